@@ -1,0 +1,103 @@
+"""VGG-19 as a pure Flax (Linen) module that returns every activation by name.
+
+The only place that knows what the network wants to see: BGR, 0..255, ImageNet's mean colour subtracted. Images are
+float32 sRGB in [0, 1], channels last.
+
+Simonyan and Zisserman, *Very Deep Convolutional Networks for Large-Scale Image Recognition*, arXiv:1409.1556.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxstyle.errors import InputError
+
+Params = Mapping[str, Mapping[str, jax.Array]]
+Pooling = Literal["max", "avg"]
+Widths = tuple[tuple[int, ...], ...]
+
+MEAN_BGR = (103.939, 116.779, 123.68)  # ImageNet's mean colour, from the Caffe release of VGG
+BLOCK_WIDTHS: Widths = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4)
+CONV_LAYERS = tuple(f"conv{b}_{i}" for b, block in enumerate(BLOCK_WIDTHS, 1) for i in range(1, len(block) + 1))
+ACTIVATIONS = tuple(kind + name[4:] for name in CONV_LAYERS for kind in ("conv", "relu"))
+
+
+class VGG(nn.Module):
+    """The sixteen convolutions of VGG-19, of any widths, without its fully connected layers.
+
+    Attributes:
+        widths: channels of each convolution, block by block.
+        pooling: "max", or "avg" for the plain 2x2 mean.
+        conv: stands in for `jax.lax.conv_general_dilated` in every convolution.
+    """
+
+    widths: Widths = BLOCK_WIDTHS
+    pooling: Pooling = "max"
+    conv: Callable[..., jax.Array] = jax.lax.conv_general_dilated
+
+    @nn.compact
+    def __call__(self, image: jax.Array) -> dict[str, jax.Array]:
+        """Return every activation of `image`, before (conv) and after (relu) its ReLU."""
+        pool = nn.max_pool if self.pooling == "max" else nn.avg_pool
+        x = 255.0 * image[..., ::-1] - jnp.asarray(MEAN_BGR, image.dtype)
+        activations = {}
+        for b, block in enumerate(self.widths, 1):
+            if b > 1:
+                x = pool(x, (2, 2), strides=(2, 2))
+            for i, width in enumerate(block, 1):
+                x = nn.Conv(width, (3, 3), conv_general_dilated=self.conv, name=f"conv{b}_{i}")(x)
+                activations[f"conv{b}_{i}"] = x
+                x = nn.relu(x)
+                activations[f"relu{b}_{i}"] = x
+        return activations
+
+
+def widths_of(params: Params) -> Widths:
+    """Read the channels of every convolution off `params`, block by block, so that narrower networks need no flag."""
+    return tuple(
+        tuple(int(params[f"conv{b}_{i}"]["kernel"].shape[-1]) for i in range(1, len(block) + 1))
+        for b, block in enumerate(BLOCK_WIDTHS, 1)
+    )
+
+
+def smallest_side(layer: str) -> int:
+    """Return the shortest image side, in pixels, at which `layer` still has a pixel."""
+    if layer not in ACTIVATIONS:
+        raise InputError(
+            f"{layer!r} is not a layer of VGG-19: choose from conv1_1 (before its ReLU) and relu1_1 (after) to relu5_4."
+        )
+    return 2 ** (int(layer[4]) - 1)
+
+
+def features(
+    params: Params,
+    image: jax.Array,
+    *,
+    pooling: Pooling = "max",
+    conv: Callable[..., jax.Array] = jax.lax.conv_general_dilated,
+) -> dict[str, jax.Array]:
+    """Return every activation of VGG-19 by name; under `jit` those that nobody reads cost nothing.
+
+    Args:
+        params: the network, `{"conv1_1": {"kernel": [3, 3, in, out], "bias": [out]}, ...}`.
+        image: `[H, W, 3]` or `[N, H, W, 3]`, sRGB in [0, 1].
+        pooling: "max" (as trained) or "avg", the plain 2x2 mean (Gatys et al.'s proposal). The mean is applied without
+            a gain, and since the mean of four values is at most their maximum, deeper activations shrink: FILL.
+        conv: called in place of `jax.lax.conv_general_dilated`, with its signature.
+
+    Returns:
+        `{"conv1_1": [..., H, W, 64], "relu1_1": ..., "relu5_4": [..., H // 16, W // 16, 512]}`, in 0..255 input units.
+
+    Raises:
+        InputError: if `pooling` is neither "max" nor "avg".
+
+    Example:
+        >>> features(load_params("vgg19"), image)["relu4_2"].shape  # doctest: +SKIP
+        (32, 32, 512)
+    """
+    if pooling not in ("max", "avg"):
+        raise InputError(f"Pooling {pooling!r} is unknown: use 'max' or 'avg'.")
+    return VGG(widths_of(params), pooling, conv).apply({"params": params}, image)  # pyright: ignore[reportReturnType]
