@@ -46,6 +46,8 @@ class VGG(nn.Module):
         activations = {}
         for b, block in enumerate(self.widths, 1):
             if b > 1:
+                if min(x.shape[-3:-1]) < 2:
+                    break  # nothing is left to pool; the deeper layers have no pixels
                 x = pool(x, (2, 2), strides=(2, 2))
             for i, width in enumerate(block, 1):
                 x = nn.Conv(width, (3, 3), conv_general_dilated=self.conv, name=f"conv{b}_{i}")(x)
