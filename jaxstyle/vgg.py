@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxstyle.conv import conv3x3
 from jaxstyle.errors import InputError
 
 Params = Mapping[str, Mapping[str, jax.Array]]
@@ -31,12 +32,12 @@ class VGG(nn.Module):
     Attributes:
         widths: channels of each convolution, block by block.
         pooling: "max", or "avg" for the plain 2x2 mean.
-        conv: stands in for `jax.lax.conv_general_dilated` in every convolution.
+        conv: the convolution, called as Linen's Conv calls `jax.lax.conv_general_dilated`.
     """
 
     widths: Widths = BLOCK_WIDTHS
     pooling: Pooling = "max"
-    conv: Callable[..., jax.Array] = jax.lax.conv_general_dilated
+    conv: Callable[..., jax.Array] = conv3x3
 
     @nn.compact
     def __call__(self, image: jax.Array) -> dict[str, jax.Array]:
@@ -79,7 +80,7 @@ def features(
     image: jax.Array,
     *,
     pooling: Pooling = "max",
-    conv: Callable[..., jax.Array] = jax.lax.conv_general_dilated,
+    conv: Callable[..., jax.Array] = conv3x3,
 ) -> dict[str, jax.Array]:
     """Return every activation of VGG-19 by name; under `jit` those that nobody reads cost nothing.
 
@@ -88,7 +89,7 @@ def features(
         image: `[H, W, 3]` or `[N, H, W, 3]`, sRGB in [0, 1].
         pooling: "max" (as trained) or "avg", the plain 2x2 mean (Gatys et al.'s proposal). The mean is applied without
             a gain, and since the mean of four values is at most their maximum, deeper activations shrink: FILL.
-        conv: called in place of `jax.lax.conv_general_dilated`, with its signature.
+        conv: the convolution, called as `jax.lax.conv_general_dilated` would be; that function itself will do.
 
     Returns:
         `{"conv1_1": [..., H, W, 64], "relu1_1": ..., "relu5_4": [..., H // 16, W // 16, 512]}`, in 0..255 input units.

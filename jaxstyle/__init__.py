@@ -1,0 +1,53 @@
+"""Neural style transfer by optimisation (Gatys et al., arXiv:1508.06576) as a functional JAX program.
+
+Images are float32 sRGB in [0, 1], channels last: `[H, W, 3]` or `[N, H, W, 3]`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxstyle.objective import Config, LossWeights, make_targets, terms, total
+    from jaxstyle.optimize import init, run
+    from jaxstyle.pretrained import load_params
+    from jaxstyle.transfer import stylize
+    from jaxstyle.vgg import features
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Config",
+    "LossWeights",
+    "features",
+    "init",
+    "load_params",
+    "make_targets",
+    "run",
+    "stylize",
+    "terms",
+    "total",
+]
+
+_HOMES = {
+    "Config": "objective",
+    "LossWeights": "objective",
+    "features": "vgg",
+    "init": "optimize",
+    "load_params": "pretrained",
+    "make_targets": "objective",
+    "run": "optimize",
+    "stylize": "transfer",
+    "terms": "objective",
+    "total": "objective",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for (PEP 562), so that `import jaxstyle` loads no jax."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'jaxstyle' has no attribute {name!r}")
+    return getattr(import_module(f"jaxstyle.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

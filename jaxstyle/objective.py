@@ -1,0 +1,223 @@
+"""What is minimised: a config says what is compared, targets hold what against, weights say how much each term counts.
+
+The total is :math:`\sum_l a_l C_l + \sum_l b_l S_l + t\,TV`, with content terms C and style terms S by layer.
+Gatys, Ecker and Bethge, *A Neural Algorithm of Artistic Style*, arXiv:1508.06576.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxstyle import losses, vgg
+from jaxstyle.conv import conv3x3
+from jaxstyle.errors import InputError
+
+Terms = dict[str, jax.Array]
+
+CONTENT_LAYERS = ("relu4_2",)
+STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The static facts of a run: hashable, and never swept inside one program.
+
+    Attributes:
+        content_layers: activations compared pixel by pixel.
+        style_layers: activations compared by their Gram matrices.
+        pooling: "max" or "avg", see `features`.
+        conv: the convolution, see `features`.
+        divisor: content and style terms are divided by their target's "energy" or their number of "elements".
+        gram_divisor: Gram matrices are divided by the number of "pixels" or of "elements".
+        tv_power: total variation of absolute (1) or squared (2) differences.
+        pixel_reduction: total variation and what is out of range are a "mean" or a "sum" over pixels.
+        pixel_range: the white that those two terms count in, 1 or 255.
+        optimizer: "lbfgs" or "adam".
+        learning_rate: step size; None for 1 (lbfgs) or 0.02 (adam).
+        memory: how many curvature pairs lbfgs keeps.
+        parametrization: "pixels" or "pyramid"; None for pyramid (lbfgs) or pixels (adam).
+    """
+
+    content_layers: tuple[str, ...] = CONTENT_LAYERS
+    style_layers: tuple[str, ...] = STYLE_LAYERS
+    pooling: vgg.Pooling = "max"
+    conv: Callable[..., jax.Array] = conv3x3
+    divisor: losses.Divisor = "energy"
+    gram_divisor: losses.GramDivisor = "pixels"
+    tv_power: int = 2
+    pixel_reduction: losses.Reduction = "mean"
+    pixel_range: float = 1.0
+    optimizer: Literal["lbfgs", "adam"] = "lbfgs"
+    learning_rate: float | None = None
+    memory: int = 10
+    parametrization: Literal["pixels", "pyramid"] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no later stage could explain as well."""
+        for layer in self.content_layers + self.style_layers:
+            vgg.smallest_side(layer)
+        if not self.content_layers + self.style_layers:
+            raise InputError("There are no content layers and no style layers: name at least one.")
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name} {getattr(self, name)!r} is unknown: use {' or '.join(map(repr, allowed))}.")
+        if self.memory < 1:
+            raise InputError(f"A memory of {self.memory} pairs is too small for lbfgs: use at least 1.")
+        if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
+            raise InputError(f"A learning rate of {self.learning_rate} makes no step: use a positive number.")
+
+
+_CHOICES = {
+    "pooling": ("max", "avg"),
+    "divisor": ("energy", "elements"),
+    "gram_divisor": ("pixels", "elements"),
+    "tv_power": (1, 2),
+    "pixel_reduction": ("mean", "sum"),
+    "optimizer": ("lbfgs", "adam"),
+    "parametrization": (None, "pixels", "pyramid"),
+}
+
+
+class LossWeights(NamedTuple):
+    """The coefficients of the loss: a pytree of numbers, to be swept, blended and differentiated.
+
+    The defaults are those of preset `jaxstyle`.
+
+    Attributes:
+        content: a coefficient for each content layer.
+        style: a coefficient for each style layer.
+        tv: of total variation.
+        bounds: of the penalty on values out of range, which is minimised too but is not part of the objective.
+    """
+
+    content: Mapping[str, jax.typing.ArrayLike] = {layer: 1.0 for layer in CONTENT_LAYERS}
+    style: Mapping[str, jax.typing.ArrayLike] = {layer: 6.0 for layer in STYLE_LAYERS}
+    tv: jax.typing.ArrayLike = 0.0
+    bounds: jax.typing.ArrayLike = 1e4
+
+
+class Targets(NamedTuple):
+    """What the image is held against.
+
+    Attributes:
+        content: the content's features by layer, `[..., H, W, C]`.
+        style: the styles' Gram matrices by layer, `[C, C]`.
+    """
+
+    content: dict[str, jax.Array]
+    style: dict[str, jax.Array]
+
+
+@partial(jax.jit, static_argnames="config")
+def make_targets(
+    params: vgg.Params, content: jax.Array, styles: jax.Array | Sequence[jax.Array], *, config: Config
+) -> Targets:
+    """Return what an image is to be held against.
+
+    Args:
+        params: the network.
+        content: `[H, W, 3]` or `[N, H, W, 3]`, in [0, 1].
+        styles: one picture `[H, W, 3]` of any size, or a sequence of them, whose Gram matrices are averaged.
+        config: the static facts.
+
+    Returns:
+        Content features (with the leading axis of `content`) and Gram matrices.
+
+    Raises:
+        InputError: if an array is not a picture, or too small for the deepest layer asked for.
+
+    Example:
+        >>> make_targets(params, content, style, config=Config()).style["relu5_1"].shape  # doctest: +SKIP
+        (512, 512)
+    """
+    pictures = list(styles) if isinstance(styles, Sequence) else [styles]
+    _check_picture("content", content, config.content_layers + config.style_layers, ranks=(3, 4))
+    for picture in pictures:
+        _check_picture("style", picture, config.style_layers, ranks=(3,))
+    statistics = [_grams(_features(params, picture, config), config) for picture in pictures]
+    features = _features(params, content, config)
+    return Targets(
+        content={layer: features[layer] for layer in config.content_layers},
+        style=jax.tree.map(lambda *grams: sum(grams) / len(grams), *statistics),
+    )
+
+
+def terms(params: vgg.Params, image: jax.Array, targets: Targets, *, config: Config) -> Terms:
+    """Return the parts of the loss by name, before weighting.
+
+    Args:
+        params: the network.
+        image: `[H, W, 3]` or `[N, H, W, 3]`, in [0, 1].
+        targets: of `make_targets`.
+        config: the static facts that the targets were made with.
+
+    Returns:
+        `{"content/relu4_2": [...], "style/relu1_1": ..., "tv": ...}`, each with the leading axis of `image`.
+
+    Example:
+        >>> terms(params, image, targets, config=Config())["tv"]  # doctest: +SKIP
+    """
+    features = _features(params, image, config)
+    grams = _grams(features, config)
+    parts = {
+        f"content/{layer}": losses.squared_distance(features[layer], target, axes=3, divisor=config.divisor)
+        for layer, target in targets.content.items()
+    }
+    for layer, target in targets.style.items():
+        parts[f"style/{layer}"] = losses.squared_distance(grams[layer], target, axes=2, divisor=config.divisor)
+    parts["tv"] = losses.total_variation(
+        config.pixel_range * image, power=config.tv_power, reduction=config.pixel_reduction
+    )
+    return parts
+
+
+def total(weights: LossWeights, terms: Mapping[str, jax.Array]) -> jax.Array:
+    """Return the objective, the weighted sum of `terms`.
+
+    Args:
+        weights: the coefficients; a layer without one is an error, not a zero.
+        terms: of `terms`.
+
+    Returns:
+        A scalar, or `[N]` for the terms of a batch.
+
+    Raises:
+        InputError: if the layers of `weights` are not those of `terms`.
+
+    Example:
+        >>> float(total(LossWeights({"relu4_2": 2.0}, {}), {"content/relu4_2": jnp.ones(()), "tv": jnp.ones(())}))
+        2.0
+    """
+    coefficients = {f"content/{layer}": weight for layer, weight in weights.content.items()}
+    coefficients |= {f"style/{layer}": weight for layer, weight in weights.style.items()}
+    coefficients["tv"] = weights.tv
+    if coefficients.keys() != terms.keys():
+        differ = ", ".join(sorted(coefficients.keys() ^ terms.keys()))
+        raise InputError(f"The loss's weights and its terms differ in {differ}: give each layer of the config one weight.")
+    return sum((jnp.asarray(weight) * terms[name] for name, weight in coefficients.items()), jnp.zeros(()))
+
+
+def _features(params: vgg.Params, image: jax.Array, config: Config) -> dict[str, jax.Array]:
+    return vgg.features(params, image, pooling=config.pooling, conv=config.conv)
+
+
+def _grams(features: dict[str, jax.Array], config: Config) -> dict[str, jax.Array]:
+    return {layer: losses.gram(features[layer], divisor=config.gram_divisor) for layer in config.style_layers}
+
+
+def _check_picture(what: str, picture: jax.Array, layers: tuple[str, ...], *, ranks: tuple[int, ...]) -> None:
+    if picture.ndim not in ranks or picture.shape[-1] != 3 or not jnp.issubdtype(picture.dtype, jnp.floating):
+        raise InputError(
+            f"The {what} is an array {picture.dtype}{list(picture.shape)}, not a picture: pass float32 [H, W, 3] in [0, 1]."
+        )
+    *_, height, width, _ = picture.shape
+    for layer in layers:
+        if min(height, width) < (side := vgg.smallest_side(layer)):
+            raise InputError(
+                f"The {what} is {width}x{height} pixels, but {layer} needs at least {side}x{side}: "
+                "pass a larger picture or drop deep layers with --style-layers and --content-layers."
+            )

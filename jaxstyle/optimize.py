@@ -1,0 +1,144 @@
+"""The loop: Optax in `jax.lax.scan`, one gradient evaluation a step, lbfgs and adam in the same body.
+
+`run` is pure and compiled once for each config and number of steps; two runs of k steps equal one of 2 k bit for bit.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxstyle import losses
+from jaxstyle.objective import Config, LossWeights, Targets, Terms, terms, total
+from jaxstyle.parametrize import PYRAMID_LEVELS, Parameters, decode, encode
+from jaxstyle.vgg import Params
+
+LEARNING_RATES = {"lbfgs": 1.0, "adam": 0.02}
+
+Trace = Terms  # terms, "total" and "bounds", stacked over the steps: each is [steps]
+
+
+class State(NamedTuple):
+    """Everything that a step changes: what the image is written as, and the optimiser's memory."""
+
+    parameters: Parameters
+    optimizer: Any
+
+    @property
+    def image(self) -> jax.Array:
+        """The image `[H, W, 3]` (or `[N, H, W, 3]` for a batch), clipped to [0, 1]."""
+        write = decode if self.parameters[0].ndim == 3 else jax.vmap(decode)
+        return jnp.clip(write(self.parameters), 0.0, 1.0)
+
+
+def init(image: jax.Array, *, config: Config) -> State:
+    """Return the state in which `run` starts from `image`.
+
+    Args:
+        image: `[H, W, 3]`, or `[N, H, W, 3]` for lanes that do not see each other, in [0, 1].
+        config: the static facts; its optimiser and parametrisation count here.
+
+    Returns:
+        The state; with a leading axis on every array for a batch.
+
+    Example:
+        >>> init(jnp.zeros((32, 32, 3)), config=Config()).image.shape
+        (32, 32, 3)
+    """
+    if image.ndim == 4:
+        return jax.vmap(partial(init, config=config))(image)
+    default = "pyramid" if config.optimizer == "lbfgs" else "pixels"
+    levels = PYRAMID_LEVELS if (config.parametrization or default) == "pyramid" else 1
+    parameters = encode(jnp.asarray(image, jnp.float32), levels=levels)
+    state = State(parameters, _transformation(config).init(parameters))
+    # Optax leaves weak types here and there, which the first step would make strong: that would compile `run` twice.
+    return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), state)
+
+
+@partial(jax.jit, static_argnames=("config", "steps"))
+def run(
+    state: State, params: Params, targets: Targets, weights: LossWeights, *, config: Config, steps: int
+) -> tuple[State, Trace]:
+    """Take `steps` steps of gradient descent on the image; pure, and compiled once.
+
+    Gatys et al. let a line search choose each step of lbfgs. Here the first step has length 1 over all parameters, and
+    each later one is the full quasi-Newton step: one gradient evaluation a step, whatever the lane.
+
+    Args:
+        state: of `init`, or of an earlier `run`.
+        params: the network.
+        targets: of `make_targets`.
+        weights: the coefficients of the loss.
+        config: the static facts that state and targets were made with.
+        steps: how many gradient evaluations.
+
+    Returns:
+        The state after the last step, and every term of every step, `[steps]` each (`[N, steps]` for a batch), as it was
+        before that step; "total" is the objective, "bounds" the penalty on what lies out of range.
+
+    Example:
+        >>> state, trace = run(state, params, targets, weights, config=config, steps=100)  # doctest: +SKIP
+    """
+    if state.parameters[0].ndim == 4:
+        lane = partial(run, config=config, steps=steps)
+        return jax.vmap(lane, in_axes=(0, None, Targets(content=0, style=None), None))(state, params, targets, weights)  # pyright: ignore[reportArgumentType]
+
+    def loss(parameters: Parameters) -> tuple[jax.Array, Trace]:
+        image = decode(parameters)
+        parts = terms(params, image, targets, config=config)
+        objective = total(weights, parts)
+        bounds = losses.out_of_range(
+            config.pixel_range * image, reduction=config.pixel_reduction, upper=config.pixel_range
+        )
+        return objective + weights.bounds * bounds, {**parts, "total": objective, "bounds": bounds}
+
+    transformation = _transformation(config)
+
+    def step(state: State, _: None) -> tuple[State, Trace]:
+        gradient, trace = jax.grad(loss, has_aux=True)(state.parameters)
+        updates, memory = transformation.update(gradient, state.optimizer, state.parameters)
+        parameters = optax.apply_updates(state.parameters, updates)
+        if config.optimizer == "adam":
+            parameters = _clip(parameters)
+        return State(parameters, memory), trace
+
+    return jax.lax.scan(step, state, length=steps)
+
+
+def _clip(parameters: Parameters) -> Parameters:
+    """Bring the image into [0, 1] by changing the finest level only."""
+    excess = (image := decode(parameters)) - jnp.clip(image, 0.0, 1.0)
+    return (parameters[0] - excess, *parameters[1:])
+
+
+def _transformation(config: Config) -> optax.GradientTransformation:
+    rate = LEARNING_RATES[config.optimizer] if config.learning_rate is None else config.learning_rate
+    if config.optimizer == "adam":
+        return optax.adam(rate)
+    return optax.chain(_skip_negative_curvature(config.memory), optax.scale_by_learning_rate(rate))
+
+
+def _skip_negative_curvature(memory: int) -> optax.GradientTransformation:
+    """Return Optax's lbfgs, but for pairs with s.y <= 0, which it would store and which would point uphill.
+
+    Such a pair is passed over by taking the last good step once more in its place: it lands in the slot where it is
+    already, and the memory, the scale of the first guess and the order of the pairs stay what they were.
+    """
+    lbfgs = optax.scale_by_lbfgs(memory)
+
+    def update(gradient, state, parameters=None):
+        s = optax.tree.sub(parameters, state.params)
+        y = optax.tree.sub(gradient, state.updates)
+        skip = (state.count > 0) & (optax.tree.vdot(s, y) <= 0)
+        last = (state.count - 2) % memory  # where the step before this one left its pair; zeros if there was none
+        again = state._replace(
+            count=state.count - 1,
+            params=jax.tree.map(lambda new, pairs: new - pairs[last], parameters, state.diff_params_memory),
+            updates=jax.tree.map(lambda new, pairs: new - pairs[last], gradient, state.diff_updates_memory),
+        )
+        state = jax.tree.map(partial(jnp.where, skip), again, state)
+        return lbfgs.update(gradient, state, parameters)
+
+    return optax.GradientTransformation(lbfgs.init, update)  # pyright: ignore[reportArgumentType]
