@@ -9,9 +9,9 @@ def conv3x3(image: jax.Array, kernel: jax.Array, *_: object, **__: object) -> ja
     """Return the convolution of `image` with `kernel` at stride 1, zero-padded to keep its size.
 
     Value and derivatives are those of `jax.lax.conv_general_dilated`, whose place it takes in Linen's Conv. Only the
-    form of the gradient differs. XLA's fast convolution on the CPU wants kernels as [3, 3, in, out]; JAX's own transpose
-    asks for [3, 3, out, in], which XLA rewrites at the top of a program but not inside `scan`, where a step on VGG-19
-    then takes five times as long (github.com/jax-ml/jax/issues/12868).
+    form of the gradient differs. XLA's fast convolution on the CPU wants kernels as [3, 3, in, out]; JAX's own
+    transpose asks for [3, 3, out, in], which XLA rewrites at the top of a program but not inside `scan`, where a step
+    on VGG-19 then takes several times as long (github.com/jax-ml/jax/issues/12868).
 
     Args:
         image: `[N, H, W, C]`.

@@ -1,7 +1,7 @@
 """What is compared: features by distance, style by Gram matrices, the image by its variation.
 
-Arrays in, arrays out. Features are `[..., H, W, C]`, images `[..., H, W, 3]` in [0, 1]; leading axes are kept, so that a
-batch gives a value for each of its images. Sums run in float32, whatever the features' type.
+Arrays in, arrays out. Features are `[..., H, W, C]`, images `[..., H, W, 3]` in [0, 1]; leading axes are kept, so that
+a batch gives a value for each of its images. Sums run in float32, whatever the features' type.
 
 Gatys, Ecker and Bethge, *A Neural Algorithm of Artistic Style*, arXiv:1508.06576.
 """

@@ -1,4 +1,4 @@
-"""What is minimised: a config says what is compared, targets hold what against, weights say how much each term counts.
+r"""What is minimised: a config says what is compared, targets hold what against, weights say how much a term counts.
 
 The total is :math:`\sum_l a_l C_l + \sum_l b_l S_l + t\,TV`, with content terms C and style terms S by layer.
 Gatys, Ecker and Bethge, *A Neural Algorithm of Artistic Style*, arXiv:1508.06576.
@@ -197,7 +197,9 @@ def total(weights: LossWeights, terms: Mapping[str, jax.Array]) -> jax.Array:
     coefficients["tv"] = weights.tv
     if coefficients.keys() != terms.keys():
         differ = ", ".join(sorted(coefficients.keys() ^ terms.keys()))
-        raise InputError(f"The loss's weights and its terms differ in {differ}: give each layer of the config one weight.")
+        raise InputError(
+            f"The loss's weights and its terms differ in {differ}: give each layer of the config one weight."
+        )
     return sum((jnp.asarray(weight) * terms[name] for name, weight in coefficients.items()), jnp.zeros(()))
 
 
@@ -212,7 +214,8 @@ def _grams(features: dict[str, jax.Array], config: Config) -> dict[str, jax.Arra
 def _check_picture(what: str, picture: jax.Array, layers: tuple[str, ...], *, ranks: tuple[int, ...]) -> None:
     if picture.ndim not in ranks or picture.shape[-1] != 3 or not jnp.issubdtype(picture.dtype, jnp.floating):
         raise InputError(
-            f"The {what} is an array {picture.dtype}{list(picture.shape)}, not a picture: pass float32 [H, W, 3] in [0, 1]."
+            f"The {what} is an array {picture.dtype}{list(picture.shape)}, not a picture: "
+            "pass float32 [H, W, 3] in [0, 1]."
         )
     *_, height, width, _ = picture.shape
     for layer in layers:

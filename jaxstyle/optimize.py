@@ -75,8 +75,8 @@ def run(
         steps: how many gradient evaluations.
 
     Returns:
-        The state after the last step, and every term of every step, `[steps]` each (`[N, steps]` for a batch), as it was
-        before that step; "total" is the objective, "bounds" the penalty on what lies out of range.
+        The state after the last step, and every term of every step, `[steps]` each (`[N, steps]` for a batch), as it
+        was before that step; "total" is the objective, "bounds" the penalty on what lies out of range.
 
     Example:
         >>> state, trace = run(state, params, targets, weights, config=config, steps=100)  # doctest: +SKIP

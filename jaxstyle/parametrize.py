@@ -1,8 +1,8 @@
 """What an image is written as while it is optimised: a tuple of arrays that a pure `decode` turns into the image.
 
-`pixels` is the image itself. `pyramid` is the sum of five levels, each enlarged bilinearly to full size. Both can write
-every image; what differs is the metric in which lbfgs takes its steps. A coarse level moves many pixels at once, so large
-smooth changes, which come last in plain pixels, come first.
+`pixels` is the image itself. `pyramid` is the sum of five levels, each enlarged bilinearly to full size. Both can
+write every image; what differs is the metric in which lbfgs takes its steps. A coarse level moves many pixels at once,
+so large smooth changes, which come last in plain pixels, come first.
 """
 
 import jax

@@ -3,12 +3,14 @@
 A preset fixes the objective; size, steps and start are the user's.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from jaxstyle.errors import InputError
 from jaxstyle.objective import Config, LossWeights
+from jaxstyle.vgg import smallest_side
 
 LayerWeights = Mapping[str, float]
 
@@ -113,3 +115,34 @@ def preset(name: str) -> Preset:
     if name not in PRESETS:
         raise InputError(f"Preset {name!r} is unknown: use {' or '.join(PRESETS)}.")
     return PRESETS[name]
+
+
+def parse_layers(text: str) -> dict[str, float]:
+    """Read layers and their shares, such as "relu1_1:1,relu2_1:0.5".
+
+    Args:
+        text: layers parted by commas; a layer without a number has the share 1.
+
+    Returns:
+        The shares by layer, in the order given.
+
+    Raises:
+        InputError: if a layer is unknown or named twice, or if a share is not a number from 0.
+
+    Example:
+        >>> parse_layers("relu1_1,relu2_1:0.5")
+        {'relu1_1': 1.0, 'relu2_1': 0.5}
+    """
+    shares: dict[str, float] = {}
+    for part in text.split(","):
+        layer, _, number = part.strip().partition(":")
+        smallest_side(layer)
+        if layer in shares:
+            raise InputError(f"Layer {layer} is named twice in {text!r}: name each layer once.")
+        try:
+            shares[layer] = float(number or 1)
+        except ValueError:
+            shares[layer] = math.nan
+        if not 0 <= shares[layer] < math.inf:
+            raise InputError(f"Layer {layer} has the weight {number!r}: use a finite number that is 0 or more.")
+    return shares

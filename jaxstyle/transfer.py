@@ -48,7 +48,8 @@ def initial_image(
     if not isinstance(start, str):
         if start.shape != content.shape:
             raise InputError(
-                f"The initial image is {list(start.shape)}, but the content is {list(content.shape)}: resize the one to the other."
+                f"The initial image is {list(start.shape)}, but the content is {list(content.shape)}: "
+                "resize the one to the other."
             )
         return start
     if start == "content":
@@ -94,7 +95,7 @@ def stylize(
         The picture and the trace of every term.
 
     Raises:
-        InputError: if an array is not a picture, is too small for the layers, or if weights and config differ in layers.
+        InputError: if an array is not a picture or too small for the layers, or if weights and config differ in layers.
 
     Example:
         >>> stylize(params, content, style, steps=100).image  # doctest: +SKIP

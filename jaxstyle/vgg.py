@@ -7,7 +7,7 @@ Simonyan and Zisserman, *Very Deep Convolutional Networks for Large-Scale Image 
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import flax.linen as nn
 import jax

@@ -1,0 +1,38 @@
+"""`jaxstyle doctor`: what a bug report should say of the machine."""
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+
+PACKAGES = ("jaxstyle", "jax", "jaxlib", "flax", "optax", "numpy", "pillow", "h5py", "pooch", "tyro", "rich")
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Print versions, devices, memory and folders."""
+
+    def run(self) -> int:
+        """Print the report and return the exit status."""
+        import jax
+
+        from jaxstyle import pretrained
+
+        print(f"python       {platform.python_version()}, {platform.platform()}")
+        for package in PACKAGES:
+            print(f"{package:12} {metadata.version(package)}")
+        for device in jax.devices():
+            limit = (device.memory_stats() or {}).get("bytes_limit")
+            print(f"device       {device.device_kind} ({device.platform}){f', {_gib(limit)}' if limit else ''}")
+        print(f"processors   {os.cpu_count()}")
+        if hasattr(os, "sysconf"):
+            page = os.sysconf("SC_PAGE_SIZE")
+            in_all, free = page * os.sysconf("SC_PHYS_PAGES"), page * os.sysconf("SC_AVPHYS_PAGES")
+            print(f"memory       {_gib(in_all)} in all, {_gib(free)} free")
+        print(f"weights      $JAXSTYLE_WEIGHTS is {os.environ.get('JAXSTYLE_WEIGHTS', 'not set')}")
+        print(f"cache        {pretrained.cache()}")
+        return 0
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"

@@ -1,0 +1,18 @@
+"""`jaxstyle networks`: what is installed, where, with its hash."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Networks:
+    """List the networks that need no download, in the order in which --network auto chooses."""
+
+    def run(self) -> int:
+        """Print the list and return the exit status."""
+        from jaxstyle import pretrained
+
+        for found in pretrained.installed():
+            print(f"{found.network:8} {found.origin}")
+            if found.path:
+                print(f"{'':8} sha256 {found.sha256}")
+        return 0

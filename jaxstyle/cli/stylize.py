@@ -1,0 +1,143 @@
+"""`jaxstyle stylize`: options, files in, the method, files out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from jaxstyle.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxstyle.objective import LossWeights
+    from jaxstyle.presets import Preset
+
+PRESETS_OWN = "(default: the preset's)"
+OF_PRESET = ("content_weight", "style_weight", "tv_weight")
+OF_CONFIG = ("pooling", "optimizer", "learning_rate", "memory", "parametrization")
+
+
+@dataclass(frozen=True)
+class Stylize:
+    """Repaint CONTENT in the style of STYLE; options left out are the preset's."""
+
+    content: Annotated[Positional[Path], arg(metavar="CONTENT")]
+    """The picture to repaint."""
+    style: Annotated[Positional[Path], arg(metavar="STYLE")]
+    """The picture whose style to take."""
+    output: Annotated[Path, arg(aliases=["-o"], metavar="OUT")]
+    """Where to write: .png, .jpg, .webp or .tiff; an existing file is replaced."""
+
+    size: int = 512
+    """Longest side of the output, in pixels, smaller or larger than the source's."""
+    steps: int = 200
+    """Gradient evaluations."""
+    preset: str = "jaxstyle"
+    """Whose convention to follow: jaxstyle or neural-style-pt."""
+    content_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
+    """How much content counts."""
+    style_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
+    """How much style counts."""
+    tv_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
+    """How much smoothness (total variation) counts."""
+    content_layers: Annotated[str | None, arg(metavar="LAYERS", help_behavior_hint=PRESETS_OWN)] = None
+    """Where content is compared, such as relu4_2 or relu3_2:0.5,relu4_2:1."""
+    style_layers: Annotated[str | None, arg(metavar="LAYERS", help_behavior_hint=PRESETS_OWN)] = None
+    """Where style is compared, such as relu1_1:1,relu2_1:0.5."""
+    pooling: Annotated[Literal["max", "avg"] | None, arg(metavar="{max,avg}", help_behavior_hint=PRESETS_OWN)] = None
+    """How VGG-19 halves its layers."""
+
+    network: str = "auto"
+    """auto, vgg19, builtin, random, or a file of weights."""
+    weights: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")] = None
+    """VGG-19's weights, an .h5 file."""
+    offline: bool = False
+    """Never download weights."""
+
+    optimizer: Annotated[
+        Literal["lbfgs", "adam"] | None, arg(metavar="{lbfgs,adam}", help_behavior_hint=PRESETS_OWN)
+    ] = None
+    """How the image is optimised."""
+    learning_rate: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint="")] = None
+    """Step size. (default: 1 for lbfgs, 0.02 for adam)"""
+    memory: Annotated[int | None, arg(metavar="PAIRS", help_behavior_hint=PRESETS_OWN)] = None
+    """Curvature pairs that lbfgs keeps."""
+    parametrization: Annotated[
+        Literal["pixels", "pyramid"] | None, arg(metavar="{pixels,pyramid}", help_behavior_hint="")
+    ] = None
+    """What the image is written as. (default: pyramid for lbfgs, pixels for adam)"""
+    init: str = "content"
+    """Where to start: content, style, noise, or a picture file."""
+    seed: int = 0
+    """Of the noise."""
+
+    save_every: int = 0
+    """Save the image every so many steps beside the output, as OUT_0050.png; 0 for never."""
+    log: Annotated[Path | None, arg(metavar="FILE.csv", help_behavior_hint="")] = None
+    """A .csv file for every term of every step."""
+    bits: Literal[8, 16] = 8
+    """Bits a channel of the output; 16 for .png and .tiff."""
+    quiet: bool = False
+    """Print errors only."""
+
+    def run(self) -> int:
+        """Carry the command out and return its exit status."""
+        self._check_numbers()
+        preset, weights = self._preset()
+
+        import jax
+        import jax.numpy as jnp
+
+        from jaxstyle import image, objective, optimize, transfer
+        from jaxstyle.cli.progress import Reporter
+        from jaxstyle.cli.session import Session
+
+        session = Session(self.output, self.log, self.steps, self.save_every, self.bits)
+        session.check(inputs=[self.content, self.style, *self._init_files()])
+        how = {"resample": preset.resample, "rounding": preset.rounding}
+        content = image.load(self.content, size=self.size, **how)
+        style = jnp.asarray(image.load(self.style, size=self.size, **how).rgb)
+        height, width, _ = content.rgb.shape
+        start = self.init
+        if self._init_files():
+            start = jnp.asarray(image.load(self.init, size=(width, height), **how).rgb)
+
+        reporter = Reporter(quiet=self.quiet)
+        params = reporter.load_network(self.network, weights=self.weights, offline=self.offline)
+        rgb = jnp.asarray(content.rgb)
+        targets = objective.make_targets(params, rgb, style, config=preset.config)
+        start = transfer.initial_image(rgb, style, start, key=jax.random.key(self.seed))
+        state = optimize.init(start, config=preset.config)
+        return session.run(
+            state, params, targets, weights, config=preset.config, alpha=content.alpha, reporter=reporter
+        )
+
+    def _check_numbers(self) -> None:
+        """Refuse numbers out of range, each in terms of its option."""
+        for name in ("content_weight", "style_weight", "tv_weight"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise InputError(f"--{name.replace('_', '-')} is {value:g}: use a finite number that is 0 or more.")
+        for name, least in {"size": 16, "steps": 1, "memory": 1, "seed": 0, "save_every": 0}.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"--{name.replace('_', '-')} is {value}: use a whole number from {least}.")
+
+    def _preset(self) -> tuple[Preset, LossWeights]:
+        """Return the preset with this command's own options in it, and the coefficients that follow."""
+        from jaxstyle import presets
+
+        base = presets.preset(self.preset)
+        own = {name: getattr(self, name) for name in OF_PRESET if getattr(self, name) is not None}
+        config = {name: getattr(self, name) for name in OF_CONFIG if getattr(self, name) is not None}
+        content = presets.parse_layers(self.content_layers or ",".join(base.config.content_layers))
+        style = presets.parse_layers(self.style_layers or ",".join(base.config.style_layers))
+        config = replace(base.config, content_layers=tuple(content), style_layers=tuple(style), **config)
+        preset = replace(base, config=config, **own)
+        return preset, preset.loss_weights(content, style)
+
+    def _init_files(self) -> list[Path]:
+        return [] if self.init in ("content", "style", "noise") else [Path(self.init)]

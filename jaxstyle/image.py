@@ -1,0 +1,220 @@
+"""Picture files to arrays and back: Pillow lives here and in `image_file` only.
+
+An array is float32 sRGB in [0, 1], `[H, W, 3]`. What a file says about its colours and its orientation is applied on
+the way in; nothing of it is left to write on the way out, so the same array always makes the same bytes.
+"""
+
+import os
+import secrets
+from collections.abc import Iterable
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from jaxstyle.errors import InputError, UnavailableError
+from jaxstyle.image_file import check_sides, decode
+
+Resample = Literal["lanczos", "bilinear"]
+Rounding = Literal["round", "truncate"]
+
+FILTERS = {"lanczos": Image.Resampling.LANCZOS, "bilinear": Image.Resampling.BILINEAR}
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "PNG": {},
+    "JPEG": {"quality": 95, "subsampling": "4:4:4"},
+    "WEBP": {"lossless": True, "exact": True},
+    "TIFF": {"compression": "tiff_adobe_deflate"},
+}
+
+
+class Picture(NamedTuple):
+    """A picture and, aside from it, its transparency.
+
+    Attributes:
+        rgb: float32 `[H, W, 3]`, sRGB in [0, 1].
+        alpha: float32 `[H, W]`, 1 where opaque; None if the file has none.
+    """
+
+    rgb: NDArray[np.float32]
+    alpha: NDArray[np.float32] | None = None
+
+
+def fit(width: int, height: int, size: int, *, rounding: Rounding = "round") -> tuple[int, int]:
+    """Return the width and height of a picture scaled to a longest side of `size`.
+
+    Args:
+        width: pixels.
+        height: pixels.
+        size: the longest side of the result, in pixels.
+        rounding: "round", or "truncate" for `int(size / longest * side)`, as neural-style-pt has it; in floating
+            point that leaves the longest side itself one pixel short for about one picture in nine.
+
+    Raises:
+        InputError: if `size` is below 1 or `rounding` is unknown.
+
+    Example:
+        >>> fit(979, 734, 256, rounding="truncate")
+        (256, 191)
+    """
+    if size < 1:
+        raise InputError(f"A size of {size} pixels is below 1: give the longest side of the result, such as 512.")
+    if rounding not in ("round", "truncate"):
+        raise InputError(f"Rounding {rounding!r} is unknown: use 'round' or 'truncate'.")
+    whole = round if rounding == "round" else int
+    scale = size / max(width, height)
+    return max(1, whole(scale * width)), max(1, whole(scale * height))
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    size: int | tuple[int, int] | None = None,
+    resample: Resample = "lanczos",
+    rounding: Rounding = "round",
+) -> Picture:
+    """Read a picture (of an animation the first frame), upright and in sRGB.
+
+    Args:
+        path: a PNG, JPEG, WebP or TIFF file, or another that Pillow can read.
+        size: the longest side of the result in pixels, be it smaller or larger, or its width and height, whatever the
+            picture's shape; None keeps the picture's own.
+        resample: Pillow's antialiased "lanczos" or "bilinear"; 8-bit pictures are resized in 8 bits, as
+            neural-style-pt does, deeper ones in floating point.
+        rounding: how `fit` finds the other side.
+
+    Raises:
+        InputError: if the file cannot be read or holds no usable picture, or an option is out of range.
+
+    Example:
+        >>> load("content.jpg", size=512).rgb.shape  # doctest: +SKIP
+        (384, 512, 3)
+    """
+    if resample not in FILTERS:
+        raise InputError(f"Resample {resample!r} is unknown: use 'lanczos' or 'bilinear'.")
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): name a picture file that you may read.") from error
+    if not data:
+        raise InputError(f"{path} is empty (0 bytes): name a file that holds a picture.")
+    rgb, alpha = decode(data, str(path))
+    if size is not None:
+        whole = isinstance(size, tuple)
+        width, height = size if whole else fit(rgb.shape[1], rgb.shape[0], size, rounding=rounding)
+        check_sides(str(path), width, height, size=max(width, height))
+        rgb = _resize(rgb, width, height, FILTERS[resample])
+        alpha = None if alpha is None else _resize(alpha, width, height, FILTERS[resample])
+    return Picture(_unit(rgb), None if alpha is None else _unit(alpha))
+
+
+def _resize(pixels: NDArray[Any], width: int, height: int, resample: Image.Resampling) -> NDArray[Any]:
+    if pixels.ndim == 3 and pixels.dtype != np.uint8:  # Pillow has no float RGB
+        return np.stack([_resize(pixels[..., i], width, height, resample) for i in range(3)], axis=-1)
+    resized = np.asarray(Image.fromarray(pixels).resize((width, height), resample))
+    return resized if pixels.dtype == np.uint8 else np.clip(resized, 0, 1)  # lanczos overshoots
+
+
+def _unit(pixels: NDArray[Any]) -> NDArray[np.float32]:
+    unit = np.ascontiguousarray(pixels, np.float32)
+    return unit / np.float32(255) if pixels.dtype == np.uint8 else unit
+
+
+def check_output(path: str | os.PathLike[str], *, bits: int = 8, inputs: Iterable[str | os.PathLike[str]] = ()) -> None:
+    """Raise if `save` could not write `path` or would overwrite an input: to be called before the hours of work.
+
+    Args:
+        path: the file to be written.
+        bits: 8, or 16 for PNG and TIFF.
+        inputs: files that must survive.
+
+    Raises:
+        InputError: naming what is wrong and what to pass instead.
+
+    Example:
+        >>> check_output("out.png", bits=16, inputs=["content.jpg"])
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise InputError(f"{path} is a folder: name a file in it, such as {Path(path) / 'out.png'}.")
+    suffix = Path(path).suffix.lower()
+    if suffix not in FORMATS:
+        raise InputError(f"{path} has the suffix {suffix!r}, which is none of {', '.join(FORMATS)}: use one of these.")
+    if bits not in (8, 16):
+        raise InputError(f"{path} cannot have {bits} bits a channel: use 8 or 16.")
+    if bits == 16 and FORMATS[suffix] not in ("PNG", "TIFF"):
+        raise InputError(f"{path} cannot hold 16 bits a channel as {FORMATS[suffix]}: use .png or .tiff, or 8 bits.")
+    if not (target.parent.is_dir() and os.access(target.parent, os.W_OK)):
+        raise InputError(
+            f"{path} needs a folder {target.parent} that exists and is writable: create it or use another."
+        )
+    for source in inputs:
+        if target.exists() and Path(source).exists() and target.samefile(source):
+            raise InputError(f"{path} is the same file as the input {source}: name another output.")
+
+
+def save(path: str | os.PathLike[str], rgb: ArrayLike, *, alpha: ArrayLike | None = None, bits: int = 8) -> None:
+    """Write a picture whole or not at all: PNG, JPEG (quality 95, 4:4:4), WebP (lossless) or TIFF, by suffix.
+
+    Args:
+        path: where to; an existing file is replaced.
+        rgb: `[H, W, 3]`, sRGB; clipped to [0, 1] and rounded.
+        alpha: `[H, W]` in [0, 1]; a JPEG, which cannot carry it, shows the picture on white.
+        bits: 8, or 16 for PNG and TIFF.
+
+    Raises:
+        InputError: if `check_output` rejects `path`, the format cannot hold so large a picture, or values are NaN.
+        UnavailableError: if writing fails, as on a full disk.
+
+    Example:
+        >>> save("out.png", np.zeros((16, 16, 3)), bits=16)  # doctest: +SKIP
+    """
+    check_output(path, bits=bits)
+    container = FORMATS[Path(path).suffix.lower()]
+    channels = np.clip(np.asarray(rgb, np.float32), 0, 1)
+    if channels.ndim != 3 or channels.shape[-1] != 3:
+        raise ValueError(f"A picture is [H, W, 3], not {channels.shape}.")
+    if alpha is not None:
+        opacity = np.clip(np.asarray(alpha, np.float32), 0, 1)[..., None]
+        channels = channels * opacity + 1 - opacity if container == "JPEG" else np.concatenate([channels, opacity], -1)
+    if np.isnan(channels).any():
+        raise InputError(
+            f"{path} would hold {np.isnan(channels).sum()} values that are not numbers: lower the step size."
+        )
+    pixels = np.rint(channels * (2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16)
+    try:
+        data = _encode(pixels, container)
+    except (OSError, ValueError, RuntimeError) as error:  # a WebP ends at 16383 pixels a side, a JPEG at 65500
+        size = f"{pixels.shape[1]}x{pixels.shape[0]}"
+        raise InputError(f"{path} cannot hold {size} pixels as {container} ({error}): save it as PNG.") from error
+    _write(path, data)
+
+
+def _encode(pixels: NDArray[Any], container: str) -> bytes:
+    if pixels.dtype == np.uint8:
+        buffer = BytesIO()
+        Image.fromarray(pixels).save(buffer, container, **OPTIONS[container])
+        return buffer.getvalue()
+    import imagecodecs  # Pillow cannot write 16-bit colour; other pictures need not wait for this import
+
+    if container == "PNG":
+        return bytes(imagecodecs.png_encode(pixels))
+    return bytes(imagecodecs.tiff_encode(pixels, photometric="rgb", compression="deflate", predictor=True))
+
+
+def _write(path: str | os.PathLike[str], data: bytes) -> None:
+    target = Path(os.path.realpath(path))  # through a link, as `open` would
+    part = target.with_name(f".{secrets.token_hex(8)}.part")  # not by tempfile, whose files only their owner may read
+    try:
+        with open(part, "xb") as file:
+            file.write(data)
+        os.replace(part, target)
+    except OSError as error:
+        raise UnavailableError(
+            f"{path} cannot be written ({error.strerror}): free space or use another folder."
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)  # on Ctrl-C, too; once replaced it is gone already
