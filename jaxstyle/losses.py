@@ -1,7 +1,7 @@
 """What is compared: features by distance, style by Gram matrices, the image by its variation.
 
 Arrays in, arrays out. Features are `[..., H, W, C]`, images `[..., H, W, 3]` in [0, 1]; leading axes are kept, so that
-a batch gives a value for each of its images. Sums run in float32, whatever the features' type.
+a batch gives a value for each of its images. Sums run in float32 or wider, whatever the features' type.
 
 Gatys, Ecker and Bethge, *A Neural Algorithm of Artistic Style*, arXiv:1508.06576.
 """
@@ -36,12 +36,16 @@ def squared_distance(x: jax.Array, target: jax.Array, *, axes: int, divisor: Div
         1.0
     """
     over = tuple(range(-axes, 0))
-    x, target = x.astype(jnp.float32), jnp.broadcast_to(target, x.shape).astype(jnp.float32)
+    x, target = _widen(x), _widen(jnp.broadcast_to(target, x.shape))
     if divisor == "elements":
         return jnp.mean(jnp.square(x - target), axis=over)
     energy = jnp.sum(jnp.square(target), axis=over)
     # A target of zeros (a black picture, an untrained network) has no energy to divide by.
     return jnp.sum(jnp.square(x - target), axis=over) / jnp.where(energy > 0, energy, 1.0)
+
+
+def _widen(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def gram(features: jax.Array, *, divisor: GramDivisor = "pixels") -> jax.Array:
@@ -63,7 +67,8 @@ def gram(features: jax.Array, *, divisor: GramDivisor = "pixels") -> jax.Array:
     *batch, height, width, channels = features.shape
     # One contracted axis, not two: XLA has a fast matrix product on the CPU for the former only.
     rows = features.reshape(*batch, height * width, channels)  # [..., N, C]
-    products = jnp.einsum("...ki,...kj->...ij", rows, rows, preferred_element_type=jnp.float32)  # [..., C, C]
+    dtype = jnp.promote_types(features.dtype, jnp.float32)
+    products = jnp.einsum("...ki,...kj->...ij", rows, rows, preferred_element_type=dtype)  # [..., C, C]
     return products / (height * width * (channels if divisor == "elements" else 1))
 
 

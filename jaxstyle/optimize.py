@@ -51,7 +51,7 @@ def init(image: jax.Array, *, config: Config) -> State:
         return jax.vmap(partial(init, config=config))(image)
     default = "pyramid" if config.optimizer == "lbfgs" else "pixels"
     levels = PYRAMID_LEVELS if (config.parametrization or default) == "pyramid" else 1
-    parameters = encode(jnp.asarray(image, jnp.float32), levels=levels)
+    parameters = encode(jnp.asarray(image), levels=levels)
     state = State(parameters, _transformation(config).init(parameters))
     # Optax leaves weak types here and there, which the first step would make strong: that would compile `run` twice.
     return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), state)

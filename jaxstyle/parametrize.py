@@ -1,14 +1,15 @@
 """What an image is written as while it is optimised: a tuple of arrays that a pure `decode` turns into the image.
 
-`pixels` is the image itself. `pyramid` is the sum of five levels, each enlarged bilinearly to full size. Both can
-write every image; what differs is the metric in which lbfgs takes its steps. A coarse level moves many pixels at once,
-so large smooth changes, which come last in plain pixels, come first.
+`pixels` is the image itself. `pyramid` adds coarser levels, each enlarged bilinearly to full size and a quarter as
+strong. Both can write every image; what differs is the metric in which lbfgs takes its steps. A coarse level moves many
+pixels at once, so large smooth changes, which come last in plain pixels, come first.
 """
 
 import jax
 import jax.numpy as jnp
 
-PYRAMID_LEVELS = 5  # full size to 1/16, the reach of VGG-19's pooling; seven levels were worse by 3.6 %, see the README
+PYRAMID_LEVELS = 5  # full size to 1/16, as many halvings as VGG-19 has
+COARSE_GAIN = 0.25  # of every level but the finest; 1, 1/2, 1/3 and 1/8 left a higher loss after 100 steps of lbfgs
 
 Parameters = tuple[jax.Array, ...]
 
@@ -33,7 +34,7 @@ def encode(image: jax.Array, *, levels: int) -> Parameters:
 
 
 def decode(parameters: Parameters) -> jax.Array:
-    """Return the image that `parameters` stand for, the sum of all levels at the size of the first.
+    r"""Return the image that `parameters` stand for, :math:`x = z_0 + g \sum_i U_i z_i` with bilinear enlargements U.
 
     Args:
         parameters: of `encode`.
@@ -43,7 +44,7 @@ def decode(parameters: Parameters) -> jax.Array:
 
     Example:
         >>> decode((jnp.zeros((2, 2, 3)), jnp.ones((1, 1, 3)))).tolist()[0][0]
-        [1.0, 1.0, 1.0]
+        [0.25, 0.25, 0.25]
     """
     image, *coarse = parameters
-    return sum((jax.image.resize(level, image.shape, "linear") for level in coarse), image)
+    return image + COARSE_GAIN * sum(jax.image.resize(level, image.shape, "linear") for level in coarse)

@@ -43,7 +43,7 @@ class VGG(nn.Module):
     def __call__(self, image: jax.Array) -> dict[str, jax.Array]:
         """Return every activation of `image`, before (conv) and after (relu) its ReLU."""
         pool = nn.max_pool if self.pooling == "max" else nn.avg_pool
-        x = 255.0 * image[..., ::-1] - jnp.asarray(MEAN_BGR, image.dtype)
+        x = 255.0 * image[..., ::-1] - jnp.broadcast_to(jnp.asarray(MEAN_BGR, image.dtype), image.shape)
         activations = {}
         for b, block in enumerate(self.widths, 1):
             if b > 1:

@@ -1,0 +1,64 @@
+"""Shared fixtures: a tiny network, small pictures, and the real weights and pictures where they are present."""
+
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jaxstyle.pretrained import random_params
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+TINY = ((4, 4), (6, 6), (8,) * 4, (8,) * 4, (8,) * 4)
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def params():
+    """A VGG of 4 to 8 channels; its layers and their order are the real ones."""
+    return random_params(widths=TINY, seed=1)
+
+
+@pytest.fixture(scope="session")
+def content():
+    """A smooth picture of 32x40 pixels, float32 in [0, 1]."""
+    return picture(32, 40, seed=0)
+
+
+@pytest.fixture(scope="session")
+def style():
+    """A picture of another size than the content."""
+    return picture(36, 32, seed=1)
+
+
+def picture(height: int, width: int, *, seed: int) -> jax.Array:
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    waves = [np.sin(rng.uniform(2, 12) * x + rng.uniform(2, 12) * y + rng.uniform(0, 6)) for _ in range(3)]
+    smooth = 0.5 + 0.35 * np.stack(waves, -1) + rng.uniform(-0.1, 0.1, (height, width, 3))
+    return jax.numpy.asarray(np.clip(smooth, 0, 1), jax.numpy.float32)
+
+
+@pytest.fixture(scope="session")
+def weights_path() -> Path:
+    """The real weights: $JAXSTYLE_WEIGHTS, or the folder beside the checkout."""
+    named = os.environ.get("JAXSTYLE_WEIGHTS")
+    found = [Path(named)] if named else []
+    found += sorted((SHARED / "weights").glob("*.h5"))
+    for path in found:
+        if path.is_dir() and (inside := sorted(path.glob("*.h5"))):
+            return inside[0]
+        if path.is_file():
+            return path
+    pytest.skip("VGG-19's weights are absent: set $JAXSTYLE_WEIGHTS to a file")
+
+
+@pytest.fixture(scope="session")
+def real_pictures() -> Path:
+    """The folder of real photographs and paintings."""
+    folder = SHARED / "images"
+    if not folder.is_dir():
+        pytest.skip("the real pictures are absent: they lie in ../shared/images, outside the repository")
+    return folder

@@ -1,0 +1,101 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxstyle.conv import conv3x3
+from jaxstyle.errors import InputError
+from jaxstyle.vgg import ACTIVATIONS, features, smallest_side, widths_of
+
+
+def numpy_features(params, image: np.ndarray, pooling: str) -> dict[str, np.ndarray]:
+    """VGG-19 in plain NumPy, float64, one shifted matrix product at a time."""
+    x = 255 * image.astype(np.float64)[..., ::-1] - np.array([103.939, 116.779, 123.68])
+    found = {}
+    for block, convolutions in enumerate((2, 2, 4, 4, 4), 1):
+        if block > 1:
+            height, width, channels = x.shape
+            tiles = x[: height // 2 * 2, : width // 2 * 2].reshape(height // 2, 2, width // 2, 2, channels)
+            x = tiles.max((1, 3)) if pooling == "max" else tiles.mean((1, 3))
+        for i in range(1, convolutions + 1):
+            layer = params[f"conv{block}_{i}"]
+            padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
+            kernel = np.asarray(layer["kernel"], np.float64)
+            x = sum(
+                padded[a : a + x.shape[0], b : b + x.shape[1]] @ kernel[a, b] for a in range(3) for b in range(3)
+            ) + np.asarray(layer["bias"], np.float64)
+            found[f"conv{block}_{i}"] = x
+            x = np.maximum(x, 0)
+            found[f"relu{block}_{i}"] = x
+    return found
+
+
+@pytest.mark.parametrize("pooling", ["max", "avg"])
+def test_every_activation_equals_a_numpy_implementation(params, content, pooling):
+    expected = numpy_features(params, np.asarray(content), pooling)
+    found = features(params, content, pooling=pooling)
+    assert list(found) == list(expected) == list(ACTIVATIONS)
+    for name, value in expected.items():
+        assert np.abs(found[name] - value).max() <= 1e-5 * np.abs(value).max(), name
+
+
+def test_a_batch_gives_the_activations_of_each_image(params, content):
+    batch = jnp.stack([content, content[::-1]])
+    np.testing.assert_allclose(
+        features(params, batch)["relu4_2"][1], features(params, content[::-1])["relu4_2"], rtol=1e-4, atol=1e-4
+    )
+
+
+def test_average_pooling_never_exceeds_max_pooling_right_after_a_pool(params, content):
+    """Up to conv2_1's linear map the claim is about the pools themselves, so an identity kernel stands in for it."""
+    identity = jnp.zeros((3, 3, 4, 4)).at[1, 1].set(jnp.eye(4))
+    passing = {**params, "conv2_1": {"kernel": identity, "bias": jnp.zeros(4)}}
+    passing["conv2_2"] = {"kernel": params["conv2_2"]["kernel"][:, :, :4], "bias": params["conv2_2"]["bias"]}
+    largest, mean = (features(passing, content, pooling=pooling)["relu2_1"] for pooling in ("max", "avg"))
+    assert (mean <= largest + 1e-4).all() and (mean < largest).any()
+
+
+def test_the_convolution_is_an_argument_that_lax_itself_fits(params, content):
+    called = []
+
+    def counting(*arguments, **options):
+        called.append(None)
+        return jax.lax.conv_general_dilated(*arguments, **options)
+
+    found = features(params, content, conv=counting)
+    assert len(called) == 16
+    np.testing.assert_allclose(
+        found["relu5_4"], features(params, content, conv=conv3x3)["relu5_4"], rtol=1e-4, atol=1e-3
+    )
+
+
+def test_activations_that_nobody_reads_are_not_computed(params, content):
+    def flops(layer):
+        compiled = jax.jit(lambda params, image: features(params, image)[layer]).lower(params, content).compile()
+        return compiled.cost_analysis()["flops"]
+
+    assert flops("relu1_1") < 0.3 * flops("relu5_4")
+
+
+def test_layers_without_pixels_are_left_out(params):
+    found = features(params, jnp.ones((8, 20, 3)))
+    assert found["relu4_4"].shape == (1, 2, 8)
+    assert "conv5_1" not in found
+
+
+def test_smallest_side_is_where_a_layer_has_its_first_pixel(params):
+    for layer in ("relu1_1", "conv2_2", "relu3_4", "relu5_1"):
+        side = smallest_side(layer)
+        assert min(features(params, jnp.ones((side, side, 3)))[layer].shape[:2]) == 1
+        assert side == 1 or layer not in features(params, jnp.ones((side - 1, side, 3)))
+
+
+def test_widths_are_read_off_the_params(params):
+    assert widths_of(params) == ((4, 4), (6, 6), (8,) * 4, (8,) * 4, (8,) * 4)
+
+
+def test_an_unknown_layer_or_pooling_is_named_with_its_alternatives(params, content):
+    with pytest.raises(InputError, match=r"'relu6_1' is not a layer of VGG-19: choose from conv1_1 .* relu5_4"):
+        smallest_side("relu6_1")
+    with pytest.raises(InputError, match=r"'median' is unknown: use 'max' or 'avg'"):
+        features(params, content, pooling="median")  # pyright: ignore[reportArgumentType]
