@@ -163,12 +163,12 @@ def terms(params: vgg.Params, image: jax.Array, targets: Targets, *, config: Con
     """
     features = _features(params, image, config)
     grams = _grams(features, config)
-    parts = {
-        f"content/{layer}": losses.squared_distance(features[layer], target, axes=3, divisor=config.divisor)
-        for layer, target in targets.content.items()
-    }
-    for layer, target in targets.style.items():
-        parts[f"style/{layer}"] = losses.squared_distance(grams[layer], target, axes=2, divisor=config.divisor)
+    distance = partial(losses.squared_distance, divisor=config.divisor)
+    parts = {}
+    for layer in config.content_layers:
+        parts[f"content/{layer}"] = distance(features[layer], targets.content[layer], axes=3)
+    for layer in config.style_layers:
+        parts[f"style/{layer}"] = distance(grams[layer], targets.style[layer], axes=2)
     parts["tv"] = losses.total_variation(
         config.pixel_range * image, power=config.tv_power, reduction=config.pixel_reduction
     )

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.experimental.xla_metadata import set_xla_metadata
 
 from jaxstyle import losses
 from jaxstyle.objective import Config, LossWeights, Targets, Terms, terms, total
@@ -104,7 +105,9 @@ def run(
             parameters = _clip(parameters)
         return State(parameters, memory), trace
 
-    return jax.lax.scan(step, state, length=steps)
+    # XLA inlines a loop that runs once, and then rounds it otherwise than a longer one.
+    with set_xla_metadata(**{"skip-simplify-while-loops_trip-count-one": "true"}):
+        return jax.lax.scan(step, state, length=steps)
 
 
 def _clip(parameters: Parameters) -> Parameters:
@@ -139,6 +142,11 @@ def _skip_negative_curvature(memory: int) -> optax.GradientTransformation:
             updates=jax.tree.map(lambda new, pairs: new - pairs[last], gradient, state.diff_updates_memory),
         )
         state = jax.tree.map(partial(jnp.where, skip), again, state)
-        return lbfgs.update(gradient, state, parameters)
+        first = state.count == 0
+        direction, state = lbfgs.update(gradient, state, parameters)
+        # Optax holds the length of the first step constant when it is differentiated; the same length, differentiable:
+        squared = optax.tree.vdot(gradient, gradient)
+        length = jnp.where(squared > 1, jax.lax.rsqrt(jnp.where(squared > 1, squared, 1.0)), 1.0)
+        return jax.tree.map(lambda d, g: jnp.where(first, length * g, d), direction, gradient), state
 
     return optax.GradientTransformation(lbfgs.init, update)  # pyright: ignore[reportArgumentType]

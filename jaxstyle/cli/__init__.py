@@ -55,6 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # a full disk, a vanished folder, a download that failed
         print(f"jaxstyle: {error}", file=sys.stderr)
         return 1
+    except (MemoryError, RuntimeError) as error:  # of jax's errors, which are not imported here, only "out of memory"
+        reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+        if not isinstance(error, MemoryError) and not reason.startswith("RESOURCE_EXHAUSTED"):
+            raise
+        print(f"jaxstyle: memory is too small ({reason}): lower --size or --memory.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
-        print("jaxstyle: interrupted before the first step; nothing was written.", file=sys.stderr)
+        print("jaxstyle: interrupted before a picture was saved.", file=sys.stderr)
         return 130

@@ -5,7 +5,7 @@ import platform
 from dataclasses import dataclass
 from importlib import metadata
 
-PACKAGES = ("jaxstyle", "jax", "jaxlib", "flax", "optax", "numpy", "pillow", "h5py", "pooch", "tyro", "rich")
+PACKAGES = "jaxstyle jax jaxlib flax optax numpy pillow imagecodecs h5py pooch tyro rich".split()
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Doctor:
             limit = (device.memory_stats() or {}).get("bytes_limit")
             print(f"device       {device.device_kind} ({device.platform}){f', {_gib(limit)}' if limit else ''}")
         print(f"processors   {os.cpu_count()}")
-        if hasattr(os, "sysconf"):
+        if "SC_AVPHYS_PAGES" in getattr(os, "sysconf_names", ()):  # neither on Windows nor on macOS
             page = os.sysconf("SC_PAGE_SIZE")
             in_all, free = page * os.sysconf("SC_PHYS_PAGES"), page * os.sysconf("SC_AVPHYS_PAGES")
             print(f"memory       {_gib(in_all)} in all, {_gib(free)} free")

@@ -9,10 +9,11 @@ class Networks:
 
     def run(self) -> int:
         """Print the list and return the exit status."""
-        from jaxstyle import pretrained
+        from jaxstyle import pretrained, weights_file
 
         for found in pretrained.installed():
             print(f"{found.network:8} {found.origin}")
             if found.path:
+                weights_file.widths(found.path)  # says what is wrong with a file that is missing or damaged
                 print(f"{'':8} sha256 {found.sha256}")
         return 0

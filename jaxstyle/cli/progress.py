@@ -16,6 +16,9 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.table import Column
+
+SPEED_PERIOD = 3600.0  # seconds over which steps are averaged; by rich's 30, a slower step has no speed at all
 
 
 class Reporter:
@@ -23,7 +26,8 @@ class Reporter:
 
     def __init__(self, *, quiet: bool) -> None:
         """Print nothing if `quiet`."""
-        self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        # no markup and no emoji: a path may hold brackets and colons
+        self.console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=True)
         self.compile_seconds = 0.0
 
     def load_network(self, network: str, *, weights: Path | None, offline: bool) -> Any:
@@ -37,6 +41,7 @@ class Reporter:
             TransferSpeedColumn(),
             console=self.console,
             transient=True,
+            disable=not self.console.is_terminal,
         ) as progress:
             found = pretrained.find(network, weights=weights, offline=offline, progress=_Download(progress))
         if found.note:
@@ -56,13 +61,20 @@ class Reporter:
     def steps(self, count: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
         """Show a bar; what is yielded is called after each segment with its length and the terms to show."""
         columns = (
-            MofNCompleteColumn(),
-            BarColumn(),
-            TextColumn("{task.fields[rate]} left"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[terms]}"),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=10, table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+            TextColumn("left"),
+            TextColumn("{task.fields[terms]}", table_column=Column()),  # the one to wrap where the window is narrow
         )
-        with Progress(*columns, console=self.console, transient=True) as progress:
+        with Progress(
+            *columns,
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+            speed_estimate_period=SPEED_PERIOD,
+        ) as progress:
             task = progress.add_task("", total=count, rate="", terms="")
 
             def advance(steps: int, terms: dict[str, float]) -> None:
@@ -71,7 +83,7 @@ class Reporter:
                 progress.update(
                     task,
                     rate=f"{speed:.2f} steps/s" if speed else "",
-                    terms="  ".join(f"{name} {value:.4g}" for name, value in terms.items()),
+                    terms="  ".join(f"{name} {value:.3g}" for name, value in terms.items()),
                 )
 
             yield advance

@@ -2,10 +2,13 @@
 
 import csv
 import math
+import os
+import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,6 +20,7 @@ from jaxstyle.objective import Config, LossWeights, Targets
 from jaxstyle.vgg import Params
 
 MOST_STEPS_A_SEGMENT = 10  # on accelerators; a CPU takes long enough for one step
+CURE = "lower the weights or --learning-rate, or try --optimizer adam."
 
 
 @dataclass(frozen=True)
@@ -33,12 +37,17 @@ class Session:
         """Raise `InputError` if something could not be written at the end."""
         inputs = list(inputs)
         image.check_output(self.output, bits=self.bits, inputs=inputs)
+        every = self.save_every or self.steps
+        saved = {self._numbered(step).name for step in range(every, self.steps, every)}
+        for path in inputs:
+            if path.name in saved and os.path.realpath(path.parent) == os.path.realpath(self.output.parent):
+                raise InputError(f"{path} is an input that --save-every would replace: name another output.")
         if self.log is None:
             return
-        if self.log.suffix != ".csv":
+        if self.log.suffix.lower() != ".csv":
             raise InputError(f"The log {self.log} has the suffix {self.log.suffix!r}: use .csv.")
-        if self.log.is_dir() or not self.log.absolute().parent.is_dir():
-            raise InputError(f"The log {self.log} is a folder or lacks one: name a file in a folder that exists.")
+        if self.log.is_dir() or not os.access(self.log.absolute().parent, os.W_OK):
+            raise InputError(f"The log {self.log} is a folder or lacks a writable one: name a file in one that exists.")
         if any(self.log.exists() and path.exists() and self.log.samefile(path) for path in inputs):
             raise InputError(f"The log {self.log} is an input too: name another file.")
 
@@ -76,9 +85,9 @@ class Session:
         if not rows:
             raise KeyboardInterrupt
         self._save(self.output, state, alpha)
+        reporter.finished(self.output, rows, of=self.steps, seconds=seconds, interrupted=interrupted)
         if self.log is not None:
             write_log(self.log, rows)
-        reporter.finished(self.output, rows, of=self.steps, seconds=seconds, interrupted=interrupted)
         return 130 if interrupted else 0
 
     def _segment(self) -> int:
@@ -89,7 +98,16 @@ class Session:
         return max(n for n in range(1, MOST_STEPS_A_SEGMENT + 1) if whole % n == 0)
 
     def _save(self, path: Path, state: optimize.State, alpha: np.ndarray | None) -> None:
-        image.save(path, jax.device_get(state.image), alpha=alpha, bits=self.bits)
+        """Save the picture; if it cannot go to `path`, keep hours of work as a PNG among the temporary files."""
+        rgb = jax.device_get(state.image)
+        if bad := int(np.isnan(rgb).sum()):  # what the last step made is in no trace
+            raise UnavailableError(f"The last step left {bad} NaNs in the picture, so {path} is not written: {CURE}")
+        try:
+            image.save(path, rgb, alpha=alpha, bits=self.bits)
+        except (InputError, UnavailableError) as error:
+            kept = Path(tempfile.mkdtemp(prefix="jaxstyle-")) / f"{path.stem}.png"
+            image.save(kept, rgb, alpha=alpha, bits=self.bits)
+            raise type(error)(f"{str(error).rstrip('.')}; until then the picture is {kept}.") from error
 
     def _numbered(self, step: int) -> Path:
         digits = max(4, len(str(self.steps)))
@@ -100,17 +118,21 @@ class Session:
             for name, value in row.items():
                 if not math.isfinite(value):
                     raise UnavailableError(
-                        f"{name} is {value} at step {number}, so nothing was written: "
-                        "try a smaller --learning-rate or --optimizer adam."
+                        f"{name} is {value} at step {number}, so {self.output} is not written: {CURE}"
                     )
 
 
 def write_log(path: Path, rows: list[dict[str, float]]) -> None:
     """Write a line for each step, with every term before weighting, the total and the penalty on the bounds."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["step", *rows[0]])
-        writer.writeheader()
-        writer.writerows({"step": number, **row} for number, row in enumerate(rows, 1))
+    try:
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, ["step", *rows[0]])
+            writer.writeheader()
+            writer.writerows({"step": number, **row} for number, row in enumerate(rows, 1))
+    except OSError as error:
+        raise UnavailableError(
+            f"The log {path} cannot be written ({error.strerror}), but the picture is: free space or name another log."
+        ) from error
 
 
 def _rows(trace: dict[str, np.ndarray]) -> list[dict[str, float]]:
@@ -120,9 +142,10 @@ def _rows(trace: dict[str, np.ndarray]) -> list[dict[str, float]]:
 
 def _summary(row: dict[str, float], weights: LossWeights) -> dict[str, float]:
     """Return the total and the weighted share of each kind of term in it."""
-    return {
+    number: Any = jax.tree.map(float, weights)
+    summary = {
         "total": row["total"],
-        "content": sum(float(w) * row[f"content/{layer}"] for layer, w in weights.content.items()),
-        "style": sum(float(w) * row[f"style/{layer}"] for layer, w in weights.style.items()),
-        "tv": float(weights.tv) * row["tv"],
+        "content": sum(weight * row[f"content/{layer}"] for layer, weight in number.content.items()),
+        "style": sum(weight * row[f"style/{layer}"] for layer, weight in number.style.items()),
     }
+    return summary | ({"tv": number.tv * row["tv"]} if number.tv else {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
 PRESETS_OWN = "(default: the preset's)"
 OF_PRESET = ("content_weight", "style_weight", "tv_weight")
 OF_CONFIG = ("pooling", "optimizer", "learning_rate", "memory", "parametrization")
+MOST = 1e30  # leaves float32 room for the squares that such numbers multiply
+RANGES = {
+    "size": (16, math.inf),
+    "steps": (1, math.inf),
+    "memory": (1, math.inf),
+    "seed": (0, 2**32 - 1),  # jax drops higher bits
+    "save_every": (0, math.inf),
+}
 
 
 @dataclass(frozen=True)
@@ -97,13 +106,13 @@ class Stylize:
 
         session = Session(self.output, self.log, self.steps, self.save_every, self.bits)
         session.check(inputs=[self.content, self.style, *self._init_files()])
-        how = {"resample": preset.resample, "rounding": preset.rounding}
-        content = image.load(self.content, size=self.size, **how)
-        style = jnp.asarray(image.load(self.style, size=self.size, **how).rgb)
+        load = partial(image.load, resample=preset.resample, rounding=preset.rounding)
+        content = load(self.content, size=self.size)
+        style = jnp.asarray(load(self.style, size=self.size).rgb)
         height, width, _ = content.rgb.shape
         start = self.init
         if self._init_files():
-            start = jnp.asarray(image.load(self.init, size=(width, height), **how).rgb)
+            start = jnp.asarray(load(self.init, size=(width, height)).rgb)
 
         reporter = Reporter(quiet=self.quiet)
         params = reporter.load_network(self.network, weights=self.weights, offline=self.offline)
@@ -117,14 +126,15 @@ class Stylize:
 
     def _check_numbers(self) -> None:
         """Refuse numbers out of range, each in terms of its option."""
-        for name in ("content_weight", "style_weight", "tv_weight"):
+        for name in OF_PRESET:
             value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
-                raise InputError(f"--{name.replace('_', '-')} is {value:g}: use a finite number that is 0 or more.")
-        for name, least in {"size": 16, "steps": 1, "memory": 1, "seed": 0, "save_every": 0}.items():
+            if value is not None and not 0 <= value <= MOST:
+                raise InputError(f"--{name.replace('_', '-')} is {value:g}: use a number from 0 to {MOST:g}.")
+        for name, (least, most) in RANGES.items():
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"--{name.replace('_', '-')} is {value}: use a whole number from {least}.")
+            if value is not None and not least <= value <= most:
+                limits = f"from {least} to {most}" if most < math.inf else f"from {least}"
+                raise InputError(f"--{name.replace('_', '-')} is {value}: use a whole number {limits}.")
 
     def _preset(self) -> tuple[Preset, LossWeights]:
         """Return the preset with this command's own options in it, and the coefficients that follow."""
@@ -133,11 +143,16 @@ class Stylize:
         base = presets.preset(self.preset)
         own = {name: getattr(self, name) for name in OF_PRESET if getattr(self, name) is not None}
         config = {name: getattr(self, name) for name in OF_CONFIG if getattr(self, name) is not None}
-        content = presets.parse_layers(self.content_layers or ",".join(base.config.content_layers))
-        style = presets.parse_layers(self.style_layers or ",".join(base.config.style_layers))
+        content_layers, style_layers = ",".join(base.config.content_layers), ",".join(base.config.style_layers)
+        content = presets.parse_layers(content_layers if self.content_layers is None else self.content_layers)
+        style = presets.parse_layers(style_layers if self.style_layers is None else self.style_layers)
         config = replace(base.config, content_layers=tuple(content), style_layers=tuple(style), **config)
         preset = replace(base, config=config, **own)
         return preset, preset.loss_weights(content, style)
 
     def _init_files(self) -> list[Path]:
-        return [] if self.init in ("content", "style", "noise") else [Path(self.init)]
+        if self.init in ("content", "style", "noise"):
+            return []
+        if not Path(self.init).exists():
+            raise InputError(f"--init {self.init} is no file: use content, style, noise or the path of a picture.")
+        return [Path(self.init)]

@@ -1,0 +1,200 @@
+import dataclasses
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax import export
+
+from jaxstyle.objective import Config, LossWeights, make_targets, terms, total
+from jaxstyle.optimize import _skip_negative_curvature, init, run
+from jaxstyle.parametrize import decode
+
+LAYERS = {"content_layers": ("relu2_2",), "style_layers": ("relu1_1", "relu2_1")}  # few, to compile quickly
+LBFGS = Config(**LAYERS)
+ADAM = Config(optimizer="adam", **LAYERS)
+EVERY = [
+    pytest.param(dataclasses.replace(config, parametrization=kind), id=f"{config.optimizer}-{kind}")
+    for config in (LBFGS, ADAM)
+    for kind in ("pixels", "pyramid")
+]
+WEIGHTS = LossWeights(content={"relu2_2": 1.0}, style={"relu1_1": 6.0, "relu2_1": 6.0}, tv=0.1)
+
+
+def start(params, content, style, config):
+    return init(content, config=config), make_targets(params, content, style, config=config)
+
+
+def same(a, b) -> bool:
+    return all((x == y).all() for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+@pytest.mark.parametrize("config", EVERY)
+def test_the_loss_falls(params, content, style, config):
+    state, targets = start(params, content, style, config)
+    state, trace = run(state, params, targets, WEIGHTS, config=config, steps=30)
+    assert trace["total"][-1] < 0.5 * trace["total"][0]
+    assert 0 <= state.image.min() and state.image.max() <= 1
+
+
+@pytest.mark.parametrize("config", EVERY)
+def test_segments_equal_the_whole_bit_for_bit(params, content, style, config):
+    state, targets = start(params, content, style, config)
+    whole, trace = run(state, params, targets, WEIGHTS, config=config, steps=12)
+    for _ in range(3):
+        state, _ = run(state, params, targets, WEIGHTS, config=config, steps=4)
+    single = start(params, content, style, config)[0]
+    rows = []
+    for _ in range(12):
+        single, row = run(single, params, targets, WEIGHTS, config=config, steps=1)
+        rows.append(row)
+    assert same(whole, state) and same(whole, single)
+    assert same(trace, jax.tree.map(lambda *values: jnp.concatenate(values), *rows))
+
+
+@pytest.mark.parametrize("config", EVERY)
+def test_the_trace_holds_the_terms_of_the_image_before_each_step(params, content, style, config):
+    state, targets = start(params, content, style, config)
+    state, _ = run(state, params, targets, WEIGHTS, config=config, steps=3)
+    expected = terms(params, decode(state.parameters), targets, config=config)
+    _, trace = run(state, params, targets, WEIGHTS, config=config, steps=2)
+    assert set(trace) == {*expected, "total", "bounds"}
+    for name, value in expected.items():
+        assert trace[name].shape == (2,)
+        assert trace[name][0] == pytest.approx(float(value), rel=1e-4)
+    assert trace["total"][0] == pytest.approx(float(total(WEIGHTS, expected)), rel=1e-4)
+
+
+def test_a_second_run_of_the_same_shapes_compiles_nothing(params, content, style):
+    state, targets = start(params, content, style, LBFGS)
+    state, _ = run(state, params, targets, WEIGHTS, config=LBFGS, steps=2)
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
+    )
+    try:
+        run(state, params, targets, WEIGHTS, config=LBFGS, steps=2)
+        again, targets = start(params, content, style, LBFGS)
+        run(again, params, targets, WEIGHTS._replace(tv=0.2), config=LBFGS, steps=2)
+        assert compiled == []
+        run(state, params, targets, WEIGHTS, config=LBFGS, steps=3)
+        assert compiled  # the listener does hear what is compiled
+    finally:
+        jax.monitoring.clear_event_listeners()
+
+
+@pytest.mark.parametrize("config", [LBFGS, ADAM], ids=["lbfgs", "adam"])
+def test_lanes_of_a_batch_do_not_see_each_other(params, content, style, config):
+    batch = jnp.stack([content, content[::-1]])
+    state, targets = start(params, batch, style, config)
+    together, trace = run(state, params, targets, WEIGHTS, config=config, steps=5)
+    assert trace["total"].shape == (2, 5)
+    for lane in range(2):
+        alone, targets = start(params, batch[lane], style, config)
+        alone, row = run(alone, params, targets, WEIGHTS, config=config, steps=5)
+        np.testing.assert_allclose(together.image[lane], alone.image, atol=1e-3)
+        np.testing.assert_allclose(trace["total"][lane], row["total"], rtol=1e-3)
+
+
+@pytest.mark.parametrize("config", [LBFGS, ADAM], ids=["lbfgs", "adam"])
+def test_vmap_over_weights_equals_a_loop(params, content, style, config):
+    state, targets = start(params, content, style, config)
+    tvs = jnp.asarray([0.0, 1.0, 10.0])
+
+    def final(tv):
+        return run(state, params, targets, WEIGHTS._replace(tv=tv), config=config, steps=4)[0].image
+
+    np.testing.assert_allclose(jax.vmap(final)(tvs), jnp.stack([final(tv) for tv in tvs]), atol=1e-3)
+
+
+def test_adam_stays_in_range_at_each_step(params, content, style):
+    config = dataclasses.replace(ADAM, learning_rate=0.5)
+    state, targets = start(params, content, style, config)
+    for _ in range(4):
+        state, _ = run(state, params, targets, WEIGHTS, config=config, steps=1)
+        assert -1e-6 <= decode(state.parameters).min() and decode(state.parameters).max() <= 1 + 1e-6
+
+
+def test_the_penalty_keeps_lbfgs_nearly_in_range(params, content, style):
+    state, targets = start(params, content, style, LBFGS)
+    free, _ = run(state, params, targets, WEIGHTS._replace(bounds=0.0), config=LBFGS, steps=30)
+    kept, _ = run(state, params, targets, WEIGHTS, config=LBFGS, steps=30)
+
+    def excess(state):
+        image = decode(state.parameters)
+        return float(jnp.abs(image - jnp.clip(image, 0, 1)).max())
+
+    assert excess(kept) < 0.02 < excess(free)
+
+
+def test_weights_of_zero_leave_the_content_as_it_is(params, content, style):
+    state, targets = start(params, content, style, LBFGS)
+    weights = jax.tree.map(lambda _: 0.0, WEIGHTS)
+    state, trace = run(state, params, targets, weights, config=LBFGS, steps=3)
+    assert (state.image == content).all()
+    assert all(np.isfinite(values).all() for values in trace.values())
+
+
+def test_lbfgs_is_that_of_optax_while_every_pair_curves_upwards():
+    scales = jnp.asarray([1.0, 5.0, 20.0])
+    ours, theirs = _skip_negative_curvature(4), optax.scale_by_lbfgs(4)
+    x = jnp.ones(3)
+    states = [ours.init(x), theirs.init(x)]
+    for _ in range(8):
+        (step, states[0]), (expected, states[1]) = (
+            method.update(scales * x, state, x) for method, state in zip((ours, theirs), states, strict=True)
+        )
+        np.testing.assert_allclose(step, expected, rtol=1e-6)
+        x = x - step
+
+
+@pytest.mark.parametrize("bad_at", [1, 2, 5])
+def test_a_pair_that_curves_downwards_is_skipped_and_the_memory_kept(bad_at):
+    """Held to a plain two-loop recursion over the pairs with s.y > 0, in float64."""
+    rng = np.random.default_rng(0)
+    xs = rng.normal(size=(8, 6)).astype(np.float32)
+    gradients = (xs * np.arange(1, 7) + 0.1).astype(np.float32)
+    gradients[bad_at] = gradients[bad_at - 1] - (xs[bad_at] - xs[bad_at - 1])
+    method, memory = _skip_negative_curvature(3), 3
+    state, pairs = method.init(jnp.asarray(xs[0])), []
+    for k, (x, gradient) in enumerate(zip(xs.astype(np.float64), gradients.astype(np.float64), strict=True)):
+        if k:
+            s, y = x - xs[k - 1], gradient - gradients[k - 1]
+            if s @ y > 0:
+                pairs = [*pairs, (s, y)][-memory:]
+        expected, alphas = gradient.copy(), []
+        for s, y in reversed(pairs):
+            alphas.append(s @ expected / (s @ y))
+            expected -= alphas[-1] * y
+        s, y = pairs[-1] if pairs else (None, None)
+        expected *= s @ y / (y @ y) if pairs else min(1, 1 / np.linalg.norm(gradient))
+        for (s, y), alpha in zip(pairs, reversed(alphas), strict=True):
+            expected += (alpha - y @ expected / (s @ y)) * s
+        step, state = method.update(jnp.asarray(gradients[k]), state, jnp.asarray(xs[k]))
+        np.testing.assert_allclose(step, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_the_step_lowers_for_cpu_cuda_and_tpu(params, content, style, optimizer):
+    config = Config(optimizer=optimizer)
+    state, targets = start(params, content, style, config)
+    for platform in ("cpu", "cuda", "tpu"):
+        exported = export.export(run, platforms=[platform])(
+            state, params, targets, LossWeights(), config=config, steps=2
+        )
+        assert exported.platforms == (platform,)
+        assert "stablehlo.convolution" in exported.mlir_module()
+
+
+def test_params_are_arguments_of_the_program_and_not_constants_in_it(params, content, style):
+    state, targets = start(params, content, style, LBFGS)
+    lowered = run.lower(state, params, targets, WEIGHTS, config=LBFGS, steps=2)
+    kept = {leaf.shape for leaf in jax.tree.leaves(lowered.args_info)}
+    assert {leaf.shape for leaf in jax.tree.leaves(params)} <= kept
+    constants = re.findall(r"stablehlo.constant dense<[^>]*> : tensor<([0-9x]*)x?f32>", lowered.as_text())
+    sizes = [math.prod(int(n) for n in shape.split("x") if n) for shape in constants]
+    largest = max(size for size in sizes if size) if any(sizes) else 0
+    assert largest <= max(level.size for level in state.parameters)

@@ -1,0 +1,122 @@
+"""jaxstyle against PyTorch, on the real weights and a real picture."""
+
+import h5py
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxstyle import image, pretrained
+from jaxstyle.objective import make_targets, terms, total
+from jaxstyle.optimize import init, run
+from jaxstyle.presets import preset
+from jaxstyle.vgg import ACTIVATIONS, features
+
+torch = pytest.importorskip("torch", reason="PyTorch is absent: pip install -e '.[parity]'")
+
+STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def real_params(weights_path):
+    return pretrained.load_params(weights_path)
+
+
+@pytest.fixture(scope="module")
+def pictures(real_pictures):
+    """The bridge and the night, 128 pixels wide, as neural-style-pt resizes them."""
+    names = ("golden_gate.jpg", "starry_night_google.jpg")
+    how = {"size": 128, "resample": "bilinear", "rounding": "truncate"}
+    return [jnp.asarray(image.load(real_pictures / name, **how).rgb) for name in names]
+
+
+@pytest.fixture(scope="module")
+def torch_layers(weights_path):
+    """The kernels and biases, read from Keras' file by its block names, as PyTorch wants them: out, in, 3, 3."""
+    layers = {}
+    with h5py.File(weights_path) as file:
+        for block, convolutions in enumerate((2, 2, 4, 4, 4), 1):
+            for i in range(1, convolutions + 1):
+                group = file[f"block{block}_conv{i}"]
+                kernel, bias = sorted((group[name][...] for name in group.attrs["weight_names"]), key=np.ndim)[::-1]
+                layers[f"{block}_{i}"] = (torch.tensor(kernel).permute(3, 2, 0, 1), torch.tensor(bias))
+    return layers
+
+
+def torch_features(layers, picture):
+    """Every activation of VGG-19, from an RGB tensor `[1, 3, H, W]` in [0, 1]."""
+    mean = torch.tensor([103.939, 116.779, 123.68]).reshape(1, 3, 1, 1)
+    x, found = 255 * picture.flip(1) - mean, {}
+    for name, (kernel, bias) in layers.items():
+        if name.endswith("_1") and name != "1_1":
+            x = torch.nn.functional.max_pool2d(x, 2)
+        found[f"conv{name}"] = torch.nn.functional.conv2d(x, kernel, bias, padding=1)
+        x = found[f"relu{name}"] = torch.relu(found[f"conv{name}"])
+    return found
+
+
+def torch_objective(layers, picture, content, style):
+    """The objective of neural-style-pt."""
+
+    def gram(x):
+        rows = x.reshape(x.shape[1], -1)
+        return rows @ rows.T / x.numel()
+
+    f, p, a = (torch_features(layers, x) for x in (picture, content, style))
+    loss = 5 * torch.nn.functional.mse_loss(f["relu4_2"], p["relu4_2"])
+    for name in STYLE_LAYERS:
+        loss = loss + 100 * torch.nn.functional.mse_loss(gram(f[name]), gram(a[name]))
+    x = 255 * picture
+    return loss + 1e-3 * ((x[:, :, 1:] - x[:, :, :-1]).abs().sum() + (x[..., 1:] - x[..., :-1]).abs().sum())
+
+
+def to_torch(picture):
+    return torch.tensor(np.asarray(picture)).permute(2, 0, 1)[None]
+
+
+def relative(ours, theirs) -> float:
+    return float(np.linalg.norm(np.asarray(ours) - theirs) / np.linalg.norm(theirs))
+
+
+def neural_style_pt(real_params, content, style):
+    chosen = preset("neural-style-pt")
+    weights = chosen.loss_weights({"relu4_2": 1.0}, dict.fromkeys(STYLE_LAYERS, 1.0))
+    return chosen.config, weights, make_targets(real_params, content, style, config=chosen.config)
+
+
+def test_features_agree_with_pytorch_at_every_layer(real_params, pictures, torch_layers):
+    ours = jax.jit(features)(real_params, pictures[0])
+    theirs = torch_features(torch_layers, to_torch(pictures[0]))
+    for name in ACTIVATIONS:
+        assert relative(ours[name], theirs[name][0].permute(1, 2, 0).numpy()) < TOLERANCE, name
+
+
+def test_loss_and_image_gradient_agree_with_pytorch(real_params, pictures, torch_layers):
+    content, style = pictures
+    config, weights, targets = neural_style_pt(real_params, content, style)
+    at = 0.8 * content + 0.1  # not the content itself, where its term and gradient vanish
+
+    @jax.jit
+    def objective(picture, params, targets):
+        return total(weights, terms(params, picture, targets, config=config))
+
+    loss, gradient = jax.value_and_grad(objective)(at, real_params, targets)
+    picture = to_torch(at).requires_grad_()
+    expected = torch_objective(torch_layers, picture, to_torch(content), to_torch(style))
+    expected.backward()
+    assert loss == pytest.approx(expected.item(), rel=TOLERANCE)
+    assert picture.grad is not None
+    assert relative(gradient, picture.grad[0].permute(1, 2, 0).numpy()) < TOLERANCE
+
+
+def test_the_objective_of_the_untouched_photograph_is_what_neural_style_pt_itself_reports(real_params, real_pictures):
+    how = {"size": 256, "resample": "bilinear", "rounding": "truncate"}
+    content, style = (
+        jnp.asarray(image.load(real_pictures / name, **how).rgb)
+        for name in ("golden_gate.jpg", "starry_night_google.jpg")
+    )
+    config, weights, targets = neural_style_pt(real_params, content, style)
+    assert content.shape == (191, 256, 3)
+    _, trace = run(init(content, config=config), real_params, targets, weights, config=config, steps=1)
+    assert trace["total"][0] == pytest.approx(35_437_228, rel=1e-5)
