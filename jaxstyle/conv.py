@@ -1,5 +1,7 @@
 """The 3x3 convolution of VGG, with derivatives that stay fast inside a loop on the CPU."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
@@ -34,7 +36,7 @@ def _conv(image: jax.Array, kernel: jax.Array) -> jax.Array:
     return _lax_conv(image, kernel, kernel_layout="HWIO")
 
 
-def _conv_jvp(primals, tangents):
+def _conv_jvp(primals: Any, tangents: Any) -> Any:
     (image, kernel), (d_image, d_kernel) = primals, tangents
     tangent = None
     if not isinstance(d_image, SymbolicZero):

@@ -100,7 +100,7 @@ def run(
     def step(state: State, _: None) -> tuple[State, Trace]:
         gradient, trace = jax.grad(loss, has_aux=True)(state.parameters)
         updates, memory = transformation.update(gradient, state.optimizer, state.parameters)
-        parameters = optax.apply_updates(state.parameters, updates)
+        parameters: Any = optax.apply_updates(state.parameters, updates)
         if config.optimizer == "adam":
             parameters = _clip(parameters)
         return State(parameters, memory), trace
@@ -131,22 +131,22 @@ def _skip_negative_curvature(memory: int) -> optax.GradientTransformation:
     """
     lbfgs = optax.scale_by_lbfgs(memory)
 
-    def update(gradient, state, parameters=None):
-        s = optax.tree.sub(parameters, state.params)
-        y = optax.tree.sub(gradient, state.updates)
-        skip = (state.count > 0) & (optax.tree.vdot(s, y) <= 0)
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        s = optax.tree.sub(params, state.params)
+        y = optax.tree.sub(updates, state.updates)
+        skip = (state.count > 0) & (jnp.asarray(optax.tree.vdot(s, y)) <= 0)
         last = (state.count - 2) % memory  # where the step before this one left its pair; zeros if there was none
         again = state._replace(
             count=state.count - 1,
-            params=jax.tree.map(lambda new, pairs: new - pairs[last], parameters, state.diff_params_memory),
-            updates=jax.tree.map(lambda new, pairs: new - pairs[last], gradient, state.diff_updates_memory),
+            params=jax.tree.map(lambda new, pairs: new - pairs[last], params, state.diff_params_memory),
+            updates=jax.tree.map(lambda new, pairs: new - pairs[last], updates, state.diff_updates_memory),
         )
         state = jax.tree.map(partial(jnp.where, skip), again, state)
         first = state.count == 0
-        direction, state = lbfgs.update(gradient, state, parameters)
+        direction, state = lbfgs.update(updates, state, params)
         # Optax holds the length of the first step constant when it is differentiated; the same length, differentiable:
-        squared = optax.tree.vdot(gradient, gradient)
+        squared = jnp.asarray(optax.tree.vdot(updates, updates))
         length = jnp.where(squared > 1, jax.lax.rsqrt(jnp.where(squared > 1, squared, 1.0)), 1.0)
-        return jax.tree.map(lambda d, g: jnp.where(first, length * g, d), direction, gradient), state
+        return jax.tree.map(lambda d, g: jnp.where(first, length * g, d), direction, updates), state
 
-    return optax.GradientTransformation(lbfgs.init, update)  # pyright: ignore[reportArgumentType]
+    return optax.GradientTransformation(lbfgs.init, update)

@@ -38,8 +38,8 @@ def torch_layers(weights_path):
     with h5py.File(weights_path) as file:
         for block, convolutions in enumerate((2, 2, 4, 4, 4), 1):
             for i in range(1, convolutions + 1):
-                group = file[f"block{block}_conv{i}"]
-                kernel, bias = sorted((group[name][...] for name in group.attrs["weight_names"]), key=np.ndim)[::-1]
+                name = f"block{block}_conv{i}"
+                kernel, bias = (np.asarray(file[f"{name}/{name}_{part}_1:0"]) for part in "Wb")
                 layers[f"{block}_{i}"] = (torch.tensor(kernel).permute(3, 2, 0, 1), torch.tensor(bias))
     return layers
 

@@ -70,7 +70,7 @@ def test_every_preset_names_its_source_and_is_immutable():
     for chosen in PRESETS.values():
         assert chosen.source
         with pytest.raises(dataclasses.FrozenInstanceError):
-            chosen.tv_weight = 1.0
+            chosen.tv_weight = 1.0  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_layers_are_read_with_their_shares():

@@ -72,7 +72,7 @@ def test_the_convolution_is_an_argument_that_lax_itself_fits(params, content):
 def test_activations_that_nobody_reads_are_not_computed(params, content):
     def flops(layer):
         compiled = jax.jit(lambda params, image: features(params, image)[layer]).lower(params, content).compile()
-        return compiled.cost_analysis()["flops"]
+        return (compiled.cost_analysis() or {})["flops"]
 
     assert flops("relu1_1") < 0.3 * flops("relu5_4")
 

@@ -1,0 +1,78 @@
+import doctest
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxstyle
+
+MODULES = [module.name for module in pkgutil.walk_packages(jaxstyle.__path__, "jaxstyle.")]
+PROMISED = ("load_params", "features", "terms", "total", "init", "run", "stylize", "Config", "LossWeights")
+
+
+def functions(module: str):
+    """Yield the public functions that `module` defines."""
+    for name, value in vars(importlib.import_module(module)).items():
+        function = inspect.unwrap(value) if callable(value) else None
+        if not name.startswith("_") and inspect.isfunction(function) and function.__module__ == module:
+            yield name, function
+
+
+@pytest.mark.parametrize("name", jaxstyle.__all__)
+def test_every_public_name_can_be_had(name):
+    assert getattr(jaxstyle, name).__doc__
+
+
+def test_the_promised_names_are_public():
+    assert set(PROMISED) <= set(jaxstyle.__all__) <= set(dir(jaxstyle))
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'paint'"):
+        jaxstyle.paint  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize("module", ["jaxstyle", "jaxstyle.cli"])
+def test_importing_it_loads_neither_jax_nor_numpy(module):
+    code = f"import sys, {module}; print([name for name in ('jax', 'numpy', 'PIL') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if ".cli" not in name])
+def test_every_public_function_says_what_it_takes_and_gives_an_example(module):
+    for name, function in functions(module):
+        text = inspect.getdoc(function) or ""
+        parameters = [p for p in inspect.signature(function).parameters.values() if p.name not in ("self", "_", "__")]
+        assert text, f"{module}.{name} has no docstring"
+        assert not parameters or "Args:" in text, f"{module}.{name} does not say what it takes"
+        assert "Example:" in text, f"{module}.{name} has no example"
+        for parameter in parameters:
+            assert f"{parameter.name}: " in text, f"{module}.{name} does not explain {parameter.name}"
+
+
+@pytest.mark.parametrize(
+    "module", ["conv", "vgg", "losses", "objective", "parametrize", "optimize", "presets", "untrained", "image"]
+)
+def test_the_examples_in_the_docstrings_run(module):
+    loaded = importlib.import_module(f"jaxstyle.{module}")
+    names = {"jax": jax, "jnp": jnp, "np": np} | {name: getattr(jaxstyle, name) for name in jaxstyle.__all__}
+    failures, tried = doctest.testmod(loaded, extraglobs=names)
+    assert tried and not failures
+
+
+def test_imports_point_one_way_only():
+    """Each room may import those before it."""
+    order = "errors conv vgg losses weights_file untrained pretrained image_file image objective presets parametrize"
+    order = [*order.split(), "optimize", "transfer", "cli"]
+    for module in (name for name in MODULES if name.count(".") == 1):
+        own = module.split(".")[1]
+        source = inspect.getsource(importlib.import_module(module))
+        for index, other in enumerate(order):
+            if f"jaxstyle.{other} import" in source or f"from jaxstyle import {other}\n" in source:
+                assert index < order.index(own), f"{own} imports {other}"
