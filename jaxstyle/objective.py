@@ -96,7 +96,7 @@ class LossWeights(NamedTuple):
 
     content: Mapping[str, jax.typing.ArrayLike] = {layer: 1.0 for layer in CONTENT_LAYERS}
     style: Mapping[str, jax.typing.ArrayLike] = {layer: 6.0 for layer in STYLE_LAYERS}
-    tv: jax.typing.ArrayLike = 0.0
+    tv: jax.typing.ArrayLike = 5.0
     bounds: jax.typing.ArrayLike = 1e4
 
 

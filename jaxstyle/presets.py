@@ -72,7 +72,7 @@ PRESETS = {
         source="ours; the README says what was chosen against what",
         content_weight=1.0,
         style_weight=30.0,
-        tv_weight=0.0,
+        tv_weight=5.0,
         bounds_weight=1e4,
     ),
     "neural-style-pt": Preset(

@@ -30,7 +30,7 @@ def main(content_path: str, style_path: str, output_path: str) -> None:
     weights = LossWeights(content={"relu4_2": 1.0}, style=dict.fromkeys(config.style_layers, 6.0))
     targets = make_targets(params, content, style, config=config)  # content features, Gram matrices of the style
     untouched = terms(params, content, targets, config=config)
-    print(f"the photograph itself scores {total(weights, untouched):.3f}, all of it style")
+    print(f"the untouched photograph scores {total(weights, untouched):.3f}, nearly all of it style")
 
     # What is optimised is the image. A segment is one compiled `lax.scan`; any number of them equals one long run.
     state = init(content, config=config)
