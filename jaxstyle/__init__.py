@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxstyle import image, presets
     from jaxstyle.objective import Config, LossWeights, make_targets, terms, total
     from jaxstyle.optimize import init, run
     from jaxstyle.pretrained import load_params
@@ -19,9 +20,11 @@ __all__ = [
     "Config",
     "LossWeights",
     "features",
+    "image",
     "init",
     "load_params",
     "make_targets",
+    "presets",
     "run",
     "stylize",
     "terms",
@@ -44,6 +47,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for (PEP 562), so that `import jaxstyle` loads no jax."""
+    if name in ("image", "presets"):
+        return import_module(f"jaxstyle.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'jaxstyle' has no attribute {name!r}")
     return getattr(import_module(f"jaxstyle.{_HOMES[name]}"), name)

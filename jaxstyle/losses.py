@@ -6,6 +6,7 @@ a batch gives a value for each of its images. Sums run in float32 or wider, what
 Gatys, Ecker and Bethge, *A Neural Algorithm of Artistic Style*, arXiv:1508.06576.
 """
 
+import math
 from typing import Literal
 
 import jax
@@ -68,7 +69,8 @@ def gram(features: jax.Array, *, divisor: GramDivisor = "pixels") -> jax.Array:
     # One contracted axis, not two: XLA has a fast matrix product on the CPU for the former only.
     rows = features.reshape(*batch, height * width, channels)  # [..., N, C]
     dtype = jnp.promote_types(features.dtype, jnp.float32)
-    products = jnp.einsum("...ki,...kj->...ij", rows, rows, preferred_element_type=dtype)  # [..., C, C]
+    products = jnp.einsum("...ki,...kj->...ij", rows, rows, precision="highest", preferred_element_type=dtype)
+    # [..., C, C]
     return products / (height * width * (channels if divisor == "elements" else 1))
 
 
@@ -90,11 +92,15 @@ def total_variation(image: jax.Array, *, power: int = 2, reduction: Reduction = 
         >>> float(total_variation(jnp.ones((4, 4, 3))))
         0.0
     """
-    reduce = jnp.mean if reduction == "mean" else jnp.sum
     down = image[..., 1:, :, :] - image[..., :-1, :, :]
     right = image[..., :, 1:, :] - image[..., :, :-1, :]
     cost = jnp.abs if power == 1 else jnp.square
-    return reduce(cost(down), axis=(-3, -2, -1)) + reduce(cost(right), axis=(-3, -2, -1))
+    by_direction = []
+    for difference in (down, right):
+        # an image one pixel high or wide has no neighbours in that direction
+        count = max(1, math.prod(difference.shape[-3:])) if reduction == "mean" else 1
+        by_direction.append(jnp.sum(cost(difference), axis=(-3, -2, -1)) / count)
+    return by_direction[0] + by_direction[1]
 
 
 def out_of_range(image: jax.Array, *, reduction: Reduction = "mean", upper: float = 1.0) -> jax.Array:

@@ -58,6 +58,9 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse what no later stage could explain as well."""
+        for name in ("content_layers", "style_layers"):
+            layers = getattr(self, name)
+            object.__setattr__(self, name, (layers,) if isinstance(layers, str) else tuple(layers))  # hashable
         for layer in self.content_layers + self.style_layers:
             vgg.smallest_side(layer)
         if not self.content_layers + self.style_layers:
@@ -85,7 +88,7 @@ _CHOICES = {
 class LossWeights(NamedTuple):
     """The coefficients of the loss: a pytree of numbers, to be swept, blended and differentiated.
 
-    The defaults are those of preset `jaxstyle`.
+    The defaults are those of preset `jaxstyle`. They are shared: make new mappings instead of changing them.
 
     Attributes:
         content: a coefficient for each content layer.
@@ -135,9 +138,10 @@ def make_targets(
         (512, 512)
     """
     pictures = list(styles) if isinstance(styles, Sequence) else [styles]
-    _check_picture("content", content, config.content_layers + config.style_layers, ranks=(3, 4))
-    for picture in pictures:
-        _check_picture("style", picture, config.style_layers, ranks=(3,))
+    if not pictures:
+        raise InputError("There is no style: pass a picture, or a sequence of at least one.")
+    content = check_picture("content", content, config.content_layers + config.style_layers)
+    pictures = [check_picture("style", picture, config.style_layers, ranks=(3,)) for picture in pictures]
     statistics = [_grams(_features(params, picture, config), config) for picture in pictures]
     features = _features(params, content, config)
     return Targets(
@@ -158,9 +162,13 @@ def terms(params: vgg.Params, image: jax.Array, targets: Targets, *, config: Con
     Returns:
         `{"content/relu4_2": [...], "style/relu1_1": ..., "tv": ...}`, each with the leading axis of `image`.
 
+    Raises:
+        InputError: if `image` is not a picture or too small for the layers.
+
     Example:
         >>> terms(params, image, targets, config=Config())["tv"]  # doctest: +SKIP
     """
+    image = check_picture("image", image, config.content_layers + config.style_layers)
     features = _features(params, image, config)
     grams = _grams(features, config)
     distance = partial(losses.squared_distance, divisor=config.divisor)
@@ -189,8 +197,8 @@ def total(weights: LossWeights, terms: Mapping[str, jax.Array]) -> jax.Array:
         InputError: if the layers of `weights` are not those of `terms`.
 
     Example:
-        >>> float(total(LossWeights({"relu4_2": 2.0}, {}), {"content/relu4_2": jnp.ones(()), "tv": jnp.ones(())}))
-        2.0
+        >>> float(total(LossWeights({"relu4_2": 2.0}, {}, tv=1.0), {"content/relu4_2": jnp.ones(()), "tv": 3.0}))
+        5.0
     """
     coefficients = {f"content/{layer}": weight for layer, weight in weights.content.items()}
     coefficients |= {f"style/{layer}": weight for layer, weight in weights.style.items()}
@@ -203,24 +211,45 @@ def total(weights: LossWeights, terms: Mapping[str, jax.Array]) -> jax.Array:
     return sum((jnp.asarray(weight) * terms[name] for name, weight in coefficients.items()), jnp.zeros(()))
 
 
-def _features(params: vgg.Params, image: jax.Array, config: Config) -> dict[str, jax.Array]:
-    return vgg.features(params, image, pooling=config.pooling, conv=config.conv)
+def check_picture(
+    what: str, picture: jax.typing.ArrayLike, layers: tuple[str, ...] = (), *, ranks: tuple[int, ...] = (3, 4)
+) -> jax.Array:
+    """Return `picture` in float32 or wider, or say why it is none.
 
+    Args:
+        what: its role, for the message.
+        picture: `[H, W, 3]` or `[N, H, W, 3]`, in [0, 1].
+        layers: activations that it must have pixels at.
+        ranks: how many axes it may have.
 
-def _grams(features: dict[str, jax.Array], config: Config) -> dict[str, jax.Array]:
-    return {layer: losses.gram(features[layer], divisor=config.gram_divisor) for layer in config.style_layers}
+    Returns:
+        The array.
 
+    Raises:
+        InputError: if it has another shape, is not of floating point, or is too small for a layer.
 
-def _check_picture(what: str, picture: jax.Array, layers: tuple[str, ...], *, ranks: tuple[int, ...]) -> None:
-    if picture.ndim not in ranks or picture.shape[-1] != 3 or not jnp.issubdtype(picture.dtype, jnp.floating):
+    Example:
+        >>> check_picture("content", np.zeros((32, 32, 3), np.float16), ("relu5_1",)).dtype
+        dtype('float32')
+    """
+    array = jnp.asarray(picture)
+    if array.ndim not in ranks or array.shape[-1] != 3 or not jnp.issubdtype(array.dtype, jnp.floating):
         raise InputError(
-            f"The {what} is an array {picture.dtype}{list(picture.shape)}, not a picture: "
-            "pass float32 [H, W, 3] in [0, 1]."
+            f"The {what} is an array {array.dtype}{list(array.shape)}, not a picture: pass float32 [H, W, 3] in [0, 1]."
         )
-    *_, height, width, _ = picture.shape
+    *_, height, width, _ = array.shape
     for layer in layers:
         if min(height, width) < (side := vgg.smallest_side(layer)):
             raise InputError(
                 f"The {what} is {width}x{height} pixels, but {layer} needs at least {side}x{side}: "
                 "pass a larger picture or drop deep layers with --style-layers and --content-layers."
             )
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+
+
+def _features(params: vgg.Params, image: jax.Array, config: Config) -> dict[str, jax.Array]:
+    return vgg.features(params, image, pooling=config.pooling, conv=config.conv)
+
+
+def _grams(features: dict[str, jax.Array], config: Config) -> dict[str, jax.Array]:
+    return {layer: losses.gram(features[layer], divisor=config.gram_divisor) for layer in config.style_layers}

@@ -1,6 +1,7 @@
 """The loop: Optax in `jax.lax.scan`, one gradient evaluation a step, lbfgs and adam in the same body.
 
-`run` is pure and compiled once for each config and number of steps; two runs of k steps equal one of 2 k bit for bit.
+`run` is pure and compiled once for each config and number of steps; on a CPU, two runs of k steps equal one of 2 k bit
+for bit.
 """
 
 from functools import partial
@@ -12,7 +13,8 @@ import optax
 from jax.experimental.xla_metadata import set_xla_metadata
 
 from jaxstyle import losses
-from jaxstyle.objective import Config, LossWeights, Targets, Terms, terms, total
+from jaxstyle.errors import InputError
+from jaxstyle.objective import Config, LossWeights, Targets, Terms, check_picture, terms, total
 from jaxstyle.parametrize import PYRAMID_LEVELS, Parameters, decode, encode
 from jaxstyle.vgg import Params
 
@@ -30,8 +32,7 @@ class State(NamedTuple):
     @property
     def image(self) -> jax.Array:
         """The image `[H, W, 3]` (or `[N, H, W, 3]` for a batch), clipped to [0, 1]."""
-        write = decode if self.parameters[0].ndim == 3 else jax.vmap(decode)
-        return jnp.clip(write(self.parameters), 0.0, 1.0)
+        return jnp.clip(decode(self.parameters), 0.0, 1.0)
 
 
 def init(image: jax.Array, *, config: Config) -> State:
@@ -44,15 +45,19 @@ def init(image: jax.Array, *, config: Config) -> State:
     Returns:
         The state; with a leading axis on every array for a batch.
 
+    Raises:
+        InputError: if `image` is not a picture.
+
     Example:
         >>> init(jnp.zeros((32, 32, 3)), config=Config()).image.shape
         (32, 32, 3)
     """
+    image = check_picture("initial image", image)
     if image.ndim == 4:
         return jax.vmap(partial(init, config=config))(image)
     default = "pyramid" if config.optimizer == "lbfgs" else "pixels"
     levels = PYRAMID_LEVELS if (config.parametrization or default) == "pyramid" else 1
-    parameters = encode(jnp.asarray(image), levels=levels)
+    parameters = encode(image, levels=levels)
     state = State(parameters, _transformation(config).init(parameters))
     # Optax leaves weak types here and there, which the first step would make strong: that would compile `run` twice.
     return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), state)
@@ -70,7 +75,7 @@ def run(
     Args:
         state: of `init`, or of an earlier `run`.
         params: the network.
-        targets: of `make_targets`.
+        targets: of `make_targets`; those of one content serve a whole batch of images.
         weights: the coefficients of the loss.
         config: the static facts that state and targets were made with.
         steps: how many gradient evaluations.
@@ -79,12 +84,18 @@ def run(
         The state after the last step, and every term of every step, `[steps]` each (`[N, steps]` for a batch), as it
         was before that step; "total" is the objective, "bounds" the penalty on what lies out of range.
 
+    Raises:
+        InputError: if `steps` is below 1, or if weights and config differ in layers.
+
     Example:
         >>> state, trace = run(state, params, targets, weights, config=config, steps=100)  # doctest: +SKIP
     """
+    if steps < 1:
+        raise InputError(f"A run of {steps} steps does nothing: take at least 1.")
     if state.parameters[0].ndim == 4:
         lane = partial(run, config=config, steps=steps)
-        return jax.vmap(lane, in_axes=(0, None, Targets(content=0, style=None), None))(state, params, targets, weights)  # pyright: ignore[reportArgumentType]
+        axes = jax.tree.map(lambda features: 0 if features.ndim == 4 else None, targets)
+        return jax.vmap(lane, in_axes=(0, None, axes, None))(state, params, targets, weights)
 
     def loss(parameters: Parameters) -> tuple[jax.Array, Trace]:
         image = decode(parameters)
@@ -119,7 +130,7 @@ def _clip(parameters: Parameters) -> Parameters:
 def _transformation(config: Config) -> optax.GradientTransformation:
     rate = LEARNING_RATES[config.optimizer] if config.learning_rate is None else config.learning_rate
     if config.optimizer == "adam":
-        return optax.adam(rate)
+        return optax.adam(rate, eps_root=1e-16)  # without it the derivative at a gradient of zero is not finite
     return optax.chain(_skip_negative_curvature(config.memory), optax.scale_by_learning_rate(rate))
 
 
@@ -135,14 +146,17 @@ def _skip_negative_curvature(memory: int) -> optax.GradientTransformation:
         s = optax.tree.sub(params, state.params)
         y = optax.tree.sub(updates, state.updates)
         skip = (state.count > 0) & (jnp.asarray(optax.tree.vdot(s, y)) <= 0)
-        last = (state.count - 2) % memory  # where the step before this one left its pair; zeros if there was none
-        again = state._replace(
-            count=state.count - 1,
-            params=jax.tree.map(lambda new, pairs: new - pairs[last], params, state.diff_params_memory),
-            updates=jax.tree.map(lambda new, pairs: new - pairs[last], updates, state.diff_updates_memory),
+        last = (state.count - 2) % memory  # where the step before this one left its pair
+        first = state.count - skip <= 0  # no pair is stored: Optax masks the one it sees, but divides by its s.y
+
+        def before(new: jax.Array, old: jax.Array, pairs: jax.Array) -> jax.Array:
+            return jnp.where(first, new - 1, jnp.where(skip, new - pairs[last], old))
+
+        state = state._replace(
+            count=state.count - skip,
+            params=jax.tree.map(before, params, state.params, state.diff_params_memory),
+            updates=jax.tree.map(before, updates, state.updates, state.diff_updates_memory),
         )
-        state = jax.tree.map(partial(jnp.where, skip), again, state)
-        first = state.count == 0
         direction, state = lbfgs.update(updates, state, params)
         # Optax holds the length of the first step constant when it is differentiated; the same length, differentiable:
         squared = jnp.asarray(optax.tree.vdot(updates, updates))

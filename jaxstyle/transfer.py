@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxstyle import optimize
 from jaxstyle.errors import InputError
-from jaxstyle.objective import Config, LossWeights, make_targets
+from jaxstyle.objective import Config, LossWeights, check_picture, make_targets
 from jaxstyle.optimize import Trace
 from jaxstyle.vgg import Params
 
@@ -46,6 +46,7 @@ def initial_image(
         >>> initial_image(content, style, "noise", key=jax.random.key(0))  # doctest: +SKIP
     """
     if not isinstance(start, str):
+        start = check_picture("initial image", start)
         if start.shape != content.shape:
             raise InputError(
                 f"The initial image is {list(start.shape)}, but the content is {list(content.shape)}: "

@@ -43,6 +43,7 @@ class VGG(nn.Module):
     def __call__(self, image: jax.Array) -> dict[str, jax.Array]:
         """Return every activation of `image`, before (conv) and after (relu) its ReLU."""
         pool = nn.max_pool if self.pooling == "max" else nn.avg_pool
+        image = image.astype(jnp.promote_types(image.dtype, jnp.float32))
         x = 255.0 * image[..., ::-1] - jnp.broadcast_to(jnp.asarray(MEAN_BGR, image.dtype), image.shape)
         activations = {}
         for b, block in enumerate(self.widths, 1):
@@ -119,7 +120,8 @@ def features(
         conv: the convolution, called as `jax.lax.conv_general_dilated` would be; that function itself will do.
 
     Returns:
-        `{"conv1_1": [..., H, W, 64], "relu1_1": ..., "relu5_4": [..., H // 16, W // 16, 512]}`, in 0..255 input units.
+        `{"conv1_1": [..., H, W, 64], "relu1_1": ..., "relu5_4": [..., H // 16, W // 16, 512]}`, in 0..255 input units;
+        layers at which a small image has no pixels are left out.
 
     Raises:
         InputError: if `pooling` is neither "max" nor "avg".

@@ -13,6 +13,7 @@ import itertools
 import math
 import os
 import re
+import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,7 @@ def write(
     _check_shapes(path, layers)
     for name, part in itertools.product(CONV_LAYERS, ("kernel", "bias")):
         _finite(path, f"{name}/{part}", layers[name][part])
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with h5py.File(temporary, "w") as file:
             for key, text in zip(ATTRIBUTES, (source, checksum, licence, preprocessing), strict=True):

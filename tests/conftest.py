@@ -3,11 +3,13 @@
 import os
 from pathlib import Path
 
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several workers may share an accelerator
+
 import jax
 import numpy as np
 import pytest
 
-from jaxstyle.pretrained import random_params
+from jaxstyle.untrained import random_params
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 TINY = ((4, 4), (6, 6), (8,) * 4, (8,) * 4, (8,) * 4)

@@ -194,7 +194,7 @@ def test_pictures_of_one_colour_give_finite_totals(colours):
 
 
 @pytest.mark.parametrize(
-    "preset, content, style, tv", [("jaxstyle", 1.0, 6.0, 0.0), ("neural-style-pt", 5.0, 100.0, 1e-3)]
+    "preset, content, style, tv", [("jaxstyle", 1.0, 6.0, 5.0), ("neural-style-pt", 5.0, 100.0, 1e-3)]
 )
 def test_the_log_has_every_term_and_the_total_is_their_sum_by_the_presets_weights(preset, content, style, tv):
     assert stylize("--preset", preset, "--log", "log.csv", layers=()) == 0

@@ -91,6 +91,11 @@ def test_mean_total_variation_does_not_grow_with_the_picture():
     assert total_variation(ramp) == pytest.approx(float(total_variation(wide)))
 
 
+def test_total_variation_of_a_single_row_is_that_along_the_row():
+    row = jnp.linspace(0, 1, 5).reshape(1, 5, 1) * jnp.ones((1, 1, 3))
+    assert total_variation(row) == pytest.approx(1 / 16)
+
+
 def test_out_of_range_counts_only_what_leaves_the_range():
     excess = np.maximum(-IMAGE, 0) ** 2 + np.maximum(IMAGE - 1, 0) ** 2
     assert out_of_range(jnp.asarray(IMAGE)) == pytest.approx(excess.mean(), rel=1e-5)

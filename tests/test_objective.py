@@ -134,3 +134,14 @@ def test_a_picture_too_small_for_a_layer_is_refused_with_the_size_it_needs(param
 def test_an_array_that_is_no_picture_is_refused(params, content, array):
     with pytest.raises(InputError, match=r"not a picture: pass float32 \[H, W, 3\] in \[0, 1\]"):
         make_targets(params, array, content, config=Config())
+    with pytest.raises(InputError, match="not a picture"):
+        terms(params, array, make_targets(params, content, content, config=CONFIG), config=CONFIG)
+
+
+def test_no_style_at_all_is_refused(params, content):
+    with pytest.raises(InputError, match="There is no style"):
+        make_targets(params, content, [], config=CONFIG)
+
+
+def test_layers_may_come_as_a_list():
+    assert Config(content_layers=["relu4_2"]) == Config()  # pyright: ignore[reportArgumentType]

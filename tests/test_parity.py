@@ -14,6 +14,8 @@ from jaxstyle.vgg import ACTIVATIONS, features
 
 torch = pytest.importorskip("torch", reason="PyTorch is absent: pip install -e '.[parity]'")
 
+jax.config.update("jax_default_matmul_precision", "highest")  # accelerators would round to TF32 or bfloat16
+
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 TOLERANCE = 1e-4
 

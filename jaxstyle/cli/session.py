@@ -37,10 +37,8 @@ class Session:
         """Raise `InputError` if something could not be written at the end."""
         inputs = list(inputs)
         image.check_output(self.output, bits=self.bits, inputs=inputs)
-        every = self.save_every or self.steps
-        saved = {self._numbered(step).name for step in range(every, self.steps, every)}
         for path in inputs:
-            if path.name in saved and os.path.realpath(path.parent) == os.path.realpath(self.output.parent):
+            if self.save_every and path.exists() and self._is_numbered(path):
                 raise InputError(f"{path} is an input that --save-every would replace: name another output.")
         if self.log is None:
             return
@@ -112,6 +110,13 @@ class Session:
     def _numbered(self, step: int) -> Path:
         digits = max(4, len(str(self.steps)))
         return self.output.with_stem(f"{self.output.stem}_{step:0{digits}d}")
+
+    def _is_numbered(self, path: Path) -> bool:
+        step = path.stem.rpartition("_")[2]
+        if not step.isdecimal() or int(step) >= self.steps or int(step) % self.save_every:
+            return False
+        numbered = self._numbered(int(step))
+        return numbered.exists() and numbered.samefile(path)
 
     def _check_finite(self, rows: list[dict[str, float]], *, done: int) -> None:
         for number, row in enumerate(rows, done + 1):
