@@ -89,6 +89,7 @@ def test_a_second_run_of_the_same_shapes_compiles_nothing(params, content, style
         jax.monitoring.clear_event_listeners()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [LBFGS, ADAM], ids=["lbfgs", "adam"])
 def test_lanes_of_a_batch_do_not_see_each_other(params, content, style, config):
     batch = jnp.stack([content, content[::-1]])
@@ -102,6 +103,7 @@ def test_lanes_of_a_batch_do_not_see_each_other(params, content, style, config):
         np.testing.assert_allclose(trace["total"][lane], row["total"], rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [LBFGS, ADAM], ids=["lbfgs", "adam"])
 def test_vmap_over_weights_equals_a_loop(params, content, style, config):
     state, targets = start(params, content, style, config)
@@ -220,6 +222,7 @@ def test_the_gradient_stays_finite_where_a_pair_is_skipped():
     assert np.isfinite(jax.grad(path)(1.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [LBFGS, ADAM], ids=["lbfgs", "adam"])
 @pytest.mark.parametrize("colour", [0.0, 0.5])
 def test_the_gradient_stays_finite_for_constant_pictures(params, config, colour):
@@ -233,6 +236,7 @@ def test_the_gradient_stays_finite_for_constant_pictures(params, config, colour)
     assert np.isfinite(jax.grad(brightness)(1.0))
 
 
+@pytest.mark.slow
 def test_one_content_serves_a_batch_of_starts(params, content, style):
     _, targets = start(params, content, style, LBFGS)
     batch = jnp.stack([content, content[::-1]])

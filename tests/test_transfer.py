@@ -33,6 +33,7 @@ def test_jit_of_the_whole_equals_its_parts(params, content, style, config):
     )
 
 
+@pytest.mark.slow
 @BOTH
 def test_the_final_image_can_be_differentiated_by_a_weight(params, content, style, config):
     """Reverse and forward mode agree with each other and, in float64, with a central difference."""
@@ -52,6 +53,7 @@ def test_the_final_image_can_be_differentiated_by_a_weight(params, content, styl
         assert reverse != 0
 
 
+@pytest.mark.slow
 def test_the_final_image_can_be_differentiated_by_the_content(params, content, style):
     """Along one direction, held to a central difference in float64."""
     config = dataclasses.replace(ADAM, learning_rate=0.01)
