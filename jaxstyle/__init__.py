@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxstyle import image, presets
-    from jaxstyle.objective import Config, LossWeights, make_targets, terms, total
+    from jaxstyle.config import Config, LossWeights
+    from jaxstyle.objective import make_targets, terms, total
     from jaxstyle.optimize import init, run
     from jaxstyle.pretrained import load_params
     from jaxstyle.transfer import stylize
@@ -32,8 +33,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Config": "objective",
-    "LossWeights": "objective",
+    "Config": "config",
+    "LossWeights": "config",
     "features": "vgg",
     "init": "optimize",
     "load_params": "pretrained",

@@ -13,8 +13,9 @@ import optax
 from jax.experimental.xla_metadata import set_xla_metadata
 
 from jaxstyle import losses
+from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
-from jaxstyle.objective import Config, LossWeights, Targets, Terms, check_picture, terms, total
+from jaxstyle.objective import Targets, Terms, check_picture, terms, total
 from jaxstyle.parametrize import PYRAMID_LEVELS, Parameters, decode, encode
 from jaxstyle.vgg import Params
 

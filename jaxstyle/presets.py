@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
-from jaxstyle.objective import Config, LossWeights
 from jaxstyle.vgg import smallest_side
 
 LayerWeights = Mapping[str, float]

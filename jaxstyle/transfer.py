@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxstyle import optimize
+from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
-from jaxstyle.objective import Config, LossWeights, check_picture, make_targets
+from jaxstyle.objective import check_picture, make_targets
 from jaxstyle.optimize import Trace
 from jaxstyle.vgg import Params
 

@@ -14,7 +14,7 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,13 @@ import h5py
 import numpy as np
 
 from jaxstyle.errors import InputError, UnavailableError
+from jaxstyle.hdf5 import CURE, follow, opened, strings
 from jaxstyle.vgg import BLOCK_WIDTHS, CONV_LAYERS, MEAN_BGR, Widths, widths_of
 
 PREPROCESSING = f"RGB 0..255, reversed to BGR, minus {MEAN_BGR}, no division"
 ATTRIBUTES = ("source", "checksum", "licence", "preprocessing")
 KERAS_LAYER = re.compile(r"block(\d)_conv(\d)")
 MAX_WIDTH = 512  # VGG-19's widest layer
-CURE = "download or convert the file again, as weights/README.md tells."
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, dict[str, np.ndarray]]:
@@ -48,7 +48,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, dict[str, np.ndarray]]:
         >>> read("weights/vgg19.h5")["conv1_1"]["kernel"].shape  # doctest: +SKIP
         (3, 3, 3, 64)
     """
-    with _opened(Path(path)) as file:
+    with opened(Path(path)) as file:
         return {
             name: {part: _finite(path, f"{name}/{part}", dataset[()]) for part, dataset in layer.items()}
             for name, layer in _layers(file, path).items()
@@ -71,7 +71,7 @@ def widths(path: str | os.PathLike[str]) -> Widths:
         >>> widths("weights/vgg19.h5")[0]  # doctest: +SKIP
         (64, 64)
     """
-    with _opened(Path(path)) as file:
+    with opened(Path(path)) as file:
         return widths_of(_layers(file, path))  # pyright: ignore[reportArgumentType] - it reads shapes only
 
 
@@ -91,8 +91,8 @@ def provenance(path: str | os.PathLike[str]) -> dict[str, str]:
         >>> provenance("weights/vgg19.h5")["licence"]  # doctest: +SKIP
         'CC BY, K. Simonyan and A. Zisserman, University of Oxford'
     """
-    with _opened(Path(path)) as file:
-        return {key: " ".join(_strings(file, key)) for key in ATTRIBUTES if key in file.attrs}
+    with opened(Path(path)) as file:
+        return {key: " ".join(strings(file, key)) for key in ATTRIBUTES if key in file.attrs}
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
@@ -162,37 +162,13 @@ def write(
             temporary.unlink()
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
-    """Open `path`; whatever goes wrong while it is open leaves as an InputError."""
-    try:
-        if not path.exists():
-            raise InputError(f"{path} does not exist: give the path of an HDF5 file that holds VGG-19.")
-        if path.is_dir():
-            raise InputError(f"{path} is a folder: give the HDF5 file itself.")
-        if not path.is_file():
-            raise InputError(f"{path} is no regular file: give an HDF5 file on disk.")
-        if not path.stat().st_size:
-            raise InputError(f"{path} is empty: {CURE}")
-        with h5py.File(path, "r") as file:
-            yield file
-    except InputError:
-        raise
-    except PermissionError as error:
-        raise InputError(f"{path} may not be read by this user: change its permissions.") from error
-    except Exception as error:  # from damaged bytes h5py makes OSError, KeyError, RuntimeError, MemoryError and others
-        whole = "truncated" not in str(error)
-        problem = "is not HDF5" if not h5py.is_hdf5(path) else "is damaged" if whole else "is truncated"
-        raise InputError(f"{path} ({path.stat().st_size} bytes) {problem}: {CURE}") from error
-
-
 def _layers(file: h5py.File, path: str | os.PathLike[str]) -> dict[str, dict[str, h5py.Dataset]]:
     """Return the data sets of every layer, with everything but their values checked."""
     keras = _keras_names(file)
     names = keras or {name: (f"{name}/kernel", f"{name}/bias") for name in CONV_LAYERS if name in file}
     layers = {}
     for layer, pair in names.items():
-        layers[layer] = {part: _follow(file, name) for part, name in zip(("kernel", "bias"), pair, strict=True)}
+        layers[layer] = {part: follow(file, name) for part, name in zip(("kernel", "bias"), pair, strict=True)}
         for dataset in layers[layer].values():
             # chunks are unpacked whole, so their size counts like the data set's own
             if dataset.is_virtual or dataset.external or math.prod(dataset.chunks or ()) > 9 * MAX_WIDTH**2:
@@ -205,35 +181,11 @@ def _keras_names(file: h5py.File) -> dict[str, tuple[str, str]]:
     """Return where Keras' file keeps the kernel and the bias of each layer; nothing for a file that is not Keras'."""
     prefix = "model_weights/" if "model_weights" in file else ""
     names = {}
-    for name in _strings(_follow(file, prefix), "layer_names"):
+    for name in strings(follow(file, prefix), "layer_names"):
         if match := KERAS_LAYER.fullmatch(name):
-            kernel, bias = _strings(_follow(file, prefix + name), "weight_names")
+            kernel, bias = strings(follow(file, prefix + name), "weight_names")
             names["conv{}_{}".format(*match.groups())] = (f"{prefix}{name}/{kernel}", f"{prefix}{name}/{bias}")
     return {layer: names[layer] for layer in CONV_LAYERS if layer in names}
-
-
-def _follow(file: h5py.File, name: str) -> Any:
-    """Return the object at `name`; soft and external links, which may lead out of the file, raise."""
-    node: Any = file
-    for part in filter(None, name.split("/")):
-        link = node.get(part, getlink=True)
-        if link is None:
-            raise InputError(f"{file.filename} lacks {name!r}: {CURE}")
-        if not isinstance(link, h5py.HardLink):
-            raise InputError(f"{file.filename} reaches {name!r} by a link, which is not followed: {CURE}")
-        node = node[part]
-    return node
-
-
-def _strings(node: Any, name: str) -> list[str]:
-    """Return the strings of an attribute, none if it is not there."""
-    if name not in node.attrs:
-        return []
-    attribute = node.attrs.get_id(name)
-    # reading a damaged attribute of another type can crash HDF5, and a huge one takes the memory
-    if not h5py.check_string_dtype(attribute.dtype) or math.prod(attribute.shape) * attribute.dtype.itemsize > 1e6:
-        raise ValueError(f"attribute {name} is {attribute.dtype} of shape {attribute.shape}")
-    return [text.decode() if isinstance(text, bytes) else str(text) for text in np.ravel(node.attrs[name])]
 
 
 def _check_shapes(path: Any, layers: Mapping[str, Mapping[str, Any]], *, full: bool = False) -> None:

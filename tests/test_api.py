@@ -86,8 +86,8 @@ ROOMS = [name for name in MODULES if name.count(".") == 1 and not name.endswith(
 
 @pytest.mark.parametrize("module", ROOMS)
 def test_a_room_imports_only_the_rooms_before_it(module):
-    order = "errors conv vgg losses weights_file untrained pretrained image_file image objective presets parametrize"
-    order = [*order.split(), "optimize", "transfer", "cli"]
+    order = "errors conv vgg losses hdf5 weights_file untrained pretrained image_file image config objective presets"
+    order = [*order.split(), "parametrize", "optimize", "transfer", "cli"]
     assert imports(module) & set(order) <= set(order[: order.index(module.split(".")[1])])
 
 
@@ -98,7 +98,7 @@ def test_a_room_imports_only_the_rooms_before_it(module):
         ("imagecodecs", {"image", "image_file"}),
         ("flax", {"vgg"}),
         ("optax", {"optimize"}),
-        ("h5py", {"weights_file"}),
+        ("h5py", {"hdf5", "weights_file"}),
         ("pooch", {"pretrained"}),
         ("rich", set()),
         ("tyro", set()),

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
-from jaxstyle.objective import Config, LossWeights, make_targets, terms, total
+from jaxstyle.objective import make_targets, terms, total
 from jaxstyle.vgg import features
 
 CONFIG = Config(content_layers=("relu3_2", "conv4_2"), style_layers=("relu1_1", "relu4_1"))

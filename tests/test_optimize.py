@@ -8,8 +8,9 @@ import optax
 import pytest
 from jax import export
 
+from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
-from jaxstyle.objective import Config, LossWeights, make_targets, terms, total
+from jaxstyle.objective import make_targets, terms, total
 from jaxstyle.optimize import _skip_negative_curvature, init, run
 from jaxstyle.parametrize import decode
 

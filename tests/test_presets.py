@@ -4,8 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
-from jaxstyle.objective import Config, LossWeights, make_targets, terms, total
+from jaxstyle.objective import make_targets, terms, total
 from jaxstyle.presets import PRESETS, parse_layers, preset
 from jaxstyle.vgg import features
 

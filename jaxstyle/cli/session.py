@@ -15,8 +15,9 @@ import numpy as np
 
 from jaxstyle import image, optimize
 from jaxstyle.cli.progress import Reporter
+from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError, UnavailableError
-from jaxstyle.objective import Config, LossWeights, Targets
+from jaxstyle.objective import Targets
 from jaxstyle.vgg import Params
 
 MOST_STEPS_A_SEGMENT = 10  # on accelerators; a CPU takes long enough for one step

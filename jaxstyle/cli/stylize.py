@@ -13,7 +13,7 @@ from tyro.conf import Positional, arg
 from jaxstyle.errors import InputError
 
 if TYPE_CHECKING:
-    from jaxstyle.objective import LossWeights
+    from jaxstyle.config import LossWeights
     from jaxstyle.presets import Preset
 
 PRESETS_OWN = "(default: the preset's)"

@@ -1,0 +1,109 @@
+"""HDF5 files that may come from strangers: opened, followed and read without trust.
+
+Links do not lead out of the file, and damaged or oversized names are refused before HDF5 unpacks them.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from jaxstyle.errors import InputError
+
+CURE = "download or convert the file again, as weights/README.md tells."
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[h5py.File]:
+    """Open `path` for reading; whatever goes wrong while it is open leaves as one sentence.
+
+    Args:
+        path: the file.
+
+    Yields:
+        The file.
+
+    Raises:
+        InputError: if the file is missing, empty, truncated, damaged, no HDF5, or may not be read.
+
+    Example:
+        >>> with opened(Path("weights/vgg19.h5")) as file:  # doctest: +SKIP
+        ...     list(file)
+    """
+    try:
+        if not path.exists():
+            raise InputError(f"{path} does not exist: give the path of an HDF5 file that holds VGG-19.")
+        if path.is_dir():
+            raise InputError(f"{path} is a folder: give the HDF5 file itself.")
+        if not path.is_file():
+            raise InputError(f"{path} is no regular file: give an HDF5 file on disk.")
+        if not path.stat().st_size:
+            raise InputError(f"{path} is empty: {CURE}")
+        with h5py.File(path, "r") as file:
+            yield file
+    except InputError:
+        raise
+    except PermissionError as error:
+        raise InputError(f"{path} may not be read by this user: change its permissions.") from error
+    except Exception as error:  # from damaged bytes h5py makes OSError, KeyError, RuntimeError, MemoryError and others
+        whole = "truncated" not in str(error)
+        problem = "is not HDF5" if not h5py.is_hdf5(path) else "is damaged" if whole else "is truncated"
+        raise InputError(f"{path} ({path.stat().st_size} bytes) {problem}: {CURE}") from error
+
+
+def follow(file: h5py.File, name: str) -> Any:
+    """Return the object at `name`.
+
+    Args:
+        file: an open file.
+        name: the names of groups, and of what is in the last of them, parted by slashes.
+
+    Returns:
+        A group or a data set.
+
+    Raises:
+        InputError: if there is none, or if a soft or external link, which may lead out of the file, is on the way.
+
+    Example:
+        >>> follow(file, "conv1_1/kernel").shape  # doctest: +SKIP
+        (3, 3, 3, 64)
+    """
+    node: Any = file
+    for part in filter(None, name.split("/")):
+        link = node.get(part, getlink=True)
+        if link is None:
+            raise InputError(f"{file.filename} lacks {name!r}: {CURE}")
+        if not isinstance(link, h5py.HardLink):
+            raise InputError(f"{file.filename} reaches {name!r} by a link, which is not followed: {CURE}")
+        node = node[part]
+    return node
+
+
+def strings(node: Any, name: str) -> list[str]:
+    """Return the strings of an attribute, none if it is not there.
+
+    Args:
+        node: a file, a group or a data set.
+        name: the attribute.
+
+    Returns:
+        The strings, whether HDF5 keeps them as text or as bytes.
+
+    Raises:
+        ValueError: if the attribute holds no strings, or over a megabyte of them.
+
+    Example:
+        >>> strings(file, "layer_names")[:2]  # doctest: +SKIP
+        ['input_1', 'block1_conv1']
+    """
+    if name not in node.attrs:
+        return []
+    attribute = node.attrs.get_id(name)
+    # reading a damaged attribute of another type can crash HDF5, and a huge one takes the memory
+    if not h5py.check_string_dtype(attribute.dtype) or math.prod(attribute.shape) * attribute.dtype.itemsize > 1e6:
+        raise ValueError(f"attribute {name} is {attribute.dtype} of shape {attribute.shape}")
+    return [text.decode() if isinstance(text, bytes) else str(text) for text in np.ravel(node.attrs[name])]
