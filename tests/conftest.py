@@ -43,6 +43,20 @@ def picture(height: int, width: int, *, seed: int) -> jax.Array:
     return jax.numpy.asarray(np.clip(smooth, 0, 1), jax.numpy.float32)
 
 
+@pytest.fixture
+def compilations():
+    """A list that grows by one with each program that XLA compiles during the test."""
+    compiled = []
+
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
+        if "backend_compile" in event:
+            compiled.append(duration_secs)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield compiled
+    jax.monitoring.clear_event_listeners()
+
+
 @pytest.fixture(scope="session")
 def weights_path() -> Path:
     """The real weights: $JAXSTYLE_WEIGHTS, or the folder beside the checkout."""

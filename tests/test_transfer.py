@@ -91,6 +91,14 @@ def test_the_same_key_gives_the_same_bits_and_another_key_another_picture(params
     assert first.tobytes() == again.tobytes() != other.tobytes()
 
 
+def test_a_second_picture_of_the_same_shapes_compiles_nothing(params, content, style, compilations):
+    others = (content[::-1], style[::-1])
+    stylize(params, content, style, weights=WEIGHTS, config=LBFGS, steps=2)
+    compilations.clear()
+    stylize(params, *others, weights=WEIGHTS, config=LBFGS, steps=2)
+    assert compilations == []
+
+
 def test_each_start_has_the_shape_of_the_content(content, style):
     own = initial_image(content, style, content[::-1])
     assert (own == content[::-1]).all()
