@@ -70,8 +70,8 @@ def run(
 ) -> tuple[State, Trace]:
     """Take `steps` steps of gradient descent on the image; pure, and compiled once.
 
-    Gatys et al. let a line search choose each step of lbfgs. Here the first step has length 1 over all parameters, and
-    each later one is the full quasi-Newton step: one gradient evaluation a step, whatever the lane.
+    No line search: the first step of lbfgs has at most length 1 over all parameters, and each later one is the full
+    quasi-Newton step. So a step costs one gradient evaluation, in every lane of a batch alike.
 
     Args:
         state: of `init`, or of an earlier `run`.

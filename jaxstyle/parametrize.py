@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 PYRAMID_LEVELS = 5  # full size to 1/16, as many halvings as VGG-19 has
-COARSE_GAIN = 0.25  # of every level but the finest; 1, 1/2, 1/3 and 1/8 left a higher loss after 100 steps of lbfgs
+# Of every level but the finest. Preset neural-style-pt stood higher after 100 steps with 1, 1/2, 1/3 and 1/8.
+COARSE_GAIN = 0.25
 
 Parameters = tuple[jax.Array, ...]
 

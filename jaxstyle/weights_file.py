@@ -108,8 +108,8 @@ def sha256(path: str | os.PathLike[str]) -> str:
         OSError: if the file cannot be read.
 
     Example:
-        >>> sha256("weights/vgg19.h5")  # doctest: +SKIP
-        '31944707fee7e97617d71d7fb06dda28e750b2868113000cd2dc6ff058136c96'
+        >>> len(sha256("weights/vgg19.h5"))  # doctest: +SKIP
+        64
     """
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxstyle import pretrained
 from jaxstyle.untrained import random_params
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -41,6 +42,17 @@ def picture(height: int, width: int, *, seed: int) -> jax.Array:
     waves = [np.sin(rng.uniform(2, 12) * x + rng.uniform(2, 12) * y + rng.uniform(0, 6)) for _ in range(3)]
     smooth = 0.5 + 0.35 * np.stack(waves, -1) + rng.uniform(-0.1, 0.1, (height, width, 3))
     return jax.numpy.asarray(np.clip(smooth, 0, 1), jax.numpy.float32)
+
+
+@pytest.fixture
+def isolated(tmp_path, monkeypatch) -> Path:
+    """A folder of the test's own; the user's weights and cache are out of sight, and a download is refused."""
+    monkeypatch.setattr(pretrained, "CHECKOUT", tmp_path / "none")
+    monkeypatch.setattr(pretrained, "URL", "http://127.0.0.1:9/vgg19.h5")  # the discard port: refused
+    monkeypatch.setattr(pretrained, "TIMEOUT", 2.0)
+    monkeypatch.setenv("JAXSTYLE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("JAXSTYLE_WEIGHTS", raising=False)
+    return tmp_path
 
 
 @pytest.fixture

@@ -44,17 +44,12 @@ def files(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def folder(files, tmp_path, monkeypatch) -> Path:
+def folder(files, isolated, monkeypatch) -> Path:
     """Work in a folder of the test's own, away from the user's files and from the network."""
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(isolated)
     for path in files.iterdir():
-        shutil.copy(path, tmp_path)
-    monkeypatch.setattr(pretrained, "CHECKOUT", tmp_path / "none")
-    monkeypatch.setattr(pretrained, "URL", "http://127.0.0.1:9/vgg19.h5")  # the discard port: refused
-    monkeypatch.setattr(pretrained, "TIMEOUT", 2.0)
-    monkeypatch.setenv("JAXSTYLE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("JAXSTYLE_WEIGHTS", raising=False)
-    return tmp_path
+        shutil.copy(path, isolated)
+    return isolated
 
 
 def stylize(
@@ -310,13 +305,15 @@ def test_version_is_the_packages(capsys):
     assert capsys.readouterr().out == f"jaxstyle {jaxstyle.__version__}\n"
 
 
-def test_networks_lists_the_file_with_its_sha256(monkeypatch, capsys):
+def test_networks_lists_the_file_with_its_sha256_and_what_it_says_of_its_origin(monkeypatch, capsys):
     monkeypatch.setenv("JAXSTYLE_WEIGHTS", "tiny.h5")
     assert main(["networks"]) == 0
     out = capsys.readouterr().out
     digest = hashlib.sha256(Path("tiny.h5").read_bytes()).hexdigest()
     assert [line.split() for line in out.splitlines()[:2]] == [["vgg19", "tiny.h5"], ["sha256", digest]]
-    assert "builtin" in out and "random" in out
+    for key, text in weights_file.provenance("tiny.h5").items():
+        assert f"{key} {text}" in out
+    assert "licence" in out and "builtin" in out and "random" in out
 
 
 def test_networks_says_that_the_file_named_by_the_environment_is_missing(monkeypatch, capsys):

@@ -14,10 +14,15 @@ from jaxstyle.vgg import ACTIVATIONS, features
 
 torch = pytest.importorskip("torch", reason="PyTorch is absent: pip install -e '.[parity]'")
 
-jax.config.update("jax_default_matmul_precision", "highest")  # accelerators would round to TF32 or bfloat16
-
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 TOLERANCE = 1e-4
+
+
+@pytest.fixture(autouse=True)
+def full_precision():
+    """Accelerators would round to TF32 or bfloat16."""
+    with jax.default_matmul_precision("highest"):
+        yield
 
 
 @pytest.fixture(scope="module")

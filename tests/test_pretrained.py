@@ -1,11 +1,9 @@
 import hashlib
 import logging
-import os
 import threading
 import time
 import warnings
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,20 +16,15 @@ from jaxstyle.errors import InputError, UnavailableError
 
 TINY: vgg.Widths = ((2, 3), (4, 2), (3, 2, 4, 2), (3, 2, 2, 3), (2, 3, 2, 4))
 ORIGIN = {"source": "test", "checksum": "none", "licence": "none"}
-REAL = os.environ.get("JAXSTYLE_WEIGHTS") or str(Path(__file__).parents[2] / "shared" / "weights")
 
 
 @pytest.fixture(autouse=True)
-def places(tmp_path, monkeypatch):
+def places(isolated, monkeypatch):
     """Keep every test away from the user's files and from the network: all places are empty folders of the test's."""
-    (tmp_path / "checkout" / "weights").mkdir(parents=True)
-    (tmp_path / "checkout" / "pyproject.toml").touch()
-    monkeypatch.setattr(pretrained, "CHECKOUT", tmp_path / "checkout")
-    monkeypatch.setattr(pretrained, "URL", "http://127.0.0.1:9/vgg19.h5")  # the discard port: refused
-    monkeypatch.setattr(pretrained, "TIMEOUT", 2.0)
-    monkeypatch.setenv("JAXSTYLE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("JAXSTYLE_WEIGHTS", raising=False)
-    return tmp_path
+    (isolated / "checkout" / "weights").mkdir(parents=True)
+    (isolated / "checkout" / "pyproject.toml").touch()
+    monkeypatch.setattr(pretrained, "CHECKOUT", isolated / "checkout")
+    return isolated
 
 
 def tiny(path):
@@ -345,12 +338,9 @@ def test_the_cache_is_the_systems_unless_a_variable_names_another(tmp_path, monk
     assert pretrained.cache().is_absolute() and "jaxstyle" in pretrained.cache().parts
 
 
-def test_real_weights_answer_the_mean_colour_with_their_bias(monkeypatch):
-    monkeypatch.setenv("JAXSTYLE_WEIGHTS", REAL)
-    try:
-        found = pretrained.find("vgg19", offline=True)
-    except InputError as error:
-        pytest.skip(f"no VGG-19 weights: {error}")
+def test_real_weights_answer_the_mean_colour_with_their_bias(weights_path, monkeypatch):
+    monkeypatch.setenv("JAXSTYLE_WEIGHTS", str(weights_path))
+    found = pretrained.find("vgg19", offline=True)
     params = pretrained.load(found)
     assert vgg.widths_of(params) == vgg.BLOCK_WIDTHS
     # a mean-coloured image is zero to the network, so conv1_1 gives its bias

@@ -1,6 +1,5 @@
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 import h5py
@@ -260,11 +259,7 @@ def test_a_folder_that_cannot_be_written_is_named_in_one_sentence(tmp_path, fold
         written(tmp_path / folder / "a.h5")
 
 
-def test_the_development_file_is_read_as_the_whole_network():
-    folder = Path(os.environ.get("JAXSTYLE_WEIGHTS") or Path(__file__).parents[2] / "shared" / "weights")
-    files = sorted(folder.glob("*.h5")) if folder.is_dir() else [folder]
-    if not files or not files[0].is_file():
-        pytest.skip("no VGG-19 weights: set JAXSTYLE_WEIGHTS")
-    params = weights_file.read(files[0])
-    assert weights_file.widths(files[0]) == BLOCK_WIDTHS
+def test_the_development_file_is_read_as_the_whole_network(weights_path):
+    params = weights_file.read(weights_path)
+    assert weights_file.widths(weights_path) == BLOCK_WIDTHS
     assert sum(array.size for layer in params.values() for array in layer.values()) == 20_024_384

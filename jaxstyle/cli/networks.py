@@ -16,4 +16,6 @@ class Networks:
             if found.path:
                 weights_file.widths(found.path)  # says what is wrong with a file that is missing or damaged
                 print(f"{'':8} sha256 {found.sha256}")
+                for key, text in weights_file.provenance(found.path).items():
+                    print(f"{'':8} {key} {text}")
         return 0
