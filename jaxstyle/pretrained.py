@@ -1,15 +1,12 @@
-"""Finds the network's params: an installed file, Keras' official VGG-19 by download, or random numbers from a seed.
+"""Finds the network's params: VGG-19's file or download, the mini network of this package, or random numbers.
 
-`find` says which network there is and where from, `load` reads it, and `load_params` does both in one call. The places
-are searched in this order: the file that the caller names; `$JAXSTYLE_WEIGHTS`, a file or a folder; `weights/` of the
+`find` says which network there is and where from, `load` reads it, and `load_params` does both in one call. VGG-19 is
+looked for in this order: the file that the caller names; `$JAXSTYLE_WEIGHTS`, a file or a folder; `weights/` of the
 checkout; the user's cache (`$JAXSTYLE_CACHE`, or the system's folder for caches). In a folder `vgg19.h5` comes first,
 Keras' file by its own name second, and else the only `*.h5` that holds the whole VGG-19.
 """
 
-import atexit
 import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,22 +15,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import pooch
 
 from jaxstyle import weights_file
+from jaxstyle.download import CURE, FILE, KERAS_FILE, cache, download
 from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.untrained import random_params
 from jaxstyle.vgg import BLOCK_WIDTHS, Params
 
-NETWORKS = ("auto", "vgg19", "builtin", "random")
-FILE = "vgg19.h5"
-KERAS_FILE = "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5"
-URL = f"https://storage.googleapis.com/tensorflow/keras-applications/vgg19/{KERAS_FILE}"
-MD5 = "253f8cb515780f3b799900260a226db6"  # of the file at URL, from keras.applications.vgg19
-LICENCE = "CC BY, K. Simonyan and A. Zisserman, University of Oxford"
-TIMEOUT = 10.0  # seconds to connect, and between two pieces of the download
-CHECKOUT = Path(__file__).resolve().parents[1]
-CURE = "name a file with --weights or $JAXSTYLE_WEIGHTS, or run once with a connection (80 MB)."
+NETWORKS = ("auto", "vgg19", "mini", "builtin", "random")
+PACKAGE = Path(__file__).resolve().parent
+CHECKOUT = PACKAGE.parent
+MINI_PLACES = (PACKAGE / "vgg19_mini.h5", CHECKOUT / "weights" / "vgg19_mini.h5")  # of a wheel, of a checkout
+MINI = next(filter(Path.is_file, MINI_PLACES), MINI_PLACES[-1])
 
 
 @dataclass(frozen=True)
@@ -41,7 +34,7 @@ class Found:
     """A network that can be loaded.
 
     Attributes:
-        network: "vgg19", "builtin" or "random".
+        network: "vgg19", "mini" or "random".
         path: its file, or None where it is computed.
         note: one sentence for the user where this is not what one would expect, else "".
     """
@@ -68,7 +61,7 @@ def load_params(
     offline: bool = False,
     progress: Any = None,
 ) -> Params:
-    """Find and load a network; where "auto" has to fall back to the built-in one, a warning says so.
+    """Find and load a network; where "auto" has to fall back to the mini network, a warning says so.
 
     Args:
         network: as for `find`.
@@ -105,8 +98,9 @@ def find(
     A file that is found is checked for its layers and shapes. It may have any checksum; a download may not.
 
     Args:
-        network: "vgg19"; "builtin" or "random", which are the same until a trained built-in network exists; "auto",
-            which is "vgg19" if that can be had and "builtin" otherwise; or a path, short for "vgg19" with `weights`.
+        network: "vgg19"; "mini", also called "builtin", which is VGG-19 narrowed to a quarter and comes with jaxstyle;
+            "random", which was never trained; "auto", which is "vgg19" if that can be had and "mini" otherwise; or a
+            path, short for "vgg19" with `weights`.
         weights: VGG-19's file, in one of the layouts that `jaxstyle.weights_file.read` knows.
         offline: never download.
         progress: shows the download: an object with `total`, `update(bytes)`, `reset()` and `close()`, as pooch's
@@ -126,8 +120,10 @@ def find(
     """
     if weights is not None and network not in ("auto", "vgg19"):
         raise InputError(f"The file {weights} is VGG-19's, but the network is {network}: give one of the two.")
-    if network in ("builtin", "random"):
-        return Found(str(network))
+    if network == "random":
+        return Found("random")
+    if network in ("mini", "builtin"):
+        return _mini()
     if network not in NETWORKS:
         weights, network = network, "vgg19"
         if not Path(weights).exists():
@@ -139,11 +135,11 @@ def find(
     try:
         if offline:
             raise InputError(f"VGG-19's weights are not installed, and offline they cannot be downloaded: {CURE}")
-        return _download(progress)
+        return Found("vgg19", *download(progress))
     except (InputError, UnavailableError) as error:
         if network == "vgg19":
             raise
-        return Found("builtin", note=f"The built-in network, of random features, stands in for VGG-19: {error}")
+        return _mini(note=f"The mini network, a quarter of VGG-19, stands in for it: {error}")
 
 
 def load(found: Found) -> Params:
@@ -169,7 +165,7 @@ def installed() -> list[Found]:
     """List every network that needs no download, in the order in which "auto" chooses.
 
     Returns:
-        VGG-19's files, and the networks that are computed.
+        VGG-19's files, the mini network, and the one that is computed.
 
     Raises:
         InputError: if `$JAXSTYLE_WEIGHTS` names nothing that holds VGG-19, or if a folder holds it more than once.
@@ -178,21 +174,19 @@ def installed() -> list[Found]:
         >>> [found.network for found in installed()][-1]
         'random'
     """
-    return [Found("vgg19", path) for path in _installed()] + [Found("builtin"), Found("random")]
+    return [Found("vgg19", path) for path in _installed()] + [_mini(), Found("random")]
 
 
-def cache() -> Path:
-    """Say where a download is kept; the folder may not exist yet.
-
-    Returns:
-        `$JAXSTYLE_CACHE`, or the system's folder for caches.
-
-    Example:
-        >>> cache()  # doctest: +SKIP
-        PosixPath('/home/ada/.cache/jaxstyle')
-    """
-    named = os.environ.get("JAXSTYLE_CACHE")
-    return Path(named).expanduser() if named else pooch.os_cache("jaxstyle")
+def _mini(note: str = "") -> Found:
+    """Return the mini network, if its file is what it should be."""
+    try:
+        weights_file.widths(MINI)
+    except InputError as error:
+        reason = str(error).partition(":")[0]
+        raise InputError(
+            f"The mini network of this installation is damaged ({reason}): install jaxstyle anew."
+        ) from error
+    return Found("mini", MINI, note)
 
 
 def _installed() -> Iterator[Path]:
@@ -225,36 +219,3 @@ def _is_whole(path: Path) -> bool:
         return weights_file.widths(path) == BLOCK_WIDTHS
     except InputError:
         return False
-
-
-def _download(progress: Any) -> Found:
-    """Download Keras' file, check it, and keep it in the project's layout; nothing else stays behind."""
-    folder, note = _writable(cache())
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        raw = Path(scratch) / KERAS_FILE
-        fetch = pooch.HTTPDownloader(progressbar=progress or False, chunk_size=1 << 16, timeout=TIMEOUT)
-        try:
-            fetch(URL, str(raw), None)
-        except (OSError, ValueError) as error:  # requests derives its errors from OSError
-            reason = getattr(error, "strerror", None) or type(error).__name__
-            if (response := getattr(error, "response", None)) is not None:
-                reason = f"HTTP status {response.status_code}"
-                response.close()
-            raise UnavailableError(f"VGG-19's weights cannot be downloaded from {URL} ({reason}): {CURE}") from error
-        if (md5 := pooch.file_hash(str(raw), alg="md5")) != MD5:
-            raise UnavailableError(f"The download from {URL} has the MD5 {md5} instead of {MD5}: {CURE}")
-        weights_file.write(folder / FILE, weights_file.read(raw), source=URL, checksum=f"md5:{MD5}", licence=LICENCE)
-    return Found("vgg19", folder / FILE, note)
-
-
-def _writable(wanted: Path) -> tuple[Path, str]:
-    """Return `wanted`, or a folder that goes when the process ends and a note, where it cannot be written."""
-    try:
-        wanted.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=wanted):
-            return wanted, ""
-    except OSError as error:
-        folder = Path(tempfile.mkdtemp(prefix="jaxstyle-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        reason = error.strerror or type(error).__name__
-        return folder, f"VGG-19's download is not kept, as {wanted} cannot be written ({reason}): set $JAXSTYLE_CACHE."

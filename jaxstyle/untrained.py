@@ -1,4 +1,4 @@
-"""VGG-19 without training: kernels drawn from a seed, for machines and tests that have no weights.
+"""VGG-19 without training: kernels drawn from a seed, for tests, for timing and for comparison.
 
 Random features know colours, edges and scales, and nothing of objects; Ustyuzhaninov et al., arXiv:1606.00021, make
 textures with them.

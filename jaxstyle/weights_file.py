@@ -26,7 +26,7 @@ from jaxstyle.hdf5 import CURE, follow, opened, strings
 from jaxstyle.vgg import BLOCK_WIDTHS, CONV_LAYERS, MEAN_BGR, Widths, widths_of
 
 PREPROCESSING = f"RGB 0..255, reversed to BGR, minus {MEAN_BGR}, no division"
-ATTRIBUTES = ("source", "checksum", "licence", "preprocessing")
+ATTRIBUTES = ("source", "checksum", "licence", "preprocessing", "training")
 KERAS_LAYER = re.compile(r"block(\d)_conv(\d)")
 MAX_WIDTH = 512  # VGG-19's widest layer
 
@@ -82,7 +82,7 @@ def provenance(path: str | os.PathLike[str]) -> dict[str, str]:
         path: the file, as for `read`.
 
     Returns:
-        Those of `source`, `checksum`, `licence` and `preprocessing` that the file states; Keras' file states none.
+        Those of `source`, `checksum`, `licence`, `preprocessing` and `training` that the file states; Keras' has none.
 
     Raises:
         InputError: if the file is missing or damaged.
@@ -123,6 +123,7 @@ def write(
     checksum: str,
     licence: str,
     preprocessing: str = PREPROCESSING,
+    training: str = "",
 ) -> None:
     """Write the project's file, whole or not at all; equal arguments give equal bytes.
 
@@ -133,6 +134,7 @@ def write(
         checksum: the source's checksum, such as "md5:253f...".
         licence: the licence of the values, with the names that it asks for.
         preprocessing: what the network wants to see.
+        training: on what and how long it was trained, if that was done here; "" leaves it out.
 
     Raises:
         InputError: if `params` is nothing that `read` would take back.
@@ -149,7 +151,9 @@ def write(
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with h5py.File(temporary, "w") as file:
-            for key, text in zip(ATTRIBUTES, (source, checksum, licence, preprocessing), strict=True):
+            for key, text in zip(ATTRIBUTES, (source, checksum, licence, preprocessing, training), strict=True):
+                if key == "training" and not text:
+                    continue
                 file.attrs[key] = np.bytes_(text.encode())  # of fixed length: damaged, the other kind can hang HDF5
             for name, part in itertools.product(CONV_LAYERS, ("kernel", "bias")):
                 file.create_dataset(f"{name}/{part}", data=layers[name][part], track_times=False)

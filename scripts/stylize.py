@@ -17,7 +17,7 @@ def main(content_path: str, style_path: str, output_path: str) -> None:
     """Repaint the picture at `content_path` in the style of the one at `style_path`."""
     content = jnp.asarray(image.load(content_path, size=SIZE).rgb)  # [H, W, 3], sRGB in [0, 1]
     style = jnp.asarray(image.load(style_path, size=SIZE).rgb)
-    params = load_params("auto")  # VGG-19, or random features where there are no weights
+    params = load_params("auto")  # VGG-19, or the mini network where it cannot be had
     activations = jax.eval_shape(features, params, content)
     print(f"conv1_1 to relu5_4: {len(activations)} activations, relu4_2 is {activations['relu4_2'].shape}")
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxstyle import pretrained
+from jaxstyle import download, pretrained
 from jaxstyle.untrained import random_params
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -48,8 +48,8 @@ def picture(height: int, width: int, *, seed: int) -> jax.Array:
 def isolated(tmp_path, monkeypatch) -> Path:
     """A folder of the test's own; the user's weights and cache are out of sight, and a download is refused."""
     monkeypatch.setattr(pretrained, "CHECKOUT", tmp_path / "none")
-    monkeypatch.setattr(pretrained, "URL", "http://127.0.0.1:9/vgg19.h5")  # the discard port: refused
-    monkeypatch.setattr(pretrained, "TIMEOUT", 2.0)
+    monkeypatch.setattr(download, "URL", "http://127.0.0.1:9/vgg19.h5")  # the discard port: refused
+    monkeypatch.setattr(download, "TIMEOUT", 2.0)
     monkeypatch.setenv("JAXSTYLE_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("JAXSTYLE_WEIGHTS", raising=False)
     return tmp_path
@@ -76,7 +76,7 @@ def weights_path() -> Path:
     found = [Path(named)] if named else []
     found += sorted((SHARED / "weights").glob("*.h5"))
     for path in found:
-        if path.is_dir() and (inside := sorted(path.glob("*.h5"))):
+        if path.is_dir() and (inside := sorted(set(path.glob("*.h5")) - {path / pretrained.MINI.name})):
             return inside[0]
         if path.is_file():
             return path

@@ -86,8 +86,8 @@ ROOMS = [name for name in MODULES if name.count(".") == 1 and not name.endswith(
 
 @pytest.mark.parametrize("module", ROOMS)
 def test_a_room_imports_only_the_rooms_before_it(module):
-    order = "errors conv vgg losses hdf5 weights_file untrained pretrained image_file image config objective presets"
-    order = [*order.split(), "parametrize", "optimize", "transfer", "cli"]
+    order = "errors conv vgg losses hdf5 weights_file untrained download pretrained image_file image config objective"
+    order = [*order.split(), "presets", "parametrize", "optimize", "transfer", "cli"]
     assert imports(module) & set(order) <= set(order[: order.index(module.split(".")[1])])
 
 
@@ -99,7 +99,7 @@ def test_a_room_imports_only_the_rooms_before_it(module):
         ("flax", {"vgg"}),
         ("optax", {"optimize"}),
         ("h5py", {"hdf5", "weights_file"}),
-        ("pooch", {"pretrained"}),
+        ("pooch", {"download"}),
         ("rich", set()),
         ("tyro", set()),
         ("torch", set()),

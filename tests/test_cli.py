@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -22,14 +23,17 @@ from rich.console import Console
 
 import jaxstyle
 from jaxstyle import image, optimize, pretrained, weights_file
-from jaxstyle.cli import main
+from jaxstyle.cli import main, preview, session
 from jaxstyle.cli.progress import Reporter
 from jaxstyle.cli.stylize import Stylize
+from jaxstyle.config import Config, LossWeights
+from jaxstyle.vgg import BLOCK_WIDTHS, VGG
 
 SHALLOW = ("--content-layers", "relu1_2", "--style-layers", "relu1_1")  # compiles in half the time
 ADAM = ("--optimizer", "adam")  # in half of that
 PROGRAM = "import sys; from jaxstyle.cli import main; sys.exit(main())"
 MINE = b"an older picture"
+MINI_WIDTHS = weights_file.widths(pretrained.MINI)
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +53,7 @@ def folder(files, isolated, monkeypatch) -> Path:
     monkeypatch.chdir(isolated)
     for path in files.iterdir():
         shutil.copy(path, isolated)
+    monkeypatch.setattr(session, "WORK_A_SEGMENT", 0)  # a look after each step, as where steps are long
     return isolated
 
 
@@ -169,6 +174,18 @@ def test_the_segments_of_an_accelerator_give_the_same_files(monkeypatch):
         assert stylize(*ADAM, "--steps", 6, "--save-every", 4, "--log", "log.csv") == 0
         contents.append([Path(name).read_bytes() for name in names])
     assert contents[0] == contents[1]
+
+
+@pytest.mark.parametrize(
+    ("widths", "size", "steps"),
+    [(BLOCK_WIDTHS, 512, 1), (BLOCK_WIDTHS, 128, 5), (MINI_WIDTHS, 512, 5), (MINI_WIDTHS, 2048, 1), (TINY, 512, 10)],
+)
+def test_a_segment_on_a_cpu_is_as_long_as_about_half_a_second_allows(monkeypatch, widths, size, steps):
+    monkeypatch.setattr(session, "WORK_A_SEGMENT", 3e10)
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    params = jax.eval_shape(lambda: VGG(widths).init(jax.random.key(0), jax.numpy.zeros((16, 16, 3))))["params"]
+    run = session.Session(Path("out.png"), None, steps=100, save_every=0, bits=8)
+    assert run._segment(params, pixels=size * size * 3 // 4) == steps
 
 
 def test_a_path_may_hold_brackets():
@@ -313,7 +330,11 @@ def test_networks_lists_the_file_with_its_sha256_and_what_it_says_of_its_origin(
     assert [line.split() for line in out.splitlines()[:2]] == [["vgg19", "tiny.h5"], ["sha256", digest]]
     for key, text in weights_file.provenance("tiny.h5").items():
         assert f"{key} {text}" in out
-    assert "licence" in out and "builtin" in out and "random" in out
+    mini = out[out.index("\nmini ") :]
+    assert str(pretrained.MINI) in mini and weights_file.sha256(pretrained.MINI) in mini
+    for key, text in weights_file.provenance(pretrained.MINI).items():
+        assert f"{key} {text}" in mini
+    assert out.splitlines()[-1].split()[0] == "random"
 
 
 def test_networks_says_that_the_file_named_by_the_environment_is_missing(monkeypatch, capsys):
@@ -345,7 +366,7 @@ def test_help_names_every_option_of_the_issue(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["stylize", "--help"])
     options = "size steps content-weight style-weight tv-weight content-layers style-layers preset network weights"
-    options += " pooling optimizer learning-rate memory parametrization init seed save-every log quiet offline"
+    options += " pooling optimizer learning-rate memory parametrization init seed save-every log quiet offline preview"
     shown = capsys.readouterr().out
     assert [option for option in options.split() if f"--{option} " not in shown] == []
 
@@ -514,12 +535,70 @@ def test_a_download_that_fails_ends_a_run_that_insists_on_vgg19(capsys):
     assert [path for path in Path("cache").rglob("*")] == []
 
 
-def test_a_download_that_fails_makes_auto_go_on_with_the_builtin_network(capsys):
+def test_a_download_that_fails_makes_auto_go_on_with_the_mini_network(capsys):
     assert online("--network", "auto") == 0
     note, network, summary = capsys.readouterr().err.splitlines()
-    assert note.startswith("The built-in network, of random features, stands in for VGG-19: ") and "--weights" in note
-    assert network == "Network: builtin, computed from a seed"
+    assert note.startswith("The mini network, a quarter of VGG-19, stands in for it: ") and "--weights" in note
+    assert network == f"Network: mini, {pretrained.MINI}"
     assert summary.startswith("out.png: 1 step")
+
+
+# The preview
+
+
+def test_a_preview_runs_with_the_mini_network_and_says_how_long_vgg19_would_take(monkeypatch, capsys):
+    monkeypatch.setattr(preview, "seconds_a_step", lambda *_, **__: 100.0)
+    assert stylize("--preview", *ADAM) == 0
+    network, summary, advice = capsys.readouterr().err.splitlines()
+    assert network == f"Network: mini, {pretrained.MINI}" and summary.startswith("out.png: 3 steps")
+    assert advice.startswith("VGG-19 would take about 5 min here for these 3 steps") and "--init out.png" in advice
+    one = Path("out.png").read_bytes()
+    for same in ("--network=mini", "--network=builtin", "--preview --network=mini"):
+        assert stylize(*same.split(), *ADAM, weights=None) == 0
+        assert Path("out.png").read_bytes() == one
+    assert stylize("--init", "out.png", "-o", "next.png", *ADAM) == 0
+
+
+def test_a_quiet_preview_times_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(preview, "seconds_a_step", lambda *_, **__: pytest.fail("timed"))
+    assert stylize("--preview", "--quiet", *ADAM) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_time_of_a_step_is_taken_on_a_reduced_picture_and_goes_with_the_pixels(monkeypatch):
+    drawn = pretrained.random_params(widths=TINY)
+    monkeypatch.setattr(preview, "random_params", lambda: drawn)
+    monkeypatch.setattr(preview, "SIDE", 24)
+    clock = iter(range(1000))
+    monkeypatch.setattr(preview, "time", SimpleNamespace(perf_counter=lambda: next(clock)))  # a step takes 1 s
+    content, style = picture(32, 48, seed=0), picture(16, 60, seed=1)
+    seconds = preview.seconds_a_step(content, style, LossWeights(), config=Config(optimizer="adam"))
+    assert seconds == (32 * 48) / (16 * 24)
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED")]
+)
+def test_a_preview_is_kept_when_timing_ends_early(error, monkeypatch, capsys):
+    def seconds_a_step(*_: object, **__: object) -> float:
+        raise error
+
+    monkeypatch.setattr(preview, "seconds_a_step", seconds_a_step)
+    assert stylize("--preview", *ADAM) == 0
+    assert capsys.readouterr().err.splitlines()[-1] == "VGG-19 was not timed."
+    assert size_of("out.png") == (32, 26)
+
+
+def test_the_advice_is_a_command_that_the_shell_understands():
+    text = preview.advice(90.4, steps=60, output=Path("my cat.png"))
+    assert "about 90 s here for these 60 steps" in text
+    assert "--network vgg19 --init 'my cat.png' and name another output." in text
+
+
+@pytest.mark.usefixtures("older")
+@pytest.mark.parametrize("network", ["random", "tiny.h5"])
+def test_a_preview_with_another_network_is_refused(network, capsys):
+    assert_fails(2, stylize("--preview", "--network", network, weights=None), capsys, saying="drop one")
 
 
 # Bad input

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxstyle import pretrained, vgg, weights_file
+from jaxstyle import download, pretrained, vgg, weights_file
 from jaxstyle.errors import InputError, UnavailableError
 
 TINY: vgg.Widths = ((2, 3), (4, 2), (3, 2, 4, 2), (3, 2, 2, 3), (2, 3, 2, 4))
@@ -75,8 +75,8 @@ def serve(places, monkeypatch):
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         servers.append((server, thread))
-        monkeypatch.setattr(pretrained, "URL", f"http://127.0.0.1:{server.server_port}/vgg19.h5")
-        monkeypatch.setattr(pretrained, "MD5", hashlib.md5(body[:-1] if wrong else body).hexdigest())
+        monkeypatch.setattr(download, "URL", f"http://127.0.0.1:{server.server_port}/vgg19.h5")
+        monkeypatch.setattr(download, "MD5", hashlib.md5(body[:-1] if wrong else body).hexdigest())
         return body
 
     yield start
@@ -125,17 +125,17 @@ def test_the_places_are_searched_in_their_documented_order(places, monkeypatch):
     checkout, cache = tiny(places / "checkout/weights/vgg19.h5"), tiny(places / "cache/vgg19.h5")
     monkeypatch.setenv("JAXSTYLE_WEIGHTS", str(variable))
     assert pretrained.find(weights=named).path == named
-    assert [found.path for found in pretrained.installed()] == [variable, checkout, cache, None, None]
+    assert [found.path for found in pretrained.installed()] == [variable, checkout, cache, pretrained.MINI, None]
     for path in (variable, checkout, cache):
         assert pretrained.find().path == pretrained.find("vgg19", offline=True).path == path
         path.unlink()
         monkeypatch.delenv("JAXSTYLE_WEIGHTS", raising=False)
-    assert pretrained.find(offline=True).path is None
+    assert pretrained.find(offline=True).path == pretrained.MINI
 
 
 def test_an_empty_variable_counts_as_unset(monkeypatch):
     monkeypatch.setenv("JAXSTYLE_WEIGHTS", "")
-    assert pretrained.find(offline=True).network == "builtin"
+    assert pretrained.find(offline=True).network == "mini"
 
 
 def test_in_a_folder_the_known_names_come_before_others(places, monkeypatch):
@@ -143,7 +143,7 @@ def test_in_a_folder_the_known_names_come_before_others(places, monkeypatch):
     other = whole(folder / "copy.h5", monkeypatch)
     monkeypatch.setenv("JAXSTYLE_WEIGHTS", str(folder))
     assert pretrained.find().path == other
-    keras = tiny(folder / pretrained.KERAS_FILE)
+    keras = tiny(folder / download.KERAS_FILE)
     assert pretrained.find().path == keras
     own = tiny(folder / "vgg19.h5")
     assert pretrained.find().path == own
@@ -154,7 +154,7 @@ def test_files_of_other_networks_in_a_folder_are_passed_over(places, monkeypatch
     mini = pretrained.random_params(widths=((1, 1), (1, 1), (1,) * 4, (1,) * 4, (1,) * 4))
     weights_file.write(folder / "vgg19_mini.h5", mini, **ORIGIN)
     (folder / "notes.h5").write_text("not HDF5")
-    assert pretrained.find(offline=True).network == "builtin"
+    assert pretrained.find(offline=True).network == "mini"
     other = whole(folder / "copy.h5", monkeypatch)
     assert pretrained.find(offline=True).path == other
 
@@ -190,14 +190,14 @@ def test_a_broken_file_is_an_error_wherever_it_lies(places, monkeypatch, network
 def test_a_path_that_does_not_exist_is_an_error(places, monkeypatch):
     with pytest.raises(InputError, match="does not exist"):
         pretrained.find(weights=places / "none.h5")
-    with pytest.raises(InputError, match="vgg16 is neither a file nor a network: choose from auto, vgg19, builtin"):
+    with pytest.raises(InputError, match="vgg16 is neither a file nor a network: choose from auto, vgg19, mini, "):
         pretrained.find("vgg16")
     monkeypatch.setenv("JAXSTYLE_WEIGHTS", str(places / "none.h5"))
     with pytest.raises(InputError, match="does not exist"):
         pretrained.find()
 
 
-@pytest.mark.parametrize("network", ["builtin", "random", "other.h5"])
+@pytest.mark.parametrize("network", ["mini", "builtin", "random", "other.h5"])
 def test_weights_together_with_another_network_are_refused(tmp_path, network):
     with pytest.raises(InputError, match=f"VGG-19's, but the network is {network}: give one of the two"):
         pretrained.find(network, weights=tiny(tmp_path / "a.h5"))
@@ -206,7 +206,7 @@ def test_weights_together_with_another_network_are_refused(tmp_path, network):
 def test_a_weights_folder_beside_an_installed_package_is_not_ours(places):
     tiny(places / "checkout/weights/vgg19.h5")
     (places / "checkout/pyproject.toml").unlink()
-    assert pretrained.find(offline=True).path is None
+    assert pretrained.find(offline=True).network == "mini"
 
 
 def test_a_download_is_converted_once_and_nothing_else_stays(places, serve):
@@ -217,7 +217,7 @@ def test_a_download_is_converted_once_and_nothing_else_stays(places, serve):
     assert (progress.total, progress.seen, progress.closed) == (len(body), len(body), True)
     assert_same(pretrained.load(found), places / "origin.h5")
     origin = weights_file.provenance(places / "cache/vgg19.h5")
-    assert origin["source"] == pretrained.URL and origin["checksum"] == f"md5:{hashlib.md5(body).hexdigest()}"
+    assert origin["source"] == download.URL and origin["checksum"] == f"md5:{hashlib.md5(body).hexdigest()}"
     assert origin["licence"].startswith("CC BY")
     assert pretrained.find("vgg19", offline=True) == found
 
@@ -234,25 +234,24 @@ FAILURES = {
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_failed_download_is_told_in_one_sentence_and_leaves_nothing(places, serve, monkeypatch, failure):
     options, reason = FAILURES[failure]
-    monkeypatch.setattr(pretrained, "TIMEOUT", 0.3)
+    monkeypatch.setattr(download, "TIMEOUT", 0.3)
     if options is not None:
         serve(**options)
     with pytest.raises(UnavailableError) as caught:
         pretrained.find("vgg19")
     message = str(caught.value)
-    assert reason in message and pretrained.URL in message and "--weights" in message
+    assert reason in message and download.URL in message and "--weights" in message
     assert message.isprintable() and ". " not in message and message.endswith(".")
     assert left_in(places / "cache") == []
 
 
-def test_auto_falls_back_to_the_built_in_network_with_one_warning(monkeypatch):
-    monkeypatch.setattr(pretrained, "random_params", lambda: "drawn")
+def test_auto_falls_back_to_the_mini_network_with_one_warning():
     with pytest.warns(UserWarning) as caught:
-        assert pretrained.load_params() == "drawn"
+        assert_same(pretrained.load_params(), pretrained.MINI)
     assert len(caught) == 1 and caught[0].filename == __file__
     note = pretrained.find().note
     assert str(caught[0].message) == note
-    assert note.startswith("The built-in network, of random features, stands in for VGG-19: ")
+    assert note.startswith("The mini network, a quarter of VGG-19, stands in for it: ")
     assert "ConnectionError" in note and "--weights" in note and note.isprintable()
 
 
@@ -268,7 +267,7 @@ def test_a_cache_that_cannot_be_written_costs_the_copy_and_not_the_network(place
     serve()
     (places / "file").touch()
     (places / "temporary").mkdir()
-    monkeypatch.setattr(pretrained.tempfile, "tempdir", str(places / "temporary"))
+    monkeypatch.setattr(download.tempfile, "tempdir", str(places / "temporary"))
     monkeypatch.setenv("JAXSTYLE_CACHE", str(places / "file" / "cache"))
     found = pretrained.find("vgg19")
     assert found.note.startswith("VGG-19's download is not kept") and "Not a directory" in found.note
@@ -327,15 +326,25 @@ def test_random_activations_neither_vanish_nor_explode_with_depth():
         assert all(0.4 < later / energy[0] < 2.5 for later in energy)  # max pooling adds, averaging takes away
 
 
-def test_builtin_is_random_until_a_trained_one_exists(monkeypatch):
-    monkeypatch.setattr(pretrained, "random_params", lambda: "drawn")
-    assert pretrained.load_params("builtin") == pretrained.load_params("random") == "drawn"
+def test_builtin_is_another_name_of_the_mini_network():
+    assert pretrained.find("builtin") == pretrained.find("mini") == pretrained.Found("mini", pretrained.MINI)
+
+
+def test_a_damaged_mini_network_says_that_jaxstyle_is_to_be_installed_anew(places, monkeypatch):
+    broken = places / "vgg19_mini.h5"
+    broken.write_bytes(pretrained.MINI.read_bytes()[:-4000])
+    monkeypatch.setattr(pretrained, "MINI", broken)
+    for find in (lambda: pretrained.find("mini"), lambda: pretrained.find(offline=True), pretrained.installed):
+        with pytest.raises(
+            InputError, match=r"mini network .* damaged \(.*vgg19_mini\.h5.*\): install jaxstyle anew\.$"
+        ):
+            find()
 
 
 def test_the_cache_is_the_systems_unless_a_variable_names_another(tmp_path, monkeypatch):
-    assert pretrained.cache() == tmp_path / "cache"
+    assert download.cache() == tmp_path / "cache"
     monkeypatch.delenv("JAXSTYLE_CACHE")
-    assert pretrained.cache().is_absolute() and "jaxstyle" in pretrained.cache().parts
+    assert download.cache().is_absolute() and "jaxstyle" in download.cache().parts
 
 
 def test_real_weights_answer_the_mean_colour_with_their_bias(weights_path, monkeypatch):

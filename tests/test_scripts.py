@@ -35,4 +35,5 @@ def test_stylize_reads_in_some_forty_lines():
 def test_importing_a_script_does_nothing_and_needs_no_optional_package(script, monkeypatch):
     for package in ("torch", "skimage"):
         monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.syspath_prepend(SCRIPTS)  # where Python looks when a script is run
     runpy.run_path(str(SCRIPTS / script), run_name="imported")

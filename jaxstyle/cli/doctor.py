@@ -16,7 +16,7 @@ class Doctor:
         """Print the report and return the exit status."""
         import jax
 
-        from jaxstyle import pretrained
+        from jaxstyle import download
 
         print(f"python       {platform.python_version()}, {platform.platform()}")
         for package in PACKAGES:
@@ -30,7 +30,7 @@ class Doctor:
             in_all, free = page * os.sysconf("SC_PHYS_PAGES"), page * os.sysconf("SC_AVPHYS_PAGES")
             print(f"memory       {_gib(in_all)} in all, {_gib(free)} free")
         print(f"weights      $JAXSTYLE_WEIGHTS is {os.environ.get('JAXSTYLE_WEIGHTS', 'not set')}")
-        print(f"cache        {pretrained.cache()}")
+        print(f"cache        {download.cache()}")
         return 0
 
 

@@ -20,7 +20,8 @@ from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.objective import Targets
 from jaxstyle.vgg import Params
 
-MOST_STEPS_A_SEGMENT = 10  # on accelerators; a CPU takes long enough for one step
+MOST_STEPS_A_SEGMENT = 10
+WORK_A_SEGMENT = 3e10  # multiply-adds of the convolutions, forwards: about half a second on a laptop's CPU
 CURE = "lower the weights or --learning-rate, or try --optimizer adam."
 
 
@@ -62,7 +63,7 @@ class Session:
         reporter: Reporter,
     ) -> int:
         """Optimise, save what comes of it, and return the exit status: 130 after Ctrl-C, else 0."""
-        segment = self._segment()
+        segment = self._segment(params, pixels=state.image.size // 3)
         with reporter.compiling():
             step = optimize.run.lower(state, params, targets, weights, config=config, steps=segment).compile()
         rows: list[dict[str, float]] = []
@@ -89,12 +90,17 @@ class Session:
             write_log(self.log, rows)
         return 130 if interrupted else 0
 
-    def _segment(self) -> int:
-        """Return the steps between two looks at the state: few enough to interrupt, and one program serves all."""
+    def _segment(self, params: Params, *, pixels: int) -> int:
+        """Return the steps between two looks at the state: few enough to interrupt, and one program serves all.
+
+        More than one where that takes no time: each call costs fresh memory, a fifth of a step of the mini network.
+        """
+        most = MOST_STEPS_A_SEGMENT
         if jax.default_backend() == "cpu":
-            return 1
+            work = pixels * sum(layer["kernel"].size / 4 ** (int(name[4]) - 1) for name, layer in params.items())
+            most = min(most, max(1, int(WORK_A_SEGMENT / work)))
         whole = math.gcd(self.steps, self.save_every)
-        return max(n for n in range(1, MOST_STEPS_A_SEGMENT + 1) if whole % n == 0)
+        return max(n for n in range(1, most + 1) if whole % n == 0)
 
     def _save(self, path: Path, state: optimize.State, alpha: np.ndarray | None) -> None:
         """Save the picture; if it cannot go to `path`, keep hours of work as a PNG among the temporary files."""

@@ -60,11 +60,13 @@ class Stylize:
     """How VGG-19 halves its layers."""
 
     network: str = "auto"
-    """auto, vgg19, builtin, random, or a file of weights."""
+    """auto, vgg19, mini, random, or a file of weights."""
     weights: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")] = None
     """VGG-19's weights, an .h5 file."""
     offline: bool = False
     """Never download weights."""
+    preview: bool = False
+    """Run with the mini network, which needs no weights, and say how long VGG-19 would take."""
 
     optimizer: Annotated[
         Literal["lbfgs", "adam"] | None, arg(metavar="{lbfgs,adam}", help_behavior_hint=PRESETS_OWN)
@@ -96,6 +98,8 @@ class Stylize:
         """Carry the command out and return its exit status."""
         self._check_numbers()
         preset, weights = self._preset()
+        if self.preview and self.network not in ("auto", "vgg19", "mini", "builtin"):
+            raise InputError(f"--preview runs with the mini network, but --network is {self.network}: drop one.")
 
         import jax
         import jax.numpy as jnp
@@ -115,14 +119,27 @@ class Stylize:
             start = jnp.asarray(load(self.init, size=(width, height)).rgb)
 
         reporter = Reporter(quiet=self.quiet)
-        params = reporter.load_network(self.network, weights=self.weights, offline=self.offline)
+        if self.preview:
+            params = reporter.load_network("mini", weights=None, offline=True)
+        else:
+            params = reporter.load_network(self.network, weights=self.weights, offline=self.offline)
         rgb = jnp.asarray(content.rgb)
         targets = objective.make_targets(params, rgb, style, config=preset.config)
         start = transfer.initial_image(rgb, style, start, key=jax.random.key(self.seed))
         state = optimize.init(start, config=preset.config)
-        return session.run(
+        status = session.run(
             state, params, targets, weights, config=preset.config, alpha=content.alpha, reporter=reporter
         )
+        if self.preview and not status and not self.quiet:
+            from jaxstyle.cli.preview import advice, seconds_a_step
+
+            try:
+                with reporter.console.status("Timing VGG-19"):
+                    seconds = self.steps * seconds_a_step(rgb, style, weights, config=preset.config)
+                reporter.console.print(advice(seconds, steps=self.steps, output=self.output))
+            except (KeyboardInterrupt, MemoryError, jax.errors.JaxRuntimeError):
+                reporter.console.print("VGG-19 was not timed.")  # the picture is saved all the same
+        return status
 
     def _check_numbers(self) -> None:
         """Refuse numbers out of range, each in terms of its option."""

@@ -1,0 +1,131 @@
+"""How near a narrow network comes to VGG-19: the share of the way that its pictures go, and the time of a step.
+
+    python scripts/compare_networks.py photo1.jpg painting1.jpg photo2.jpg painting2.jpg
+
+With J the distance of a picture from its content and its style under VGG-19, for (a) the content as it is, (b) the
+picture that the network paints and (c) the one that VGG-19 paints, quality is (J(a) - J(b)) / (J(a) - J(c)).
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+import tyro
+from tyro.conf import Positional, arg
+
+from jaxstyle import image, load_params, stylize
+from jaxstyle.config import CONTENT_LAYERS, STYLE_LAYERS, LossWeights
+from jaxstyle.errors import InputError
+from jaxstyle.objective import make_targets
+from jaxstyle.optimize import init, run
+from jaxstyle.presets import PRESETS
+from jaxstyle.vgg import Params, features
+
+CONFIG = PRESETS["jaxstyle"].config
+STYLE_WEIGHT = 30.0
+TURNS, TIMED_STEPS = 5, 4
+
+
+@jax.jit
+def distances(params: Params, picture: jax.Array, content: jax.Array, style: jax.Array) -> dict[str, jax.Array]:
+    """Return the squared distance at each layer, of features or Gram matrices, over its target's squared norm."""
+
+    def share(ours: jax.Array, target: jax.Array) -> jax.Array:
+        return jnp.sum((ours - target) ** 2) / jnp.sum(target**2)
+
+    def gram(x: jax.Array) -> jax.Array:
+        rows = x.reshape(-1, x.shape[-1])
+        return rows.T @ rows / len(rows)
+
+    seen, wanted, admired = (features(params, x) for x in (picture, content, style))
+    return {layer: share(seen[layer], wanted[layer]) for layer in CONTENT_LAYERS} | {
+        layer: share(gram(seen[layer]), gram(admired[layer])) for layer in STYLE_LAYERS
+    }
+
+
+def objective(shares: dict[str, jax.Array]) -> float:
+    """Return J: content + 30 * the mean over the style layers."""
+    content, style = (sum(float(shares[layer]) for layer in layers) for layers in (CONTENT_LAYERS, STYLE_LAYERS))
+    return content + STYLE_WEIGHT * style / len(STYLE_LAYERS)
+
+
+def seconds(networks: list[Params], content: jax.Array, style: jax.Array) -> Iterator[list[float]]:
+    """Yield the seconds of a step on each network, in turns of a few steps, after one turn that does not count."""
+    programs = []
+    for params in networks:
+        targets, state = make_targets(params, content, style, config=CONFIG), init(content, config=CONFIG)
+        arguments = (state, params, targets, LossWeights())
+        step = run.lower(*arguments, config=CONFIG, steps=TIMED_STEPS).compile()
+        jax.block_until_ready(step(*arguments))
+        programs.append((step, arguments))
+    for _ in range(TURNS):
+        times = []
+        for step, arguments in programs:
+            began = time.perf_counter()
+            jax.block_until_ready(step(*arguments))
+            times.append((time.perf_counter() - began) / TIMED_STEPS)
+        yield times
+
+
+def main(
+    pictures: Annotated[Positional[tuple[Path, ...]], arg(metavar="CONTENT STYLE ...")],
+    *,
+    network: str = "mini",
+    weights: Path | None = None,
+    size: int = 256,
+    steps: int = 150,
+    timed_size: int = 512,
+    keep: Path | None = None,
+) -> None:
+    """Print the quality of a network on pairs of pictures, and the time of its step over VGG-19's.
+
+    Args:
+        pictures: contents and styles in turn.
+        network: mini, random, or a file.
+        weights: VGG-19's file, if jaxstyle would not find it.
+        size: longest side for quality, in pixels.
+        steps: gradient evaluations for quality.
+        timed_size: longest side for time, in pixels.
+        keep: a folder for the pictures that are painted.
+    """
+    if not pictures or len(pictures) % 2:
+        raise InputError(f"{len(pictures)} pictures make no pairs: name contents and styles in turn.")
+    if keep:
+        keep.mkdir(parents=True, exist_ok=True)
+    narrow, whole = load_params(network), load_params("vgg19", weights=weights)
+    qualities = []
+    for content_path, style_path in zip(pictures[::2], pictures[1::2], strict=True):
+        content, style = (jnp.asarray(image.load(path, size=size).rgb) for path in (content_path, style_path))
+        scores = [objective(distances(whole, content, content, style))]
+        for name, params in ((network, narrow), ("vgg19", whole)):
+            picture = jnp.clip(stylize(params, content, style, config=CONFIG, steps=steps).image, 0, 1)
+            shares = distances(whole, picture, content, style)
+            scores.append(objective(shares))
+            print(*(f"{layer} {share:.4f}" for layer, share in shares.items()), Path(name).stem, sep="  ")
+            if keep:
+                image.save(
+                    keep / f"{content_path.stem}_{style_path.stem}_{Path(name).stem}.png", jax.device_get(picture)
+                )
+        a, b, c = scores
+        qualities.append((a - b) / (a - c))
+        print(
+            f"{content_path.name} x {style_path.name}: J {a:.2f} {b:.2f} {c:.2f}, quality {qualities[-1]:.3f}",
+            flush=True,
+        )
+    print(f"quality {sum(qualities) / len(qualities):.3f}, the mean of {len(qualities)}")
+    content, style = (jnp.asarray(image.load(path, size=timed_size).rgb) for path in pictures[:2])
+    turns = list(seconds([narrow, whole], content, style))
+    for ours, theirs in turns:
+        print(f"a step at {timed_size} pixels: {ours:.3f} s and {theirs:.3f} s, {ours / theirs:.3f} of it")
+    print(f"time {sorted(ours / theirs for ours, theirs in turns)[TURNS // 2]:.3f}, the median of {TURNS} turns")
+
+
+if __name__ == "__main__":
+    try:
+        tyro.cli(main)
+    except (InputError, OSError) as error:
+        sys.exit(f"compare_networks.py: {error}")

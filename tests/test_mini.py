@@ -1,0 +1,226 @@
+"""The mini network in weights/, the script that trains it and the script that compares it with VGG-19."""
+
+import itertools
+import re
+import runpy
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import h5py
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import TINY, picture
+
+from jaxstyle import image, load_params, pretrained, weights_file
+from jaxstyle.config import Config
+from jaxstyle.errors import InputError
+from jaxstyle.objective import make_targets, terms
+from jaxstyle.untrained import random_params
+from jaxstyle.vgg import BLOCK_WIDTHS, CONV_LAYERS, features, widths_of
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = ROOT / "scripts"
+ORIGIN = {"source": "a seed", "checksum": "none", "licence": "none"}
+NARROW = ((3, 3), (4, 4), (5,) * 4, (6,) * 4, (6,) * 4)
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Return the names of a script in scripts/, whose neighbours it may import."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+    for neighbour in ("narrowing", "training_pictures"):
+        monkeypatch.delitem(sys.modules, neighbour, raising=False)
+    return lambda name: runpy.run_path(str(SCRIPTS / f"{name}.py"))
+
+
+# The file
+
+
+def test_the_file_holds_all_layers_in_half_precision_within_four_million_bytes():
+    assert pretrained.MINI.stat().st_size <= 4_000_000
+    with h5py.File(pretrained.MINI) as file:
+        assert set(file) == set(CONV_LAYERS)
+        kinds = {np.asarray(file[f"{name}/{part}"]).dtype for name in CONV_LAYERS for part in ("kernel", "bias")}
+        assert kinds == {np.dtype("f2")}
+
+
+def test_the_file_loads_with_the_checks_of_any_weights_file_and_is_narrower_than_vgg19():
+    params = load_params("mini")
+    assert jax.tree.structure(params) == jax.tree.structure(random_params(widths=TINY))
+    narrow, whole = (list(itertools.chain(*widths)) for widths in (widths_of(params), BLOCK_WIDTHS))
+    assert all(ours <= theirs / 2 for ours, theirs in zip(narrow, whole, strict=True))
+
+
+def test_the_file_tells_its_teacher_its_licence_and_its_training():
+    told = weights_file.provenance(pretrained.MINI)
+    assert "VGG-19" in told["source"] and "train_mini.py" in told["source"]
+    assert re.fullmatch(r"sha256:[0-9a-f]{64}", told["checksum"])
+    assert told["licence"].startswith("CC BY") and told["preprocessing"] == weights_file.PREPROCESSING
+    assert re.match(r"\d+ steps; .*photographs.*; unexplained energy: relu1_1 0\.\d+, ", told["training"])
+
+
+def test_the_page_beside_the_file_has_its_errors_and_its_digest():
+    page = (ROOT / "weights" / "README.md").read_text("utf-8")
+    told = weights_file.provenance(pretrained.MINI)
+    assert weights_file.sha256(pretrained.MINI) in page and f"{pretrained.MINI.stat().st_size:,} bytes" in page
+    assert told["checksum"].removeprefix("sha256:") in page
+    for layer, share in re.findall(r"(relu\d_\d) (\d\.\d+)", told["training"]):
+        assert re.search(rf"{layer} \|.* {re.escape(share)} ", page), layer
+
+
+def test_features_are_in_the_teachers_units(weights_path, real_pictures):
+    """A network in other units would upset presets that do not divide by the target's energy."""
+    photograph = jnp.asarray(image.load(real_pictures / "chicago.jpg", size=128).rgb)
+    ours, theirs = (features(load_params(network), photograph) for network in ("mini", weights_path))
+    for layer in ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1"):
+        energy = [float(jnp.mean(seen[layer] ** 2)) for seen in (ours, theirs)]
+        assert 0.5 < energy[0] / energy[1] < 8, layer  # channels of much energy were kept rather than others
+
+
+@pytest.mark.slow
+def test_the_wheel_carries_the_file(tmp_path):
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
+    subprocess.run(command, check=True, timeout=300)
+    (wheel,) = tmp_path.glob("jaxstyle-*.whl")
+    with zipfile.ZipFile(wheel) as opened:
+        assert opened.read(f"jaxstyle/{pretrained.MINI.name}") == pretrained.MINI.read_bytes()
+        opened.extractall(tmp_path / "site")
+    code = "from jaxstyle import pretrained; print(pretrained.load(pretrained.find('mini'))['conv1_1']['bias'].shape)"
+    isolated = {"cwd": tmp_path / "site", "capture_output": True, "text": True, "check": True}
+    run = subprocess.run([sys.executable, "-c", code], **isolated)
+    assert run.stdout == f"({widths_of(load_params('mini'))[0][0]},)\n"
+
+
+# The pictures to train on
+
+
+def test_equal_seeds_draw_equal_pictures_and_others_draw_others(script):
+    names = script("training_pictures")
+    photograph = names["Image"].fromarray(np.asarray(255 * picture(60, 80, seed=0), np.uint8))
+    for sources in ([], [photograph]):
+        first, again, other = (
+            [names["draw"](np.random.default_rng(seed), 24, sources) for _ in range(12)] for seed in (1, 1, 2)
+        )
+        assert all(drawn.shape == (24, 24, 3) and drawn.dtype == np.uint8 for drawn in first)
+        np.testing.assert_array_equal(first, again)
+        assert np.mean(np.stack(first) != np.stack(other)) > 0.5
+
+
+def test_every_kind_of_drawing_has_contrast(script):
+    names = script("training_pictures")
+    for drawing in names["DRAWINGS"]:
+        spreads = [np.std(drawing(np.random.default_rng(seed), 32)) for seed in range(5)]
+        assert np.median(spreads) > 10, drawing.__name__
+
+
+# Narrowing
+
+
+def test_columns_that_span_the_others_are_found(script):
+    rng = np.random.default_rng(0)
+    own = rng.standard_normal((100, 3))
+    rows = np.concatenate([own, own @ rng.standard_normal((3, 5))], axis=1)
+    kept = script("narrowing")["spanning"](rows, 3)
+    assert len(set(kept)) == 3 and np.linalg.matrix_rank(rows[:, kept]) == 3
+
+
+def test_whitened_rows_have_variance_one_and_no_correlation(script):
+    rows = np.random.default_rng(0).standard_normal((1000, 4)) @ np.array(
+        [[1, 0.8, 0, 0], [0, 1, 0, 0], [0, 0, 3, 1], [0] * 4]
+    )
+    white = rows @ script("narrowing")["inverse_root"](rows)
+    spread = np.linalg.eigvalsh(white.T @ white / len(white))
+    np.testing.assert_allclose(spread[-2:], 1, atol=0.01)  # of three directions; the fourth is empty, one is weak
+    assert spread[0] < 0.01
+
+
+def test_narrowing_a_network_to_its_own_widths_gives_the_network(script, monkeypatch):
+    names, teacher = script("narrowing"), random_params(widths=TINY, seed=1)
+    monkeypatch.setitem(names["start"].__globals__, "SAMPLES", 8_000)
+    images = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), np.uint8)
+    student, narrowed = names["start"](teacher, images, TINY)
+    ours, theirs = (
+        features(params, jnp.asarray(images[:4] / np.float32(255)))
+        for params in (names["plain"](student, narrowed), teacher)
+    )
+    for name in CONV_LAYERS:
+        layer, kept = "relu" + name[4:], narrowed.kept[name]
+        assert sorted(kept.tolist()) == list(range(len(kept)))
+        miss = ours[layer] - theirs[layer][..., kept]
+        limit = 0.02 if name[4] < "4" else 0.1  # 16 pictures have 1,024 places at block 4, and a ridge counts there
+        assert float(jnp.mean(miss**2) / jnp.mean(theirs[layer] ** 2)) < limit, layer
+
+
+@pytest.mark.slow
+def test_training_lowers_the_error_and_goes_on_from_its_checkpoint_to_the_same_bytes(
+    script, tmp_path, capsys, monkeypatch
+):
+    names = script("train_mini")
+    main, training = names["main"], names["Training"]
+    monkeypatch.setitem(main.__globals__, "WIDTHS", NARROW)
+    monkeypatch.setattr(sys.modules["narrowing"], "SAMPLES", 8_000)
+    weights_file.write(tmp_path / "teacher.h5", random_params(widths=TINY, seed=1), **ORIGIN)
+    (tmp_path / "photographs").mkdir()
+    image.save(tmp_path / "photographs/one.png", picture(60, 80, seed=3))
+    short = {"pictures": 32, "batch": 4, "epochs": 3, "side": 32, "repainted": 4, "learning_rate": 5e-3}
+
+    def train(name: str, rounds: int = 3) -> dict[str, Any]:
+        options = {"images": (tmp_path / "photographs",), "out": tmp_path / f"{name}.h5"}
+        main(
+            tmp_path / "teacher.h5",
+            **options,
+            checkpoint=tmp_path / f"{name}.msgpack",
+            training=training(rounds=rounds, **short),
+        )
+        return weights_file.provenance(tmp_path / f"{name}.h5")
+
+    told = train("whole")
+    rounds = [float(line.rsplit("relu5_1 ", 1)[1]) for line in capsys.readouterr().out.splitlines() if "round" in line]
+    assert len(rounds) == 3 and rounds[-1] < rounds[0]
+    assert weights_file.sha256(tmp_path / "teacher.h5") in told["checksum"] and "1 photographs" in told["training"]
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    keep = main.__globals__["keep"]
+    monkeypatch.setitem(main.__globals__, "keep", lambda *arguments: (keep(*arguments), stop()))
+    with pytest.raises(KeyboardInterrupt):
+        train("parts")
+    monkeypatch.setitem(main.__globals__, "keep", keep)
+    train("parts")
+    assert (tmp_path / "parts.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
+    with pytest.raises(InputError, match="is of another run"):
+        train("parts", rounds=4)
+
+
+# Comparing
+
+
+def test_distances_are_those_of_the_losses_at_the_presets_layers(script, params, content, style):
+    """The library's terms are the independent way to the same numbers: its own code divides by the target's energy."""
+    config = Config()
+    targets = make_targets(params, content, style, config=config)
+    ours = script("compare_networks")["distances"](params, content * 0.9, content, style)
+    for name, term in terms(params, content * 0.9, targets, config=config).items():
+        if "/" in name:
+            np.testing.assert_allclose(ours[name.partition("/")[2]], term, rtol=1e-4)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_pictures_without_a_partner_are_refused(script, count):
+    with pytest.raises(InputError, match=f"^{count} pictures make no pairs"):
+        script("compare_networks")["main"](("a.png",) * count)
+
+
+@pytest.mark.slow
+def test_the_mini_network_goes_most_of_the_way_of_vgg19(script, weights_path, real_pictures, capsys):
+    names = ("golden_gate.jpg", "starry_night_google.jpg")
+    main = script("compare_networks")["main"]
+    main(tuple(real_pictures / name for name in names), weights=weights_path, size=128, steps=60, timed_size=128)
+    quality = re.search(r"^quality ([\d.]+)", capsys.readouterr().out, re.MULTILINE)
+    assert quality and float(quality[1]) > 0.85
