@@ -248,8 +248,9 @@ def main(
         if path.is_dir() or not path.absolute().parent.is_dir():
             raise InputError(f"{path} is a folder or lacks one: name a file in a folder that exists.")
     sources = photographs(images)
-    if any(a < b for a, b in zip(sum(weights_file.widths(weights), ()), sum(WIDTHS, ()), strict=True)):
-        raise InputError(f"{weights} is narrower than what is to be made of it, {WIDTHS}: name a whole VGG-19.")
+    widths = weights_file.widths(weights)
+    if widths == WIDTHS or any(a < b for a, b in zip(sum(widths, ()), sum(WIDTHS, ()), strict=True)):
+        raise InputError(f"{weights} is not wider than what is to be made of it, {WIDTHS}: name a whole VGG-19.")
     teacher = jax.tree.map(jnp.asarray, weights_file.read(weights))
     digest = weights_file.sha256(weights)
     run_of = f"teacher {digest}, {len(sources)} photographs, widths {WIDTHS}, {training}"

@@ -198,6 +198,12 @@ def test_training_lowers_the_error_and_goes_on_from_its_checkpoint_to_the_same_b
         train("parts", rounds=4)
 
 
+def test_a_teacher_that_is_no_wider_is_refused(script, tmp_path):
+    names = script("train_mini")
+    with pytest.raises(InputError, match="is not wider than what is to be made of it"):
+        names["main"](pretrained.MINI, out=tmp_path / "out.h5", checkpoint=tmp_path / "kept.msgpack")
+
+
 # Comparing
 
 
