@@ -3,7 +3,8 @@
     python scripts/compare_networks.py photo1.jpg painting1.jpg photo2.jpg painting2.jpg
 
 With J the distance of a picture from its content and its style under VGG-19, for (a) the content as it is, (b) the
-picture that the network paints and (c) the one that VGG-19 paints, quality is (J(a) - J(b)) / (J(a) - J(c)).
+picture that the network paints and (c) the one that VGG-19 paints, quality is (J(a) - J(b)) / (J(a) - J(c)). J is
+content + 30 * the mean of style, preset `jaxstyle`'s objective without total variation.
 """
 
 import sys
@@ -18,39 +19,22 @@ import tyro
 from tyro.conf import Positional, arg
 
 from jaxstyle import image, load_params, stylize
-from jaxstyle.config import CONTENT_LAYERS, STYLE_LAYERS, LossWeights
+from jaxstyle.config import LossWeights
 from jaxstyle.errors import InputError
-from jaxstyle.objective import make_targets
+from jaxstyle.objective import Targets, Terms, make_targets, terms, total
 from jaxstyle.optimize import init, run
 from jaxstyle.presets import PRESETS
-from jaxstyle.vgg import Params, features
+from jaxstyle.vgg import Params
 
 CONFIG = PRESETS["jaxstyle"].config
-STYLE_WEIGHT = 30.0
 TURNS, TIMED_STEPS = 5, 4
 
 
 @jax.jit
-def distances(params: Params, picture: jax.Array, content: jax.Array, style: jax.Array) -> dict[str, jax.Array]:
-    """Return the squared distance at each layer, of features or Gram matrices, over its target's squared norm."""
-
-    def share(ours: jax.Array, target: jax.Array) -> jax.Array:
-        return jnp.sum((ours - target) ** 2) / jnp.sum(target**2)
-
-    def gram(x: jax.Array) -> jax.Array:
-        rows = x.reshape(-1, x.shape[-1])
-        return rows.T @ rows / len(rows)
-
-    seen, wanted, admired = (features(params, x) for x in (picture, content, style))
-    return {layer: share(seen[layer], wanted[layer]) for layer in CONTENT_LAYERS} | {
-        layer: share(gram(seen[layer]), gram(admired[layer])) for layer in STYLE_LAYERS
-    }
-
-
-def objective(shares: dict[str, jax.Array]) -> float:
-    """Return J: content + 30 * the mean over the style layers."""
-    content, style = (sum(float(shares[layer]) for layer in layers) for layers in (CONTENT_LAYERS, STYLE_LAYERS))
-    return content + STYLE_WEIGHT * style / len(STYLE_LAYERS)
+def objective(params: Params, picture: jax.Array, targets: Targets) -> tuple[jax.Array, Terms]:
+    """Return J, preset jaxstyle's objective without total variation, and its terms."""
+    shares = terms(params, picture, targets, config=CONFIG)
+    return total(LossWeights(tv=0.0), shares), shares
 
 
 def seconds(networks: list[Params], content: jax.Array, style: jax.Array) -> Iterator[list[float]]:
@@ -100,12 +84,13 @@ def main(
     qualities = []
     for content_path, style_path in zip(pictures[::2], pictures[1::2], strict=True):
         content, style = (jnp.asarray(image.load(path, size=size).rgb) for path in (content_path, style_path))
-        scores = [objective(distances(whole, content, content, style))]
+        targets = make_targets(whole, content, style, config=CONFIG)
+        scores = [float(objective(whole, content, targets)[0])]
         for name, params in ((network, narrow), ("vgg19", whole)):
             picture = jnp.clip(stylize(params, content, style, config=CONFIG, steps=steps).image, 0, 1)
-            shares = distances(whole, picture, content, style)
-            scores.append(objective(shares))
-            print(*(f"{layer} {share:.4f}" for layer, share in shares.items()), Path(name).stem, sep="  ")
+            score, shares = objective(whole, picture, targets)
+            scores.append(float(score))
+            print(*(f"{term} {share:.4f}" for term, share in shares.items()), Path(name).stem, sep="  ")
             if keep:
                 image.save(
                     keep / f"{content_path.stem}_{style_path.stem}_{Path(name).stem}.png", jax.device_get(picture)

@@ -31,15 +31,13 @@ from flax import serialization
 from narrowing import BATCH, Narrowed, Student, mixed, plain, start
 from numpy.typing import NDArray
 from PIL import Image
-from training_pictures import cut, draw, made_up, photographs
+from training_pictures import cut, draw, made_up, photographs, repaint
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from jaxstyle import weights_file
-from jaxstyle.config import Config, LossWeights
+from jaxstyle.config import Config
 from jaxstyle.download import LICENCE
 from jaxstyle.errors import InputError
-from jaxstyle.objective import make_targets
-from jaxstyle.optimize import init, run
 from jaxstyle.vgg import CONV_LAYERS, Params, Widths, features
 
 WIDTHS: Widths = ((16, 16), (32, 32), (64,) * 4, (128, 128, 128, 160), (256, 64, 64, 64))
@@ -143,23 +141,6 @@ def teach(
     return learned, state, shares
 
 
-@partial(jax.jit, static_argnames="snapshots")
-def repaint(params: Params, contents: jax.Array, styles: jax.Array, *, snapshots: tuple[int, ...]) -> jax.Array:
-    """Return the student's pictures, `[pairs, snapshots, H, W, 3]`, on the way from each content to its style."""
-    config = Config(conv=mixed)
-
-    def one(content: jax.Array, style: jax.Array) -> jax.Array:
-        targets, state, done, pictures = make_targets(params, content, style, config=config), None, 0, []
-        state = init(content, config=config)
-        for steps in snapshots:
-            state, _ = run(state, params, targets, LossWeights(), config=config, steps=steps - done)
-            pictures.append(jnp.clip(state.image, 0, 1))
-            done = steps
-        return jnp.stack(pictures)
-
-    return jax.vmap(one)(contents, styles)
-
-
 def gather(params: Params, sources: list[Image.Image], number: int, training: Training) -> NDArray[np.uint8]:
     """Return the pictures of round `number`, the student's own among them."""
     rng, side = np.random.default_rng((training.seed, number)), training.side
@@ -169,7 +150,7 @@ def gather(params: Params, sources: list[Image.Image], number: int, training: Tr
         contents = [cut(rng, side, sources) if sources else made_up(rng, side) for _ in range(4)]
         styles = [draw(rng, side, sources) for _ in range(4)]
         pairs = (jnp.asarray(np.stack(x) / np.float32(255)) for x in (contents, styles))
-        own = repaint(params, *pairs, snapshots=snapshots)
+        own = repaint(params, *pairs, snapshots=snapshots, config=Config(conv=mixed))
         pictures.extend(np.asarray(255 * own + 0.5).astype(np.uint8).reshape(-1, side, side, 3))
     return np.stack(pictures)
 
@@ -194,10 +175,14 @@ def go_round(progress: Progress, teacher: Params, sources: list[Image.Image], tr
 
 def begin(teacher: Params, sources: list[Image.Image], training: Training) -> Progress:
     """Return the progress before the first round."""
-    rng = np.random.default_rng((training.seed, training.rounds))
-    pictures = np.stack([draw(rng, training.side, sources) for _ in range(training.pictures)])
-    student, narrowed = start(teacher, pictures, WIDTHS)
+    student, narrowed = start(teacher, drawn(training.pictures, sources, training, stream=training.rounds), WIDTHS)
     return Progress(student, training.optimizer().init(student), narrowed, 0)
+
+
+def drawn(count: int, sources: list[Image.Image], training: Training, *, stream: int) -> NDArray[np.uint8]:
+    """Return pictures of their own random stream; the rounds have those from 0."""
+    rng = np.random.default_rng((training.seed, stream))
+    return np.stack([draw(rng, training.side, sources) for _ in range(count)])
 
 
 def keep(checkpoint: Path, progress: Progress, run_of: str) -> None:
@@ -244,9 +229,8 @@ def main(
         checkpoint: where the state is kept from round to round; if it is there, training goes on from it.
         training: how long and on what.
     """
-    for path in (out, checkpoint):
-        if path.is_dir() or not path.absolute().parent.is_dir():
-            raise InputError(f"{path} is a folder or lacks one: name a file in a folder that exists.")
+    if bad := [path for path in (out, checkpoint) if path.is_dir() or not path.absolute().parent.is_dir()]:
+        raise InputError(f"{bad[0]} is a folder or lacks one: name a file in a folder that exists.")
     sources = photographs(images)
     widths = weights_file.widths(weights)
     if widths == WIDTHS or any(a < b for a, b in zip(sum(widths, ()), sum(WIDTHS, ()), strict=True)):
@@ -259,8 +243,7 @@ def main(
         progress = go_round(progress, teacher, sources, training)
         keep(checkpoint, progress, run_of)
     network = jax.tree.map(lambda x: np.asarray(x, np.float16), plain(progress.student, progress.narrowed))
-    rng = np.random.default_rng((training.seed, training.rounds + 1))
-    unseen = np.stack([draw(rng, training.side, sources) for _ in range(4 * BATCH)])
+    unseen = drawn(4 * BATCH, sources, training, stream=training.rounds + 1)
     shares = examine(jax.tree.map(jnp.float32, network), teacher, progress.narrowed, unseen)
     table = ", ".join(f"{layer} {share:.3f}" for layer, share in shares.items())
     weights_file.write(

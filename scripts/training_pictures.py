@@ -1,4 +1,4 @@
-"""Pictures to train a network on, drawn from a seed: photographs cut to squares, and scenes and paintings made up.
+"""Pictures to train a network on, from a seed: photographs cut, scenes and paintings made up, and its own paintings.
 
 The drawings hold what styles are made of: flat leaves of all sizes, strokes along a flow, letters, ramps, noise of all
 scales, and horizons with houses. Run as a script, it draws a sheet of them.
@@ -7,15 +7,23 @@ Lee, Mumford and Huang, *Occlusion Models for Natural Images*, IJCV 2001, for de
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import tyro
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 from tyro.conf import Positional
 
+from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
+from jaxstyle.objective import make_targets
+from jaxstyle.optimize import init, run
+from jaxstyle.vgg import Params
 
 Pixels = NDArray[np.uint8]
 Rng = np.random.Generator
@@ -119,7 +127,7 @@ def leaves(rng: Rng, side: int) -> Pixels:
 
 
 def clouds(rng: Rng, side: int) -> Pixels:
-    """Return fractal noise, as one ramp of colours or as three channels of their own, at times cut into bands."""
+    """Return fractal noise along a ramp of colours, at times folded or cut into bands."""
     roughness = rng.uniform(0.35, 0.95)
     height = np.sum([noise(rng, side, side / 2**k) * roughness**k for k in range(1, 7)], axis=0)
     if rng.random() < 0.3:
@@ -178,6 +186,23 @@ def horizon(rng: Rng, side: int) -> Pixels:
 
 
 DRAWINGS: tuple[Callable[[Rng, int], Pixels], ...] = (leaves, clouds, stripes, letters, horizon)
+
+
+@partial(jax.jit, static_argnames=("snapshots", "config"))
+def repaint(
+    params: Params, contents: jax.Array, styles: jax.Array, *, snapshots: tuple[int, ...], config: Config
+) -> jax.Array:
+    """Return what the network paints, `[pairs, snapshots, H, W, 3]`, on the way from each content to its style."""
+
+    def one(content: jax.Array, style: jax.Array) -> jax.Array:
+        targets, state = make_targets(params, content, style, config=config), init(content, config=config)
+        pictures = []
+        for before, after in pairwise((0, *snapshots)):
+            state, _ = run(state, params, targets, LossWeights(), config=config, steps=after - before)
+            pictures.append(jnp.clip(state.image, 0, 1))
+        return jnp.stack(pictures)
+
+    return jax.vmap(one)(contents, styles)
 
 
 def palette(rng: Rng, count: int) -> Pixels:

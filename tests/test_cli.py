@@ -180,7 +180,7 @@ def test_the_segments_of_an_accelerator_give_the_same_files(monkeypatch):
     ("widths", "size", "steps"),
     [(BLOCK_WIDTHS, 512, 1), (BLOCK_WIDTHS, 128, 5), (MINI_WIDTHS, 512, 5), (MINI_WIDTHS, 2048, 1), (TINY, 512, 10)],
 )
-def test_a_segment_on_a_cpu_is_as_long_as_about_half_a_second_allows(monkeypatch, widths, size, steps):
+def test_a_segment_on_a_cpu_is_the_longer_the_less_work_a_step_is(monkeypatch, widths, size, steps):
     monkeypatch.setattr(session, "WORK_A_SEGMENT", 3e10)
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     params = jax.eval_shape(lambda: VGG(widths).init(jax.random.key(0), jax.numpy.zeros((16, 16, 3))))["params"]

@@ -17,9 +17,8 @@ import pytest
 from conftest import TINY, picture
 
 from jaxstyle import image, load_params, pretrained, weights_file
-from jaxstyle.config import Config
 from jaxstyle.errors import InputError
-from jaxstyle.objective import make_targets, terms
+from jaxstyle.objective import make_targets
 from jaxstyle.untrained import random_params
 from jaxstyle.vgg import BLOCK_WIDTHS, CONV_LAYERS, features, widths_of
 
@@ -74,7 +73,6 @@ def test_the_page_beside_the_file_has_its_errors_and_its_digest():
 
 
 def test_features_are_in_the_teachers_units(weights_path, real_pictures):
-    """A network in other units would upset presets that do not divide by the target's energy."""
     photograph = jnp.asarray(image.load(real_pictures / "chicago.jpg", size=128).rgb)
     ours, theirs = (features(load_params(network), photograph) for network in ("mini", weights_path))
     for layer in ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1"):
@@ -207,14 +205,21 @@ def test_a_teacher_that_is_no_wider_is_refused(script, tmp_path):
 # Comparing
 
 
-def test_distances_are_those_of_the_losses_at_the_presets_layers(script, params, content, style):
-    """The library's terms are the independent way to the same numbers: its own code divides by the target's energy."""
-    config = Config()
-    targets = make_targets(params, content, style, config=config)
-    ours = script("compare_networks")["distances"](params, content * 0.9, content, style)
-    for name, term in terms(params, content * 0.9, targets, config=config).items():
-        if "/" in name:
-            np.testing.assert_allclose(ours[name.partition("/")[2]], term, rtol=1e-4)
+def test_the_score_is_content_and_thirty_times_the_mean_of_style_by_plain_numpy(script, params, content, style):
+    def share(ours, target):
+        return np.sum((ours - target) ** 2) / np.sum(target**2)
+
+    def gram(x):
+        rows = x.reshape(-1, x.shape[-1])
+        return rows.T @ rows / len(rows)
+
+    at = 0.9 * content
+    seen, wanted, admired = (jax.tree.map(np.asarray, features(params, x)) for x in (at, content, style))
+    shares = [share(gram(seen[f"relu{i}_1"]), gram(admired[f"relu{i}_1"])) for i in range(1, 6)]
+    expected = share(seen["relu4_2"], wanted["relu4_2"]) + 30 * np.mean(shares)
+    names = script("compare_networks")
+    score, _ = names["objective"](params, at, make_targets(params, content, style, config=names["CONFIG"]))
+    np.testing.assert_allclose(score, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])

@@ -119,10 +119,8 @@ class Stylize:
             start = jnp.asarray(load(self.init, size=(width, height)).rgb)
 
         reporter = Reporter(quiet=self.quiet)
-        if self.preview:
-            params = reporter.load_network("mini", weights=None, offline=True)
-        else:
-            params = reporter.load_network(self.network, weights=self.weights, offline=self.offline)
+        network, weights_path = ("mini", None) if self.preview else (self.network, self.weights)
+        params = reporter.load_network(network, weights=weights_path, offline=self.offline)
         rgb = jnp.asarray(content.rgb)
         targets = objective.make_targets(params, rgb, style, config=preset.config)
         start = transfer.initial_image(rgb, style, start, key=jax.random.key(self.seed))
