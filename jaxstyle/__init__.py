@@ -7,11 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxstyle import image, presets
+    from jaxstyle import color, image, presets, regions, statistics_file
     from jaxstyle.config import Config, LossWeights
-    from jaxstyle.objective import make_targets, terms, total
+    from jaxstyle.objective import terms, total
     from jaxstyle.optimize import init, run
     from jaxstyle.pretrained import load_params
+    from jaxstyle.targets import make_targets, summarize_style
     from jaxstyle.transfer import stylize
     from jaxstyle.vgg import features
 
@@ -20,14 +21,18 @@ __version__ = "0.1.0"
 __all__ = [
     "Config",
     "LossWeights",
+    "color",
     "features",
     "image",
     "init",
     "load_params",
     "make_targets",
     "presets",
+    "regions",
     "run",
+    "statistics_file",
     "stylize",
+    "summarize_style",
     "terms",
     "total",
 ]
@@ -38,9 +43,10 @@ _HOMES = {
     "features": "vgg",
     "init": "optimize",
     "load_params": "pretrained",
-    "make_targets": "objective",
+    "make_targets": "targets",
     "run": "optimize",
     "stylize": "transfer",
+    "summarize_style": "targets",
     "terms": "objective",
     "total": "objective",
 }
@@ -48,7 +54,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for (PEP 562), so that `import jaxstyle` loads no jax."""
-    if name in ("image", "presets"):
+    if name in ("color", "image", "presets", "regions", "statistics_file"):
         return import_module(f"jaxstyle.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'jaxstyle' has no attribute {name!r}")

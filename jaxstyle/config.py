@@ -3,6 +3,7 @@
 A config selects the program and is never swept inside one; weights are numbers that go into it.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -12,9 +13,12 @@ import jax
 from jaxstyle import losses, vgg
 from jaxstyle.conv import conv3x3
 from jaxstyle.errors import InputError
+from jaxstyle.statistic import Statistic
 
 CONTENT_LAYERS = ("relu4_2",)
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+
+Color = Literal["none", "keep", "match", "match-cholesky", "histogram"]
 
 
 @dataclass(frozen=True)
@@ -23,32 +27,63 @@ class Config:
 
     Attributes:
         content_layers: activations compared pixel by pixel.
-        style_layers: activations compared by their Gram matrices.
-        pooling: "max" or "avg", see `features`.
-        conv: the convolution, see `features`.
-        divisor: content and style terms are divided by their target's "energy" or their number of "elements".
-        gram_divisor: Gram matrices are divided by the number of "pixels" or of "elements".
-        tv_power: total variation of absolute (1) or squared (2) differences.
+        style_layers: activations compared by a statistic.
+        statistic: what of them: "gram", "mean_std", "covariance", "wasserstein" or "sliced", see `statistic.distance`.
+        shift: added to features before their Gram matrices, see `statistic.gram`.
+        pooling: "max", "avg" or "l2", see `vgg.features`.
+        pooling_gain: what pooled layers are multiplied by.
+        border: what the network sees outside the image, "zeros" or "replicate".
+        white: what 1 becomes in the network's units.
+        conv: the convolution, see `vgg.features`.
+        content_divisor: content terms are divided by their target's "energy", their number of "elements" or not at
+            all ("none").
+        style_divisor: style terms likewise.
+        gram_divisor: Gram matrices are divided by the number of "pixels" or "elements" of their layer, or by the
+            pixels of the "image".
+        tv_form: total variation is "separate", "joint" or "nine_point", see `losses.total_variation`.
+        tv_power: its exponent.
         pixel_reduction: total variation and what is out of range are a "mean" or a "sum" over pixels.
-        pixel_range: the white that those two terms count in, 1 or 255.
+        pixel_range: the white that those two terms count in, such as 1 or 255.
+        color: whose colours the picture has, see `transfer.stylize`.
+        scales: how many sizes, each smaller by sqrt 2 than the next, or their longest sides in pixels, the largest
+            being the picture's own; None for as many as start near 128 pixels.
         optimizer: "lbfgs" or "adam".
         learning_rate: step size; None for 1 (lbfgs) or 0.02 (adam).
         memory: how many curvature pairs lbfgs keeps.
+        betas: how much of adam's two means is kept at each step.
+        epsilon: what adam adds to the root that it divides by.
+        averaging: how much of the mean over iterates is kept at each step, 0 for none; the mean is the picture.
+        tolerance: stop when the total falls by less than this share in 10 steps; 0 for never.
+        normalize_gradients: divide each term's gradient, where it enters the network, by its sum of absolute values.
         parametrization: "pixels" or "pyramid"; None for pyramid (lbfgs) or pixels (adam).
     """
 
     content_layers: tuple[str, ...] = CONTENT_LAYERS
     style_layers: tuple[str, ...] = STYLE_LAYERS
+    statistic: Statistic = "gram"
+    shift: float = 0.0
     pooling: vgg.Pooling = "max"
+    pooling_gain: float = 1.0
+    border: vgg.Border = "zeros"
+    white: float = vgg.WHITE
     conv: Callable[..., jax.Array] = conv3x3
-    divisor: losses.Divisor = "energy"
-    gram_divisor: losses.GramDivisor = "pixels"
-    tv_power: int = 2
+    content_divisor: losses.Divisor = "energy"
+    style_divisor: losses.Divisor = "energy"
+    gram_divisor: Literal["pixels", "elements", "image"] = "pixels"
+    tv_form: losses.Variation = "separate"
+    tv_power: float = 2
     pixel_reduction: losses.Reduction = "mean"
     pixel_range: float = 1.0
+    color: Color = "none"
+    scales: int | tuple[int, ...] | None = None
     optimizer: Literal["lbfgs", "adam"] = "lbfgs"
     learning_rate: float | None = None
     memory: int = 10
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+    averaging: float = 0.0
+    tolerance: float = 0.0
+    normalize_gradients: bool = False
     parametrization: Literal["pixels", "pyramid"] | None = None
 
     def __post_init__(self) -> None:
@@ -56,6 +91,8 @@ class Config:
         for name in ("content_layers", "style_layers"):
             layers = getattr(self, name)
             object.__setattr__(self, name, (layers,) if isinstance(layers, str) else tuple(layers))  # hashable
+        if isinstance(self.scales, list):
+            object.__setattr__(self, "scales", tuple(self.scales))
         for layer in self.content_layers + self.style_layers:
             vgg.smallest_side(layer)
         if not self.content_layers + self.style_layers:
@@ -63,20 +100,35 @@ class Config:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} {getattr(self, name)!r} is unknown: use {' or '.join(map(repr, allowed))}.")
-        if self.memory < 1:
-            raise InputError(f"A memory of {self.memory} pairs is too small for lbfgs: use at least 1.")
-        if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
-            raise InputError(f"A learning rate of {self.learning_rate} makes no step: use a positive number.")
+        for name, (least, most, cure) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value < most:
+                raise InputError(f"{name} is {value}: use {cure}.")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"Adam's betas are {self.betas}: use two numbers from 0 and below 1.")
 
 
 _CHOICES = {
-    "pooling": ("max", "avg"),
-    "divisor": ("energy", "elements"),
-    "gram_divisor": ("pixels", "elements"),
-    "tv_power": (1, 2),
+    "statistic": ("gram", "mean_std", "covariance", "wasserstein", "sliced"),
+    "pooling": ("max", "avg", "l2"),
+    "border": ("zeros", "replicate"),
+    "content_divisor": ("energy", "elements", "none"),
+    "style_divisor": ("energy", "elements", "none"),
+    "gram_divisor": ("pixels", "elements", "image"),
+    "tv_form": ("separate", "joint", "nine_point"),
     "pixel_reduction": ("mean", "sum"),
+    "color": ("none", "keep", "match", "match-cholesky", "histogram"),
     "optimizer": ("lbfgs", "adam"),
     "parametrization": (None, "pixels", "pyramid"),
+}
+_LEAST, _MOST = 1e-30, math.inf
+_RANGES = {
+    "memory": (1, _MOST, "at least 1 pair"),
+    "learning_rate": (_LEAST, _MOST, "a positive number"),
+    "tv_power": (1, _MOST, "a number from 1"),
+    "averaging": (0, 1, "a number from 0 and below 1, such as 0.99"),
+    "tolerance": (0, 1, "a number from 0 and below 1, such as 0.001"),
+    "epsilon": (0, _MOST, "a number from 0"),
 }
 
 

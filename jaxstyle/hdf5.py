@@ -5,6 +5,8 @@ Links do not lead out of the file, and damaged or oversized names are refused be
 
 import contextlib
 import math
+import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,17 +14,18 @@ from typing import Any
 import h5py
 import numpy as np
 
-from jaxstyle.errors import InputError
+from jaxstyle.errors import InputError, UnavailableError
 
 CURE = "download or convert the file again, as weights/README.md tells."
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[h5py.File]:
+def opened(path: Path, *, cure: str = CURE) -> Iterator[h5py.File]:
     """Open `path` for reading; whatever goes wrong while it is open leaves as one sentence.
 
     Args:
         path: the file.
+        cure: what to do where it cannot be read.
 
     Yields:
         The file.
@@ -36,13 +39,13 @@ def opened(path: Path) -> Iterator[h5py.File]:
     """
     try:
         if not path.exists():
-            raise InputError(f"{path} does not exist: give the path of an HDF5 file that holds VGG-19.")
+            raise InputError(f"{path} does not exist: give the path of an HDF5 file.")
         if path.is_dir():
             raise InputError(f"{path} is a folder: give the HDF5 file itself.")
         if not path.is_file():
             raise InputError(f"{path} is no regular file: give an HDF5 file on disk.")
         if not path.stat().st_size:
-            raise InputError(f"{path} is empty: {CURE}")
+            raise InputError(f"{path} is empty: {cure}")
         with h5py.File(path, "r") as file:
             yield file
     except InputError:
@@ -52,15 +55,46 @@ def opened(path: Path) -> Iterator[h5py.File]:
     except Exception as error:  # from damaged bytes h5py makes OSError, KeyError, RuntimeError, MemoryError and others
         whole = "truncated" not in str(error)
         problem = "is not HDF5" if not h5py.is_hdf5(path) else "is damaged" if whole else "is truncated"
-        raise InputError(f"{path} ({path.stat().st_size} bytes) {problem}: {CURE}") from error
+        raise InputError(f"{path} ({path.stat().st_size} bytes) {problem}: {cure}") from error
 
 
-def follow(file: h5py.File, name: str) -> Any:
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[h5py.File]:
+    """Make a file that is at `path` whole or not at all.
+
+    Args:
+        path: the file to write or replace.
+
+    Yields:
+        The file, to be filled.
+
+    Raises:
+        UnavailableError: if it cannot be written.
+
+    Example:
+        >>> with written(Path("style.h5")) as file:  # doctest: +SKIP
+        ...     file["mean"] = np.zeros(64)
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with h5py.File(temporary, "w") as file:
+            yield file
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error
+        raise UnavailableError(f"{path} could not be written ({reason}): choose a folder with room for it.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def follow(file: h5py.File, name: str, *, cure: str = CURE) -> Any:
     """Return the object at `name`.
 
     Args:
         file: an open file.
         name: the names of groups, and of what is in the last of them, parted by slashes.
+        cure: what to do where there is none.
 
     Returns:
         A group or a data set.
@@ -76,9 +110,9 @@ def follow(file: h5py.File, name: str) -> Any:
     for part in filter(None, name.split("/")):
         link = node.get(part, getlink=True)
         if link is None:
-            raise InputError(f"{file.filename} lacks {name!r}: {CURE}")
+            raise InputError(f"{file.filename} lacks {name!r}: {cure}")
         if not isinstance(link, h5py.HardLink):
-            raise InputError(f"{file.filename} reaches {name!r} by a link, which is not followed: {CURE}")
+            raise InputError(f"{file.filename} reaches {name!r} by a link, which is not followed: {cure}")
         node = node[part]
     return node
 

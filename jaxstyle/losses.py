@@ -1,7 +1,8 @@
-"""What is compared: features by distance, style by Gram matrices, the image by its variation.
+"""What is compared pixel by pixel: features by distance, the image by its variation and by what leaves its range.
 
 Arrays in, arrays out. Features are `[..., H, W, C]`, images `[..., H, W, 3]` in [0, 1]; leading axes are kept, so that
-a batch gives a value for each of its images. Sums run in float32 or wider, whatever the features' type.
+a batch gives a value for each of its images. Sums run in float32 or wider, whatever the features' type. How style is
+compared is in `statistic`.
 
 Gatys, Ecker and Bethge, *A Neural Algorithm of Artistic Style*, arXiv:1508.06576.
 """
@@ -12,9 +13,9 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-Divisor = Literal["energy", "elements"]
-GramDivisor = Literal["pixels", "elements"]
+Divisor = Literal["energy", "elements", "none"]
 Reduction = Literal["mean", "sum"]
+Variation = Literal["separate", "joint", "nine_point"]
 
 
 def squared_distance(x: jax.Array, target: jax.Array, *, axes: int, divisor: Divisor = "energy") -> jax.Array:
@@ -27,7 +28,8 @@ def squared_distance(x: jax.Array, target: jax.Array, *, axes: int, divisor: Div
         x: `[..., *shape]`, features or Gram matrices.
         target: `[*shape]`, or of the shape of `x`.
         axes: how many trailing axes make up one value.
-        divisor: D is the target's "energy" (1 where that is zero), or the number of "elements" (the mean square).
+        divisor: D is the target's "energy" (1 where that is zero), the number of "elements" (the mean square), or 1
+            for "none".
 
     Returns:
         `[...]`, not negative.
@@ -38,52 +40,50 @@ def squared_distance(x: jax.Array, target: jax.Array, *, axes: int, divisor: Div
     """
     over = tuple(range(-axes, 0))
     x, target = _widen(x), _widen(jnp.broadcast_to(target, x.shape))
-    if divisor == "elements":
-        return jnp.mean(jnp.square(x - target), axis=over)
-    energy = jnp.sum(jnp.square(target), axis=over)
-    # A target of zeros (a black picture, an untrained network) has no energy to divide by.
-    return jnp.sum(jnp.square(x - target), axis=over) / jnp.where(energy > 0, energy, 1.0)
+    distance = jnp.sum(jnp.square(x - target), axis=over)
+    if divisor == "energy":
+        return distance / positive(jnp.sum(jnp.square(target), axis=over))
+    return distance / (math.prod(x.shape[-axes:]) if divisor == "elements" else 1)
+
+
+def positive(energy: jax.Array) -> jax.Array:
+    """Return a target's `energy` to divide by: 1 where it is zero, as of a black picture or an untrained network.
+
+    Args:
+        energy: `[...]`, not negative.
+
+    Returns:
+        `[...]`, positive.
+
+    Example:
+        >>> positive(jnp.asarray([0.0, 3.0])).tolist()
+        [1.0, 3.0]
+    """
+    return jnp.where(energy > 0, energy, 1.0)
 
 
 def _widen(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def gram(features: jax.Array, *, divisor: GramDivisor = "pixels") -> jax.Array:
-    r"""Return the Gram matrix of `features`, :math:`G_{ij} = \sum_k F_{ik} F_{jk} / D` over all pixels k.
+def total_variation(
+    image: jax.Array, *, form: Variation = "separate", power: float = 2, reduction: Reduction = "mean"
+) -> jax.Array:
+    r"""Return how much neighbouring pixels differ.
 
-    Deviation from Gatys et al.: they leave G undivided, so that it grows with the picture.
-
-    Args:
-        features: `[..., H, W, C]`.
-        divisor: D is the number of "pixels", H W, or of "elements", C H W.
-
-    Returns:
-        `[..., C, C]`, symmetric, positive semidefinite.
-
-    Example:
-        >>> gram(jnp.ones((4, 4, 2))).tolist()
-        [[1.0, 1.0], [1.0, 1.0]]
-    """
-    *batch, height, width, channels = features.shape
-    # One contracted axis, not two: XLA has a fast matrix product on the CPU for the former only.
-    rows = features.reshape(*batch, height * width, channels)  # [..., N, C]
-    dtype = jnp.promote_types(features.dtype, jnp.float32)
-    products = jnp.einsum("...ki,...kj->...ij", rows, rows, precision="highest", preferred_element_type=dtype)
-    # [..., C, C]
-    return products / (height * width * (channels if divisor == "elements" else 1))
-
-
-def total_variation(image: jax.Array, *, power: int = 2, reduction: Reduction = "mean") -> jax.Array:
-    r"""Return how much neighbouring pixels differ, :math:`\sum |x_{i+1,j} - x_{ij}|^p + \sum |x_{i,j+1} - x_{ij}|^p`.
-
-    Mahendran and Vedaldi, *Understanding Deep Image Representations by Inverting Them*, arXiv:1412.0035, without their
-    exponent over both directions together. Gatys et al. have no such term.
+    With differences :math:`d` to the pixel below and :math:`r` to the one on the right, "separate" is
+    :math:`\sum |d|^p + \sum |r|^p`. "joint" is :math:`\sum (d^2 + r^2)^{p/2}` over the pixels that have both
+    neighbours: Mahendran and Vedaldi, *Understanding Deep Image Representations by Inverting Them*, arXiv:1412.0035.
+    "nine_point" takes diagonals in and continues the image by its border, as crowsonkb's style-transfer-pytorch does:
+    2/3 of the mean squares along rows and columns and 1/6 of those along both diagonals. Gatys et al. have no such
+    term.
 
     Args:
         image: `[..., H, W, 3]`.
-        power: p, 1 for absolute or 2 for squared differences.
-        reduction: "sum", or "mean" for the mean over each direction, then the sum of the two.
+        form: "separate", "joint" or "nine_point".
+        power: p, from 1; "nine_point" is always of squares.
+        reduction: "sum", or "mean" for the mean over each direction, then the sum of them; "nine_point" is always a
+            mean.
 
     Returns:
         `[...]`, zero for a constant image.
@@ -92,15 +92,30 @@ def total_variation(image: jax.Array, *, power: int = 2, reduction: Reduction = 
         >>> float(total_variation(jnp.ones((4, 4, 3))))
         0.0
     """
+    height, width, _ = image.shape[-3:]
+    if form == "nine_point":
+        around = jnp.pad(image, [(0, 0)] * (image.ndim - 3) + [(1, 1), (1, 1), (0, 0)], mode="edge")
+        here, below, right = around[..., 1:-1, 1:-1, :], around[..., 2:, 1:-1, :], around[..., 1:-1, 2:, :]
+        diagonals = (
+            (around[..., 1:, 1:, :], around[..., :-1, :-1, :]),
+            (around[..., 1:, :-1, :], around[..., :-1, 1:, :]),
+        )
+        straight = _reduced(jnp.square(below - here), "mean") + _reduced(jnp.square(right - here), "mean")
+        return 2 / 3 * straight + sum((_reduced(jnp.square(a - b), "mean") for a, b in diagonals), jnp.zeros(())) / 6
     down = image[..., 1:, :, :] - image[..., :-1, :, :]
     right = image[..., :, 1:, :] - image[..., :, :-1, :]
+    if form == "joint":
+        squares = jnp.square(down[..., :, : width - 1, :]) + jnp.square(right[..., : height - 1, :, :])
+        # the derivatives of a power at zero are not all finite
+        return _reduced(jnp.where(squares > 0, jnp.where(squares > 0, squares, 1.0) ** (power / 2), 0.0), reduction)
     cost = jnp.abs if power == 1 else jnp.square
-    by_direction = []
-    for difference in (down, right):
-        # an image one pixel high or wide has no neighbours in that direction
-        count = max(1, math.prod(difference.shape[-3:])) if reduction == "mean" else 1
-        by_direction.append(jnp.sum(cost(difference), axis=(-3, -2, -1)) / count)
-    return by_direction[0] + by_direction[1]
+    return _reduced(cost(down), reduction) + _reduced(cost(right), reduction)
+
+
+def _reduced(cost: jax.Array, reduction: Reduction) -> jax.Array:
+    # an image one pixel high or wide has no neighbours in that direction
+    count = max(1, math.prod(cost.shape[-3:])) if reduction == "mean" else 1
+    return jnp.sum(cost, axis=(-3, -2, -1)) / count
 
 
 def out_of_range(image: jax.Array, *, reduction: Reduction = "mean", upper: float = 1.0) -> jax.Array:

@@ -4,65 +4,20 @@ The total is :math:`\sum_l a_l C_l + \sum_l b_l S_l + t\,TV`, with content terms
 Gatys, Ecker and Bethge, *A Neural Algorithm of Artistic Style*, arXiv:1508.06576.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxstyle import losses, vgg
+from jaxstyle import losses, statistic, vgg
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
+from jaxstyle.regions import compose
+from jaxstyle.targets import Targets, check_picture, image_features
+from jaxstyle.targets import make_targets as make_targets
 
 Terms = dict[str, jax.Array]
-
-
-class Targets(NamedTuple):
-    """What the image is held against.
-
-    Attributes:
-        content: the content's features by layer, `[..., H, W, C]`.
-        style: the styles' Gram matrices by layer, `[C, C]`.
-    """
-
-    content: dict[str, jax.Array]
-    style: dict[str, jax.Array]
-
-
-@partial(jax.jit, static_argnames="config")
-def make_targets(
-    params: vgg.Params, content: jax.Array, styles: jax.Array | Sequence[jax.Array], *, config: Config
-) -> Targets:
-    """Return what an image is to be held against.
-
-    Args:
-        params: the network.
-        content: `[H, W, 3]` or `[N, H, W, 3]`, in [0, 1].
-        styles: one picture `[H, W, 3]` of any size, or a sequence of them, whose Gram matrices are averaged.
-        config: the static facts.
-
-    Returns:
-        Content features (with the leading axis of `content`) and Gram matrices.
-
-    Raises:
-        InputError: if an array is not a picture, or too small for the deepest layer asked for.
-
-    Example:
-        >>> make_targets(params, content, style, config=Config()).style["relu5_1"].shape  # doctest: +SKIP
-        (512, 512)
-    """
-    pictures = list(styles) if isinstance(styles, Sequence) else [styles]
-    if not pictures:
-        raise InputError("There is no style: pass a picture, or a sequence of at least one.")
-    content = check_picture("content", content, config.content_layers + config.style_layers)
-    pictures = [check_picture("style", picture, config.style_layers, ranks=(3,)) for picture in pictures]
-    statistics = [_grams(_features(params, picture, config), config) for picture in pictures]
-    features = _features(params, content, config)
-    return Targets(
-        content={layer: features[layer] for layer in config.content_layers},
-        style=jax.tree.map(lambda *grams: sum(grams) / len(grams), *statistics),
-    )
 
 
 def terms(params: vgg.Params, image: jax.Array, targets: Targets, *, config: Config) -> Terms:
@@ -84,18 +39,62 @@ def terms(params: vgg.Params, image: jax.Array, targets: Targets, *, config: Con
         >>> terms(params, image, targets, config=Config())["tv"]  # doctest: +SKIP
     """
     image = check_picture("image", image, config.content_layers + config.style_layers)
-    features = _features(params, image, config)
-    grams = _grams(features, config)
-    distance = partial(losses.squared_distance, divisor=config.divisor)
-    parts = {}
-    for layer in config.content_layers:
-        parts[f"content/{layer}"] = distance(features[layer], targets.content[layer], axes=3)
-    for layer in config.style_layers:
-        parts[f"style/{layer}"] = distance(grams[layer], targets.style[layer], axes=2)
+    image = painted(image, targets)
+    features = image_features(params, image, config=config)
+    layers = {name: name.partition("/")[2] for name in _names(config)}
+    pixels = image.shape[-3] * image.shape[-2]
+    parts = {
+        name: _term(name, features[layer], targets, config=config, pixels=pixels) for name, layer in layers.items()
+    }
     parts["tv"] = losses.total_variation(
-        config.pixel_range * image, power=config.tv_power, reduction=config.pixel_reduction
+        config.pixel_range * image, form=config.tv_form, power=config.tv_power, reduction=config.pixel_reduction
     )
     return parts
+
+
+def painted(image: jax.Array, targets: Targets) -> jax.Array:
+    """Return `image` with the content wherever no region is to be painted.
+
+    Args:
+        image: `[..., H, W, 3]`.
+        targets: of `make_targets`.
+
+    Returns:
+        `[..., H, W, 3]`; `image` itself without regions.
+
+    Example:
+        >>> painted(image, make_targets(params, content, style, config=Config()))  # doctest: +SKIP
+    """
+    regions = targets.regions
+    return image if regions is None else compose(image, regions.backdrop, cover=regions.cover)
+
+
+def gradient_factors(params: vgg.Params, image: jax.Array, targets: Targets, *, config: Config) -> Terms:
+    """Return what each term is multiplied by so that its gradient, where it enters the network, sums to one.
+
+    Johnson's neural-style (`-normalize_gradients`); total variation has no such factor there.
+
+    Args:
+        params: the network.
+        image: `[H, W, 3]`, in [0, 1].
+        targets: of `make_targets`.
+        config: the static facts that the targets were made with.
+
+    Returns:
+        A factor for each of `terms`, 1 for "tv".
+
+    Example:
+        >>> gradient_factors(params, image, targets, config=Config())["tv"]  # doctest: +SKIP
+    """
+    image = painted(image, targets)
+    features = image_features(params, image, config=config)
+    pixels = image.shape[-3] * image.shape[-2]
+    factors = {"tv": jnp.ones(())}
+    for name in _names(config):
+        slope = jax.grad(lambda x, name=name: _term(name, x, targets, config=config, pixels=pixels))
+        gradient = slope(features[name.partition("/")[2]])
+        factors[name] = 1 / (jnp.sum(jnp.abs(gradient)) + 1e-8)
+    return factors
 
 
 def total(weights: LossWeights, terms: Mapping[str, jax.Array]) -> jax.Array:
@@ -126,45 +125,25 @@ def total(weights: LossWeights, terms: Mapping[str, jax.Array]) -> jax.Array:
     return sum((jnp.asarray(weight) * terms[name] for name, weight in coefficients.items()), jnp.zeros(()))
 
 
-def check_picture(
-    what: str, picture: jax.typing.ArrayLike, layers: tuple[str, ...] = (), *, ranks: tuple[int, ...] = (3, 4)
-) -> jax.Array:
-    """Return `picture` in float32 or wider, or say why it is none.
-
-    Args:
-        what: its role, for the message.
-        picture: `[H, W, 3]` or `[N, H, W, 3]`, in [0, 1].
-        layers: activations that it must have pixels at.
-        ranks: how many axes it may have.
-
-    Returns:
-        The array.
-
-    Raises:
-        InputError: if it has another shape, is not of floating point, or is too small for a layer.
-
-    Example:
-        >>> check_picture("content", np.zeros((32, 32, 3), np.float16), ("relu5_1",)).dtype
-        dtype('float32')
-    """
-    array = jnp.asarray(picture)
-    if array.ndim not in ranks or array.shape[-1] != 3 or not jnp.issubdtype(array.dtype, jnp.floating):
-        raise InputError(
-            f"The {what} is an array {array.dtype}{list(array.shape)}, not a picture: pass float32 [H, W, 3] in [0, 1]."
-        )
-    *_, height, width, _ = array.shape
-    for layer in layers:
-        if min(height, width) < (side := vgg.smallest_side(layer)):
-            raise InputError(
-                f"The {what} is {width}x{height} pixels, but {layer} needs at least {side}x{side}: "
-                "pass a larger picture or drop deep layers with --style-layers and --content-layers."
-            )
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+def _names(config: Config) -> list[str]:
+    return [f"content/{layer}" for layer in config.content_layers] + [f"style/{layer}" for layer in config.style_layers]
 
 
-def _features(params: vgg.Params, image: jax.Array, config: Config) -> dict[str, jax.Array]:
-    return vgg.features(params, image, pooling=config.pooling, conv=config.conv)
-
-
-def _grams(features: dict[str, jax.Array], config: Config) -> dict[str, jax.Array]:
-    return {layer: losses.gram(features[layer], divisor=config.gram_divisor) for layer in config.style_layers}
+def _term(name: str, features: jax.Array, targets: Targets, *, config: Config, pixels: int) -> jax.Array:
+    """Return one term from the features of its layer, of an image of so many pixels."""
+    kind, _, layer = name.partition("/")
+    if kind == "content":
+        return losses.squared_distance(features, targets.content[layer], axes=3, divisor=config.content_divisor)
+    height, width, channels = features.shape[-3:]
+    scale = {"pixels": 1.0, "elements": 1 / channels, "image": height * width / pixels}[config.gram_divisor]
+    distance = partial(
+        statistic.distance, statistic=config.statistic, divisor=config.style_divisor, shift=config.shift, scale=scale
+    )
+    regions = targets.regions
+    if regions is None:
+        return distance(features, targets.style[layer])
+    each = jax.vmap(lambda target, guide: distance(features, target, guide=guide))(
+        targets.style[layer], regions.guides[layer]
+    )  # [R, ...]
+    # by its share of the picture, so that style and content weigh in each pixel what they weigh without regions
+    return jnp.tensordot(regions.shares, each, axes=1)

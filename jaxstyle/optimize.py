@@ -15,25 +15,43 @@ from jax.experimental.xla_metadata import set_xla_metadata
 from jaxstyle import losses
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
-from jaxstyle.objective import Targets, Terms, check_picture, terms, total
+from jaxstyle.objective import Targets, Terms, check_picture, gradient_factors, painted, terms, total
 from jaxstyle.parametrize import PYRAMID_LEVELS, Parameters, decode, encode
 from jaxstyle.vgg import Params
 
 LEARNING_RATES = {"lbfgs": 1.0, "adam": 0.02}
 
+WINDOW = 10  # steps over which a total has to fall, lest it count as levelled off
+
 Trace = Terms  # terms, "total" and "bounds", stacked over the steps: each is [steps]
 
 
+class Average(NamedTuple):
+    """The mean over iterates, recent ones counting more: the parameters, and over how many steps."""
+
+    parameters: Parameters
+    steps: jax.Array
+
+
+class Watch(NamedTuple):
+    """The last `WINDOW` totals, and whether they have levelled off, after which nothing changes any more."""
+
+    totals: jax.Array
+    done: jax.Array
+
+
 class State(NamedTuple):
-    """Everything that a step changes: what the image is written as, and the optimiser's memory."""
+    """Everything that a step changes: what the image is written as, the optimiser's memory, the mean, the watch."""
 
     parameters: Parameters
     optimizer: Any
+    average: Average | None = None
+    watch: Watch | None = None
 
     @property
     def image(self) -> jax.Array:
-        """The image `[H, W, 3]` (or `[N, H, W, 3]` for a batch), clipped to [0, 1]."""
-        return jnp.clip(decode(self.parameters), 0.0, 1.0)
+        """The image `[H, W, 3]` (or `[N, H, W, 3]` for a batch), clipped to [0, 1]; with averaging, the mean."""
+        return jnp.clip(decode(self.average.parameters if self.average else self.parameters), 0.0, 1.0)
 
 
 def init(image: jax.Array, *, config: Config) -> State:
@@ -59,7 +77,9 @@ def init(image: jax.Array, *, config: Config) -> State:
     default = "pyramid" if config.optimizer == "lbfgs" else "pixels"
     levels = PYRAMID_LEVELS if (config.parametrization or default) == "pyramid" else 1
     parameters = encode(image, levels=levels)
-    state = State(parameters, _transformation(config).init(parameters))
+    average = Average(parameters, jnp.zeros((), jnp.int32)) if config.averaging else None
+    watch = Watch(jnp.full(WINDOW, jnp.inf), jnp.zeros((), bool)) if config.tolerance else None
+    state = State(parameters, _transformation(config).init(parameters), average, watch)
     # Optax leaves weak types here and there, which the first step would make strong: that would compile `run` twice.
     return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), state)
 
@@ -95,31 +115,64 @@ def run(
         raise InputError(f"A run of {steps} steps does nothing: take at least 1.")
     if state.parameters[0].ndim == 4:
         lane = partial(run, config=config, steps=steps)
-        axes = jax.tree.map(lambda features: 0 if features.ndim == 4 else None, targets)
-        return jax.vmap(lane, in_axes=(0, None, axes, None))(state, params, targets, weights)
+        return jax.vmap(lane, in_axes=(0, None, _batched(targets), None))(state, params, targets, weights)
 
-    def loss(parameters: Parameters) -> tuple[jax.Array, Trace]:
-        image = decode(parameters)
+    def loss(parameters: Parameters, factors: Terms | None) -> tuple[jax.Array, Trace]:
+        image = painted(decode(parameters), targets)
         parts = terms(params, image, targets, config=config)
         objective = total(weights, parts)
+        minimized = objective if factors is None else total(weights, jax.tree.map(jnp.multiply, parts, factors))
         bounds = losses.out_of_range(
             config.pixel_range * image, reduction=config.pixel_reduction, upper=config.pixel_range
         )
-        return objective + weights.bounds * bounds, {**parts, "total": objective, "bounds": bounds}
+        return minimized + weights.bounds * bounds, {**parts, "total": objective, "bounds": bounds}
 
     transformation = _transformation(config)
 
     def step(state: State, _: None) -> tuple[State, Trace]:
-        gradient, trace = jax.grad(loss, has_aux=True)(state.parameters)
+        factors = None
+        if config.normalize_gradients:
+            factors = gradient_factors(params, decode(state.parameters), targets, config=config)
+        gradient, trace = jax.grad(loss, has_aux=True)(state.parameters, factors)
         updates, memory = transformation.update(gradient, state.optimizer, state.parameters)
         parameters: Any = optax.apply_updates(state.parameters, updates)
         if config.optimizer == "adam":
             parameters = _clip(parameters)
-        return State(parameters, memory), trace
+        after = State(parameters, memory, _averaged(state.average, parameters, config.averaging))
+        if state.watch is None:
+            return after, trace
+        watch = _watched(state.watch, trace["total"], config.tolerance)
+        after = jax.tree.map(partial(jnp.where, watch.done), state._replace(watch=None), after)
+        return after._replace(watch=watch), trace
 
     # XLA inlines a loop that runs once, and then rounds it otherwise than a longer one.
     with set_xla_metadata(**{"skip-simplify-while-loops_trip-count-one": "true"}):
         return jax.lax.scan(step, state, length=steps)
+
+
+def _batched(targets: Targets) -> Targets:
+    """Return which axis of `targets` a batch runs along: what comes from the content may have one."""
+    axes = targets._replace(style=None, content={k: 0 if v.ndim == 4 else None for k, v in targets.content.items()})
+    regions = targets.regions
+    if regions is None:
+        return axes
+    backdrop = 0 if regions.backdrop.ndim == 4 else None
+    return axes._replace(regions=regions._replace(guides=None, shares=None, cover=None, backdrop=backdrop))
+
+
+def _averaged(average: Average | None, parameters: Parameters, keep: float) -> Average | None:
+    """Return the mean of all iterates so far, in which one k steps ago counts `keep ** k` times as much as the last."""
+    if average is None:
+        return None
+    steps = average.steps + 1
+    share = (1 - keep) / (1 - keep ** steps.astype(jnp.float32))
+    mean: Any = optax.incremental_update(parameters, average.parameters, share)
+    return Average(mean, steps)
+
+
+def _watched(watch: Watch, total: jax.Array, tolerance: float) -> Watch:
+    totals = jnp.append(watch.totals[1:], jax.lax.stop_gradient(total))
+    return Watch(totals, watch.done | (totals[-1] >= (1 - tolerance) * watch.totals[0]))
 
 
 def _clip(parameters: Parameters) -> Parameters:
@@ -131,7 +184,8 @@ def _clip(parameters: Parameters) -> Parameters:
 def _transformation(config: Config) -> optax.GradientTransformation:
     rate = LEARNING_RATES[config.optimizer] if config.learning_rate is None else config.learning_rate
     if config.optimizer == "adam":
-        return optax.adam(rate, eps_root=1e-16)  # without it the derivative at a gradient of zero is not finite
+        # without the second epsilon the derivative at a gradient of zero is not finite
+        return optax.adam(rate, *config.betas, config.epsilon, eps_root=1e-16)
     return optax.chain(_skip_negative_curvature(config.memory), optax.scale_by_learning_rate(rate))
 
 

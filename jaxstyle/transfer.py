@@ -8,9 +8,10 @@ import jax.numpy as jnp
 
 from jaxstyle import optimize
 from jaxstyle.config import Config, LossWeights
-from jaxstyle.errors import InputError
-from jaxstyle.objective import check_picture, make_targets
 from jaxstyle.optimize import Trace
+from jaxstyle.scales import plan
+from jaxstyle.stage import Styles, enlarge, finish, recolor, start_at, targets_at
+from jaxstyle.targets import check_picture
 from jaxstyle.vgg import Params
 
 
@@ -26,78 +27,46 @@ class Result(NamedTuple):
     trace: Trace
 
 
-def initial_image(
-    content: jax.Array, styles: jax.Array | Sequence[jax.Array], start: str | jax.Array, *, key: jax.Array | None = None
-) -> jax.Array:
-    """Return the image to start from.
-
-    Args:
-        content: `[H, W, 3]` or `[N, H, W, 3]`, in [0, 1].
-        styles: one picture, or a sequence of which the first counts.
-        start: "content", "style" (resized), "noise" (uniform in [0, 1], Gatys et al.'s choice), or an image.
-        key: of the noise.
-
-    Returns:
-        An image of the shape of `content`.
-
-    Raises:
-        InputError: if `start` is unknown or of another shape, or if noise has no key.
-
-    Example:
-        >>> initial_image(content, style, "noise", key=jax.random.key(0))  # doctest: +SKIP
-    """
-    if not isinstance(start, str):
-        start = check_picture("initial image", start)
-        if start.shape != content.shape:
-            raise InputError(
-                f"The initial image is {list(start.shape)}, but the content is {list(content.shape)}: "
-                "resize the one to the other."
-            )
-        return start
-    if start == "content":
-        return content
-    if start == "style":
-        style = styles[0] if isinstance(styles, Sequence) else styles
-        resized = jnp.clip(jax.image.resize(style, content.shape[-3:], "cubic"), 0.0, 1.0)
-        return jnp.broadcast_to(resized, content.shape)
-    if start == "noise":
-        if key is None:
-            raise InputError("Noise as the initial image has no seed: pass key=jax.random.key(0).")
-        return jax.random.uniform(key, content.shape)
-    raise InputError(f"The initial image {start!r} is unknown: use 'content', 'style', 'noise' or an image.")
-
-
 def stylize(
     params: Params,
     content: jax.Array,
-    styles: jax.Array | Sequence[jax.Array],
+    styles: Styles,
     *,
     key: jax.Array | None = None,
     weights: LossWeights = LossWeights(),
     config: Config = Config(),
-    steps: int = 200,
+    steps: int = 300,
     init: str | jax.Array = "content",
+    blend: jax.typing.ArrayLike | Sequence[float] | None = None,
+    content_masks: jax.Array | None = None,
+    style_masks: Sequence[jax.Array | None] | None = None,
 ) -> Result:
     """Repaint `content` in the style of `styles`; traceable from end to end by `jit`, `vmap` and `grad`.
 
-    Deviations from Gatys et al., all of them options: terms divided by their target's energy, start from the content,
-    max pooling, lbfgs without a line search over a pyramid, a penalty on values out of range.
+    Deviations from Gatys et al., all of them options: from coarse to fine, terms divided by their target's energy,
+    start from the content, max pooling, lbfgs without a line search over a pyramid, a penalty on values out of range.
 
     Args:
         params: the network, of `load_params`.
         content: `[H, W, 3]`, or `[N, H, W, 3]` for N pictures at once, in [0, 1].
-        styles: one picture `[H, W, 3]` of any size, or a sequence of them, whose Gram matrices are averaged.
-        key: of the noise, if `init` is "noise".
+        styles: one style or a sequence of K: pictures `[H, W, 3]` of any size (a smaller one shows a finer style), or
+            statistics of `summarize_style`, also by longest side in pixels, of which each scale takes the nearest.
+        key: of the noise, if `init` is "noise", and of the directions, if the statistic is "sliced".
         weights: the coefficients of the loss.
-        config: the static facts.
-        steps: how many gradient evaluations.
+        config: the static facts, among them the scales and the colours: "keep" keeps the content's by changing
+            luminance only; "match" and "match-cholesky" recolour the styles linearly, "histogram" channel by channel.
+        steps: how many gradient evaluations, over all scales.
         init: "content", "style", "noise" or an image of the shape of `content`.
+        blend: how much each style counts, `[K]`, not negative; None for all alike. Statistics are mixed, not pictures.
+        content_masks: the region of each style, `[K, H, W]` in [0, 1]; what no region covers stays as it is.
+        style_masks: which part of each style to take, `[H, W]` of its own shape in [0, 1], or None for all of it.
 
     Returns:
-        The picture and the trace of every term.
+        The picture and the trace of every term, one scale after the other.
 
     Raises:
-        InputError: if an array is not a picture or too small for the layers, or if weights and config differ in layers.
+        InputError: if an array is not a picture or too small for the layers, if weights and config differ in layers, or
+            if scales, blend weights or masks do not fit the pictures.
 
     Example:
         >>> stylize(params, content, style, steps=100).image  # doctest: +SKIP
@@ -105,7 +74,29 @@ def stylize(
     Reference:
         Gatys, Ecker and Bethge, *A Neural Algorithm of Artistic Style*, arXiv:1508.06576.
     """
-    targets = make_targets(params, content, styles, config=config)
-    state = optimize.init(initial_image(content, styles, init, key=key), config=config)
-    state, trace = optimize.run(state, params, targets, weights, config=config, steps=steps)
-    return Result(state.image, trace)
+    content = check_picture("content", content)
+    grounds, several = recolor(content, styles, config=config)
+    image, traces = None, []
+    for scale in plan(*content.shape[-3:-1], steps=steps, config=config):
+        targets = targets_at(
+            params,
+            grounds,
+            several,
+            scale,
+            key=key,
+            config=config,
+            blend=blend,
+            content_masks=content_masks,
+            style_masks=style_masks,
+        )
+        if image is None:
+            image = start_at(grounds, several, init, scale, key=key)
+        else:
+            image = enlarge(image, grounds, scale, start=init)
+        state = optimize.init(image, config=config)
+        state, trace = optimize.run(state, params, targets, weights, config=config, steps=scale.steps)
+        image = state.image
+        traces.append(trace)
+    assert image is not None  # there is at least one scale
+    whole = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-1), *traces)
+    return Result(finish(image, content, config=config, content_masks=content_masks), whole)

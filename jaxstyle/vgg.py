@@ -17,9 +17,11 @@ from jaxstyle.conv import conv3x3
 from jaxstyle.errors import InputError
 
 Params = Mapping[str, Mapping[str, jax.Array]]
-Pooling = Literal["max", "avg"]
+Pooling = Literal["max", "avg", "l2"]
+Border = Literal["zeros", "replicate"]
 Widths = tuple[tuple[int, ...], ...]
 
+WHITE = 255.0  # of the network's input
 MEAN_BGR = (103.939, 116.779, 123.68)  # ImageNet's mean colour, from the Caffe release of VGG
 BLOCK_WIDTHS: Widths = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4)
 CONV_LAYERS = tuple(f"conv{b}_{i}" for b, block in enumerate(BLOCK_WIDTHS, 1) for i in range(1, len(block) + 1))
@@ -31,28 +33,38 @@ class VGG(nn.Module):
 
     Attributes:
         widths: channels of each convolution, block by block.
-        pooling: "max", or "avg" for the plain 2x2 mean.
+        pooling: "max", "avg" for the plain 2x2 mean, or "l2" for the root of the sum of squares.
+        pooling_gain: what each pooled layer is multiplied by.
+        border: what conv1_1 sees outside the image.
+        white: what 1 becomes in the network's units.
         conv: the convolution, called as Linen's Conv calls `jax.lax.conv_general_dilated`.
     """
 
     widths: Widths = BLOCK_WIDTHS
     pooling: Pooling = "max"
+    pooling_gain: float = 1.0
+    border: Border = "zeros"
+    white: float = WHITE
     conv: Callable[..., jax.Array] = conv3x3
 
     @nn.compact
     def __call__(self, image: jax.Array) -> dict[str, jax.Array]:
         """Return every activation of `image`, before (conv) and after (relu) its ReLU."""
-        join = _larger if self.pooling == "max" else lambda a, b: (a + b) / 2
+        join = {"max": _larger, "avg": lambda a, b: (a + b) / 2, "l2": _norm}[self.pooling]
         image = image.astype(jnp.promote_types(image.dtype, jnp.float32))
-        x = 255.0 * image[..., ::-1] - jnp.broadcast_to(jnp.asarray(MEAN_BGR, image.dtype), image.shape)
+        x = self.white * image[..., ::-1] - jnp.broadcast_to(jnp.asarray(MEAN_BGR, image.dtype), image.shape)
         activations = {}
         for b, block in enumerate(self.widths, 1):
             if b > 1:
                 if min(x.shape[-3:-1]) < 2:
                     break  # nothing is left to pool; the deeper layers have no pixels
                 x = _halve(x, join)
+                x = self.pooling_gain * x if self.pooling_gain != 1 else x
             for i, width in enumerate(block, 1):
+                around = b == i == 1 and self.border == "replicate"
+                x = _continue(x) if around else x
                 x = nn.Conv(width, (3, 3), conv_general_dilated=self.conv, name=f"conv{b}_{i}")(x)
+                x = x[..., 1:-1, 1:-1, :] if around else x
                 activations[f"conv{b}_{i}"] = x
                 x = nn.relu(x)
                 activations[f"relu{b}_{i}"] = x
@@ -72,6 +84,17 @@ def _halve(x: jax.Array, join: Callable[[jax.Array, jax.Array], jax.Array]) -> j
 def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
     """Return the maximum; where both are equal, all of the gradient goes to `a`, as other frameworks have it."""
     return jnp.where(a >= b, a, b)
+
+
+def _norm(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Return the root of the sum of squares, with a gradient of zero where both are zero."""
+    squares = jnp.square(a) + jnp.square(b)
+    return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1.0)), 0.0)
+
+
+def _continue(x: jax.Array) -> jax.Array:
+    """Return `x`, `[..., H, W, C]`, with its outermost pixels repeated once all around."""
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [(1, 1), (1, 1), (0, 0)], mode="edge")
 
 
 def widths_of(params: Params) -> Widths:
@@ -121,6 +144,9 @@ def features(
     image: jax.Array,
     *,
     pooling: Pooling = "max",
+    pooling_gain: float = 1.0,
+    border: Border = "zeros",
+    white: float = WHITE,
     conv: Callable[..., jax.Array] = conv3x3,
 ) -> dict[str, jax.Array]:
     """Return every activation of VGG-19 by name; under `jit` those that nobody reads cost nothing.
@@ -128,10 +154,14 @@ def features(
     Args:
         params: the network, `{"conv1_1": {"kernel": [3, 3, in, out], "bias": [out]}, ...}`.
         image: `[H, W, 3]` or `[N, H, W, 3]`, sRGB in [0, 1].
-        pooling: "max" (as trained) or "avg", the plain 2x2 mean that Gatys et al. propose. A mean is at most the
-            maximum, and no gain makes up for it: on three photographs and paintings of 256 pixels the root mean square
-            of activations fell to 0.74-0.80 of that with "max" at relu2_1, 0.51-0.55 at relu3_1, 0.38-0.41 at relu4_1
-            and 0.18-0.20 at relu5_1.
+        pooling: "max" (as trained), "avg", the plain 2x2 mean that Gatys et al. propose, or "l2", the root of the sum
+            of squares. A mean is at most the maximum: on three photographs and paintings of 256 pixels the root mean
+            square of activations fell to 0.74-0.80 of that with "max" at relu2_1, 0.51-0.55 at relu3_1, 0.38-0.41 at
+            relu4_1 and 0.18-0.20 at relu5_1.
+        pooling_gain: what each pooled layer is multiplied by, to make up for that.
+        border: what conv1_1 sees outside the image: "zeros" of the network's units (as trained; they stand for the mean
+            colour) or "replicate", the outermost pixels again.
+        white: what 1 becomes in the network's units, before the mean colour is subtracted.
         conv: the convolution, called as `jax.lax.conv_general_dilated` would be; that function itself will do.
 
     Returns:
@@ -139,12 +169,15 @@ def features(
         layers at which a small image has no pixels are left out.
 
     Raises:
-        InputError: if `pooling` is neither "max" nor "avg".
+        InputError: if `pooling` or `border` is none of these.
 
     Example:
         >>> features(load_params("vgg19"), image)["relu4_2"].shape  # doctest: +SKIP
         (32, 32, 512)
     """
-    if pooling not in ("max", "avg"):
-        raise InputError(f"Pooling {pooling!r} is unknown: use 'max' or 'avg'.")
-    return VGG(widths_of(params), pooling, conv).apply({"params": params}, image)  # pyright: ignore[reportReturnType]
+    if pooling not in ("max", "avg", "l2"):
+        raise InputError(f"Pooling {pooling!r} is unknown: use 'max', 'avg' or 'l2'.")
+    if border not in ("zeros", "replicate"):
+        raise InputError(f"Border {border!r} is unknown: use 'zeros' or 'replicate'.")
+    module = VGG(widths_of(params), pooling, pooling_gain, border, white, conv)
+    return module.apply({"params": params}, image)  # pyright: ignore[reportReturnType]

@@ -7,13 +7,11 @@ whole VGG-19, with or without its fully connected layers, which are ignored.
 No file is trusted: names, types and shapes are checked before values are read, and no link leads out of the file.
 """
 
-import contextlib
 import hashlib
 import itertools
 import math
 import os
 import re
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from jaxstyle.errors import InputError, UnavailableError
-from jaxstyle.hdf5 import CURE, follow, opened, strings
+from jaxstyle.errors import InputError
+from jaxstyle.hdf5 import CURE, follow, opened, strings, written
 from jaxstyle.vgg import BLOCK_WIDTHS, CONV_LAYERS, MEAN_BGR, Widths, widths_of
 
 PREPROCESSING = f"RGB 0..255, reversed to BGR, minus {MEAN_BGR}, no division"
@@ -148,22 +146,13 @@ def write(
     _check_shapes(path, layers)
     for name, part in itertools.product(CONV_LAYERS, ("kernel", "bias")):
         _finite(path, f"{name}/{part}", layers[name][part])
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with h5py.File(temporary, "w") as file:
-            for key, text in zip(ATTRIBUTES, (source, checksum, licence, preprocessing, training), strict=True):
-                if key == "training" and not text:
-                    continue
-                file.attrs[key] = np.bytes_(text.encode())  # of fixed length: damaged, the other kind can hang HDF5
-            for name, part in itertools.product(CONV_LAYERS, ("kernel", "bias")):
-                file.create_dataset(f"{name}/{part}", data=layers[name][part], track_times=False)
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else error
-        raise UnavailableError(f"{path} could not be written ({reason}): choose a folder with room for it.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    with written(path) as file:
+        for key, text in zip(ATTRIBUTES, (source, checksum, licence, preprocessing, training), strict=True):
+            if key == "training" and not text:
+                continue
+            file.attrs[key] = np.bytes_(text.encode())  # of fixed length: damaged, the other kind can hang HDF5
+        for name, part in itertools.product(CONV_LAYERS, ("kernel", "bias")):
+            file.create_dataset(f"{name}/{part}", data=layers[name][part], track_times=False)
 
 
 def _layers(file: h5py.File, path: str | os.PathLike[str]) -> dict[str, dict[str, h5py.Dataset]]:

@@ -22,11 +22,14 @@ from PIL import Image
 from rich.console import Console
 
 import jaxstyle
-from jaxstyle import image, optimize, pretrained, weights_file
+from jaxstyle import image, optimize, pretrained, stage, weights_file
 from jaxstyle.cli import main, preview, session
+from jaxstyle.cli.options import Comparison, parse_layers
 from jaxstyle.cli.progress import Reporter
-from jaxstyle.cli.stylize import Stylize
+from jaxstyle.cli.stylize import Balance, Optimization, Stylize
 from jaxstyle.config import Config, LossWeights
+from jaxstyle.errors import InputError
+from jaxstyle.scales import Scale
 from jaxstyle.vgg import BLOCK_WIDTHS, VGG
 
 SHALLOW = ("--content-layers", "relu1_2", "--style-layers", "relu1_1")  # compiles in half the time
@@ -58,11 +61,16 @@ def folder(files, isolated, monkeypatch) -> Path:
 
 
 def stylize(
-    *options: Any, content="content.png", style="style.png", layers=SHALLOW, weights: str | None = "tiny.h5"
+    *options: Any,
+    content="content.png",
+    style: str | tuple[str, ...] = "style.png",
+    layers=SHALLOW,
+    weights: str | None = "tiny.h5",
 ) -> int:
     """Run three steps at 32 pixels; `options` come last and so override."""
     network = ("--weights", weights) if weights else ()
-    fixed = (content, style, "-o", "out.png", "--size", 32, "--steps", 3, "--offline", *network, *layers)
+    styles = (style,) if isinstance(style, str) else style
+    fixed = (content, *styles, "-o", "out.png", "--size", 32, "--steps", 3, "--offline", *network, *layers)
     return main([str(argument) for argument in ("stylize", *fixed, *options)])
 
 
@@ -185,7 +193,7 @@ def test_a_segment_on_a_cpu_is_the_longer_the_less_work_a_step_is(monkeypatch, w
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     params = jax.eval_shape(lambda: VGG(widths).init(jax.random.key(0), jax.numpy.zeros((16, 16, 3))))["params"]
     run = session.Session(Path("out.png"), None, steps=100, save_every=0, bits=8)
-    assert run._segment(params, pixels=size * size * 3 // 4) == steps
+    assert run._segment(params, Scale(size * 3 // 4, size, steps=100), done=0) == steps
 
 
 def test_a_path_may_hold_brackets():
@@ -213,7 +221,7 @@ def test_the_log_has_every_term_and_the_total_is_their_sum_by_the_presets_weight
     rows = logged()
     layers = [f"style/relu{block}_1" for block in range(1, 6)]
     assert [row["step"] for row in rows] == [1, 2, 3]
-    assert set(rows[0]) == {"step", "total", "bounds", "tv", "content/relu4_2", *layers}
+    assert set(rows[0]) == {"step", "side", "total", "bounds", "tv", "content/relu4_2", *layers}
     for row in rows:
         expected = content * row["content/relu4_2"] + style * sum(row[layer] for layer in layers) + tv * row["tv"]
         assert row["total"] == pytest.approx(expected, rel=1e-5)
@@ -236,7 +244,10 @@ def test_weights_and_shares_of_the_command_line_make_the_total():
 
 
 def preset_of(**options: Any):
-    return Stylize(Path("content.png"), Path("style.png"), Path("out.png"), **options)._preset()
+    groups = {"comparison": Comparison, "balance": Balance, "optimization": Optimization}
+    own = {name: {k: v for k, v in options.items() if k in vars(group())} for name, group in groups.items()}
+    made: dict[str, Any] = {name: group(**own[name]) for name, group in groups.items()}
+    return Stylize(Path("content.png"), (Path("style.png"),), Path("out.png"), **made)._preset()
 
 
 @pytest.mark.parametrize("base", ["jaxstyle", "neural-style-pt"])
@@ -265,6 +276,26 @@ def test_an_option_overrides_its_preset_and_nothing_else(base, option, value):
     assert changed == {option: expected}
 
 
+def test_layers_are_read_with_their_shares():
+    assert parse_layers("relu1_1:1, conv2_1:0.5,relu5_4") == {"relu1_1": 1.0, "conv2_1": 0.5, "relu5_4": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("relu1_1,relu1_1:2", "relu1_1 is named twice"),
+        ("relu1_1:-1", "'-1': use a finite number that is 0 or more"),
+        ("relu1_1:much", "'much': use a finite number"),
+        ("relu1_1:nan", "'nan': use a finite number"),
+        ("relu6_1", "'relu6_1' is not a layer of VGG-19"),
+        ("", "'' is not a layer of VGG-19"),
+    ],
+)
+def test_layers_that_cannot_be_read_are_refused(text, message):
+    with pytest.raises(InputError, match=message):
+        parse_layers(text)
+
+
 def test_weights_follow_the_presets_spread():
     _, shared = preset_of(style_weight=8.0, style_layers="relu1_1:1,relu2_1:3")
     _, each = preset_of(preset="neural-style-pt", style_weight=8.0, style_layers="relu1_1:1,relu2_1:3")
@@ -282,6 +313,192 @@ def test_a_run_lowers_the_total_with(options):
     assert stylize(*options, "--log", "log.csv") == 0
     rows = logged()
     assert rows[-1]["total"] < rows[0]["total"]
+
+
+# Scales, styles, colours, regions
+
+
+def test_scales_are_logged_by_their_longest_side_and_the_last_has_the_size():
+    assert stylize("--size", 40, "--scales", "20,40", "--steps", 4, *ADAM, "--log", "log.csv") == 0
+    assert [row["side"] for row in logged()] == [20, 20, 20, 40]
+    assert size_of("out.png") == (40, 32)
+
+
+def test_pictures_saved_on_the_way_have_the_size_of_the_last():
+    options = ("--size", 40, "--scales", 2, "--steps", 4, "--save-every", 1, *ADAM)
+    assert stylize(*options) == 0
+    assert {size_of(f"out_000{i}.png") for i in (1, 2, 3)} == {(40, 32)}
+
+
+def test_ctrl_c_at_a_coarse_scale_saves_a_picture_of_the_full_size(monkeypatch):
+    monkeypatch.setattr(session, "_rows", interrupting(session._rows, call=2))
+    assert stylize("--size", 40, "--scales", 2, "--steps", 8, *ADAM) == 130
+    assert size_of("out.png") == (40, 32)
+
+
+def test_a_published_convention_has_one_scale_unless_others_are_asked_for():
+    assert preset_of(preset="neural-style-pt")[0].config.scales == 1
+    assert preset_of(preset="neural-style-pt", scales="auto")[0].config.scales is None
+    assert preset_of(preset="neural-style-pt", scales="3")[0].config.scales == 3
+    assert preset_of(scales="64,512")[0].config.scales == (64, 512)
+    assert preset_of()[0].config.scales is None
+
+
+def test_a_preset_brings_its_gain_for_the_pooling_that_is_asked_for():
+    assert preset_of(preset="crowsonkb")[0].config.pooling_gain == 1.0
+    assert preset_of(preset="crowsonkb", pooling="avg")[0].config.pooling_gain == 2.0
+    assert preset_of(pooling="avg")[0].config.pooling_gain == 1.0
+
+
+def test_several_styles_are_mixed_by_their_weights():
+    image.save("other.png", picture(32, 32, seed=7))
+    names = ("style.png", "other.png")
+    for output, options in {"a.png": ("--blend", "1,0"), "b.png": ("--blend", "0,3"), "c.png": ()}.items():
+        assert stylize(*options, *ADAM, "-o", output, style=names) == 0
+    assert stylize(*ADAM) == 0
+    first, second, both, alone = (image.load(name).rgb for name in ("a.png", "b.png", "c.png", "out.png"))
+    np.testing.assert_allclose(first, alone, atol=1.01 / 255)
+    assert np.abs(first - second).mean() > 0.01 and np.abs(first - both).mean() > 0.002
+
+
+def test_a_style_is_shown_as_large_as_it_is_asked_for(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(
+        stage, "targets_at", lambda *a, real=stage.targets_at, **k: sizes.append(a[2][0].shape) or real(*a, **k)
+    )
+    for options in ((), ("--style-size", 20), ("--style-scale", 2)):
+        assert stylize(*options, "--steps", 1, *ADAM) == 0
+    assert sizes == [(32, 28, 3), (20, 18, 3), (64, 57, 3)]
+
+
+def test_kept_colours_leave_a_grey_content_grey():
+    image.save("grey.png", np.repeat(picture(32, 40, seed=0)[..., :1], 3, axis=-1))
+    assert stylize("--color", "keep", *ADAM, content="grey.png") == 0
+    rgb = image.load("out.png").rgb
+    assert np.ptp(rgb, axis=-1).max() <= 1.01 / 255
+    assert np.abs(rgb - image.load("grey.png", size=32).rgb).max() > 0.02
+
+
+def masks(feather: int = 0) -> np.ndarray:
+    """Write left.png and right.png, and return where the left one is, widened by the feather."""
+    for name, columns in {"left.png": slice(0, 20), "right.png": slice(20, 40)}.items():
+        mask = np.zeros((32, 40, 3))
+        mask[:, columns] = 1
+        image.save(name, mask)
+    return np.arange(40) < 20 + feather
+
+
+@pytest.mark.parametrize("feather", [0, 8])
+def test_pixels_outside_of_the_mask_keep_the_contents_values_beyond_the_feather(feather):
+    inside = masks(feather)
+    assert stylize("--size", 40, "--content-mask", "left.png", "--feather", feather, *ADAM, "--steps", 6) == 0
+    painted, source = image.load("out.png").rgb, image.load("content.png", size=40).rgb
+    np.testing.assert_array_equal(painted[:, ~inside], source[:, ~inside])
+    assert np.abs(painted - source)[:, :16].mean() > 0.005
+
+
+def test_two_styles_in_two_regions_of_which_one_takes_part_of_its_style():
+    masks()
+    image.save("other.png", picture(32, 40, seed=7))
+    options = ("--content-mask", "left.png", "--content-mask", "right.png", "--style-mask", "all")
+    options += ("--style-mask", "right.png", "--size", "40", "--log", "log.csv")
+    assert stylize(*options, *ADAM, style=("style.png", "other.png")) == 0
+    rows = logged()
+    assert rows[-1]["total"] < rows[0]["total"]
+
+
+def test_a_run_that_levels_off_stops_and_says_so(capfd):
+    assert stylize("--tolerance", 0.9, "--steps", 60, "--log", "log.csv") == 0
+    assert 11 <= len(logged()) < 60
+    assert "levelled off after" in capfd.readouterr().err
+
+
+# Statistics
+
+STATISTICS = ("--size", 32, "--weights", "tiny.h5", "--style-layers", "relu1_1", "--quiet")
+
+
+def statistics(*arguments: Any) -> int:
+    return main([str(argument) for argument in ("statistics", *STATISTICS, *arguments)])
+
+
+def test_saved_statistics_paint_like_their_picture():
+    assert statistics("style.png", "-o", "style.h5") == 0
+    assert stylize() == stylize("-o", "again.png", style="style.h5") == 0
+    np.testing.assert_allclose(image.load("out.png").rgb, image.load("again.png").rgb, atol=1.01 / 255)
+
+
+def test_statistics_of_a_folder_are_the_mean_over_its_pictures():
+    Path("styles").mkdir()
+    for i in range(2):
+        image.save(f"styles/{i}.png", picture(32, 32, seed=i))
+        assert statistics(f"styles/{i}.png", "-o", f"{i}.h5") == 0
+    Path("styles/notes.txt").write_text("no picture")
+    assert statistics("styles", "-o", "both.h5") == 0
+    each: list[Any] = [h5py.File(name)["32/relu1_1/second"][()] for name in ("0.h5", "1.h5", "both.h5")]  # pyright: ignore
+    np.testing.assert_allclose((each[0] + each[1]) / 2, each[2], rtol=1e-5)
+
+
+def test_statistics_of_another_network_are_refused(capsys):
+    assert statistics("style.png", "-o", "style.h5") == 0
+    assert stylize("--network", "random", style="style.h5", weights=None) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "style.h5 has the network" in said and "make it again by jaxstyle statistics" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("style.png", "-o", "style.png"), "has the suffix '.png': use .h5"),
+        (("style.png", "-o", "none/style.h5"), "is a folder or lacks one"),
+        ((".", "-o", "s.h5", "--size", 8), "--size is 8"),
+        (("empty", "-o", "s.h5"), "The folder empty holds no picture"),
+        (("missing.png", "-o", "s.h5"), "missing.png cannot be read"),
+        (("-o", "s.h5"), "There is no style"),
+    ],
+)
+def test_statistics_that_cannot_be_made_are_one_sentence(arguments, message, capsys):
+    Path("empty").mkdir()
+    assert statistics(*arguments) == 2
+    said = capsys.readouterr().err
+    assert message in said and len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--blend", "1,2"), "--blend has 2 numbers for 1 styles"),
+        (("--blend", "0"), "sums to zero"),
+        (("--blend", "much"), "use numbers with commas"),
+        (("--blend", "-1"), "finite numbers that are 0 or more"),
+        (("--content-mask", "left.png", "--content-mask", "right.png"), "2 times for 1 styles"),
+        (("--style-mask", "left.png", "--style-mask", "all"), "2 times for 1 styles"),
+        (("--content-mask", "square.png"), "square.png is 16x16 pixels, but its picture has the shape 32x26"),
+        (("--content-mask", "black.png"), "black.png is empty"),
+        (("--content-mask", "missing.png"), "missing.png cannot be read"),
+        (("--content-mask", "left.png", "--blend", "1"), "drop one"),
+        (("--content-mask", "left.png", "--feather", "-1"), "--feather is -1"),
+        (("--feather", "5"), "there is none: add one"),
+        (("--style-size", 8), "--style-size is 8"),
+        (("--style-scale", 0), "--style-scale is 0"),
+        (("--style-size", 32, "--style-scale", 2), "drop one"),
+        (("--scales", "20"), "A scale is 1x1 pixels, but the deepest layer needs"),
+        (("--scales", "0"), "0 scales are none"),
+        (("--scales", "2.5"), "use auto, a number such as 3"),
+        (("--scales", "16,24"), "do not rise to the picture's 32 pixels"),
+        (("--scales", "4", "--steps", "2", *SHALLOW), "2 steps are too few for 4 scales"),
+        (("--averaging", "1"), "averaging is 1.0"),
+        (("--tolerance", "2"), "tolerance is 2.0"),
+    ],
+)
+def test_controls_that_do_not_fit_are_one_sentence(options, message, capsys):
+    masks()
+    image.save("square.png", np.ones((16, 16, 3)))
+    image.save("black.png", np.zeros((32, 40, 3)))
+    assert stylize(*options, "--quiet", layers=()) == 2
+    said = capsys.readouterr().err
+    assert message in said and len(said.splitlines()) == 1
+    assert not Path("out.png").exists()
 
 
 # What it says
@@ -306,10 +523,10 @@ def test_on_a_terminal_steps_slower_than_half_a_minute_have_a_speed_and_a_time_l
     shown, now = io.StringIO(), [0.0]
     reporter = Reporter(quiet=False)
     reporter.console = Console(file=shown, force_terminal=True, width=80, color_system=None, get_time=lambda: now[0])
-    with reporter.steps(20) as advance:
+    with reporter.steps([(20, 4096)]) as steps:
         for _ in range(4):
             now[0] += 50.0
-            advance(1, {"total": 14.23, "content": 1.234, "style": 12.996})
+            steps.advance(1, {"total": 14.23, "content": 1.234, "style": 12.996})
     last = shown.getvalue().split("\r")[-2]
     assert "4/20" in last
     assert "0.02 steps/s" in last
@@ -367,6 +584,8 @@ def test_help_names_every_option_of_the_issue(capsys):
         main(["stylize", "--help"])
     options = "size steps content-weight style-weight tv-weight content-layers style-layers preset network weights"
     options += " pooling optimizer learning-rate memory parametrization init seed save-every log quiet offline preview"
+    options += " scales blend style-scale style-size color content-mask style-mask feather statistic shift averaging"
+    options += " tolerance normalize-gradients"
     shown = capsys.readouterr().out
     assert [option for option in options.split() if f"--{option} " not in shown] == []
 
@@ -678,8 +897,8 @@ def test_an_initial_picture_that_cannot_be_used_is_one_sentence(name, capsys):
         ("--seed -1", "--seed is -1: use a whole number from 0 to 4294967295"),
         ("--seed 4294967296", "--seed is 4294967296: use a whole number from 0 to 4294967295"),
         ("--save-every -5", "--save-every is -5: use a whole number from 0"),
-        ("--learning-rate 0", "A learning rate of 0.0 makes no step"),
-        ("--learning-rate nan", "A learning rate of nan makes no step"),
+        ("--learning-rate 0", "learning_rate is 0.0: use a positive number"),
+        ("--learning-rate nan", "learning_rate is nan: use a positive number"),
         ("--init stlye", "--init stlye is no file: use content, style, noise"),
         ("--init missing.png", "--init missing.png is no file: use content, style, noise"),
         ("-o content.png", "content.png is the same file as the input content.png"),
@@ -721,8 +940,8 @@ def test_a_network_that_is_not_there_is_one_sentence(network, message, capsys):
 @pytest.mark.parametrize(
     "arguments, hint",
     [
-        ("", "stylize, networks, doctor"),
-        ("stylise a b -o c.png", "stylize, networks, doctor"),
+        ("", "stylize, statistics, networks, doctor"),
+        ("stylise a b -o c.png", "stylize, statistics, networks, doctor"),
         ("stylize content.png style.png", "--output"),
         ("stylize content.png style.png -o out.png --stepps 3", "--steps"),
         ("stylize content.png style.png -o out.png --steps three", "three"),

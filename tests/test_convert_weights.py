@@ -166,7 +166,7 @@ def command(*arguments):
 def test_on_the_command_line_wrong_input_is_one_sentence_and_status_2(tmp_path):
     done = command(tmp_path / "none.h5", "--kind", "keras", "--out", tmp_path / "a.h5")
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr == f"{tmp_path}/none.h5 does not exist: give the path of an HDF5 file that holds VGG-19.\n"
+    assert done.stderr == f"{tmp_path}/none.h5 does not exist: give the path of an HDF5 file.\n"
 
 
 def test_the_kind_has_to_be_named(tmp_path):

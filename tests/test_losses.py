@@ -1,4 +1,5 @@
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -6,11 +7,20 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from jaxstyle.losses import gram, out_of_range, squared_distance, total_variation
+from jaxstyle.losses import Variation, out_of_range, squared_distance, total_variation
 
 RNG = np.random.default_rng(0)
 FEATURES = RNG.normal(size=(5, 7, 3)).astype(np.float32)
 IMAGE = RNG.uniform(-0.2, 1.2, (6, 5, 3)).astype(np.float32)
+variation = jax.jit(total_variation, static_argnames=("form", "power", "reduction"))
+FORMS: list[tuple[Variation, float]] = [
+    ("separate", 1),
+    ("separate", 2),
+    ("joint", 1),
+    ("joint", 2),
+    ("joint", 2.5),
+    ("nine_point", 2),
+]
 
 
 def numpy_variation(image: np.ndarray, power: int, reduction: str) -> float:
@@ -26,26 +36,24 @@ def numpy_variation(image: np.ndarray, power: int, reduction: str) -> float:
     return float(reduce(down) + reduce(right))
 
 
-@pytest.mark.parametrize("divisor", ["pixels", "elements"])
-def test_gram_is_the_sum_of_outer_products_of_its_pixels(divisor):
-    expected = sum(np.outer(pixel, pixel) for pixel in FEATURES.reshape(-1, 3).astype(np.float64))
-    expected /= 35 if divisor == "pixels" else 105
-    np.testing.assert_allclose(gram(jnp.asarray(FEATURES), divisor=divisor), expected, rtol=1e-5)
+def joint_variation(image: np.ndarray, power: float, reduction: str) -> float:
+    """Walk over the pixels that have a neighbour below and one on the right."""
+    height, width, _ = image.shape
+    costs = [
+        ((image[i + 1, j] - image[i, j]) ** 2 + (image[i, j + 1] - image[i, j]) ** 2) ** (power / 2)
+        for i, j in itertools.product(range(height - 1), range(width - 1))
+    ]
+    return float(np.mean(costs) if reduction == "mean" else np.sum(costs))
 
 
-def test_gram_is_invariant_to_a_permutation_of_pixels():
-    shuffled = RNG.permutation(FEATURES.reshape(-1, 3)).reshape(7, 5, 3)
-    np.testing.assert_allclose(gram(jnp.asarray(FEATURES)), gram(jnp.asarray(shuffled)), rtol=1e-5)
-
-
-def test_gram_of_a_batch_is_the_gram_of_each_image():
-    batch = jnp.stack([FEATURES, 2 * FEATURES])
-    np.testing.assert_allclose(gram(batch)[1], 4 * gram(batch)[0], rtol=1e-6)
-
-
-def test_gram_accumulates_in_float32_where_float16_would_overflow():
-    large = jnp.full((16, 16, 2), 300.0, jnp.float16)  # one square is 90,000, over the 65,504 of float16
-    np.testing.assert_allclose(gram(large), 9e4, rtol=1e-3)
+def nine_point_variation(image: np.ndarray) -> float:
+    """Add mean squares over all pixels, and along diagonals over all squares of four, border and all."""
+    around = np.pad(image, [(1, 1), (1, 1), (0, 0)], mode="edge")
+    here = around[1:-1, 1:-1]
+    rows, columns = around[1:-1, 2:] - here, around[2:, 1:-1] - here
+    diagonals = around[1:, 1:] - around[:-1, :-1], around[1:, :-1] - around[:-1, 1:]
+    means = [np.mean(rows**2) / 3, np.mean(columns**2) / 3, *(np.mean(each**2) / 12 for each in diagonals)]
+    return float(2 * sum(means))
 
 
 def test_distance_divided_by_energy_is_one_from_zero_and_zero_at_the_target():
@@ -58,6 +66,14 @@ def test_distance_divided_by_elements_is_the_mean_square():
     target = FEATURES[::-1]
     expected = np.mean((FEATURES.astype(np.float64) - target) ** 2)
     assert squared_distance(jnp.asarray(FEATURES), jnp.asarray(target), axes=3, divisor="elements") == pytest.approx(
+        expected, rel=1e-6
+    )
+
+
+def test_distance_not_divided_is_the_sum_of_squares():
+    target = FEATURES[::-1]
+    expected = np.sum((FEATURES.astype(np.float64) - target) ** 2)
+    assert squared_distance(jnp.asarray(FEATURES), jnp.asarray(target), axes=3, divisor="none") == pytest.approx(
         expected, rel=1e-6
     )
 
@@ -76,8 +92,47 @@ def test_distance_to_a_target_of_zeros_is_finite_and_so_is_its_gradient():
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("power", [1, 2])
 def test_total_variation_equals_a_loop_over_neighbours(power, reduction):
-    value = total_variation(jnp.asarray(IMAGE), power=power, reduction=reduction)
+    value = variation(jnp.asarray(IMAGE), power=power, reduction=reduction)
     assert value == pytest.approx(numpy_variation(IMAGE.astype(np.float64), power, reduction), rel=1e-5)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("power", [1, 2, 2.5])
+def test_joint_total_variation_equals_a_loop_over_pixels_with_both_neighbours(power, reduction):
+    value = variation(jnp.asarray(IMAGE), form="joint", power=power, reduction=reduction)
+    assert value == pytest.approx(joint_variation(IMAGE.astype(np.float64), power, reduction), rel=1e-5)
+
+
+def test_nine_point_total_variation_equals_mean_squares_along_rows_columns_and_diagonals():
+    value = variation(jnp.asarray(IMAGE), form="nine_point")
+    assert value == pytest.approx(nine_point_variation(IMAGE.astype(np.float64)), rel=1e-5)
+
+
+def test_nine_point_total_variation_does_not_change_when_the_picture_is_turned_or_mirrored():
+    expected = float(total_variation(jnp.asarray(IMAGE), form="nine_point"))
+    for turned in (np.rot90(IMAGE), np.rot90(IMAGE, 2), IMAGE[:, ::-1]):
+        assert variation(jnp.asarray(turned), form="nine_point") == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("form", ["separate", "joint", "nine_point"])
+def test_total_variation_of_a_batch_is_that_of_each_image(form):
+    batch = jnp.stack([IMAGE, IMAGE[::-1] ** 2])
+    each = [total_variation(image, form=form) for image in batch]
+    np.testing.assert_allclose(total_variation(batch, form=form), jnp.stack(each), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("form", "power"), FORMS)
+def test_a_constant_picture_has_no_variation_and_finite_derivatives_of_first_and_second_order(form, power):
+    loss = jax.jit(lambda x: total_variation(x, form=form, power=power))
+
+    @jax.jit
+    def along(x):  # the curvature along a direction, as lbfgs and its line search see it
+        return jax.jvp(jax.grad(loss), (x,), (jnp.asarray(IMAGE),))[1]
+
+    constant = jnp.full(IMAGE.shape, 0.3)
+    assert loss(constant) == 0
+    assert np.isfinite(jax.jit(jax.grad(loss))(constant)).all()
+    assert np.isfinite(along(constant)).all()
 
 
 def test_total_variation_runs_over_height_and_width_and_not_over_channels():
@@ -109,21 +164,32 @@ def test_out_of_range_counts_only_what_leaves_the_range():
 @pytest.mark.parametrize(
     ("loss", "at"),
     [
-        (lambda x: squared_distance(gram(x), gram(jnp.asarray(FEATURES[::-1] + 1)), axes=2), FEATURES),
         (lambda x: squared_distance(x, jnp.asarray(FEATURES[::-1] + 1), axes=3), FEATURES),
         (lambda x: total_variation(x, power=1), IMAGE),
         (lambda x: total_variation(x, power=2), IMAGE),
+        (lambda x: total_variation(x, form="joint", power=2.5), IMAGE),
+        (lambda x: total_variation(x, form="nine_point"), IMAGE),
         (out_of_range, IMAGE),
     ],
-    ids=["style", "content", "tv-absolute", "tv-squared", "out-of-range"],
+    ids=["content", "tv-absolute", "tv-squared", "tv-joint", "tv-nine-point", "out-of-range"],
 )
 def test_gradients_agree_with_finite_differences(loss, at):
     with jax.enable_x64(True):
         check_grads(
-            loss, (jnp.asarray(at, jnp.float64),), order=1, modes=["fwd", "rev"], eps=1e-6, atol=1e-3, rtol=1e-3
+            jax.jit(loss),
+            (jnp.asarray(at, jnp.float64),),
+            order=1,
+            modes=["fwd", "rev"],
+            eps=1e-6,
+            atol=1e-3,
+            rtol=1e-3,
         )
 
 
-@pytest.mark.parametrize("function", [gram, total_variation, out_of_range])
+@pytest.mark.parametrize(
+    "function",
+    [total_variation, partial(total_variation, form="joint", power=2.5), partial(total_variation, form="nine_point")]
+    + [out_of_range],
+)
 def test_jit_equals_eager(function):
     np.testing.assert_allclose(jax.jit(function)(IMAGE), function(jnp.asarray(IMAGE)), rtol=1e-6)

@@ -44,7 +44,7 @@ def test_style_terms_do_not_change_when_the_style_is_tiled(params, style):
     """Gram matrices are means over pixels, so a larger picture of the same texture is the same style."""
     shallow = Config(content_layers=(), style_layers=("relu1_1",))
     once, thrice = (
-        make_targets(params, style, picture, config=shallow).style["relu1_1"]
+        make_targets(params, style, picture, config=shallow).style["relu1_1"].second
         for picture in (style, jnp.tile(style, (3, 3, 1)))
     )
     np.testing.assert_allclose(once, thrice, rtol=0.05, atol=0.05 * float(jnp.abs(once).max()))
@@ -54,7 +54,7 @@ def test_several_styles_are_averaged_by_their_gram_matrices(params, content, sty
     both = make_targets(params, content, [style, content], config=CONFIG).style
     each = [make_targets(params, content, picture, config=CONFIG).style for picture in (style, content)]
     for layer in CONFIG.style_layers:
-        np.testing.assert_allclose(both[layer], (each[0][layer] + each[1][layer]) / 2, rtol=1e-4)
+        np.testing.assert_allclose(both[layer].second, (each[0][layer].second + each[1][layer].second) / 2, rtol=1e-4)
 
 
 def test_terms_of_a_batch_are_those_of_each_image(params, content, style):
@@ -110,13 +110,17 @@ def test_config_is_hashable_and_equal_by_value():
     [
         ({"content_layers": ("relu4_9",)}, "'relu4_9' is not a layer"),
         ({"content_layers": (), "style_layers": ()}, "no content layers and no style layers"),
-        ({"pooling": "min"}, "pooling 'min' is unknown: use 'max' or 'avg'"),
+        ({"pooling": "min"}, "pooling 'min' is unknown: use 'max' or 'avg' or 'l2'"),
         ({"optimizer": "sgd"}, "optimizer 'sgd' is unknown: use 'lbfgs' or 'adam'"),
-        ({"tv_power": 3}, "tv_power 3 is unknown: use 1 or 2"),
+        ({"tv_power": 0.5}, "tv_power is 0.5: use a number from 1"),
+        ({"statistic": "median"}, "statistic 'median' is unknown: use 'gram' or"),
+        ({"averaging": 1.0}, "averaging is 1.0: use a number from 0 and below 1"),
+        ({"tolerance": -0.1}, "tolerance is -0.1"),
+        ({"betas": (0.9, 1.0)}, r"betas are \(0.9, 1.0\)"),
         ({"parametrization": "fourier"}, "parametrization 'fourier' is unknown"),
-        ({"memory": 0}, "memory of 0 pairs is too small"),
-        ({"learning_rate": 0.0}, "learning rate of 0.0 makes no step"),
-        ({"learning_rate": float("nan")}, "learning rate of nan makes no step"),
+        ({"memory": 0}, "memory is 0: use at least 1 pair"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0: use a positive number"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan: use a positive number"),
     ],
 )
 def test_a_config_that_makes_no_sense_is_refused(change, message):

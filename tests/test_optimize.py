@@ -1,5 +1,6 @@
 import dataclasses
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +11,10 @@ from jax import export
 
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
-from jaxstyle.objective import make_targets, terms, total
-from jaxstyle.optimize import _skip_negative_curvature, init, run
+from jaxstyle.objective import gradient_factors, make_targets, terms, total
+from jaxstyle.optimize import WINDOW, _skip_negative_curvature, init, run
 from jaxstyle.parametrize import decode
+from jaxstyle.vgg import features
 
 LAYERS = {"content_layers": ("relu2_2",), "style_layers": ("relu1_1", "relu2_1")}  # few, to compile quickly
 LBFGS = Config(**LAYERS)
@@ -248,3 +250,98 @@ def test_no_steps_and_no_picture_are_refused(params, content, style):
         run(state, params, targets, WEIGHTS, config=LBFGS, steps=0)
     with pytest.raises(InputError, match="initial image is an array uint8"):
         init(jnp.zeros((16, 16, 3), jnp.uint8), config=LBFGS)
+
+
+# Averaging, early stop, gradient normalisation
+
+EXTRAS = [
+    pytest.param({"averaging": 0.9}, id="averaging"),
+    pytest.param({"tolerance": 0.2}, id="tolerance"),
+    pytest.param({"normalize_gradients": True}, id="normalized"),
+]
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_segments_equal_the_whole_bit_for_bit_with(params, content, style, extra):
+    config = dataclasses.replace(ADAM, **extra)
+    state, targets = start(params, content, style, config)
+    whole, _ = run(state, params, targets, WEIGHTS, config=config, steps=12)
+    for steps in (1, 4, 7):
+        state, _ = run(state, params, targets, WEIGHTS, config=config, steps=steps)
+    assert same(whole, state)
+
+
+def test_the_average_is_the_bias_corrected_mean_over_iterates(params, content, style):
+    config = dataclasses.replace(ADAM, averaging=0.75)
+    plain, targets = start(params, content, style, ADAM)
+    averaged, _ = run(init(content, config=config), params, targets, WEIGHTS, config=config, steps=5)
+    iterates = []
+    for _ in range(5):
+        plain, _ = run(plain, params, targets, WEIGHTS, config=ADAM, steps=1)
+        iterates.append(np.asarray(plain.image, np.float64))
+    shares = 0.75 ** np.arange(4, -1, -1)
+    expected = sum(share * image for share, image in zip(shares / shares.sum(), iterates, strict=True))
+    np.testing.assert_allclose(averaged.image, expected, atol=1e-5)
+
+
+def test_a_run_that_has_levelled_off_is_frozen(params, content, style):
+    config = dataclasses.replace(LBFGS, tolerance=0.5)
+    state, targets = start(params, content, style, config)
+    states, totals = [], []
+    for _ in range(40):
+        state, trace = run(state, params, targets, WEIGHTS, config=config, steps=1)
+        states.append(state)
+        totals.append(float(trace["total"][0]))
+    done = [bool(state.watch.done) for state in states]
+    first = done.index(True)
+    assert first >= WINDOW and all(done[first:])
+    for i in range(WINDOW, first):
+        assert totals[i - WINDOW] - totals[i] >= 0.5 * totals[i - WINDOW], i
+    assert totals[first - WINDOW] - totals[first] < 0.5 * totals[first - WINDOW]
+    assert same(states[first].parameters, states[-1].parameters)
+    assert totals[first + 1 :] == pytest.approx([totals[first]] * (39 - first), rel=1e-5)
+
+
+def test_lanes_of_a_batch_level_off_each_by_itself(params, content):
+    batch = jnp.stack([content, 1 - content])  # the first one has no style left to learn
+    config = dataclasses.replace(LBFGS, content_layers=(), tolerance=0.3)
+    weights = WEIGHTS._replace(content={})
+    targets = make_targets(params, batch, content, config=config)
+    state, _ = run(init(batch, config=config), params, targets, weights, config=config, steps=14)
+    assert state.watch is not None and state.watch.done.tolist() == [True, False]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_a_run_stays_differentiable_with(params, content, style, extra):
+    config = dataclasses.replace(ADAM, **extra)
+    with jax.enable_x64(True):
+        network, content, style = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), (params, content, style))
+        targets = make_targets(network, content, style, config=config)
+
+        @jax.jit
+        def brightness(weight):
+            weights = WEIGHTS._replace(style=dict.fromkeys(config.style_layers, weight))
+            state, _ = run(init(content, config=config), network, targets, weights, config=config, steps=3)
+            return state.image[8:, ::3].mean()
+
+        at, step = jnp.asarray(6.0), 1e-5
+        difference = (brightness(at + step) - brightness(at - step)) / (2 * step)
+        assert jax.grad(brightness)(at) == pytest.approx(float(difference), rel=1e-3)
+        assert difference != 0
+
+
+def test_normalized_gradients_sum_to_one_where_they_enter_the_network(params, content, style):
+    image, targets = content[::-1], make_targets(params, content, style, config=LBFGS)
+    factors = gradient_factors(params, image, targets, config=LBFGS)
+    found = features(params, image)
+
+    def term(layer, x):
+        gram = jnp.einsum("hwi,hwj->ij", x, x) / (x.shape[0] * x.shape[1])
+        target = targets.style[layer].second
+        return jnp.sum(jnp.square(gram - target)) / jnp.sum(jnp.square(target))
+
+    for layer in LBFGS.style_layers:
+        slope = jnp.abs(jax.grad(partial(term, layer))(found[layer])).sum()
+        assert factors[f"style/{layer}"] * slope == pytest.approx(1, rel=1e-3)
+    assert factors["tv"] == 1

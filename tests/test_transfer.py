@@ -1,13 +1,19 @@
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxstyle import color
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
-from jaxstyle.transfer import initial_image, stylize
+from jaxstyle.optimize import init, run
+from jaxstyle.scales import Scale, plan, resize
+from jaxstyle.stage import enlarge, recolor, start_at, targets_at
+from jaxstyle.targets import make_targets, summarize_style
+from jaxstyle.transfer import stylize
 
 LAYERS = {"content_layers": ("relu2_2",), "style_layers": ("relu1_1", "relu2_1")}  # few, to compile quickly
 LBFGS = Config(**LAYERS)
@@ -99,15 +105,16 @@ def test_a_second_picture_of_the_same_shapes_compiles_nothing(params, content, s
     assert compilations == []
 
 
-def test_each_start_has_the_shape_of_the_content(content, style):
-    own = initial_image(content, style, content[::-1])
+def test_each_start_has_the_shape_of_the_scale(content, style):
+    scale = Scale(24, 30, 1)
+    own = start_at(content, [style], content[::-1], Scale(32, 40, 1))
     assert (own == content[::-1]).all()
-    assert (initial_image(content, style, "content") == content).all()
-    resized = initial_image(content, [style, content], "style")
-    assert resized.shape == content.shape and 0 <= resized.min() and resized.max() <= 1
+    assert (start_at(content, [style], "content", Scale(32, 40, 1)) == content).all()
+    resized = start_at(content, [style, content], "style", scale)
+    assert resized.shape == (24, 30, 3) and 0 <= resized.min() and resized.max() <= 1
     assert resized.mean() == pytest.approx(float(style.mean()), abs=0.02)
-    noise = initial_image(content, style, "noise", key=jax.random.key(0))
-    assert noise.shape == content.shape and noise.std() == pytest.approx(12**-0.5, rel=0.05)
+    noise = start_at(content, [style], "noise", scale, key=jax.random.key(0))
+    assert noise.shape == (24, 30, 3) and noise.std() == pytest.approx(12**-0.5, rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -115,14 +122,166 @@ def test_each_start_has_the_shape_of_the_content(content, style):
     [
         ("noise", r"has no seed: pass key="),
         ("random", r"'random' is unknown: use 'content', 'style', 'noise' or an image"),
-        (jnp.zeros((16, 16, 3)), r"is \[16, 16, 3\], but the content is \[32, 40, 3\]"),
+        (jnp.zeros((2, 16, 16, 3)), r"is \[2, 16, 16, 3\], but the content is \[32, 40, 3\]"),
     ],
 )
 def test_a_start_that_cannot_be_is_refused(content, style, start, message):
     with pytest.raises(InputError, match=message):
-        initial_image(content, style, start)
+        start_at(content, [style], start, Scale(32, 40, 1))
 
 
 def test_weights_for_other_layers_than_the_configs_are_refused(params, content, style):
     with pytest.raises(InputError, match="differ in content/relu3_1, content/relu4_2"):
         stylize(params, content, style, config=Config(content_layers=("relu3_1",)), steps=1)
+
+
+# Scales
+
+
+def test_scales_follow_each_other_and_their_traces_too(params, content, style):
+    config = dataclasses.replace(LBFGS, scales=2)
+    image, trace = stylize(params, content, style, weights=WEIGHTS, config=config, steps=12)
+    assert image.shape == content.shape and trace["total"].shape == (12,)
+    first, second = plan(*content.shape[:2], steps=12, config=config)
+    state = init(start_at(content, [style], "content", first), config=config)
+    state, coarse = run(
+        state,
+        params,
+        targets_at(params, content, [style], first, config=config),
+        WEIGHTS,
+        config=config,
+        steps=first.steps,
+    )
+    state = init(enlarge(state.image, content, second, start="content"), config=config)
+    targets = make_targets(params, content, style, config=config)
+    state, fine = run(state, params, targets, WEIGHTS, config=config, steps=second.steps)
+    np.testing.assert_allclose(trace["total"], jnp.concatenate([coarse["total"], fine["total"]]), rtol=1e-3)
+    np.testing.assert_allclose(image, state.image, atol=1e-3)
+
+
+def test_the_content_is_enlarged_as_itself_and_noise_as_noise(content):
+    coarse, whole = Scale(16, 20, 1), Scale(32, 40, 1)
+    small = start_at(content, [content], "content", coarse)
+    np.testing.assert_allclose(enlarge(small, content, whole, start="content"), content, atol=1e-6)
+    noise = start_at(content, [content], "noise", coarse, key=jax.random.key(0))
+    np.testing.assert_array_equal(enlarge(noise, content, whole, start="noise"), resize(noise, 32, 40))
+
+
+# Several styles, and what is kept of them
+
+
+def test_a_blend_of_nothing_but_one_style_is_that_style(params, content, style):
+    other = style[::-1, ::-1] ** 2
+    alone = stylize(params, content, style, weights=WEIGHTS, config=LBFGS, steps=3)
+    blended = stylize(params, content, [style, other], blend=[2.0, 0.0], weights=WEIGHTS, config=LBFGS, steps=3)
+    np.testing.assert_allclose(alone.image, blended.image, atol=1e-4)
+
+
+def test_statistics_serve_in_the_place_of_their_pictures(params, content, style):
+    kept = summarize_style(params, style, config=LBFGS)
+    from_picture = stylize(params, content, style, weights=WEIGHTS, config=LBFGS, steps=3)
+    for styles in (kept, [kept], {40: kept, 900: jax.tree.map(jnp.zeros_like, kept)}):
+        from_kept = stylize(params, content, styles, weights=WEIGHTS, config=LBFGS, steps=3)
+        np.testing.assert_allclose(from_picture.image, from_kept.image, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"blend": [1.0]}, "1 blend weights for 2 styles"),
+        ({"style_masks": [None]}, "1 style masks for 2 styles"),
+        ({"style_masks": [None, jnp.ones((9, 9))]}, r"style mask is \[9, 9\], but its style is \[36, 32, 3\]"),
+        ({"content_masks": jnp.ones((1, 32, 40))}, r"content masks are \[1, 32, 40\] for 2 styles"),
+        ({"content_masks": jnp.ones((2, 30, 40))}, r"content masks are \[2, 30, 40\] for 2 styles"),
+        ({"content_masks": jnp.ones((2, 32, 40)), "blend": [1.0, 2.0]}, "regions and blend weights"),
+    ],
+)
+def test_weights_and_masks_that_do_not_fit_the_styles_are_refused(params, content, style, options, message):
+    with pytest.raises(InputError, match=message):
+        stylize(params, content, [style, style], weights=WEIGHTS, config=LBFGS, steps=1, **options)
+
+
+# Colours
+
+
+@pytest.mark.parametrize("scales", [1, 2])
+def test_kept_colours_are_the_contents_wherever_they_can_be(params, content, style, scales):
+    """Chroma is the content's in every pixel that is not clipped."""
+    config = dataclasses.replace(LBFGS, color="keep", scales=scales)
+    image = stylize(params, content, style, weights=WEIGHTS, config=config, steps=12).image
+    chroma = [np.asarray(x - color.luminance(x)) for x in (image, content)]
+    inside = np.asarray((image > 0) & (image < 1)).all(-1)
+    assert inside.mean() > 0.3
+    np.testing.assert_allclose(chroma[0][inside], chroma[1][inside], atol=1e-5)
+    assert np.abs(np.asarray(image - content)).max() > 0.05
+
+
+@pytest.mark.parametrize("how", ["match", "match-cholesky", "histogram"])
+def test_a_recoloured_style_has_the_contents_colours_on_average(content, style, how):
+    _, (changed,) = recolor(content, style, config=dataclasses.replace(LBFGS, color=how))
+    np.testing.assert_allclose(changed.mean((0, 1)), content.mean((0, 1)), atol=0.02)
+    assert changed.shape == style.shape
+
+
+def test_statistics_have_no_colours_to_change(params, content, style):
+    kept = summarize_style(params, style, config=LBFGS)
+    with pytest.raises(InputError, match="Saved statistics have no colours to change by 'keep'"):
+        stylize(params, content, kept, config=dataclasses.replace(LBFGS, color="keep"), weights=WEIGHTS, steps=1)
+
+
+# Regions
+
+
+@pytest.mark.parametrize("scales", [1, 2])
+@pytest.mark.parametrize("colour", ["none", "keep"])
+def test_what_no_mask_covers_stays_as_it_is_bit_for_bit(params, content, style, scales, colour):
+    mask = jnp.zeros((1, 32, 40)).at[:, 4:20, :18].set(1.0)
+    config = dataclasses.replace(LBFGS, scales=scales, color=colour)
+    image = stylize(params, content, style, weights=WEIGHTS, config=config, steps=6, content_masks=mask).image
+    outside = np.asarray(mask[0] == 0)
+    np.testing.assert_array_equal(np.asarray(image)[outside], np.asarray(content)[outside])
+    assert np.abs(np.asarray(image - content))[~outside].mean() > 0.01
+
+
+def test_one_region_of_everything_is_no_region(params, content, style):
+    plain = stylize(params, content, style, weights=WEIGHTS, config=LBFGS, steps=3)
+    whole = stylize(params, content, style, weights=WEIGHTS, config=LBFGS, steps=3, content_masks=jnp.ones((1, 32, 40)))
+    np.testing.assert_allclose(plain.image, whole.image, atol=1e-3)
+
+
+def test_each_region_comes_closer_to_its_own_style(params, content):
+    """Exchanging a dark and a bright style darkens the one side and brightens the other."""
+    dark, bright = jnp.full((24, 24, 3), 0.1), jnp.full((24, 24, 3), 0.9)
+    left = jnp.zeros((32, 40)).at[:, :20].set(1.0)
+    options: dict[str, Any] = {"config": LBFGS, "steps": 100, "content_masks": jnp.stack([left, 1 - left])}
+    options["weights"] = WEIGHTS._replace(content={"relu2_2": 0.01}, tv=0.0)
+    one, other = (stylize(params, content, styles, **options).image for styles in ([dark, bright], [bright, dark]))
+    assert one[:, :18].mean() < other[:, :18].mean() - 0.1
+    assert one[:, 22:].mean() > other[:, 22:].mean() + 0.1
+
+
+def test_a_style_mask_takes_part_of_a_style(params, content, style):
+    half = jnp.concatenate([style, 1 - style], axis=1)  # the mask leaves what the right half holds out
+    mask = jnp.zeros(half.shape[:2]).at[:, :32].set(1.0)
+    shallow = dataclasses.replace(LBFGS, content_layers=("relu1_1",), style_layers=("relu1_1",))
+    masked: Any = summarize_style(params, half, config=shallow, mask=mask)["relu1_1"]
+    alone: Any = summarize_style(params, style, config=shallow)["relu1_1"]
+    np.testing.assert_allclose(masked.mean, alone.mean, rtol=0.05)
+
+
+@pytest.mark.parametrize("statistic", ["sliced", "wasserstein"])
+def test_regions_go_with_every_statistic(params, content, style, statistic):
+    config = dataclasses.replace(LBFGS, statistic=statistic)
+    mask = jnp.zeros((1, 32, 40)).at[:, :, :20].set(1.0)
+    result = stylize(
+        params, content, style, key=jax.random.key(0), weights=WEIGHTS, config=config, steps=8, content_masks=mask
+    )
+    assert result.trace["total"][-1] < result.trace["total"][0]
+    assert np.isfinite(result.image).all()
+
+
+def test_a_batch_with_a_region_gives_the_picture_of_each(params, content, style):
+    batch, mask = jnp.stack([content, content[::-1]]), jnp.zeros((1, 32, 40)).at[:, :16].set(1.0)
+    options = {"weights": WEIGHTS, "config": LBFGS, "steps": 3, "content_masks": mask}
+    together = stylize(params, batch, style, **options).image
+    np.testing.assert_allclose(together[1], stylize(params, batch[1], style, **options).image, atol=1e-3)

@@ -16,7 +16,8 @@ def numpy_features(params, image: np.ndarray, pooling: str) -> dict[str, np.ndar
         if block > 1:
             height, width, channels = x.shape
             tiles = x[: height // 2 * 2, : width // 2 * 2].reshape(height // 2, 2, width // 2, 2, channels)
-            x = tiles.max((1, 3)) if pooling == "max" else tiles.mean((1, 3))
+            roots = np.sqrt(np.square(tiles).sum((1, 3)))
+            x = {"max": tiles.max((1, 3)), "avg": tiles.mean((1, 3)), "l2": roots}[pooling]
         for i in range(1, convolutions + 1):
             layer = params[f"conv{block}_{i}"]
             padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
@@ -30,7 +31,7 @@ def numpy_features(params, image: np.ndarray, pooling: str) -> dict[str, np.ndar
     return found
 
 
-@pytest.mark.parametrize("pooling", ["max", "avg"])
+@pytest.mark.parametrize("pooling", ["max", "avg", "l2"])
 def test_every_activation_equals_a_numpy_implementation(params, content, pooling):
     expected = numpy_features(params, np.asarray(content), pooling)
     found = features(params, content, pooling=pooling)
@@ -97,5 +98,5 @@ def test_widths_are_read_off_the_params(params):
 def test_an_unknown_layer_or_pooling_is_named_with_its_alternatives(params, content):
     with pytest.raises(InputError, match=r"'relu6_1' is not a layer of VGG-19: choose from conv1_1 .* relu5_4"):
         smallest_side("relu6_1")
-    with pytest.raises(InputError, match=r"'median' is unknown: use 'max' or 'avg'"):
+    with pytest.raises(InputError, match=r"'median' is unknown: use 'max', 'avg' or 'l2'"):
         features(params, content, pooling="median")  # pyright: ignore[reportArgumentType]

@@ -12,11 +12,13 @@ import tyro
 from jaxstyle import __version__
 from jaxstyle.cli.doctor import Doctor
 from jaxstyle.cli.networks import Networks
+from jaxstyle.cli.statistics import Statistics
 from jaxstyle.cli.stylize import Stylize
 from jaxstyle.errors import InputError
 
 Command = (
     Annotated[Stylize, tyro.conf.subcommand("stylize")]
+    | Annotated[Statistics, tyro.conf.subcommand("statistics")]
     | Annotated[Networks, tyro.conf.subcommand("networks")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )

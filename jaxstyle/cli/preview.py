@@ -4,20 +4,39 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
-from jaxstyle import objective, optimize
+from jaxstyle import optimize
+from jaxstyle.scales import plan
+from jaxstyle.targets import make_targets
 from jaxstyle.untrained import random_params
 
 if TYPE_CHECKING:
+    from jaxstyle.cli.progress import Reporter
+    from jaxstyle.cli.session import Work
     from jaxstyle.config import Config, LossWeights
 
 SIDE = 192  # pixels of the picture that is timed; a step's time goes with the number of pixels
 STEPS = 3  # the fastest counts; the first one warms caches up
+
+
+def forecast(work: Work, *, steps: int, output: Path, reporter: Reporter) -> None:
+    """Tell the user how long VGG-19 would take for what the mini network has just done."""
+    height, width, _ = work.content.shape
+    scales = plan(height, width, steps=steps, config=work.config)
+    pixels = sum(scale.steps * scale.height * scale.width for scale in scales)
+    try:
+        with reporter.console.status("Timing VGG-19"):
+            style = next((style for style in work.styles if not isinstance(style, Mapping)), work.content)
+            seconds = seconds_a_step(work.content, style, work.weights, config=work.config)
+        reporter.console.print(advice(seconds * pixels / (height * width), steps=steps, output=output))
+    except (KeyboardInterrupt, MemoryError, jax.errors.JaxRuntimeError):
+        reporter.console.print("VGG-19 was not timed.")  # the picture is saved all the same
 
 
 def seconds_a_step(content: jax.Array, style: jax.Array, weights: LossWeights, *, config: Config) -> float:
@@ -27,7 +46,7 @@ def seconds_a_step(content: jax.Array, style: jax.Array, weights: LossWeights, *
     """
     reduced, style = (_reduced(picture) for picture in (content, style))
     params = random_params()
-    targets = objective.make_targets(params, reduced, style, config=config)
+    targets = make_targets(params, reduced, style, key=jax.random.key(0), config=config)
     state = optimize.init(reduced, config=config)
     step = optimize.run.lower(state, params, targets, weights, config=config, steps=1).compile()
     times = []

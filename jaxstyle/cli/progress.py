@@ -1,7 +1,7 @@
 """What a running command shows, on standard error: the network, the compilation, each step and the end."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
-    MofNCompleteColumn,
     Progress,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
 from rich.table import Column
+
+from jaxstyle.cli.options import Network
 
 SPEED_PERIOD = 3600.0  # seconds over which steps are averaged; by rich's 30, a slower step has no speed at all
 
@@ -28,10 +29,9 @@ class Reporter:
         """Print nothing if `quiet`."""
         # no markup and no emoji: a path may hold brackets and colons
         self.console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=True)
-        self.compile_seconds = 0.0
 
-    def load_network(self, network: str, *, weights: Path | None, offline: bool) -> Any:
-        """Find and load the network, with a bar for its download and a line for what it is."""
+    def load_network(self, name: str, options: Network) -> Any:
+        """Find and load the network of that name, with a bar for its download and a line for what it is."""
         from jaxstyle import pretrained
 
         with Progress(
@@ -43,25 +43,18 @@ class Reporter:
             transient=True,
             disable=not self.console.is_terminal,
         ) as progress:
-            found = pretrained.find(network, weights=weights, offline=offline, progress=_Download(progress))
+            weights = options.weights if name == options.network else None
+            found = pretrained.find(name, weights=weights, offline=options.offline, progress=_Download(progress))
         if found.note:
             self.console.print(found.note, style="yellow")
         self.console.print(f"Network: {found.network}, {found.origin}")
         return pretrained.load(found)
 
     @contextmanager
-    def compiling(self) -> Iterator[None]:
-        """Show that the program is being compiled, and note how long it takes."""
-        began = time.perf_counter()
-        with self.console.status("Compiling"):
-            yield
-        self.compile_seconds = time.perf_counter() - began
-
-    @contextmanager
-    def steps(self, count: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
-        """Show a bar; what is yielded is called after each segment with its length and the terms to show."""
+    def steps(self, plan: Sequence[tuple[int, int]]) -> Iterator["Steps"]:
+        """Show a bar for steps of a `plan`, (how many, of how many pixels) each; time goes with the pixels."""
         columns = (
-            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[taken]}", table_column=Column(no_wrap=True)),
             BarColumn(bar_width=10, table_column=Column(no_wrap=True)),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
@@ -75,27 +68,61 @@ class Reporter:
             disable=not self.console.is_terminal,
             speed_estimate_period=SPEED_PERIOD,
         ) as progress:
-            task = progress.add_task("", total=count, rate="", terms="")
-
-            def advance(steps: int, terms: dict[str, float]) -> None:
-                progress.advance(task, steps)
-                speed = progress.tasks[0].speed
-                progress.update(
-                    task,
-                    rate=f"{speed:.2f} steps/s" if speed else "",
-                    terms="  ".join(f"{name} {value:.3g}" for name, value in terms.items()),
-                )
-
-            yield advance
+            yield Steps(progress, plan)
 
     def finished(
-        self, output: Path, rows: list[dict[str, float]], *, of: int, seconds: float, interrupted: bool
+        self,
+        output: Path,
+        rows: list[dict[str, float]],
+        *,
+        of: int,
+        seconds: float,
+        compiled: float,
+        interrupted: bool,
     ) -> None:
         """Say what was written, how far the run came and how long it took."""
-        steps = f"interrupted after {len(rows)} of {of} steps" if interrupted else f"{len(rows)} steps"
+        count = f"{len(rows)} steps"
+        if len(rows) < of:
+            count = f"interrupted after {len(rows)} of {of} steps" if interrupted else f"levelled off after {count}"
         self.console.print(
-            f"{output}: {steps} in {seconds:.1f} s ({len(rows) / seconds:.2f} steps/s; compiled in "
-            f"{self.compile_seconds:.1f} s), total {rows[0]['total']:.4g} to {rows[-1]['total']:.4g}"
+            f"{output}: {count} in {seconds:.1f} s ({len(rows) / seconds:.2f} steps/s; compiled in "
+            f"{compiled:.1f} s), total {rows[0]['total']:.4g} to {rows[-1]['total']:.4g}"
+        )
+
+
+class Steps:
+    """The bar of a run, measured in pixels, which take time alike, and labelled in steps."""
+
+    def __init__(self, progress: Progress, plan: Sequence[tuple[int, int]]) -> None:
+        """Start at the first step of `plan`."""
+        self.progress = progress
+        self.pixels = [pixels for count, pixels in plan for _ in range(count)]
+        self.taken = 0
+        self.compile_seconds = 0.0
+        self.task = progress.add_task("", total=sum(self.pixels), taken=self._label(), rate="", terms="")
+
+    def _label(self) -> str:
+        return f"{self.taken}/{len(self.pixels)}"
+
+    @contextmanager
+    def compiling(self, side: int) -> Iterator[None]:
+        """Show that the program for pictures of `side` pixels is being compiled, and note how long it takes."""
+        began = time.perf_counter()
+        self.progress.update(self.task, terms=f"compiling for {side} pixels")
+        yield
+        self.compile_seconds += time.perf_counter() - began
+
+    def advance(self, steps: int, terms: dict[str, float]) -> None:
+        """Go on by `steps` and show `terms`."""
+        self.progress.advance(self.task, sum(self.pixels[self.taken : self.taken + steps]))
+        self.taken += steps
+        speed = self.progress.tasks[0].speed
+        here = self.pixels[min(self.taken, len(self.pixels) - 1)]
+        self.progress.update(
+            self.task,
+            taken=self._label(),
+            rate=f"{speed / here:.2f} steps/s" if speed else "",
+            terms="  ".join(f"{name} {value:.3g}" for name, value in terms.items()),
         )
 
 

@@ -1,11 +1,11 @@
-"""One run of the optimiser as the command line sees it: in segments, watched, interruptible, saved."""
+"""One run of the method as the command line sees it: in segments, watched, interruptible, saved."""
 
 import csv
 import math
 import os
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,59 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxstyle import image, optimize
-from jaxstyle.cli.progress import Reporter
+from jaxstyle import image, optimize, stage
+from jaxstyle.cli.progress import Reporter, Steps
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError, UnavailableError
-from jaxstyle.objective import Targets
+from jaxstyle.scales import Scale, plan
+from jaxstyle.stage import Sizes
+from jaxstyle.targets import Style, Targets
 from jaxstyle.vgg import Params
 
 MOST_STEPS_A_SEGMENT = 10
 WORK_A_SEGMENT = 3e10  # multiply-adds forwards: at 512 pixels one step of VGG-19, five of the mini network
 CURE = "lower the weights or --learning-rate, or try --optimizer adam."
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is computed: the arrays and static facts of `jaxstyle.stylize`, with the colours of the styles changed."""
+
+    params: Params
+    picture: jax.Array
+    content: jax.Array
+    styles: Sequence[Style | Sizes]
+    weights: LossWeights
+    config: Config
+    start: str | jax.Array
+    key: jax.Array
+    blend: Sequence[float] | None
+    content_masks: jax.Array | None
+    style_masks: Sequence[jax.Array | None] | None
+
+    def targets(self, scale: Scale) -> Targets:
+        """Return what the image is held against at one scale."""
+        return stage.targets_at(
+            self.params,
+            self.content,
+            self.styles,
+            scale,
+            key=self.key,
+            config=self.config,
+            blend=self.blend,
+            content_masks=self.content_masks,
+            style_masks=self.style_masks,
+        )
+
+    def start_at(self, scale: Scale, painted: jax.Array | None) -> jax.Array:
+        """Return the image to start a scale from, after what the scale before has painted."""
+        if painted is None:
+            return stage.start_at(self.content, self.styles, self.start, scale, key=self.key)
+        return stage.enlarge(painted, self.content, scale, start=self.start)
+
+    def finish(self, painted: jax.Array) -> jax.Array:
+        """Return the picture to save."""
+        return stage.finish(painted, self.picture, config=self.config, content_masks=self.content_masks)
 
 
 @dataclass(frozen=True)
@@ -51,60 +94,69 @@ class Session:
         if any(self.log.exists() and path.exists() and self.log.samefile(path) for path in inputs):
             raise InputError(f"The log {self.log} is an input too: name another file.")
 
-    def run(
-        self,
-        state: optimize.State,
-        params: Params,
-        targets: Targets,
-        weights: LossWeights,
-        *,
-        config: Config,
-        alpha: np.ndarray | None,
-        reporter: Reporter,
-    ) -> int:
-        """Optimise, save what comes of it, and return the exit status: 130 after Ctrl-C, else 0."""
-        segment = self._segment(params, pixels=state.image.size // 3)
-        with reporter.compiling():
-            step = optimize.run.lower(state, params, targets, weights, config=config, steps=segment).compile()
+    def run(self, work: Work, *, alpha: np.ndarray | None, reporter: Reporter) -> int:
+        """Optimise from scale to scale, save what comes of it, and return the exit status: 130 after Ctrl-C, else 0."""
+        scales = plan(*work.content.shape[:2], steps=self.steps, config=work.config)
         rows: list[dict[str, float]] = []
+        painted: jax.Array | None = None
         interrupted = False
         began = time.perf_counter()
-        with reporter.steps(self.steps) as advance:
+        with reporter.steps([(scale.steps, scale.width * scale.height) for scale in scales]) as shown:
             try:
-                while len(rows) < self.steps:
-                    after, trace = step(state, params, targets, weights)
-                    new = _rows(jax.device_get(trace))
-                    self._check_finite(new, done=len(rows))
-                    state, rows = after, rows + new
-                    advance(segment, _summary(new[-1], weights))
-                    if self.save_every and len(rows) % self.save_every == 0 and len(rows) < self.steps:
-                        self._save(self._numbered(len(rows)), state, alpha)
+                for scale in scales:
+                    for state, new in self._at_scale(work, painted, scale, done=len(rows), shown=shown):
+                        painted, rows = state.image, rows + new
+                        if self.save_every and len(rows) % self.save_every == 0 and len(rows) < self.steps:
+                            self._save(self._numbered(len(rows)), work, painted, alpha)
             except KeyboardInterrupt:
                 interrupted = True
-        seconds = time.perf_counter() - began
-        if not rows:
+        seconds = time.perf_counter() - began - shown.compile_seconds
+        if painted is None:
             raise KeyboardInterrupt
-        self._save(self.output, state, alpha)
-        reporter.finished(self.output, rows, of=self.steps, seconds=seconds, interrupted=interrupted)
+        self._save(self.output, work, painted, alpha)
+        reporter.finished(
+            self.output, rows, of=self.steps, seconds=seconds, compiled=shown.compile_seconds, interrupted=interrupted
+        )
         if self.log is not None:
             write_log(self.log, rows)
         return 130 if interrupted else 0
 
-    def _segment(self, params: Params, *, pixels: int) -> int:
-        """Return the steps between two looks at the state: few enough to interrupt, and one program serves all.
+    def _at_scale(
+        self, work: Work, painted: jax.Array | None, scale: Scale, *, done: int, shown: Steps
+    ) -> Iterator[tuple[optimize.State, list[dict[str, float]]]]:
+        """Yield the state and the new rows of the log after each segment of steps at one scale."""
+        side = max(scale.width, scale.height)
+        with shown.compiling(side):
+            targets = work.targets(scale)
+            state = optimize.init(work.start_at(scale, painted), config=work.config)
+            segment = self._segment(work.params, scale, done=done)
+            arguments = (state, work.params, targets, work.weights)
+            step = optimize.run.lower(*arguments, config=work.config, steps=segment).compile()
+        for taken in range(segment, scale.steps + 1, segment):
+            state, trace = step(state, work.params, targets, work.weights)
+            new = [{"side": side, **row} for row in _rows(jax.device_get(trace))]
+            self._check_finite(new, done=done + taken - segment)
+            shown.advance(segment, _summary(new[-1], work.weights))
+            yield state, new
+            if state.watch is not None and bool(state.watch.done):
+                shown.advance(scale.steps - taken, {"levelled off at": side})
+                return
+
+    def _segment(self, params: Params, scale: Scale, *, done: int) -> int:
+        """Return the steps between two looks at the state: few enough to interrupt, and one program serves a scale.
 
         More than one where that takes no time: each call costs fresh memory, a fifth of a step of the mini network.
         """
         most = MOST_STEPS_A_SEGMENT
         if jax.default_backend() == "cpu":
-            work = pixels * sum(layer["kernel"].size / 4 ** (int(name[4]) - 1) for name, layer in params.items())
-            most = min(most, max(1, int(WORK_A_SEGMENT / work)))
-        whole = math.gcd(self.steps, self.save_every)
+            layers = sum(layer["kernel"].size / 4 ** (int(name[4]) - 1) for name, layer in params.items())
+            most = min(most, max(1, int(WORK_A_SEGMENT / (scale.width * scale.height * layers))))
+        whole = math.gcd(scale.steps, self.save_every, done if self.save_every else 0)
         return max(n for n in range(1, most + 1) if whole % n == 0)
 
-    def _save(self, path: Path, state: optimize.State, alpha: np.ndarray | None) -> None:
+    def _save(self, path: Path, work: Work, painted: jax.Array, alpha: np.ndarray | None) -> None:
         """Save the picture; if it cannot go to `path`, keep hours of work as a PNG among the temporary files."""
-        rgb = jax.device_get(state.image)
+        rgb = jax.device_get(work.finish(painted))
         if bad := int(np.isnan(rgb).sum()):  # what the last step made is in no trace
             raise UnavailableError(f"The last step left {bad} NaNs in the picture, so {path} is not written: {CURE}")
         try:
@@ -135,7 +187,7 @@ class Session:
 
 
 def write_log(path: Path, rows: list[dict[str, float]]) -> None:
-    """Write a line for each step, with every term before weighting, the total and the penalty on the bounds."""
+    """Write a line for each step: the longest side, the terms before weighting, the total and the penalty on bounds."""
     try:
         with path.open("w", newline="") as file:
             writer = csv.DictWriter(file, ["step", *rows[0]])

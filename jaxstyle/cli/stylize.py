@@ -3,49 +3,33 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from jaxstyle.cli.options import PRESETS_OWN, Comparison, Network, check_number, parse_layers
+from jaxstyle.cli.pictures import STATISTICS, Controls
 from jaxstyle.errors import InputError
 
 if TYPE_CHECKING:
     from jaxstyle.config import LossWeights
     from jaxstyle.presets import Preset
 
-PRESETS_OWN = "(default: the preset's)"
 OF_PRESET = ("content_weight", "style_weight", "tv_weight")
-OF_CONFIG = ("pooling", "optimizer", "learning_rate", "memory", "parametrization")
-MOST = 1e30  # leaves float32 room for the squares that such numbers multiply
 RANGES = {
     "size": (16, math.inf),
     "steps": (1, math.inf),
-    "memory": (1, math.inf),
     "seed": (0, 2**32 - 1),  # jax drops higher bits
     "save_every": (0, math.inf),
 }
 
 
 @dataclass(frozen=True)
-class Stylize:
-    """Repaint CONTENT in the style of STYLE; options left out are the preset's."""
+class Balance:
+    """How much each term of the loss counts; options left out are the preset's."""
 
-    content: Annotated[Positional[Path], arg(metavar="CONTENT")]
-    """The picture to repaint."""
-    style: Annotated[Positional[Path], arg(metavar="STYLE")]
-    """The picture whose style to take."""
-    output: Annotated[Path, arg(aliases=["-o"], metavar="OUT")]
-    """Where to write: .png, .jpg, .webp or .tiff; an existing file is replaced."""
-
-    size: int = 512
-    """Longest side of the output, in pixels, smaller or larger than the source's."""
-    steps: int = 200
-    """Gradient evaluations."""
-    preset: str = "jaxstyle"
-    """Whose convention to follow: jaxstyle or neural-style-pt."""
     content_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
     """How much content counts."""
     style_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
@@ -54,24 +38,18 @@ class Stylize:
     """How much smoothness (total variation) counts."""
     content_layers: Annotated[str | None, arg(metavar="LAYERS", help_behavior_hint=PRESETS_OWN)] = None
     """Where content is compared, such as relu4_2 or relu3_2:0.5,relu4_2:1."""
-    style_layers: Annotated[str | None, arg(metavar="LAYERS", help_behavior_hint=PRESETS_OWN)] = None
-    """Where style is compared, such as relu1_1:1,relu2_1:0.5."""
-    pooling: Annotated[Literal["max", "avg"] | None, arg(metavar="{max,avg}", help_behavior_hint=PRESETS_OWN)] = None
-    """How VGG-19 halves its layers."""
+    shift: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
+    """Added to features before their Gram matrices, such as -1 (Novak and Nikulin)."""
 
-    network: str = "auto"
-    """auto, vgg19, mini, random, or a file of weights."""
-    weights: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")] = None
-    """VGG-19's weights, an .h5 file."""
-    offline: bool = False
-    """Never download weights."""
-    preview: bool = False
-    """Run with the mini network, which needs no weights, and say how long VGG-19 would take."""
+
+@dataclass(frozen=True)
+class Optimization:
+    """How the image is optimised; options left out are the preset's."""
 
     optimizer: Annotated[
         Literal["lbfgs", "adam"] | None, arg(metavar="{lbfgs,adam}", help_behavior_hint=PRESETS_OWN)
     ] = None
-    """How the image is optimised."""
+    """The optimiser."""
     learning_rate: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint="")] = None
     """Step size. (default: 1 for lbfgs, 0.02 for adam)"""
     memory: Annotated[int | None, arg(metavar="PAIRS", help_behavior_hint=PRESETS_OWN)] = None
@@ -80,10 +58,35 @@ class Stylize:
         Literal["pixels", "pyramid"] | None, arg(metavar="{pixels,pyramid}", help_behavior_hint="")
     ] = None
     """What the image is written as. (default: pyramid for lbfgs, pixels for adam)"""
+    averaging: Annotated[float | None, arg(metavar="SHARE", help_behavior_hint=PRESETS_OWN)] = None
+    """Show the mean over steps, of which this share is kept at each, such as 0.99 for adam."""
+    tolerance: Annotated[float | None, arg(metavar="SHARE", help_behavior_hint=PRESETS_OWN)] = None
+    """Stop a scale when ten steps lower the total by less than this share of it, such as 0.005."""
+    normalize_gradients: bool = False
+    """Make the gradients of all terms alike where they enter the network."""
+
+
+@dataclass(frozen=True)
+class Stylize:
+    """Repaint CONTENT in the style of one or more STYLEs; options left out are the preset's."""
+
+    content: Annotated[Positional[Path], arg(metavar="CONTENT")]
+    """The picture to repaint."""
+    styles: Annotated[Positional[tuple[Path, ...]], arg(metavar="STYLE [STYLE ...]")]
+    """The pictures whose style to take, or statistics (.h5) of `jaxstyle statistics`."""
+    output: Annotated[Path, arg(aliases=["-o"], metavar="OUT")]
+    """Where to write: .png, .jpg, .webp or .tiff; an existing file is replaced."""
+
+    size: int = 512
+    """Longest side of the output, in pixels, smaller or larger than the source's."""
+    steps: int = 300
+    """Gradient evaluations, over all scales."""
     init: str = "content"
     """Where to start: content, style, noise, or a picture file."""
     seed: int = 0
-    """Of the noise."""
+    """Of noise and of the directions of --statistic sliced."""
+    preview: bool = False
+    """Run with the mini network, which needs no weights, and say how long VGG-19 would take."""
 
     save_every: int = 0
     """Save the image every so many steps beside the output, as OUT_0050.png; 0 for never."""
@@ -94,75 +97,100 @@ class Stylize:
     quiet: bool = False
     """Print errors only."""
 
+    controls: OmitArgPrefixes[Controls] = field(default_factory=Controls)
+    comparison: OmitArgPrefixes[Comparison] = field(default_factory=Comparison)
+    balance: OmitArgPrefixes[Balance] = field(default_factory=Balance)
+    optimization: OmitArgPrefixes[Optimization] = field(default_factory=Optimization)
+    network: OmitArgPrefixes[Network] = field(default_factory=Network)
+
     def run(self) -> int:
         """Carry the command out and return its exit status."""
-        self._check_numbers()
+        self._check()
         preset, weights = self._preset()
-        if self.preview and self.network not in ("auto", "vgg19", "mini", "builtin"):
-            raise InputError(f"--preview runs with the mini network, but --network is {self.network}: drop one.")
 
         import jax
         import jax.numpy as jnp
 
-        from jaxstyle import image, objective, optimize, transfer
+        from jaxstyle import image, stage
         from jaxstyle.cli.progress import Reporter
-        from jaxstyle.cli.session import Session
+        from jaxstyle.cli.session import Session, Work
 
+        config, controls = preset.config, self.controls
         session = Session(self.output, self.log, self.steps, self.save_every, self.bits)
-        session.check(inputs=[self.content, self.style, *self._init_files()])
-        load = partial(image.load, resample=preset.resample, rounding=preset.rounding)
-        content = load(self.content, size=self.size)
-        style = jnp.asarray(load(self.style, size=self.size).rgb)
+        session.check(inputs=[self.content, *self.styles, *self._init_files(), *controls.files()])
+        content = image.load(self.content, size=self.size, resample=preset.resample, rounding=preset.rounding)
         height, width, _ = content.rgb.shape
         start = self.init
         if self._init_files():
-            start = jnp.asarray(load(self.init, size=(width, height)).rgb)
+            start = jnp.asarray(image.load(self.init, size=(width, height), resample=preset.resample).rgb)
+        masks = controls.load_content_masks(content)
+        pictures = {
+            path: controls.load_style(path, size=self.size, content=content, preset=preset)
+            for path in self.styles
+            if path.suffix.lower() not in STATISTICS
+        }
 
         reporter = Reporter(quiet=self.quiet)
-        network, weights_path = ("mini", None) if self.preview else (self.network, self.weights)
-        params = reporter.load_network(network, weights=weights_path, offline=self.offline)
-        rgb = jnp.asarray(content.rgb)
-        targets = objective.make_targets(params, rgb, style, config=preset.config)
-        start = transfer.initial_image(rgb, style, start, key=jax.random.key(self.seed))
-        state = optimize.init(start, config=preset.config)
-        status = session.run(
-            state, params, targets, weights, config=preset.config, alpha=content.alpha, reporter=reporter
+        params = reporter.load_network("mini" if self.preview else self.network.network, self.network)
+        saved = {
+            path: controls.load_statistics(path, params=params, config=config)
+            for path in self.styles
+            if path not in pictures
+        }
+        if saved and config.statistic == "sliced" and len(self.styles) > 1:
+            raise InputError("Statistics of 'sliced' have directions of their own: mix the pictures instead.")
+        style_masks = controls.load_style_masks([pictures[path] for path in self.styles]) if pictures else None
+        picture = jnp.asarray(content.rgb)
+        ordered = [saved[path] if path in saved else pictures[path] for path in self.styles]
+        ground, styles = stage.recolor(picture, ordered, config=config)
+        work = Work(
+            params=params,
+            picture=picture,
+            content=ground,
+            styles=styles,
+            weights=weights,
+            config=config,
+            start=start,
+            key=jax.random.key(self.seed),
+            blend=controls.shares(len(self.styles)),
+            content_masks=masks,
+            style_masks=style_masks,
         )
+        status = session.run(work, alpha=content.alpha, reporter=reporter)
         if self.preview and not status and not self.quiet:
-            from jaxstyle.cli.preview import advice, seconds_a_step
+            from jaxstyle.cli.preview import forecast
 
-            try:
-                with reporter.console.status("Timing VGG-19"):
-                    seconds = self.steps * seconds_a_step(rgb, style, weights, config=preset.config)
-                reporter.console.print(advice(seconds, steps=self.steps, output=self.output))
-            except (KeyboardInterrupt, MemoryError, jax.errors.JaxRuntimeError):
-                reporter.console.print("VGG-19 was not timed.")  # the picture is saved all the same
+            forecast(work, steps=self.steps, output=self.output, reporter=reporter)
         return status
 
-    def _check_numbers(self) -> None:
-        """Refuse numbers out of range, each in terms of its option."""
+    def _check(self) -> None:
+        """Refuse numbers out of range, each in terms of its option, and what does not go together."""
         for name in OF_PRESET:
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= MOST:
-                raise InputError(f"--{name.replace('_', '-')} is {value:g}: use a number from 0 to {MOST:g}.")
+            check_number(name, getattr(self.balance, name), 0)
         for name, (least, most) in RANGES.items():
-            value = getattr(self, name)
-            if value is not None and not least <= value <= most:
-                limits = f"from {least} to {most}" if most < math.inf else f"from {least}"
-                raise InputError(f"--{name.replace('_', '-')} is {value}: use a whole number {limits}.")
+            check_number(name, getattr(self, name), least, most)
+        check_number("memory", self.optimization.memory, 1, math.inf)
+        if not self.styles:
+            raise InputError("There is no style: name at least one picture after the content.")
+        self.controls.check(len(self.styles))
+        if self.preview and self.network.network not in ("auto", "vgg19", "mini", "builtin"):
+            raise InputError(
+                f"--preview runs with the mini network, but --network is {self.network.network}: drop one."
+            )
 
     def _preset(self) -> tuple[Preset, LossWeights]:
         """Return the preset with this command's own options in it, and the coefficients that follow."""
-        from jaxstyle import presets
-
-        base = presets.preset(self.preset)
-        own = {name: getattr(self, name) for name in OF_PRESET if getattr(self, name) is not None}
-        config = {name: getattr(self, name) for name in OF_CONFIG if getattr(self, name) is not None}
-        content_layers, style_layers = ",".join(base.config.content_layers), ",".join(base.config.style_layers)
-        content = presets.parse_layers(content_layers if self.content_layers is None else self.content_layers)
-        style = presets.parse_layers(style_layers if self.style_layers is None else self.style_layers)
-        config = replace(base.config, content_layers=tuple(content), style_layers=tuple(style), **config)
-        preset = replace(base, config=config, **own)
+        balance = self.balance
+        content = None if balance.content_layers is None else parse_layers(balance.content_layers)
+        style = None if self.comparison.style_layers is None else parse_layers(self.comparison.style_layers)
+        preset = self.comparison.chosen(
+            content_layers=None if content is None else tuple(content),
+            shift=balance.shift,
+            color=self.controls.color,
+            **vars(self.optimization) | {"normalize_gradients": self.optimization.normalize_gradients or None},
+        )
+        own = {name: getattr(balance, name) for name in OF_PRESET if getattr(balance, name) is not None}
+        preset = replace(preset, **own)
         return preset, preset.loss_weights(content, style)
 
     def _init_files(self) -> list[Path]:

@@ -1,0 +1,126 @@
+"""Options that several commands share, and what follows from them: the network, and what is compared in it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import arg
+
+from jaxstyle.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxstyle.presets import Preset
+
+PRESETS_OWN = "(default: the preset's)"
+AUTO = "auto"
+MOST = 1e30  # leaves float32 room for the squares that such numbers multiply
+
+Pooling = Literal["max", "avg", "l2"]
+Statistic = Literal["gram", "mean_std", "covariance", "wasserstein", "sliced"]
+
+
+@dataclass(frozen=True)
+class Network:
+    """Which network looks at the pictures."""
+
+    network: str = "auto"
+    """auto, vgg19, mini, random, or a file of weights."""
+    weights: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")] = None
+    """VGG-19's weights, an .h5 file."""
+    offline: bool = False
+    """Never download weights."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What of a style is compared; options left out are the preset's."""
+
+    preset: str = "jaxstyle"
+    """Whose convention to follow: jaxstyle, gatys-paper, gatys-code, neural-style, neural-style-pt, anishathalye,
+    crowsonkb, pystiche, tensorflow-tutorial or keras-example."""
+    style_layers: Annotated[str | None, arg(metavar="LAYERS", help_behavior_hint=PRESETS_OWN)] = None
+    """Where style is compared, such as relu1_1:1,relu2_1:0.5."""
+    statistic: Annotated[
+        Statistic | None,
+        arg(metavar="{gram,mean_std,covariance,wasserstein,sliced}", help_behavior_hint=PRESETS_OWN),
+    ] = None
+    """What of these layers is compared."""
+    pooling: Annotated[Pooling | None, arg(metavar="{max,avg,l2}", help_behavior_hint=PRESETS_OWN)] = None
+    """How VGG-19 halves its layers."""
+    scales: Annotated[str | None, arg(metavar="auto|N|SIDES", help_behavior_hint=PRESETS_OWN)] = None
+    """From coarse to fine: auto (from about 128 pixels by sqrt 2), how many sizes, or their longest sides."""
+
+    def chosen(self, **config: Any) -> Preset:
+        """Return the preset with these options, and other ones of its config, in it."""
+        from jaxstyle import presets
+
+        base = presets.preset(self.preset)
+        own = {"statistic": self.statistic, "pooling": self.pooling, "scales": parse_scales(self.scales)} | config
+        if self.pooling is not None:
+            own["pooling_gain"] = base.pooling_gains.get(self.pooling, 1.0)
+        if self.style_layers is not None:
+            own["style_layers"] = tuple(parse_layers(self.style_layers))
+        own = {name: value for name, value in own.items() if value is not None}
+        if self.scales == AUTO:
+            own["scales"] = None
+        return replace(base, config=replace(base.config, **own))
+
+
+def check_number(name: str, value: float | None, least: float, most: float = MOST) -> None:
+    """Refuse `value` outside of [least, most], in terms of its option; None is what was left out."""
+    if value is None or least <= value <= most:
+        return
+    kind, form = ("a whole number", ".0f") if isinstance(value, int) else ("a number", "g")
+    limits = f"from {least:{form}} to {most:{form}}" if most < math.inf else f"from {least:{form}}"
+    raise InputError(f"--{name.replace('_', '-')} is {value:{form}}: use {kind} {limits}.")
+
+
+def parse_layers(text: str) -> dict[str, float]:
+    """Read layers and their shares, such as "relu1_1:1,relu2_1:0.5"; a layer without a number has the share 1."""
+    from jaxstyle.vgg import smallest_side
+
+    shares: dict[str, float] = {}
+    for part in text.split(","):
+        layer, _, number = part.strip().partition(":")
+        smallest_side(layer)
+        if layer in shares:
+            raise InputError(f"Layer {layer} is named twice in {text!r}: name each layer once.")
+        try:
+            shares[layer] = float(number or 1)
+        except ValueError:
+            shares[layer] = math.nan
+        if not 0 <= shares[layer] < math.inf:
+            raise InputError(f"Layer {layer} has the weight {number!r}: use a finite number that is 0 or more.")
+    return shares
+
+
+def parse_scales(text: str | None) -> int | tuple[int, ...] | None:
+    """Read how many scales there are, or, from a list with commas, their longest sides."""
+    if text is None or text == AUTO:
+        return None
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InputError(
+            f"--scales is {text!r}: use auto, a number such as 3, or sides such as 128,256,512."
+        ) from error
+    return tuple(numbers) if len(numbers) > 1 else numbers[0]
+
+
+def parse_numbers(name: str, text: str, *, count: int) -> list[float]:
+    """Read `count` numbers from 0, parted by commas, not all of them zero."""
+    option = f"--{name.replace('_', '-')}"
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InputError(f"{option} is {text!r}: use numbers with commas, such as 1,2.") from error
+    if len(numbers) != count:
+        raise InputError(f"{option} has {len(numbers)} numbers for {count} styles: give one for each.")
+    if not all(0 <= number <= MOST for number in numbers):
+        raise InputError(f"{option} is {text}: use finite numbers that are 0 or more.")
+    if not sum(numbers):
+        raise InputError(f"{option} is {text}, which sums to zero: give at least one style a weight.")
+    return numbers

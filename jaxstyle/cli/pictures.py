@@ -1,0 +1,137 @@
+"""The pictures of a command: content, styles and masks from files to arrays, checked against each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import UseAppendAction, arg
+
+from jaxstyle.cli.options import check_number, parse_numbers
+from jaxstyle.errors import InputError
+
+if TYPE_CHECKING:
+    import jax
+
+    from jaxstyle.config import Config
+    from jaxstyle.image import Picture
+    from jaxstyle.presets import Preset
+    from jaxstyle.stage import Sizes
+    from jaxstyle.vgg import Params
+
+STATISTICS = (".h5", ".hdf5")  # suffixes of what `jaxstyle statistics` writes
+ALL = Path("all")
+TOLERANCE = 0.02  # by which the ratio of a mask's sides may differ from its picture's
+
+
+@dataclass(frozen=True)
+class Controls:
+    """How styles are mixed, shown and placed, and whose colours count."""
+
+    blend: Annotated[str | None, arg(metavar="W1,W2,...", help_behavior_hint="")] = None
+    """How much each of several styles counts. (default: all alike)"""
+    style_scale: Annotated[float | None, arg(metavar="FACTOR", help_behavior_hint="")] = None
+    """Show the style larger (2) or smaller (0.5) than the content."""
+    style_size: Annotated[int | None, arg(metavar="PIXELS", help_behavior_hint="")] = None
+    """Longest side of the style, in pixels. (default: --size)"""
+    color: Literal["none", "keep", "match", "match-cholesky", "histogram"] = "none"
+    """The content's colours: keep them, or recolour the style by mean and covariance (match) or channel by channel."""
+    content_mask: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="PICTURE")] = ()
+    """Where a style goes: a picture that is white there; once for each style, in their order."""
+    style_mask: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="PICTURE|all")] = ()
+    """Which part of a style to take; once for each style."""
+    feather: int = 0
+    """Width of the soft edge of content masks, in pixels of the output."""
+
+    def check(self, styles: int) -> None:
+        """Refuse what does not fit the number of styles."""
+        check_number("style_scale", self.style_scale, 0.01, 100)
+        check_number("style_size", self.style_size, 16)
+        check_number("feather", self.feather, 0, 10_000)
+        if self.style_scale is not None and self.style_size is not None:
+            raise InputError("--style-scale and --style-size both say how large the style is: drop one.")
+        self.shares(styles)
+        for option, masks in (("--content-mask", self.content_mask), ("--style-mask", self.style_mask)):
+            if masks and len(masks) != styles:
+                raise InputError(f"{option} is there {len(masks)} times for {styles} styles: give one mask for each.")
+        if self.blend is not None and self.content_mask:
+            raise InputError("--blend mixes styles and --content-mask keeps them apart: drop one.")
+        if self.feather and not self.content_mask:
+            raise InputError("--feather softens --content-mask, and there is none: add one.")
+
+    def shares(self, styles: int) -> list[float] | None:
+        """Return what each style counts for, summing to 1, or None for all alike."""
+        if self.blend is None:
+            return None
+        numbers = parse_numbers("blend", self.blend, count=styles)
+        return [number / sum(numbers) for number in numbers]
+
+    def files(self) -> list[Path]:
+        """Return the masks that are files."""
+        return [path for path in (*self.content_mask, *self.style_mask) if path != ALL]
+
+    def load_style(self, path: Path, *, size: int, content: Picture, preset: Preset) -> jax.Array:
+        """Read a style at the size at which it is shown."""
+        import jax.numpy as jnp
+
+        from jaxstyle import image
+
+        height, width, _ = content.rgb.shape
+        own = self.style_scale is not None or self.style_size is not None
+        side = self.style_size or max(16, round((self.style_scale or 1.0) * size))
+        fit = (width, height) if preset.style_fit == "content" and not own else side
+        return jnp.asarray(image.load(path, size=fit, resample=preset.resample, rounding=preset.rounding).rgb)
+
+    def load_statistics(self, path: Path, *, params: Params, config: Config) -> Sizes:
+        """Read a style's statistics."""
+        from jaxstyle import statistics_file
+
+        if self.style_scale is not None or self.style_size is not None or self.style_mask:
+            raise InputError(f"{path} holds statistics, whose size and part are fixed: drop --style-size and its kin.")
+        if config.color != "none":
+            raise InputError(
+                f"{path} holds statistics, which have no colours to change: drop --color or pass a picture."
+            )
+        return statistics_file.read(path, params=params, config=config)
+
+    def load_content_masks(self, content: Picture) -> jax.Array | None:
+        """Read the content masks at the content's size, with soft edges."""
+        import jax.numpy as jnp
+
+        from jaxstyle import regions
+
+        if not self.content_mask:
+            return None
+        height, width, _ = content.rgb.shape
+        masks = [load_mask(path, height=height, width=width, option="--content-mask") for path in self.content_mask]
+        return jnp.stack([regions.feather(mask, pixels=self.feather) for mask in masks])
+
+    def load_style_masks(self, styles: list[jax.Array]) -> list[jax.Array | None] | None:
+        """Read the style masks at the size of their styles."""
+        if not self.style_mask:
+            return None
+        return [
+            None if path == ALL else load_mask(path, height=len(style), width=len(style[0]), option="--style-mask")
+            for path, style in zip(self.style_mask, styles, strict=True)
+        ]
+
+
+def load_mask(path: Path, *, height: int, width: int, option: str) -> jax.Array:
+    """Read a mask: its luminance times its opacity, at the size of its picture."""
+    import jax.numpy as jnp
+
+    from jaxstyle import color, image
+
+    own = image.load(path).rgb.shape
+    if abs(own[1] / own[0] * height / width - 1) > TOLERANCE + 1 / min(height, width):
+        raise InputError(
+            f"{option} {path} is {own[1]}x{own[0]} pixels, but its picture has the shape {width}x{height}: "
+            "make a mask of the picture's own shape."
+        )
+    found = image.load(path, size=(width, height), resample="bilinear")
+    mask = color.luminance(jnp.asarray(found.rgb))[..., 0]
+    mask = mask if found.alpha is None else mask * jnp.asarray(found.alpha)
+    if float(mask.max()) < 1 / 255:
+        raise InputError(f"{option} {path} is empty: paint the region white on black.")
+    return mask

@@ -1,0 +1,103 @@
+"""`jaxstyle statistics`: what is kept of styles, in a file that serves without the pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from jaxstyle.cli.options import Comparison, Network, check_number
+from jaxstyle.cli.pictures import STATISTICS
+from jaxstyle.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxstyle.presets import Preset
+    from jaxstyle.statistic import Summary
+    from jaxstyle.vgg import Params
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Save what is kept of one or more STYLEs, pictures or folders of them, as one style: their mean."""
+
+    styles: Annotated[Positional[tuple[Path, ...]], arg(metavar="STYLE [STYLE ...]")]
+    """Pictures or folders."""
+    output: Annotated[Path, arg(aliases=["-o"], metavar="OUT.h5")]
+    """Where to write; an existing file is replaced."""
+
+    size: int = 512
+    """Longest side of the pictures that are to be painted, in pixels; smaller scales of it are kept too."""
+    style_scale: float = 1.0
+    """Show the styles larger (2) or smaller (0.5) than these pictures."""
+    seed: int = 0
+    """Of the directions of --statistic sliced."""
+    quiet: bool = False
+    """Print errors only."""
+
+    comparison: OmitArgPrefixes[Comparison] = field(default_factory=Comparison)
+    network: OmitArgPrefixes[Network] = field(default_factory=Network)
+
+    def run(self) -> int:
+        """Carry the command out and return its exit status."""
+        check_number("size", self.size, 16, 100_000)
+        check_number("style_scale", self.style_scale, 0.01, 100)
+        check_number("seed", self.seed, 0, 2**32 - 1)
+        paths = self._paths()
+        preset = self.comparison.chosen()
+
+        from jaxstyle import statistics_file
+        from jaxstyle.cli.progress import Reporter
+        from jaxstyle.scales import plan
+
+        reporter = Reporter(quiet=self.quiet)
+        sides = [scale.width for scale in plan(self.size, self.size, steps=1_000_000, config=preset.config)]
+        params = reporter.load_network(self.network.network, self.network)
+        sizes = {}
+        for side in sides:
+            with reporter.console.status(f"Statistics for pictures of {side} pixels"):
+                sizes[side] = self._mean(paths, side, params=params, preset=preset)
+        names = [path.name for path in paths]
+        statistics_file.write(self.output, sizes, params=params, config=preset.config, pictures=names)
+        what = f"{len(paths)} picture{'s' if len(paths) > 1 else ''}"
+        reporter.console.print(f"{self.output}: {what}, for sides of {', '.join(map(str, sides))} pixels")
+        return 0
+
+    def _mean(self, paths: list[Path], side: int, *, params: Params, preset: Preset) -> dict[str, Summary]:
+        """Return the mean of the summaries of all pictures, one picture in memory at a time."""
+        import jax
+        import jax.numpy as jnp
+
+        from jaxstyle import image
+        from jaxstyle.targets import summarize_style
+
+        size = max(16, round(self.style_scale * side))
+        summarize = jax.jit(summarize_style, static_argnames="config")
+        whole: dict[str, Summary] = {}
+        for path in paths:
+            rgb = image.load(path, size=size, resample=preset.resample, rounding=preset.rounding).rgb
+            one = summarize(params, jnp.asarray(rgb), key=jax.random.key(self.seed), config=preset.config)
+            one = jax.tree.map(lambda leaf: leaf / len(paths), one)
+            whole = jax.tree.map(jnp.add, whole, one) if whole else one
+        return whole
+
+    def _paths(self) -> list[Path]:
+        """Return the pictures, those of folders among them, and refuse an output that cannot be."""
+        if self.output.suffix.lower() not in STATISTICS:
+            raise InputError(f"{self.output} has the suffix {self.output.suffix!r}: use .h5.")
+        if self.output.is_dir() or not self.output.absolute().parent.is_dir():
+            raise InputError(f"{self.output} is a folder or lacks one: name a file in a folder that exists.")
+        paths: list[Path] = []
+        for path in self.styles:
+            inside = (
+                sorted(each for each in path.iterdir() if each.suffix.lower() in PICTURES) if path.is_dir() else [path]
+            )
+            if not inside:
+                raise InputError(f"The folder {path} holds no picture: name one with {', '.join(PICTURES)} files.")
+            paths += inside
+        if not paths:
+            raise InputError("There is no style: name at least one picture or folder.")
+        return paths

@@ -1,0 +1,117 @@
+r"""What features are like on average: their moments over pixels, and the matrices that compare styles by them.
+
+Moments forget where in the picture something is. They may be mixed: a weighted mean of the moments of two styles is
+that of their blend. `guide`, of the height and width of the features, says how much each pixel counts; it sums to one.
+
+Gatys, Ecker and Bethge, *A Neural Algorithm of Artistic Style*, arXiv:1508.06576, and *Controlling Perceptual Factors
+in Neural Style Transfer*, arXiv:1611.07865 (guides).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+RIDGE = 1e-4  # added to variances, so that their roots have a slope at zero: of crowsonkb's style-transfer-pytorch
+
+
+class Moments(NamedTuple):
+    """Means over pixels, which may be averaged over styles.
+
+    Attributes:
+        mean: of each channel, `[..., C]`.
+        second: of the product of each two channels, `[..., C, C]`: the Gram matrix over the number of pixels.
+    """
+
+    mean: jax.Array
+    second: jax.Array
+
+
+def moments(features: jax.Array, *, guide: jax.Array | None = None) -> Moments:
+    r"""Return the means :math:`\sum_k w_k F_{ki}` and :math:`\sum_k w_k F_{ki} F_{kj}` over all pixels k.
+
+    Deviation from Gatys et al.: they leave the second undivided, so that it grows with the picture. With a guide T of
+    squares summing to one, :math:`w = T^2` makes it their guided Gram matrix.
+
+    Args:
+        features: `[..., H, W, C]`.
+        guide: w, `[H, W]`; 1 / H W for None.
+
+    Returns:
+        The moments, in float32 or wider.
+
+    Example:
+        >>> moments(jnp.ones((4, 4, 2))).mean.tolist()
+        [1.0, 1.0]
+    """
+    *batch, height, width, channels = features.shape
+    dtype = jnp.promote_types(features.dtype, jnp.float32)
+    # One contracted axis, not two: XLA has a fast matrix product on the CPU for the former only.
+    rows = features.reshape(*batch, height * width, channels)  # [..., N, C]
+    if guide is None:
+        counted, whole = rows, height * width
+        mean = jnp.mean(rows, axis=-2, dtype=dtype)
+    else:
+        counted, whole = rows * jnp.broadcast_to(guide.reshape(-1, 1), rows.shape), 1
+        mean = jnp.sum(counted, axis=-2, dtype=dtype)
+    products = jnp.einsum("...ki,...kj->...ij", counted, rows, precision="highest", preferred_element_type=dtype)
+    return Moments(mean, products / whole)  # [..., C], [..., C, C]
+
+
+def gram(moments: Moments, *, shift: float = 0.0, scale: float = 1.0) -> jax.Array:
+    r"""Return the Gram matrix of features plus `shift`, :math:`c \sum_k w_k (F_{ki} + s) (F_{kj} + s)`.
+
+    Args:
+        moments: of the features as they are.
+        shift: s; Novak and Nikulin, *Improving the Neural Algorithm of Artistic Style*, arXiv:1605.04603, take -1.
+        scale: c, such as 1 / C for a matrix divided by all elements instead of pixels.
+
+    Returns:
+        `[..., C, C]`, symmetric, positive semidefinite.
+
+    Example:
+        >>> gram(moments(jnp.ones((4, 4, 2))), shift=-1.0).tolist()
+        [[0.0, 0.0], [0.0, 0.0]]
+    """
+    second = moments.second
+    if shift:
+        cross = shift * moments.mean[..., :, None] + jnp.zeros_like(second)
+        second = second + cross + jnp.swapaxes(cross, -1, -2) + shift**2
+    return scale * second
+
+
+def mean_std(moments: Moments) -> jax.Array:
+    r"""Return mean and standard deviation of each channel, :math:`\mu_i` and :math:`\sqrt{\sigma_i^2 + \epsilon}`.
+
+    Li et al., *Demystifying Neural Style Transfer*, arXiv:1701.01036, section 4.2. Deviation: their root has no ridge
+    :math:`\epsilon`, and so no slope where a channel is constant.
+
+    Args:
+        moments: of the features.
+
+    Returns:
+        `[..., 2, C]`.
+
+    Example:
+        >>> mean_std(moments(jnp.ones((4, 4, 1)))).round(1).tolist()
+        [[1.0], [0.0]]
+    """
+    variance = jnp.diagonal(moments.second, axis1=-2, axis2=-1) - jnp.square(moments.mean)
+    return jnp.stack([moments.mean, jnp.sqrt(jnp.maximum(variance, 0.0) + RIDGE)], axis=-2)
+
+
+def covariance(moments: Moments) -> jax.Array:
+    r"""Return the covariance of channels, :math:`\Sigma_{ij} = E[F_i F_j] - \mu_i \mu_j`: a Gram matrix without means.
+
+    Args:
+        moments: of the features.
+
+    Returns:
+        `[..., C, C]`, symmetric.
+
+    Example:
+        >>> covariance(moments(jnp.ones((4, 4, 1)))).tolist()
+        [[0.0]]
+    """
+    mean = moments.mean
+    return moments.second - jnp.einsum("...i,...j->...ij", mean, mean, precision="highest")

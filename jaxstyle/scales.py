@@ -1,0 +1,138 @@
+"""Coarse to fine: at which sizes a picture is optimised, and for how many steps at each."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxstyle.config import Config
+from jaxstyle.errors import InputError
+from jaxstyle.vgg import smallest_side
+
+COARSEST = 128  # pixels of the longest side, about
+FACTOR = math.sqrt(2)
+FEWER = 0.75  # steps at one scale over those at the scale before, where a step costs half as much
+ROUND = 5  # steps; so that a few of them at a time can be one program
+
+
+class Scale(NamedTuple):
+    """One size and how long the picture stays there.
+
+    Attributes:
+        height: pixels.
+        width: pixels.
+        steps: gradient evaluations.
+    """
+
+    height: int
+    width: int
+    steps: int
+
+
+def plan(height: int, width: int, *, steps: int, config: Config) -> tuple[Scale, ...]:
+    """Return the scales at which a picture of `height` by `width` is optimised, the coarsest first.
+
+    Args:
+        height: pixels of the picture that is to come out.
+        width: likewise.
+        steps: gradient evaluations in all, most of them where they are cheap.
+        config: its `scales` and layers count.
+
+    Returns:
+        The scales; the last one has the size of the picture.
+
+    Raises:
+        InputError: if a scale that was asked for is too small for a layer or larger than the picture, or if there are
+            fewer steps than scales.
+
+    Example:
+        >>> [(scale.width, scale.steps) for scale in plan(192, 256, steps=100, config=Config())]
+        [(128, 45), (181, 30), (256, 25)]
+    """
+    if steps < 1:
+        raise InputError(f"A run of {steps} steps does nothing: take at least 1.")
+    longest = max(height, width)
+    sides = _sides(longest, config)
+    shapes = [(height, width) if side == longest else _shape(height, width, side / longest) for side in sides]
+    need = max(map(smallest_side, config.content_layers + config.style_layers))
+    if config.scales is None:
+        shapes = [shape for shape in shapes[:-1] if min(shape) >= need][-(steps - 1) or len(shapes) :] + shapes[-1:]
+    for shape in shapes[:-1]:
+        if min(shape) < need:
+            raise InputError(
+                f"A scale is {shape[1]}x{shape[0]} pixels, but the deepest layer needs {need}x{need}: "
+                "take fewer or larger --scales."
+            )
+    if steps < len(shapes):
+        raise InputError(f"{steps} steps are too few for {len(shapes)} scales: take more --steps or fewer --scales.")
+    return tuple(Scale(*shape, count) for shape, count in zip(shapes, _shared(steps, len(shapes)), strict=True))
+
+
+def _sides(longest: int, config: Config) -> list[int]:
+    if isinstance(config.scales, tuple):
+        sides = list(config.scales)
+        if not sides or sides != sorted(set(sides)) or sides[0] < 1 or sides[-1] != longest:
+            text = ", ".join(map(str, sides))
+            raise InputError(f"The scales {text} do not rise to the picture's {longest} pixels: end them with that.")
+        return sides
+    count = config.scales
+    if count is None:
+        count = max(1, 1 + round(math.log(longest / COARSEST, FACTOR)))
+    if count < 1:
+        raise InputError(f"{count} scales are none: take at least 1.")
+    return [max(1, round(longest / FACTOR**i)) for i in reversed(range(count))]
+
+
+def _shape(height: int, width: int, factor: float) -> tuple[int, int]:
+    return max(1, round(factor * height)), max(1, round(factor * width))
+
+
+def _shared(steps: int, scales: int) -> list[int]:
+    """Share out `steps`, at least one for each scale, each scale about `FEWER` times as many as the one before."""
+    shares = [FEWER**i for i in range(scales)]
+    unit = ROUND if steps >= 4 * ROUND * scales else 1
+    rest = steps // unit - scales
+    counts = [unit * (1 + int(rest * share / sum(shares))) for share in shares]
+    return [counts[0] + steps - sum(counts), *counts[1:]]
+
+
+def resize(picture: jax.Array, height: int, width: int) -> jax.Array:
+    """Return `picture` at another size, antialiased; the same array where it has that size already.
+
+    Args:
+        picture: `[..., H, W, 3]` or a mask `[H, W]`, in [0, 1].
+        height: pixels.
+        width: pixels.
+
+    Returns:
+        `[..., height, width, 3]` or `[height, width]`, in [0, 1].
+
+    Example:
+        >>> resize(jnp.ones((8, 8, 3)), 4, 6).shape
+        (4, 6, 3)
+    """
+    axis = 0 if picture.ndim == 2 else picture.ndim - 3
+    shape = (*picture.shape[:axis], height, width, *picture.shape[axis + 2 :])
+    return picture if shape == picture.shape else jnp.clip(jax.image.resize(picture, shape, "lanczos3"), 0.0, 1.0)
+
+
+def resize_style(style: jax.Array, factor: float, *, layers: tuple[str, ...]) -> jax.Array:
+    """Return `style` reduced like the picture, but no further than `layers` allow.
+
+    Args:
+        style: `[H, W, 3]`, or a mask `[H, W]`, of the size that it has at the last scale.
+        factor: the size of this scale over that of the last.
+        layers: where style is compared.
+
+    Returns:
+        `[h, w, 3]` or `[h, w]`.
+
+    Example:
+        >>> resize_style(jnp.ones((64, 32, 3)), 0.5, layers=("relu1_1",)).shape
+        (32, 16, 3)
+    """
+    height, width = style.shape[:2]
+    need = max(map(smallest_side, layers), default=1)
+    factor = min(1.0, max(factor, need / min(height, width)))
+    return style if factor == 1 else resize(style, *_shape(height, width, factor))

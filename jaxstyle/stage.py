@@ -1,0 +1,233 @@
+"""One scale of the method, in pure parts that the command line calls as `transfer.stylize` does.
+
+Colours on the way in, targets and start of a scale, colours and unpainted regions on the way out.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from jaxstyle import color
+from jaxstyle.config import Config
+from jaxstyle.errors import InputError
+from jaxstyle.regions import compose, cover
+from jaxstyle.scales import Scale, resize, resize_style
+from jaxstyle.statistic import Summary
+from jaxstyle.targets import Style, Targets, check_picture, make_targets
+from jaxstyle.vgg import Params
+
+Sizes = Mapping[int, Mapping[str, Summary]]  # a style's statistics at several sizes, by its longest side in pixels
+Styles = Style | Sizes | Sequence[Style | Sizes]
+
+
+@partial(jax.jit, static_argnames="config")
+def recolor(content: jax.Array, styles: Styles, *, config: Config) -> tuple[jax.Array, list[Style | Sizes]]:
+    """Return content and styles in the colours in which they are compared.
+
+    Args:
+        content: `[H, W, 3]` or, where colours are not those of the files, `[N, H, W, 3]`.
+        styles: as `stylize` takes them.
+        config: its `color` counts.
+
+    Returns:
+        The content and the styles as a list.
+
+    Raises:
+        InputError: if there is no style, or if colours are to change and a style has no picture or the content is a
+            batch.
+
+    Example:
+        >>> len(recolor(jnp.zeros((8, 8, 3)), jnp.ones((8, 8, 3)), config=Config())[1])
+        1
+    """
+    several = list(styles) if isinstance(styles, Sequence) else [styles]
+    if not several:
+        raise InputError("There is no style: pass a picture, or a sequence of at least one.")
+    if config.color == "none":
+        return content, several
+    if content.ndim != 3:
+        raise InputError(f"Colours are changed by {config.color!r} for one content at a time: use jax.vmap.")
+    change = {
+        "keep": color.match_luminance,
+        "match": color.match,
+        "match-cholesky": partial(color.match, form="cholesky"),
+        "histogram": color.match_histogram,
+    }[config.color]
+    recolored: list[Style | Sizes] = []
+    for style in several:
+        if isinstance(style, Mapping):
+            raise InputError(
+                f"Saved statistics have no colours to change by {config.color!r}: pass the style's picture."
+            )
+        recolored.append(change(style, content))
+    return color.luminance(content) if config.color == "keep" else content, recolored
+
+
+@partial(jax.jit, static_argnames=("scale", "config"))
+def targets_at(
+    params: Params,
+    content: jax.Array,
+    styles: Sequence[Style | Sizes],
+    scale: Scale,
+    *,
+    key: jax.Array | None = None,
+    config: Config,
+    blend: jax.typing.ArrayLike | Sequence[float] | None = None,
+    content_masks: jax.Array | None = None,
+    style_masks: Sequence[jax.Array | None] | None = None,
+) -> Targets:
+    """Return what the image is held against at one scale.
+
+    Args:
+        params: the network.
+        content: of `recolor`.
+        styles: of `recolor`.
+        scale: one of `plan`; pictures and masks are reduced to it.
+        key: as for `stylize`.
+        config: the static facts.
+        blend: as for `stylize`.
+        content_masks: as for `stylize`, of the content's full size.
+        style_masks: as for `stylize`, of each style's full size.
+
+    Returns:
+        The targets, of `make_targets`.
+
+    Raises:
+        InputError: as `make_targets` does.
+
+    Example:
+        >>> targets_at(params, content, [style], Scale(96, 128, 20), config=Config())  # doctest: +SKIP
+    """
+    height, width, _ = scale
+    factor = max(height, width) / max(content.shape[-3:-1])
+    shrink = partial(resize_style, factor=factor, layers=config.style_layers)
+    at_scale: list[Style] = []
+    for style in styles:
+        if isinstance(style, Mapping):
+            at_scale.append(_nearest(style, max(height, width)))
+        else:
+            at_scale.append(shrink(check_picture("style", style, config.style_layers, ranks=(3,))))
+    if content_masks is not None and content_masks.shape[-2:] == content.shape[-3:-1]:
+        content_masks = jnp.stack([resize(mask, height, width) for mask in content_masks])
+    if style_masks is not None:
+        style_masks = [None if mask is None else shrink(mask) for mask in style_masks]
+    return make_targets(
+        params,
+        resize(content, height, width),
+        at_scale,
+        key=None if key is None else jax.random.fold_in(key, 1),
+        config=config,
+        blend=blend,
+        content_masks=content_masks,
+        style_masks=style_masks,
+    )
+
+
+def _nearest(statistics: Mapping, side: int) -> Mapping[str, Summary]:
+    if all(isinstance(layer, str) for layer in statistics):
+        return statistics
+    return statistics[min(statistics, key=lambda own: abs(math.log(own / side)))]
+
+
+def start_at(
+    content: jax.Array,
+    styles: Sequence[Style | Sizes],
+    start: str | jax.Array,
+    scale: Scale,
+    *,
+    key: jax.Array | None = None,
+) -> jax.Array:
+    """Return the image to start the first scale from.
+
+    Args:
+        content: of `recolor`.
+        styles: of `recolor`, of which the first counts.
+        start: "content", "style" (resized), "noise" (uniform in [0, 1], Gatys et al.'s choice), or an image of any
+            size, resized too.
+        scale: one of `plan`.
+        key: of the noise.
+
+    Returns:
+        An image of the scale's size, with the leading axis of `content`.
+
+    Raises:
+        InputError: if `start` is unknown or of another shape than a picture, if noise has no key, or if "style" has no
+            picture.
+
+    Example:
+        >>> start_at(content, [style], "noise", scale, key=jax.random.key(0))  # doctest: +SKIP
+    """
+    height, width, _ = scale
+    shape = (*content.shape[:-3], height, width, 3)
+    if not isinstance(start, str):
+        start = check_picture("initial image", start)
+        if start.ndim != content.ndim:
+            raise InputError(
+                f"The initial image is {list(start.shape)}, but the content is {list(content.shape)}: pass as many."
+            )
+        return resize(start, height, width)
+    if start == "content":
+        return resize(content, height, width)
+    if start == "style":
+        if isinstance(styles[0], Mapping):
+            raise InputError("The initial image is the style's, which has no picture: start from content or noise.")
+        return jnp.broadcast_to(resize(jnp.asarray(styles[0]), height, width), shape)
+    if start == "noise":
+        if key is None:
+            raise InputError("Noise as the initial image has no seed: pass key=jax.random.key(0).")
+        return jax.random.uniform(key, shape)
+    raise InputError(f"The initial image {start!r} is unknown: use 'content', 'style', 'noise' or an image.")
+
+
+def enlarge(image: jax.Array, content: jax.Array, scale: Scale, *, start: str | jax.Array) -> jax.Array:
+    """Return the image to go on from at the next scale.
+
+    What was painted over the content is enlarged and added to the content at its new size, whose detail is so kept. A
+    run that did not start from the content has none of its detail to keep: its image is enlarged whole.
+
+    Args:
+        image: of the scale before, `[..., h, w, 3]`.
+        content: of `recolor`.
+        scale: one of `plan`.
+        start: what the first scale started from.
+
+    Returns:
+        An image of the scale's size, in [0, 1].
+
+    Example:
+        >>> enlarge(jnp.ones((4, 4, 3)), jnp.zeros((8, 8, 3)), Scale(8, 8, 1), start="content").shape
+        (8, 8, 3)
+    """
+    if not isinstance(start, str) or start != "content":
+        return resize(image, scale.height, scale.width)
+    now = resize(content, scale.height, scale.width)
+    painted = image - resize(content, *image.shape[-3:-1])
+    return jnp.clip(now + jax.image.resize(painted, now.shape, "lanczos3"), 0.0, 1.0)
+
+
+@partial(jax.jit, static_argnames="config")
+def finish(
+    image: jax.Array, content: jax.Array, *, config: Config, content_masks: jax.Array | None = None
+) -> jax.Array:
+    """Return the picture that comes out: of full size, in the content's colours if kept, untouched outside of masks.
+
+    Args:
+        image: what was optimised, `[..., h, w, 3]`, at any scale.
+        content: as it came, `[..., H, W, 3]`.
+        config: its `color` counts.
+        content_masks: as for `transfer.stylize`.
+
+    Returns:
+        `[..., H, W, 3]`, in [0, 1].
+
+    Example:
+        >>> finish(jnp.ones((4, 4, 3)), jnp.zeros((8, 8, 3)), config=Config()).shape
+        (8, 8, 3)
+    """
+    image = resize(image, *content.shape[-3:-1])
+    if config.color == "keep":
+        image = color.with_colors_of(content, image)
+    return image if content_masks is None else compose(image, content, cover=cover(content_masks))
