@@ -2,7 +2,7 @@
 
 Arrays in, arrays out; images are float32 sRGB in [0, 1]. A style recoloured by `match` or `match_histogram` brings its
 brushstrokes without its palette. With `luminance` and `match_luminance` before the transfer and `with_colors_of` after
-it, the network sees and changes grey alone.
+it, the network is shown grey pictures, and only the luminance of what it makes of them is kept.
 
 Gatys, Bethge, Hertzmann and Shechtman, *Preserving Color in Neural Artistic Style Transfer*, arXiv:1606.05897; Gatys,
 Ecker, Bethge, Hertzmann and Shechtman, *Controlling Perceptual Factors in Neural Style Transfer*, arXiv:1611.07865.

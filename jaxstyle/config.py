@@ -47,6 +47,8 @@ class Config:
         color: whose colours the picture has, see `transfer.stylize`.
         scales: how many sizes, each smaller by sqrt 2 than the next, or their longest sides in pixels, the largest
             being the picture's own; None for as many as start near 128 pixels.
+        halve_above: the longest side in pixels above which a picture is also compared at half its size, where the
+            network sees structures twice as large, lest large pictures lack what small ones have; None for never.
         optimizer: "lbfgs" or "adam".
         learning_rate: step size; None for 1 (lbfgs) or 0.02 (adam).
         memory: how many curvature pairs lbfgs keeps.
@@ -76,6 +78,7 @@ class Config:
     pixel_range: float = 1.0
     color: Color = "none"
     scales: int | tuple[int, ...] | None = None
+    halve_above: int | None = 512
     optimizer: Literal["lbfgs", "adam"] = "lbfgs"
     learning_rate: float | None = None
     memory: int = 10
@@ -124,6 +127,7 @@ _CHOICES = {
 _LEAST, _MOST = 1e-30, math.inf
 _RANGES = {
     "memory": (1, _MOST, "at least 1 pair"),
+    "halve_above": (1, _MOST, "at least 1 pixel, or None"),
     "learning_rate": (_LEAST, _MOST, "a positive number"),
     "tv_power": (1, _MOST, "a number from 1"),
     "averaging": (0, 1, "a number from 0 and below 1, such as 0.99"),

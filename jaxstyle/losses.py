@@ -106,10 +106,15 @@ def total_variation(
     right = image[..., :, 1:, :] - image[..., :, :-1, :]
     if form == "joint":
         squares = jnp.square(down[..., :, : width - 1, :]) + jnp.square(right[..., : height - 1, :, :])
-        # the derivatives of a power at zero are not all finite
-        return _reduced(jnp.where(squares > 0, jnp.where(squares > 0, squares, 1.0) ** (power / 2), 0.0), reduction)
-    cost = jnp.abs if power == 1 else jnp.square
-    return _reduced(cost(down), reduction) + _reduced(cost(right), reduction)
+        return _reduced(_power(squares, power / 2), reduction)
+    return _reduced(_power(jnp.abs(down), power), reduction) + _reduced(_power(jnp.abs(right), power), reduction)
+
+
+def _power(x: jax.Array, power: float) -> jax.Array:
+    """Return a power of what is not negative; its derivative at zero, which need not be finite, is 0."""
+    if power in (1, 2):
+        return x if power == 1 else jnp.square(x)
+    return jnp.where(x > 0, jnp.where(x > 0, x, 1.0) ** power, 0.0)
 
 
 def _reduced(cost: jax.Array, reduction: Reduction) -> jax.Array:

@@ -14,6 +14,7 @@ from jaxstyle import losses, statistic, vgg
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
 from jaxstyle.regions import compose
+from jaxstyle.scales import half_shape
 from jaxstyle.targets import Targets, check_picture, image_features
 from jaxstyle.targets import make_targets as make_targets
 
@@ -31,6 +32,8 @@ def terms(params: vgg.Params, image: jax.Array, targets: Targets, *, config: Con
 
     Returns:
         `{"content/relu4_2": [...], "style/relu1_1": ..., "tv": ...}`, each with the leading axis of `image`.
+        With targets for half the size, terms of content and style are the mean over both sizes: Snelgrove,
+        *High-Resolution Multi-Scale Neural Texture Synthesis*, SIGGRAPH Asia 2017.
 
     Raises:
         InputError: if `image` is not a picture or too small for the layers.
@@ -40,16 +43,26 @@ def terms(params: vgg.Params, image: jax.Array, targets: Targets, *, config: Con
     """
     image = check_picture("image", image, config.content_layers + config.style_layers)
     image = painted(image, targets)
-    features = image_features(params, image, config=config)
-    layers = {name: name.partition("/")[2] for name in _names(config)}
-    pixels = image.shape[-3] * image.shape[-2]
-    parts = {
-        name: _term(name, features[layer], targets, config=config, pixels=pixels) for name, layer in layers.items()
-    }
+    parts = _compared(params, image, targets, config=config)
     parts["tv"] = losses.total_variation(
         config.pixel_range * image, form=config.tv_form, power=config.tv_power, reduction=config.pixel_reduction
     )
     return parts
+
+
+def _compared(params: vgg.Params, image: jax.Array, targets: Targets, *, config: Config) -> Terms:
+    """Return the terms of content and style: the means over both sizes where the image is compared at half its own."""
+    features = image_features(params, image, config=config)
+    height, width = image.shape[-3:-1]
+    parts = {
+        name: _term(name, features[name.partition("/")[2]], targets, config=config, pixels=height * width)
+        for name in _names(config)
+    }
+    if targets.half is None:
+        return parts
+    halved = jax.image.resize(image, (*image.shape[:-3], *half_shape(height, width), 3), "lanczos3")
+    coarse = _compared(params, halved, targets.half, config=config)
+    return {name: (value + coarse[name]) / 2 for name, value in parts.items()}
 
 
 def painted(image: jax.Array, targets: Targets) -> jax.Array:

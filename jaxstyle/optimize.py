@@ -14,12 +14,11 @@ from jax.experimental.xla_metadata import set_xla_metadata
 
 from jaxstyle import losses
 from jaxstyle.config import Config, LossWeights
+from jaxstyle.descent import transformation
 from jaxstyle.errors import InputError
 from jaxstyle.objective import Targets, Terms, check_picture, gradient_factors, painted, terms, total
 from jaxstyle.parametrize import PYRAMID_LEVELS, Parameters, decode, encode
 from jaxstyle.vgg import Params
-
-LEARNING_RATES = {"lbfgs": 1.0, "adam": 0.02}
 
 WINDOW = 10  # steps over which a total has to fall, lest it count as levelled off
 
@@ -79,7 +78,7 @@ def init(image: jax.Array, *, config: Config) -> State:
     parameters = encode(image, levels=levels)
     average = Average(parameters, jnp.zeros((), jnp.int32)) if config.averaging else None
     watch = Watch(jnp.full(WINDOW, jnp.inf), jnp.zeros((), bool)) if config.tolerance else None
-    state = State(parameters, _transformation(config).init(parameters), average, watch)
+    state = State(parameters, transformation(config).init(parameters), average, watch)
     # Optax leaves weak types here and there, which the first step would make strong: that would compile `run` twice.
     return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), state)
 
@@ -118,23 +117,23 @@ def run(
         return jax.vmap(lane, in_axes=(0, None, _batched(targets), None))(state, params, targets, weights)
 
     def loss(parameters: Parameters, factors: Terms | None) -> tuple[jax.Array, Trace]:
-        image = painted(decode(parameters), targets)
+        image = decode(parameters)
         parts = terms(params, image, targets, config=config)
         objective = total(weights, parts)
         minimized = objective if factors is None else total(weights, jax.tree.map(jnp.multiply, parts, factors))
         bounds = losses.out_of_range(
-            config.pixel_range * image, reduction=config.pixel_reduction, upper=config.pixel_range
+            config.pixel_range * painted(image, targets), reduction=config.pixel_reduction, upper=config.pixel_range
         )
         return minimized + weights.bounds * bounds, {**parts, "total": objective, "bounds": bounds}
 
-    transformation = _transformation(config)
+    descent = transformation(config)
 
     def step(state: State, _: None) -> tuple[State, Trace]:
         factors = None
         if config.normalize_gradients:
             factors = gradient_factors(params, decode(state.parameters), targets, config=config)
         gradient, trace = jax.grad(loss, has_aux=True)(state.parameters, factors)
-        updates, memory = transformation.update(gradient, state.optimizer, state.parameters)
+        updates, memory = descent.update(gradient, state.optimizer, state.parameters)
         parameters: Any = optax.apply_updates(state.parameters, updates)
         if config.optimizer == "adam":
             parameters = _clip(parameters)
@@ -153,6 +152,7 @@ def run(
 def _batched(targets: Targets) -> Targets:
     """Return which axis of `targets` a batch runs along: what comes from the content may have one."""
     axes = targets._replace(style=None, content={k: 0 if v.ndim == 4 else None for k, v in targets.content.items()})
+    axes = axes._replace(half=None if targets.half is None else _batched(targets.half))
     regions = targets.regions
     if regions is None:
         return axes
@@ -179,43 +179,3 @@ def _clip(parameters: Parameters) -> Parameters:
     """Bring the image into [0, 1] by changing the finest level only."""
     excess = (image := decode(parameters)) - jnp.clip(image, 0.0, 1.0)
     return (parameters[0] - excess, *parameters[1:])
-
-
-def _transformation(config: Config) -> optax.GradientTransformation:
-    rate = LEARNING_RATES[config.optimizer] if config.learning_rate is None else config.learning_rate
-    if config.optimizer == "adam":
-        # without the second epsilon the derivative at a gradient of zero is not finite
-        return optax.adam(rate, *config.betas, config.epsilon, eps_root=1e-16)
-    return optax.chain(_skip_negative_curvature(config.memory), optax.scale_by_learning_rate(rate))
-
-
-def _skip_negative_curvature(memory: int) -> optax.GradientTransformation:
-    """Return Optax's lbfgs, but for pairs with s.y <= 0, which it would store and which would point uphill.
-
-    Such a pair is passed over by taking the last good step once more in its place: it lands in the slot where it is
-    already, and the memory, the scale of the first guess and the order of the pairs stay what they were.
-    """
-    lbfgs = optax.scale_by_lbfgs(memory)
-
-    def update(updates: Any, state: Any, params: Any = None) -> Any:
-        s = optax.tree.sub(params, state.params)
-        y = optax.tree.sub(updates, state.updates)
-        skip = (state.count > 0) & (jnp.asarray(optax.tree.vdot(s, y)) <= 0)
-        last = (state.count - 2) % memory  # where the step before this one left its pair
-        first = state.count - skip <= 0  # no pair is stored: Optax masks the one it sees, but divides by its s.y
-
-        def before(new: jax.Array, old: jax.Array, pairs: jax.Array) -> jax.Array:
-            return jnp.where(first, new - 1, jnp.where(skip, new - pairs[last], old))
-
-        state = state._replace(
-            count=state.count - skip,
-            params=jax.tree.map(before, params, state.params, state.diff_params_memory),
-            updates=jax.tree.map(before, updates, state.updates, state.diff_updates_memory),
-        )
-        direction, state = lbfgs.update(updates, state, params)
-        # Optax holds the length of the first step constant when it is differentiated; the same length, differentiable:
-        squared = jnp.asarray(optax.tree.vdot(updates, updates))
-        length = jnp.where(squared > 1, jax.lax.rsqrt(jnp.where(squared > 1, squared, 1.0)), 1.0)
-        return jax.tree.map(lambda d, g: jnp.where(first, length * g, d), direction, updates), state
-
-    return optax.GradientTransformation(lbfgs.init, update)

@@ -109,7 +109,8 @@ def feather(mask: jax.Array, *, pixels: int) -> jax.Array:
 
     Args:
         mask: `[H, W]`, in [0, 1]; continued by its border.
-        pixels: the width of the ramp; 0 changes nothing. What is farther from the mask stays exactly zero.
+        pixels: the width of the ramp, an even number, or the one below it, and 2 at least; 0 changes nothing. What is
+            farther from the mask stays exactly zero.
 
     Returns:
         `[H, W]`.
@@ -118,14 +119,11 @@ def feather(mask: jax.Array, *, pixels: int) -> jax.Array:
         >>> feather(jnp.asarray([[0.0, 0.0, 0.0, 1.0, 1.0, 1.0]]), pixels=2).round(2).tolist()
         [[0.0, 0.0, 0.25, 0.75, 1.0, 1.0]]
     """
-    reach = pixels // 2
-    if not reach:
+    if not pixels:
         return mask
+    reach = max(1, pixels // 2)
     tent = reach + 1 - jnp.abs(jnp.arange(-reach, reach + 1, dtype=mask.dtype))
-    weights = tent / jnp.sum(tent)
-    for axis in (0, 1):
-        padded = jnp.pad(mask, [(reach, reach) if i == axis else (0, 0) for i in (0, 1)], mode="edge")
-        size = mask.shape[axis]
-        shifted = [jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(2 * reach + 1)]
-        mask = sum((weight * each for weight, each in zip(weights, shifted, strict=True)), jnp.zeros_like(mask))
-    return jnp.clip(mask, 0.0, 1.0)
+    padded = jnp.pad(mask, reach, mode="edge")
+    for weights in (tent[:, None], tent[None, :]):
+        padded = jax.scipy.signal.convolve2d(padded, weights / jnp.sum(tent), mode="valid", precision="highest")
+    return jnp.clip(padded, 0.0, 1.0)

@@ -13,6 +13,7 @@ from jaxstyle.vgg import smallest_side
 COARSEST = 128  # pixels of the longest side, about
 FACTOR = math.sqrt(2)
 FEWER = 0.75  # steps at one scale over those at the scale before, where a step costs half as much
+MOST_SCALES = 30
 ROUND = 5  # steps; so that a few of them at a time can be one program
 
 
@@ -72,6 +73,8 @@ def plan(height: int, width: int, *, steps: int, config: Config) -> tuple[Scale,
 def _sides(longest: int, config: Config) -> list[int]:
     if isinstance(config.scales, tuple):
         sides = list(config.scales)
+        if sides and abs(sides[-1] - longest) == 1:  # rounding left the picture one pixel off its size
+            sides[-1] = longest
         if not sides or sides != sorted(set(sides)) or sides[0] < 1 or sides[-1] != longest:
             text = ", ".join(map(str, sides))
             raise InputError(f"The scales {text} do not rise to the picture's {longest} pixels: end them with that.")
@@ -79,13 +82,30 @@ def _sides(longest: int, config: Config) -> list[int]:
     count = config.scales
     if count is None:
         count = max(1, 1 + round(math.log(longest / COARSEST, FACTOR)))
-    if count < 1:
-        raise InputError(f"{count} scales are none: take at least 1.")
+    if not 1 <= count <= MOST_SCALES:
+        raise InputError(f"{count} scales are none or too many: take 1 to {MOST_SCALES}, or sides such as 128,256,512.")
     return [max(1, round(longest / FACTOR**i)) for i in reversed(range(count))]
 
 
 def _shape(height: int, width: int, factor: float) -> tuple[int, int]:
     return max(1, round(factor * height)), max(1, round(factor * width))
+
+
+def half_shape(height: int, width: int) -> tuple[int, int]:
+    """Return height and width of a picture reduced to half.
+
+    Args:
+        height: pixels.
+        width: pixels.
+
+    Returns:
+        Height and width, at least 1.
+
+    Example:
+        >>> half_shape(768, 1023)
+        (384, 512)
+    """
+    return _shape(height, width, 0.5)
 
 
 def _shared(steps: int, scales: int) -> list[int]:

@@ -14,10 +14,10 @@ from jaxstyle import color
 from jaxstyle.config import Config
 from jaxstyle.errors import InputError
 from jaxstyle.regions import compose, cover
-from jaxstyle.scales import Scale, resize, resize_style
+from jaxstyle.scales import Scale, half_shape, resize, resize_style
 from jaxstyle.statistic import Summary
 from jaxstyle.targets import Style, Targets, check_picture, make_targets
-from jaxstyle.vgg import Params
+from jaxstyle.vgg import Params, smallest_side
 
 Sizes = Mapping[int, Mapping[str, Summary]]  # a style's statistics at several sizes, by its longest side in pixels
 Styles = Style | Sizes | Sequence[Style | Sizes]
@@ -85,7 +85,7 @@ def targets_at(
         params: the network.
         content: of `recolor`.
         styles: of `recolor`.
-        scale: one of `plan`; pictures and masks are reduced to it.
+        scale: one of `plan`; pictures and masks are reduced to it, and to half of it above `config.halve_above`.
         key: as for `stylize`.
         config: the static facts.
         blend: as for `stylize`.
@@ -110,20 +110,27 @@ def targets_at(
             at_scale.append(_nearest(style, max(height, width)))
         else:
             at_scale.append(shrink(check_picture("style", style, config.style_layers, ranks=(3,))))
+    masks, style_parts = content_masks, style_masks
     if content_masks is not None and content_masks.shape[-2:] == content.shape[-3:-1]:
-        content_masks = jnp.stack([resize(mask, height, width) for mask in content_masks])
+        masks = jnp.stack([resize(mask, height, width) for mask in content_masks])
     if style_masks is not None:
-        style_masks = [None if mask is None else shrink(mask) for mask in style_masks]
-    return make_targets(
+        style_parts = [None if mask is None else shrink(mask) for mask in style_masks]
+    targets = make_targets(
         params,
         resize(content, height, width),
         at_scale,
         key=None if key is None else jax.random.fold_in(key, 1),
         config=config,
         blend=blend,
-        content_masks=content_masks,
-        style_masks=style_masks,
+        content_masks=masks,
+        style_masks=style_parts,
     )
+    half = Scale(*half_shape(height, width), steps=0)
+    need = max(map(smallest_side, config.content_layers + config.style_layers))
+    if config.halve_above is None or max(height, width) <= config.halve_above or min(half[:2]) < need:
+        return targets
+    same = {"key": key, "config": config, "blend": blend, "content_masks": content_masks, "style_masks": style_masks}
+    return targets._replace(half=targets_at(params, content, styles, half, **same))
 
 
 def _nearest(statistics: Mapping, side: int) -> Mapping[str, Summary]:
@@ -182,29 +189,37 @@ def start_at(
     raise InputError(f"The initial image {start!r} is unknown: use 'content', 'style', 'noise' or an image.")
 
 
-def enlarge(image: jax.Array, content: jax.Array, scale: Scale, *, start: str | jax.Array) -> jax.Array:
+def enlarge(
+    image: jax.Array,
+    content: jax.Array,
+    styles: Sequence[Style | Sizes],
+    start: str | jax.Array,
+    scale: Scale,
+) -> jax.Array:
     """Return the image to go on from at the next scale.
 
-    What was painted over the content is enlarged and added to the content at its new size, whose detail is so kept. A
-    run that did not start from the content has none of its detail to keep: its image is enlarged whole.
+    What was painted over the picture that the run started from is enlarged and added to that picture at its new size,
+    whose detail is so kept. Noise has no detail to keep: what became of it is enlarged whole.
 
     Args:
         image: of the scale before, `[..., h, w, 3]`.
         content: of `recolor`.
+        styles: of `recolor`.
+        start: what the first scale started from, as for `start_at`.
         scale: one of `plan`.
-        start: what the first scale started from.
 
     Returns:
         An image of the scale's size, in [0, 1].
 
     Example:
-        >>> enlarge(jnp.ones((4, 4, 3)), jnp.zeros((8, 8, 3)), Scale(8, 8, 1), start="content").shape
+        >>> enlarge(jnp.ones((4, 4, 3)), jnp.zeros((8, 8, 3)), [], "content", Scale(8, 8, 1)).shape
         (8, 8, 3)
     """
-    if not isinstance(start, str) or start != "content":
+    if isinstance(start, str) and start == "noise":
         return resize(image, scale.height, scale.width)
-    now = resize(content, scale.height, scale.width)
-    painted = image - resize(content, *image.shape[-3:-1])
+    before = Scale(*image.shape[-3:-1], steps=0)
+    then, now = (start_at(content, styles, start, each) for each in (before, scale))
+    painted = image - then
     return jnp.clip(now + jax.image.resize(painted, now.shape, "lanczos3"), 0.0, 1.0)
 
 

@@ -70,10 +70,15 @@ def distance(
     Returns:
         `[...]`, not negative.
 
+    Raises:
+        InputError: if `target` is of another statistic.
+
     Example:
         >>> float(distance(jnp.zeros((4, 4, 2)), summarize(jnp.ones((4, 4, 2)))))
         1.0
     """
+    if isinstance(target, Quantiles) != (statistic == "sliced"):
+        raise InputError(f"The target is {type(target).__name__}, not what {statistic!r} compares: summarize it again.")
     if isinstance(target, Quantiles):
         return sliced(features, target, guide=guide, divisor=divisor)
     x = moments(features, guide=guide)

@@ -100,13 +100,11 @@ def read(path: str | os.PathLike[str], *, params: Params, config: Config) -> dic
         (64,)
     """
     with opened(Path(path), cure=CURE) as file:
-        found = {name: " ".join(strings(file, name)) for name in ("format", *_facts(params, config))}
         for name, expected in _facts(params, config).items():
-            if found[name] != expected:
-                raise InputError(
-                    f"{path} has the {name} {found[name][:80]!r}, but this run has {expected[:80]!r}: {CURE}"
-                )
-        sides = [side for side in map(str, file) if side.isdecimal() and len(side) < 7]
+            found = " ".join(strings(file, name))
+            if found != expected:
+                raise InputError(f"{path} has the {name} {found[:80]!r}, but this run has {expected[:80]!r}: {CURE}")
+        sides = [side for side in map(str, file) if side.isdecimal() and len(side) < 7 and int(side)]
         if not 1 <= len(sides) <= MOST_SIZES or len(sides) != len(file):
             raise InputError(f"{path} holds {len(file)} groups, not 1 to {MOST_SIZES} sizes: {CURE}")
         kind = Quantiles if config.statistic == "sliced" else Moments

@@ -23,11 +23,13 @@ class Targets(NamedTuple):
         content: the content's features by layer, `[..., H, W, C]`.
         style: the styles' statistics by layer; with regions, of each of them along the leading axis.
         regions: which part takes which style, or None.
+        half: what the image at half its size is held against as well, or None.
     """
 
     content: dict[str, jax.Array]
     style: dict[str, Summary]
     regions: Regions | None = None
+    half: "Targets | None" = None
 
 
 @partial(jax.jit, static_argnames="config")

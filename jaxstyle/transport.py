@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxstyle.losses import Divisor, positive
 from jaxstyle.moments import RIDGE, Moments, covariance
 
+NOISE = 5e-6  # of second moments summed in float32, relative, with room to spare
 ROOT_STEPS = 12  # of Newton and Schulz's iteration, as of crowsonkb's style-transfer-pytorch
 DIRECTIONS = 64  # at most; fewer in layers of fewer channels
 LEVELS = 512  # quantiles kept of each direction
@@ -33,7 +34,9 @@ def wasserstein(x: Moments, target: Moments, *, divisor: Divisor = "energy") -> 
 
     .. math:: |\mu - \mu_t|^2 + \mathrm{tr}(\Sigma + \Sigma_t - 2 (\Sigma_t^{1/2} \Sigma \Sigma_t^{1/2})^{1/2})
 
-    As a style loss: crowsonkb's style-transfer-pytorch. Gatys et al. compare Gram matrices.
+    As a style loss: crowsonkb's style-transfer-pytorch. Gatys et al. compare Gram matrices. Deviation: covariances have
+    :math:`10^{-4}` added to their diagonals, as there, and more where they are below a tenth of the second moments, so
+    that what rounding leaves of a constant picture's covariance is positive.
 
     Args:
         x: moments of the picture's features.
@@ -49,8 +52,7 @@ def wasserstein(x: Moments, target: Moments, *, divisor: Divisor = "energy") -> 
         1.0
     """
     channels = target.mean.shape[-1]
-    ridge = RIDGE * jnp.eye(channels, dtype=target.mean.dtype)
-    of_x, of_target = (covariance(each) + jnp.broadcast_to(ridge, each.second.shape) for each in (x, target))
+    of_x, of_target = _positive_covariance(x), _positive_covariance(target)
     root = _square_root(of_target)
     cross = _square_root(_product(root, _product(of_x, root)))
     means = jnp.sum(jnp.square(x.mean - jnp.broadcast_to(target.mean, x.mean.shape)), axis=-1)
@@ -60,6 +62,13 @@ def wasserstein(x: Moments, target: Moments, *, divisor: Divisor = "energy") -> 
         energy = jnp.sum(jnp.square(target.mean), axis=-1) + jnp.trace(covariance(target), axis1=-2, axis2=-1)
         return squared / positive(energy)
     return squared / (channels if divisor == "elements" else 1)
+
+
+def _positive_covariance(moments: Moments) -> jax.Array:
+    found = covariance(moments)
+    spread, power = (jnp.trace(each, axis1=-2, axis2=-1) for each in (found, moments.second))
+    ridge = RIDGE + jax.lax.stop_gradient(jnp.maximum(NOISE * (power - 10 * spread), 0.0))
+    return found + ridge[..., None, None] * jnp.broadcast_to(jnp.eye(found.shape[-1], dtype=found.dtype), found.shape)
 
 
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:

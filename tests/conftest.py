@@ -16,6 +16,16 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 TINY = ((4, 4), (6, 6), (8,) * 4, (8,) * 4, (8,) * 4)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs(tmp_path_factory):
+    """Share compiled programs among the workers of one run of the tests: most of their time is compiling."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    jax.config.update("jax_compilation_cache_dir", str(folder / "programs"))
 
 
 @pytest.fixture(scope="session")

@@ -296,6 +296,19 @@ def test_layers_that_cannot_be_read_are_refused(text, message):
         parse_layers(text)
 
 
+def test_layers_keep_their_shares_of_the_preset_unless_they_are_given_others():
+    layers = "relu1_1,relu2_1:1"
+    _, weights = preset_of(preset="gatys-code", style_layers=layers)
+    assert weights.style == {"relu1_1": pytest.approx(1e3 / 64**2), "relu2_1": 1e3}
+
+
+def test_what_a_preset_says_of_its_optimiser_holds_for_no_other():
+    config = preset_of(preset="crowsonkb", optimizer="lbfgs")[0].config
+    assert (config.averaging, config.betas, config.learning_rate) == (0.0, (0.9, 0.999), None)
+    assert preset_of(preset="crowsonkb", optimizer="adam")[0].config.averaging == 0.99
+    assert preset_of(preset="crowsonkb", optimizer="lbfgs", averaging=0.5)[0].config.averaging == 0.5
+
+
 def test_weights_follow_the_presets_spread():
     _, shared = preset_of(style_weight=8.0, style_layers="relu1_1:1,relu2_1:3")
     _, each = preset_of(preset="neural-style-pt", style_weight=8.0, style_layers="relu1_1:1,relu2_1:3")
@@ -428,6 +441,26 @@ def test_saved_statistics_paint_like_their_picture():
     np.testing.assert_allclose(image.load("out.png").rgb, image.load("again.png").rgb, atol=1.01 / 255)
 
 
+def test_statistics_are_kept_for_the_halves_of_large_pictures_too():
+    assert statistics("style.png", "-o", "style.h5", "--size", 600, "--scales", 1) == 0
+    with h5py.File("style.h5") as file:
+        assert set(file) == {"300", "600"}
+
+
+def test_a_picture_and_statistics_are_mixed():
+    assert statistics("style.png", "-o", "style.h5") == 0
+    image.save("other.png", picture(32, 32, seed=7))
+    assert stylize("--blend", "1,2", style=("other.png", "style.h5")) == 0
+    assert stylize("--blend", "1,2", "-o", "again.png", style=("other.png", "style.png")) == 0
+    np.testing.assert_allclose(image.load("out.png").rgb, image.load("again.png").rgb, atol=1.01 / 255)
+
+
+def test_statistics_for_another_size_are_used_and_told_of(capsys):
+    assert statistics("style.png", "-o", "style.h5") == 0
+    assert stylize("--size", 64, *ADAM, style="style.h5") == 0
+    assert "style.h5 is for pictures of 32 pixels, not 64" in capsys.readouterr().err
+
+
 def test_statistics_of_a_folder_are_the_mean_over_its_pictures():
     Path("styles").mkdir()
     for i in range(2):
@@ -481,6 +514,9 @@ def test_statistics_that_cannot_be_made_are_one_sentence(arguments, message, cap
         (("--feather", "5"), "there is none: add one"),
         (("--style-size", 8), "--style-size is 8"),
         (("--style-scale", 0), "--style-scale is 0"),
+        (("--style-mask", "notes.txt"), "notes.txt is not a picture"),
+        (("--scales", "3000"), "3000 scales are none or too many"),
+        (("--shift", "nan"), "--shift is nan"),
         (("--style-size", 32, "--style-scale", 2), "drop one"),
         (("--scales", "20"), "A scale is 1x1 pixels, but the deepest layer needs"),
         (("--scales", "0"), "0 scales are none"),
@@ -495,6 +531,7 @@ def test_controls_that_do_not_fit_are_one_sentence(options, message, capsys):
     masks()
     image.save("square.png", np.ones((16, 16, 3)))
     image.save("black.png", np.zeros((32, 40, 3)))
+    Path("notes.txt").write_text("no picture")
     assert stylize(*options, "--quiet", layers=()) == 2
     said = capsys.readouterr().err
     assert message in said and len(said.splitlines()) == 1
@@ -811,7 +848,7 @@ def test_a_preview_is_kept_when_timing_ends_early(error, monkeypatch, capsys):
 def test_the_advice_is_a_command_that_the_shell_understands():
     text = preview.advice(90.4, steps=60, output=Path("my cat.png"))
     assert "about 90 s here for these 60 steps" in text
-    assert "--network vgg19 --init 'my cat.png' and name another output." in text
+    assert "--network vgg19 --scales 1 --init 'my cat.png' and name another output." in text
 
 
 @pytest.mark.usefixtures("older")
@@ -860,7 +897,10 @@ BAD_PICTURES = {
 @pytest.mark.parametrize("name", BAD_PICTURES)
 def test_a_picture_that_cannot_be_used_is_one_sentence(name, role, capsys):
     before = listing()
-    assert_fails(2, stylize(**{role: name}), capsys, saying=BAD_PICTURES[name])
+    saying = BAD_PICTURES[name]
+    if name == "folder.png" and role == "style":
+        saying = "folder.png is a folder: make one style of its pictures by jaxstyle statistics"
+    assert_fails(2, stylize(**{role: name}), capsys, saying=saying)
     assert listing() == before
 
 

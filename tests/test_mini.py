@@ -72,6 +72,7 @@ def test_the_page_beside_the_file_has_its_errors_and_its_digest():
         assert re.search(rf"{layer} \|.* {re.escape(share)} ", page), layer
 
 
+@pytest.mark.slow
 def test_features_are_in_the_teachers_units(weights_path, real_pictures):
     photograph = jnp.asarray(image.load(real_pictures / "chicago.jpg", size=128).rgb)
     ours, theirs = (features(load_params(network), photograph) for network in ("mini", weights_path))
@@ -137,6 +138,7 @@ def test_whitened_rows_have_variance_one_and_no_correlation(script):
     assert spread[0] < 0.01
 
 
+@pytest.mark.slow
 def test_narrowing_a_network_to_its_own_widths_gives_the_network(script, monkeypatch):
     names, teacher = script("narrowing"), random_params(widths=TINY, seed=1)
     monkeypatch.setitem(names["start"].__globals__, "SAMPLES", 8_000)

@@ -138,6 +138,30 @@ FORMULAS = [
 ]
 
 
+# What the formulas below cannot see, since they start from features: (white, pooling, border, optimiser, its settings).
+FACTS = {
+    "gatys-paper": (255, "avg", "zeros", "lbfgs", {"memory": 100}),
+    "gatys-code": (255, "max", "zeros", "lbfgs", {"memory": 100}),
+    "neural-style": (256, "max", "zeros", "lbfgs", {"memory": 100}),
+    "neural-style-pt": (255, "max", "zeros", "lbfgs", {"memory": 100}),
+    "anishathalye": (255, "max", "zeros", "adam", {"learning_rate": 10 / 255, "betas": (0.9, 0.999), "epsilon": 1e-8}),
+    "crowsonkb": (255, "max", "replicate", "adam", {"learning_rate": None, "betas": (0.9, 0.99), "averaging": 0.99}),
+    "pystiche": (255, "max", "zeros", "lbfgs", {}),
+    "tensorflow-tutorial": (255, "max", "zeros", "adam", {"betas": (0.99, 0.999), "epsilon": 0.1}),
+    "keras-example": (255, "max", "zeros", "lbfgs", {}),
+}
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_a_preset_sees_and_moves_as_published(name):
+    white, pooling, border, optimizer, settings = FACTS[name]
+    config = preset(name).config
+    assert (config.white, config.pooling, config.border, config.optimizer) == (white, pooling, border, optimizer)
+    assert {setting: getattr(config, setting) for setting in settings} == settings
+    assert config.scales == (None if name == "crowsonkb" else 1)
+    assert config.halve_above is None
+
+
 @pytest.mark.parametrize("formula", FORMULAS, ids=lambda formula: formula.__name__)
 def test_a_preset_restates_its_formula(formula, params, content, style):
     """The published objective, in NumPy and double precision, from the features that the preset's network sees."""

@@ -106,8 +106,8 @@ def test_scales_by_their_longest_sides_are_those(kind):
         ((100, 200, 300), "The scales 100, 200, 300 do not rise to the picture's 200 pixels: end them with that."),
         ((0, 200), "The scales 0, 200 do not rise to the picture's 200 pixels: end them with that."),
         ((), "do not rise to the picture's 200 pixels: end them with that."),
-        (0, "0 scales are none: take at least 1."),
-        (-2, "-2 scales are none: take at least 1."),
+        (0, "0 scales are none or too many: take 1 to 30"),
+        (-2, "-2 scales are none or too many: take 1 to 30"),
     ],
 )
 def test_scales_that_cannot_be_are_refused_in_one_sentence(scales, message):

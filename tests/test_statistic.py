@@ -69,6 +69,23 @@ def test_constant_pictures_have_finite_distances_and_gradients_both_ways(statist
 
 
 @every_statistic
+def test_constant_features_of_vggs_size_have_finite_distances_and_gradients(statistic):
+    """There float32 leaves a covariance of several units, of either sign, where it should be zero."""
+    levels = jnp.asarray(RNG.uniform(0, 300, 64), jnp.float32)
+    flat = jnp.broadcast_to(levels, (48, 48, 64))
+    other = flat + jnp.asarray(RNG.normal(size=(48, 48, 64)) * 100, jnp.float32)
+    for x, style in ((flat, other), (other, flat), (flat, flat), (flat, 2 * flat)):
+        number, gradient = slope(x, summary(style, statistic=statistic), statistic=statistic)
+        assert np.isfinite(number) and np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize(("statistic", "other"), [("sliced", "gram"), ("wasserstein", "sliced")])
+def test_a_summary_of_another_kind_is_refused(statistic, other):
+    with pytest.raises(InputError, match=f"not what '{other}' compares"):
+        distance(X, summary(STYLE, statistic=statistic), statistic=other)
+
+
+@every_statistic
 def test_one_step_down_the_gradient_makes_the_distance_smaller(statistic):
     before, gradient = slope(X, summary(STYLE, statistic=statistic), statistic=statistic)
     step = 1e-3 / jnp.max(jnp.abs(gradient))

@@ -6,13 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxstyle import color
+from jaxstyle import color, losses
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
+from jaxstyle.objective import terms
 from jaxstyle.optimize import init, run
 from jaxstyle.scales import Scale, plan, resize
 from jaxstyle.stage import enlarge, recolor, start_at, targets_at
-from jaxstyle.targets import make_targets, summarize_style
+from jaxstyle.targets import image_features, make_targets, summarize_style
 from jaxstyle.transfer import stylize
 
 LAYERS = {"content_layers": ("relu2_2",), "style_layers": ("relu1_1", "relu2_1")}  # few, to compile quickly
@@ -76,6 +77,7 @@ def test_the_final_image_can_be_differentiated_by_the_content(params, content, s
         assert slope == pytest.approx(float(difference), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_batch_of_contents_gives_the_picture_of_each(params, content, style):
     batch = jnp.stack([content, content[::-1]])
     together = stylize(params, batch, style, weights=WEIGHTS, config=LBFGS, steps=4)
@@ -138,6 +140,7 @@ def test_weights_for_other_layers_than_the_configs_are_refused(params, content, 
 # Scales
 
 
+@pytest.mark.slow
 def test_scales_follow_each_other_and_their_traces_too(params, content, style):
     config = dataclasses.replace(LBFGS, scales=2)
     image, trace = stylize(params, content, style, weights=WEIGHTS, config=config, steps=12)
@@ -152,19 +155,51 @@ def test_scales_follow_each_other_and_their_traces_too(params, content, style):
         config=config,
         steps=first.steps,
     )
-    state = init(enlarge(state.image, content, second, start="content"), config=config)
+    state = init(enlarge(state.image, content, [style], "content", second), config=config)
     targets = make_targets(params, content, style, config=config)
     state, fine = run(state, params, targets, WEIGHTS, config=config, steps=second.steps)
     np.testing.assert_allclose(trace["total"], jnp.concatenate([coarse["total"], fine["total"]]), rtol=1e-3)
     np.testing.assert_allclose(image, state.image, atol=1e-3)
 
 
-def test_the_content_is_enlarged_as_itself_and_noise_as_noise(content):
+def test_above_a_size_terms_are_means_over_it_and_its_half(params, content, style):
+    """As two separate comparisons of pictures that were halved beforehand."""
+    config = dataclasses.replace(LBFGS, halve_above=39)
+    whole, half = Scale(32, 40, 1), Scale(16, 20, 1)
+    image = 1 - content
+    halved = jax.image.resize(image, (16, 20, 3), "lanczos3")
+    targets = targets_at(params, content, [style], whole, config=config)
+    found = terms(params, image, targets, config=config)
+    each = [
+        terms(params, picture, targets_at(params, content, [style], scale, config=LBFGS), config=LBFGS)
+        for picture, scale in ((image, whole), (halved, half))
+    ]
+    for name, value in found.items():
+        expected = each[0][name] if name == "tv" else (each[0][name] + each[1][name]) / 2
+        assert value == pytest.approx(float(expected), rel=1e-4), name
+    below = dataclasses.replace(LBFGS, halve_above=40)
+    assert targets_at(params, content, [style], whole, config=below).half is None
+    assert targets.half is not None and targets.half.half is None
+
+
+@pytest.mark.slow
+def test_a_batch_compared_at_half_its_size_gives_the_picture_of_each(params, content, style):
+    config = dataclasses.replace(LBFGS, halve_above=39)
+    batch = jnp.stack([content, content[::-1]])
+    together = stylize(params, batch, style, weights=WEIGHTS, config=config, steps=3).image
+    alone = stylize(params, batch[1], style, weights=WEIGHTS, config=config, steps=3).image
+    np.testing.assert_allclose(together[1], alone, atol=1e-3)
+
+
+def test_what_a_run_starts_from_is_enlarged_as_itself_and_noise_as_noise(content, style):
     coarse, whole = Scale(16, 20, 1), Scale(32, 40, 1)
-    small = start_at(content, [content], "content", coarse)
-    np.testing.assert_allclose(enlarge(small, content, whole, start="content"), content, atol=1e-6)
+    draft = jax.random.uniform(jax.random.key(1), content.shape)
+    for start in ("content", "style", draft):
+        small = start_at(content, [style], start, coarse)
+        expected = start_at(content, [style], start, whole)
+        np.testing.assert_allclose(enlarge(small, content, [style], start, whole), expected, atol=1e-6)
     noise = start_at(content, [content], "noise", coarse, key=jax.random.key(0))
-    np.testing.assert_array_equal(enlarge(noise, content, whole, start="noise"), resize(noise, 32, 40))
+    np.testing.assert_array_equal(enlarge(noise, content, [style], "noise", whole), resize(noise, 32, 40))
 
 
 # Several styles, and what is kept of them
@@ -260,6 +295,16 @@ def test_each_region_comes_closer_to_its_own_style(params, content):
     assert one[:, 22:].mean() > other[:, 22:].mean() + 0.1
 
 
+def test_a_soft_mask_is_optimised_as_it_is_composed(params, content, style):
+    """The first total of a run is that of the picture that would be saved."""
+    start, mask = 1 - content, jnp.full((1, 32, 40), 0.5)
+    targets = make_targets(params, content, style, config=LBFGS, content_masks=mask)
+    _, trace = run(init(start, config=LBFGS), params, targets, WEIGHTS, config=LBFGS, steps=1)
+    features = image_features(params, (content + start) / 2, config=LBFGS)
+    seen = losses.squared_distance(features["relu2_2"], targets.content["relu2_2"], axes=3)
+    assert trace["content/relu2_2"][0] == pytest.approx(float(seen), rel=1e-4)
+
+
 def test_a_style_mask_takes_part_of_a_style(params, content, style):
     half = jnp.concatenate([style, 1 - style], axis=1)  # the mask leaves what the right half holds out
     mask = jnp.zeros(half.shape[:2]).at[:, :32].set(1.0)
@@ -269,6 +314,7 @@ def test_a_style_mask_takes_part_of_a_style(params, content, style):
     np.testing.assert_allclose(masked.mean, alone.mean, rtol=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("statistic", ["sliced", "wasserstein"])
 def test_regions_go_with_every_statistic(params, content, style, statistic):
     config = dataclasses.replace(LBFGS, statistic=statistic)
@@ -280,6 +326,7 @@ def test_regions_go_with_every_statistic(params, content, style, statistic):
     assert np.isfinite(result.image).all()
 
 
+@pytest.mark.slow
 def test_a_batch_with_a_region_gives_the_picture_of_each(params, content, style):
     batch, mask = jnp.stack([content, content[::-1]]), jnp.zeros((1, 32, 40)).at[:, :16].set(1.0)
     options = {"weights": WEIGHTS, "config": LBFGS, "steps": 3, "content_masks": mask}

@@ -40,6 +40,27 @@ def test_every_activation_equals_a_numpy_implementation(params, content, pooling
         assert np.abs(found[name] - value).max() <= 1e-5 * np.abs(value).max(), name
 
 
+@pytest.mark.parametrize("border", ["zeros", "replicate"])
+@pytest.mark.parametrize("white", [255.0, 256.0])
+def test_the_first_layer_is_that_of_the_padded_image_in_the_networks_units(params, content, border, white):
+    kernel, bias = (np.asarray(params["conv1_1"][part], np.float64) for part in ("kernel", "bias"))
+    bgr = white * np.asarray(content, np.float64)[..., ::-1] - np.array([103.939, 116.779, 123.68])
+    around = ((1, 1), (1, 1), (0, 0))
+    padded = np.pad(bgr, around, mode="edge") if border == "replicate" else np.pad(bgr, around)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(0, 1))  # [H, W, 3, 3, 3]
+    expected = np.einsum("hwcij,ijcd->hwd", windows, kernel) + bias
+    found = features(params, content, border=border, white=white)
+    assert np.abs(found["conv1_1"] - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_a_pooling_gain_multiplies_what_a_pool_hands_on(params, content):
+    """ReLU and convolutions without bias are homogeneous, so after two pools a gain of 2 has become a factor of 4."""
+    plain, gained = (features(params, content, pooling_gain=gain) for gain in (1.0, 2.0))
+    assert not any(np.any(params[layer]["bias"]) for layer in params)
+    np.testing.assert_allclose(gained["relu2_1"], 2 * plain["relu2_1"], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(gained["relu3_1"], 4 * plain["relu3_1"], rtol=1e-4, atol=1e-4)
+
+
 def test_a_batch_gives_the_activations_of_each_image(params, content):
     batch = jnp.stack([content, content[::-1]])
     np.testing.assert_allclose(

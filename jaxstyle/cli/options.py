@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
@@ -58,12 +60,12 @@ class Comparison:
         from jaxstyle import presets
 
         base = presets.preset(self.preset)
-        own = {"statistic": self.statistic, "pooling": self.pooling, "scales": parse_scales(self.scales)} | config
+        own = {"statistic": self.statistic, "pooling": self.pooling, "scales": parse_scales(self.scales)}
         if self.pooling is not None:
             own["pooling_gain"] = base.pooling_gains.get(self.pooling, 1.0)
         if self.style_layers is not None:
             own["style_layers"] = tuple(parse_layers(self.style_layers))
-        own = {name: value for name, value in own.items() if value is not None}
+        own = {name: value for name, value in own.items() if value is not None} | config
         if self.scales == AUTO:
             own["scales"] = None
         return replace(base, config=replace(base.config, **own))
@@ -78,23 +80,23 @@ def check_number(name: str, value: float | None, least: float, most: float = MOS
     raise InputError(f"--{name.replace('_', '-')} is {value:{form}}: use {kind} {limits}.")
 
 
-def parse_layers(text: str) -> dict[str, float]:
-    """Read layers and their shares, such as "relu1_1:1,relu2_1:0.5"; a layer without a number has the share 1."""
+def parse_layers(text: str, *, shares: Mapping[str, float] = MappingProxyType({})) -> dict[str, float]:
+    """Read layers and their shares, such as "relu1_1:1,relu2_1:0.5"; without a number, it is that of `shares`, or 1."""
     from jaxstyle.vgg import smallest_side
 
-    shares: dict[str, float] = {}
+    found: dict[str, float] = {}
     for part in text.split(","):
         layer, _, number = part.strip().partition(":")
         smallest_side(layer)
-        if layer in shares:
+        if layer in found:
             raise InputError(f"Layer {layer} is named twice in {text!r}: name each layer once.")
         try:
-            shares[layer] = float(number or 1)
+            found[layer] = float(number) if number else shares.get(layer, 1.0)
         except ValueError:
-            shares[layer] = math.nan
-        if not 0 <= shares[layer] < math.inf:
+            found[layer] = math.nan
+        if not 0 <= found[layer] < math.inf:
             raise InputError(f"Layer {layer} has the weight {number!r}: use a finite number that is 0 or more.")
-    return shares
+    return found
 
 
 def parse_scales(text: str | None) -> int | tuple[int, ...] | None:

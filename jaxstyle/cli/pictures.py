@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -48,7 +50,7 @@ class Controls:
         """Refuse what does not fit the number of styles."""
         check_number("style_scale", self.style_scale, 0.01, 100)
         check_number("style_size", self.style_size, 16)
-        check_number("feather", self.feather, 0, 10_000)
+        check_number("feather", self.feather, 0, 1000)
         if self.style_scale is not None and self.style_size is not None:
             raise InputError("--style-scale and --style-size both say how large the style is: drop one.")
         self.shares(styles)
@@ -83,8 +85,10 @@ class Controls:
         fit = (width, height) if preset.style_fit == "content" and not own else side
         return jnp.asarray(image.load(path, size=fit, resample=preset.resample, rounding=preset.rounding).rgb)
 
-    def load_statistics(self, path: Path, *, params: Params, config: Config) -> Sizes:
-        """Read a style's statistics."""
+    def load_statistics(
+        self, path: Path, *, size: int, params: Params, config: Config, tell: Callable[[str], None]
+    ) -> Sizes:
+        """Read a style's statistics, and tell if none of them are for pictures of about `size` pixels."""
         from jaxstyle import statistics_file
 
         if self.style_scale is not None or self.style_size is not None or self.style_mask:
@@ -93,7 +97,11 @@ class Controls:
             raise InputError(
                 f"{path} holds statistics, which have no colours to change: drop --color or pass a picture."
             )
-        return statistics_file.read(path, params=params, config=config)
+        found = statistics_file.read(path, params=params, config=config)
+        if all(abs(math.log2(side / size)) > 0.5 for side in found):
+            sides = ", ".join(map(str, sorted(found)))
+            tell(f"{path} is for pictures of {sides} pixels, not {size}: the style will look larger or smaller.")
+        return found
 
     def load_content_masks(self, content: Picture) -> jax.Array | None:
         """Read the content masks at the content's size, with soft edges."""
@@ -107,31 +115,45 @@ class Controls:
         masks = [load_mask(path, height=height, width=width, option="--content-mask") for path in self.content_mask]
         return jnp.stack([regions.feather(mask, pixels=self.feather) for mask in masks])
 
-    def load_style_masks(self, styles: list[jax.Array]) -> list[jax.Array | None] | None:
-        """Read the style masks at the size of their styles."""
+    def load_style_masks(self, styles: list[tuple[Path, jax.Array]]) -> list[jax.Array | None] | None:
+        """Read the style masks at the size at which their styles are shown."""
+        from jaxstyle import image
+
         if not self.style_mask:
             return None
-        return [
-            None if path == ALL else load_mask(path, height=len(style), width=len(style[0]), option="--style-mask")
-            for path, style in zip(self.style_mask, styles, strict=True)
-        ]
+        masks: list[jax.Array | None] = []
+        for path, (source, style) in zip(self.style_mask, styles, strict=True):
+            if path == ALL:
+                masks.append(None)
+                continue
+            height, width, _ = image.load(source).rgb.shape  # a style may be shown in another shape than its own
+            masks.append(resize(load_mask(path, height=height, width=width, option="--style-mask"), style.shape[:2]))
+        return masks
 
 
 def load_mask(path: Path, *, height: int, width: int, option: str) -> jax.Array:
-    """Read a mask: its luminance times its opacity, at the size of its picture."""
+    """Read a mask of a picture of that size: its luminance times its opacity."""
     import jax.numpy as jnp
 
     from jaxstyle import color, image
 
-    own = image.load(path).rgb.shape
-    if abs(own[1] / own[0] * height / width - 1) > TOLERANCE + 1 / min(height, width):
-        raise InputError(
-            f"{option} {path} is {own[1]}x{own[0]} pixels, but its picture has the shape {width}x{height}: "
-            "make a mask of the picture's own shape."
-        )
-    found = image.load(path, size=(width, height), resample="bilinear")
+    found = image.load(path)
     mask = color.luminance(jnp.asarray(found.rgb))[..., 0]
     mask = mask if found.alpha is None else mask * jnp.asarray(found.alpha)
+    own_height, own_width = mask.shape
+    if abs(own_width / own_height * height / width - 1) > TOLERANCE + 1 / min(height, width):
+        raise InputError(
+            f"{option} {path} is {own_width}x{own_height} pixels, but its picture has the shape {width}x{height}: "
+            "make a mask of the picture's own shape."
+        )
+    mask = resize(mask, (height, width))
     if float(mask.max()) < 1 / 255:
         raise InputError(f"{option} {path} is empty: paint the region white on black.")
     return mask
+
+
+def resize(mask: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Return `mask` at another size, in which an edge may become soft but never rings."""
+    import jax
+
+    return mask if mask.shape == shape else jax.image.resize(mask, shape, "linear")

@@ -62,7 +62,8 @@ def advice(seconds: float, *, steps: int, output: Path) -> str:
     duration = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
     return (
         f"VGG-19 would take about {duration} here for these {steps} steps (timed on {SIDE} pixels); to start it from "
-        f"this picture, replace --preview by --network vgg19 --init {shlex.quote(str(output))} and name another output."
+        f"this picture, replace --preview by --network vgg19 --scales 1 --init {shlex.quote(str(output))} and name "
+        "another output."
     )
 
 

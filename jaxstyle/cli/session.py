@@ -61,7 +61,7 @@ class Work:
         """Return the image to start a scale from, after what the scale before has painted."""
         if painted is None:
             return stage.start_at(self.content, self.styles, self.start, scale, key=self.key)
-        return stage.enlarge(painted, self.content, scale, start=self.start)
+        return stage.enlarge(painted, self.content, self.styles, self.start, scale)
 
     def finish(self, painted: jax.Array) -> jax.Array:
         """Return the picture to save."""

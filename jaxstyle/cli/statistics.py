@@ -51,10 +51,12 @@ class Statistics:
 
         from jaxstyle import statistics_file
         from jaxstyle.cli.progress import Reporter
-        from jaxstyle.scales import plan
+        from jaxstyle.scales import half_shape, plan
 
         reporter = Reporter(quiet=self.quiet)
-        sides = [scale.width for scale in plan(self.size, self.size, steps=1_000_000, config=preset.config)]
+        sides = {scale.width for scale in plan(self.size, self.size, steps=1_000_000, config=preset.config)}
+        largest = preset.config.halve_above or self.size
+        sides = sorted(sides | {half_shape(side, side)[0] for side in sides if side > largest})
         params = reporter.load_network(self.network.network, self.network)
         sizes = {}
         for side in sides:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from jaxstyle.cli.options import PRESETS_OWN, Comparison, Network, check_number, parse_layers
+from jaxstyle.cli.options import MOST, PRESETS_OWN, Comparison, Network, check_number, parse_layers
 from jaxstyle.cli.pictures import STATISTICS, Controls
 from jaxstyle.errors import InputError
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jaxstyle.config import LossWeights
     from jaxstyle.presets import Preset
 
+OF_OPTIMIZER = ("learning_rate", "betas", "epsilon", "averaging")  # a preset's hold for its own optimiser only
 OF_PRESET = ("content_weight", "style_weight", "tv_weight")
 RANGES = {
     "size": (16, math.inf),
@@ -64,6 +65,16 @@ class Optimization:
     """Stop a scale when ten steps lower the total by less than this share of it, such as 0.005."""
     normalize_gradients: bool = False
     """Make the gradients of all terms alike where they enter the network."""
+
+    def chosen(self, preset: str) -> dict[str, Any]:
+        """Return what these options change of that preset's config."""
+        from jaxstyle import presets
+        from jaxstyle.config import Config
+
+        own = {name: value for name, value in vars(self).items() if value is not None and value is not False}
+        if own.get("optimizer", presets.preset(preset).config.optimizer) == presets.preset(preset).config.optimizer:
+            return own
+        return {name: getattr(Config(), name) for name in OF_OPTIMIZER} | own
 
 
 @dataclass(frozen=True)
@@ -133,13 +144,15 @@ class Stylize:
         reporter = Reporter(quiet=self.quiet)
         params = reporter.load_network("mini" if self.preview else self.network.network, self.network)
         saved = {
-            path: controls.load_statistics(path, params=params, config=config)
+            path: controls.load_statistics(
+                path, size=self.size, params=params, config=config, tell=reporter.console.print
+            )
             for path in self.styles
             if path not in pictures
         }
         if saved and config.statistic == "sliced" and len(self.styles) > 1:
             raise InputError("Statistics of 'sliced' have directions of their own: mix the pictures instead.")
-        style_masks = controls.load_style_masks([pictures[path] for path in self.styles]) if pictures else None
+        style_masks = controls.load_style_masks([(path, pictures[path]) for path in self.styles if path in pictures])
         picture = jnp.asarray(content.rgb)
         ordered = [saved[path] if path in saved else pictures[path] for path in self.styles]
         ground, styles = stage.recolor(picture, ordered, config=config)
@@ -170,8 +183,12 @@ class Stylize:
         for name, (least, most) in RANGES.items():
             check_number(name, getattr(self, name), least, most)
         check_number("memory", self.optimization.memory, 1, math.inf)
+        check_number("shift", self.balance.shift, -MOST)
         if not self.styles:
             raise InputError("There is no style: name at least one picture after the content.")
+        for path in self.styles:
+            if path.is_dir():
+                raise InputError(f"{path} is a folder: make one style of its pictures by jaxstyle statistics.")
         self.controls.check(len(self.styles))
         if self.preview and self.network.network not in ("auto", "vgg19", "mini", "builtin"):
             raise InputError(
@@ -182,15 +199,16 @@ class Stylize:
         """Return the preset with this command's own options in it, and the coefficients that follow."""
         balance = self.balance
         content = None if balance.content_layers is None else parse_layers(balance.content_layers)
-        style = None if self.comparison.style_layers is None else parse_layers(self.comparison.style_layers)
-        preset = self.comparison.chosen(
-            content_layers=None if content is None else tuple(content),
-            shift=balance.shift,
-            color=self.controls.color,
-            **vars(self.optimization) | {"normalize_gradients": self.optimization.normalize_gradients or None},
-        )
-        own = {name: getattr(balance, name) for name in OF_PRESET if getattr(balance, name) is not None}
-        preset = replace(preset, **own)
+        own: dict[str, Any] = {"color": self.controls.color, **self.optimization.chosen(self.comparison.preset)}
+        if content is not None:
+            own["content_layers"] = tuple(content)
+        if balance.shift is not None:
+            own["shift"] = balance.shift
+        preset = self.comparison.chosen(**own)
+        text = self.comparison.style_layers
+        style = None if text is None else parse_layers(text, shares=preset.style_shares)
+        weights = {name: getattr(balance, name) for name in OF_PRESET if getattr(balance, name) is not None}
+        preset = replace(preset, **weights)
         return preset, preset.loss_weights(content, style)
 
     def _init_files(self) -> list[Path]:

@@ -1,0 +1,66 @@
+"""Which way a step goes: Optax's adam and lbfgs, mended where the method needs more than they give.
+
+Neither searches along a line. Both can be differentiated, and stay finite where a gradient or a curvature is zero.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxstyle.config import Config
+
+LEARNING_RATES = {"lbfgs": 1.0, "adam": 0.02}
+
+
+def transformation(config: Config) -> optax.GradientTransformation:
+    """Return adam or lbfgs as `config` has it.
+
+    Args:
+        config: its optimiser, learning rate, memory, betas and epsilon count.
+
+    Returns:
+        Optax's transformation of gradients into updates.
+
+    Example:
+        >>> transformation(Config(optimizer="adam")).init(jnp.zeros(3))[0].mu.tolist()
+        [0.0, 0.0, 0.0]
+    """
+    rate = LEARNING_RATES[config.optimizer] if config.learning_rate is None else config.learning_rate
+    if config.optimizer == "adam":
+        # without the second epsilon the derivative at a gradient of zero is not finite
+        return optax.adam(rate, *config.betas, config.epsilon, eps_root=1e-16)
+    return optax.chain(_skip_negative_curvature(config.memory), optax.scale_by_learning_rate(rate))
+
+
+def _skip_negative_curvature(memory: int) -> optax.GradientTransformation:
+    """Return Optax's lbfgs, but for pairs with s.y <= 0, which it would store and which would point uphill.
+
+    Such a pair is passed over by taking the last good step once more in its place: it lands in the slot where it is
+    already, and the memory, the scale of the first guess and the order of the pairs stay what they were.
+    """
+    lbfgs = optax.scale_by_lbfgs(memory)
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        s = optax.tree.sub(params, state.params)
+        y = optax.tree.sub(updates, state.updates)
+        skip = (state.count > 0) & (jnp.asarray(optax.tree.vdot(s, y)) <= 0)
+        last = (state.count - 2) % memory  # where the step before this one left its pair
+        first = state.count - skip <= 0  # no pair is stored: Optax masks the one it sees, but divides by its s.y
+
+        def before(new: jax.Array, old: jax.Array, pairs: jax.Array) -> jax.Array:
+            return jnp.where(first, new - 1, jnp.where(skip, new - pairs[last], old))
+
+        state = state._replace(
+            count=state.count - skip,
+            params=jax.tree.map(before, params, state.params, state.diff_params_memory),
+            updates=jax.tree.map(before, updates, state.updates, state.diff_updates_memory),
+        )
+        direction, state = lbfgs.update(updates, state, params)
+        # Optax holds the length of the first step constant when it is differentiated; the same length, differentiable:
+        squared = jnp.asarray(optax.tree.vdot(updates, updates))
+        length = jnp.where(squared > 1, jax.lax.rsqrt(jnp.where(squared > 1, squared, 1.0)), 1.0)
+        return jax.tree.map(lambda d, g: jnp.where(first, length * g, d), direction, updates), state
+
+    return optax.GradientTransformation(lbfgs.init, update)
