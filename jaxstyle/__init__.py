@@ -7,13 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxstyle import color, image, presets, regions, statistics_file
+    from jaxstyle import color, image, presets, regions, statistics_file, sweep
     from jaxstyle.config import Config, LossWeights
     from jaxstyle.objective import terms, total
     from jaxstyle.optimize import init, run
     from jaxstyle.pretrained import load_params
     from jaxstyle.targets import make_targets, summarize_style
-    from jaxstyle.transfer import stylize
+    from jaxstyle.transfer import reconstruct, stylize, texture
     from jaxstyle.vgg import features
 
 __version__ = "0.1.0"
@@ -28,12 +28,15 @@ __all__ = [
     "load_params",
     "make_targets",
     "presets",
+    "reconstruct",
     "regions",
     "run",
     "statistics_file",
     "stylize",
     "summarize_style",
+    "sweep",
     "terms",
+    "texture",
     "total",
 ]
 
@@ -44,17 +47,19 @@ _HOMES = {
     "init": "optimize",
     "load_params": "pretrained",
     "make_targets": "targets",
+    "reconstruct": "transfer",
     "run": "optimize",
     "stylize": "transfer",
     "summarize_style": "targets",
     "terms": "objective",
+    "texture": "transfer",
     "total": "objective",
 }
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for (PEP 562), so that `import jaxstyle` loads no jax."""
-    if name in ("color", "image", "presets", "regions", "statistics_file"):
+    if name in ("color", "image", "presets", "regions", "statistics_file", "sweep"):
         return import_module(f"jaxstyle.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'jaxstyle' has no attribute {name!r}")

@@ -32,7 +32,7 @@ class Config:
         shift: added to features before their Gram matrices, see `statistic.gram`.
         pooling: "max", "avg" or "l2", see `vgg.features`.
         pooling_gain: what pooled layers are multiplied by.
-        border: what the network sees outside the image, "zeros" or "replicate".
+        border: what lies outside the image, "zeros", "replicate" or "circular", see `vgg.features`.
         white: what 1 becomes in the network's units.
         conv: the convolution, see `vgg.features`.
         content_divisor: content terms are divided by their target's "energy", their number of "elements" or not at
@@ -110,11 +110,16 @@ class Config:
         if not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"Adam's betas are {self.betas}: use two numbers from 0 and below 1.")
 
+    @property
+    def style_border(self) -> vgg.Border:
+        """What lies outside a style, which does not continue across its border even where the image does."""
+        return "zeros" if self.border == "circular" else self.border
+
 
 _CHOICES = {
     "statistic": ("gram", "mean_std", "covariance", "wasserstein", "sliced"),
     "pooling": ("max", "avg", "l2"),
-    "border": ("zeros", "replicate"),
+    "border": ("zeros", "replicate", "circular"),
     "content_divisor": ("energy", "elements", "none"),
     "style_divisor": ("energy", "elements", "none"),
     "gram_divisor": ("pixels", "elements", "image"),

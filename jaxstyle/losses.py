@@ -67,7 +67,12 @@ def _widen(x: jax.Array) -> jax.Array:
 
 
 def total_variation(
-    image: jax.Array, *, form: Variation = "separate", power: float = 2, reduction: Reduction = "mean"
+    image: jax.Array,
+    *,
+    form: Variation = "separate",
+    power: float = 2,
+    reduction: Reduction = "mean",
+    circular: bool = False,
 ) -> jax.Array:
     r"""Return how much neighbouring pixels differ.
 
@@ -84,6 +89,7 @@ def total_variation(
         power: p, from 1; "nine_point" is always of squares.
         reduction: "sum", or "mean" for the mean over each direction, then the sum of them; "nine_point" is always a
             mean.
+        circular: whether pixels at a border are neighbours of those across from them.
 
     Returns:
         `[...]`, zero for a constant image.
@@ -92,9 +98,9 @@ def total_variation(
         >>> float(total_variation(jnp.ones((4, 4, 3))))
         0.0
     """
-    height, width, _ = image.shape[-3:]
     if form == "nine_point":
-        around = jnp.pad(image, [(0, 0)] * (image.ndim - 3) + [(1, 1), (1, 1), (0, 0)], mode="edge")
+        around = [(0, 0)] * (image.ndim - 3) + [(1, 1), (1, 1), (0, 0)]
+        around = jnp.pad(image, around, mode="wrap" if circular else "edge")
         here, below, right = around[..., 1:-1, 1:-1, :], around[..., 2:, 1:-1, :], around[..., 1:-1, 2:, :]
         diagonals = (
             (around[..., 1:, 1:, :], around[..., :-1, :-1, :]),
@@ -102,10 +108,13 @@ def total_variation(
         )
         straight = _reduced(jnp.square(below - here), "mean") + _reduced(jnp.square(right - here), "mean")
         return 2 / 3 * straight + sum((_reduced(jnp.square(a - b), "mean") for a, b in diagonals), jnp.zeros(())) / 6
-    down = image[..., 1:, :, :] - image[..., :-1, :, :]
-    right = image[..., :, 1:, :] - image[..., :, :-1, :]
+    if circular:
+        down, right = (jnp.roll(image, -1, axis=axis) - image for axis in (-3, -2))
+    else:
+        down = image[..., 1:, :, :] - image[..., :-1, :, :]
+        right = image[..., :, 1:, :] - image[..., :, :-1, :]
     if form == "joint":
-        squares = jnp.square(down[..., :, : width - 1, :]) + jnp.square(right[..., : height - 1, :, :])
+        squares = jnp.square(down[..., :, : right.shape[-2], :]) + jnp.square(right[..., : down.shape[-3], :, :])
         return _reduced(_power(squares, power / 2), reduction)
     return _reduced(_power(jnp.abs(down), power), reduction) + _reduced(_power(jnp.abs(right), power), reduction)
 

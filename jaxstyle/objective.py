@@ -45,7 +45,11 @@ def terms(params: vgg.Params, image: jax.Array, targets: Targets, *, config: Con
     image = painted(image, targets)
     parts = _compared(params, image, targets, config=config)
     parts["tv"] = losses.total_variation(
-        config.pixel_range * image, form=config.tv_form, power=config.tv_power, reduction=config.pixel_reduction
+        config.pixel_range * image,
+        form=config.tv_form,
+        power=config.tv_power,
+        reduction=config.pixel_reduction,
+        circular=config.border == "circular",
     )
     return parts
 

@@ -96,7 +96,7 @@ def run(
         state: of `init`, or of an earlier `run`.
         params: the network.
         targets: of `make_targets`; those of one content serve a whole batch of images.
-        weights: the coefficients of the loss.
+        weights: the coefficients of the loss; in a batch a coefficient may be `[N]`, one for each lane.
         config: the static facts that state and targets were made with.
         steps: how many gradient evaluations.
 
@@ -114,7 +114,8 @@ def run(
         raise InputError(f"A run of {steps} steps does nothing: take at least 1.")
     if state.parameters[0].ndim == 4:
         lane = partial(run, config=config, steps=steps)
-        return jax.vmap(lane, in_axes=(0, None, _batched(targets), None))(state, params, targets, weights)
+        own = jax.tree.map(lambda weight: 0 if jnp.ndim(weight) else None, weights)
+        return jax.vmap(lane, in_axes=(0, None, _batched(targets), own))(state, params, targets, weights)
 
     def loss(parameters: Parameters, factors: Terms | None) -> tuple[jax.Array, Trace]:
         image = decode(parameters)

@@ -133,6 +133,26 @@ def targets_at(
     return targets._replace(half=targets_at(params, content, styles, half, **same))
 
 
+def style_sides(longest: int, scales: Sequence[Scale], *, config: Config) -> list[int]:
+    """Return the longest sides of pictures that statistics of a style are asked for, by `targets_at` at these scales.
+
+    Args:
+        longest: side of the picture that is to come out, in pixels.
+        scales: of `plan`.
+        config: its `halve_above` counts.
+
+    Returns:
+        Pixels, rising.
+
+    Example:
+        >>> style_sides(600, [Scale(300, 424, 1), Scale(424, 600, 1)], config=Config())
+        [300, 424, 600]
+    """
+    sides = {max(scale.height, scale.width) for scale in scales} | {longest}
+    above = config.halve_above or longest
+    return sorted(sides | {half_shape(side, side)[0] for side in sides if side > above})
+
+
 def _nearest(statistics: Mapping, side: int) -> Mapping[str, Summary]:
     if all(isinstance(layer, str) for layer in statistics):
         return statistics

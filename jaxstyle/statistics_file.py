@@ -121,7 +121,7 @@ def _facts(params: Params, config: Config) -> dict[str, str]:
         "network": network_hash(params),
         "statistic": "quantiles" if config.statistic == "sliced" else "moments",
         "pooling": f"{config.pooling} times {config.pooling_gain:g}",
-        "border": config.border,
+        "border": config.style_border,
         "white": f"{config.white:g}",
     }
 

@@ -1,6 +1,7 @@
 """What the image is held against: features of the content, statistics of the styles, and the regions of each."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -130,7 +131,7 @@ def summarize_style(
     style = check_picture("style", style, config.style_layers, ranks=(3,))
     if mask is not None and mask.shape != style.shape[:2]:
         raise InputError(f"A style mask is {list(mask.shape)}, but its style is {list(style.shape)}: make them alike.")
-    features = image_features(params, style, config=config)
+    features = image_features(params, style, config=replace(config, border=config.style_border))
     keys = [None] * len(config.style_layers) if key is None else jax.random.split(key, len(config.style_layers))
     found = {}
     for layer, own in zip(config.style_layers, keys, strict=True):

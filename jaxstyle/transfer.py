@@ -1,6 +1,7 @@
-"""The whole method as one function: content and style in, picture and trace out."""
+"""The whole method as one function, content and style in, picture and trace out, and its two halves by themselves."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -100,3 +101,97 @@ def stylize(
     assert image is not None  # there is at least one scale
     whole = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-1), *traces)
     return Result(finish(image, content, config=config, content_masks=content_masks), whole)
+
+
+def reconstruct(
+    params: Params,
+    image: jax.Array,
+    *,
+    key: jax.Array,
+    content_layers: tuple[str, ...] = ("relu4_2",),
+    style_layers: tuple[str, ...] = (),
+    config: Config = Config(),
+    tv: jax.typing.ArrayLike = 0.0,
+    steps: int = 300,
+) -> Result:
+    """Return what layers keep of `image`: another picture, from noise, with the same features or statistics there.
+
+    Gatys et al., figure 1: content layers keep where things are, deeper ones less exactly; style layers keep texture.
+
+    Args:
+        params: the network.
+        image: `[H, W, 3]`, in [0, 1].
+        key: of the noise.
+        content_layers: where features are to be the same, pixel by pixel; () for none.
+        style_layers: where statistics are to be the same; () for none.
+        config: the other static facts.
+        tv: the weight of total variation; each layer has the weight 1 over their number.
+        steps: how many gradient evaluations, over all scales.
+
+    Returns:
+        The picture and the trace of every term.
+
+    Raises:
+        InputError: if no layer is named, or as `stylize` does.
+
+    Example:
+        >>> reconstruct(params, image, key=jax.random.key(0), content_layers=("relu5_1",)).image  # doctest: +SKIP
+    """
+    config = replace(config, content_layers=content_layers, style_layers=style_layers)
+    count = len(config.content_layers) + len(config.style_layers)
+    content, style = (dict.fromkeys(layers, 1 / count) for layers in (config.content_layers, config.style_layers))
+    weights = LossWeights(content=content, style=style, tv=tv)
+    return stylize(params, image, image, key=key, weights=weights, config=config, steps=steps, init="noise")
+
+
+def texture(
+    params: Params,
+    styles: Styles,
+    *,
+    key: jax.Array,
+    height: int,
+    width: int,
+    tileable: bool = False,
+    weights: LossWeights = LossWeights(),
+    config: Config = Config(),
+    steps: int = 300,
+    blend: jax.typing.ArrayLike | Sequence[float] | None = None,
+) -> Result:
+    """Return a picture of any size, from noise, with the statistics of `styles` and no content.
+
+    Gatys, Ecker and Bethge, *Texture Synthesis Using Convolutional Neural Networks*, arXiv:1505.07376. Deviations:
+    those of `stylize`; from coarse to fine, which gives large structures that one scale from noise does not find.
+
+    Args:
+        params: the network.
+        styles: as `stylize` takes them.
+        key: of the noise.
+        height: pixels of the picture, more or fewer than the styles have.
+        width: likewise.
+        tileable: whether it is to continue across its border; height and width are best multiples of 16.
+        weights: the coefficients of the loss; those of content do not count.
+        config: the static facts; its content layers do not count.
+        steps: how many gradient evaluations, over all scales.
+        blend: as for `stylize`.
+
+    Returns:
+        The picture, `[height, width, 3]`, and the trace of every term.
+
+    Raises:
+        InputError: as `stylize` does.
+
+    Example:
+        >>> texture(params, style, key=jax.random.key(0), height=512, width=768).image  # doctest: +SKIP
+    """
+    config = replace(config, content_layers=(), border="circular" if tileable else config.border)
+    return stylize(
+        params,
+        jnp.zeros((height, width, 3)),
+        styles,
+        key=key,
+        weights=weights._replace(content={}),
+        config=config,
+        steps=steps,
+        init="noise",
+        blend=blend,
+    )

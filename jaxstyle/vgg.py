@@ -18,7 +18,7 @@ from jaxstyle.errors import InputError
 
 Params = Mapping[str, Mapping[str, jax.Array]]
 Pooling = Literal["max", "avg", "l2"]
-Border = Literal["zeros", "replicate"]
+Border = Literal["zeros", "replicate", "circular"]
 Widths = tuple[tuple[int, ...], ...]
 
 WHITE = 255.0  # of the network's input
@@ -35,7 +35,7 @@ class VGG(nn.Module):
         widths: channels of each convolution, block by block.
         pooling: "max", "avg" for the plain 2x2 mean, or "l2" for the root of the sum of squares.
         pooling_gain: what each pooled layer is multiplied by.
-        border: what conv1_1 sees outside the image.
+        border: what the convolutions see outside the image: see `features`.
         white: what 1 becomes in the network's units.
         conv: the convolution, called as Linen's Conv calls `jax.lax.conv_general_dilated`.
     """
@@ -61,8 +61,8 @@ class VGG(nn.Module):
                 x = _halve(x, join)
                 x = self.pooling_gain * x if self.pooling_gain != 1 else x
             for i, width in enumerate(block, 1):
-                around = b == i == 1 and self.border == "replicate"
-                x = _continue(x) if around else x
+                around = self.border == "circular" or (b == i == 1 and self.border == "replicate")
+                x = _continue(x, mode="wrap" if self.border == "circular" else "edge") if around else x
                 x = nn.Conv(width, (3, 3), conv_general_dilated=self.conv, name=f"conv{b}_{i}")(x)
                 x = x[..., 1:-1, 1:-1, :] if around else x
                 activations[f"conv{b}_{i}"] = x
@@ -92,9 +92,9 @@ def _norm(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1.0)), 0.0)
 
 
-def _continue(x: jax.Array) -> jax.Array:
-    """Return `x`, `[..., H, W, C]`, with its outermost pixels repeated once all around."""
-    return jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [(1, 1), (1, 1), (0, 0)], mode="edge")
+def _continue(x: jax.Array, *, mode: str) -> jax.Array:
+    """Return `x`, `[..., H, W, C]`, one pixel larger all around: its outermost pixels or those across from it."""
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [(1, 1), (1, 1), (0, 0)], mode=mode)
 
 
 def widths_of(params: Params) -> Widths:
@@ -159,8 +159,9 @@ def features(
             square of activations fell to 0.74-0.80 of that with "max" at relu2_1, 0.51-0.55 at relu3_1, 0.38-0.41 at
             relu4_1 and 0.18-0.20 at relu5_1.
         pooling_gain: what each pooled layer is multiplied by, to make up for that.
-        border: what conv1_1 sees outside the image: "zeros" of the network's units (as trained; they stand for the mean
-            colour) or "replicate", the outermost pixels again.
+        border: what lies outside the image: "zeros" of the network's units (as trained; they stand for the mean
+            colour), "replicate", the outermost pixels again, for conv1_1, or "circular", the image again and again, in
+            every layer: no border at all, where height and width are multiples of 16.
         white: what 1 becomes in the network's units, before the mean colour is subtracted.
         conv: the convolution, called as `jax.lax.conv_general_dilated` would be; that function itself will do.
 
@@ -177,7 +178,7 @@ def features(
     """
     if pooling not in ("max", "avg", "l2"):
         raise InputError(f"Pooling {pooling!r} is unknown: use 'max', 'avg' or 'l2'.")
-    if border not in ("zeros", "replicate"):
-        raise InputError(f"Border {border!r} is unknown: use 'zeros' or 'replicate'.")
+    if border not in ("zeros", "replicate", "circular"):
+        raise InputError(f"Border {border!r} is unknown: use 'zeros', 'replicate' or 'circular'.")
     module = VGG(widths_of(params), pooling, pooling_gain, border, white, conv)
     return module.apply({"params": params}, image)  # pyright: ignore[reportReturnType]

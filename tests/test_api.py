@@ -59,8 +59,8 @@ def test_every_public_function_says_what_it_takes_and_gives_an_example(module):
 
 @pytest.mark.parametrize(
     "module",
-    "color conv descent image losses moments objective optimize parametrize presets regions scales stage statistic "
-    "transport untrained vgg".split(),
+    "color conv descent image losses moments objective optimize parametrize presets regions scales sheet stage "
+    "statistic sweep transport untrained vgg".split(),
 )
 def test_the_examples_in_the_docstrings_run(module):
     loaded = importlib.import_module(f"jaxstyle.{module}")
@@ -90,7 +90,7 @@ ROOMS = [name for name in MODULES if name.count(".") == 1 and not name.endswith(
 def test_a_room_imports_only_the_rooms_before_it(module):
     order = "errors conv vgg losses color moments transport statistic regions hdf5 weights_file untrained download"
     order += " pretrained image_file image config scales convention presets targets objective parametrize descent"
-    order += " optimize stage transfer"
+    order += " optimize stage transfer sweep sheet"
     order = [*order.split(), "statistics_file", "cli"]
     assert imports(module) & set(order) <= set(order[: order.index(module.split(".")[1])])
 
@@ -98,7 +98,7 @@ def test_a_room_imports_only_the_rooms_before_it(module):
 @pytest.mark.parametrize(
     ("package", "rooms"),
     [
-        ("PIL", {"image", "image_file"}),
+        ("PIL", {"image", "image_file", "sheet"}),
         ("imagecodecs", {"image", "image_file"}),
         ("flax", {"vgg"}),
         ("optax", {"descent", "optimize"}),

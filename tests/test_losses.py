@@ -114,6 +114,19 @@ def test_nine_point_total_variation_does_not_change_when_the_picture_is_turned_o
         assert variation(jnp.asarray(turned), form="nine_point") == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("form", ["separate", "joint"])
+def test_circular_total_variation_does_not_change_when_the_picture_is_rolled(form, power):
+    """And counts each pixel's difference to the one below and on the right, for which the first follows the last."""
+    x = IMAGE.astype(np.float64)
+    found = total_variation(jnp.asarray(IMAGE), form=form, power=power, circular=True)
+    rolled = total_variation(jnp.roll(jnp.asarray(IMAGE), (3, 2), axis=(0, 1)), form=form, power=power, circular=True)
+    assert rolled == pytest.approx(float(found), rel=1e-5)
+    below, right = np.abs(np.roll(x, -1, 0) - x), np.abs(np.roll(x, -1, 1) - x)
+    joint = np.mean((below**2 + right**2) ** (power / 2))
+    assert found == pytest.approx(joint if form == "joint" else np.mean(below**power) + np.mean(right**power), rel=1e-5)
+
+
 @pytest.mark.parametrize("form", ["separate", "joint", "nine_point"])
 def test_total_variation_of_a_batch_is_that_of_each_image(form):
     batch = jnp.stack([IMAGE, IMAGE[::-1] ** 2])

@@ -57,6 +57,17 @@ def test_several_styles_are_averaged_by_their_gram_matrices(params, content, sty
         np.testing.assert_allclose(both[layer].second, (each[0][layer].second + each[1][layer].second) / 2, rtol=1e-4)
 
 
+def test_the_terms_of_a_circular_image_do_not_change_when_it_is_rolled(params, style):
+    config = Config(content_layers=(), border="circular")
+    image = jax.random.uniform(jax.random.key(0), (32, 48, 3))
+    targets = make_targets(params, image, style, config=config)
+    found, of_rolled = (
+        terms(params, each, targets, config=config) for each in (image, jnp.roll(image, (16, -16), axis=(0, 1)))
+    )
+    for name, value in found.items():
+        assert of_rolled[name] == pytest.approx(float(value), rel=1e-4), name
+
+
 def test_terms_of_a_batch_are_those_of_each_image(params, content, style):
     batch = jnp.stack([content, content[::-1]])
     targets = make_targets(params, batch, style, config=CONFIG)

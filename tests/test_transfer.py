@@ -14,11 +14,12 @@ from jaxstyle.optimize import init, run
 from jaxstyle.scales import Scale, plan, resize
 from jaxstyle.stage import enlarge, recolor, start_at, targets_at
 from jaxstyle.targets import image_features, make_targets, summarize_style
-from jaxstyle.transfer import stylize
+from jaxstyle.transfer import reconstruct, stylize, texture
 
 LAYERS = {"content_layers": ("relu2_2",), "style_layers": ("relu1_1", "relu2_1")}  # few, to compile quickly
 LBFGS = Config(**LAYERS)
 ADAM = Config(optimizer="adam", **LAYERS)
+SHALLOW = Config(scales=1)
 WEIGHTS = LossWeights(content={"relu2_2": 1.0}, style={"relu1_1": 6.0, "relu2_1": 6.0}, tv=0.1)
 BOTH = pytest.mark.parametrize("config", [LBFGS, ADAM], ids=["lbfgs", "adam"])
 
@@ -332,3 +333,35 @@ def test_a_batch_with_a_region_gives_the_picture_of_each(params, content, style)
     options = {"weights": WEIGHTS, "config": LBFGS, "steps": 3, "content_masks": mask}
     together = stylize(params, batch, style, **options).image
     np.testing.assert_allclose(together[1], stylize(params, batch[1], style, **options).image, atol=1e-3)
+
+
+# The two halves by themselves
+
+
+def test_a_reconstruction_has_the_features_and_not_the_start(params, content):
+    key = jax.random.key(0)
+    image, trace = reconstruct(params, content, key=key, content_layers=("conv1_1",), config=SHALLOW, steps=60)
+    assert set(trace) == {"content/conv1_1", "tv", "total", "bounds"}
+    assert trace["total"][-1] < 0.2 * trace["total"][0]
+    assert jnp.mean(jnp.square(image - content)) < 0.5 * jnp.mean(jnp.square(content - content.mean()))
+
+
+def test_a_reconstruction_from_style_layers_has_their_statistics_and_not_the_places(params, content):
+    layers = ("relu1_1", "relu2_1")
+    options = {"config": SHALLOW, "content_layers": (), "style_layers": layers}
+    image, _ = reconstruct(params, content, key=jax.random.key(0), steps=40, **options)
+    noise = jax.random.uniform(jax.random.key(0), content.shape)
+    expected, found, before = (
+        image_features(params, each, config=SHALLOW)["relu2_1"] for each in (content, image, noise)
+    )
+    grams = [np.einsum("hwi,hwj->ij", each, each) / each[..., 0].size for each in (expected, found, before)]
+    assert np.linalg.norm(grams[1] - grams[0]) < 0.2 * np.linalg.norm(grams[2] - grams[0])
+
+
+@pytest.mark.parametrize("tileable", [False, True])
+def test_a_texture_is_larger_than_its_style_and_has_its_statistics(params, style, tileable):
+    weights = WEIGHTS._replace(content={"relu5_1": 1.0})  # does not count
+    options = {"weights": weights, "config": LBFGS, "steps": 30, "tileable": tileable}
+    image, trace = texture(params, style, key=jax.random.key(0), height=48, width=64, **options)
+    assert image.shape == (48, 64, 3) and not any(name.startswith("content") for name in trace)
+    assert trace["total"][-1] < 0.3 * trace["total"][0]

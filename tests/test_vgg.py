@@ -53,6 +53,17 @@ def test_the_first_layer_is_that_of_the_padded_image_in_the_networks_units(param
     assert np.abs(found["conv1_1"] - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
+def test_a_circular_image_has_no_border(params):
+    """What is rolled by 16 pixels is seen as before, rolled by as many pixels as a layer has for them."""
+    image = jax.random.uniform(jax.random.key(0), (32, 48, 3))
+    rolled = jnp.roll(image, (16, -16), axis=(0, 1))
+    found, of_rolled = (features(params, each, border="circular") for each in (image, rolled))
+    for name in ACTIVATIONS:
+        step = 16 // 2 ** (int(name[4]) - 1)
+        expected = jnp.roll(found[name], (step, -step), axis=(0, 1))
+        assert np.abs(of_rolled[name] - expected).max() <= 1e-5 * np.abs(expected).max(), name
+
+
 def test_a_pooling_gain_multiplies_what_a_pool_hands_on(params, content):
     """ReLU and convolutions without bias are homogeneous, so after two pools a gain of 2 has become a factor of 4."""
     plain, gained = (features(params, content, pooling_gain=gain) for gain in (1.0, 2.0))
