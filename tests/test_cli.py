@@ -23,7 +23,7 @@ from rich.console import Console
 
 import jaxstyle
 from jaxstyle import image, optimize, pretrained, stage, weights_file
-from jaxstyle.cli import main, preview, session
+from jaxstyle.cli import main, preview, session, work
 from jaxstyle.cli.options import Comparison, parse_layers
 from jaxstyle.cli.progress import Reporter
 from jaxstyle.cli.stylize import Balance, Optimization, Stylize
@@ -56,7 +56,7 @@ def folder(files, isolated, monkeypatch) -> Path:
     monkeypatch.chdir(isolated)
     for path in files.iterdir():
         shutil.copy(path, isolated)
-    monkeypatch.setattr(session, "WORK_A_SEGMENT", 0)  # a look after each step, as where steps are long
+    monkeypatch.setattr(work, "WORK_A_SEGMENT", 0)  # a look after each step, as where steps are long
     return isolated
 
 
@@ -189,11 +189,10 @@ def test_the_segments_of_an_accelerator_give_the_same_files(monkeypatch):
     [(BLOCK_WIDTHS, 512, 1), (BLOCK_WIDTHS, 128, 5), (MINI_WIDTHS, 512, 5), (MINI_WIDTHS, 2048, 1), (TINY, 512, 10)],
 )
 def test_a_segment_on_a_cpu_is_the_longer_the_less_work_a_step_is(monkeypatch, widths, size, steps):
-    monkeypatch.setattr(session, "WORK_A_SEGMENT", 3e10)
+    monkeypatch.setattr(work, "WORK_A_SEGMENT", 3e10)
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     params = jax.eval_shape(lambda: VGG(widths).init(jax.random.key(0), jax.numpy.zeros((16, 16, 3))))["params"]
-    run = session.Session(Path("out.png"), None, steps=100, save_every=0, bits=8)
-    assert run._segment(params, Scale(size * 3 // 4, size, steps=100), done=0) == steps
+    assert work.steps_a_segment(params, Scale(size * 3 // 4, size, steps=100)) == steps
 
 
 def test_a_path_may_hold_brackets():
@@ -718,7 +717,7 @@ def older():
 def test_a_run_that_diverges_names_term_and_step_and_writes_nothing(capsys):
     before = listing()
     run = stylize("--learning-rate", 1e30, "--parametrization", "pixels", "--log", "log.csv")
-    assert_fails(1, run, capsys, saying="bounds is inf at step 2, so out.png is not written")
+    assert_fails(1, run, capsys, saying="bounds is inf at step 2, so the picture is not written")
     assert listing() == before
 
 
@@ -980,8 +979,8 @@ def test_a_network_that_is_not_there_is_one_sentence(network, message, capsys):
 @pytest.mark.parametrize(
     "arguments, hint",
     [
-        ("", "stylize, statistics, networks, doctor"),
-        ("stylise a b -o c.png", "stylize, statistics, networks, doctor"),
+        ("", "stylize, sweep, batch, reconstruct, texture"),
+        ("stylise a b -o c.png", "stylize, sweep, batch, reconstruct, texture"),
         ("stylize content.png style.png", "--output"),
         ("stylize content.png style.png -o out.png --stepps 3", "--steps"),
         ("stylize content.png style.png -o out.png --steps three", "three"),

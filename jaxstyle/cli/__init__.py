@@ -10,14 +10,22 @@ from typing import Annotated
 import tyro
 
 from jaxstyle import __version__
+from jaxstyle.cli.batch import Batch
 from jaxstyle.cli.doctor import Doctor
 from jaxstyle.cli.networks import Networks
+from jaxstyle.cli.reconstruct import Reconstruct
 from jaxstyle.cli.statistics import Statistics
 from jaxstyle.cli.stylize import Stylize
+from jaxstyle.cli.sweep import Sweep
+from jaxstyle.cli.texture import Texture
 from jaxstyle.errors import InputError
 
 Command = (
     Annotated[Stylize, tyro.conf.subcommand("stylize")]
+    | Annotated[Sweep, tyro.conf.subcommand("sweep")]
+    | Annotated[Batch, tyro.conf.subcommand("batch")]
+    | Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
+    | Annotated[Texture, tyro.conf.subcommand("texture")]
     | Annotated[Statistics, tyro.conf.subcommand("statistics")]
     | Annotated[Networks, tyro.conf.subcommand("networks")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from jaxstyle.stage import Sizes
     from jaxstyle.vgg import Params
 
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")  # what folders are searched for
 STATISTICS = (".h5", ".hdf5")  # suffixes of what `jaxstyle statistics` writes
 ALL = Path("all")
 TOLERANCE = 0.02  # by which the ratio of a mask's sides may differ from its picture's
@@ -129,6 +131,23 @@ class Controls:
             height, width, _ = image.load(source).rgb.shape  # a style may be shown in another shape than its own
             masks.append(resize(load_mask(path, height=height, width=width, option="--style-mask"), style.shape[:2]))
         return masks
+
+
+def expanded(paths: Iterable[Path]) -> list[Path]:
+    """Return `paths` with the pictures of folders in their places, and what patterns such as *.jpg stand for."""
+    found: list[Path] = []
+    for path in paths:
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(each for each in path.iterdir() if each.suffix.lower() in PICTURES)
+            if not inside:
+                raise InputError(f"The folder {path} holds no picture: name one with {', '.join(PICTURES)} files.")
+        elif glob.has_magic(str(path)) and not path.exists():
+            inside = sorted(map(Path, glob.glob(str(path))))
+            if not inside:
+                raise InputError(f"No file is like {path}: name pictures, folders or a pattern that fits some.")
+        found += inside
+    return found
 
 
 def load_mask(path: Path, *, height: int, width: int, option: str) -> jax.Array:

@@ -12,29 +12,27 @@ import jax
 import jax.numpy as jnp
 
 from jaxstyle import optimize
-from jaxstyle.scales import plan
 from jaxstyle.targets import make_targets
 from jaxstyle.untrained import random_params
 
 if TYPE_CHECKING:
     from jaxstyle.cli.progress import Reporter
-    from jaxstyle.cli.session import Work
+    from jaxstyle.cli.work import Work
     from jaxstyle.config import Config, LossWeights
 
 SIDE = 192  # pixels of the picture that is timed; a step's time goes with the number of pixels
 STEPS = 3  # the fastest counts; the first one warms caches up
 
 
-def forecast(work: Work, *, steps: int, output: Path, reporter: Reporter) -> None:
+def forecast(work: Work, *, output: Path, reporter: Reporter) -> None:
     """Tell the user how long VGG-19 would take for what the mini network has just done."""
     height, width, _ = work.content.shape
-    scales = plan(height, width, steps=steps, config=work.config)
-    pixels = sum(scale.steps * scale.height * scale.width for scale in scales)
+    pixels = sum(scale.steps * scale.height * scale.width for scale in work.scales())
     try:
         with reporter.console.status("Timing VGG-19"):
             style = next((style for style in work.styles if not isinstance(style, Mapping)), work.content)
             seconds = seconds_a_step(work.content, style, work.weights, config=work.config)
-        reporter.console.print(advice(seconds * pixels / (height * width), steps=steps, output=output))
+        reporter.console.print(advice(seconds * pixels / (height * width), steps=work.steps, output=output))
     except (KeyboardInterrupt, MemoryError, jax.errors.JaxRuntimeError):
         reporter.console.print("VGG-19 was not timed.")  # the picture is saved all the same
 

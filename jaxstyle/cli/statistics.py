@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from jaxstyle.cli.options import Comparison, Network, check_number
-from jaxstyle.cli.pictures import STATISTICS
+from jaxstyle.cli.pictures import STATISTICS, expanded
 from jaxstyle.errors import InputError
 
 if TYPE_CHECKING:
     from jaxstyle.presets import Preset
     from jaxstyle.statistic import Summary
     from jaxstyle.vgg import Params
-
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 
 
 @dataclass(frozen=True)
@@ -51,12 +49,12 @@ class Statistics:
 
         from jaxstyle import statistics_file
         from jaxstyle.cli.progress import Reporter
-        from jaxstyle.scales import half_shape, plan
+        from jaxstyle.scales import plan
+        from jaxstyle.stage import style_sides
 
         reporter = Reporter(quiet=self.quiet)
-        sides = {scale.width for scale in plan(self.size, self.size, steps=1_000_000, config=preset.config)}
-        largest = preset.config.halve_above or self.size
-        sides = sorted(sides | {half_shape(side, side)[0] for side in sides if side > largest})
+        scales = plan(self.size, self.size, steps=1_000_000, config=preset.config)
+        sides = style_sides(self.size, scales, config=preset.config)
         params = reporter.load_network(self.network.network, self.network)
         sizes = {}
         for side in sides:
@@ -92,14 +90,6 @@ class Statistics:
             raise InputError(f"{self.output} has the suffix {self.output.suffix!r}: use .h5.")
         if self.output.is_dir() or not self.output.absolute().parent.is_dir():
             raise InputError(f"{self.output} is a folder or lacks one: name a file in a folder that exists.")
-        paths: list[Path] = []
-        for path in self.styles:
-            inside = (
-                sorted(each for each in path.iterdir() if each.suffix.lower() in PICTURES) if path.is_dir() else [path]
-            )
-            if not inside:
-                raise InputError(f"The folder {path} holds no picture: name one with {', '.join(PICTURES)} files.")
-            paths += inside
-        if not paths:
+        if not self.styles:
             raise InputError("There is no style: name at least one picture or folder.")
-        return paths
+        return expanded(self.styles)

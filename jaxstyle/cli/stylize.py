@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
@@ -14,8 +16,15 @@ from jaxstyle.cli.pictures import STATISTICS, Controls
 from jaxstyle.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from jaxstyle.cli.progress import Reporter
+    from jaxstyle.cli.work import Work
     from jaxstyle.config import LossWeights
     from jaxstyle.presets import Preset
+    from jaxstyle.stage import Sizes
+    from jaxstyle.targets import Style
+    from jaxstyle.vgg import Params
 
 OF_OPTIMIZER = ("learning_rate", "betas", "epsilon", "averaging")  # a preset's hold for its own optimiser only
 OF_PRESET = ("content_weight", "style_weight", "tv_weight")
@@ -116,19 +125,46 @@ class Stylize:
 
     def run(self) -> int:
         """Carry the command out and return its exit status."""
-        self._check()
-        preset, weights = self._preset()
+        preset, weights = self.checked()
 
+        from jaxstyle.cli.progress import Reporter
+        from jaxstyle.cli.session import Session
+
+        session = Session(self.output, self.log, self.steps, self.save_every, self.bits)
+        session.check(inputs=self.inputs())
+        reporter = Reporter(quiet=self.quiet)
+        work, alpha = self.work(preset, weights, reporter=reporter)
+        status = session.run(work, alpha=alpha, reporter=reporter)
+        if self.preview and not status and not self.quiet:
+            from jaxstyle.cli.preview import forecast
+
+            forecast(work, output=self.output, reporter=reporter)
+        return status
+
+    def inputs(self) -> list[Path]:
+        """Return every file that is read."""
+        return [self.content, *self.styles, *self._init_files(), *self.controls.files()]
+
+    def work(
+        self,
+        preset: Preset,
+        weights: LossWeights,
+        *,
+        reporter: Reporter,
+        params: Params | None = None,
+        known: Mapping[Path, Style | Sizes] = MappingProxyType({}),
+    ) -> tuple[Work, np.ndarray | None]:
+        """Read pictures and network, and return what is to be computed and the content's transparency.
+
+        What is read already comes as `params`, and styles as `known`.
+        """
         import jax
         import jax.numpy as jnp
 
         from jaxstyle import image, stage
-        from jaxstyle.cli.progress import Reporter
-        from jaxstyle.cli.session import Session, Work
+        from jaxstyle.cli.work import Work
 
         config, controls = preset.config, self.controls
-        session = Session(self.output, self.log, self.steps, self.save_every, self.bits)
-        session.check(inputs=[self.content, *self.styles, *self._init_files(), *controls.files()])
         content = image.load(self.content, size=self.size, resample=preset.resample, rounding=preset.rounding)
         height, width, _ = content.rgb.shape
         start = self.init
@@ -138,26 +174,25 @@ class Stylize:
         pictures = {
             path: controls.load_style(path, size=self.size, content=content, preset=preset)
             for path in self.styles
-            if path.suffix.lower() not in STATISTICS
+            if path.suffix.lower() not in STATISTICS and path not in known
         }
-
-        reporter = Reporter(quiet=self.quiet)
-        params = reporter.load_network("mini" if self.preview else self.network.network, self.network)
+        name = "mini" if self.preview else self.network.network
+        network: Params = reporter.load_network(name, self.network) if params is None else params
         saved = {
             path: controls.load_statistics(
-                path, size=self.size, params=params, config=config, tell=reporter.console.print
+                path, size=self.size, params=network, config=config, tell=reporter.console.print
             )
             for path in self.styles
-            if path not in pictures
+            if path not in pictures and path not in known
         }
         if saved and config.statistic == "sliced" and len(self.styles) > 1:
             raise InputError("Statistics of 'sliced' have directions of their own: mix the pictures instead.")
         style_masks = controls.load_style_masks([(path, pictures[path]) for path in self.styles if path in pictures])
         picture = jnp.asarray(content.rgb)
-        ordered = [saved[path] if path in saved else pictures[path] for path in self.styles]
+        ordered = [{**pictures, **saved, **known}[path] for path in self.styles]
         ground, styles = stage.recolor(picture, ordered, config=config)
         work = Work(
-            params=params,
+            params=network,
             picture=picture,
             content=ground,
             styles=styles,
@@ -165,16 +200,17 @@ class Stylize:
             config=config,
             start=start,
             key=jax.random.key(self.seed),
+            steps=self.steps,
             blend=controls.shares(len(self.styles)),
             content_masks=masks,
             style_masks=style_masks,
         )
-        status = session.run(work, alpha=content.alpha, reporter=reporter)
-        if self.preview and not status and not self.quiet:
-            from jaxstyle.cli.preview import forecast
+        return work, content.alpha
 
-            forecast(work, steps=self.steps, output=self.output, reporter=reporter)
-        return status
+    def checked(self) -> tuple[Preset, LossWeights]:
+        """Refuse options that cannot be; return the preset with the others in it, and the coefficients that follow."""
+        self._check()
+        return self._preset()
 
     def _check(self) -> None:
         """Refuse numbers out of range, each in terms of its option, and what does not go together."""

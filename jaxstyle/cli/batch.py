@@ -1,0 +1,179 @@
+"""`jaxstyle batch`: many contents in many styles, each pair a picture."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from jaxstyle.cli.options import Comparison, Network
+from jaxstyle.cli.pictures import STATISTICS, Controls, expanded
+from jaxstyle.cli.stylize import Balance, Optimization, Stylize
+from jaxstyle.errors import InputError, UnavailableError
+
+if TYPE_CHECKING:
+    from jaxstyle.config import Config
+    from jaxstyle.stage import Sizes
+    from jaxstyle.vgg import Params
+
+    Known = Mapping[Path, Sizes]
+
+RECORD = "batch.json"  # by output the hash of what it was made from
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Repaint each of CONTENTS in each of --styles; what is done is skipped when the command is repeated."""
+
+    contents: Annotated[Positional[tuple[Path, ...]], arg(metavar="CONTENT [CONTENT ...]")]
+    """Pictures, folders of pictures, or patterns."""
+    styles: Annotated[tuple[Path, ...], arg(metavar="STYLE [STYLE ...]")]
+    """Pictures, folders of pictures, patterns, or statistics (.h5)."""
+    output: Annotated[Path, arg(aliases=["-o"], metavar="DIR")]
+    """The folder for the pictures, CONTENT_STYLE.png each."""
+
+    zip: bool = False
+    """Take the first content with the first style, the second with the second, and so on, instead of every pair."""
+    format: Literal["png", "jpg", "webp", "tiff"] = "png"
+    """The pictures' format."""
+    size: int = 512
+    """Longest side of the pictures, in pixels."""
+    steps: int = 300
+    """Gradient evaluations of each picture, over all scales."""
+    init: str = "content"
+    """Where to start: content, style, noise, or a picture file."""
+    seed: int = 0
+    """Of noise and of the directions of --statistic sliced."""
+    preview: bool = False
+    """Run with the mini network, which needs no weights."""
+    bits: Literal[8, 16] = 8
+    """Bits a channel of the pictures; 16 for png and tiff."""
+    quiet: bool = False
+    """Print errors only."""
+
+    controls: OmitArgPrefixes[Controls] = field(default_factory=Controls)
+    comparison: OmitArgPrefixes[Comparison] = field(default_factory=Comparison)
+    balance: OmitArgPrefixes[Balance] = field(default_factory=Balance)
+    optimization: OmitArgPrefixes[Optimization] = field(default_factory=Optimization)
+    network: OmitArgPrefixes[Network] = field(default_factory=Network)
+
+    def run(self) -> int:
+        """Carry the command out; return 1 if a picture failed, 130 after Ctrl-C, else 0."""
+        commands = self._commands()
+        preset, weights = commands[0].checked()
+        try:
+            self.output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UnavailableError(f"{self.output} cannot be made ({error.strerror}): name another folder.") from error
+
+        from jaxstyle.cli.progress import Reporter
+        from jaxstyle.cli.report import write_text
+        from jaxstyle.cli.session import Session
+        from jaxstyle.statistics_file import network_hash
+
+        reporter = Reporter(quiet=self.quiet)
+        params = reporter.load_network("mini" if self.preview else self.network.network, self.network)
+        facts = {
+            name: value for name, value in vars(self).items() if name not in ("contents", "styles", "quiet", "zip")
+        }
+        common = repr((facts, preset.config.scales, network_hash(params)))
+        done, compiled = self._done(), {}
+        known: Known = {}
+        failed = skipped = 0
+        for number, command in enumerate(commands, 1):
+            name = command.output.name
+            try:
+                digest = _digest(common, command.inputs())
+                if done.get(name) == digest and command.output.is_file():
+                    skipped += 1
+                    continue
+                session = Session(command.output, None, self.steps, 0, self.bits)
+                session.check(inputs=command.inputs())
+                reporter.console.print(f"{number} of {len(commands)}: {command.content} as {command.styles[0]}")
+                known = self._known(command, known, params, preset.config)
+                work, alpha = command.work(preset, weights, reporter=reporter, params=params, known=known)
+                work = replace(work, compiled=compiled)
+                status = session.run(work, alpha=alpha, reporter=reporter)
+            except (InputError, OSError) as error:
+                failed += 1
+                print(f"jaxstyle: {name} is left out: {error}", file=sys.stderr)
+                continue
+            if status:
+                return status
+            done[name] = digest
+            write_text(self.output / RECORD, json.dumps(done, indent=1))
+        made = len(commands) - failed - skipped
+        reporter.console.print(f"{self.output}: {made} made, {skipped} there already, {failed} left out")
+        return 1 if failed else 0
+
+    def _commands(self) -> list[Stylize]:
+        """Return a command for each picture, those of one style after each other."""
+        if not self.contents or not self.styles:
+            raise InputError("There is no content or no style: name at least one of each.")
+        if self.controls.blend is not None or self.controls.content_mask or self.controls.style_mask:
+            raise InputError("A batch has one style for each picture: use --blend and masks with jaxstyle stylize.")
+        contents, styles = expanded(self.contents), expanded(self.styles)
+        if self.zip and len(contents) != len(styles):
+            raise InputError(f"--zip pairs {len(contents)} contents with {len(styles)} styles: name as many.")
+        pairs = list(zip(contents, styles, strict=True)) if self.zip else [(c, s) for s in styles for c in contents]
+        names = [f"{content.stem}_{style.stem}.{self.format}" for content, style in pairs]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise InputError(f"Two pictures would be called {twice[0]}: rename one of the files.")
+        own = {name: getattr(self, name) for name in ("size", "steps", "init", "seed", "preview", "bits", "quiet")}
+        own |= {name: getattr(self, name) for name in ("controls", "comparison", "balance", "optimization", "network")}
+        return [
+            Stylize(content, (style,), self.output / name, **own)
+            for (content, style), name in zip(pairs, names, strict=True)
+        ]
+
+    def _known(self, command: Stylize, known: Known, params: Params, config: Config) -> Known:
+        """Return the statistics of the command's style, if they are all that is needed of it; made once for a style."""
+        [path] = command.styles
+        if path in known or path.suffix.lower() in STATISTICS or config.color != "none" or self.init == "style":
+            return known
+        import jax
+        import jax.numpy as jnp
+
+        from jaxstyle import image, presets
+        from jaxstyle.scales import plan, resize_style
+        from jaxstyle.stage import style_sides
+        from jaxstyle.targets import summarize_style
+
+        preset = presets.preset(self.comparison.preset)
+        if preset.style_fit == "content":
+            return {}
+        size = self.controls.style_size or max(16, round((self.controls.style_scale or 1.0) * self.size))
+        style = jnp.asarray(image.load(path, size=size, resample=preset.resample, rounding=preset.rounding).rgb)
+        summarize = jax.jit(summarize_style, static_argnames="config")
+        key = jax.random.fold_in(jax.random.key(self.seed), 1)
+        sides = style_sides(self.size, plan(self.size, self.size, steps=1_000_000, config=config), config=config)
+        return {
+            path: {
+                side: summarize(
+                    params, resize_style(style, side / self.size, layers=config.style_layers), key=key, config=config
+                )
+                for side in sides
+            }
+        }
+
+    def _done(self) -> dict[str, str]:
+        try:
+            return dict(json.loads((self.output / RECORD).read_text()))
+        except (OSError, ValueError, TypeError):
+            return {}
+
+
+def _digest(common: str, files: Sequence[Path]) -> str:
+    digest = hashlib.sha256(common.encode())
+    for path in files:
+        try:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror}): name a picture file.") from error
+    return digest.hexdigest()

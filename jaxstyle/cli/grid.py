@@ -1,0 +1,73 @@
+"""What a sweep goes through: ranges and lists of the command line, and all their combinations, a lane each."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from jaxstyle.cli.options import check_number
+from jaxstyle.errors import InputError
+
+MOST_LANES = 10_000
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One combination: a value for each option that differs from lane to lane, as the command line has it."""
+
+    settings: Mapping[str, float | int | str]
+
+    @property
+    def label(self) -> str:
+        """The settings in words, such as "style-weight 30, seed 2"."""
+        return ", ".join(f"{name} {shown(value)}" for name, value in self.settings.items()) or "as it is"
+
+    def name(self, number: int) -> str:
+        """Return the stem of the lane's files, such as "0003_style-weight=30_seed=2"."""
+        parts = [f"{name}={shown(value)}" for name, value in self.settings.items()]
+        return "_".join([f"{number:04d}", *(part.replace(":", "-").replace(",", "+") for part in parts)])[:120]
+
+
+def shown(value: float | int | str) -> str:
+    """Return a value as a reader wants it: six digits are enough."""
+    return value if isinstance(value, str) else f"{value:.6g}"
+
+
+def combinations(options: Mapping[str, Sequence[float | int | str]]) -> list[Lane]:
+    """Return a lane for each combination of the options' values, the last option varying fastest."""
+    count = math.prod(map(len, options.values()))
+    if count > MOST_LANES:
+        raise InputError(f"This sweep has {count} lanes: take shorter ranges, for at most {MOST_LANES}.")
+    return [Lane(dict(zip(options, values, strict=True))) for values in itertools.product(*options.values())]
+
+
+def parse_values(name: str, text: str, *, least: float) -> list[float]:
+    """Read "1,10,100", or "from:to:count", log unless it starts at zero, or both of them with commas between."""
+    values = list(itertools.chain.from_iterable(_part(name, part.strip(), text) for part in text.split(",")))
+    for value in values:
+        check_number(name, value, least)
+    if len(set(values)) < len(values):
+        raise InputError(f"--{name} {text} has a value twice: give each value once.")
+    return values
+
+
+def _part(name: str, part: str, text: str) -> Iterator[float]:
+    wrong = InputError(f"--{name} is {text!r}: use a number, numbers with commas, or a range from:to:count.")
+    try:
+        first, *rest = part.split(":")
+        start = float(first)
+        if not rest:
+            return iter([start])
+        stop, count = float(rest[0]), int(rest[1])
+    except (ValueError, IndexError) as error:
+        raise wrong from error
+    if len(rest) != 2 or not 2 <= count <= MOST_LANES or not (math.isfinite(start) and math.isfinite(stop)):
+        raise InputError(f"--{name} is {text!r}: a range is from:to:count, such as 10:1000:5, with 2 values at least.")
+    if start < 0 or stop < 0 or start == stop:
+        raise InputError(f"--{name} is {text!r}: a range goes from one number to another, both 0 or more.")
+    steps = [i / (count - 1) for i in range(count)]
+    if start == 0 or stop == 0:
+        return iter([start + step * (stop - start) for step in steps])
+    return iter([float(f"{start * (stop / start) ** step:.12g}") for step in steps])

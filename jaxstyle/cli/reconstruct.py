@@ -1,0 +1,72 @@
+"""`jaxstyle reconstruct`: what layers keep of a picture, painted from noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from jaxstyle.cli.options import Comparison, Network, check_number, parse_layers
+from jaxstyle.errors import InputError
+
+
+@dataclass(frozen=True)
+class Reconstruct:
+    """Paint, from noise, what content layers (--layer) or style layers (--style-layers) keep of IMAGE."""
+
+    image: Annotated[Positional[Path], arg(metavar="IMAGE")]
+    """The picture to reconstruct."""
+    output: Annotated[Path, arg(aliases=["-o"], metavar="OUT")]
+    """Where to write: .png, .jpg, .webp or .tiff; an existing file is replaced."""
+
+    layer: Annotated[str | None, arg(metavar="LAYERS", help_behavior_hint="(default: relu4_2)")] = None
+    """Where features are to be the picture's, pixel by pixel, such as relu4_2; not with --style-layers."""
+    tv_weight: float = 0.0
+    """How much smoothness (total variation) counts."""
+    size: int = 512
+    """Longest side of the output, in pixels."""
+    steps: int = 300
+    """Gradient evaluations, over all scales."""
+    seed: int = 0
+    """Of the noise."""
+    save_every: int = 0
+    """Save the image every so many steps beside the output, as OUT_0050.png; 0 for never."""
+    log: Annotated[Path | None, arg(metavar="FILE.csv", help_behavior_hint="")] = None
+    """A .csv file for every term of every step."""
+    quiet: bool = False
+    """Print errors only."""
+
+    comparison: OmitArgPrefixes[Comparison] = field(default_factory=Comparison)
+    network: OmitArgPrefixes[Network] = field(default_factory=Network)
+
+    def run(self) -> int:
+        """Carry the command out and return its exit status."""
+        for name, least in {"size": 16, "steps": 1, "seed": 0, "save_every": 0, "tv_weight": 0}.items():
+            check_number(name, getattr(self, name), least)
+        if self.layer is not None and self.comparison.style_layers is not None:
+            raise InputError("--layer keeps places and --style-layers does not: drop one.")
+        content = {} if self.comparison.style_layers is not None else parse_layers(self.layer or "relu4_2")
+        style = {} if self.comparison.style_layers is None else parse_layers(self.comparison.style_layers)
+        preset = replace(self.comparison, style_layers=None).chosen(
+            content_layers=tuple(content), style_layers=tuple(style)
+        )
+
+        import jax
+        import jax.numpy as jnp
+
+        from jaxstyle import image
+        from jaxstyle.cli.progress import Reporter
+        from jaxstyle.cli.session import Session
+        from jaxstyle.cli.work import Work
+
+        session = Session(self.output, self.log, self.steps, self.save_every, bits=8)
+        session.check(inputs=[self.image])
+        picture = image.load(self.image, size=self.size, resample=preset.resample, rounding=preset.rounding)
+        rgb = jnp.asarray(picture.rgb)
+        reporter = Reporter(quiet=self.quiet)
+        params = reporter.load_network(self.network.network, self.network)
+        weights = replace(preset, tv_weight=self.tv_weight).loss_weights(content, style)
+        work = Work(params, rgb, rgb, [rgb], weights, preset.config, "noise", jax.random.key(self.seed), self.steps)
+        return session.run(work, alpha=picture.alpha, reporter=reporter)

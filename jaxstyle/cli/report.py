@@ -1,0 +1,147 @@
+"""What a sweep leaves for the reader: a table, a contact sheet, and a page that needs neither server nor network."""
+
+import csv
+import html
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxstyle import image
+from jaxstyle.errors import UnavailableError
+from jaxstyle.sheet import contact_sheet
+
+CURVE_POINTS = 120
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished lane: what it was told, what came of it, and what it depends on."""
+
+    picture: str
+    label: str
+    settings: dict[str, float | int | str]
+    terms: dict[str, float]
+    curve: list[float]
+    digest: str
+
+
+def read_record(path: Path) -> Record | None:
+    """Return the record at `path`, or None if there is none that can be read."""
+    try:
+        return Record(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a lane's record, whole or not at all."""
+    write_text(path, json.dumps(asdict(record), indent=1))
+
+
+def thinned(totals: Sequence[float]) -> list[float]:
+    """Return at most `CURVE_POINTS` of a loss curve, evenly spaced, with its first and last."""
+    last = len(totals) - 1
+    count = min(CURVE_POINTS, len(totals))
+    return [float(totals[round(i * last / max(1, count - 1))]) for i in range(count)]
+
+
+def write_report(folder: Path, records: Sequence[Record], *, columns: int | None) -> None:
+    """Write `sweep.csv`, `grid.png` and `index.html` of the lanes that are finished."""
+    if not records:
+        return
+    table = io.StringIO(newline="")
+    settings, terms = (
+        list(dict.fromkeys(name for r in records for name in getattr(r, kind))) for kind in ("settings", "terms")
+    )
+    writer = csv.DictWriter(table, ["picture", *settings, *terms])
+    writer.writeheader()
+    writer.writerows({"picture": record.picture, **record.settings, **record.terms} for record in records)
+    write_text(folder / "sweep.csv", table.getvalue())
+    pictures = [image.load(folder / record.picture).rgb for record in records]
+    image.save(
+        folder / "grid.png", contact_sheet(pictures, [r.label.replace(", ", "\n") for r in records], columns=columns)
+    )
+    write_text(folder / "index.html", page(records, columns=columns))
+
+
+def page(records: Sequence[Record], *, columns: int | None) -> str:
+    """Return a page of all lanes: thumbnail, settings, final terms, loss curve; a click enlarges a picture."""
+    cells = "\n".join(_cell(record) for record in records)
+    return PAGE.replace("COLUMNS", str(columns or min(4, len(records)))).replace("CELLS", cells)
+
+
+def _cell(record: Record) -> str:
+    terms = "".join(f"<tr><td>{html.escape(name)}<td>{value:.4g}" for name, value in record.terms.items())
+    label = html.escape(record.label)
+    return (
+        f'<figure><img src="{html.escape(_url(record.picture))}" alt="{label}" title="enlarge" loading="lazy">'
+        f"<figcaption><b>{label}</b>{_curve(record.curve)}<details><summary>total {record.terms['total']:.4g}</summary>"
+        f"<table>{terms}</table></details></figcaption></figure>"
+    )
+
+
+def _url(name: str) -> str:
+    return name.replace("%", "%25").replace("#", "%23").replace("?", "%3F")
+
+
+def _curve(totals: Sequence[float]) -> str:
+    """Return the loss over the steps as a line, on a logarithmic scale."""
+    heights = [math.log10(total) for total in totals if total > 0 and math.isfinite(total)]
+    if len(heights) < 2:
+        return ""
+    low, span = min(heights), max(heights) - min(heights) or 1.0
+    points = " ".join(
+        f"{100 * i / (len(heights) - 1):.1f},{28 - 26 * (height - low) / span:.1f}" for i, height in enumerate(heights)
+    )
+    return (
+        f'<svg viewBox="0 0 100 30" preserveAspectRatio="none"><title>total, from {totals[0]:.4g} to {totals[-1]:.4g}, '
+        f'logarithmic</title><polyline points="{points}"/></svg>'
+    )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise UnavailableError(
+            f"{path} cannot be written ({error.strerror}): free space or use another folder."
+        ) from error
+
+
+PAGE: Any = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<link rel="icon" href="data:,">
+<title>jaxstyle sweep</title>
+<style>
+  body { font: 14px/1.4 system-ui, sans-serif; margin: 1rem; background: #fafafa; color: #222 }
+  main { display: grid; grid-template-columns: repeat(COLUMNS, minmax(8rem, 1fr)); gap: .8rem }
+  figure { margin: 0; background: #fff; border: 1px solid #ddd; padding: .4rem }
+  figure img { width: 100%; cursor: zoom-in; display: block }
+  svg { width: 100%; height: 2rem; display: block }
+  polyline { fill: none; stroke: #36c; vector-effect: non-scaling-stroke }
+  td + td { text-align: right; padding-left: 1em }
+  dialog { border: 0; padding: 0; max-width: 98vw; max-height: 98vh; background: #000 }
+  dialog img { max-width: 98vw; max-height: 98vh; display: block; cursor: zoom-out }
+</style>
+<main>
+CELLS
+</main>
+<dialog><img alt=""></dialog>
+<script>
+  const dialog = document.querySelector("dialog"), large = dialog.querySelector("img")
+  document.querySelectorAll("figure img").forEach(image => image.onclick = () => {
+    large.src = image.src; large.alt = image.alt; dialog.showModal()
+  })
+  dialog.onclick = () => dialog.close()
+</script>
+</html>
+"""

@@ -1,0 +1,208 @@
+"""`jaxstyle sweep`: one picture for each combination of weights, layer sets and seeds, many of them at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from jaxstyle.cli.grid import Lane, combinations, parse_values
+from jaxstyle.cli.options import PRESETS_OWN, Comparison, Network, check_number, parse_layers
+from jaxstyle.cli.pictures import Controls
+from jaxstyle.cli.stylize import Balance, Optimization, Stylize
+from jaxstyle.errors import InputError, UnavailableError
+
+if TYPE_CHECKING:
+    from jaxstyle.cli.work import Work
+    from jaxstyle.config import Config, LossWeights
+
+UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "kB": 1e3, "MB": 1e6, "GB": 1e9}
+LEAST_MEMORY = 2**28
+MOST_COLUMNS = 12
+WEIGHTS = ("content-weight", "style-weight", "tv-weight")
+
+
+@dataclass(frozen=True)
+class Swept:
+    """How much each term counts: a number, a list such as 1,10,100, or a range such as 10:1000:5."""
+
+    content_weight: Annotated[str | None, arg(metavar="NUMBERS", help_behavior_hint=PRESETS_OWN)] = None
+    """How much content counts."""
+    style_weight: Annotated[str | None, arg(metavar="NUMBERS", help_behavior_hint=PRESETS_OWN)] = None
+    """How much style counts."""
+    tv_weight: Annotated[str | None, arg(metavar="NUMBERS", help_behavior_hint=PRESETS_OWN)] = None
+    """How much smoothness (total variation) counts."""
+    content_layers: Annotated[str | None, arg(metavar="LAYERS", help_behavior_hint=PRESETS_OWN)] = None
+    """Where content is compared, such as relu4_2; sets of layers, to go through, are parted by semicolons."""
+    shift: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
+    """Added to features before their Gram matrices, such as -1 (Novak and Nikulin)."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Repaint CONTENT in the style of STYLEs for each combination of weights, layer sets and seeds, many at a time."""
+
+    content: Annotated[Positional[Path], arg(metavar="CONTENT")]
+    """The picture to repaint."""
+    styles: Annotated[Positional[tuple[Path, ...]], arg(metavar="STYLE [STYLE ...]")]
+    """The pictures whose style to take, or statistics (.h5) of `jaxstyle statistics`."""
+    output: Annotated[Path, arg(aliases=["-o"], metavar="DIR")]
+    """The folder for pictures, grid.png, index.html and sweep.csv; repeated, the command goes on where it stopped."""
+
+    size: int = 512
+    """Longest side of the pictures, in pixels."""
+    steps: int = 300
+    """Gradient evaluations of each picture, over all scales."""
+    init: str = "content"
+    """Where to start: content, style, noise, or a picture file."""
+    seeds: Annotated[int | None, arg(metavar="COUNT", help_behavior_hint="")] = None
+    """Start from noise with so many seeds, 0, 1, ...; for each combination."""
+    seed: int = 0
+    """Of noise and of the directions of --statistic sliced; the first of --seeds."""
+    lanes: Annotated[int | None, arg(metavar="COUNT", help_behavior_hint="")] = None
+    """Pictures at a time. (default: as many as --max-memory has room for)"""
+    max_memory: Annotated[str | None, arg(metavar="SIZE", help_behavior_hint="")] = None
+    """What the whole command may take, such as 4GiB. (default: most of what is free)"""
+    preview: bool = False
+    """Run with the mini network, which needs no weights."""
+    bits: Literal[8, 16] = 8
+    """Bits a channel of the pictures."""
+    quiet: bool = False
+    """Print errors only."""
+
+    controls: OmitArgPrefixes[Controls] = field(default_factory=Controls)
+    comparison: OmitArgPrefixes[Comparison] = field(default_factory=Comparison)
+    swept: OmitArgPrefixes[Swept] = field(default_factory=Swept)
+    optimization: OmitArgPrefixes[Optimization] = field(default_factory=Optimization)
+    network: OmitArgPrefixes[Network] = field(default_factory=Network)
+
+    def run(self) -> int:
+        """Carry the command out and return its exit status: 1 if a lane diverged, 130 after Ctrl-C, else 0."""
+        options = self._options()
+        lanes = combinations({name: values for name, values in options.items() if len(values) > 1})
+        whole = self._whole()
+        preset, first = whole.checked()
+        weights = [self._weights(lane, preset.config) for lane in lanes]
+        memory = parse_memory(self.max_memory)
+        self._check(whole.inputs())
+
+        from jaxstyle.cli.progress import Reporter
+        from jaxstyle.cli.report import write_report
+        from jaxstyle.cli.sweep_session import SweepSession
+
+        reporter = Reporter(quiet=self.quiet)
+        work, alpha = whole.work(preset, first, reporter=reporter)
+        seeds = [int(lane.settings.get("seed", self.seed)) for lane in lanes]
+        digests = self._digests(work, weights, seeds)
+        session = SweepSession(self.output, lanes, weights, seeds, self.bits, alpha, digests)
+        status = session.run(work, at_a_time=self.lanes, memory=memory, reporter=reporter)
+        write_report(self.output, session.finished(), columns=self._columns(lanes))
+        return status
+
+    def _check(self, inputs: Sequence[Path]) -> None:
+        """Refuse an output that cannot be, before hours of work."""
+        from jaxstyle import image
+
+        check_number("lanes", self.lanes, 1)
+        if self.output.exists() and not self.output.is_dir():
+            raise InputError(f"{self.output} is a file: name a folder for the pictures.")
+        try:
+            self.output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UnavailableError(f"{self.output} cannot be made ({error.strerror}): name another folder.") from error
+        image.check_output(self.output / "grid.png", bits=self.bits, inputs=inputs)
+
+    def _options(self) -> dict[str, Sequence[float | int | str]]:
+        """Return the values of each option that may differ from lane to lane, if it is there."""
+        found: dict[str, Sequence[float | int | str]] = {}
+        for name in WEIGHTS:
+            text = getattr(self.swept, name.replace("-", "_"))
+            if text is not None:
+                found[name] = parse_values(name, text, least=0)
+        layers = {"content-layers": self.swept.content_layers, "style-layers": self.comparison.style_layers}
+        found |= {name: [part.strip() for part in text.split(";")] for name, text in layers.items() if text is not None}
+        if self.seeds is not None:
+            check_number("seeds", self.seeds, 1, 10_000)
+            if self.init not in ("content", "noise"):
+                raise InputError(f"--seeds starts from noise, but --init is {self.init}: drop one.")
+            found["seed"] = range(self.seed, self.seed + self.seeds)
+        return found
+
+    def _columns(self, lanes: Sequence[Lane]) -> int | None:
+        """Return how wide the sheet is: where several options differ, a row goes through the last one's values."""
+        counts = [len(values) for values in self._options().values() if len(values) > 1]
+        if len(counts) > 1 and counts[-1] <= MOST_COLUMNS:
+            return counts[-1]
+        return len(lanes) if len(lanes) <= MOST_COLUMNS // 2 else None
+
+    def _single(self, settings: Mapping[str, Any]) -> Stylize:
+        """Return the command for one lane, whose `settings` come before the first value of each option."""
+        values: dict[str, Any] = {name: values[0] for name, values in self._options().items()} | dict(settings)
+        weights = {name.replace("-", "_"): values.get(name) for name in WEIGHTS}
+        return Stylize(
+            self.content,
+            self.styles,
+            self.output / "grid.png",
+            size=self.size,
+            steps=self.steps,
+            init=self.init if self.seeds is None else "noise",
+            seed=self.seed,
+            preview=self.preview,
+            bits=self.bits,
+            quiet=self.quiet,
+            controls=self.controls,
+            comparison=replace(self.comparison, style_layers=values.get("style-layers")),
+            balance=Balance(**weights, content_layers=values.get("content-layers"), shift=self.swept.shift),
+            optimization=self.optimization,
+            network=self.network,
+        )
+
+    def _whole(self) -> Stylize:
+        """Return the command whose config has the layers of all lanes."""
+        sets = {name: values for name, values in self._options().items() if name.endswith("-layers")}
+        return self._single({name: ",".join(dict.fromkeys(_layers(each))) for name, each in sets.items()})
+
+    def _weights(self, lane: Lane, config: Config) -> LossWeights:
+        """Return the coefficients of one lane: zero for the layers of others."""
+        _, own = self._single(lane.settings).checked()
+        return own._replace(
+            content={layer: own.content.get(layer, 0.0) for layer in config.content_layers},
+            style={layer: own.style.get(layer, 0.0) for layer in config.style_layers},
+        )
+
+    def _digests(self, work: Work, weights: Sequence[LossWeights], seeds: Sequence[int]) -> list[str]:
+        """Return for each lane a hash of all that its picture depends on."""
+        from jaxstyle.statistics_file import network_hash
+
+        whole = self._whole()
+        facts = {name: value for name, value in vars(work.config).items() if name != "conv"}
+        files = [hashlib.sha256(path.read_bytes()).hexdigest() for path in whole.inputs() if path.is_file()]
+        command = (self.size, self.steps, whole.init, self.seed, self.bits, self.controls, network_hash(work.params))
+        common = repr((sorted(facts.items()), files, command))
+        return [
+            hashlib.sha256(repr((common, own, seed)).encode()).hexdigest()
+            for own, seed in zip(weights, seeds, strict=True)
+        ]
+
+
+def _layers(sets: Sequence[float | int | str]) -> list[str]:
+    return [layer for text in sets for layer in parse_layers(str(text))]
+
+
+def parse_memory(text: str | None) -> int | None:
+    """Read a size such as 4GiB."""
+    if text is None:
+        return None
+    digits = text.rstrip("kKMGTiB ")
+    try:
+        size = float(digits) * UNITS[text[len(digits) :].strip()]
+    except (ValueError, KeyError):
+        size = math.nan
+    if not LEAST_MEMORY <= size < math.inf:
+        raise InputError(f"--max-memory is {text!r}: use a size of at least 256MiB, such as 4GiB.")
+    return int(size)

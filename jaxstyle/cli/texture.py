@@ -1,0 +1,96 @@
+"""`jaxstyle texture`: a picture of any size with the look of its styles and no content."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from jaxstyle.cli.options import Comparison, Network, check_number, parse_layers, parse_numbers
+from jaxstyle.cli.pictures import STATISTICS
+from jaxstyle.errors import InputError
+
+TILE = 16  # pixels: VGG-19 halves four times before its last layers
+
+
+@dataclass(frozen=True)
+class Texture:
+    """Paint a texture with the look of one or more STYLEs from noise, larger than they are if you like."""
+
+    styles: Annotated[Positional[tuple[Path, ...]], arg(metavar="STYLE [STYLE ...]")]
+    """Pictures."""
+    output: Annotated[Path, arg(aliases=["-o"], metavar="OUT")]
+    """Where to write: .png, .jpg, .webp or .tiff; an existing file is replaced."""
+
+    size: Annotated[str, arg(metavar="HxW")] = "512x512"
+    """Height and width of the texture, in pixels, or one number for both."""
+    tileable: bool = False
+    """Let it continue across its borders; height and width have to be multiples of 16."""
+    style_size: Annotated[int | None, arg(metavar="PIXELS", help_behavior_hint="(default: the styles' own)")] = None
+    """Longest side of the styles, in pixels: how large their strokes are in the texture."""
+    blend: Annotated[str | None, arg(metavar="W1,W2,...", help_behavior_hint="")] = None
+    """How much each of several styles counts. (default: all alike)"""
+    tv_weight: float = 0.0
+    """How much smoothness (total variation) counts."""
+    steps: int = 300
+    """Gradient evaluations, over all scales."""
+    seed: int = 0
+    """Of the noise."""
+    save_every: int = 0
+    """Save the image every so many steps beside the output, as OUT_0050.png; 0 for never."""
+    log: Annotated[Path | None, arg(metavar="FILE.csv", help_behavior_hint="")] = None
+    """A .csv file for every term of every step."""
+    quiet: bool = False
+    """Print errors only."""
+
+    comparison: OmitArgPrefixes[Comparison] = field(default_factory=Comparison)
+    network: OmitArgPrefixes[Network] = field(default_factory=Network)
+
+    def run(self) -> int:
+        """Carry the command out and return its exit status."""
+        height, width = self._shape()
+        for name, least in {"style_size": 16, "steps": 1, "seed": 0, "save_every": 0, "tv_weight": 0}.items():
+            check_number(name, getattr(self, name), least)
+        if not self.styles:
+            raise InputError("There is no style: name at least one picture.")
+        if any(path.suffix.lower() in STATISTICS for path in self.styles):
+            raise InputError("A texture is of pictures: name the picture that the statistics are of.")
+        blend = None if self.blend is None else parse_numbers("blend", self.blend, count=len(self.styles))
+        border = {"border": "circular"} if self.tileable else {}
+        preset = self.comparison.chosen(content_layers=(), **border)
+        text = self.comparison.style_layers
+        shares = None if text is None else parse_layers(text, shares=preset.style_shares)
+        weights = replace(preset, tv_weight=self.tv_weight).loss_weights({}, shares)
+
+        import jax
+        import jax.numpy as jnp
+
+        from jaxstyle import image
+        from jaxstyle.cli.progress import Reporter
+        from jaxstyle.cli.session import Session
+        from jaxstyle.cli.work import Work
+
+        session = Session(self.output, self.log, self.steps, self.save_every, bits=8)
+        session.check(inputs=self.styles)
+        styles = [jnp.asarray(image.load(path, size=self.style_size).rgb) for path in self.styles]
+        reporter = Reporter(quiet=self.quiet)
+        params = reporter.load_network(self.network.network, self.network)
+        ground = jnp.zeros((height, width, 3))
+        key = jax.random.key(self.seed)
+        work = Work(params, ground, ground, styles, weights, preset.config, "noise", key, self.steps, blend)
+        return session.run(work, alpha=None, reporter=reporter)
+
+    def _shape(self) -> tuple[int, int]:
+        found = re.fullmatch(r"(\d{1,6})(?:[xX](\d{1,6}))?", self.size.strip())
+        if not found:
+            raise InputError(f"--size is {self.size!r}: use height x width, such as 512x768.")
+        height, width = (int(side or found[1]) for side in found.groups())
+        if min(height, width) < TILE:
+            raise InputError(f"--size is {self.size}: both sides must be at least {TILE}.")
+        if self.tileable and (height % TILE or width % TILE):
+            nearest = "x".join(str(max(TILE, round(side / TILE) * TILE)) for side in (height, width))
+            raise InputError(f"--size is {self.size}, which does not tile: use multiples of {TILE}, such as {nearest}.")
+        return height, width

@@ -1,0 +1,165 @@
+"""What a command computes, and how it is walked through: from scale to scale, a few steps at a time."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxstyle import optimize, stage
+from jaxstyle.cli.progress import Steps
+from jaxstyle.config import Config, LossWeights
+from jaxstyle.errors import UnavailableError
+from jaxstyle.scales import Scale, plan
+from jaxstyle.stage import Sizes
+from jaxstyle.targets import Style, Targets
+from jaxstyle.vgg import Params
+
+MOST_STEPS_A_SEGMENT = 10
+WORK_A_SEGMENT = 3e10  # multiply-adds forwards: at 512 pixels one step of VGG-19, five of the mini network
+CURE = "lower the weights or --learning-rate, or try --optimizer adam."
+
+
+class Segment(NamedTuple):
+    """What a few steps have made: the image so far, its longest side, and each term of each step (in each lane)."""
+
+    image: jax.Array
+    side: int
+    trace: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Work:
+    """The arrays and static facts of `jaxstyle.stylize`, with the colours of the styles changed.
+
+    With lanes, weights have a leading axis, and `noise` has the key of each lane. Works made from each other by
+    `dataclasses.replace` share what was compiled.
+    """
+
+    params: Params
+    picture: jax.Array
+    content: jax.Array
+    styles: Sequence[Style | Sizes]
+    weights: LossWeights
+    config: Config
+    start: str | jax.Array
+    key: jax.Array
+    steps: int
+    blend: Sequence[float] | None = None
+    content_masks: jax.Array | None = None
+    style_masks: Sequence[jax.Array | None] | None = None
+    lanes: int | None = None
+    noise: jax.Array | None = None
+    compiled: dict[tuple, jax.stages.Compiled] = field(default_factory=dict)
+
+    def scales(self) -> tuple[Scale, ...]:
+        """Return the scales and their steps."""
+        return plan(*self.content.shape[:2], steps=self.steps, config=self.config)
+
+    def targets(self, scale: Scale) -> Targets:
+        """Return what the image is held against at one scale."""
+        return stage.targets_at(
+            self.params,
+            self.content,
+            self.styles,
+            scale,
+            key=self.key,
+            config=self.config,
+            blend=self.blend,
+            content_masks=self.content_masks,
+            style_masks=self.style_masks,
+        )
+
+    def start_at(self, scale: Scale, painted: jax.Array | None) -> jax.Array:
+        """Return the image to start a scale from, after what the scale before has painted."""
+        if painted is not None:
+            return self._each(lambda image: stage.enlarge(image, self.content, self.styles, self.start, scale), painted)
+        if self.noise is not None:
+            return self._each(
+                lambda key: stage.start_at(self.content, self.styles, self.start, scale, key=key), self.noise
+            )
+        image = stage.start_at(self.content, self.styles, self.start, scale, key=self.key)
+        return image if self.lanes is None else jnp.broadcast_to(image, (self.lanes, *image.shape))
+
+    def finish(self, painted: jax.Array) -> jax.Array:
+        """Return the picture to save, or those of all lanes."""
+        return self._each(
+            lambda image: stage.finish(image, self.picture, config=self.config, content_masks=self.content_masks),
+            painted,
+        )
+
+    def _each(self, function: Callable[[jax.Array], jax.Array], array: jax.Array) -> jax.Array:
+        return function(array) if self.lanes is None else jax.vmap(function)(array)
+
+    def program(self, state: optimize.State, targets: Targets, *, steps: int) -> jax.stages.Compiled:
+        """Return the compiled program that takes so many steps from a state of that shape."""
+        name = (state.parameters[0].shape, steps)
+        if name not in self.compiled:
+            lowered = optimize.run.lower(state, self.params, targets, self.weights, config=self.config, steps=steps)
+            self.compiled[name] = lowered.compile()
+        return self.compiled[name]
+
+    def walk(self, shown: Steps, *, save_every: int = 0) -> Iterator[Segment]:
+        """Yield after every few steps what they have made, and so after every `save_every`th.
+
+        Raises:
+            UnavailableError: if a term is not finite; where there are lanes, the others go on.
+        """
+        painted, done = None, 0
+        for scale in self.scales():
+            side, left = max(scale.width, scale.height), scale.steps
+            with shown.compiling(side):
+                targets = self.targets(scale)
+                state = optimize.init(self.start_at(scale, painted), config=self.config)
+                segment = steps_a_segment(self.params, scale, lanes=self.lanes or 1, done=done, save_every=save_every)
+                step = self.program(state, targets, steps=segment)
+            while left and not (state.watch is not None and bool(state.watch.done.all())):
+                state, trace = step(state, self.params, targets, self.weights)
+                trace = jax.device_get(trace)
+                if self.lanes is None:
+                    _check_finite(trace, done=done)
+                left, done = left - segment, done + segment
+                shown.advance(segment, _summary(trace, self.weights))
+                painted = state.image
+                yield Segment(painted, side, trace)
+            if left:
+                shown.advance(left, {"levelled off at": side})
+
+
+def steps_a_segment(params: Params, scale: Scale, *, lanes: int = 1, done: int = 0, save_every: int = 0) -> int:
+    """Return the steps between two looks at the state: few enough to interrupt, and one program serves a scale.
+
+    More than one where that takes no time: each call costs fresh memory, a fifth of a step of the mini network.
+    """
+    most = MOST_STEPS_A_SEGMENT
+    if jax.default_backend() == "cpu":
+        layers = sum(layer["kernel"].size / 4 ** (int(name[4]) - 1) for name, layer in params.items())
+        most = min(most, max(1, int(WORK_A_SEGMENT / (scale.width * scale.height * lanes * layers))))
+    whole = math.gcd(scale.steps, save_every, done if save_every else 0)
+    return max(n for n in range(1, most + 1) if whole % n == 0)
+
+
+def _check_finite(trace: dict[str, np.ndarray], *, done: int) -> None:
+    for name, values in trace.items():
+        bad = np.argwhere(~np.isfinite(values))
+        if len(bad):
+            value = values[tuple(bad[0])]
+            raise UnavailableError(
+                f"{name} is {value} at step {done + 1 + bad[0][-1]}, so the picture is not written: {CURE}"
+            )
+
+
+def _summary(trace: dict[str, np.ndarray], weights: LossWeights) -> dict[str, float]:
+    """Return the last step's total and the weighted share of each kind of term in it, in the mean over lanes."""
+    last: Any = {name: values[..., -1] for name, values in trace.items()}
+    number: Any = jax.tree.map(np.asarray, weights)
+    summary = {
+        "total": last["total"],
+        "content": sum(weight * last[f"content/{layer}"] for layer, weight in number.content.items()),
+        "style": sum(weight * last[f"style/{layer}"] for layer, weight in number.style.items()),
+    }
+    summary |= {"tv": number.tv * last["tv"]} if np.any(number.tv) else {}
+    return {name: float(np.mean(value)) for name, value in summary.items()}

@@ -1,0 +1,255 @@
+"""`jaxstyle sweep` from its options to its files."""
+
+import csv
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import TINY, picture
+
+from jaxstyle import image, pretrained, weights_file
+from jaxstyle.cli import main, sweep_session
+from jaxstyle.cli.grid import combinations, parse_values
+from jaxstyle.cli.report import Record, page, thinned
+from jaxstyle.cli.sweep import parse_memory
+from jaxstyle.cli.work import Work
+from jaxstyle.errors import InputError
+
+FIXED = ("--size", 32, "--steps", 3, "--weights", "tiny.h5", "--offline", "--optimizer", "adam")
+SHALLOW = ("--content-layers", "relu1_2")
+
+
+@pytest.fixture(autouse=True)
+def folder(isolated, monkeypatch) -> Path:
+    """Work in a folder of the test's own, with two pictures and a tiny network."""
+    monkeypatch.chdir(isolated)
+    image.save("content.png", picture(32, 40, seed=0))
+    image.save("style.png", picture(36, 32, seed=1))
+    params = pretrained.random_params(widths=TINY, seed=1)
+    weights_file.write("tiny.h5", params, source="a seed", checksum="none", licence="none")
+    return isolated
+
+
+def sweep(*options: Any, layers=(*SHALLOW, "--style-layers", "relu1_1"), output="out") -> int:
+    fixed = ("sweep", "content.png", "style.png", "-o", output, *FIXED, *layers)
+    return main([str(argument) for argument in (*fixed, *options)])
+
+
+def stylize(*options: Any, layers=(*SHALLOW, "--style-layers", "relu1_1")) -> np.ndarray:
+    fixed = ("stylize", "content.png", "style.png", "-o", "alone.png", *FIXED, *layers)
+    assert main([str(argument) for argument in (*fixed, *options)]) == 0
+    return image.load("alone.png").rgb
+
+
+def table() -> list[dict[str, str]]:
+    with open("out/sweep.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# Ranges
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("3", [3]),
+        ("1,10, 100", [1, 10, 100]),
+        ("10:1e4:4", [10, 100, 1000, 10000]),
+        ("0:1:3", [0, 0.5, 1]),
+        ("8:2:3", [8, 4, 2]),
+        ("0,1:4:3", [0, 1, 2, 4]),
+    ],
+)
+def test_ranges_and_lists_are_read(text, values):
+    assert parse_values("style-weight", text, least=0) == pytest.approx(values)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("much", "use a number, numbers with commas, or a range"),
+        ("1:2", "use a number, numbers with commas, or a range"),
+        ("1:2:3:4", "a range is from:to:count"),
+        ("1:2:1", "with 2 values at least"),
+        ("1:nan:3", "a range is from:to:count"),
+        ("-1:2:3", "both 0 or more"),
+        ("2:2:3", "from one number to another"),
+        ("1,1", "has a value twice"),
+        ("-1", "--style-weight is -1"),
+    ],
+)
+def test_ranges_that_cannot_be_read_are_refused(text, message):
+    with pytest.raises(InputError, match=message):
+        parse_values("style-weight", text, least=0)
+
+
+def test_lanes_are_all_combinations_and_the_last_option_varies_fastest():
+    lanes = combinations({"style-weight": [1, 2], "seed": range(2)})
+    assert [tuple(lane.settings.values()) for lane in lanes] == [(1, 0), (1, 1), (2, 0), (2, 1)]
+    assert lanes[3].label == "style-weight 2, seed 1"
+    assert lanes[3].name(3) == "0003_style-weight=2_seed=1"
+
+
+@pytest.mark.parametrize(("text", "size"), [("4GiB", 2**32), ("1.5 GB", 1_500_000_000), ("300MiB", 300 * 2**20)])
+def test_a_size_of_memory_is_read(text, size):
+    assert parse_memory(text) == size
+
+
+# What a sweep writes
+
+
+def test_each_picture_is_that_of_stylize_with_its_settings():
+    assert sweep("--style-weight", "3:300:2", "--tv-weight", "0,5") == 0
+    rows = table()
+    assert [(row["style-weight"], row["tv-weight"]) for row in rows] == [
+        ("3.0", "0.0"), ("3.0", "5.0"), ("300.0", "0.0"), ("300.0", "5.0")
+    ]  # fmt: skip
+    for row in (rows[0], rows[3]):
+        alone = stylize("--style-weight", row["style-weight"], "--tv-weight", row["tv-weight"])
+        np.testing.assert_allclose(image.load(Path("out", row["picture"])).rgb, alone, atol=1.01 / 255)
+
+
+def test_layer_sets_are_lanes_with_weights_of_zero():
+    assert sweep("--style-layers", "relu1_1; relu1_1,relu2_1:3", layers=SHALLOW) == 0
+    for row, layers in zip(table(), ("relu1_1", "relu1_1,relu2_1:3"), strict=True):
+        alone = stylize("--style-layers", layers, layers=SHALLOW)
+        np.testing.assert_allclose(image.load(Path("out", row["picture"])).rgb, alone, atol=1.01 / 255)
+
+
+def test_seeds_start_from_noise():
+    assert sweep("--seeds", 2, "--seed", 5) == 0
+    assert [row["seed"] for row in table()] == ["5", "6"]
+    for row in table():
+        alone = stylize("--init", "noise", "--seed", row["seed"])
+        np.testing.assert_allclose(image.load(Path("out", row["picture"])).rgb, alone, atol=1.01 / 255)
+
+
+def test_a_sweep_of_one_is_a_run():
+    assert sweep() == 0
+    np.testing.assert_allclose(image.load("out/0000.png").rgb, stylize(), atol=1.01 / 255)
+
+
+def test_the_sheet_has_a_row_for_each_value_of_the_first_option():
+    assert sweep("--style-weight", "1,10", "--tv-weight", "0,1,2") == 0
+    height, width, _ = image.load("out/grid.png").rgb.shape
+    assert width == 3 * (32 + 4) and height > 2 * 26
+
+
+def test_the_page_names_pictures_that_are_there_and_fetches_nothing():
+    assert sweep("--style-weight", "1,10") == 0
+    text = Path("out/index.html").read_text()
+    sources = re.findall(r'<img src="([^"]*)"', text)
+    assert len(sources) == 2 and all(Path("out", source).is_file() for source in sources)
+    assert not re.search(r"https?://|//", text.replace("<!doctype html>", ""))
+    assert "style-weight 10" in text and text.count("<polyline") == 2
+
+
+def test_the_page_escapes_what_it_shows():
+    record = Record("a#b.png", '<b>"', {"style-layers": "<b>"}, {"total": 1.0, "tv<": 2.0}, [2.0, 1.0], "")
+    shown = page([record], columns=None)
+    assert 'src="a%23b.png"' in shown and "&lt;b&gt;&quot;" in shown and "tv&lt;" in shown
+
+
+def test_a_long_curve_is_thinned_between_its_ends():
+    assert thinned([3.0, 2.0, 1.0]) == [3.0, 2.0, 1.0]
+    short = thinned([float(i) for i in range(1000)])
+    assert len(short) == 120 and short[0] == 0 and short[-1] == 999 and short == sorted(short)
+
+
+# Going on
+
+
+def test_a_repeated_sweep_paints_nothing_again(monkeypatch, capsys):
+    assert sweep("--style-weight", "1,10") == 0
+    before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
+    monkeypatch.setattr(Work, "walk", lambda *_, **__: pytest.fail("painted again"))
+    capsys.readouterr()
+    assert sweep("--style-weight", "1,10") == 0
+    assert "2 of 2 pictures are there already" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
+
+
+def test_a_sweep_that_was_stopped_goes_on_where_it_stopped(monkeypatch, capsys):
+    real, rounds = Work.walk, []
+
+    def walk(self, shown, **options):
+        rounds.append(self.lanes)
+        if len(rounds) == 2:
+            raise KeyboardInterrupt
+        yield from real(self, shown, **options)
+
+    monkeypatch.setattr(Work, "walk", walk)
+    assert sweep("--style-weight", "1,10,100", "--lanes", 1) == 130
+    assert "Interrupted after 1 of 3: repeat the command to go on" in capsys.readouterr().err
+    assert len(table()) == 1 and Path("out/grid.png").exists()
+    assert sweep("--style-weight", "1,10,100", "--lanes", 1) == 0
+    assert rounds == [1, 1, 1, 1] and len(table()) == 3
+
+
+@pytest.mark.parametrize("changed", [("--steps", 2), ("--tv-weight", 1), ("--init", "style"), ("--color", "match")])
+def test_another_setting_paints_again(changed):
+    assert sweep("--style-weight", "1,10") == 0
+    before = Path("out/0001_style-weight=10.png").read_bytes()
+    assert sweep("--style-weight", "1,10", *changed) == 0
+    assert Path("out/0001_style-weight=10.png").read_bytes() != before
+
+
+def test_another_content_paints_again():
+    assert sweep() == 0
+    image.save("content.png", picture(32, 40, seed=5))
+    before = Path("out/0000.png").read_bytes()
+    assert sweep() == 0
+    assert Path("out/0000.png").read_bytes() != before
+
+
+def test_a_lane_that_diverges_leaves_the_others(monkeypatch, capsys):
+    real = Work.finish
+    monkeypatch.setattr(Work, "finish", lambda self, painted: real(self, painted).at[1, 0, 0, 0].set(np.nan))
+    assert sweep("--style-weight", "1,10,100") == 1
+    assert "style-weight 10: diverged, so no picture is written" in capsys.readouterr().err
+    assert [float(row["style-weight"]) for row in table()] == [1, 100]
+
+
+# Memory
+
+
+def test_lanes_follow_from_memory_and_are_told(monkeypatch, capsys):
+    monkeypatch.setattr(sweep_session, "room_for", lambda memory: 40 * 2**20)
+    monkeypatch.setattr(sweep_session, "memory_of", lambda program: 15 * 2**20 * program.args_info[0][0][0][0].shape[0])
+    assert sweep("--style-weight", "1,2,3,4,5") == 0
+    assert "5 pictures, 2 at a time: 0.0 of 0.0 GiB" in capsys.readouterr().err
+    assert len(table()) == 5
+
+
+def test_what_a_process_has_taken_counts():
+    assert sweep_session.room_for(1) == 0
+    assert 0 < sweep_session.room_for(2**40) < 2**40
+    assert sweep_session.room_for(None) > 2**20
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--style-weight", "1:2"), "--style-weight is '1:2'"),
+        (("--style-weight", "1:10:20000"), "a range is from:to:count"),
+        (("--style-weight", "1:10:200", "--tv-weight", "1:10:200"), "This sweep has 40000 lanes"),
+        (("--style-layers", "relu1_1;relu9_1"), "'relu9_1' is not a layer"),
+        (("--seeds", 0), "--seeds is 0"),
+        (("--seeds", 2, "--init", "style"), "--seeds starts from noise, but --init is style: drop one"),
+        (("--lanes", 0), "--lanes is 0"),
+        (("--max-memory", "4 gigs"), "--max-memory is '4 gigs': use a size"),
+        (("--max-memory", "1MiB"), "at least 256MiB"),
+        (("-o", "style.png"), "style.png is a file: name a folder"),
+        (("--scales", "3000"), "3000 scales are none or too many"),
+        (("--blend", "1,2"), "--blend has 2 numbers for 1 styles"),
+    ],
+)
+def test_what_cannot_be_swept_is_one_sentence(options, message, capsys):
+    assert sweep(*options) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("Network: ")]
+    assert len(lines) == 1 and message in lines[0]
