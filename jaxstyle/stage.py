@@ -1,6 +1,6 @@
 """One scale of the method, in pure parts that the command line calls as `transfer.stylize` does.
 
-Colours on the way in, targets and start of a scale, colours and unpainted regions on the way out.
+Targets and start of a scale, then colours and unpainted regions on the way out.
 """
 
 import math
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxstyle import color
+from jaxstyle.coloring import Sizes
 from jaxstyle.config import Config
 from jaxstyle.errors import InputError
 from jaxstyle.regions import compose, cover
@@ -18,52 +19,6 @@ from jaxstyle.scales import Scale, half_shape, resize, resize_style
 from jaxstyle.statistic import Summary
 from jaxstyle.targets import Style, Targets, check_picture, make_targets
 from jaxstyle.vgg import Params, smallest_side
-
-Sizes = Mapping[int, Mapping[str, Summary]]  # a style's statistics at several sizes, by its longest side in pixels
-Styles = Style | Sizes | Sequence[Style | Sizes]
-
-
-@partial(jax.jit, static_argnames="config")
-def recolor(content: jax.Array, styles: Styles, *, config: Config) -> tuple[jax.Array, list[Style | Sizes]]:
-    """Return content and styles in the colours in which they are compared.
-
-    Args:
-        content: `[H, W, 3]` or, where colours are not those of the files, `[N, H, W, 3]`.
-        styles: as `stylize` takes them.
-        config: its `color` counts.
-
-    Returns:
-        The content and the styles as a list.
-
-    Raises:
-        InputError: if there is no style, or if colours are to change and a style has no picture or the content is a
-            batch.
-
-    Example:
-        >>> len(recolor(jnp.zeros((8, 8, 3)), jnp.ones((8, 8, 3)), config=Config())[1])
-        1
-    """
-    several = list(styles) if isinstance(styles, Sequence) else [styles]
-    if not several:
-        raise InputError("There is no style: pass a picture, or a sequence of at least one.")
-    if config.color == "none":
-        return content, several
-    if content.ndim != 3:
-        raise InputError(f"Colours are changed by {config.color!r} for one content at a time: use jax.vmap.")
-    change = {
-        "keep": color.match_luminance,
-        "match": color.match,
-        "match-cholesky": partial(color.match, form="cholesky"),
-        "histogram": color.match_histogram,
-    }[config.color]
-    recolored: list[Style | Sizes] = []
-    for style in several:
-        if isinstance(style, Mapping):
-            raise InputError(
-                f"Saved statistics have no colours to change by {config.color!r}: pass the style's picture."
-            )
-        recolored.append(change(style, content))
-    return color.luminance(content) if config.color == "keep" else content, recolored
 
 
 @partial(jax.jit, static_argnames=("scale", "config"))
@@ -83,8 +38,8 @@ def targets_at(
 
     Args:
         params: the network.
-        content: of `recolor`.
-        styles: of `recolor`.
+        content: of `coloring.recolor`.
+        styles: of `coloring.recolor`.
         scale: one of `plan`; pictures and masks are reduced to it, and to half of it above `config.halve_above`.
         key: as for `stylize`.
         config: the static facts.
@@ -170,8 +125,8 @@ def start_at(
     """Return the image to start the first scale from.
 
     Args:
-        content: of `recolor`.
-        styles: of `recolor`, of which the first counts.
+        content: of `coloring.recolor`.
+        styles: of `coloring.recolor`, of which the first counts.
         start: "content", "style" (resized), "noise" (uniform in [0, 1], Gatys et al.'s choice), or an image of any
             size, resized too.
         scale: one of `plan`.
@@ -223,8 +178,8 @@ def enlarge(
 
     Args:
         image: of the scale before, `[..., h, w, 3]`.
-        content: of `recolor`.
-        styles: of `recolor`.
+        content: of `coloring.recolor`.
+        styles: of `coloring.recolor`.
         start: what the first scale started from, as for `start_at`.
         scale: one of `plan`.
 

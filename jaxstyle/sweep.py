@@ -12,9 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxstyle.coloring import Styles
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
-from jaxstyle.stage import Styles
 from jaxstyle.transfer import Result, stylize
 from jaxstyle.vgg import Params
 

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxstyle import optimize
+from jaxstyle.coloring import Styles, recolor
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.optimize import Trace
 from jaxstyle.scales import plan
-from jaxstyle.stage import Styles, enlarge, finish, recolor, start_at, targets_at
+from jaxstyle.stage import enlarge, finish, start_at, targets_at
 from jaxstyle.targets import check_picture
 from jaxstyle.vgg import Params
 

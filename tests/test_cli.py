@@ -26,7 +26,8 @@ from jaxstyle import image, optimize, pretrained, stage, weights_file
 from jaxstyle.cli import main, preview, session, work
 from jaxstyle.cli.options import Comparison, parse_layers
 from jaxstyle.cli.progress import Reporter
-from jaxstyle.cli.stylize import Balance, Optimization, Stylize
+from jaxstyle.cli.stylize import Stylize
+from jaxstyle.cli.tuning import Balance, Optimization
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
 from jaxstyle.scales import Scale

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from jaxstyle import color, losses
+from jaxstyle.coloring import recolor
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
 from jaxstyle.objective import terms
 from jaxstyle.optimize import init, run
 from jaxstyle.scales import Scale, plan, resize
-from jaxstyle.stage import enlarge, recolor, start_at, targets_at
+from jaxstyle.stage import enlarge, start_at, targets_at
 from jaxstyle.targets import image_features, make_targets, summarize_style
 from jaxstyle.transfer import reconstruct, stylize, texture
 

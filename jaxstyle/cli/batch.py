@@ -14,12 +14,13 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from jaxstyle.cli.options import Comparison, Network
 from jaxstyle.cli.pictures import STATISTICS, Controls, expanded
-from jaxstyle.cli.stylize import Balance, Optimization, Stylize
+from jaxstyle.cli.stylize import Stylize
+from jaxstyle.cli.tuning import Balance, Optimization
 from jaxstyle.errors import InputError, UnavailableError
 
 if TYPE_CHECKING:
+    from jaxstyle.coloring import Sizes
     from jaxstyle.config import Config
-    from jaxstyle.stage import Sizes
     from jaxstyle.vgg import Params
 
     Known = Mapping[Path, Sizes]

@@ -17,10 +17,10 @@ from jaxstyle.errors import InputError
 if TYPE_CHECKING:
     import jax
 
+    from jaxstyle.coloring import Sizes
     from jaxstyle.config import Config
     from jaxstyle.image import Picture
     from jaxstyle.presets import Preset
-    from jaxstyle.stage import Sizes
     from jaxstyle.vgg import Params
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")  # what folders are searched for

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from jaxstyle.cli.options import MOST, PRESETS_OWN, Comparison, Network, check_number, parse_layers
+from jaxstyle.cli.options import MOST, Comparison, Network, check_number, parse_layers
 from jaxstyle.cli.pictures import STATISTICS, Controls
+from jaxstyle.cli.tuning import Balance, Optimization
 from jaxstyle.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,13 +21,12 @@ if TYPE_CHECKING:
 
     from jaxstyle.cli.progress import Reporter
     from jaxstyle.cli.work import Work
+    from jaxstyle.coloring import Sizes
     from jaxstyle.config import LossWeights
     from jaxstyle.presets import Preset
-    from jaxstyle.stage import Sizes
     from jaxstyle.targets import Style
     from jaxstyle.vgg import Params
 
-OF_OPTIMIZER = ("learning_rate", "betas", "epsilon", "averaging")  # a preset's hold for its own optimiser only
 OF_PRESET = ("content_weight", "style_weight", "tv_weight")
 RANGES = {
     "size": (16, math.inf),
@@ -34,56 +34,6 @@ RANGES = {
     "seed": (0, 2**32 - 1),  # jax drops higher bits
     "save_every": (0, math.inf),
 }
-
-
-@dataclass(frozen=True)
-class Balance:
-    """How much each term of the loss counts; options left out are the preset's."""
-
-    content_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
-    """How much content counts."""
-    style_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
-    """How much style counts."""
-    tv_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
-    """How much smoothness (total variation) counts."""
-    content_layers: Annotated[str | None, arg(metavar="LAYERS", help_behavior_hint=PRESETS_OWN)] = None
-    """Where content is compared, such as relu4_2 or relu3_2:0.5,relu4_2:1."""
-    shift: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
-    """Added to features before their Gram matrices, such as -1 (Novak and Nikulin)."""
-
-
-@dataclass(frozen=True)
-class Optimization:
-    """How the image is optimised; options left out are the preset's."""
-
-    optimizer: Annotated[
-        Literal["lbfgs", "adam"] | None, arg(metavar="{lbfgs,adam}", help_behavior_hint=PRESETS_OWN)
-    ] = None
-    """The optimiser."""
-    learning_rate: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint="")] = None
-    """Step size. (default: 1 for lbfgs, 0.02 for adam)"""
-    memory: Annotated[int | None, arg(metavar="PAIRS", help_behavior_hint=PRESETS_OWN)] = None
-    """Curvature pairs that lbfgs keeps."""
-    parametrization: Annotated[
-        Literal["pixels", "pyramid"] | None, arg(metavar="{pixels,pyramid}", help_behavior_hint="")
-    ] = None
-    """What the image is written as. (default: pyramid for lbfgs, pixels for adam)"""
-    averaging: Annotated[float | None, arg(metavar="SHARE", help_behavior_hint=PRESETS_OWN)] = None
-    """Show the mean over steps, of which this share is kept at each, such as 0.99 for adam."""
-    tolerance: Annotated[float | None, arg(metavar="SHARE", help_behavior_hint=PRESETS_OWN)] = None
-    """Stop a scale when ten steps lower the total by less than this share of it, such as 0.005."""
-    normalize_gradients: bool = False
-    """Make the gradients of all terms alike where they enter the network."""
-
-    def chosen(self, preset: str) -> dict[str, Any]:
-        """Return what these options change of that preset's config."""
-        from jaxstyle import presets
-        from jaxstyle.config import Config
-
-        own = {name: value for name, value in vars(self).items() if value is not None and value is not False}
-        if own.get("optimizer", presets.preset(preset).config.optimizer) == presets.preset(preset).config.optimizer:
-            return own
-        return {name: getattr(Config(), name) for name in OF_OPTIMIZER} | own
 
 
 @dataclass(frozen=True)
@@ -161,8 +111,9 @@ class Stylize:
         import jax
         import jax.numpy as jnp
 
-        from jaxstyle import image, stage
+        from jaxstyle import image
         from jaxstyle.cli.work import Work
+        from jaxstyle.coloring import recolor
 
         config, controls = preset.config, self.controls
         content = image.load(self.content, size=self.size, resample=preset.resample, rounding=preset.rounding)
@@ -190,7 +141,7 @@ class Stylize:
         style_masks = controls.load_style_masks([(path, pictures[path]) for path in self.styles if path in pictures])
         picture = jnp.asarray(content.rgb)
         ordered = [{**pictures, **saved, **known}[path] for path in self.styles]
-        ground, styles = stage.recolor(picture, ordered, config=config)
+        ground, styles = recolor(picture, ordered, config=config)
         work = Work(
             params=network,
             picture=picture,

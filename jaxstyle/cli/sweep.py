@@ -14,7 +14,8 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from jaxstyle.cli.grid import Lane, combinations, parse_values
 from jaxstyle.cli.options import PRESETS_OWN, Comparison, Network, check_number, parse_layers
 from jaxstyle.cli.pictures import Controls
-from jaxstyle.cli.stylize import Balance, Optimization, Stylize
+from jaxstyle.cli.stylize import Stylize
+from jaxstyle.cli.tuning import Balance, Optimization
 from jaxstyle.errors import InputError, UnavailableError
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ import numpy as np
 
 from jaxstyle import optimize, stage
 from jaxstyle.cli.progress import Steps
+from jaxstyle.coloring import Sizes
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import UnavailableError
 from jaxstyle.scales import Scale, plan
-from jaxstyle.stage import Sizes
 from jaxstyle.targets import Style, Targets
 from jaxstyle.vgg import Params
 
