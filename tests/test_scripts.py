@@ -2,12 +2,14 @@ import runpy
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from conftest import picture
 from PIL import Image
 
 from jaxstyle import pretrained
-from jaxstyle.image import load
+from jaxstyle.image import load, save
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -37,3 +39,30 @@ def test_importing_a_script_does_nothing_and_needs_no_optional_package(script, m
         monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.syspath_prepend(SCRIPTS)  # where Python looks when a script is run
     runpy.run_path(str(SCRIPTS / script), run_name="imported")
+
+
+@pytest.mark.slow
+def test_the_papers_figures_have_their_rows_and_columns(tmp_path, params, content, style):
+    """And what stands first in a row differs from what stands last."""
+    pytest.importorskip("matplotlib", reason="matplotlib is absent: pip install -e '.[plots]'")
+    script = runpy.run_path(str(SCRIPTS / "paper_figures.py"))
+    options = {"key": jax.random.key(0), "steps": 30, "lanes": None}
+    for name, shape in {"figure_1": (2, 5), "figure_3": (5, 4), "figure_6": (1, 6)}.items():
+        paint, rows, columns, title = script["FIGURES"][name]
+        pictures = paint(params, content, style[:32, :32], **options)
+        assert pictures.shape[:2] == shape == (len(rows), len(columns))
+        assert all(np.abs(row[0] - row[-1]).max() > 5e-5 for row in pictures)
+        script["draw"](pictures, rows, columns, title, tmp_path / name)
+        assert load(tmp_path / f"{name}.png").rgb.ndim == 3
+        assert (tmp_path / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.slow
+def test_the_benchmark_times_a_sweep_against_its_lanes(tmp_path, capsys):
+    for name, seed in {"content.png": 0, "style.png": 1}.items():
+        save(tmp_path / name, picture(32, 32, seed=seed))
+    script = runpy.run_path(str(SCRIPTS / "benchmark.py"))
+    files = (tmp_path / "content.png", tmp_path / "style.png")
+    script["main"]("sweep", *files, sizes=(32,), steps=1, turns=1, network="mini")
+    assert "32 pixels: median share" in capsys.readouterr().out
+    assert all(seconds > 0 for seconds in script["warm"](*files, size=32, steps=1, network="mini"))
