@@ -72,6 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
             label = f"{name}\n{seconds:.0f} s, left % " + " ".join(f"{100 * share:.1f}" for share in shares)
             print(f"{paths[0].stem} x {paths[1].stem}: {label}".replace("\n", ": "), flush=True)
             cells.append((image, label))
+            jax.clear_caches()  # no program serves two settings, and a process may map only so many
         sheet(cells).save(options.output / f"{paths[0].stem}_{paths[1].stem}.png")
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     Known = Mapping[Path, Sizes]
 
+MOST_PROGRAMS = 50  # kept for pictures of the same shape; a process may map only so many
 RECORD = "batch.json"  # by output the hash of what it was made from
 
 
@@ -73,6 +74,8 @@ class Batch:
         except OSError as error:
             raise UnavailableError(f"{self.output} cannot be made ({error.strerror}): name another folder.") from error
 
+        import jax
+
         from jaxstyle.cli.progress import Reporter
         from jaxstyle.cli.report import write_text
         from jaxstyle.cli.session import Session
@@ -107,6 +110,9 @@ class Batch:
                 continue
             if status:
                 return status
+            if len(compiled) > MOST_PROGRAMS:
+                compiled.clear()
+                jax.clear_caches()
             done[name] = digest
             write_text(self.output / RECORD, json.dumps(done, indent=1))
         made = len(commands) - failed - skipped
