@@ -130,7 +130,7 @@ PAGE: Any = """<!doctype html>
   polyline { fill: none; stroke: #36c; vector-effect: non-scaling-stroke }
   td + td { text-align: right; padding-left: 1em }
   dialog { border: 0; padding: 0; max-width: 98vw; max-height: 98vh; background: #000 }
-  dialog img { max-width: 98vw; max-height: 98vh; display: block; cursor: zoom-out }
+  dialog img { width: 96vw; height: 96vh; object-fit: contain; display: block; cursor: zoom-out }
 </style>
 <main>
 CELLS
