@@ -13,10 +13,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image, ImageDraw
 
 from jaxstyle import Config, LossWeights, load_params, make_targets, stylize, terms
-from jaxstyle.image import load
+from jaxstyle.image import load, save
+from jaxstyle.sheet import contact_sheet
 
 LAYERS = Config().style_layers
 DEEP = dict(zip(LAYERS, (2.0, 4.0, 6.0, 8.0, 10.0), strict=True))
@@ -73,20 +73,8 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"{paths[0].stem} x {paths[1].stem}: {label}".replace("\n", ": "), flush=True)
             cells.append((image, label))
             jax.clear_caches()  # no program serves two settings, and a process may map only so many
-        sheet(cells).save(options.output / f"{paths[0].stem}_{paths[1].stem}.png")
-
-
-def sheet(cells: list[tuple[np.ndarray, str]], *, columns: int = 4, margin: int = 32) -> Image.Image:
-    """Return the pictures in rows, each over its label."""
-    height, width, _ = cells[0][0].shape
-    rows = -(-len(cells) // columns)
-    page = Image.new("RGB", (columns * width, rows * (height + margin)), "white")
-    draw = ImageDraw.Draw(page)
-    for i, (image, label) in enumerate(cells):
-        x, y = i % columns * width, i // columns * (height + margin)
-        page.paste(Image.fromarray(np.rint(255 * image).astype(np.uint8)), (x, y))
-        draw.multiline_text((x + 2, y + height + 2), label, "black")
-    return page
+        page = contact_sheet(*zip(*cells, strict=True), columns=4)
+        save(options.output / f"{paths[0].stem}_{paths[1].stem}.png", page)
 
 
 if __name__ == "__main__":
