@@ -15,7 +15,7 @@ from jaxstyle import image, optimize
 from jaxstyle.cli.grid import Lane
 from jaxstyle.cli.progress import Reporter, Steps
 from jaxstyle.cli.report import Record, read_record, thinned, write_record
-from jaxstyle.cli.work import Work
+from jaxstyle.cli.work import Work, steps_a_segment
 from jaxstyle.config import LossWeights
 from jaxstyle.sweep import lanes_within, memory_of
 
@@ -88,8 +88,9 @@ class SweepSession:
             some = self._work(work, todo[:lanes])
             image = jax.ShapeDtypeStruct((lanes, last.height, last.width, 3), jnp.float32)
             state = jax.eval_shape(partial(optimize.init, config=work.config), image)
+            segment = steps_a_segment(work.params, last, lanes=lanes)  # what `walk` asks for, so compiled once
             with reporter.console.status(f"Estimating the memory of {lanes} lanes"):
-                return memory_of(some.program(state, some.targets(last), steps=1))
+                return memory_of(some.program(state, some.targets(last), steps=segment))
 
         lanes = lanes_within(room, count=len(todo), needed=needed)
         reporter.console.print(
