@@ -12,8 +12,8 @@ from conftest import TINY, picture
 from jaxstyle import image, pretrained, weights_file
 from jaxstyle.cli import main, sweep_session
 from jaxstyle.cli.grid import combinations, parse_values
+from jaxstyle.cli.options import parse_memory
 from jaxstyle.cli.report import Record, page, thinned
-from jaxstyle.cli.sweep import parse_memory
 from jaxstyle.cli.work import Work
 from jaxstyle.errors import InputError
 
@@ -158,6 +158,29 @@ def test_a_long_curve_is_thinned_between_its_ends():
     assert len(short) == 120 and short[0] == 0 and short[-1] == 999 and short == sorted(short)
 
 
+def test_save_every_saves_each_lane_on_the_way():
+    assert sweep("--style-weight", "1,10", "--save-every", 2) == 0
+    for row in table():
+        early = Path("out", row["picture"]).with_suffix("").name + "_0002.png"
+        alone = stylize("--style-weight", row["style-weight"], "--save-every", 2)
+        saved, expected = image.load(Path("out", early)).rgb, image.load("alone_0002.png").rgb
+        np.testing.assert_allclose(saved, expected, atol=1.01 / 255)
+        assert np.abs(saved - alone).max() > 2 / 255
+
+
+def test_the_log_has_every_step_of_every_lane():
+    assert sweep("--style-weight", "1,10", "--log", "log.csv") == 0
+    with open("log.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["style-weight"], row["step"]) for row in rows] == [(w, s) for w in ("1.0", "10.0") for s in "123"]
+    stylize("--style-weight", "10", "--log", "alone.csv")
+    with open("alone.csv", newline="") as file:
+        alone = list(csv.DictReader(file))
+    assert set(rows[0]) == {"picture", "style-weight", *alone[0]}
+    for mine, its in zip(rows[3:], alone, strict=True):
+        assert [float(mine[name]) for name in its] == pytest.approx([float(value) for value in its.values()], rel=1e-4)
+
+
 # Going on
 
 
@@ -181,11 +204,14 @@ def test_a_sweep_that_was_stopped_goes_on_where_it_stopped(monkeypatch, capsys):
         yield from real(self, shown, **options)
 
     monkeypatch.setattr(Work, "walk", walk)
-    assert sweep("--style-weight", "1,10,100", "--lanes", 1) == 130
+    options = ("--style-weight", "1,10,100", "--lanes", 1, "--log", "log.csv")
+    assert sweep(*options) == 130
     assert "Interrupted after 1 of 3: repeat the command to go on" in capsys.readouterr().err
     assert len(table()) == 1 and Path("out/grid.png").exists()
-    assert sweep("--style-weight", "1,10,100", "--lanes", 1) == 0
+    assert sweep(*options) == 0
     assert rounds == [1, 1, 1, 1] and len(table()) == 3
+    with open("log.csv", newline="") as file:
+        assert [row["style-weight"] for row in csv.DictReader(file)] == [*["1.0"] * 3, *["10.0"] * 3, *["100.0"] * 3]
 
 
 @pytest.mark.parametrize("changed", [("--steps", 2), ("--tv-weight", 1), ("--init", "style"), ("--color", "match")])
@@ -232,9 +258,22 @@ def test_what_a_process_has_taken_counts():
 # Bad input
 
 
+def test_inputs_in_the_folder_of_a_sweep_survive(capsys):
+    Path("out").mkdir()
+    for name in ("0001_style-weight=10.png", "0001_style-weight=10_0002.png"):
+        Path("style.png").rename(Path("out", name))
+        command = ["sweep", "content.png", f"out/{name}", "-o", "out", "--style-weight", "1,10", "--save-every", 2]
+        assert main([str(argument) for argument in (*command, *FIXED)]) == 2
+        assert name in capsys.readouterr().err
+        Path("out", name).rename("style.png")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (("--save-every", -1), "--save-every is -1"),
+        (("--log", "log.txt"), "The log log.txt has the suffix '.txt'"),
+        (("--log", "out/sweep.csv"), "is where the sweep's table goes"),
         (("--style-weight", "1:2"), "--style-weight is '1:2'"),
         (("--style-weight", "1:10:20000"), "a range is from:to:count"),
         (("--style-weight", "1:10:200", "--tv-weight", "1:10:200"), "This sweep has 40000 lanes"),

@@ -14,6 +14,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from jaxstyle.cli.options import Comparison, Network
 from jaxstyle.cli.pictures import STATISTICS, Controls, expanded
+from jaxstyle.cli.saving import Saving
 from jaxstyle.cli.stylize import Stylize
 from jaxstyle.cli.tuning import Balance, Optimization
 from jaxstyle.errors import InputError, UnavailableError
@@ -97,7 +98,7 @@ class Batch:
                 if done.get(name) == digest and command.output.is_file():
                     skipped += 1
                     continue
-                session = Session(command.output, None, self.steps, 0, self.bits)
+                session = Session(command.output, self.steps, command.saving)
                 session.check(inputs=command.inputs())
                 reporter.console.print(f"{number} of {len(commands)}: {command.content} as {command.styles[0]}")
                 known = self._known(command, known, params, preset.config)
@@ -132,10 +133,11 @@ class Batch:
         names = [f"{content.stem}_{style.stem}.{self.format}" for content, style in pairs]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise InputError(f"Two pictures would be called {twice[0]}: rename one of the files.")
-        own = {name: getattr(self, name) for name in ("size", "steps", "init", "seed", "preview", "bits", "quiet")}
+        own = {name: getattr(self, name) for name in ("size", "steps", "init", "seed", "preview")}
         own |= {name: getattr(self, name) for name in ("controls", "comparison", "balance", "optimization", "network")}
+        saving = Saving(bits=self.bits, quiet=self.quiet)
         return [
-            Stylize(content, (style,), self.output / name, **own)
+            Stylize(content, (style,), self.output / name, saving=saving, **own)
             for (content, style), name in zip(pairs, names, strict=True)
         ]
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 PRESETS_OWN = "(default: the preset's)"
 AUTO = "auto"
+UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "kB": 1e3, "MB": 1e6, "GB": 1e9}
+LEAST_MEMORY = 2**28
 MOST = 1e30  # leaves float32 room for the squares that such numbers multiply
 
 Pooling = Literal["max", "avg", "l2"]
@@ -126,3 +128,17 @@ def parse_numbers(name: str, text: str, *, count: int) -> list[float]:
     if not sum(numbers):
         raise InputError(f"{option} is {text}, which sums to zero: give at least one style a weight.")
     return numbers
+
+
+def parse_memory(text: str | None) -> int | None:
+    """Read a size such as 4GiB."""
+    if text is None:
+        return None
+    digits = text.rstrip("kKMGTiB ")
+    try:
+        size = float(digits) * UNITS[text[len(digits) :].strip()]
+    except (ValueError, KeyError):
+        size = math.nan
+    if not LEAST_MEMORY <= size < math.inf:
+        raise InputError(f"--max-memory is {text!r}: use a size of at least 256MiB, such as 4GiB.")
+    return int(size)

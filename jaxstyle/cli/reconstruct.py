@@ -9,6 +9,7 @@ from typing import Annotated
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from jaxstyle.cli.options import Comparison, Network, check_number, parse_layers
+from jaxstyle.cli.saving import Saving
 from jaxstyle.errors import InputError
 
 
@@ -31,19 +32,14 @@ class Reconstruct:
     """Gradient evaluations, over all scales."""
     seed: int = 0
     """Of the noise."""
-    save_every: int = 0
-    """Save the image every so many steps beside the output, as OUT_0050.png; 0 for never."""
-    log: Annotated[Path | None, arg(metavar="FILE.csv", help_behavior_hint="")] = None
-    """A .csv file for every term of every step."""
-    quiet: bool = False
-    """Print errors only."""
 
+    saving: OmitArgPrefixes[Saving] = field(default_factory=Saving)
     comparison: OmitArgPrefixes[Comparison] = field(default_factory=Comparison)
     network: OmitArgPrefixes[Network] = field(default_factory=Network)
 
     def run(self) -> int:
         """Carry the command out and return its exit status."""
-        for name, least in {"size": 16, "steps": 1, "seed": 0, "save_every": 0, "tv_weight": 0}.items():
+        for name, least in {"size": 16, "steps": 1, "seed": 0, "tv_weight": 0}.items():
             check_number(name, getattr(self, name), least)
         if self.layer is not None and self.comparison.style_layers is not None:
             raise InputError("--layer keeps places and --style-layers does not: drop one.")
@@ -61,11 +57,11 @@ class Reconstruct:
         from jaxstyle.cli.session import Session
         from jaxstyle.cli.work import Work
 
-        session = Session(self.output, self.log, self.steps, self.save_every, bits=8)
+        session = Session(self.output, self.steps, self.saving)
         session.check(inputs=[self.image])
         picture = image.load(self.image, size=self.size, resample=preset.resample, rounding=preset.rounding)
         rgb = jnp.asarray(picture.rgb)
-        reporter = Reporter(quiet=self.quiet)
+        reporter = Reporter(quiet=self.saving.quiet)
         params = reporter.load_network(self.network.network, self.network)
         weights = replace(preset, tv_weight=self.tv_weight).loss_weights(content, style)
         work = Work(params, rgb, rgb, [rgb], weights, preset.config, "noise", jax.random.key(self.seed), self.steps)

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from jaxstyle.cli.options import MOST, Comparison, Network, check_number, parse_layers
 from jaxstyle.cli.pictures import STATISTICS, Controls
+from jaxstyle.cli.saving import Saving
 from jaxstyle.cli.tuning import Balance, Optimization
 from jaxstyle.errors import InputError
 
@@ -32,7 +33,6 @@ RANGES = {
     "size": (16, math.inf),
     "steps": (1, math.inf),
     "seed": (0, 2**32 - 1),  # jax drops higher bits
-    "save_every": (0, math.inf),
 }
 
 
@@ -58,15 +58,7 @@ class Stylize:
     preview: bool = False
     """Run with the mini network, which needs no weights, and say how long VGG-19 would take."""
 
-    save_every: int = 0
-    """Save the image every so many steps beside the output, as OUT_0050.png; 0 for never."""
-    log: Annotated[Path | None, arg(metavar="FILE.csv", help_behavior_hint="")] = None
-    """A .csv file for every term of every step."""
-    bits: Literal[8, 16] = 8
-    """Bits a channel of the output; 16 for .png and .tiff."""
-    quiet: bool = False
-    """Print errors only."""
-
+    saving: OmitArgPrefixes[Saving] = field(default_factory=Saving)
     controls: OmitArgPrefixes[Controls] = field(default_factory=Controls)
     comparison: OmitArgPrefixes[Comparison] = field(default_factory=Comparison)
     balance: OmitArgPrefixes[Balance] = field(default_factory=Balance)
@@ -80,12 +72,12 @@ class Stylize:
         from jaxstyle.cli.progress import Reporter
         from jaxstyle.cli.session import Session
 
-        session = Session(self.output, self.log, self.steps, self.save_every, self.bits)
+        session = Session(self.output, self.steps, self.saving)
         session.check(inputs=self.inputs())
-        reporter = Reporter(quiet=self.quiet)
+        reporter = Reporter(quiet=self.saving.quiet)
         work, alpha = self.work(preset, weights, reporter=reporter)
         status = session.run(work, alpha=alpha, reporter=reporter)
-        if self.preview and not status and not self.quiet:
+        if self.preview and not status and not self.saving.quiet:
             from jaxstyle.cli.preview import forecast
 
             forecast(work, output=self.output, reporter=reporter)

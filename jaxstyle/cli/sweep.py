@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from jaxstyle.cli.grid import Lane, combinations, parse_values
-from jaxstyle.cli.options import PRESETS_OWN, Comparison, Network, check_number, parse_layers
+from jaxstyle.cli.options import PRESETS_OWN, Comparison, Network, check_number, parse_layers, parse_memory
 from jaxstyle.cli.pictures import Controls
+from jaxstyle.cli.saving import Saving
 from jaxstyle.cli.stylize import Stylize
 from jaxstyle.cli.tuning import Balance, Optimization
 from jaxstyle.errors import InputError, UnavailableError
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from jaxstyle.cli.work import Work
     from jaxstyle.config import Config, LossWeights
 
-UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "kB": 1e3, "MB": 1e6, "GB": 1e9}
-LEAST_MEMORY = 2**28
 MOST_COLUMNS = 12
 WEIGHTS = ("content-weight", "style-weight", "tv-weight")
 
@@ -71,11 +69,8 @@ class Sweep:
     """What the whole command may take, such as 4GiB. (default: most of what is free)"""
     preview: bool = False
     """Run with the mini network, which needs no weights."""
-    bits: Literal[8, 16] = 8
-    """Bits a channel of the pictures."""
-    quiet: bool = False
-    """Print errors only."""
 
+    saving: OmitArgPrefixes[Saving] = field(default_factory=Saving)
     controls: OmitArgPrefixes[Controls] = field(default_factory=Controls)
     comparison: OmitArgPrefixes[Comparison] = field(default_factory=Comparison)
     swept: OmitArgPrefixes[Swept] = field(default_factory=Swept)
@@ -90,33 +85,30 @@ class Sweep:
         preset, first = whole.checked()
         weights = [self._weights(lane, preset.config) for lane in lanes]
         memory = parse_memory(self.max_memory)
-        self._check(whole.inputs())
+        check_number("lanes", self.lanes, 1)
+        self._make_folder()
 
         from jaxstyle.cli.progress import Reporter
         from jaxstyle.cli.report import write_report
         from jaxstyle.cli.sweep_session import SweepSession
 
-        reporter = Reporter(quiet=self.quiet)
-        work, alpha = whole.work(preset, first, reporter=reporter)
         seeds = [int(lane.settings.get("seed", self.seed)) for lane in lanes]
-        digests = self._digests(work, weights, seeds)
-        session = SweepSession(self.output, lanes, weights, seeds, self.bits, alpha, digests)
+        session = SweepSession(self.output, lanes, weights, seeds, self.saving)
+        session.check(steps=self.steps, inputs=whole.inputs())
+        reporter = Reporter(quiet=self.saving.quiet)
+        work, alpha = whole.work(preset, first, reporter=reporter)
+        session = replace(session, alpha=alpha, digests=self._digests(work, weights, seeds))
         status = session.run(work, at_a_time=self.lanes, memory=memory, reporter=reporter)
         write_report(self.output, session.finished(), columns=self._columns(lanes))
         return status
 
-    def _check(self, inputs: Sequence[Path]) -> None:
-        """Refuse an output that cannot be, before hours of work."""
-        from jaxstyle import image
-
-        check_number("lanes", self.lanes, 1)
+    def _make_folder(self) -> None:
         if self.output.exists() and not self.output.is_dir():
             raise InputError(f"{self.output} is a file: name a folder for the pictures.")
         try:
             self.output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UnavailableError(f"{self.output} cannot be made ({error.strerror}): name another folder.") from error
-        image.check_output(self.output / "grid.png", bits=self.bits, inputs=inputs)
 
     def _options(self) -> dict[str, Sequence[float | int | str]]:
         """Return the values of each option that may differ from lane to lane, if it is there."""
@@ -154,8 +146,7 @@ class Sweep:
             init=self.init if self.seeds is None else "noise",
             seed=self.seed,
             preview=self.preview,
-            bits=self.bits,
-            quiet=self.quiet,
+            saving=self.saving,
             controls=self.controls,
             comparison=replace(self.comparison, style_layers=values.get("style-layers")),
             balance=Balance(**weights, content_layers=values.get("content-layers"), shift=self.swept.shift),
@@ -183,7 +174,15 @@ class Sweep:
         whole = self._whole()
         facts = {name: value for name, value in vars(work.config).items() if name != "conv"}
         files = [hashlib.sha256(path.read_bytes()).hexdigest() for path in whole.inputs() if path.is_file()]
-        command = (self.size, self.steps, whole.init, self.seed, self.bits, self.controls, network_hash(work.params))
+        command = (
+            self.size,
+            self.steps,
+            whole.init,
+            self.seed,
+            self.saving.bits,
+            self.controls,
+            network_hash(work.params),
+        )
         common = repr((sorted(facts.items()), files, command))
         return [
             hashlib.sha256(repr((common, own, seed)).encode()).hexdigest()
@@ -193,17 +192,3 @@ class Sweep:
 
 def _layers(sets: Sequence[float | int | str]) -> list[str]:
     return [layer for text in sets for layer in parse_layers(str(text))]
-
-
-def parse_memory(text: str | None) -> int | None:
-    """Read a size such as 4GiB."""
-    if text is None:
-        return None
-    digits = text.rstrip("kKMGTiB ")
-    try:
-        size = float(digits) * UNITS[text[len(digits) :].strip()]
-    except (ValueError, KeyError):
-        size = math.nan
-    if not LEAST_MEMORY <= size < math.inf:
-        raise InputError(f"--max-memory is {text!r}: use a size of at least 256MiB, such as 4GiB.")
-    return int(size)

@@ -1,10 +1,11 @@
 """One sweep as the command line sees it: as many lanes at a time as memory allows, each saved when it is finished."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +16,10 @@ from jaxstyle import image, optimize
 from jaxstyle.cli.grid import Lane
 from jaxstyle.cli.progress import Reporter, Steps
 from jaxstyle.cli.report import Record, read_record, thinned, write_record
+from jaxstyle.cli.saving import Saving, numbered, read_log, write_log
 from jaxstyle.cli.work import Work, steps_a_segment
 from jaxstyle.config import LossWeights
+from jaxstyle.errors import InputError
 from jaxstyle.sweep import lanes_within, memory_of
 
 FREE_SHARE = 0.8  # of what is free, if nothing else is said
@@ -31,12 +34,22 @@ class SweepSession:
     lanes: Sequence[Lane]
     weights: Sequence[LossWeights]
     seeds: Sequence[int]
-    bits: int
-    alpha: np.ndarray | None
-    digests: Sequence[str]
+    saving: Saving
+    alpha: np.ndarray | None = None
+    digests: Sequence[str] = ()
+
+    def check(self, *, steps: int, inputs: Sequence[Path]) -> None:
+        """Refuse an output that cannot be, before hours of work."""
+        pictures = [self.picture(i) for i in range(len(self.lanes))]
+        for path in (self.folder / "grid.png", *pictures):
+            image.check_output(path, bits=self.saving.bits, inputs=inputs)
+        self.saving.check(pictures, steps=steps, inputs=inputs)
+        if self.saving.log is not None and self.saving.log.absolute() == (self.folder / "sweep.csv").absolute():
+            raise InputError(f"The log {self.saving.log} is where the sweep's table goes: name another file.")
 
     def run(self, work: Work, *, at_a_time: int | None, memory: int | None, reporter: Reporter) -> int:
         """Paint what is not painted yet; return 1 if a lane diverged, 130 after Ctrl-C, else 0."""
+        self._keep_log()
         todo = [i for i in range(len(self.lanes)) if self._record(i) is None]
         if len(todo) < len(self.lanes):
             reporter.console.print(f"{len(self.lanes) - len(todo)} of {len(self.lanes)} pictures are there already.")
@@ -64,13 +77,24 @@ class SweepSession:
         )
         return 1 if failed else 0
 
+    def picture(self, i: int) -> Path:
+        """Return where the picture of a lane goes."""
+        return self.folder / f"{self.lanes[i].name(i)}.png"
+
     def finished(self) -> list[Record]:
         """Return the records of all lanes that are finished."""
         return [record for i in range(len(self.lanes)) if (record := self._record(i)) is not None]
 
+    def _keep_log(self) -> None:
+        """Leave in the log what it has of lanes that are finished."""
+        if self.saving.log is None or not self.saving.log.exists():
+            return
+        finished = {record.picture for record in self.finished()}
+        write_log(self.saving.log, [row for row in read_log(self.saving.log) if row.get("picture") in finished])
+
     def _record(self, i: int) -> Record | None:
-        found = read_record(self.folder / f"{self.lanes[i].name(i)}.json")
-        there = found is not None and found.digest == self.digests[i] and (self.folder / found.picture).is_file()
+        found = read_record(self.picture(i).with_suffix(".json"))
+        there = found is not None and found.digest == self.digests[i] and self.picture(i).is_file()
         return found if there else None
 
     def _work(self, work: Work, numbers: Sequence[int]) -> Work:
@@ -82,13 +106,16 @@ class SweepSession:
 
     def _fitting(self, work: Work, todo: Sequence[int], memory: int | None, reporter: Reporter) -> int:
         """Return how many lanes there is room for, and say so."""
-        room, last = room_for(memory), work.scales()[-1]
+        *before, last = work.scales()
+        room, before = room_for(memory), sum(scale.steps for scale in before)
 
         def needed(lanes: int) -> int:
             some = self._work(work, todo[:lanes])
             image = jax.ShapeDtypeStruct((lanes, last.height, last.width, 3), jnp.float32)
             state = jax.eval_shape(partial(optimize.init, config=work.config), image)
-            segment = steps_a_segment(work.params, last, lanes=lanes)  # what `walk` asks for, so compiled once
+            segment = steps_a_segment(
+                work.params, last, lanes=lanes, done=before, save_every=self.saving.save_every
+            )  # what `walk` asks for, so compiled once
             with reporter.console.status(f"Estimating the memory of {lanes} lanes"):
                 return memory_of(some.program(state, some.targets(last), steps=segment))
 
@@ -100,29 +127,43 @@ class SweepSession:
 
     def _round(self, work: Work, numbers: Sequence[int], shown: Steps, reporter: Reporter) -> int:
         """Paint some lanes and save them; return how many diverged."""
-        traces, painted = [], None
-        for segment in work.walk(shown):
+        traces, sides, painted, steps = [], [], None, work.steps
+        for segment in work.walk(shown, save_every=self.saving.save_every):
             painted = segment.image
             traces.append(segment.trace)
+            sides += [segment.side] * segment.trace["total"].shape[-1]
+            if self.saving.due(len(sides), steps=steps):
+                for i, rgb in zip(numbers, jax.device_get(work.finish(painted)), strict=True):
+                    if np.isfinite(rgb).all():
+                        self._save(numbered(self.picture(i), len(sides), steps=steps), rgb)
         assert painted is not None
         pictures = jax.device_get(work.finish(painted))
         trace = {name: np.concatenate([each[name] for each in traces], axis=-1) for name in traces[0]}
         failed = 0
         for lane, i in enumerate(numbers):
-            label, stem = self.lanes[i].label, self.lanes[i].name(i)
-            if not np.isfinite(trace["total"][lane]).all() or not np.isfinite(pictures[lane]).all():
+            own = {term: values[lane] for term, values in trace.items()}
+            if not np.isfinite(own["total"]).all() or not np.isfinite(pictures[lane]).all():
                 reporter.console.print(
-                    f"{label}: diverged, so no picture is written: lower the weights.", style="yellow"
+                    f"{self.lanes[i].label}: diverged, so no picture is written: lower the weights.", style="yellow"
                 )
                 failed += 1
                 continue
-            name = f"{stem}.png"
-            image.save(self.folder / name, pictures[lane], alpha=self.alpha, bits=self.bits)
-            terms = {term: float(values[lane, -1]) for term, values in trace.items()}
-            curve = thinned(trace["total"][lane])
-            settings = dict(self.lanes[i].settings)
-            write_record(self.folder / f"{stem}.json", Record(name, label, settings, terms, curve, self.digests[i]))
+            self._save(self.picture(i), pictures[lane])
+            if self.saving.log is not None:
+                write_log(self.saving.log, list(self._rows(i, sides, own)), mode="a")
+            terms = {term: float(values[-1]) for term, values in own.items()}
+            curve, settings = thinned(own["total"]), dict(self.lanes[i].settings)
+            record = Record(self.picture(i).name, self.lanes[i].label, settings, terms, curve, self.digests[i])
+            write_record(self.picture(i).with_suffix(".json"), record)
         return failed
+
+    def _save(self, path: Path, rgb: np.ndarray) -> None:
+        image.save(path, rgb, alpha=self.alpha, bits=self.saving.bits)
+
+    def _rows(self, i: int, sides: Sequence[int], trace: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:
+        for step, side in enumerate(sides, 1):
+            terms = {term: float(values[step - 1]) for term, values in trace.items()}
+            yield {"picture": self.picture(i).name, **self.lanes[i].settings, "step": step, "side": side, **terms}
 
 
 def room_for(memory: int | None) -> int:

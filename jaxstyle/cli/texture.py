@@ -11,6 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from jaxstyle.cli.options import Comparison, Network, check_number, parse_layers, parse_numbers
 from jaxstyle.cli.pictures import STATISTICS
+from jaxstyle.cli.saving import Saving
 from jaxstyle.errors import InputError
 
 TILE = 16  # pixels: VGG-19 halves four times before its last layers
@@ -39,20 +40,15 @@ class Texture:
     """Gradient evaluations, over all scales."""
     seed: int = 0
     """Of the noise."""
-    save_every: int = 0
-    """Save the image every so many steps beside the output, as OUT_0050.png; 0 for never."""
-    log: Annotated[Path | None, arg(metavar="FILE.csv", help_behavior_hint="")] = None
-    """A .csv file for every term of every step."""
-    quiet: bool = False
-    """Print errors only."""
 
+    saving: OmitArgPrefixes[Saving] = field(default_factory=Saving)
     comparison: OmitArgPrefixes[Comparison] = field(default_factory=Comparison)
     network: OmitArgPrefixes[Network] = field(default_factory=Network)
 
     def run(self) -> int:
         """Carry the command out and return its exit status."""
         height, width = self._shape()
-        for name, least in {"style_size": 16, "steps": 1, "seed": 0, "save_every": 0, "tv_weight": 0}.items():
+        for name, least in {"style_size": 16, "steps": 1, "seed": 0, "tv_weight": 0}.items():
             check_number(name, getattr(self, name), least)
         if not self.styles:
             raise InputError("There is no style: name at least one picture.")
@@ -73,10 +69,10 @@ class Texture:
         from jaxstyle.cli.session import Session
         from jaxstyle.cli.work import Work
 
-        session = Session(self.output, self.log, self.steps, self.save_every, bits=8)
+        session = Session(self.output, self.steps, self.saving)
         session.check(inputs=self.styles)
         styles = [jnp.asarray(image.load(path, size=self.style_size).rgb) for path in self.styles]
-        reporter = Reporter(quiet=self.quiet)
+        reporter = Reporter(quiet=self.saving.quiet)
         params = reporter.load_network(self.network.network, self.network)
         ground = jnp.zeros((height, width, 3))
         key = jax.random.key(self.seed)

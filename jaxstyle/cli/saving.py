@@ -1,0 +1,85 @@
+"""What is saved of a run, and how often: the options, intermediate pictures and the log of every step."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import arg
+
+from jaxstyle.cli.options import check_number
+from jaxstyle.errors import InputError, UnavailableError
+
+
+@dataclass(frozen=True)
+class Saving:
+    """What is saved and said."""
+
+    save_every: int = 0
+    """Save the image every so many steps beside the output, as OUT_0050.png; 0 for never."""
+    log: Annotated[Path | None, arg(metavar="FILE.csv", help_behavior_hint="")] = None
+    """A .csv file for every term of every step."""
+    bits: Literal[8, 16] = 8
+    """Bits a channel of the output; 16 for .png and .tiff."""
+    quiet: bool = False
+    """Print errors only."""
+
+    def check(self, outputs: Iterable[Path], *, steps: int, inputs: Sequence[Path]) -> None:
+        """Raise `InputError` if something could not be written at the end, or would replace an input."""
+        check_number("save_every", self.save_every, 0)
+        for output in outputs:
+            for path in inputs:
+                if self.save_every and path.exists() and self._is_numbered(path, output, steps):
+                    raise InputError(f"{path} is an input that --save-every would replace: name another output.")
+        if self.log is None:
+            return
+        if self.log.suffix.lower() != ".csv":
+            raise InputError(f"The log {self.log} has the suffix {self.log.suffix!r}: use .csv.")
+        if self.log.is_dir() or not os.access(self.log.absolute().parent, os.W_OK):
+            raise InputError(f"The log {self.log} is a folder or lacks a writable one: name a file in one that exists.")
+        if any(self.log.exists() and path.exists() and self.log.samefile(path) for path in inputs):
+            raise InputError(f"The log {self.log} is an input too: name another file.")
+
+    def due(self, done: int, *, steps: int) -> bool:
+        """Return whether the image after `done` of `steps` steps is to be saved, other than at the end."""
+        return bool(self.save_every) and done % self.save_every == 0 and done < steps
+
+    def _is_numbered(self, path: Path, output: Path, steps: int) -> bool:
+        step = path.stem.rpartition("_")[2]
+        if not step.isdecimal() or not int(step) or not self.due(int(step), steps=steps):
+            return False
+        saved = numbered(output, int(step), steps=steps)
+        return saved.exists() and saved.samefile(path)
+
+
+def numbered(output: Path, step: int, *, steps: int) -> Path:
+    """Return where the image after `step` of `steps` steps goes."""
+    digits = max(4, len(str(steps)))
+    return output.with_stem(f"{output.stem}_{step:0{digits}d}")
+
+
+def write_log(path: Path, rows: Sequence[dict[str, Any]], *, mode: Literal["w", "a"] = "w") -> None:
+    """Write a line for each step: its number, the longest side, the terms, the total and the penalty on bounds."""
+    try:
+        with path.open(mode, newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+            if not file.tell():
+                writer.writeheader()
+            writer.writerows(rows)
+    except OSError as error:
+        raise UnavailableError(
+            f"The log {path} cannot be written ({error.strerror}), but the picture is: free space or name another log."
+        ) from error
+
+
+def read_log(path: Path) -> list[dict[str, str]]:
+    """Return the lines of a log, or none if there is no log that can be read."""
+    try:
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error):
+        return []

@@ -1,0 +1,56 @@
+"""The page of a sweep in a browser, from a file: a click enlarges, nothing is fetched, nothing is complained about."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from jaxstyle import image
+from jaxstyle.cli.report import Record, write_report
+
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="Playwright is absent: pip install -e '.[browser]', and apt-get install chromium"
+)
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is absent: apt-get install chromium")
+
+
+@pytest.fixture
+def page(tmp_path):
+    """A browser's page on the report of three pictures, with what it asked for and what it complained about."""
+    records = []
+    for i, shade in enumerate((0.2, 0.5, 0.8)):
+        name = f"{i:04d}_style-weight={i}%.png"
+        image.save(tmp_path / name, np.full((48, 64, 3), shade, np.float32))
+        records.append(Record(name, f"style-weight {i}", {"style-weight": i}, {"total": 1.0}, [3.0, 2.0, 1.0], ""))
+    write_report(tmp_path, records, columns=None)
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page, asked, said = browser.new_page(), [], []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto((tmp_path / "index.html").as_uri())
+        yield page, asked, said
+        browser.close()
+
+
+def test_a_click_enlarges_and_another_closes(page):
+    page, _, said = page
+    dialog = page.locator("dialog")
+    assert not dialog.is_visible()
+    small = page.locator("figure img").nth(1)
+    small.click()
+    large = dialog.locator("img")
+    assert dialog.is_visible() and large.get_attribute("src") == small.evaluate("image => image.src")
+    assert large.bounding_box()["width"] > 2 * small.bounding_box()["width"]
+    large.click()
+    assert not dialog.is_visible() and not said
+
+
+def test_pictures_and_curves_are_drawn_and_nothing_is_fetched(page):
+    page, asked, said = page
+    page.wait_for_load_state("networkidle")
+    widths = page.locator("figure img").evaluate_all("images => images.map(image => image.naturalWidth)")
+    assert widths == [64, 64, 64] and page.locator("polyline").count() == 3
+    assert asked and all(url.startswith(("file:", "data:")) for url in asked) and not said
