@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from jaxstyle.cli.options import Comparison, Network, check_number, parse_layers
+from jaxstyle.cli.options import PRESETS_OWN, Comparison, Network, check_number, parse_layers
 from jaxstyle.cli.saving import Saving
 from jaxstyle.errors import InputError
 
@@ -24,7 +24,7 @@ class Reconstruct:
 
     layer: Annotated[str | None, arg(metavar="LAYERS", help_behavior_hint="(default: relu4_2)")] = None
     """Where features are to be the picture's, pixel by pixel, such as relu4_2; not with --style-layers."""
-    tv_weight: float = 0.0
+    tv_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
     """How much smoothness (total variation) counts."""
     size: int = 512
     """Longest side of the output, in pixels."""
@@ -63,6 +63,7 @@ class Reconstruct:
         rgb = jnp.asarray(picture.rgb)
         reporter = Reporter(quiet=self.saving.quiet)
         params = reporter.load_network(self.network.network, self.network)
-        weights = replace(preset, tv_weight=self.tv_weight).loss_weights(content, style)
+        smooth = preset if self.tv_weight is None else replace(preset, tv_weight=self.tv_weight)
+        weights = smooth.loss_weights(content, style)
         work = Work(params, rgb, rgb, [rgb], weights, preset.config, "noise", jax.random.key(self.seed), self.steps)
         return session.run(work, alpha=picture.alpha, reporter=reporter)

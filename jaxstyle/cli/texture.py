@@ -9,7 +9,7 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from jaxstyle.cli.options import Comparison, Network, check_number, parse_layers, parse_numbers
+from jaxstyle.cli.options import PRESETS_OWN, Comparison, Network, check_number, parse_layers, parse_numbers
 from jaxstyle.cli.pictures import STATISTICS
 from jaxstyle.cli.saving import Saving
 from jaxstyle.errors import InputError
@@ -34,7 +34,7 @@ class Texture:
     """Longest side of the styles, in pixels: how large their strokes are in the texture."""
     blend: Annotated[str | None, arg(metavar="W1,W2,...", help_behavior_hint="")] = None
     """How much each of several styles counts. (default: all alike)"""
-    tv_weight: float = 0.0
+    tv_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
     """How much smoothness (total variation) counts."""
     steps: int = 300
     """Gradient evaluations, over all scales."""
@@ -59,7 +59,8 @@ class Texture:
         preset = self.comparison.chosen(content_layers=(), **border)
         text = self.comparison.style_layers
         shares = None if text is None else parse_layers(text, shares=preset.style_shares)
-        weights = replace(preset, tv_weight=self.tv_weight).loss_weights({}, shares)
+        smooth = preset if self.tv_weight is None else replace(preset, tv_weight=self.tv_weight)
+        weights = smooth.loss_weights({}, shares)
 
         import jax
         import jax.numpy as jnp
