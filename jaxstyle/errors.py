@@ -10,3 +10,22 @@ class InputError(ValueError):
 
 class UnavailableError(OSError):
     """Something outside the program failed, such as a download; the command line exits with status 1."""
+
+
+def out_of_memory(error: Exception) -> str | None:
+    """Return what to tell the user if `error`, Python's or jax's, says that memory has run out, else None.
+
+    Args:
+        error: whatever was raised.
+
+    Returns:
+        One sentence, or None.
+
+    Example:
+        >>> out_of_memory(MemoryError()) is None, out_of_memory(ValueError("no")) is None
+        (False, True)
+    """
+    reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+    if not isinstance(error, MemoryError) and not reason.startswith("RESOURCE_EXHAUSTED"):
+        return None
+    return f"memory is too small ({reason}): take a smaller --size, fewer --lanes or, for lbfgs, less --memory."

@@ -14,7 +14,7 @@ from jaxstyle import losses, statistic, vgg
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
 from jaxstyle.regions import compose
-from jaxstyle.scales import half_shape
+from jaxstyle.scales import half_shape, resample
 from jaxstyle.targets import Targets, check_picture, image_features
 from jaxstyle.targets import make_targets as make_targets
 
@@ -64,7 +64,7 @@ def _compared(params: vgg.Params, image: jax.Array, targets: Targets, *, config:
     }
     if targets.half is None:
         return parts
-    halved = jax.image.resize(image, (*image.shape[:-3], *half_shape(height, width), 3), "lanczos3")
+    halved = resample(image, *half_shape(height, width), circular=config.border == "circular")
     coarse = _compared(params, halved, targets.half, config=config)
     return {name: (value + coarse[name]) / 2 for name, value in parts.items()}
 

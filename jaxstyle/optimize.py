@@ -73,7 +73,8 @@ def init(image: jax.Array, *, config: Config) -> State:
     image = check_picture("initial image", image)
     if image.ndim == 4:
         return jax.vmap(partial(init, config=config))(image)
-    default = "pyramid" if config.optimizer == "lbfgs" else "pixels"
+    wraps = config.border == "circular"  # and a pyramid's enlargements do not
+    default = "pyramid" if config.optimizer == "lbfgs" and not wraps else "pixels"
     levels = PYRAMID_LEVELS if (config.parametrization or default) == "pyramid" else 1
     parameters = encode(image, levels=levels)
     average = Average(parameters, jnp.zeros((), jnp.int32)) if config.averaging else None

@@ -14,6 +14,8 @@ COARSEST = 128  # pixels of the longest side, about
 FACTOR = math.sqrt(2)
 FEWER = 0.75  # steps at one scale over those at the scale before, where a step costs half as much
 MOST_SCALES = 30
+TILE = 16  # pixels: VGG-19 halves four times, and what continues across its border has to do so after each
+LOBES = 3  # of Lanczos' kernel, in pixels
 ROUND = 5  # steps; so that a few of them at a time can be one program
 
 
@@ -41,7 +43,7 @@ def plan(height: int, width: int, *, steps: int, config: Config) -> tuple[Scale,
         config: its `scales` and layers count.
 
     Returns:
-        The scales; the last one has the size of the picture.
+        The scales; the last one has the size of the picture, the others of a circular one are multiples of 16 pixels.
 
     Raises:
         InputError: if a scale that was asked for is too small for a layer or larger than the picture, or if there are
@@ -56,6 +58,9 @@ def plan(height: int, width: int, *, steps: int, config: Config) -> tuple[Scale,
     longest = max(height, width)
     sides = _sides(longest, config)
     shapes = [(height, width) if side == longest else _shape(height, width, side / longest) for side in sides]
+    if config.border == "circular":
+        rounded = [(_tiled(h), _tiled(w)) for h, w in shapes[:-1]]
+        shapes = [shape for shape in dict.fromkeys(rounded) if max(shape) < longest] + shapes[-1:]
     need = max(map(smallest_side, config.content_layers + config.style_layers))
     if config.scales is None:
         shapes = [shape for shape in shapes[:-1] if min(shape) >= need][-(steps - 1) or len(shapes) :] + shapes[-1:]
@@ -91,6 +96,10 @@ def _shape(height: int, width: int, factor: float) -> tuple[int, int]:
     return max(1, round(factor * height)), max(1, round(factor * width))
 
 
+def _tiled(side: int) -> int:
+    return TILE * max(1, round(side / TILE))
+
+
 def half_shape(height: int, width: int) -> tuple[int, int]:
     """Return height and width of a picture reduced to half.
 
@@ -117,13 +126,14 @@ def _shared(steps: int, scales: int) -> list[int]:
     return [counts[0] + steps - sum(counts), *counts[1:]]
 
 
-def resize(picture: jax.Array, height: int, width: int) -> jax.Array:
+def resize(picture: jax.Array, height: int, width: int, *, circular: bool = False) -> jax.Array:
     """Return `picture` at another size, antialiased; the same array where it has that size already.
 
     Args:
         picture: `[..., H, W, 3]` or a mask `[H, W]`, in [0, 1].
         height: pixels.
         width: pixels.
+        circular: whether pixels at a border are neighbours of those across from them.
 
     Returns:
         `[..., height, width, 3]` or `[height, width]`, in [0, 1].
@@ -132,9 +142,46 @@ def resize(picture: jax.Array, height: int, width: int) -> jax.Array:
         >>> resize(jnp.ones((8, 8, 3)), 4, 6).shape
         (4, 6, 3)
     """
+    found = resample(picture, height, width, circular=circular)
+    return picture if found is picture else jnp.clip(found, 0.0, 1.0)
+
+
+def resample(picture: jax.Array, height: int, width: int, *, circular: bool = False) -> jax.Array:
+    """Return what `resize` does before it is clipped: Lanczos' kernel of three lobes, antialiased.
+
+    Args:
+        picture: `[..., H, W, 3]` or `[H, W]`, of any range.
+        height: pixels.
+        width: pixels.
+        circular: as for `resize`.
+
+    Returns:
+        `[..., height, width, 3]` or `[height, width]`.
+
+    Example:
+        >>> resample(-jnp.ones((8, 8, 3)), 4, 6, circular=True).shape
+        (4, 6, 3)
+    """
     axis = 0 if picture.ndim == 2 else picture.ndim - 3
-    shape = (*picture.shape[:axis], height, width, *picture.shape[axis + 2 :])
-    return picture if shape == picture.shape else jnp.clip(jax.image.resize(picture, shape, "lanczos3"), 0.0, 1.0)
+    old, new = picture.shape[axis : axis + 2], (height, width)
+    shape = (*picture.shape[:axis], *new, *picture.shape[axis + 2 :])
+    if old == new:
+        return picture
+    if not circular:
+        return jax.image.resize(picture, shape, "lanczos3")
+    margins = [math.ceil(LOBES * max(1.0, before / after)) for before, after in zip(old, new, strict=True)]
+    around = [(0, 0)] * picture.ndim
+    around[axis : axis + 2] = [(margin, margin) for margin in margins]
+    factors = [after / before for before, after in zip(old, new, strict=True)]
+    shift = [-margin * factor for margin, factor in zip(margins, factors, strict=True)]
+    return jax.image.scale_and_translate(
+        jnp.pad(picture, around, mode="wrap"),
+        shape,
+        (axis, axis + 1),
+        jnp.asarray(factors, jnp.float32),
+        jnp.asarray(shift, jnp.float32),
+        "lanczos3",
+    )
 
 
 def resize_style(style: jax.Array, factor: float, *, layers: tuple[str, ...]) -> jax.Array:

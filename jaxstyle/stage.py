@@ -15,7 +15,7 @@ from jaxstyle.coloring import Sizes
 from jaxstyle.config import Config
 from jaxstyle.errors import InputError
 from jaxstyle.regions import compose, cover
-from jaxstyle.scales import Scale, half_shape, resize, resize_style
+from jaxstyle.scales import Scale, half_shape, resample, resize, resize_style
 from jaxstyle.statistic import Summary
 from jaxstyle.targets import Style, Targets, check_picture, make_targets
 from jaxstyle.vgg import Params, smallest_side
@@ -170,6 +170,8 @@ def enlarge(
     styles: Sequence[Style | Sizes],
     start: str | jax.Array,
     scale: Scale,
+    *,
+    circular: bool = False,
 ) -> jax.Array:
     """Return the image to go on from at the next scale.
 
@@ -182,6 +184,7 @@ def enlarge(
         styles: of `coloring.recolor`.
         start: what the first scale started from, as for `start_at`.
         scale: one of `plan`.
+        circular: whether the image continues across its border.
 
     Returns:
         An image of the scale's size, in [0, 1].
@@ -191,11 +194,11 @@ def enlarge(
         (8, 8, 3)
     """
     if isinstance(start, str) and start == "noise":
-        return resize(image, scale.height, scale.width)
+        return resize(image, scale.height, scale.width, circular=circular)
     before = Scale(*image.shape[-3:-1], steps=0)
     then, now = (start_at(content, styles, start, each) for each in (before, scale))
-    painted = image - then
-    return jnp.clip(now + jax.image.resize(painted, now.shape, "lanczos3"), 0.0, 1.0)
+    painted = resample(image - then, scale.height, scale.width, circular=circular)
+    return jnp.clip(now + painted, 0.0, 1.0)
 
 
 @partial(jax.jit, static_argnames="config")

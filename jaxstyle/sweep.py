@@ -52,7 +52,8 @@ def sweep(
         Pictures `[N, H, W, 3]` and every term of every step, `[N, steps]`.
 
     Raises:
-        InputError: if nothing has a leading axis, if leading axes differ, or as `stylize` does.
+        InputError: if nothing has a leading axis, if leading axes differ or are empty, if fewer than one lane is to run
+            at a time, or as `stylize` does.
 
     Example:
         >>> weights = LossWeights(tv=jnp.asarray([0.0, 5.0, 50.0]))
@@ -62,6 +63,10 @@ def sweep(
     several = list(styles) if isinstance(styles, Sequence) else [styles]
     start = init if isinstance(init, str) else None
     image = None if isinstance(init, str) else init
+    if lanes is not None and lanes < 1:
+        raise InputError(f"{lanes} lanes at a time are none: take at least 1, or None for all.")
+    if key is not None and not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):  # of jax.random.PRNGKey
+        key = jax.random.wrap_key_data(key)
     shares = None if blend is None else jnp.asarray(blend, jnp.float32)
     inputs = (weights, content, several, key, image, shares)
     ranks = (0, 3, 3, 0, 3, 1)
@@ -75,6 +80,8 @@ def sweep(
         found = " and ".join(map(str, sorted(counts))) or "no"
         raise InputError(f"There are {found} lanes: give weights, key, content or styles one leading axis of lanes.")
     count = counts.pop()
+    if not count:
+        raise InputError("The leading axis of lanes is empty: give at least one lane.")
     return _run_lanes(
         params,
         [leaf for leaf, own in zip(leaves, lane_of, strict=True) if own],

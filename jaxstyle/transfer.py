@@ -94,7 +94,7 @@ def stylize(
         if image is None:
             image = start_at(grounds, several, init, scale, key=key)
         else:
-            image = enlarge(image, grounds, several, init, scale)
+            image = enlarge(image, grounds, several, init, scale, circular=config.border == "circular")
         state = optimize.init(image, config=config)
         state, trace = optimize.run(state, params, targets, weights, config=config, steps=scale.steps)
         image = state.image

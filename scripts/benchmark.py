@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from jaxstyle import Config, LossWeights, image, load_params, stylize
+from jaxstyle.errors import InputError
 from jaxstyle.sweep import sweep
 
 STRENGTHS = (3.0, 10.0, 30.0, 60.0, 100.0, 300.0)
@@ -72,7 +73,7 @@ def warm(content: Path, style: Path, *, size: int, steps: int, network: str) -> 
 
 
 def main(
-    what: Annotated[Positional[str], arg(metavar="sweep")],
+    what: Positional[Literal["sweep"]],
     content: Annotated[Positional[Path], arg(metavar="CONTENT")],
     style: Annotated[Positional[Path], arg(metavar="STYLE")],
     *,
@@ -92,8 +93,8 @@ def main(
         turns: how often both sides are timed.
         network: as of `jaxstyle stylize`.
     """
-    if what != "sweep":
-        sys.exit(f"There is no benchmark {what!r}: use sweep.")
+    for path in (content, style):
+        image.load(path, size=min(sizes))
     device = jax.devices()[0]
     timed = processes if device.platform == "cpu" else warm
     print(f"{device.device_kind}, jax {jax.__version__}, six lanes of adam, {steps} steps")
@@ -107,4 +108,7 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    try:
+        tyro.cli(main)
+    except (InputError, OSError, subprocess.CalledProcessError) as error:
+        sys.exit(f"benchmark.py: {error}")

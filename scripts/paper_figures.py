@@ -7,14 +7,16 @@ Figure 1 of arXiv:1508.06576 (content reconstructions from conv1_1 to conv5_1, s
 layers), its figure 3 (alpha / beta from 1e-5 to 1e-2 by these five sets of style layers: twenty lanes of one program)
 and figure 6 of the paper of 2016 (starts), each as PNG and PDF. Deviations: from coarse to fine, lbfgs without a line
 search over a pyramid, a penalty on values out of range, and some total variation, without which the grain of white
-noise stays where a hundred steps have to do. alpha counts with the picture's area, as in the paper, whose pictures had
+noise stays. alpha counts with the picture's area, as in the paper, whose pictures had
 about 512 pixels a side: smaller ones keep less of their content at the same ratio.
 """
 
 import dataclasses
+import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,15 +24,17 @@ import numpy as np
 import tyro
 from tyro.conf import Positional
 
-from jaxstyle import LossWeights, image, load_params, presets
+from jaxstyle import Config, LossWeights, image, load_params, make_targets, presets, terms, total
+from jaxstyle.errors import InputError
 from jaxstyle.sweep import sweep
+from jaxstyle.vgg import Params
 
 LAYERS = tuple(f"conv{block}_1" for block in range(1, 6))
 RATIOS = (1e-5, 1e-4, 1e-3, 1e-2)
 PAPER = presets.preset("gatys-paper")
 CONFIG = dataclasses.replace(PAPER.config, scales=None, memory=10)
 BOUNDS = PAPER.bounds_weight / PAPER.style_weight  # the paper's beta is 1 here, not 1,000
-SMOOTHNESS = 3e8  # of total variation; in figure 1 far below the content terms
+SMOOTHNESS = 0.1  # of total variation, over what a black picture loses
 
 
 def cumulative(count: int) -> np.ndarray:
@@ -47,48 +51,56 @@ def weights(content: Sequence[float] | np.ndarray, style: np.ndarray, layers: Se
     """Return alpha by content layer and beta by style layer in the paper's units."""
     alpha = {layer: value / 2 for layer, value in zip(layers, content, strict=True)}
     beta = {layer: value / 4 for layer, value in zip(LAYERS, style, strict=True)}
-    return LossWeights(content=alpha, style=beta, tv=SMOOTHNESS, bounds=BOUNDS)
+    return LossWeights(content=alpha, style=beta, tv=0.0, bounds=BOUNDS)
 
 
-def figure_1(
-    params: Any, content: jax.Array, style: jax.Array, *, key: jax.Array, steps: int, lanes: int | None
-) -> Any:
+class Paint(NamedTuple):
+    """Photograph and painting, and how lanes of weights are painted from them."""
+
+    params: Params
+    content: jax.Array
+    style: jax.Array
+    key: jax.Array
+    steps: int
+    lanes: int | None
+
+    def __call__(
+        self, weights: LossWeights, config: Config, *, init: str | jax.Array = "noise", key: Any = None
+    ) -> Any:
+        """Return the pictures of all lanes, `[N, H, W, 3]`."""
+        targets = make_targets(self.params, self.content, self.style, config=config)
+        black = terms(self.params, jnp.zeros_like(self.content), targets, config=config)
+        smooth = weights._replace(tv=SMOOTHNESS * total(weights, black))
+        key, options = self.key if key is None else key, {"steps": self.steps, "lanes": self.lanes}
+        found = sweep(self.params, self.content, self.style, smooth, key=key, config=config, init=init, **options)
+        return np.asarray(found.image)
+
+
+def figure_1(paint: Paint) -> np.ndarray:
     """Return what content layers keep of the photograph and style layers of the painting, two rows of five."""
     config = dataclasses.replace(CONFIG, content_layers=LAYERS)
     none = np.zeros(len(LAYERS))
     each = [weights(np.eye(len(LAYERS))[i], none, LAYERS) for i in range(len(LAYERS))]
     each += [weights(none, cumulative(count), LAYERS) for count in range(1, len(LAYERS) + 1)]
-    painted = sweep(
-        params, content, style, stacked(each), key=key, config=config, steps=steps, init="noise", lanes=lanes
-    )
-    return np.asarray(painted.image).reshape(2, len(LAYERS), *content.shape)
+    return paint(stacked(each), config).reshape(2, len(LAYERS), *paint.content.shape)
 
 
-def figure_3(
-    params: Any, content: jax.Array, style: jax.Array, *, key: jax.Array, steps: int, lanes: int | None
-) -> Any:
+def figure_3(paint: Paint) -> np.ndarray:
     """Return five rows, one for each set of style layers, of four ratios alpha / beta."""
     each = [
         weights([ratio], cumulative(count), CONFIG.content_layers)
         for count in range(1, len(LAYERS) + 1)
         for ratio in RATIOS
     ]
-    painted = sweep(
-        params, content, style, stacked(each), key=key, config=CONFIG, steps=steps, init="noise", lanes=lanes
-    )
-    return np.asarray(painted.image).reshape(len(LAYERS), len(RATIOS), *content.shape)
+    return paint(stacked(each), CONFIG).reshape(len(LAYERS), len(RATIOS), *paint.content.shape)
 
 
-def figure_6(
-    params: Any, content: jax.Array, style: jax.Array, *, key: jax.Array, steps: int, lanes: int | None
-) -> Any:
+def figure_6(paint: Paint) -> np.ndarray:
     """Return what comes of starting from the photograph, the painting and four noises."""
     one = weights([1e-3], cumulative(len(LAYERS)), CONFIG.content_layers)
-    options = {"config": CONFIG, "steps": steps, "lanes": lanes}
-    starts = jnp.stack([content, jnp.asarray(jax.image.resize(style, content.shape, "linear"))])
-    pictures = sweep(params, content, style, one, init=starts, **options).image
-    noises = sweep(params, content, style, one, key=jax.random.split(key, 4), init="noise", **options).image
-    return np.concatenate([np.asarray(pictures), np.asarray(noises)]).reshape(1, 6, *content.shape)
+    starts = jnp.stack([paint.content, paint.style])
+    pictures = [paint(one, CONFIG, init=starts), paint(one, CONFIG, key=jax.random.split(paint.key, 4))]
+    return np.concatenate(pictures)[None]
 
 
 FIGURES = {
@@ -136,7 +148,7 @@ def main(
     style: Annotated[Positional[Path], tyro.conf.arg(metavar="STYLE")],
     *,
     output: Path = Path("."),
-    figures: tuple[str, ...] = tuple(FIGURES),
+    figures: tuple[Literal["figure_1", "figure_3", "figure_6"], ...] = ("figure_1", "figure_3", "figure_6"),
     size: int = 256,
     steps: int = 150,
     lanes: int | None = None,
@@ -156,16 +168,21 @@ def main(
         network: as of `jaxstyle stylize`.
         seed: of the noise.
     """
+    if find_spec("matplotlib") is None:
+        raise InputError("The figures are drawn by matplotlib, which is absent: pip install -e '.[plots]'.")
     output.mkdir(parents=True, exist_ok=True)
     photograph = jnp.asarray(image.load(content, size=size).rgb)
     painting = jnp.asarray(image.load(style, size=(photograph.shape[1], photograph.shape[0])).rgb)
-    params, key = load_params(network), jax.random.key(seed)
+    paint = Paint(load_params(network), photograph, painting, jax.random.key(seed), steps, lanes)
     for name in figures:
-        paint, rows, columns, title = FIGURES[name]
-        pictures = paint(params, photograph, painting, key=key, steps=steps, lanes=lanes)
+        drawn, rows, columns, title = FIGURES[name]
+        pictures = drawn(paint)
         draw(pictures, rows, columns, title, output / name)
         print(f"{output / name}.png and .pdf: {pictures.shape[0]} x {pictures.shape[1]} pictures of {steps} steps")
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    try:
+        tyro.cli(main)
+    except (InputError, OSError) as error:
+        sys.exit(f"paper_figures.py: {error}")

@@ -20,6 +20,11 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the quick tests' many small programs quickly; the slow ones run as users' programs do."""
+    jax.config.update("jax_disable_most_optimizations", "not slow" in config.option.markexpr)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def programs(tmp_path_factory):
     """Share compiled programs among the workers of one run of the tests: most of their time is compiling."""

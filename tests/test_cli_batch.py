@@ -1,14 +1,18 @@
 """`jaxstyle batch`, `texture` and `reconstruct` from their options to their files."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import TINY, picture
 
-from jaxstyle import image, optimize, pretrained, stage, weights_file
+from jaxstyle import image, optimize, presets, pretrained, stage, stylize, texture, weights_file
 from jaxstyle.cli import main
+from jaxstyle.cli.work import Work
 
 FIXED = ("--size", 32, "--steps", 2, "--weights", "tiny.h5", "--offline", "--optimizer", "adam")
 SHALLOW = ("--content-layers", "relu1_2", "--style-layers", "relu1_1")
@@ -99,7 +103,9 @@ def test_a_shape_compiles_once_and_a_style_is_summed_up_once(monkeypatch):
         (("--zip", "--styles", "styles/x.png"), "--zip pairs 2 contents with 1 styles"),
         (("--styles", "nothing*.png"), "No file is like nothing*.png"),
         (("--styles", "styles/x.png", "styles/../styles/x.png"), "Two pictures would be called a_x.png"),
-        (("-o", "tiny.h5"), "tiny.h5 cannot be made"),
+        (("-o", "tiny.h5"), "tiny.h5 is a file"),
+        (("--init", "typo"), "--init typo is no file"),
+        (("--bits", 16, "--format", "jpg"), "cannot hold 16 bits a channel as JPEG"),
     ],
 )
 def test_a_batch_that_cannot_be_is_one_sentence(options, message, capsys):
@@ -108,19 +114,132 @@ def test_a_batch_that_cannot_be_is_one_sentence(options, message, capsys):
     assert len(lines) == 1 and message in lines[0]
 
 
+def test_inputs_of_other_pairs_survive_in_a_folder_of_their_own(capsys):
+    image.save("contents/a_x.png", picture(32, 40, seed=9))
+    before = Path("contents/a_x.png").read_bytes()
+    assert batch("-o", "contents") == 2
+    assert "contents/a_x.png is an input that would be replaced" in capsys.readouterr().err
+    assert Path("contents/a_x.png").read_bytes() == before
+
+
+def test_a_folder_that_holds_its_own_pictures_is_not_painted_again(capsys):
+    for _ in range(2):
+        assert batch("-o", "contents") == 0
+    assert "0 made, 4 there already" in capsys.readouterr().err
+
+
+def test_a_folder_named_otherwise_is_the_same_folder(isolated, capsys):
+    assert batch() == 0
+    assert batch("-o", isolated / "out") == 0
+    assert "0 made, 4 there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("when", ["painting", "compiling"])
+def test_a_batch_that_was_stopped_keeps_what_is_whole_and_goes_on(when, monkeypatch, capsys):
+    real, walked = Work.walk, []
+
+    def walk(self, shown, **options):
+        walked.append(when)
+        for segment in real(self, shown, **options):
+            if len(walked) == 2 and when == "compiling":
+                raise KeyboardInterrupt
+            yield segment
+            if len(walked) == 2:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(Work, "walk", walk)
+    assert batch("--steps", 12) == 130
+    said = capsys.readouterr().err
+    assert "1 made, 0 there already" in said and "repeat the command to go on" in said
+    assert batch("--steps", 12) == 0
+    assert "3 made, 1 there already" in capsys.readouterr().err
+
+
+def test_a_picture_that_was_painted_over_is_made_again(monkeypatch, capsys):
+    assert batch() == 0
+    before = Path("out/a_x.png").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Work, "walk", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert batch("--style-weight", 500) == 130
+    Path("out/a_x.png").write_bytes(Path("out/a_y.png").read_bytes())
+    capsys.readouterr()
+    assert batch() == 0
+    assert "1 made, 3 there already" in capsys.readouterr().err
+    assert Path("out/a_x.png").read_bytes() == before
+
+
+def test_memory_that_runs_out_is_the_fault_of_one_picture(monkeypatch, capsys):
+    real, walked = Work.walk, []
+
+    def walk(self, shown, **options):
+        walked.append(self)
+        if len(walked) == 1:
+            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        return real(self, shown, **options)
+
+    monkeypatch.setattr(Work, "walk", walk)
+    assert batch() == 1
+    said = capsys.readouterr().err
+    assert "is left out: memory is too small" in said and "3 made, 0 there already, 1 left out" in said
+
+
+@pytest.mark.parametrize("options", [(), ("--color", "match"), ("--init", "style"), ("--style-scale", 1.5)])
+def test_a_style_that_serves_several_contents_serves_them_as_alone(options):
+    assert batch(*options) == 0
+    assert jaxstyle("stylize", "contents/b.png", "styles/y.png", "-o", "alone.png", *FIXED, *SHALLOW, *options) == 0
+    np.testing.assert_allclose(image.load("out/b_y.png").rgb, image.load("alone.png").rgb, atol=1.01 / 255)
+
+
+def test_other_weights_paint_again(capsys):
+    assert batch() == 0
+    params = pretrained.random_params(widths=TINY, seed=2)
+    weights_file.write("tiny.h5", params, source="a seed", checksum="none", licence="none")
+    assert batch() == 0
+    assert capsys.readouterr().err.count("4 made") == 2
+
+
+def test_programs_that_serve_no_more_are_dropped(monkeypatch):
+    monkeypatch.setattr("jaxstyle.cli.batch.MOST_PROGRAMS", 1)
+    dropped = []
+    monkeypatch.setattr(jax, "clear_caches", lambda: dropped.append(1))
+    assert batch() == 0
+    assert dropped
+
+
 # From noise
 
 
 @pytest.mark.parametrize("options", [("--layer", "relu1_2"), ("--style-layers", "relu1_1,relu2_1")])
-def test_a_reconstruction_has_the_pictures_shape(options):
+def test_a_reconstruction_is_the_librarys(options):
     assert jaxstyle("reconstruct", "contents/a.png", "-o", "out.png", "--size", 32, *NETWORK, *options) == 0
-    assert image.load("out.png").rgb.shape == (26, 32, 3)
+    layers, preset = options[1].split(","), presets.preset("jaxstyle")
+    content, style = (layers, []) if options[0] == "--layer" else ([], layers)
+    config = dataclasses.replace(preset.config, content_layers=tuple(content), style_layers=tuple(style))
+    weights = preset.loss_weights(dict.fromkeys(content, 1.0), dict.fromkeys(style, 1.0))
+    rgb = jnp.asarray(image.load("contents/a.png", size=32).rgb)
+    noise = {"key": jax.random.key(0), "init": "noise"}
+    params = pretrained.random_params(widths=TINY, seed=1)
+    found = stylize(params, rgb, rgb, weights=weights, config=config, steps=2, **noise).image
+    assert found.shape == (26, 32, 3)
+    np.testing.assert_allclose(image.load("out.png").rgb, found, atol=1.01 / 255)
 
 
-def test_a_texture_has_the_shape_that_is_asked_for():
-    options = ("--size", "48x64", "--tileable", "--style-layers", "relu1_1", "--blend", "1,2")
-    assert jaxstyle("texture", "styles/x.png", "styles/y.png", "-o", "out.png", *NETWORK, *options) == 0
-    assert image.load("out.png").rgb.shape == (48, 64, 3)
+@pytest.mark.parametrize(
+    ("options", "tileable", "blend"),
+    [((), False, None), (["--tileable"], True, None), (["--blend", "1,2"], False, [1, 2])],
+)
+def test_a_texture_is_the_librarys(options, tileable, blend):
+    command = ("texture", "styles/x.png", "styles/y.png", "-o", "out.png", "--size", "48x64", *options)
+    assert jaxstyle(*command, "--style-layers", "relu1_1", *NETWORK) == 0
+    params = pretrained.random_params(widths=TINY, seed=1)
+    styles = [jnp.asarray(image.load(f"styles/{name}.png").rgb) for name in "xy"]
+    preset = presets.preset("jaxstyle")
+    config = dataclasses.replace(preset.config, style_layers=("relu1_1",), content_layers=())
+    weights = preset.loss_weights({}, {"relu1_1": 1.0})
+    blend = None if blend is None else jnp.asarray(blend) / sum(blend)
+    own = {"weights": weights, "config": config, "steps": 2, "blend": blend, "tileable": tileable}
+    found = texture(params, styles, key=jax.random.key(0), height=48, width=64, **own)
+    np.testing.assert_allclose(image.load("out.png").rgb, found.image, atol=1.01 / 255)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +250,10 @@ def test_a_texture_has_the_shape_that_is_asked_for():
         (("texture", "styles/x.png", "--size", "50x64", "--tileable"), "use multiples of 16, such as 48x64"),
         (("texture", "styles/x.png", "--blend", "1,2"), "--blend has 2 numbers for 1 styles"),
         (("texture", "styles.h5"), "A texture is of pictures"),
+        (("texture", "styles/x.png", "--size", "20000x20000"), "over Pillow's limit of"),
+        (("texture", "styles/x.png", "--seed", 2**32), "--seed is 4294967296"),
+        (("reconstruct", "contents/a.png", "--layer", "relu4_2:0"), "All layers have the weight 0"),
+        (("reconstruct", "contents/a.png", "--layer", ""), "is not a layer"),
         (("texture", "missing.png"), "missing.png cannot be read"),
         (("reconstruct", "contents/a.png", "--layer", "relu9_1"), "'relu9_1' is not a layer"),
         (("reconstruct", "contents/a.png", "--layer", "relu1_1", "--style-layers", "relu1_1"), "drop one"),

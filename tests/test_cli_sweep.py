@@ -89,7 +89,11 @@ def test_lanes_are_all_combinations_and_the_last_option_varies_fastest():
     lanes = combinations({"style-weight": [1, 2], "seed": range(2)})
     assert [tuple(lane.settings.values()) for lane in lanes] == [(1, 0), (1, 1), (2, 0), (2, 1)]
     assert lanes[3].label == "style-weight 2, seed 1"
-    assert lanes[3].name(3) == "0003_style-weight=2_seed=1"
+    near = combinations({"style-weight": [1.00000001, 1.00000002]})
+    assert len({lane.label for lane in near}) == len({lane.name for lane in near}) == 2
+    many = combinations({"style-layers": [",".join(f"relu{i}_1:{w}" for i in range(1, 6)) * 3 for w in (0.25, 0.5)]})
+    assert len({lane.name for lane in many}) == 2 and all(len(lane.name) < 120 for lane in many)
+    assert lanes[3].name == "style-weight=2_seed=1"
 
 
 @pytest.mark.parametrize(("text", "size"), [("4GiB", 2**32), ("1.5 GB", 1_500_000_000), ("300MiB", 300 * 2**20)])
@@ -128,7 +132,7 @@ def test_seeds_start_from_noise():
 
 def test_a_sweep_of_one_is_a_run():
     assert sweep() == 0
-    np.testing.assert_allclose(image.load("out/0000.png").rgb, stylize(), atol=1.01 / 255)
+    np.testing.assert_allclose(image.load("out/picture.png").rgb, stylize(), atol=1.01 / 255)
 
 
 def test_the_sheet_has_a_row_for_each_value_of_the_first_option():
@@ -206,7 +210,8 @@ def test_a_sweep_that_was_stopped_goes_on_where_it_stopped(monkeypatch, capsys):
     monkeypatch.setattr(Work, "walk", walk)
     options = ("--style-weight", "1,10,100", "--lanes", 1, "--log", "log.csv")
     assert sweep(*options) == 130
-    assert "Interrupted after 1 of 3: repeat the command to go on" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "Interrupted: repeat the command to go on" in said and "1 of 3 pictures are finished" in said
     assert len(table()) == 1 and Path("out/grid.png").exists()
     assert sweep(*options) == 0
     assert rounds == [1, 1, 1, 1] and len(table()) == 3
@@ -214,20 +219,70 @@ def test_a_sweep_that_was_stopped_goes_on_where_it_stopped(monkeypatch, capsys):
         assert [row["style-weight"] for row in csv.DictReader(file)] == [*["1.0"] * 3, *["10.0"] * 3, *["100.0"] * 3]
 
 
-@pytest.mark.parametrize("changed", [("--steps", 2), ("--tv-weight", 1), ("--init", "style"), ("--color", "match")])
+@pytest.mark.parametrize(
+    "changed",
+    ["--steps 2", "--tv-weight 1", "--init style", "--color match", "--size 33", "--bits 16"],
+)
 def test_another_setting_paints_again(changed):
     assert sweep("--style-weight", "1,10") == 0
-    before = Path("out/0001_style-weight=10.png").read_bytes()
-    assert sweep("--style-weight", "1,10", *changed) == 0
-    assert Path("out/0001_style-weight=10.png").read_bytes() != before
+    before = Path("out/style-weight=10.png").read_bytes()
+    assert sweep("--style-weight", "1,10", *changed.split()) == 0
+    assert Path("out/style-weight=10.png").read_bytes() != before
+
+
+def test_other_weights_paint_again():
+    assert sweep() == 0
+    before = Path("out/picture.png").read_bytes()
+    params = pretrained.random_params(widths=TINY, seed=2)
+    weights_file.write("tiny.h5", params, source="a seed", checksum="none", licence="none")
+    assert sweep() == 0
+    assert Path("out/picture.png").read_bytes() != before
 
 
 def test_another_content_paints_again():
     assert sweep() == 0
     image.save("content.png", picture(32, 40, seed=5))
-    before = Path("out/0000.png").read_bytes()
+    before = Path("out/picture.png").read_bytes()
     assert sweep() == 0
-    assert Path("out/0000.png").read_bytes() != before
+    assert Path("out/picture.png").read_bytes() != before
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:60])])
+def test_a_picture_that_was_lost_or_damaged_is_painted_again(damage, capsys):
+    assert sweep("--style-weight", "1,10") == 0
+    before = Path("out/style-weight=10.png").read_bytes()
+    damage(Path("out/style-weight=10.png"))
+    assert sweep("--style-weight", "1,10") == 0
+    assert "1 of 2 pictures are there already" in capsys.readouterr().err
+    assert Path("out/style-weight=10.png").read_bytes() == before
+
+
+def test_a_longer_range_paints_only_what_is_new(capsys):
+    assert sweep("--style-weight", "1,100") == 0
+    assert sweep("--style-weight", "1,10,100") == 0
+    assert "2 of 3 pictures are there already" in capsys.readouterr().err
+    assert [row["picture"] for row in table()] == [f"style-weight={weight}.png" for weight in (1, 10, 100)]
+
+
+def test_a_sweep_of_which_nothing_is_finished_leaves_no_page_of_another(monkeypatch, capsys):
+    assert sweep("--style-weight", "1,10") == 0
+    real = Work.finish
+    monkeypatch.setattr(Work, "finish", lambda self, painted: real(self, painted) * np.nan)
+    capsys.readouterr()
+    assert sweep("--style-weight", "2,20") == 1
+    said = capsys.readouterr().err
+    assert "0 of 2 pictures are finished" in said and "index.html" not in said
+    assert not any(Path("out", name).exists() for name in ("index.html", "grid.png", "sweep.csv"))
+
+
+def test_transparency_and_16_bits_are_each_lanes():
+    alpha = np.tile(np.linspace(0, 1, 40, dtype=np.float32), (32, 1))
+    image.save("content.png", picture(32, 40, seed=0), alpha=alpha)
+    assert sweep("--style-weight", "1,10", "--bits", 16) == 0
+    for row in table():
+        found = image.load(Path("out", row["picture"]))
+        assert found.alpha is not None and found.alpha.std() > 0.2
+        assert np.abs(255 * found.rgb - np.rint(255 * found.rgb)).max() > 0.1
 
 
 def test_a_lane_that_diverges_leaves_the_others(monkeypatch, capsys):
@@ -249,6 +304,11 @@ def test_lanes_follow_from_memory_and_are_told(monkeypatch, capsys):
     assert len(table()) == 5
 
 
+def test_memory_for_less_than_one_picture_is_refused(capsys):
+    assert sweep("--style-weight", "1,2", "--max-memory", "256MiB") == 2
+    assert "--max-memory is 256 MiB, but one picture at a time takes about" in capsys.readouterr().err
+
+
 def test_what_a_process_has_taken_counts():
     assert sweep_session.room_for(1) == 0
     assert 0 < sweep_session.room_for(2**40) < 2**40
@@ -260,7 +320,7 @@ def test_what_a_process_has_taken_counts():
 
 def test_inputs_in_the_folder_of_a_sweep_survive(capsys):
     Path("out").mkdir()
-    for name in ("0001_style-weight=10.png", "0001_style-weight=10_0002.png"):
+    for name in ("style-weight=10.png", "style-weight=10_0002.png"):
         Path("style.png").rename(Path("out", name))
         command = ["sweep", "content.png", f"out/{name}", "-o", "out", "--style-weight", "1,10", "--save-every", 2]
         assert main([str(argument) for argument in (*command, *FIXED)]) == 2
@@ -280,7 +340,10 @@ def test_inputs_in_the_folder_of_a_sweep_survive(capsys):
         (("--style-layers", "relu1_1;relu9_1"), "'relu9_1' is not a layer"),
         (("--seeds", 0), "--seeds is 0"),
         (("--seeds", 2, "--init", "style"), "--seeds starts from noise, but --init is style: drop one"),
+        (("--seeds", 2, "--seed", 2**32 - 1), "--seed is 4294967295: use a whole number from 0 to 4294967294"),
+        (("--style-layers", "relu1_1;relu1_1 "), "has a value twice"),
         (("--lanes", 0), "--lanes is 0"),
+        (("--lanes", 2, "--max-memory", "4GiB"), "--lanes and --max-memory both say"),
         (("--max-memory", "4 gigs"), "--max-memory is '4 gigs': use a size"),
         (("--max-memory", "1MiB"), "at least 256MiB"),
         (("-o", "style.png"), "style.png is a file: name a folder"),

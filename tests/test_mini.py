@@ -207,6 +207,7 @@ def test_a_teacher_that_is_no_wider_is_refused(script, tmp_path):
 # Comparing
 
 
+@pytest.mark.slow
 def test_the_score_is_content_and_thirty_times_the_mean_of_style_by_plain_numpy(script, params, content, style):
     def share(ours, target):
         return np.sum((ours - target) ** 2) / np.sum(target**2)

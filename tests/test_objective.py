@@ -57,6 +57,7 @@ def test_several_styles_are_averaged_by_their_gram_matrices(params, content, sty
         np.testing.assert_allclose(both[layer].second, (each[0][layer].second + each[1][layer].second) / 2, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_terms_of_a_circular_image_do_not_change_when_it_is_rolled(params, style):
     config = Config(content_layers=(), border="circular")
     image = jax.random.uniform(jax.random.key(0), (32, 48, 3))
@@ -68,6 +69,7 @@ def test_the_terms_of_a_circular_image_do_not_change_when_it_is_rolled(params, s
         assert of_rolled[name] == pytest.approx(float(value), rel=1e-4), name
 
 
+@pytest.mark.slow
 def test_terms_of_a_batch_are_those_of_each_image(params, content, style):
     batch = jnp.stack([content, content[::-1]])
     targets = make_targets(params, batch, style, config=CONFIG)
@@ -89,6 +91,7 @@ def test_total_refuses_weights_for_other_layers_than_the_terms():
         total(LossWeights({}, {"relu9": 1.0}, tv=1.0), {"content/relu4_2": jnp.ones(()), "tv": jnp.ones(())})
 
 
+@pytest.mark.slow
 def test_a_constant_picture_as_content_and_style_gives_finite_terms_and_gradients(params):
     grey = jnp.full((32, 32, 3), 0.5)
     black_network = jax.tree.map(jnp.zeros_like, params)

@@ -21,9 +21,13 @@ LAYERS = {"content_layers": ("relu2_2",), "style_layers": ("relu1_1", "relu2_1")
 LBFGS = Config(**LAYERS)
 ADAM = Config(optimizer="adam", **LAYERS)
 EVERY = [
-    pytest.param(dataclasses.replace(config, parametrization=kind), id=f"{config.optimizer}-{kind}")
-    for config in (LBFGS, ADAM)
-    for kind in ("pixels", "pyramid")
+    pytest.param(dataclasses.replace(config, parametrization=kind), id=f"{config.optimizer}-{kind}", marks=marks)
+    for config, kind, marks in (
+        (LBFGS, "pixels", ()),
+        (LBFGS, "pyramid", ()),
+        (ADAM, "pixels", ()),
+        (ADAM, "pyramid", pytest.mark.slow),
+    )
 ]
 WEIGHTS = LossWeights(content={"relu2_2": 1.0}, style={"relu1_1": 6.0, "relu2_1": 6.0}, tv=0.1)
 
@@ -286,6 +290,7 @@ def test_the_average_is_the_bias_corrected_mean_over_iterates(params, content, s
     np.testing.assert_allclose(averaged.image, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_that_has_levelled_off_is_frozen(params, content, style):
     config = dataclasses.replace(LBFGS, tolerance=0.5)
     state, targets = start(params, content, style, config)

@@ -317,6 +317,7 @@ def clouds(size):
     return np.clip(0.45 + 0.25 * image / image.std(), 0, 1).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_random_activations_neither_vanish_nor_explode_with_depth():
     params = pretrained.load_params("random")
     assert vgg.widths_of(params) == vgg.BLOCK_WIDTHS

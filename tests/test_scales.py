@@ -7,7 +7,7 @@ import pytest
 
 from jaxstyle.config import Config
 from jaxstyle.errors import InputError
-from jaxstyle.scales import COARSEST, plan, resize, resize_style
+from jaxstyle.scales import COARSEST, plan, resample, resize, resize_style
 
 RNG = np.random.default_rng(0)
 PICTURE = jnp.asarray(RNG.uniform(size=(12, 16, 3)), jnp.float32)
@@ -143,6 +143,21 @@ def test_resize_gives_pictures_batches_and_masks_their_size_and_stays_in_range(s
     batch = resize(jnp.stack([PICTURE, sharp]), *shape)
     np.testing.assert_allclose(batch[1], picture, atol=1e-6)
     np.testing.assert_allclose(resize(sharp[..., 1], *shape), picture[..., 1], atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(24, 20), (9, 31)])
+def test_a_circular_picture_is_resized_as_the_middle_of_its_copies(size):
+    height, width = size
+    copies = resample(jnp.tile(PICTURE, (3, 3, 1)), 3 * height, 3 * width)
+    found = resample(PICTURE, height, width, circular=True)
+    np.testing.assert_allclose(found, copies[height:-height, width:-width], atol=1e-5)
+    assert np.abs(found - resample(PICTURE, height, width)).max() > 0.05
+
+
+def test_scales_of_what_is_tiled_are_multiples_of_16():
+    config = Config(border="circular")
+    assert [scale[:2] for scale in plan(192, 256, steps=90, config=config)] == [(96, 128), (128, 176), (192, 256)]
+    assert [scale[:2] for scale in plan(32, 48, steps=9, config=Config(border="circular", scales=3))][-1] == (32, 48)
 
 
 def test_resize_averages_what_becomes_too_fine_to_see():

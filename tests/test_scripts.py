@@ -14,6 +14,7 @@ from jaxstyle.image import load, save
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
+@pytest.mark.slow
 def test_stylize_runs_the_whole_method_over_the_public_api(tmp_path, monkeypatch, capsys, params):
     pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
     for name in ("content.png", "style.png"):
@@ -46,10 +47,10 @@ def test_the_papers_figures_have_their_rows_and_columns(tmp_path, params, conten
     """And what stands first in a row differs from what stands last."""
     pytest.importorskip("matplotlib", reason="matplotlib is absent: pip install -e '.[plots]'")
     script = runpy.run_path(str(SCRIPTS / "paper_figures.py"))
-    options = {"key": jax.random.key(0), "steps": 30, "lanes": None}
+    paint = script["Paint"](params, content[:32, :32], style[:32, :32], jax.random.key(0), 30, None)
     for name, shape in {"figure_1": (2, 5), "figure_3": (5, 4), "figure_6": (1, 6)}.items():
-        paint, rows, columns, title = script["FIGURES"][name]
-        pictures = paint(params, content, style[:32, :32], **options)
+        drawn, rows, columns, title = script["FIGURES"][name]
+        pictures = drawn(paint)
         assert pictures.shape[:2] == shape == (len(rows), len(columns))
         assert all(np.abs(row[0] - row[-1]).max() > 5e-5 for row in pictures)
         script["draw"](pictures, rows, columns, title, tmp_path / name)

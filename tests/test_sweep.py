@@ -61,6 +61,14 @@ def test_keys_are_seeds_of_noise(params, content, style):
         np.testing.assert_allclose(lanes.image[lane], alone.image, atol=1e-4)
 
 
+def test_raw_keys_are_seeds_too(params, content, style):
+    typed, raw = (
+        sweep(params, content, style, weights(6.0), key=keys, config=ADAM, steps=2, init="noise").image
+        for keys in (jax.random.split(jax.random.key(0), 2), jax.random.split(jax.random.PRNGKey(0), 2))
+    )
+    np.testing.assert_array_equal(typed, raw)
+
+
 @pytest.mark.parametrize("which", ["content", "style", "init", "blend"])
 def test_pictures_and_blends_may_be_lanes(params, content, style, which):
     other = 1 - style
@@ -86,12 +94,17 @@ def test_a_second_sweep_of_the_same_shapes_compiles_nothing(params, content, sty
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
-    [(weights(6.0), "There are no lanes"), (weights(jnp.ones(2), tv=jnp.ones(3)), "There are 2 and 3 lanes")],
+    ("given", "lanes", "message"),
+    [
+        (weights(6.0), None, "There are no lanes"),
+        (weights(jnp.ones(2), tv=jnp.ones(3)), None, "There are 2 and 3 lanes"),
+        (weights(jnp.ones(2)), 0, "0 lanes at a time are none"),
+        (weights(jnp.ones(0)), None, "leading axis of lanes is empty"),
+    ],
 )
-def test_what_is_no_sweep_is_refused(params, content, style, given, message):
+def test_what_is_no_sweep_is_refused(params, content, style, given, lanes, message):
     with pytest.raises(InputError, match=message):
-        sweep(params, content, style, given, config=ADAM, steps=1)
+        sweep(params, content, style, given, config=ADAM, lanes=lanes, steps=1)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +116,7 @@ def test_lanes_are_as_many_as_fit_in_rounds_of_about_equal_length(memory, lanes)
     assert lanes_within(memory, count=40, needed=lambda count: 100 + 60 * count) == lanes
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_program_grows_by_the_same_for_each_lane(params, content, style):
     targets = make_targets(params, content, style, config=ADAM)
     found = []

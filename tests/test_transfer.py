@@ -164,6 +164,7 @@ def test_scales_follow_each_other_and_their_traces_too(params, content, style):
     np.testing.assert_allclose(image, state.image, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_above_a_size_terms_are_means_over_it_and_its_half(params, content, style):
     """As two separate comparisons of pictures that were halved beforehand."""
     config = dataclasses.replace(LBFGS, halve_above=39)
@@ -241,7 +242,7 @@ def test_weights_and_masks_that_do_not_fit_the_styles_are_refused(params, conten
 # Colours
 
 
-@pytest.mark.parametrize("scales", [1, 2])
+@pytest.mark.parametrize("scales", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_kept_colours_are_the_contents_wherever_they_can_be(params, content, style, scales):
     """Chroma is the content's in every pixel that is not clipped."""
     config = dataclasses.replace(LBFGS, color="keep", scales=scales)
@@ -269,7 +270,7 @@ def test_statistics_have_no_colours_to_change(params, content, style):
 # Regions
 
 
-@pytest.mark.parametrize("scales", [1, 2])
+@pytest.mark.parametrize("scales", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("colour", ["none", "keep"])
 def test_what_no_mask_covers_stays_as_it_is_bit_for_bit(params, content, style, scales, colour):
     mask = jnp.zeros((1, 32, 40)).at[:, 4:20, :18].set(1.0)
@@ -366,3 +367,17 @@ def test_a_texture_is_larger_than_its_style_and_has_its_statistics(params, style
     image, trace = texture(params, style, key=jax.random.key(0), height=48, width=64, **options)
     assert image.shape == (48, 64, 3) and not any(name.startswith("content") for name in trace)
     assert trace["total"][-1] < 0.3 * trace["total"][0]
+
+
+@pytest.mark.slow
+def test_a_tileable_texture_has_no_seam(params, style):
+    """At two scales: the step across the border is no larger than steps elsewhere, where another's is."""
+    config = dataclasses.replace(LBFGS, scales=(32, 64))
+    options = {"weights": WEIGHTS, "config": config, "steps": 40, "height": 64, "width": 64}
+
+    def seam(tileable: bool) -> float:
+        image = np.asarray(texture(params, style, key=jax.random.key(0), tileable=tileable, **options).image)
+        steps = np.concatenate([np.abs(np.roll(image, -1, i) - image).mean((1 - i, 2)) for i in (0, 1)])
+        return (steps[63] + steps[127]) / 2 / np.median(steps)
+
+    assert seam(True) < 1.2 and seam(False) > 1.5

@@ -116,6 +116,7 @@ def test_layers_without_pixels_are_left_out(params):
     assert "conv5_1" not in found
 
 
+@pytest.mark.slow
 def test_smallest_side_is_where_a_layer_has_its_first_pixel(params):
     for layer in ("relu1_1", "conv2_2", "relu3_4", "relu5_1"):
         side = smallest_side(layer)

@@ -18,7 +18,7 @@ from jaxstyle.cli.statistics import Statistics
 from jaxstyle.cli.stylize import Stylize
 from jaxstyle.cli.sweep import Sweep
 from jaxstyle.cli.texture import Texture
-from jaxstyle.errors import InputError
+from jaxstyle.errors import InputError, out_of_memory
 
 Command = (
     Annotated[Stylize, tyro.conf.subcommand("stylize")]
@@ -65,11 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # a full disk, a vanished folder, a download that failed
         print(f"jaxstyle: {error}", file=sys.stderr)
         return 1
-    except (MemoryError, RuntimeError) as error:  # of jax's errors, which are not imported here, only "out of memory"
-        reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
-        if not isinstance(error, MemoryError) and not reason.startswith("RESOURCE_EXHAUSTED"):
+    except (MemoryError, RuntimeError) as error:
+        if (sentence := out_of_memory(error)) is None:
             raise
-        print(f"jaxstyle: memory is too small ({reason}): lower --size or --memory.", file=sys.stderr)
+        print(f"jaxstyle: {sentence}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("jaxstyle: interrupted before a picture was saved.", file=sys.stderr)

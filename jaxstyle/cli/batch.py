@@ -14,10 +14,10 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from jaxstyle.cli.options import Comparison, Network
 from jaxstyle.cli.pictures import STATISTICS, Controls, expanded
-from jaxstyle.cli.saving import Saving
+from jaxstyle.cli.saving import Saving, make_folder
 from jaxstyle.cli.stylize import Stylize
 from jaxstyle.cli.tuning import Balance, Optimization
-from jaxstyle.errors import InputError, UnavailableError
+from jaxstyle.errors import InputError, out_of_memory
 
 if TYPE_CHECKING:
     from jaxstyle.coloring import Sizes
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     Known = Mapping[Path, Sizes]
 
 MOST_PROGRAMS = 50  # kept for pictures of the same shape; a process may map only so many
+NOT_IN_PICTURES = ("contents", "styles", "output", "zip", "quiet", "network")
 RECORD = "batch.json"  # by output the hash of what it was made from
 
 
@@ -39,7 +40,7 @@ class Batch:
     styles: Annotated[tuple[Path, ...], arg(metavar="STYLE [STYLE ...]")]
     """Pictures, folders of pictures, patterns, or statistics (.h5)."""
     output: Annotated[Path, arg(aliases=["-o"], metavar="DIR")]
-    """The folder for the pictures, CONTENT_STYLE.png each."""
+    """The folder for the pictures, CONTENT_STYLE.png each, and for batch.json; existing ones are replaced."""
 
     zip: bool = False
     """Take the first content with the first style, the second with the second, and so on, instead of every pair."""
@@ -68,29 +69,24 @@ class Batch:
 
     def run(self) -> int:
         """Carry the command out; return 1 if a picture failed, 130 after Ctrl-C, else 0."""
-        commands = self._commands()
+        done = self._done()
+        commands = self._commands(done)
         preset, weights = commands[0].checked()
-        try:
-            self.output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UnavailableError(f"{self.output} cannot be made ({error.strerror}): name another folder.") from error
+        make_folder(self.output)
+        self._check(commands)
 
         import jax
 
         from jaxstyle.cli.progress import Reporter
-        from jaxstyle.cli.report import write_text
         from jaxstyle.cli.session import Session
         from jaxstyle.statistics_file import network_hash
 
         reporter = Reporter(quiet=self.quiet)
         params = reporter.load_network("mini" if self.preview else self.network.network, self.network)
-        facts = {
-            name: value for name, value in vars(self).items() if name not in ("contents", "styles", "quiet", "zip")
-        }
+        facts = {name: value for name, value in vars(self).items() if name not in NOT_IN_PICTURES}
         common = repr((facts, preset.config.scales, network_hash(params)))
-        done, compiled = self._done(), {}
-        known: Known = {}
-        failed = skipped = 0
+        compiled, known = {}, {}
+        failed = skipped = made = status = 0
         for number, command in enumerate(commands, 1):
             name = command.output.name
             try:
@@ -98,35 +94,52 @@ class Batch:
                 if done.get(name) == digest and command.output.is_file():
                     skipped += 1
                     continue
-                session = Session(command.output, self.steps, command.saving)
-                session.check(inputs=command.inputs())
+                if done.pop(name, None):
+                    self._write(done)
                 reporter.console.print(f"{number} of {len(commands)}: {command.content} as {command.styles[0]}")
                 known = self._known(command, known, params, preset.config)
                 work, alpha = command.work(preset, weights, reporter=reporter, params=params, known=known)
-                work = replace(work, compiled=compiled)
-                status = session.run(work, alpha=alpha, reporter=reporter)
-            except (InputError, OSError) as error:
+                session = Session(command.output, self.steps, command.saving)
+                status = session.run(replace(work, compiled=compiled), alpha=alpha, reporter=reporter)
+            except (InputError, OSError, MemoryError, RuntimeError) as error:
+                if not isinstance(error, InputError | OSError) and out_of_memory(error) is None:
+                    raise
                 failed += 1
-                print(f"jaxstyle: {name} is left out: {error}", file=sys.stderr)
+                print(f"jaxstyle: {name} is left out: {out_of_memory(error) or error}", file=sys.stderr)
                 continue
+            except KeyboardInterrupt:
+                status = 130
+                break
             if status:
-                return status
+                break
             if len(compiled) > MOST_PROGRAMS:
                 compiled.clear()
                 jax.clear_caches()
-            done[name] = digest
-            write_text(self.output / RECORD, json.dumps(done, indent=1))
-        made = len(commands) - failed - skipped
+            made, done[name] = made + 1, digest
+            self._write(done)
         reporter.console.print(f"{self.output}: {made} made, {skipped} there already, {failed} left out")
-        return 1 if failed else 0
+        if status:
+            reporter.console.print("Interrupted: repeat the command to go on.")
+        return status or (1 if failed else 0)
 
-    def _commands(self) -> list[Stylize]:
+    def _check(self, commands: Sequence[Stylize]) -> None:
+        """Refuse outputs that cannot be or that are inputs, of this picture or of another."""
+        from jaxstyle import image
+
+        inputs = {path.resolve() for command in commands for path in command.inputs()}
+        for output in (command.output for command in commands):
+            image.check_output(output, bits=self.bits)
+            if output.resolve() in inputs:
+                raise InputError(f"{output} is an input that would be replaced: use another folder.")
+
+    def _commands(self, done: Mapping[str, str]) -> list[Stylize]:
         """Return a command for each picture, those of one style after each other."""
         if not self.contents or not self.styles:
             raise InputError("There is no content or no style: name at least one of each.")
         if self.controls.blend is not None or self.controls.content_mask or self.controls.style_mask:
             raise InputError("A batch has one style for each picture: use --blend and masks with jaxstyle stylize.")
-        contents, styles = expanded(self.contents), expanded(self.styles)
+        painted = {(self.output / name).resolve() for name in done}
+        contents, styles = (expanded(paths, besides=painted) for paths in (self.contents, self.styles))
         if self.zip and len(contents) != len(styles):
             raise InputError(f"--zip pairs {len(contents)} contents with {len(styles)} styles: name as many.")
         pairs = list(zip(contents, styles, strict=True)) if self.zip else [(c, s) for s in styles for c in contents]
@@ -176,6 +189,11 @@ class Batch:
             return dict(json.loads((self.output / RECORD).read_text()))
         except (OSError, ValueError, TypeError):
             return {}
+
+    def _write(self, done: Mapping[str, str]) -> None:
+        from jaxstyle.cli.report import write_text
+
+        write_text(self.output / RECORD, json.dumps(done, indent=1))
 
 
 def _digest(common: str, files: Sequence[Path]) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from jaxstyle.cli.options import check_number
 from jaxstyle.errors import InputError
 
 MOST_LANES = 10_000
+LONGEST = 100  # letters of a file's name
+DIGITS = 6  # of the values in a range, so that what a label says is what was run
 
 
 @dataclass(frozen=True)
@@ -24,15 +28,20 @@ class Lane:
         """The settings in words, such as "style-weight 30, seed 2"."""
         return ", ".join(f"{name} {shown(value)}" for name, value in self.settings.items()) or "as it is"
 
-    def name(self, number: int) -> str:
-        """Return the stem of the lane's files, such as "0003_style-weight=30_seed=2"."""
-        parts = [f"{name}={shown(value)}" for name, value in self.settings.items()]
-        return "_".join([f"{number:04d}", *(part.replace(":", "-").replace(",", "+") for part in parts)])[:120]
+    @property
+    def name(self) -> str:
+        """The stem of the lane's files, such as "style-weight=30_seed=2", whatever other lanes there are."""
+        name = "_".join(f"{name}={shown(value)}" for name, value in self.settings.items()) or "picture"
+        name = name.replace(":", "-").replace(",", "+")
+        return name if len(name) <= LONGEST else f"{name[:LONGEST]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def shown(value: float | int | str) -> str:
-    """Return a value as a reader wants it: six digits are enough."""
-    return value if isinstance(value, str) else f"{value:.6g}"
+    """Return a value as a reader wants it: six digits, or more where they differ."""
+    if isinstance(value, str):
+        return value
+    short = f"{value:.6g}"
+    return short if float(short) == value else repr(value)
 
 
 def combinations(options: Mapping[str, Sequence[float | int | str]]) -> list[Lane]:
@@ -48,6 +57,15 @@ def parse_values(name: str, text: str, *, least: float) -> list[float]:
     values = list(itertools.chain.from_iterable(_part(name, part.strip(), text) for part in text.split(",")))
     for value in values:
         check_number(name, value, least)
+    return _different(name, text, values)
+
+
+def parse_sets(name: str, text: str) -> list[str]:
+    """Read sets of layers, parted by semicolons."""
+    return _different(name, text, ["".join(part.split()) for part in text.split(";")])
+
+
+def _different(name: str, text: str, values: list[Any]) -> list[Any]:
     if len(set(values)) < len(values):
         raise InputError(f"--{name} {text} has a value twice: give each value once.")
     return values
@@ -69,5 +87,7 @@ def _part(name: str, part: str, text: str) -> Iterator[float]:
         raise InputError(f"--{name} is {text!r}: a range goes from one number to another, both 0 or more.")
     steps = [i / (count - 1) for i in range(count)]
     if start == 0 or stop == 0:
-        return iter([start + step * (stop - start) for step in steps])
-    return iter([float(f"{start * (stop / start) ** step:.12g}") for step in steps])
+        values = [start + step * (stop - start) for step in steps]
+    else:
+        values = [start * (stop / start) ** step for step in steps]
+    return iter([start, *(float(f"{value:.{DIGITS}g}") for value in values[1:-1]), stop])

@@ -20,6 +20,7 @@ PRESETS_OWN = "(default: the preset's)"
 AUTO = "auto"
 UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 LEAST_MEMORY = 2**28
+MOST_SEED = 2**32 - 1  # jax drops higher bits
 MOST = 1e30  # leaves float32 room for the squares that such numbers multiply
 
 Pooling = Literal["max", "avg", "l2"]

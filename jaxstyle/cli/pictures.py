@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -51,7 +51,7 @@ class Controls:
     def check(self, styles: int) -> None:
         """Refuse what does not fit the number of styles."""
         check_number("style_scale", self.style_scale, 0.01, 100)
-        check_number("style_size", self.style_size, 16)
+        check_number("style_size", self.style_size, 16, math.inf)
         check_number("feather", self.feather, 0, 1000)
         if self.style_scale is not None and self.style_size is not None:
             raise InputError("--style-scale and --style-size both say how large the style is: drop one.")
@@ -133,8 +133,11 @@ class Controls:
         return masks
 
 
-def expanded(paths: Iterable[Path]) -> list[Path]:
-    """Return `paths` with the pictures of folders in their places, and what patterns such as *.jpg stand for."""
+def expanded(paths: Iterable[Path], *, besides: Collection[Path] = ()) -> list[Path]:
+    """Return `paths` with the pictures of folders in their places, and what patterns such as *.jpg stand for.
+
+    Of folders and patterns, the resolved paths `besides` are left out.
+    """
     found: list[Path] = []
     for path in paths:
         inside = [path]
@@ -143,10 +146,10 @@ def expanded(paths: Iterable[Path]) -> list[Path]:
             if not inside:
                 raise InputError(f"The folder {path} holds no picture: name one with {', '.join(PICTURES)} files.")
         elif glob.has_magic(str(path)) and not path.exists():
-            inside = sorted(map(Path, glob.glob(str(path))))
+            inside = sorted(each for each in map(Path, glob.glob(str(path))) if each.is_file())
             if not inside:
                 raise InputError(f"No file is like {path}: name pictures, folders or a pattern that fits some.")
-        found += inside
+        found += inside if inside == [path] else [each for each in inside if each.resolve() not in besides]
     return found
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from jaxstyle.cli.options import PRESETS_OWN, Comparison, Network, check_number, parse_layers
+from jaxstyle.cli.options import MOST_SEED, PRESETS_OWN, Comparison, Network, check_number, parse_layers
 from jaxstyle.cli.saving import Saving
 from jaxstyle.errors import InputError
 
@@ -39,12 +40,20 @@ class Reconstruct:
 
     def run(self) -> int:
         """Carry the command out and return its exit status."""
-        for name, least in {"size": 16, "steps": 1, "seed": 0, "tv_weight": 0}.items():
-            check_number(name, getattr(self, name), least)
+        for name, least in {"size": 16, "steps": 1}.items():
+            check_number(name, getattr(self, name), least, math.inf)
+        check_number("seed", self.seed, 0, MOST_SEED)
+        check_number("tv_weight", self.tv_weight, 0)
         if self.layer is not None and self.comparison.style_layers is not None:
             raise InputError("--layer keeps places and --style-layers does not: drop one.")
-        content = {} if self.comparison.style_layers is not None else parse_layers(self.layer or "relu4_2")
+        content = (
+            {}
+            if self.comparison.style_layers is not None
+            else parse_layers("relu4_2" if self.layer is None else self.layer)
+        )
         style = {} if self.comparison.style_layers is None else parse_layers(self.comparison.style_layers)
+        if not sum((content | style).values()):
+            raise InputError("All layers have the weight 0, so nothing would be kept: give one of them a weight.")
         preset = replace(self.comparison, style_layers=None).chosen(
             content_layers=tuple(content), style_layers=tuple(style)
         )

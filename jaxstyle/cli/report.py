@@ -10,11 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jaxstyle import image
 from jaxstyle.errors import UnavailableError
 from jaxstyle.sheet import contact_sheet
 
 CURVE_POINTS = 120
+CELLS = ((100, 384), (400, 192), (math.inf, 96))  # up to how many pictures a cell of the sheet has how many pixels
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,11 @@ class Record:
     terms: dict[str, float]
     curve: list[float]
     digest: str
+
+
+def record_of(picture: Path) -> Path:
+    """Return where the record of a picture is."""
+    return picture.with_suffix(".json")
 
 
 def read_record(path: Path) -> Record | None:
@@ -51,7 +59,10 @@ def thinned(totals: Sequence[float]) -> list[float]:
 
 def write_report(folder: Path, records: Sequence[Record], *, columns: int | None) -> None:
     """Write `sweep.csv`, `grid.png` and `index.html` of the lanes that are finished."""
+    table_path, sheet_path, page_path = (folder / name for name in ("sweep.csv", "grid.png", "index.html"))
     if not records:
+        for path in (table_path, sheet_path, page_path):
+            path.unlink(missing_ok=True)
         return
     table = io.StringIO(newline="")
     settings, terms = (
@@ -60,12 +71,17 @@ def write_report(folder: Path, records: Sequence[Record], *, columns: int | None
     writer = csv.DictWriter(table, ["picture", *settings, *terms])
     writer.writeheader()
     writer.writerows({"picture": record.picture, **record.settings, **record.terms} for record in records)
-    write_text(folder / "sweep.csv", table.getvalue())
-    pictures = [image.load(folder / record.picture).rgb for record in records]
-    image.save(
-        folder / "grid.png", contact_sheet(pictures, [r.label.replace(", ", "\n") for r in records], columns=columns)
-    )
-    write_text(folder / "index.html", page(records, columns=columns))
+    write_text(table_path, table.getvalue())
+    write_text(page_path, page(records, columns=columns))
+    side = next(side for most, side in CELLS if len(records) <= most)
+    pictures = [_reduced(folder / record.picture, side) for record in records]
+    labels = [record.label.replace(", ", "\n") for record in records]
+    image.save(sheet_path, contact_sheet(pictures, labels, columns=columns, cell=side))
+
+
+def _reduced(path: Path, side: int) -> np.ndarray:
+    rgb = image.load(path).rgb
+    return rgb if max(rgb.shape) <= side else image.load(path, size=side).rgb
 
 
 def page(records: Sequence[Record], *, columns: int | None) -> str:

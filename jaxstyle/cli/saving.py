@@ -56,6 +56,16 @@ class Saving:
         return saved.exists() and saved.samefile(path)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder for pictures, if it is not there."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file: name a folder for the pictures.")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnavailableError(f"{path} cannot be made ({error.strerror}): name another folder.") from error
+
+
 def numbered(output: Path, step: int, *, steps: int) -> Path:
     """Return where the image after `step` of `steps` steps goes."""
     digits = max(4, len(str(steps)))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from jaxstyle.cli.options import MOST, Comparison, Network, check_number, parse_layers
+from jaxstyle.cli.options import MOST, MOST_SEED, Comparison, Network, check_number, parse_layers
 from jaxstyle.cli.pictures import STATISTICS, Controls
 from jaxstyle.cli.saving import Saving
 from jaxstyle.cli.tuning import Balance, Optimization
@@ -32,7 +32,7 @@ OF_PRESET = ("content_weight", "style_weight", "tv_weight")
 RANGES = {
     "size": (16, math.inf),
     "steps": (1, math.inf),
-    "seed": (0, 2**32 - 1),  # jax drops higher bits
+    "seed": (0, MOST_SEED),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from jaxstyle.cli.grid import Lane, combinations, parse_values
-from jaxstyle.cli.options import PRESETS_OWN, Comparison, Network, check_number, parse_layers, parse_memory
+from jaxstyle.cli.grid import MOST_LANES, Lane, combinations, parse_sets, parse_values
+from jaxstyle.cli.options import MOST_SEED, PRESETS_OWN, Comparison, Network, check_number, parse_layers, parse_memory
 from jaxstyle.cli.pictures import Controls
-from jaxstyle.cli.saving import Saving
+from jaxstyle.cli.saving import Saving, make_folder
 from jaxstyle.cli.stylize import Stylize
 from jaxstyle.cli.tuning import Balance, Optimization
-from jaxstyle.errors import InputError, UnavailableError
+from jaxstyle.errors import InputError
 
 if TYPE_CHECKING:
     from jaxstyle.cli.work import Work
@@ -44,14 +45,18 @@ class Swept:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Repaint CONTENT in the style of STYLEs for each combination of weights, layer sets and seeds, many at a time."""
+    """Repaint CONTENT in the style of STYLEs for each combination of weights, layer sets and seeds, many at a time.
+
+    All of them go through the same scales: those that the deepest layer of any has room for.
+    """
 
     content: Annotated[Positional[Path], arg(metavar="CONTENT")]
     """The picture to repaint."""
     styles: Annotated[Positional[tuple[Path, ...]], arg(metavar="STYLE [STYLE ...]")]
     """The pictures whose style to take, or statistics (.h5) of `jaxstyle statistics`."""
     output: Annotated[Path, arg(aliases=["-o"], metavar="DIR")]
-    """The folder for pictures, grid.png, index.html and sweep.csv; repeated, the command goes on where it stopped."""
+    """The folder for pictures, grid.png, index.html and sweep.csv, of which existing ones are replaced; repeated, the
+    command goes on where it stopped."""
 
     size: int = 512
     """Longest side of the pictures, in pixels."""
@@ -62,9 +67,9 @@ class Sweep:
     seeds: Annotated[int | None, arg(metavar="COUNT", help_behavior_hint="")] = None
     """Start from noise with so many seeds, 0, 1, ...; for each combination."""
     seed: int = 0
-    """Of noise and of the directions of --statistic sliced; the first of --seeds."""
+    """The first of --seeds; of noise, and of the directions of --statistic sliced in all pictures."""
     lanes: Annotated[int | None, arg(metavar="COUNT", help_behavior_hint="")] = None
-    """Pictures at a time. (default: as many as --max-memory has room for)"""
+    """Pictures at a time, instead of --max-memory. (default: as many as it has room for)"""
     max_memory: Annotated[str | None, arg(metavar="SIZE", help_behavior_hint="")] = None
     """What the whole command may take, such as 4GiB. (default: most of what is free)"""
     preview: bool = False
@@ -85,8 +90,10 @@ class Sweep:
         preset, first = whole.checked()
         weights = [self._weights(lane, preset.config) for lane in lanes]
         memory = parse_memory(self.max_memory)
-        check_number("lanes", self.lanes, 1)
-        self._make_folder()
+        check_number("lanes", self.lanes, 1, math.inf)
+        if self.lanes is not None and memory is not None:
+            raise InputError("--lanes and --max-memory both say how many pictures to paint at a time: drop one.")
+        make_folder(self.output)
 
         from jaxstyle.cli.progress import Reporter
         from jaxstyle.cli.report import write_report
@@ -99,16 +106,11 @@ class Sweep:
         work, alpha = whole.work(preset, first, reporter=reporter)
         session = replace(session, alpha=alpha, digests=self._digests(work, weights, seeds))
         status = session.run(work, at_a_time=self.lanes, memory=memory, reporter=reporter)
-        write_report(self.output, session.finished(), columns=self._columns(lanes))
+        finished = session.finished()
+        write_report(self.output, finished, columns=self._columns(lanes))
+        where = f": see {self.output / 'index.html'}" if finished else ""
+        reporter.console.print(f"{len(finished)} of {len(lanes)} pictures are finished{where}")
         return status
-
-    def _make_folder(self) -> None:
-        if self.output.exists() and not self.output.is_dir():
-            raise InputError(f"{self.output} is a file: name a folder for the pictures.")
-        try:
-            self.output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UnavailableError(f"{self.output} cannot be made ({error.strerror}): name another folder.") from error
 
     def _options(self) -> dict[str, Sequence[float | int | str]]:
         """Return the values of each option that may differ from lane to lane, if it is there."""
@@ -118,9 +120,10 @@ class Sweep:
             if text is not None:
                 found[name] = parse_values(name, text, least=0)
         layers = {"content-layers": self.swept.content_layers, "style-layers": self.comparison.style_layers}
-        found |= {name: [part.strip() for part in text.split(";")] for name, text in layers.items() if text is not None}
+        found |= {name: parse_sets(name, text) for name, text in layers.items() if text is not None}
         if self.seeds is not None:
-            check_number("seeds", self.seeds, 1, 10_000)
+            check_number("seeds", self.seeds, 1, MOST_LANES)
+            check_number("seed", self.seed, 0, MOST_SEED + 1 - self.seeds)
             if self.init not in ("content", "noise"):
                 raise InputError(f"--seeds starts from noise, but --init is {self.init}: drop one.")
             found["seed"] = range(self.seed, self.seed + self.seeds)

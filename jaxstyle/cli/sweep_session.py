@@ -15,7 +15,7 @@ import psutil
 from jaxstyle import image, optimize
 from jaxstyle.cli.grid import Lane
 from jaxstyle.cli.progress import Reporter, Steps
-from jaxstyle.cli.report import Record, read_record, thinned, write_record
+from jaxstyle.cli.report import Record, read_record, record_of, thinned, write_record
 from jaxstyle.cli.saving import Saving, numbered, read_log, write_log
 from jaxstyle.cli.work import Work, steps_a_segment
 from jaxstyle.config import LossWeights
@@ -41,6 +41,9 @@ class SweepSession:
     def check(self, *, steps: int, inputs: Sequence[Path]) -> None:
         """Refuse an output that cannot be, before hours of work."""
         pictures = [self.picture(i) for i in range(len(self.lanes))]
+        for path in (self.folder / "sweep.csv", self.folder / "index.html", *map(record_of, pictures)):
+            if path.is_dir():
+                raise InputError(f"{path} is a folder, where the sweep writes a file: name another folder.")
         for path in (self.folder / "grid.png", *pictures):
             image.check_output(path, bits=self.saving.bits, inputs=inputs)
         self.saving.check(pictures, steps=steps, inputs=inputs)
@@ -50,36 +53,30 @@ class SweepSession:
     def run(self, work: Work, *, at_a_time: int | None, memory: int | None, reporter: Reporter) -> int:
         """Paint what is not painted yet; return 1 if a lane diverged, 130 after Ctrl-C, else 0."""
         self._keep_log()
-        todo = [i for i in range(len(self.lanes)) if self._record(i) is None]
+        todo = [i for i in range(len(self.lanes)) if not self._is_whole(i)]
         if len(todo) < len(self.lanes):
             reporter.console.print(f"{len(self.lanes) - len(todo)} of {len(self.lanes)} pictures are there already.")
         if not todo:
             return 0
-        if at_a_time is None:
-            at_a_time = self._fitting(work, todo, memory, reporter)
-        rounds = [todo[i : i + at_a_time] for i in range(0, len(todo), at_a_time)]
-        plan = [(scale.steps, scale.width * scale.height * len(each)) for each in rounds for scale in work.scales()]
         began, failed = time.perf_counter(), 0
-        with reporter.steps(plan) as shown:
-            for numbers in rounds:
-                try:
+        try:
+            if at_a_time is None:
+                at_a_time = self._fitting(work, todo, memory, reporter)
+            rounds = [todo[i : i + at_a_time] for i in range(0, len(todo), at_a_time)]
+            plan = [(scale.steps, scale.width * scale.height * len(each)) for each in rounds for scale in work.scales()]
+            with reporter.steps(plan) as shown:
+                for numbers in rounds:
                     failed += self._round(self._work(work, numbers), numbers, shown, reporter)
-                except KeyboardInterrupt:
-                    count = len(self.finished())
-                    reporter.console.print(
-                        f"Interrupted after {count} of {len(self.lanes)}: repeat the command to go on."
-                    )
-                    return 130
+        except KeyboardInterrupt:
+            reporter.console.print("Interrupted: repeat the command to go on.")
+            return 130
         seconds = time.perf_counter() - began
-        reporter.console.print(
-            f"{self.folder / 'index.html'}: {len(todo) - failed} pictures in {seconds:.1f} s "
-            f"(compiled in {shown.compile_seconds:.1f} s)"
-        )
+        reporter.console.print(f"painted in {seconds:.1f} s (compiled in {shown.compile_seconds:.1f} s)")
         return 1 if failed else 0
 
     def picture(self, i: int) -> Path:
         """Return where the picture of a lane goes."""
-        return self.folder / f"{self.lanes[i].name(i)}.png"
+        return self.folder / f"{self.lanes[i].name}.png"
 
     def finished(self) -> list[Record]:
         """Return the records of all lanes that are finished."""
@@ -93,9 +90,20 @@ class SweepSession:
         write_log(self.saving.log, [row for row in read_log(self.saving.log) if row.get("picture") in finished])
 
     def _record(self, i: int) -> Record | None:
-        found = read_record(self.picture(i).with_suffix(".json"))
+        found = read_record(record_of(self.picture(i)))
         there = found is not None and found.digest == self.digests[i] and self.picture(i).is_file()
         return found if there else None
+
+    def _is_whole(self, i: int) -> bool:
+        """Return whether a lane is finished and its picture can be read; forget it if the picture is damaged."""
+        if self._record(i) is None:
+            return False
+        try:
+            image.load(self.picture(i))
+        except InputError:
+            record_of(self.picture(i)).unlink()
+            return False
+        return True
 
     def _work(self, work: Work, numbers: Sequence[int]) -> Work:
         """Return the work of some lanes."""
@@ -107,21 +115,30 @@ class SweepSession:
     def _fitting(self, work: Work, todo: Sequence[int], memory: int | None, reporter: Reporter) -> int:
         """Return how many lanes there is room for, and say so."""
         *before, last = work.scales()
-        room, before = room_for(memory), sum(scale.steps for scale in before)
+        done, targets = sum(scale.steps for scale in before), work.targets(last)
 
         def needed(lanes: int) -> int:
             some = self._work(work, todo[:lanes])
             image = jax.ShapeDtypeStruct((lanes, last.height, last.width, 3), jnp.float32)
             state = jax.eval_shape(partial(optimize.init, config=work.config), image)
-            segment = steps_a_segment(
-                work.params, last, lanes=lanes, done=before, save_every=self.saving.save_every
-            )  # what `walk` asks for, so compiled once
+            segment = steps_a_segment(  # what `walk` asks for, so compiled once
+                work.params, last, lanes=lanes, done=done, save_every=self.saving.save_every
+            )
             with reporter.console.status(f"Estimating the memory of {lanes} lanes"):
-                return memory_of(some.program(state, some.targets(last), steps=segment))
+                return memory_of(some.program(state, targets, steps=segment))
 
+        needed(len(todo))  # compiling takes memory, of which some stays taken
+        room = room_for(memory)
         lanes = lanes_within(room, count=len(todo), needed=needed)
+        takes = needed(lanes)
+        if memory is not None and takes > room:
+            least = (memory - room / ESTIMATED + takes / ESTIMATED) / 2**20
+            raise InputError(
+                f"--max-memory is {memory / 2**20:.0f} MiB, but one picture at a time takes about {least:.0f}: "
+                "give more, or lower --size."
+            )
         reporter.console.print(
-            f"{len(todo)} pictures, {lanes} at a time: {needed(lanes) / 2**30:.1f} of {room / 2**30:.1f} GiB"
+            f"{len(todo)} pictures, {lanes} at a time: {takes / 2**30:.1f} of {room / 2**30:.1f} GiB"
         )
         return lanes
 
@@ -154,7 +171,7 @@ class SweepSession:
             terms = {term: float(values[-1]) for term, values in own.items()}
             curve, settings = thinned(own["total"]), dict(self.lanes[i].settings)
             record = Record(self.picture(i).name, self.lanes[i].label, settings, terms, curve, self.digests[i])
-            write_record(self.picture(i).with_suffix(".json"), record)
+            write_record(record_of(self.picture(i)), record)
         return failed
 
     def _save(self, path: Path, rgb: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,12 +10,10 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from jaxstyle.cli.options import PRESETS_OWN, Comparison, Network, check_number, parse_layers, parse_numbers
+from jaxstyle.cli.options import MOST_SEED, PRESETS_OWN, Comparison, Network, check_number, parse_layers, parse_numbers
 from jaxstyle.cli.pictures import STATISTICS
 from jaxstyle.cli.saving import Saving
 from jaxstyle.errors import InputError
-
-TILE = 16  # pixels: VGG-19 halves four times before its last layers
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,10 @@ class Texture:
     def run(self) -> int:
         """Carry the command out and return its exit status."""
         height, width = self._shape()
-        for name, least in {"style_size": 16, "steps": 1, "seed": 0, "tv_weight": 0}.items():
-            check_number(name, getattr(self, name), least)
+        for name, least in {"style_size": 16, "steps": 1}.items():
+            check_number(name, getattr(self, name), least, math.inf)
+        check_number("seed", self.seed, 0, MOST_SEED)
+        check_number("tv_weight", self.tv_weight, 0)
         if not self.styles:
             raise InputError("There is no style: name at least one picture.")
         if any(path.suffix.lower() in STATISTICS for path in self.styles):
@@ -81,12 +82,18 @@ class Texture:
         return session.run(work, alpha=None, reporter=reporter)
 
     def _shape(self) -> tuple[int, int]:
+        from PIL import Image
+
+        from jaxstyle.scales import TILE
+
         found = re.fullmatch(r"(\d{1,6})(?:[xX](\d{1,6}))?", self.size.strip())
         if not found:
             raise InputError(f"--size is {self.size!r}: use height x width, such as 512x768.")
         height, width = (int(side or found[1]) for side in found.groups())
         if min(height, width) < TILE:
             raise InputError(f"--size is {self.size}: both sides must be at least {TILE}.")
+        if Image.MAX_IMAGE_PIXELS and height * width > Image.MAX_IMAGE_PIXELS:
+            raise InputError(f"--size is {self.size}, over Pillow's limit of {Image.MAX_IMAGE_PIXELS} pixels in all.")
         if self.tileable and (height % TILE or width % TILE):
             nearest = "x".join(str(max(TILE, round(side / TILE) * TILE)) for side in (height, width))
             raise InputError(f"--size is {self.size}, which does not tile: use multiples of {TILE}, such as {nearest}.")

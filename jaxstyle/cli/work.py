@@ -76,7 +76,11 @@ class Work:
     def start_at(self, scale: Scale, painted: jax.Array | None) -> jax.Array:
         """Return the image to start a scale from, after what the scale before has painted."""
         if painted is not None:
-            return self._each(lambda image: stage.enlarge(image, self.content, self.styles, self.start, scale), painted)
+            circular = self.config.border == "circular"
+            return self._each(
+                lambda image: stage.enlarge(image, self.content, self.styles, self.start, scale, circular=circular),
+                painted,
+            )
         if self.noise is not None:
             return self._each(
                 lambda key: stage.start_at(self.content, self.styles, self.start, scale, key=key), self.noise
