@@ -23,6 +23,7 @@ from jaxstyle.errors import InputError
 from jaxstyle.sweep import lanes_within, memory_of
 
 FREE_SHARE = 0.8  # of what is free, if nothing else is said
+COMPILING = 2**28  # bytes that compiling a few more programs leaves taken on the CPU
 ESTIMATED = 0.7  # of what a process takes; on the CPU convolutions and copies took a third more than the estimate
 
 
@@ -132,10 +133,10 @@ class SweepSession:
         lanes = lanes_within(room, count=len(todo), needed=needed)
         takes = needed(lanes)
         if memory is not None and takes > room:
-            least = (memory - room / ESTIMATED + takes / ESTIMATED) / 2**20
+            least = (_taken()[0] + takes / ESTIMATED) / 2**20
             raise InputError(
-                f"--max-memory is {memory / 2**20:.0f} MiB, but one picture at a time takes about {least:.0f}: "
-                "give more, or lower --size."
+                f"--max-memory is {memory / 2**20:.0f} MiB, but one picture at a time takes {least:.0f}: give that, "
+                "or lower --size."
             )
         reporter.console.print(
             f"{len(todo)} pictures, {lanes} at a time: {takes / 2**30:.1f} of {room / 2**30:.1f} GiB"
@@ -185,9 +186,13 @@ class SweepSession:
 
 def room_for(memory: int | None) -> int:
     """Return the bytes that programs may take: of `memory` what is not taken yet, or most of what is free."""
+    taken, free = _taken()
+    return int(ESTIMATED * (FREE_SHARE * free if memory is None else max(0, memory - taken)))
+
+
+def _taken() -> tuple[int, int]:
+    """Return the bytes that are or will be taken whatever runs, and those that are free."""
     device = jax.local_devices()[0]
     if (found := device.memory_stats() or {}) and device.platform != "cpu":
-        used, free = found["bytes_in_use"], found["bytes_limit"] - found["bytes_in_use"]
-    else:
-        used, free = psutil.Process().memory_info().rss, psutil.virtual_memory().available
-    return int(ESTIMATED * (FREE_SHARE * free if memory is None else max(0, memory - used)))
+        return found["bytes_in_use"], found["bytes_limit"] - found["bytes_in_use"]
+    return psutil.Process().memory_info().rss + COMPILING, psutil.virtual_memory().available
