@@ -57,8 +57,7 @@ class Config:
         averaging: how much of the mean over iterates is kept at each step, 0 for none; the mean is the picture.
         tolerance: stop when the total falls by less than this share in 10 steps; 0 for never.
         normalize_gradients: divide each term's gradient, where it enters the network, by its sum of absolute values.
-        parametrization: "pixels" or "pyramid"; None for pyramid (lbfgs) or pixels (adam, and a circular border, across
-            which a pyramid leaves a seam).
+        parametrization: "pixels" or "pyramid"; None for pyramid (lbfgs) or pixels (adam).
     """
 
     content_layers: tuple[str, ...] = CONTENT_LAYERS

@@ -73,10 +73,9 @@ def init(image: jax.Array, *, config: Config) -> State:
     image = check_picture("initial image", image)
     if image.ndim == 4:
         return jax.vmap(partial(init, config=config))(image)
-    wraps = config.border == "circular"  # and a pyramid's enlargements do not
-    default = "pyramid" if config.optimizer == "lbfgs" and not wraps else "pixels"
+    default = "pyramid" if config.optimizer == "lbfgs" else "pixels"
     levels = PYRAMID_LEVELS if (config.parametrization or default) == "pyramid" else 1
-    parameters = encode(image, levels=levels)
+    parameters = encode(image, levels=levels, circular=config.border == "circular")
     average = Average(parameters, jnp.zeros((), jnp.int32)) if config.averaging else None
     watch = Watch(jnp.full(WINDOW, jnp.inf), jnp.zeros((), bool)) if config.tolerance else None
     state = State(parameters, transformation(config).init(parameters), average, watch)
@@ -180,4 +179,5 @@ def _watched(watch: Watch, total: jax.Array, tolerance: float) -> Watch:
 def _clip(parameters: Parameters) -> Parameters:
     """Bring the image into [0, 1] by changing the finest level only."""
     excess = (image := decode(parameters)) - jnp.clip(image, 0.0, 1.0)
-    return (parameters[0] - excess, *parameters[1:])
+    levels, structure = jax.tree.flatten(parameters)
+    return jax.tree.unflatten(structure, [levels[0] - excess, *levels[1:]])

@@ -1,7 +1,7 @@
 """Coarse to fine: at which sizes a picture is optimised, and for how many steps at each."""
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -146,14 +146,22 @@ def resize(picture: jax.Array, height: int, width: int, *, circular: bool = Fals
     return picture if found is picture else jnp.clip(found, 0.0, 1.0)
 
 
-def resample(picture: jax.Array, height: int, width: int, *, circular: bool = False) -> jax.Array:
-    """Return what `resize` does before it is clipped: Lanczos' kernel of three lobes, antialiased.
+def resample(
+    picture: jax.Array,
+    height: int,
+    width: int,
+    *,
+    circular: bool = False,
+    method: Literal["lanczos3", "linear"] = "lanczos3",
+) -> jax.Array:
+    """Return `picture` at another size, antialiased, not clipped.
 
     Args:
         picture: `[..., H, W, 3]` or `[H, W]`, of any range.
         height: pixels.
         width: pixels.
         circular: as for `resize`.
+        method: Lanczos' kernel of three lobes, or linear interpolation.
 
     Returns:
         `[..., height, width, 3]` or `[height, width]`.
@@ -168,7 +176,7 @@ def resample(picture: jax.Array, height: int, width: int, *, circular: bool = Fa
     if old == new:
         return picture
     if not circular:
-        return jax.image.resize(picture, shape, "lanczos3")
+        return jax.image.resize(picture, shape, method)
     margins = [math.ceil(LOBES * max(1.0, before / after)) for before, after in zip(old, new, strict=True)]
     around = [(0, 0)] * picture.ndim
     around[axis : axis + 2] = [(margin, margin) for margin in margins]
@@ -180,7 +188,7 @@ def resample(picture: jax.Array, height: int, width: int, *, circular: bool = Fa
         (axis, axis + 1),
         jnp.asarray(factors, jnp.float32),
         jnp.asarray(shift, jnp.float32),
-        "lanczos3",
+        method,
     )
 
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxstyle.parametrize import COARSE_GAIN, decode, encode
+from jaxstyle.parametrize import COARSE_GAIN, Circular, decode, encode
 
 
 @pytest.mark.parametrize("levels", [1, 3, 5])
@@ -47,3 +47,12 @@ def test_the_gradient_of_a_coarse_level_is_the_transpose_of_its_enlargement(cont
     assert jnp.vdot(forward, cotangent) == pytest.approx(
         float(sum(jnp.vdot(x, y) for x, y in zip(tangent, backward, strict=True))), rel=1e-5
     )
+
+
+def test_a_circular_pyramid_rolls_with_its_levels():
+    levels = encode(jnp.zeros((32, 48, 3)), levels=3, circular=True)
+    keys = jax.random.split(jax.random.key(0), 3)
+    levels = jax.tree.map(lambda level, key: jax.random.normal(key, level.shape), levels, Circular(keys))
+    rolled = Circular(jnp.roll(level, (-8 // 2**i, 16 // 2**i), (0, 1)) for i, level in enumerate(levels))
+    np.testing.assert_allclose(decode(rolled), jnp.roll(decode(levels), (-8, 16), (0, 1)), atol=1e-5)
+    assert np.abs(decode(levels) - decode(tuple(levels))).max() > 0.05
