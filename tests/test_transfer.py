@@ -371,7 +371,7 @@ def test_a_texture_is_larger_than_its_style_and_has_its_statistics(params, style
 
 @pytest.mark.slow
 def test_a_tileable_texture_has_no_seam(params, style):
-    """At two scales: the step across the border is no larger than steps elsewhere, where another's is."""
+    """At two scales: the step across the border is hardly larger than steps elsewhere, where that of another is."""
     config = dataclasses.replace(LBFGS, scales=(32, 64))
     options = {"weights": WEIGHTS, "config": config, "steps": 40, "height": 64, "width": 64}
 
@@ -380,4 +380,4 @@ def test_a_tileable_texture_has_no_seam(params, style):
         steps = np.concatenate([np.abs(np.roll(image, -1, i) - image).mean((1 - i, 2)) for i in (0, 1)])
         return (steps[63] + steps[127]) / 2 / np.median(steps)
 
-    assert seam(True) < 1.2 and seam(False) > 1.5
+    assert seam(True) < 1.4 and seam(False) > 2
