@@ -135,8 +135,8 @@ class SweepSession:
         if memory is not None and takes > room:
             least = (_taken()[0] + takes / ESTIMATED) / 2**20
             raise InputError(
-                f"--max-memory is {memory / 2**20:.0f} MiB, but one picture at a time takes {least:.0f}: give that, "
-                "or lower --size."
+                f"--max-memory is {memory / 2**20:.0f} MiB, but one picture at a time takes {least:.0f} MiB: "
+                "give that, or lower --size."
             )
         reporter.console.print(
             f"{len(todo)} pictures, {lanes} at a time: {takes / 2**30:.1f} of {room / 2**30:.1f} GiB"
