@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
+from jaxstyle import winograd
+
 
 def conv3x3(image: jax.Array, kernel: jax.Array, *_: object, **__: object) -> jax.Array:
     """Return the convolution of `image` with `kernel` at stride 1, zero-padded to keep its size.
@@ -17,7 +19,7 @@ def conv3x3(image: jax.Array, kernel: jax.Array, *_: object, **__: object) -> ja
 
     Args:
         image: `[N, H, W, C]`.
-        kernel: `[3, 3, C, D]`.
+        kernel: `[3, 3, C, D]`, or `[4, 4, C, D]` of `winograd.to_domain`.
         *_: further arguments, which Linen passes as it does to `jax.lax.conv_general_dilated`, are fixed here.
         **__: likewise.
 
@@ -28,7 +30,7 @@ def conv3x3(image: jax.Array, kernel: jax.Array, *_: object, **__: object) -> ja
         >>> conv3x3(jnp.ones((1, 8, 8, 3)), jnp.ones((3, 3, 3, 16))).shape
         (1, 8, 8, 16)
     """
-    return _conv(image, kernel)
+    return _conv(image, kernel) if kernel.shape[0] == 3 else winograd.conv(image, kernel)
 
 
 @jax.custom_jvp

@@ -18,7 +18,7 @@ from jaxstyle.descent import transformation
 from jaxstyle.errors import InputError
 from jaxstyle.objective import Targets, Terms, check_picture, gradient_factors, painted, terms, total
 from jaxstyle.parametrize import PYRAMID_LEVELS, Parameters, decode, encode
-from jaxstyle.vgg import Params
+from jaxstyle.vgg import Params, prepared
 
 WINDOW = 10  # steps over which a total has to fall, lest it count as levelled off
 
@@ -116,6 +116,8 @@ def run(
         lane = partial(run, config=config, steps=steps)
         own = jax.tree.map(lambda weight: 0 if jnp.ndim(weight) else None, weights)
         return jax.vmap(lane, in_axes=(0, None, _batched(targets), own))(state, params, targets, weights)
+
+    params = prepared(params, conv=config.conv)  # once, outside of the loop
 
     def loss(parameters: Parameters, factors: Terms | None) -> tuple[jax.Array, Trace]:
         image = decode(parameters)

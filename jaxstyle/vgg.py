@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxstyle import winograd
 from jaxstyle.conv import conv3x3
 from jaxstyle.errors import InputError
 
@@ -24,6 +25,7 @@ Widths = tuple[tuple[int, ...], ...]
 WHITE = 255.0  # of the network's input
 MEAN_BGR = (103.939, 116.779, 123.68)  # ImageNet's mean colour, from the Caffe release of VGG
 BLOCK_WIDTHS: Widths = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4)
+WINOGRAD_FROM = (128, 256)  # channels, on the narrower and on the wider side of a convolution
 CONV_LAYERS = tuple(f"conv{b}_{i}" for b, block in enumerate(BLOCK_WIDTHS, 1) for i in range(1, len(block) + 1))
 ACTIVATIONS = tuple(kind + name[4:] for name in CONV_LAYERS for kind in ("conv", "relu"))
 
@@ -38,6 +40,7 @@ class VGG(nn.Module):
         border: what the convolutions see outside the image: see `features`.
         white: what 1 becomes in the network's units.
         conv: the convolution, called as Linen's Conv calls `jax.lax.conv_general_dilated`.
+        prepared: layers whose kernels are in Winograd's domain.
     """
 
     widths: Widths = BLOCK_WIDTHS
@@ -46,6 +49,7 @@ class VGG(nn.Module):
     border: Border = "zeros"
     white: float = WHITE
     conv: Callable[..., jax.Array] = conv3x3
+    prepared: tuple[str, ...] = ()
 
     @nn.compact
     def __call__(self, image: jax.Array) -> dict[str, jax.Array]:
@@ -63,9 +67,11 @@ class VGG(nn.Module):
             for i, width in enumerate(block, 1):
                 around = self.border == "circular" or (b == i == 1 and self.border == "replicate")
                 x = _continue(x, mode="wrap" if self.border == "circular" else "edge") if around else x
-                x = nn.Conv(width, (3, 3), conv_general_dilated=self.conv, name=f"conv{b}_{i}")(x)
+                name = f"conv{b}_{i}"
+                taps = winograd.TAPS if name in self.prepared else 3
+                x = nn.Conv(width, (taps, taps), conv_general_dilated=self.conv, name=name)(x)
                 x = x[..., 1:-1, 1:-1, :] if around else x
-                activations[f"conv{b}_{i}"] = x
+                activations[name] = x
                 x = nn.relu(x)
                 activations[f"relu{b}_{i}"] = x
         return activations
@@ -114,6 +120,32 @@ def widths_of(params: Params) -> Widths:
         tuple(int(params[f"conv{b}_{i}"]["kernel"].shape[-1]) for i in range(1, len(block) + 1))
         for b, block in enumerate(BLOCK_WIDTHS, 1)
     )
+
+
+def prepared(params: Params, *, conv: Callable[..., jax.Array] = conv3x3) -> Params:
+    """Return `params` ready for many convolutions: on the CPU, with kernels in Winograd's domain where that is faster.
+
+    Args:
+        params: the network; what is prepared already stays as it is.
+        conv: the convolution of `features`; for another than the default nothing is done.
+
+    Returns:
+        The network, of which `features` gives the same; the kernels of layers with at least 128 channels on one
+        side and 256 on the other are `[4, 4, in, out]`.
+
+    Example:
+        >>> prepared(params)["conv3_1"]["kernel"].shape  # doctest: +SKIP
+        (4, 4, 128, 256)
+    """
+    if conv is not conv3x3 or jax.default_backend() != "cpu":
+        return params
+    ready = dict(params)
+    for name, layer in params.items():
+        taps, _, *channels = layer["kernel"].shape
+        wide = all(channel >= least for channel, least in zip(sorted(channels), WINOGRAD_FROM, strict=True))
+        if taps < winograd.TAPS and wide:
+            ready[name] = {**layer, "kernel": winograd.to_domain(layer["kernel"])}
+    return ready
 
 
 def smallest_side(layer: str) -> int:
@@ -180,5 +212,6 @@ def features(
         raise InputError(f"Pooling {pooling!r} is unknown: use 'max', 'avg' or 'l2'.")
     if border not in ("zeros", "replicate", "circular"):
         raise InputError(f"Border {border!r} is unknown: use 'zeros', 'replicate' or 'circular'.")
-    module = VGG(widths_of(params), pooling, pooling_gain, border, white, conv)
+    ready = tuple(name for name, layer in params.items() if layer["kernel"].shape[0] == winograd.TAPS)
+    module = VGG(widths_of(params), pooling, pooling_gain, border, white, conv, ready)
     return module.apply({"params": params}, image)  # pyright: ignore[reportReturnType]

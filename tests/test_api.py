@@ -60,7 +60,7 @@ def test_every_public_function_says_what_it_takes_and_gives_an_example(module):
 @pytest.mark.parametrize(
     "module",
     "color coloring conv descent image losses moments objective optimize parametrize presets regions scales sheet "
-    "stage statistic sweep transport untrained vgg".split(),
+    "stage statistic sweep transport untrained vgg winograd".split(),
 )
 def test_the_examples_in_the_docstrings_run(module):
     loaded = importlib.import_module(f"jaxstyle.{module}")
@@ -88,9 +88,9 @@ ROOMS = [name for name in MODULES if name.count(".") == 1 and not name.endswith(
 
 @pytest.mark.parametrize("module", ROOMS)
 def test_a_room_imports_only_the_rooms_before_it(module):
-    order = "errors conv vgg losses color moments transport statistic regions hdf5 weights_file untrained download"
-    order += " pretrained image_file image config scales convention presets targets objective coloring parametrize"
-    order += " descent optimize stage transfer sweep sheet"
+    order = "errors winograd conv vgg losses color moments transport statistic regions hdf5 weights_file untrained"
+    order += " download pretrained image_file image config scales convention presets targets objective coloring"
+    order += " parametrize descent optimize stage transfer sweep sheet"
     order = [*order.split(), "statistics_file", "cli", "__main__"]
     assert imports(module) & set(order) <= set(order[: order.index(module.split(".")[1])])
 

@@ -1,6 +1,8 @@
+import json
 import runpy
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -34,7 +36,7 @@ def test_stylize_reads_in_some_forty_lines():
     assert len(code) <= 45
 
 
-@pytest.mark.parametrize("script", sorted(path.name for path in SCRIPTS.glob("*.py")))
+@pytest.mark.parametrize("script", sorted({path.name for path in SCRIPTS.glob("*.py")} - {"torch_baseline.py"}))
 def test_importing_a_script_does_nothing_and_needs_no_optional_package(script, monkeypatch):
     for package in ("torch", "skimage"):
         monkeypatch.setitem(sys.modules, package, None)
@@ -58,12 +60,43 @@ def test_the_papers_figures_have_their_rows_and_columns(tmp_path, params, conten
         assert (tmp_path / f"{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
-@pytest.mark.slow
-def test_the_benchmark_times_a_sweep_against_its_lanes(tmp_path, capsys):
+@pytest.fixture
+def benchmark(tmp_path, monkeypatch):
+    """Runs a benchmark on two small pictures and returns what it wrote."""
     for name, seed in {"content.png": 0, "style.png": 1}.items():
         save(tmp_path / name, picture(32, 32, seed=seed))
+    monkeypatch.syspath_prepend(SCRIPTS)
     script = runpy.run_path(str(SCRIPTS / "benchmark.py"))
-    files = (tmp_path / "content.png", tmp_path / "style.png")
-    script["main"]("sweep", *files, sizes=(32,), steps=1, turns=1, network="mini")
-    assert "32 pixels: median share" in capsys.readouterr().out
-    assert all(seconds > 0 for seconds in script["warm"](*files, size=32, steps=1, network="mini"))
+
+    def run(name: str, *options: object) -> dict[str, Any]:
+        files = [tmp_path / each for each in ("content.png", "style.png", "results.json")]
+        given = [name, *files[:2], "--network", "mini", "--turns", 1, "--json", files[2], *options]
+        script["main"]([str(each) for each in given])
+        return json.loads(files[2].read_text())
+
+    return run
+
+
+@pytest.mark.slow
+def test_the_benchmark_times_a_sweep_against_its_lanes(benchmark, monkeypatch):
+    for backend in ("cpu", "gpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        found = benchmark("sweep", "--sizes", 32, "--steps", 1)
+        [result] = found["results"]
+        assert result["median"] == result["turns"][0]["one sweep"] / result["turns"][0]["six runs"] > 0
+        assert found["machine"]["versions"]["jax"] == jax.__version__ and found["settings"]["steps"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["step", "solve", "memory", "startup"])
+def test_the_benchmark_measures_against_pytorch(benchmark, name):
+    pytest.importorskip("torch", reason="PyTorch is absent: pip install -e '.[parity]'")
+    options = {
+        "step": ["--sizes", 32, "--steps", 1, "--baseline", "torch"],
+        "solve": ["--sizes", 32, "--evaluations", 4, "--every", 2, "--steps", 10],
+        "memory": ["--sizes", 32, "--steps", 1],
+        "startup": ["--size", 32],
+    }
+    found = benchmark(name, *options[name])
+    for result in found["results"]:
+        assert result["best, s"] > 0 if name == "startup" else result["median"] > 0

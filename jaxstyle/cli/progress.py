@@ -33,7 +33,9 @@ class Reporter:
     def load_network(self, name: str, options: Network) -> Any:
         """Find and load the network of that name, with a bar for its download and a line for what it is."""
         from jaxstyle import pretrained
+        from jaxstyle.cli.programs import keep_programs
 
+        keep_programs()
         with Progress(
             "Downloading VGG-19",
             BarColumn(),

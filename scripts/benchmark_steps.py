@@ -1,0 +1,137 @@
+"""`benchmark.py step` and `memory`: steps of adam, against those of PyTorch."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from measuring import PRESET, Pictures, in_turns, matrix_peak, ratios
+from tyro.conf import OmitArgPrefixes
+
+from jaxstyle import init, load_params, make_targets, run
+from jaxstyle.errors import InputError
+from jaxstyle.vgg import CONV_LAYERS
+
+Side = Callable[[int], float]  # takes so many steps and returns the objective before the last of them
+SIDES = ("jaxstyle", "torch")
+DEEPEST = CONV_LAYERS.index("conv5_1") + 1
+
+
+@dataclass(frozen=True)
+class Step:
+    """Time steps of adam, and say how much of the machine's peak they reach."""
+
+    pictures: OmitArgPrefixes[Pictures]
+    sizes: tuple[int, ...] = (256, 512)
+    """Longest sides, in pixels."""
+    steps: int = 3
+    """Steps in each turn."""
+    baseline: Literal["none", "torch"] = "none"
+    """What to measure against."""
+
+    def run(self) -> None:
+        """Measure and print."""
+        params, peak, results = load_params(self.pictures.network), matrix_peak(), []
+        names = SIDES if self.baseline == "torch" else SIDES[:1]
+        for size in self.sizes:
+            content, style = self.pictures.load(size)
+            sides = {name: side(name, params, content, style) for name in names}
+            first = [take(1) for take in sides.values()]
+            if max(first) > (1 + 1e-3) * min(first):
+                raise InputError(f"The sides do not minimise the same: they start at {first}.")
+            calls = {name: lambda take=take: take(self.steps) for name, take in sides.items()}
+            rows = in_turns(calls, turns=self.pictures.turns)
+            best = {name: min(row[name] for row in rows) / self.steps for name in names}
+            arithmetic = step_gflop(params, *content.shape[:2])
+            speed = arithmetic / best["jaxstyle"]
+            result = {"size": size, **{f"{name}, s": value for name, value in best.items()}}
+            result |= {"GFLOP": arithmetic, "GFLOP/s": speed, "of matrix peak": speed / peak, "turns": rows}
+            results.append(result | (ratios(rows, *SIDES) if len(names) > 1 else {}))
+        print(f"float32 matrix products reach {peak:.0f} GFLOP/s; GFLOP are those of direct convolutions")
+        self.pictures.report("step", results, steps=self.steps, baseline=self.baseline, matrix_peak=peak)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Take steps of adam in a process of their own, and compare the peaks of resident memory above the idle process."""
+
+    pictures: OmitArgPrefixes[Pictures]
+    sizes: tuple[int, ...] = (1024,)
+    """Longest sides, in pixels."""
+    steps: int = 2
+    """Steps in each process."""
+
+    def run(self) -> None:
+        """Measure and print; Linux only."""
+        results = []
+        for size in self.sizes:
+            rows = [{name: self._peak(name, size) for name in SIDES} for _ in range(self.pictures.turns)]
+            best = {f"{name}, MiB": min(row[name] for row in rows) for name in SIDES}
+            results.append({"size": size, **best, "turns": rows, **ratios(rows, *SIDES)})
+        self.pictures.report("memory", results, steps=self.steps)
+
+    def _peak(self, name: str, size: int) -> float:
+        given = [name, self.pictures.content, self.pictures.style, self.pictures.network, size, self.steps]
+        command = [sys.executable, __file__, *map(str, given)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        return json.loads(done.stdout.splitlines()[-1])
+
+
+def side(name: str, params: Any, content: jax.Array, style: jax.Array) -> Side:
+    """Return what takes steps of adam from near the content, where its term does not vanish."""
+    start = 0.8 * content + 0.1
+    if name == "torch":
+        import torch_baseline
+
+        objective = torch_baseline.Objective(params, np.asarray(content), np.asarray(style))
+        return torch_baseline.Adam(objective, np.asarray(start)).run
+    config = replace(PRESET.config, optimizer="adam", learning_rate=1 / 255)
+    targets = jax.jit(make_targets, static_argnames="config")(params, content, style, config=config)
+    weights, state = PRESET.loss_weights(), init(start, config=config)
+
+    def take(steps: int) -> float:
+        nonlocal state
+        state, trace = run(state, params, targets, weights, config=config, steps=steps)
+        return float(trace["total"][-1])
+
+    return take
+
+
+def step_gflop(params: Any, height: int, width: int) -> float:
+    """Return the arithmetic of the objective and its gradient with respect to the image, by direct convolutions."""
+    count = 0
+    for name in CONV_LAYERS[:DEEPEST]:
+        block = int(name[4]) - 1
+        pixels = (height >> block) * (width >> block)
+        taps, _, inputs, outputs = params[name]["kernel"].shape
+        count += 2 * 2 * taps**2 * inputs * outputs * pixels  # forwards and back
+        if name.endswith("_1"):
+            count += 2 * 2 * outputs**2 * pixels  # the Gram matrix, forwards and back
+    return count / 1e9
+
+
+def status(field: str) -> float:
+    """Return a field of this process's memory, such as VmRSS or VmHWM, in MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+
+
+def peak_of_one(name: str, content: str, style: str, network: str, size: str, steps: str) -> float:
+    """Return the peak of resident memory of some steps above that before the first, in MiB."""
+    params = load_params(network)
+    take = side(name, params, *Pictures(Path(content), Path(style)).load(int(size)))
+    jnp.zeros(1).block_until_ready()
+    idle = status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    take(int(steps))
+    return status("VmHWM") - idle
+
+
+if __name__ == "__main__":
+    print(json.dumps(peak_of_one(*sys.argv[1:])))
