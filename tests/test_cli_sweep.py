@@ -185,6 +185,13 @@ def test_the_log_has_every_step_of_every_lane():
         assert [float(mine[name]) for name in its] == pytest.approx([float(value) for value in its.values()], rel=1e-4)
 
 
+def test_a_log_of_other_lanes_begins_anew():
+    for weights in ("1,10", "2,20"):
+        assert sweep("--style-weight", weights, "--log", "log.csv") == 0
+    with open("log.csv", newline="") as file:
+        assert [row["style-weight"] for row in csv.DictReader(file)] == [*["2.0"] * 3, *["20.0"] * 3]
+
+
 # Going on
 
 

@@ -9,8 +9,9 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from jaxstyle.cli.options import MOST_SEED, PRESETS_OWN, Comparison, Network, check_number, parse_layers
+from jaxstyle.cli.options import Comparison, Network, check_number, parse_layers
 from jaxstyle.cli.saving import Saving
+from jaxstyle.cli.tuning import FromNoise
 from jaxstyle.errors import InputError
 
 
@@ -25,33 +26,23 @@ class Reconstruct:
 
     layer: Annotated[str | None, arg(metavar="LAYERS", help_behavior_hint="(default: relu4_2)")] = None
     """Where features are to be the picture's, pixel by pixel, such as relu4_2; not with --style-layers."""
-    tv_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
-    """How much smoothness (total variation) counts."""
     size: int = 512
     """Longest side of the output, in pixels."""
-    steps: int = 300
-    """Gradient evaluations, over all scales."""
-    seed: int = 0
-    """Of the noise."""
 
+    noise: OmitArgPrefixes[FromNoise] = field(default_factory=FromNoise)
     saving: OmitArgPrefixes[Saving] = field(default_factory=Saving)
     comparison: OmitArgPrefixes[Comparison] = field(default_factory=Comparison)
     network: OmitArgPrefixes[Network] = field(default_factory=Network)
 
     def run(self) -> int:
         """Carry the command out and return its exit status."""
-        for name, least in {"size": 16, "steps": 1}.items():
-            check_number(name, getattr(self, name), least, math.inf)
-        check_number("seed", self.seed, 0, MOST_SEED)
-        check_number("tv_weight", self.tv_weight, 0)
+        check_number("size", self.size, 16, math.inf)
+        self.noise.check()
         if self.layer is not None and self.comparison.style_layers is not None:
             raise InputError("--layer keeps places and --style-layers does not: drop one.")
-        content = (
-            {}
-            if self.comparison.style_layers is not None
-            else parse_layers("relu4_2" if self.layer is None else self.layer)
-        )
-        style = {} if self.comparison.style_layers is None else parse_layers(self.comparison.style_layers)
+        kept = self.comparison.style_layers
+        style = {} if kept is None else parse_layers(kept)
+        content = {} if kept is not None else parse_layers("relu4_2" if self.layer is None else self.layer)
         if not sum((content | style).values()):
             raise InputError("All layers have the weight 0, so nothing would be kept: give one of them a weight.")
         preset = replace(self.comparison, style_layers=None).chosen(
@@ -66,13 +57,13 @@ class Reconstruct:
         from jaxstyle.cli.session import Session
         from jaxstyle.cli.work import Work
 
-        session = Session(self.output, self.steps, self.saving)
+        session = Session(self.output, self.noise.steps, self.saving)
         session.check(inputs=[self.image])
         picture = image.load(self.image, size=self.size, resample=preset.resample, rounding=preset.rounding)
         rgb = jnp.asarray(picture.rgb)
         reporter = Reporter(quiet=self.saving.quiet)
         params = reporter.load_network(self.network.network, self.network)
-        smooth = preset if self.tv_weight is None else replace(preset, tv_weight=self.tv_weight)
-        weights = smooth.loss_weights(content, style)
-        work = Work(params, rgb, rgb, [rgb], weights, preset.config, "noise", jax.random.key(self.seed), self.steps)
+        weights = self.noise.loss_weights(preset, content, style)
+        key = jax.random.key(self.noise.seed)
+        work = Work(params, rgb, rgb, [rgb], weights, preset.config, "noise", key, self.noise.steps)
         return session.run(work, alpha=picture.alpha, reporter=reporter)

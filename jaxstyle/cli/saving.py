@@ -76,7 +76,9 @@ def write_log(path: Path, rows: Sequence[dict[str, Any]], *, mode: Literal["w", 
     """Write a line for each step: its number, the longest side, the terms, the total and the penalty on bounds."""
     try:
         with path.open(mode, newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+            if not rows:
+                return
+            writer = csv.DictWriter(file, list(rows[0]))
             if not file.tell():
                 writer.writeheader()
             writer.writerows(rows)

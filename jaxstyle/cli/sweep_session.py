@@ -53,8 +53,8 @@ class SweepSession:
 
     def run(self, work: Work, *, at_a_time: int | None, memory: int | None, reporter: Reporter) -> int:
         """Paint what is not painted yet; return 1 if a lane diverged, 130 after Ctrl-C, else 0."""
-        self._keep_log()
         todo = [i for i in range(len(self.lanes)) if not self._is_whole(i)]
+        self._keep_log()
         if len(todo) < len(self.lanes):
             reporter.console.print(f"{len(self.lanes) - len(todo)} of {len(self.lanes)} pictures are there already.")
         if not todo:

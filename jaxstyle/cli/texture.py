@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from jaxstyle.cli.options import MOST_SEED, PRESETS_OWN, Comparison, Network, check_number, parse_layers, parse_numbers
+from jaxstyle.cli.options import Comparison, Network, check_number, parse_layers, parse_numbers
 from jaxstyle.cli.pictures import STATISTICS
 from jaxstyle.cli.saving import Saving
+from jaxstyle.cli.tuning import FromNoise
 from jaxstyle.errors import InputError
 
 
@@ -33,13 +34,8 @@ class Texture:
     """Longest side of the styles, in pixels: how large their strokes are in the texture."""
     blend: Annotated[str | None, arg(metavar="W1,W2,...", help_behavior_hint="")] = None
     """How much each of several styles counts. (default: all alike)"""
-    tv_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
-    """How much smoothness (total variation) counts."""
-    steps: int = 300
-    """Gradient evaluations, over all scales."""
-    seed: int = 0
-    """Of the noise."""
 
+    noise: OmitArgPrefixes[FromNoise] = field(default_factory=FromNoise)
     saving: OmitArgPrefixes[Saving] = field(default_factory=Saving)
     comparison: OmitArgPrefixes[Comparison] = field(default_factory=Comparison)
     network: OmitArgPrefixes[Network] = field(default_factory=Network)
@@ -47,10 +43,8 @@ class Texture:
     def run(self) -> int:
         """Carry the command out and return its exit status."""
         height, width = self._shape()
-        for name, least in {"style_size": 16, "steps": 1}.items():
-            check_number(name, getattr(self, name), least, math.inf)
-        check_number("seed", self.seed, 0, MOST_SEED)
-        check_number("tv_weight", self.tv_weight, 0)
+        check_number("style_size", self.style_size, 16, math.inf)
+        self.noise.check()
         if not self.styles:
             raise InputError("There is no style: name at least one picture.")
         if any(path.suffix.lower() in STATISTICS for path in self.styles):
@@ -60,8 +54,7 @@ class Texture:
         preset = self.comparison.chosen(content_layers=(), **border)
         text = self.comparison.style_layers
         shares = None if text is None else parse_layers(text, shares=preset.style_shares)
-        smooth = preset if self.tv_weight is None else replace(preset, tv_weight=self.tv_weight)
-        weights = smooth.loss_weights({}, shares)
+        weights = self.noise.loss_weights(preset, {}, shares)
 
         import jax
         import jax.numpy as jnp
@@ -71,14 +64,14 @@ class Texture:
         from jaxstyle.cli.session import Session
         from jaxstyle.cli.work import Work
 
-        session = Session(self.output, self.steps, self.saving)
+        session = Session(self.output, self.noise.steps, self.saving)
         session.check(inputs=self.styles)
         styles = [jnp.asarray(image.load(path, size=self.style_size).rgb) for path in self.styles]
         reporter = Reporter(quiet=self.saving.quiet)
         params = reporter.load_network(self.network.network, self.network)
         ground = jnp.zeros((height, width, 3))
-        key = jax.random.key(self.seed)
-        work = Work(params, ground, ground, styles, weights, preset.config, "noise", key, self.steps, blend)
+        key = jax.random.key(self.noise.seed)
+        work = Work(params, ground, ground, styles, weights, preset.config, "noise", key, self.noise.steps, blend)
         return session.run(work, alpha=None, reporter=reporter)
 
     def _shape(self) -> tuple[int, int]:

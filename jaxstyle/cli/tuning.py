@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
-from jaxstyle.cli.options import PRESETS_OWN
+from jaxstyle.cli.options import MOST_SEED, PRESETS_OWN, check_number
+
+if TYPE_CHECKING:
+    from jaxstyle.config import LossWeights
+    from jaxstyle.presets import Preset
 
 OF_OPTIMIZER = ("learning_rate", "betas", "epsilon", "averaging")  # a preset's hold for its own optimiser only
 
@@ -26,6 +32,31 @@ class Balance:
     """Where content is compared, such as relu4_2 or relu3_2:0.5,relu4_2:1."""
     shift: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
     """Added to features before their Gram matrices, such as -1 (Novak and Nikulin)."""
+
+
+@dataclass(frozen=True)
+class FromNoise:
+    """How a picture is painted that starts from noise and has one weight to choose."""
+
+    tv_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
+    """How much smoothness (total variation) counts."""
+    steps: int = 300
+    """Gradient evaluations, over all scales."""
+    seed: int = 0
+    """Of the noise."""
+
+    def check(self) -> None:
+        """Refuse numbers out of range."""
+        check_number("tv_weight", self.tv_weight, 0)
+        check_number("steps", self.steps, 1, math.inf)
+        check_number("seed", self.seed, 0, MOST_SEED)
+
+    def loss_weights(
+        self, preset: Preset, content: Mapping[str, float], style: Mapping[str, float] | None
+    ) -> LossWeights:
+        """Return the coefficients of the loss, with the smoothness that is chosen."""
+        own = preset if self.tv_weight is None else replace(preset, tv_weight=self.tv_weight)
+        return own.loss_weights(content, style)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from jaxstyle.targets import Style, Targets
 from jaxstyle.vgg import Params, prepared
 
 MOST_STEPS_A_SEGMENT = 10
-WORK_A_SEGMENT = 2e11  # multiply-adds forwards: two steps of VGG-19 at 512 pixels, about a second and a half
+WORK_A_SEGMENT = 2e11  # multiply-adds forwards: two steps of VGG-19 at 512 pixels, more than a second
 CURE = "lower the weights or --learning-rate, or try --optimizer adam."
 
 
