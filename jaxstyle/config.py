@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import jax
 
 from jaxstyle import losses, vgg
-from jaxstyle.conv import conv3x3
+from jaxstyle.conv import PRODUCTS, Precision, conv3x3
 from jaxstyle.errors import InputError
 from jaxstyle.statistic import Statistic
 
@@ -34,6 +34,8 @@ class Config:
         pooling_gain: what pooled layers are multiplied by.
         border: what lies outside the image, "zeros", "replicate" or "circular", see `vgg.features`.
         white: what 1 becomes in the network's units.
+        precision: of what convolutions multiply, "float32", "tf32" or "bfloat16", see `vgg.features`.
+        remat: whether activations are computed again for the gradient instead of kept, see `vgg.features`.
         conv: the convolution, see `vgg.features`.
         content_divisor: content terms are divided by their target's "energy", their number of "elements" or not at
             all ("none").
@@ -68,6 +70,8 @@ class Config:
     pooling_gain: float = 1.0
     border: vgg.Border = "zeros"
     white: float = vgg.WHITE
+    precision: Precision = "tf32"
+    remat: bool = False
     conv: Callable[..., jax.Array] = conv3x3
     content_divisor: losses.Divisor = "energy"
     style_divisor: losses.Divisor = "energy"
@@ -120,6 +124,7 @@ _CHOICES = {
     "statistic": ("gram", "mean_std", "covariance", "wasserstein", "sliced"),
     "pooling": ("max", "avg", "l2"),
     "border": ("zeros", "replicate", "circular"),
+    "precision": tuple(PRODUCTS),
     "content_divisor": ("energy", "elements", "none"),
     "style_divisor": ("energy", "elements", "none"),
     "gram_divisor": ("pixels", "elements", "image"),

@@ -1,6 +1,8 @@
-"""The 3x3 convolution of VGG, with derivatives that stay fast inside a loop on the CPU."""
+"""The 3x3 convolution of VGG, with derivatives that stay fast inside a loop on the CPU, and kernels ready for it."""
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +10,20 @@ from jax.custom_derivatives import SymbolicZero
 
 from jaxstyle import winograd
 
+Params = Mapping[str, Mapping[str, jax.Array]]
+Precision = Literal["float32", "tf32", "bfloat16"]
 
-def conv3x3(image: jax.Array, kernel: jax.Array, *_: object, **__: object) -> jax.Array:
+PRODUCTS = {"float32": jax.lax.Precision.HIGHEST, "tf32": jax.lax.Precision.HIGH, "bfloat16": None}
+WINOGRAD_FROM = (128, 256)  # channels, on the narrower and on the wider side of a convolution
+
+
+def conv3x3(
+    image: jax.Array,
+    kernel: jax.Array,
+    *_: object,
+    precision: jax.lax.PrecisionLike = jax.lax.Precision.HIGHEST,
+    **__: object,
+) -> jax.Array:
     """Return the convolution of `image` with `kernel` at stride 1, zero-padded to keep its size.
 
     Value and derivatives are those of `jax.lax.conv_general_dilated`, whose place it takes in Linen's Conv. Only the
@@ -19,9 +33,10 @@ def conv3x3(image: jax.Array, kernel: jax.Array, *_: object, **__: object) -> ja
 
     Args:
         image: `[N, H, W, C]`.
-        kernel: `[3, 3, C, D]`, or `[4, 4, C, D]` of `winograd.to_domain`.
+        kernel: `[3, 3, C, D]`, or `[4, 4, C, D]` of `winograd.to_domain`, whose products are always exact.
         *_: further arguments, which Linen passes as it does to `jax.lax.conv_general_dilated`, are fixed here.
-        **__: likewise.
+        precision: of the products, as `jax.lax.conv_general_dilated` takes it.
+        **__: likewise fixed.
 
     Returns:
         `[N, H, W, D]`.
@@ -30,30 +45,60 @@ def conv3x3(image: jax.Array, kernel: jax.Array, *_: object, **__: object) -> ja
         >>> conv3x3(jnp.ones((1, 8, 8, 3)), jnp.ones((3, 3, 3, 16))).shape
         (1, 8, 8, 16)
     """
-    return _conv(image, kernel) if kernel.shape[0] == 3 else winograd.conv(image, kernel)
+    return _conv(precision, image, kernel) if kernel.shape[0] == 3 else winograd.conv(image, kernel)
 
 
-@jax.custom_jvp
-def _conv(image: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _lax_conv(image, kernel, kernel_layout="HWIO")
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _conv(precision: jax.lax.PrecisionLike, image: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _lax_conv(image, kernel, precision, kernel_layout="HWIO")
 
 
-def _conv_jvp(primals: Any, tangents: Any) -> Any:
+def _conv_jvp(precision: jax.lax.PrecisionLike, primals: Any, tangents: Any) -> Any:
     (image, kernel), (d_image, d_kernel) = primals, tangents
     tangent = None
     if not isinstance(d_image, SymbolicZero):
         # Reading a transposed kernel as HWOI gives the same tangent, and JAX turns HWOI into HWIO when it transposes.
-        tangent = _lax_conv(d_image, jnp.swapaxes(kernel, 2, 3), kernel_layout="HWOI")
+        tangent = _lax_conv(d_image, jnp.swapaxes(kernel, 2, 3), precision, kernel_layout="HWOI")
     if not isinstance(d_kernel, SymbolicZero):
-        by_kernel = _conv(image, d_kernel)
+        by_kernel = _conv(precision, image, d_kernel)
         tangent = by_kernel if tangent is None else tangent + by_kernel
-    return _conv(image, kernel), tangent
+    return _conv(precision, image, kernel), tangent
 
 
 _conv.defjvp(_conv_jvp, symbolic_zeros=True)
 
 
-def _lax_conv(image: jax.Array, kernel: jax.Array, *, kernel_layout: str) -> jax.Array:
-    return jax.lax.conv_general_dilated(
-        image, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", kernel_layout, "NHWC")
-    )
+def _lax_conv(
+    image: jax.Array, kernel: jax.Array, precision: jax.lax.PrecisionLike, *, kernel_layout: str
+) -> jax.Array:
+    layouts = ("NHWC", kernel_layout, "NHWC")
+    return jax.lax.conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=layouts, precision=precision)
+
+
+def prepared(params: Params, *, precision: Precision = "tf32", conv: Callable[..., jax.Array] = conv3x3) -> Params:
+    """Return `params` ready for many convolutions: on the CPU, with kernels in Winograd's domain where that is faster.
+
+    Args:
+        params: the network; what is prepared already stays as it is.
+        precision: of `vgg.features`; for "bfloat16" kernels and biases are of that type, none in Winograd's domain.
+        conv: the convolution of `vgg.features`; for another than the default kernels keep their form.
+
+    Returns:
+        The network, of which `vgg.features` gives the same; the kernels of layers with at least 128 channels on one
+        side and 256 on the other are `[4, 4, in, out]`.
+
+    Example:
+        >>> prepared(params)["conv3_1"]["kernel"].shape  # doctest: +SKIP
+        (4, 4, 128, 256)
+    """
+    if precision == "bfloat16":
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    if conv is not conv3x3 or jax.default_backend() != "cpu":
+        return params
+    ready = dict(params)
+    for name, layer in params.items():
+        taps, _, *channels = layer["kernel"].shape
+        wide = all(channel >= least for channel, least in zip(sorted(channels), WINOGRAD_FROM, strict=True))
+        if taps < winograd.TAPS and wide:
+            ready[name] = {**layer, "kernel": winograd.to_domain(layer["kernel"])}
+    return ready

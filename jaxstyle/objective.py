@@ -6,6 +6,7 @@ Gatys, Ecker and Bethge, *A Neural Algorithm of Artistic Style*, arXiv:1508.0657
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +14,16 @@ import jax.numpy as jnp
 from jaxstyle import losses, statistic, vgg
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
+from jaxstyle.moments import Moments, moments
 from jaxstyle.regions import compose
 from jaxstyle.scales import half_shape, resample
+from jaxstyle.strips import Rows
 from jaxstyle.targets import Targets, check_picture, image_features
 from jaxstyle.targets import make_targets as make_targets
 
 Terms = dict[str, jax.Array]
+
+LARGEST = (1, 2)  # blocks of the network, whose activations take most of its memory
 
 
 def terms(params: vgg.Params, image: jax.Array, targets: Targets, *, config: Config) -> Terms:
@@ -56,10 +61,15 @@ def terms(params: vgg.Params, image: jax.Array, targets: Targets, *, config: Con
 
 def _compared(params: vgg.Params, image: jax.Array, targets: Targets, *, config: Config) -> Terms:
     """Return the terms of content and style: the means over both sizes where the image is compared at half its own."""
-    features = image_features(params, image, config=config)
     height, width = image.shape[-3:-1]
+
+    def read(layer: str, features: jax.Array, rows: Rows | None) -> dict[str, Any]:
+        names = [name for name in _names(config) if name.partition("/")[2] == layer]
+        return {name: _seen(name, features, targets, config=config, rows=rows) for name in names}
+
+    seen = image_features(params, image, config=config, read=read, in_rows=_blocks_in_rows(config))
     parts = {
-        name: _term(name, features[name.partition("/")[2]], targets, config=config, pixels=height * width)
+        name: _term(name, seen[name.partition("/")[2]][name], targets, config=config, height=height, width=width)
         for name in _names(config)
     }
     if targets.half is None:
@@ -105,11 +115,15 @@ def gradient_factors(params: vgg.Params, image: jax.Array, targets: Targets, *, 
     """
     image = painted(image, targets)
     features = image_features(params, image, config=config)
-    pixels = image.shape[-3] * image.shape[-2]
+    height, width = image.shape[-3:-1]
+
+    def term(x: jax.Array, name: str) -> jax.Array:
+        seen = _seen(name, x, targets, config=config)
+        return _term(name, seen, targets, config=config, height=height, width=width)
+
     factors = {"tv": jnp.ones(())}
     for name in _names(config):
-        slope = jax.grad(lambda x, name=name: _term(name, x, targets, config=config, pixels=pixels))
-        gradient = slope(features[name.partition("/")[2]])
+        gradient = jax.grad(term)(features[name.partition("/")[2]], name)
         factors[name] = 1 / (jnp.sum(jnp.abs(gradient)) + 1e-8)
     return factors
 
@@ -146,21 +160,48 @@ def _names(config: Config) -> list[str]:
     return [f"content/{layer}" for layer in config.content_layers] + [f"style/{layer}" for layer in config.style_layers]
 
 
-def _term(name: str, features: jax.Array, targets: Targets, *, config: Config, pixels: int) -> jax.Array:
-    """Return one term from the features of its layer, of an image of so many pixels."""
+def _blocks_in_rows(config: Config) -> tuple[int, ...]:
+    """Return the blocks of which only sums over pixels are read, and which are worth computing again."""
+    if not config.remat or config.statistic == "sliced":
+        return ()
+    return tuple(block for block in LARGEST if all(int(layer[4]) != block for layer in config.content_layers))
+
+
+def _seen(name: str, features: jax.Array, targets: Targets, *, config: Config, rows: Rows | None = None) -> Any:
+    """Return what a term needs of the features of its layer: moments, which add up over rows, or the features."""
+    kind, _, layer = name.partition("/")
+    if kind == "content" or config.statistic == "sliced":
+        return features
+    if targets.regions is not None:
+        guides = targets.regions.guides[layer]
+        guides = guides if rows is None else rows.cut(guides)
+        return jax.vmap(lambda guide: moments(features, guide=guide))(guides)  # [R, ...]
+    if rows is None:
+        return moments(features)
+    width = features.shape[-2]
+    return moments(features, guide=rows.cut(jnp.full((rows.height, width), 1 / (rows.height * width))))
+
+
+def _term(name: str, seen: Any, targets: Targets, *, config: Config, height: int, width: int) -> jax.Array:
+    """Return one term from what was seen of its layer, of an image of that size."""
     kind, _, layer = name.partition("/")
     if kind == "content":
-        return losses.squared_distance(features, targets.content[layer], axes=3, divisor=config.content_divisor)
-    height, width, channels = features.shape[-3:]
-    scale = {"pixels": 1.0, "elements": 1 / channels, "image": height * width / pixels}[config.gram_divisor]
+        return losses.squared_distance(seen, targets.content[layer], axes=3, divisor=config.content_divisor)
+    side = vgg.smallest_side(layer)
+    of_image = (height // side) * (width // side) / (height * width)
+    channels = (seen.mean if isinstance(seen, Moments) else seen).shape[-1]
+    scale = {"pixels": 1.0, "elements": 1 / channels, "image": of_image}[config.gram_divisor]
     distance = partial(
         statistic.distance, statistic=config.statistic, divisor=config.style_divisor, shift=config.shift, scale=scale
     )
     regions = targets.regions
     if regions is None:
-        return distance(features, targets.style[layer])
-    each = jax.vmap(lambda target, guide: distance(features, target, guide=guide))(
-        targets.style[layer], regions.guides[layer]
-    )  # [R, ...]
+        return distance(seen, targets.style[layer])
+    if isinstance(seen, Moments):
+        each = jax.vmap(distance)(seen, targets.style[layer])  # [R, ...]
+    else:
+        each = jax.vmap(lambda target, guide: distance(seen, target, guide=guide))(
+            targets.style[layer], regions.guides[layer]
+        )
     # by its share of the picture, so that style and content weigh in each pixel what they weigh without regions
     return jnp.tensordot(regions.shares, each, axes=1)

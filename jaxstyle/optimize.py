@@ -14,11 +14,12 @@ from jax.experimental.xla_metadata import set_xla_metadata
 
 from jaxstyle import losses
 from jaxstyle.config import Config, LossWeights
+from jaxstyle.conv import prepared
 from jaxstyle.descent import transformation
 from jaxstyle.errors import InputError
 from jaxstyle.objective import Targets, Terms, check_picture, gradient_factors, painted, terms, total
 from jaxstyle.parametrize import PYRAMID_LEVELS, Parameters, decode, encode
-from jaxstyle.vgg import Params, prepared
+from jaxstyle.vgg import Params
 
 WINDOW = 10  # steps over which a total has to fall, lest it count as levelled off
 
@@ -117,7 +118,7 @@ def run(
         own = jax.tree.map(lambda weight: 0 if jnp.ndim(weight) else None, weights)
         return jax.vmap(lane, in_axes=(0, None, _batched(targets), own))(state, params, targets, weights)
 
-    params = prepared(params, conv=config.conv)  # once, outside of the loop
+    params = prepared(params, precision=config.precision, conv=config.conv)  # once, outside of the loop
 
     def loss(parameters: Parameters, factors: Terms | None) -> tuple[jax.Array, Trace]:
         image = decode(parameters)

@@ -46,7 +46,7 @@ def summarize(
 
 
 def distance(
-    features: jax.Array,
+    x: jax.Array | Moments,
     target: Summary,
     *,
     statistic: Statistic = "gram",
@@ -55,13 +55,13 @@ def distance(
     shift: float = 0.0,
     scale: float = 1.0,
 ) -> jax.Array:
-    """Return how far `features` are from the style that `target` sums up.
+    """Return how far features are from the style that `target` sums up.
 
     Args:
-        features: `[..., H, W, C]`.
+        x: the features, `[..., H, W, C]`, or, but for "sliced", their moments.
         target: of `summarize`.
         statistic: "gram", "mean_std", "covariance", "wasserstein" or "sliced".
-        guide: how much each pixel counts, `[H, W]`, or None for all alike.
+        guide: how much each pixel of the features counts, `[H, W]`, or None for all alike.
         divisor: as of `jaxstyle.losses.squared_distance`; "energy" is the distance from features that are all zero,
             but for covariances and deviations, whose own squares it is.
         shift: see `gram`.
@@ -80,12 +80,13 @@ def distance(
     if isinstance(target, Quantiles) != (statistic == "sliced"):
         raise InputError(f"The target is {type(target).__name__}, not what {statistic!r} compares: summarize it again.")
     if isinstance(target, Quantiles):
-        return sliced(features, target, guide=guide, divisor=divisor)
-    x = moments(features, guide=guide)
+        assert not isinstance(x, Moments)
+        return sliced(x, target, guide=guide, divisor=divisor)
+    found = x if isinstance(x, Moments) else moments(x, guide=guide)
     if statistic == "wasserstein":
-        return wasserstein(x, target, divisor=divisor)
+        return wasserstein(found, target, divisor=divisor)
     if statistic == "gram":
-        of_x, of_target = (gram(each, shift=shift, scale=scale) for each in (x, target))
+        of_x, of_target = (gram(each, shift=shift, scale=scale) for each in (found, target))
     else:
-        of_x, of_target = map(mean_std if statistic == "mean_std" else covariance, (x, target))
+        of_x, of_target = map(mean_std if statistic == "mean_std" else covariance, (found, target))
     return squared_distance(of_x, of_target, axes=2, divisor=divisor)

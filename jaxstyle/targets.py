@@ -1,9 +1,9 @@
 """What the image is held against: features of the content, statistics of the styles, and the regions of each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jaxstyle.config import Config
 from jaxstyle.errors import InputError
 from jaxstyle.regions import Regions, guide, make_regions
 from jaxstyle.statistic import Summary
+from jaxstyle.strips import Rows
 
 Style = jax.Array | Mapping[str, Summary]  # a picture, or what `summarize_style` keeps of it
 
@@ -81,7 +82,8 @@ def make_targets(
         else dict(style)
         for style, mask in zip(several, masks, strict=True)
     ]
-    features = image_features(params, content, config=config)
+    deepest = config.content_layers if content_masks is None else None
+    features = image_features(params, content, config=config, layers=deepest)
     kept = {layer: features[layer] for layer in config.content_layers}
     if content_masks is None:
         shares = jnp.ones(len(several)) if blend is None else jnp.asarray(blend, jnp.float32)
@@ -131,7 +133,9 @@ def summarize_style(
     style = check_picture("style", style, config.style_layers, ranks=(3,))
     if mask is not None and mask.shape != style.shape[:2]:
         raise InputError(f"A style mask is {list(mask.shape)}, but its style is {list(style.shape)}: make them alike.")
-    features = image_features(params, style, config=replace(config, border=config.style_border))
+    features = image_features(
+        params, style, config=replace(config, border=config.style_border), layers=config.style_layers
+    )
     keys = [None] * len(config.style_layers) if key is None else jax.random.split(key, len(config.style_layers))
     found = {}
     for layer, own in zip(config.style_layers, keys, strict=True):
@@ -177,13 +181,24 @@ def check_picture(
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
-def image_features(params: vgg.Params, image: jax.Array, *, config: Config) -> dict[str, jax.Array]:
-    """Return every activation of `image` by the network as `config` has it.
+def image_features(
+    params: vgg.Params,
+    image: jax.Array,
+    *,
+    config: Config,
+    layers: tuple[str, ...] | None = None,
+    read: Callable[[str, jax.Array, Rows | None], Any] | None = None,
+    in_rows: tuple[int, ...] = (),
+) -> dict[str, Any]:
+    """Return activations of `image` by the network as `config` has it.
 
     Args:
         params: the network.
         image: `[H, W, 3]` or `[N, H, W, 3]`, in [0, 1].
-        config: its pooling, border, white and convolution count.
+        config: its pooling, border, white, precision and convolution count.
+        layers: which activations; those that `config` compares for None.
+        read: as for `vgg.features`.
+        in_rows: likewise.
 
     Returns:
         The activations, as `vgg.features` returns them.
@@ -199,5 +214,9 @@ def image_features(params: vgg.Params, image: jax.Array, *, config: Config) -> d
         pooling_gain=config.pooling_gain,
         border=config.border,
         white=config.white,
+        precision=config.precision,
         conv=config.conv,
+        layers=config.content_layers + config.style_layers if layers is None else layers,
+        read=read,
+        in_rows=in_rows,
     )

@@ -31,7 +31,8 @@ from jaxstyle.cli.tuning import Balance, Optimization
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
 from jaxstyle.scales import Scale
-from jaxstyle.vgg import BLOCK_WIDTHS, VGG
+from jaxstyle.untrained import random_params
+from jaxstyle.vgg import BLOCK_WIDTHS
 
 SHALLOW = ("--content-layers", "relu1_2", "--style-layers", "relu1_1")  # compiles in half the time
 ADAM = ("--optimizer", "adam")  # in half of that
@@ -192,7 +193,7 @@ def test_the_segments_of_an_accelerator_give_the_same_files(monkeypatch):
 def test_a_segment_on_a_cpu_is_the_longer_the_less_work_a_step_is(monkeypatch, widths, size, steps):
     monkeypatch.setattr(work, "WORK_A_SEGMENT", 3e10)
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    params = jax.eval_shape(lambda: VGG(widths).init(jax.random.key(0), jax.numpy.zeros((16, 16, 3))))["params"]
+    params = jax.eval_shape(lambda: random_params(widths=widths))
     assert work.steps_a_segment(params, Scale(size * 3 // 4, size, steps=100)) == steps
 
 

@@ -9,7 +9,9 @@ import optax
 import pytest
 from jax import export
 
+from jaxstyle import image, load_params
 from jaxstyle.config import Config, LossWeights
+from jaxstyle.conv import conv3x3
 from jaxstyle.descent import _skip_negative_curvature
 from jaxstyle.errors import InputError
 from jaxstyle.objective import gradient_factors, make_targets, terms, total
@@ -353,3 +355,32 @@ def test_normalized_gradients_sum_to_one_where_they_enter_the_network(params, co
         slope = jnp.abs(jax.grad(partial(term, layer))(found[layer])).sum()
         assert factors[f"style/{layer}"] * slope == pytest.approx(1, rel=1e-3)
     assert factors["tv"] == 1
+
+
+# Precision
+
+
+def rounded(image, kernel, *_, **__):
+    """The convolution as tensor cores have it in TF32: factors of eleven bits, sums of float32."""
+    image, kernel = (jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=10) for x in (image, kernel))
+    return conv3x3(image, kernel)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+@pytest.mark.parametrize("chosen", [{"conv": rounded}, {"precision": "bfloat16"}], ids=["tf32", "bfloat16"])
+def test_rounded_products_lead_as_far_on_the_real_network(weights_path, real_pictures, optimizer, chosen):
+    params = load_params(weights_path)
+    content, style = (
+        jnp.asarray(image.load(real_pictures / f"{name}.jpg", size=96).rgb)
+        for name in ("golden_gate", "starry_night_google")
+    )
+    exact = Config(optimizer=optimizer, scales=1)
+    targets = make_targets(params, content, style, config=exact)
+    reached = []
+    for config in (exact, dataclasses.replace(exact, **chosen)):
+        own = make_targets(params, content, style, config=config)
+        state, trace = run(init(content, config=config), params, own, LossWeights(), config=config, steps=100)
+        assert np.isfinite(trace["total"]).all()
+        reached.append(float(total(LossWeights(), terms(params, state.image, targets, config=exact))))
+    assert reached[1] < 1.02 * reached[0]

@@ -133,3 +133,36 @@ def test_an_unknown_layer_or_pooling_is_named_with_its_alternatives(params, cont
         smallest_side("relu6_1")
     with pytest.raises(InputError, match=r"'median' is unknown: use 'max', 'avg' or 'l2'"):
         features(params, content, pooling="median")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(("precision", "asked"), [("float32", "HIGHEST"), ("tf32", "HIGH"), ("bfloat16", "DEFAULT")])
+def test_a_convolution_multiplies_as_exactly_as_asked_forwards_and_back(params, content, precision, asked):
+    def loss(image, params):
+        return jnp.sum(features(params, image, precision=precision, layers=("relu2_2",))["relu2_2"])
+
+    text = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(content, params).as_text()
+    lines = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+    assert len(lines) >= 4 * 3 - 1  # forwards, to the image, to the kernels
+    assert all(f"precision {asked}>, #stablehlo<precision {asked}>" in line for line in lines)
+    assert all(("xbf16>" in line) == (precision == "bfloat16") for line in lines)
+
+
+def test_half_precision_stays_near_the_exact_activations(params, content):
+    exact, half = (features(params, content, precision=precision) for precision in ("float32", "bfloat16"))
+    for name, found in half.items():
+        assert found.dtype == jnp.bfloat16
+        error = np.linalg.norm(found.astype(jnp.float32) - exact[name]) / np.linalg.norm(exact[name])
+        assert 0 < error < 0.03, name  # eight bits, over sixteen layers
+
+
+def test_only_what_is_asked_for_is_returned_and_nothing_deeper_is_traced(params, content):
+    asked = ("relu1_1", "relu2_1")
+    assert set(features(params, content, layers=asked)) == set(asked)
+    text = str(jax.make_jaxpr(lambda image: features(params, image, layers=asked))(content))
+    assert text.count("conv_general_dilated[") == 4  # of the two blocks
+    assert features(params, content, layers=()) == {}
+
+
+def test_an_unknown_precision_is_refused(params, content):
+    with pytest.raises(InputError, match="'float16' is unknown: use 'float32', 'tf32' or 'bfloat16'"):
+        features(params, content, precision="float16")  # pyright: ignore[reportArgumentType]

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxstyle import vgg, winograd
+from jaxstyle import conv, vgg, winograd
+from jaxstyle.conv import prepared
 from jaxstyle.untrained import random_params
 
 RNG = np.random.default_rng(0)
@@ -109,10 +110,10 @@ def test_the_algorithm_is_chosen_where_a_program_is_lowered(platform):
 
 def test_features_of_a_prepared_network_are_the_networks(monkeypatch):
     params = random_params(widths=((4, 4), (6, 6), (8,) * 4, (8,) * 4, (8,) * 4), seed=1)
-    monkeypatch.setattr(vgg, "WINOGRAD_FROM", (6, 8))
-    ready = vgg.prepared(params)
+    monkeypatch.setattr(conv, "WINOGRAD_FROM", (6, 8))
+    ready = prepared(params)
     assert [name for name in ready if ready[name]["kernel"].shape[0] == 4] == list(ready)[4:]
-    assert vgg.prepared(ready)["conv5_1"] is ready["conv5_1"]
+    assert prepared(ready)["conv5_1"] is ready["conv5_1"]
     image = jnp.asarray(RNG.uniform(size=(33, 40, 3)), jnp.float32)
     found, expected = (jax.jit(vgg.features)(each, image) for each in (ready, params))
     for name in expected:
@@ -121,8 +122,8 @@ def test_features_of_a_prepared_network_are_the_networks(monkeypatch):
 
 def test_what_is_prepared_is_wide_and_on_the_cpu_and_ours():
     params = random_params(widths=((4, 4), (128, 128), (256,) * 4, (8,) * 4, (8,) * 4), seed=1)
-    assert vgg.prepared(params, conv=jax.lax.conv_general_dilated) is params
+    assert prepared(params, conv=jax.lax.conv_general_dilated) is params
     if jax.default_backend() == "cpu":
-        ready = vgg.prepared(params)
+        ready = prepared(params)
         taps = {name: layer["kernel"].shape[0] for name, layer in ready.items()}
         assert [name for name in taps if taps[name] == 4] == [f"conv3_{i}" for i in range(1, 5)]

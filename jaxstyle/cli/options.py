@@ -40,6 +40,22 @@ class Network:
 
 
 @dataclass(frozen=True)
+class Computing:
+    """How exactly the network computes, and in how much memory."""
+
+    precision: Literal["float32", "tf32", "bfloat16"] = "tf32"
+    """What convolutions multiply: float32; rounded to 11 bits (tf32), where an accelerator has such products, a CPU
+    never; or activations of half the size (bfloat16), faster on accelerators only."""
+    remat: bool = False
+    """Compute the largest layers again instead of keeping them: slower, in half the memory; without it this is done
+    only where memory would not do."""
+
+    def chosen(self) -> dict[str, Any]:
+        """Return what these options change of a config."""
+        return {"precision": self.precision, "remat": self.remat}
+
+
+@dataclass(frozen=True)
 class Comparison:
     """What of a style is compared; options left out are the preset's."""
 

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxstyle import optimize
+from jaxstyle.conv import prepared
 from jaxstyle.targets import make_targets
 from jaxstyle.untrained import random_params
-from jaxstyle.vgg import prepared
 
 if TYPE_CHECKING:
     from jaxstyle.cli.progress import Reporter
@@ -44,7 +44,7 @@ def seconds_a_step(content: jax.Array, style: jax.Array, weights: LossWeights, *
     Kernels of any values cost the same, so VGG-19 need not be installed; a reduced picture costs little.
     """
     reduced, style = (_reduced(picture) for picture in (content, style))
-    params = prepared(random_params(), conv=config.conv)
+    params = prepared(random_params(), precision=config.precision, conv=config.conv)
     targets = make_targets(params, reduced, style, key=jax.random.key(0), config=config)
     state = optimize.init(reduced, config=config)
     step = optimize.run.lower(state, params, targets, weights, config=config, steps=1).compile()

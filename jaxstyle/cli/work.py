@@ -14,10 +14,11 @@ from jaxstyle import optimize, stage
 from jaxstyle.cli.progress import Steps
 from jaxstyle.coloring import Sizes
 from jaxstyle.config import Config, LossWeights
+from jaxstyle.conv import prepared
 from jaxstyle.errors import UnavailableError
 from jaxstyle.scales import Scale, plan
 from jaxstyle.targets import Style, Targets
-from jaxstyle.vgg import Params, prepared
+from jaxstyle.vgg import Params
 
 MOST_STEPS_A_SEGMENT = 10
 WORK_A_SEGMENT = 2e11  # multiply-adds forwards: two steps of VGG-19 at 512 pixels, more than a second
@@ -59,7 +60,8 @@ class Work:
     @cached_property
     def ready(self) -> Params:
         """The network as the steps take it."""
-        return jax.jit(prepared, static_argnames="conv")(self.params, conv=self.config.conv)
+        ready = jax.jit(prepared, static_argnames=("precision", "conv"))
+        return ready(self.params, precision=self.config.precision, conv=self.config.conv)
 
     def scales(self) -> tuple[Scale, ...]:
         """Return the scales and their steps."""
