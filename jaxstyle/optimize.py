@@ -153,6 +153,10 @@ def run(
         return jax.lax.scan(step, state, length=steps)
 
 
+run_in_place = jax.jit(run, static_argnames=("config", "steps"), donate_argnames=("state",))
+"""As `run`, in the memory of `state`, which cannot be used any more: lbfgs holds twice its memory in images."""
+
+
 def _batched(targets: Targets) -> Targets:
     """Return which axis of `targets` a batch runs along: what comes from the content may have one."""
     axes = targets._replace(style=None, content={k: 0 if v.ndim == 4 else None for k, v in targets.content.items()})

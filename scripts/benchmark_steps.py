@@ -16,12 +16,12 @@ from measuring import PRESET, Pictures, in_turns, matrix_peak, ratios
 from tyro.conf import OmitArgPrefixes
 
 from jaxstyle import init, load_params, make_targets, run
+from jaxstyle.cli.rehearsal import gflop_a_step
 from jaxstyle.errors import InputError
-from jaxstyle.vgg import CONV_LAYERS
+from jaxstyle.scales import Scale
 
 Side = Callable[[int], float]  # takes so many steps and returns the objective before the last of them
 SIDES = ("jaxstyle", "torch")
-DEEPEST = CONV_LAYERS.index("conv5_1") + 1
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Step:
             calls = {name: lambda take=take: take(self.steps) for name, take in sides.items()}
             rows = in_turns(calls, turns=self.pictures.turns)
             best = {name: min(row[name] for row in rows) / self.steps for name in names}
-            arithmetic = step_gflop(params, *content.shape[:2])
+            arithmetic = gflop_a_step(params, Scale(*content.shape[:2], steps=1), config=PRESET.config)
             speed = arithmetic / best["jaxstyle"]
             result = {"size": size, **{f"{name}, s": value for name, value in best.items()}}
             result |= {
@@ -111,19 +111,6 @@ def side(name: str, params: Any, content: jax.Array, style: jax.Array) -> Side:
         return float(trace["total"][-1])
 
     return take
-
-
-def step_gflop(params: Any, height: int, width: int) -> float:
-    """Return the arithmetic of the objective and its gradient with respect to the image, by direct convolutions."""
-    count = 0
-    for name in CONV_LAYERS[:DEEPEST]:
-        block = int(name[4]) - 1
-        pixels = (height >> block) * (width >> block)
-        taps, _, inputs, outputs = params[name]["kernel"].shape
-        count += 2 * 2 * taps**2 * inputs * outputs * pixels  # forwards and back
-        if name.endswith("_1"):
-            count += 2 * 2 * outputs**2 * pixels  # the Gram matrix, forwards and back
-    return count / 1e9
 
 
 def status(field: str) -> float:

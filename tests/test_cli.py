@@ -22,8 +22,8 @@ from PIL import Image
 from rich.console import Console
 
 import jaxstyle
-from jaxstyle import image, optimize, pretrained, stage, weights_file
-from jaxstyle.cli import main, preview, session, work
+from jaxstyle import image, optimize, pretrained, weights_file
+from jaxstyle.cli import kept_styles, main, preview, session, work
 from jaxstyle.cli.options import Comparison, parse_layers
 from jaxstyle.cli.progress import Reporter
 from jaxstyle.cli.stylize import Stylize
@@ -82,7 +82,7 @@ def logged(path="log.csv") -> list[dict[str, float]]:
 
 
 def listing() -> set[str]:
-    return {str(path) for path in Path().rglob("*")}
+    return {str(path) for path in Path().rglob("*") if path.parts[0] != "cache"}
 
 
 def size_of(path: str) -> tuple[int, int]:
@@ -377,9 +377,8 @@ def test_several_styles_are_mixed_by_their_weights():
 
 def test_a_style_is_shown_as_large_as_it_is_asked_for(monkeypatch):
     sizes = []
-    monkeypatch.setattr(
-        stage, "targets_at", lambda *a, real=stage.targets_at, **k: sizes.append(a[2][0].shape) or real(*a, **k)
-    )
+    real = kept_styles.statistics_of
+    monkeypatch.setattr(kept_styles, "statistics_of", lambda *a, **k: sizes.append(a[0].shape) or real(*a, **k))
     for options in ((), ("--style-size", 20), ("--style-scale", 2)):
         assert stylize(*options, "--steps", 1, *ADAM) == 0
     assert sizes == [(32, 28, 3), (20, 18, 3), (64, 57, 3)]

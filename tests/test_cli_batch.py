@@ -87,9 +87,9 @@ def test_a_repeated_batch_skips_what_is_done_and_makes_what_changed(capsys):
 def test_a_shape_compiles_once_and_a_style_is_summed_up_once(monkeypatch):
     image.save("contents/c.png", picture(32, 40, seed=9))
     lowered, summed = [], []
-    real = optimize.run.lower
+    real = optimize.run_in_place.lower
     monkeypatch.setattr(
-        optimize.run, "lower", lambda *a, **k: lowered.append(a[0].parameters[0].shape) or real(*a, **k)
+        optimize.run_in_place, "lower", lambda *a, **k: lowered.append(a[0].parameters[0].shape) or real(*a, **k)
     )
     monkeypatch.setattr(stage, "style_sides", lambda *a, real=stage.style_sides, **k: summed.append(a) or real(*a, **k))
     assert batch() == 0

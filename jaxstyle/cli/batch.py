@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from jaxstyle.cli.options import Comparison, Network
+from jaxstyle.cli.options import Comparison, Computing, Network
 from jaxstyle.cli.pictures import STATISTICS, Controls, expanded
 from jaxstyle.cli.saving import Saving, make_folder
 from jaxstyle.cli.stylize import Stylize
@@ -65,6 +65,7 @@ class Batch:
     comparison: OmitArgPrefixes[Comparison] = field(default_factory=Comparison)
     balance: OmitArgPrefixes[Balance] = field(default_factory=Balance)
     optimization: OmitArgPrefixes[Optimization] = field(default_factory=Optimization)
+    computing: OmitArgPrefixes[Computing] = field(default_factory=Computing)
     network: OmitArgPrefixes[Network] = field(default_factory=Network)
 
     def run(self) -> int:
@@ -147,7 +148,8 @@ class Batch:
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise InputError(f"Two pictures would be called {twice[0]}: rename one of the files.")
         own = {name: getattr(self, name) for name in ("size", "steps", "init", "seed", "preview")}
-        own |= {name: getattr(self, name) for name in ("controls", "comparison", "balance", "optimization", "network")}
+        own |= {name: getattr(self, name) for name in ("controls", "comparison", "balance", "optimization")}
+        own |= {"computing": self.computing, "network": self.network}
         saving = Saving(bits=self.bits, quiet=self.quiet)
         return [
             Stylize(content, (style,), self.output / name, saving=saving, **own)
@@ -156,33 +158,23 @@ class Batch:
 
     def _known(self, command: Stylize, known: Known, params: Params, config: Config) -> Known:
         """Return the statistics of the command's style, if they are all that is needed of it; made once for a style."""
-        [path] = command.styles
-        if path in known or path.suffix.lower() in STATISTICS or config.color != "none" or self.init == "style":
-            return known
-        import jax
         import jax.numpy as jnp
 
         from jaxstyle import image, presets
-        from jaxstyle.scales import plan, resize_style
+        from jaxstyle.cli.kept_styles import statistics_of
+        from jaxstyle.scales import plan
         from jaxstyle.stage import style_sides
-        from jaxstyle.targets import summarize_style
 
+        [path] = command.styles
         preset = presets.preset(self.comparison.preset)
+        if path in known or path.suffix.lower() in STATISTICS or config.color != "none" or self.init == "style":
+            return known
         if preset.style_fit == "content":
             return {}
         size = self.controls.style_size or max(16, round((self.controls.style_scale or 1.0) * self.size))
         style = jnp.asarray(image.load(path, size=size, resample=preset.resample, rounding=preset.rounding).rgb)
-        summarize = jax.jit(summarize_style, static_argnames="config")
-        key = jax.random.fold_in(jax.random.key(self.seed), 1)
         sides = style_sides(self.size, plan(self.size, self.size, steps=1_000_000, config=config), config=config)
-        return {
-            path: {
-                side: summarize(
-                    params, resize_style(style, side / self.size, layers=config.style_layers), key=key, config=config
-                )
-                for side in sides
-            }
-        }
+        return {path: statistics_of(style, sides, longest=self.size, params=params, config=config, seed=self.seed)}
 
     def _done(self) -> dict[str, str]:
         try:

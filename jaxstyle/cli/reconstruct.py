@@ -9,7 +9,7 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from jaxstyle.cli.options import Comparison, Network, check_number, parse_layers
+from jaxstyle.cli.options import Comparison, Computing, Network, check_number, parse_layers
 from jaxstyle.cli.saving import Saving
 from jaxstyle.cli.tuning import FromNoise
 from jaxstyle.errors import InputError
@@ -32,6 +32,7 @@ class Reconstruct:
     noise: OmitArgPrefixes[FromNoise] = field(default_factory=FromNoise)
     saving: OmitArgPrefixes[Saving] = field(default_factory=Saving)
     comparison: OmitArgPrefixes[Comparison] = field(default_factory=Comparison)
+    computing: OmitArgPrefixes[Computing] = field(default_factory=Computing)
     network: OmitArgPrefixes[Network] = field(default_factory=Network)
 
     def run(self) -> int:
@@ -46,7 +47,7 @@ class Reconstruct:
         if not sum((content | style).values()):
             raise InputError("All layers have the weight 0, so nothing would be kept: give one of them a weight.")
         preset = replace(self.comparison, style_layers=None).chosen(
-            content_layers=tuple(content), style_layers=tuple(style)
+            content_layers=tuple(content), style_layers=tuple(style), **self.computing.chosen()
         )
 
         import jax

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxstyle import image
 from jaxstyle.cli.progress import Reporter
+from jaxstyle.cli.rehearsal import rehearse
 from jaxstyle.cli.saving import Saving, numbered, write_log
 from jaxstyle.cli.work import CURE, Segment, Work
 from jaxstyle.errors import InputError, UnavailableError
@@ -30,7 +31,13 @@ class Session:
         self.saving.check([self.output], steps=self.steps, inputs=inputs)
 
     def run(self, work: Work, *, alpha: np.ndarray | None, reporter: Reporter) -> int:
-        """Optimise from scale to scale, save what comes of it, and return the exit status: 130 after Ctrl-C, else 0."""
+        """Optimise from scale to scale, save what comes of it, and return the exit status: 130 after Ctrl-C, else 0.
+
+        A dry run is rehearsed only.
+        """
+        if self.saving.dry_run:
+            rehearse(work, reporter=reporter)
+            return 0
         rows: list[dict[str, float]] = []
         painted: jax.Array | None = None
         interrupted = False

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from jaxstyle.cli.options import MOST, MOST_SEED, Comparison, Network, check_number, parse_layers
+from jaxstyle.cli.options import MOST, MOST_SEED, Comparison, Computing, Network, check_number, parse_layers
 from jaxstyle.cli.pictures import STATISTICS, Controls
 from jaxstyle.cli.saving import Saving
 from jaxstyle.cli.tuning import Balance, Optimization
@@ -63,6 +63,7 @@ class Stylize:
     comparison: OmitArgPrefixes[Comparison] = field(default_factory=Comparison)
     balance: OmitArgPrefixes[Balance] = field(default_factory=Balance)
     optimization: OmitArgPrefixes[Optimization] = field(default_factory=Optimization)
+    computing: OmitArgPrefixes[Computing] = field(default_factory=Computing)
     network: OmitArgPrefixes[Network] = field(default_factory=Network)
 
     def run(self) -> int:
@@ -104,6 +105,7 @@ class Stylize:
         import jax.numpy as jnp
 
         from jaxstyle import image
+        from jaxstyle.cli.kept_styles import look_at
         from jaxstyle.cli.work import Work
         from jaxstyle.coloring import recolor
 
@@ -130,6 +132,11 @@ class Stylize:
         }
         if saved and config.statistic == "sliced" and len(self.styles) > 1:
             raise InputError("Statistics of 'sliced' have directions of their own: mix the pictures instead.")
+        if config.color == "none" and self.init != "style" and not controls.style_mask:
+            with reporter.console.status("Looking at the styles"):
+                saved |= look_at(
+                    pictures, height, width, steps=self.steps, params=network, config=config, seed=self.seed
+                )
         style_masks = controls.load_style_masks([(path, pictures[path]) for path in self.styles if path in pictures])
         picture = jnp.asarray(content.rgb)
         ordered = [{**pictures, **saved, **known}[path] for path in self.styles]
@@ -178,7 +185,8 @@ class Stylize:
         """Return the preset with this command's own options in it, and the coefficients that follow."""
         balance = self.balance
         content = None if balance.content_layers is None else parse_layers(balance.content_layers)
-        own: dict[str, Any] = {"color": self.controls.color, **self.optimization.chosen(self.comparison.preset)}
+        own: dict[str, Any] = {"color": self.controls.color, **self.computing.chosen()}
+        own |= self.optimization.chosen(self.comparison.preset)
         if content is not None:
             own["content_layers"] = tuple(content)
         if balance.shift is not None:

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from jaxstyle.cli.grid import MOST_LANES, Lane, combinations, parse_sets, parse_values
-from jaxstyle.cli.options import MOST_SEED, PRESETS_OWN, Comparison, Network, check_number, parse_layers, parse_memory
+from jaxstyle.cli.options import (
+    MOST_SEED,
+    PRESETS_OWN,
+    Comparison,
+    Computing,
+    Network,
+    check_number,
+    parse_layers,
+    parse_memory,
+)
 from jaxstyle.cli.pictures import Controls
 from jaxstyle.cli.saving import Saving, make_folder
 from jaxstyle.cli.stylize import Stylize
@@ -80,6 +89,7 @@ class Sweep:
     comparison: OmitArgPrefixes[Comparison] = field(default_factory=Comparison)
     swept: OmitArgPrefixes[Swept] = field(default_factory=Swept)
     optimization: OmitArgPrefixes[Optimization] = field(default_factory=Optimization)
+    computing: OmitArgPrefixes[Computing] = field(default_factory=Computing)
     network: OmitArgPrefixes[Network] = field(default_factory=Network)
 
     def run(self) -> int:
@@ -93,7 +103,8 @@ class Sweep:
         check_number("lanes", self.lanes, 1, math.inf)
         if self.lanes is not None and memory is not None:
             raise InputError("--lanes and --max-memory both say how many pictures to paint at a time: drop one.")
-        make_folder(self.output)
+        if not self.saving.dry_run:
+            make_folder(self.output)
 
         from jaxstyle.cli.progress import Reporter
         from jaxstyle.cli.report import write_report
@@ -101,11 +112,14 @@ class Sweep:
 
         seeds = [int(lane.settings.get("seed", self.seed)) for lane in lanes]
         session = SweepSession(self.output, lanes, weights, seeds, self.saving)
-        session.check(steps=self.steps, inputs=whole.inputs())
+        if not self.saving.dry_run:
+            session.check(steps=self.steps, inputs=whole.inputs())
         reporter = Reporter(quiet=self.saving.quiet)
         work, alpha = whole.work(preset, first, reporter=reporter)
         session = replace(session, alpha=alpha, digests=self._digests(work, weights, seeds))
         status = session.run(work, at_a_time=self.lanes, memory=memory, reporter=reporter)
+        if self.saving.dry_run:
+            return status
         finished = session.finished()
         write_report(self.output, finished, columns=self._columns(lanes))
         where = f": see {self.output / 'index.html'}" if finished else ""
@@ -154,6 +168,7 @@ class Sweep:
             comparison=replace(self.comparison, style_layers=values.get("style-layers")),
             balance=Balance(**weights, content_layers=values.get("content-layers"), shift=self.swept.shift),
             optimization=self.optimization,
+            computing=self.computing,
             network=self.network,
         )
 

@@ -10,21 +10,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import psutil
 
 from jaxstyle import image, optimize
 from jaxstyle.cli.grid import Lane
+from jaxstyle.cli.memory import ESTIMATED, room_for, taken_and_free
 from jaxstyle.cli.progress import Reporter, Steps
+from jaxstyle.cli.rehearsal import rehearse
 from jaxstyle.cli.report import Record, read_record, record_of, thinned, write_record
 from jaxstyle.cli.saving import Saving, numbered, read_log, write_log
 from jaxstyle.cli.work import Work, steps_a_segment
 from jaxstyle.config import LossWeights
 from jaxstyle.errors import InputError
 from jaxstyle.sweep import lanes_within, memory_of
-
-FREE_SHARE = 0.8  # of what is free, if nothing else is said
-COMPILING = 2**28  # bytes that compiling a few more programs leaves taken on the CPU
-ESTIMATED = 0.7  # of what a process takes; on the CPU convolutions and copies took a third more than the estimate
 
 
 @dataclass(frozen=True)
@@ -53,6 +50,8 @@ class SweepSession:
 
     def run(self, work: Work, *, at_a_time: int | None, memory: int | None, reporter: Reporter) -> int:
         """Paint what is not painted yet; return 1 if a lane diverged, 130 after Ctrl-C, else 0."""
+        if self.saving.dry_run:
+            return self._rehearse(work, at_a_time=at_a_time, memory=memory, reporter=reporter)
         todo = [i for i in range(len(self.lanes)) if not self._is_whole(i)]
         self._keep_log()
         if len(todo) < len(self.lanes):
@@ -74,6 +73,13 @@ class SweepSession:
         seconds = time.perf_counter() - began
         reporter.console.print(f"painted in {seconds:.1f} s (compiled in {shown.compile_seconds:.1f} s)")
         return 1 if failed else 0
+
+    def _rehearse(self, work: Work, *, at_a_time: int | None, memory: int | None, reporter: Reporter) -> int:
+        todo = [i for i in range(len(self.lanes)) if self._record(i) is None]
+        if todo:
+            lanes = at_a_time or self._fitting(work, todo, memory, reporter)
+            rehearse(self._work(work, todo[:lanes]), rounds=-(-len(todo) // lanes), reporter=reporter)
+        return 0
 
     def picture(self, i: int) -> Path:
         """Return where the picture of a lane goes."""
@@ -133,7 +139,7 @@ class SweepSession:
         lanes = lanes_within(room, count=len(todo), needed=needed)
         takes = needed(lanes)
         if memory is not None and takes > room:
-            least = (_taken()[0] + takes / ESTIMATED) / 2**20
+            least = (taken_and_free()[0] + takes / ESTIMATED) / 2**20
             raise InputError(
                 f"--max-memory is {memory / 2**20:.0f} MiB, but one picture at a time takes {least:.0f} MiB: "
                 "give that, or lower --size."
@@ -182,17 +188,3 @@ class SweepSession:
         for step, side in enumerate(sides, 1):
             terms = {term: float(values[step - 1]) for term, values in trace.items()}
             yield {"picture": self.picture(i).name, **self.lanes[i].settings, "step": step, "side": side, **terms}
-
-
-def room_for(memory: int | None) -> int:
-    """Return the bytes that programs may take: of `memory` what is not taken yet, or most of what is free."""
-    taken, free = _taken()
-    return int(ESTIMATED * (FREE_SHARE * free if memory is None else max(0, memory - taken)))
-
-
-def _taken() -> tuple[int, int]:
-    """Return the bytes that are or will be taken whatever runs, and those that are free."""
-    device = jax.local_devices()[0]
-    if (found := device.memory_stats() or {}) and device.platform != "cpu":
-        return found["bytes_in_use"], found["bytes_limit"] - found["bytes_in_use"]
-    return psutil.Process().memory_info().rss + COMPILING, psutil.virtual_memory().available

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from jaxstyle.cli.options import Comparison, Network, check_number, parse_layers, parse_numbers
+from jaxstyle.cli.options import Comparison, Computing, Network, check_number, parse_layers, parse_numbers
 from jaxstyle.cli.pictures import STATISTICS
 from jaxstyle.cli.saving import Saving
 from jaxstyle.cli.tuning import FromNoise
@@ -38,6 +38,7 @@ class Texture:
     noise: OmitArgPrefixes[FromNoise] = field(default_factory=FromNoise)
     saving: OmitArgPrefixes[Saving] = field(default_factory=Saving)
     comparison: OmitArgPrefixes[Comparison] = field(default_factory=Comparison)
+    computing: OmitArgPrefixes[Computing] = field(default_factory=Computing)
     network: OmitArgPrefixes[Network] = field(default_factory=Network)
 
     def run(self) -> int:
@@ -51,7 +52,7 @@ class Texture:
             raise InputError("A texture is of pictures: name the picture that the statistics are of.")
         blend = None if self.blend is None else parse_numbers("blend", self.blend, count=len(self.styles))
         border = {"border": "circular"} if self.tileable else {}
-        preset = self.comparison.chosen(content_layers=(), **border)
+        preset = self.comparison.chosen(content_layers=(), **border, **self.computing.chosen())
         text = self.comparison.style_layers
         shares = None if text is None else parse_layers(text, shares=preset.style_shares)
         weights = self.noise.loss_weights(preset, {}, shares)

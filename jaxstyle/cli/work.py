@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -11,12 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxstyle import optimize, stage
+from jaxstyle.cli.memory import give_back, room_for
 from jaxstyle.cli.progress import Steps
 from jaxstyle.coloring import Sizes
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.conv import prepared
 from jaxstyle.errors import UnavailableError
 from jaxstyle.scales import Scale, plan
+from jaxstyle.sweep import memory_of
 from jaxstyle.targets import Style, Targets
 from jaxstyle.vgg import Params
 
@@ -31,6 +33,15 @@ class Segment(NamedTuple):
     image: jax.Array
     side: int
     trace: dict[str, np.ndarray]
+
+
+class Ready(NamedTuple):
+    """What one scale starts with: a program that takes `segment` steps from the state against the targets."""
+
+    state: optimize.State
+    targets: Targets
+    segment: int
+    step: jax.stages.Compiled
 
 
 @dataclass(frozen=True)
@@ -106,13 +117,32 @@ class Work:
     def _each(self, function: Callable[[jax.Array], jax.Array], array: jax.Array) -> jax.Array:
         return function(array) if self.lanes is None else jax.vmap(function)(array)
 
-    def program(self, state: optimize.State, targets: Targets, *, steps: int) -> jax.stages.Compiled:
-        """Return the compiled program that takes so many steps from a state of that shape."""
-        name = (state.parameters[0].shape, steps)
+    def program(
+        self, state: optimize.State, targets: Targets, *, steps: int, remat: bool = False
+    ) -> jax.stages.Compiled:
+        """Return the compiled program that takes so many steps from a state of that shape, in that state's memory."""
+        config = replace(self.config, remat=remat or self.config.remat)
+        name = (state.parameters[0].shape, steps, config.remat)
         if name not in self.compiled:
-            lowered = optimize.run.lower(state, self.ready, targets, self.weights, config=self.config, steps=steps)
+            lower = optimize.run_in_place.lower
+            lowered = lower(state, self.ready, targets, self.weights, config=config, steps=steps)
             self.compiled[name] = lowered.compile()
         return self.compiled[name]
+
+    def at(self, scale: Scale, painted: jax.Array | None = None, *, done: int = 0, save_every: int = 0) -> Ready:
+        """Return what a scale starts with.
+
+        A single picture whose steps do not fit into what memory is free goes through its largest layers in strips.
+        """
+        targets = self.targets(scale)
+        state = optimize.init(self.start_at(scale, painted), config=self.config)
+        state = jax.tree.map(jnp.copy, state)  # steps take its memory, which it may share
+        segment = steps_a_segment(self.params, scale, lanes=self.lanes or 1, done=done, save_every=save_every)
+        step = self.program(state, targets, steps=segment)
+        if self.lanes is None and not self.config.remat and memory_of(step) > room_for(None):
+            step = self.program(state, targets, steps=segment, remat=True)
+        give_back()
+        return Ready(state, targets, segment, step)
 
     def walk(self, shown: Steps, *, save_every: int = 0) -> Iterator[Segment]:
         """Yield after every few steps what they have made, and so after every `save_every`th.
@@ -124,10 +154,7 @@ class Work:
         for scale in self.scales():
             side, left = max(scale.width, scale.height), scale.steps
             with shown.compiling(side):
-                targets = self.targets(scale)
-                state = optimize.init(self.start_at(scale, painted), config=self.config)
-                segment = steps_a_segment(self.params, scale, lanes=self.lanes or 1, done=done, save_every=save_every)
-                step = self.program(state, targets, steps=segment)
+                state, targets, segment, step = self.at(scale, painted, done=done, save_every=save_every)
             while left and not (state.watch is not None and bool(state.watch.done.all())):
                 state, trace = step(state, self.ready, targets, self.weights)
                 trace = jax.device_get(trace)

@@ -1,0 +1,94 @@
+"""What was kept of styles before, found by what they look like: a style is looked at once for each size."""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jaxstyle import __version__, download, statistics_file
+from jaxstyle.coloring import Sizes
+from jaxstyle.config import Config
+from jaxstyle.errors import InputError, UnavailableError
+from jaxstyle.scales import plan, resize_style
+from jaxstyle.stage import style_sides
+from jaxstyle.statistic import Summary
+from jaxstyle.targets import summarize_style
+from jaxstyle.vgg import Params
+
+MOST = 2**28  # bytes; what was not used for longest goes first
+
+
+def look_at(
+    pictures: Mapping[Path, jax.Array],
+    height: int,
+    width: int,
+    *,
+    steps: int,
+    params: Params,
+    config: Config,
+    seed: int,
+) -> dict[Path, Sizes]:
+    """Return the statistics of styles, of which nothing else is needed, for every scale of a picture of that size."""
+    longest = max(height, width)
+    sides = style_sides(longest, plan(height, width, steps=steps, config=config), config=config)
+    return {
+        path: statistics_of(style, sides, longest=longest, params=params, config=config, seed=seed)
+        for path, style in pictures.items()
+    }
+
+
+def statistics_of(
+    style: jax.Array, sides: Sequence[int], *, longest: int, params: Params, config: Config, seed: int
+) -> Sizes:
+    """Return a style's statistics for pictures of these longest sides, and keep them in the user's cache.
+
+    `longest` is the side of the picture at which the style is shown as it is. Without a cache that can be read and
+    written they are made anew.
+    """
+    path = _path(style, longest=longest, params=params, config=config, seed=seed)
+    found: Sizes = {}
+    with contextlib.suppress(InputError, OSError):
+        found = statistics_file.read(path, params=params, config=config)
+        os.utime(path)
+    missing = {
+        side: _look(style, side / longest, params=params, config=config, seed=seed)
+        for side in sides
+        if side not in found
+    }
+    if missing:
+        found = {**found, **missing}
+        with contextlib.suppress(UnavailableError, OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            statistics_file.write(path, found, params=params, config=config, pictures=[])
+            _make_room(path.parent)
+    return {side: found[side] for side in sides}
+
+
+def _look(style: jax.Array, factor: float, *, params: Params, config: Config, seed: int) -> dict[str, Summary]:
+    key = jax.random.fold_in(jax.random.key(seed), 1)  # as where pictures are compared
+    reduced = resize_style(style, factor, layers=config.style_layers)
+    return jax.jit(summarize_style, static_argnames="config")(params, reduced, key=key, config=config)
+
+
+def _path(style: jax.Array, *, longest: int, params: Params, config: Config, seed: int) -> Path:
+    """Return the file for all that a style's statistics depend on."""
+    sliced = config.statistic == "sliced"
+    facts = (style.shape, longest, config.style_layers, config.statistic, config.pooling, config.pooling_gain)
+    facts += (config.style_border, config.white, config.precision, jax.default_backend(), seed if sliced else None)
+    digest = hashlib.sha256(repr((facts, __version__, jax.__version__)).encode())
+    digest.update(statistics_file.network_hash(params).encode() + np.asarray(style).tobytes())
+    return download.cache() / "styles" / f"{digest.hexdigest()}.h5"
+
+
+def _make_room(folder: Path) -> None:
+    """Remove the files that were not used for longest, until the others take no more than they may."""
+    files = sorted(folder.glob("*.h5"), key=lambda file: file.stat().st_mtime, reverse=True)
+    taken = 0
+    for file in files:
+        taken += file.stat().st_size
+        if taken > MOST:
+            file.unlink(missing_ok=True)

@@ -1,0 +1,88 @@
+"""`--dry-run`: what a run would take, told before it begins."""
+
+import time
+from typing import Any
+
+import jax
+
+from jaxstyle.cli.memory import in_use, limit
+from jaxstyle.cli.progress import Reporter
+from jaxstyle.cli.work import Ready, Work
+from jaxstyle.config import Config
+from jaxstyle.scales import Scale
+from jaxstyle.vgg import CONV_LAYERS, Params
+
+LONG = 5.0  # seconds of a few steps, which are timed only once if they take longer
+
+
+def rehearse(work: Work, *, rounds: int = 1, reporter: Reporter) -> None:
+    """Compile every scale, time a few steps, and print how long `rounds` of all take, in how much memory.
+
+    The first and the last scale are timed, and others taken to lie between them by their pixels. What is compiled is
+    kept for the run itself.
+    """
+    *before, last = scales = work.scales()
+    least, began = None, time.perf_counter()
+    with reporter.console.status("Compiling"):
+        for scale in before:
+            ready = work.at(scale)
+            least = least or _seconds_a_step(work, ready)
+        ready = work.at(last)
+    compiling = time.perf_counter() - began
+    need, most = peak_of(ready.step), limit()
+    shown = ", ".join(f"{scale.steps} steps at {scale.width}x{scale.height}" for scale in scales)
+    print(f"scales      {shown}")
+    arithmetic = (work.lanes or 1) * gflop_a_step(work.params, last, config=work.config)
+    print(f"arithmetic  {arithmetic:.0f} GFLOP a step at the last scale, as direct convolutions")
+    print(f"memory      {need / 2**30:.2f} GiB at most, of {most / 2**30:.1f} GiB")
+    if need > most:
+        print("time        not measured, since the last scale does not fit: lower --size, or drop --lanes")
+        return
+    with reporter.console.status("Timing"):
+        longest = _seconds_a_step(work, ready)
+    least = least or longest
+    of = [_pixels(scale, config=work.config) for scale in scales]
+    slope = (longest - least) / max(1.0, of[-1] - of[0])
+    whole = rounds * sum(scale.steps * (least + slope * (own - of[0])) for scale, own in zip(scales, of, strict=True))
+    print(f"time        {whole:.0f} s for all steps, {longest:.3g} s for one at the last scale")
+    print(f"compiling   {compiling:.0f} s, done and kept; nothing was written")
+
+
+def peak_of(step: jax.stages.Compiled) -> int:
+    """Return the bytes that this process, or the accelerator, has in use while a program runs whose inputs exist."""
+    found: Any = step.memory_analysis()
+    return in_use() + found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+
+
+def gflop_a_step(params: Params, scale: Scale, *, config: Config) -> float:
+    """Return the arithmetic of the objective and its gradient with respect to the image, by direct convolutions."""
+    compared = config.content_layers + config.style_layers
+    deepest = max(CONV_LAYERS.index("conv" + layer[4:]) for layer in compared)
+    operations = 0
+    for name in CONV_LAYERS[: deepest + 1]:
+        block = int(name[4]) - 1
+        pixels = (scale.height >> block) * (scale.width >> block)
+        kernel = params[name]["kernel"]
+        operations += 2 * 2 * kernel.size * pixels  # forwards and back
+        if {"relu" + name[4:], name} & set(config.style_layers):
+            operations += 2 * 2 * kernel.shape[-1] ** 2 * pixels  # the Gram matrix, forwards and back
+    return operations * _pixels(scale, config=config) / (scale.height * scale.width) / 1e9
+
+
+def _pixels(scale: Scale, *, config: Config) -> float:
+    """Return the pixels of a scale, those at half its size among them where it is compared there too."""
+    pixels = scale.height * scale.width
+    halved = config.halve_above is not None and max(scale.height, scale.width) > config.halve_above
+    return 1.25 * pixels if halved else pixels
+
+
+def _seconds_a_step(work: Work, ready: Ready) -> float:
+    """Return how long a step takes, in a program's second call unless that is long."""
+    state, seconds = ready.state, 0.0
+    for _ in range(2):
+        began = time.perf_counter()
+        state, _ = jax.block_until_ready(ready.step(state, work.ready, ready.targets, work.weights))
+        seconds = time.perf_counter() - began
+        if seconds > LONG:
+            break
+    return seconds / ready.segment

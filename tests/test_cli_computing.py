@@ -1,0 +1,182 @@
+"""How a command computes: precision, memory, a dry run, and what it keeps from one time to the next."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import psutil
+import pytest
+from conftest import TINY, picture
+
+from jaxstyle import image, weights_file
+from jaxstyle.cli import kept_styles, main, memory, work
+from jaxstyle.untrained import random_params
+
+SHALLOW = ("--style-layers", "relu1_1,relu2_1", "--content-layers", "relu2_2")
+
+
+@pytest.fixture(autouse=True)
+def folder(isolated, monkeypatch) -> Path:
+    monkeypatch.chdir(isolated)
+    image.save("content.png", picture(48, 64, seed=0))
+    image.save("style.png", picture(48, 40, seed=1))
+    weights_file.write("tiny.h5", random_params(widths=TINY, seed=1), source="seed 1", checksum="none", licence="none")
+    return isolated
+
+
+def run(*options: Any, command="stylize", output="out.png") -> int:
+    named = {"reconstruct": ["content.png"], "texture": ["style.png"]}.get(command, ["content.png", "style.png"])
+    fixed = [command, *named, "-o", output, "--steps", 4, "--offline", "--weights", "tiny.h5", *options]
+    return main([str(each) for each in fixed])
+
+
+def differs(name: str) -> float:
+    return float(np.abs(image.load(name).rgb - image.load("out.png").rgb).mean())
+
+
+@pytest.fixture
+def looks(monkeypatch) -> list[Any]:
+    """A list that grows by one with each picture of a style that the network looks at."""
+    seen: list[Any] = []
+    real = kept_styles._look
+    monkeypatch.setattr(kept_styles, "_look", lambda *a, **k: seen.append(a[1]) or real(*a, **k))
+    return seen
+
+
+def test_strips_and_half_precision_paint_nearly_the_same_picture():
+    assert run("--size", 64, *SHALLOW) == 0
+    assert run("--size", 64, *SHALLOW, "--remat", output="strips.png") == 0
+    assert run("--size", 64, *SHALLOW, "--precision", "bfloat16", output="half.png") == 0
+    assert differs("strips.png") <= 0.5 / 255 and 0 < differs("half.png") < 3 / 255
+
+
+def test_a_picture_that_would_not_fit_goes_through_strips(monkeypatch):
+    asked = []
+    real = work.Work.program
+    monkeypatch.setattr(work.Work, "program", lambda *a, **k: asked.append(k.get("remat", False)) or real(*a, **k))
+    assert run("--size", 64, *SHALLOW, "--scales", 1) == 0
+    monkeypatch.setattr(work, "room_for", lambda memory: 2**20)
+    assert run("--size", 64, *SHALLOW, "--scales", 1, output="strips.png") == 0
+    assert asked == [False, False, True]
+    assert differs("strips.png") <= 0.5 / 255
+
+
+@pytest.mark.parametrize("command", ["stylize", "texture", "reconstruct"])
+def test_a_dry_run_says_what_it_would_take_and_writes_nothing(command, capsys):
+    size = "64x64" if command == "texture" else 64
+    before = set(Path().glob("*"))
+    assert run("--size", size, "--dry-run", "--quiet", command=command) == 0
+    found = re.fullmatch(
+        r"scales +4 steps at 64x(?:48|64)\narithmetic +\d+ GFLOP.*\nmemory +(\d+\.\d+) GiB at most, of .*\n"
+        r"time +\d+ s for all steps, .* s for one at the last scale\ncompiling +\d+ s, .*\n",
+        capsys.readouterr().out,
+    )
+    assert found and 0.1 < float(found[1]) < 5
+    assert set(Path().glob("*")) - before <= {Path("cache")}
+
+
+def test_a_dry_run_of_a_sweep_makes_no_folder(capsys):
+    assert run("--size", 64, *SHALLOW, "--style-weight", "1,10", "--dry-run", command="sweep", output="new") == 0
+    assert "GiB at most" in capsys.readouterr().out
+    assert not Path("new").exists()
+
+
+def test_a_dry_run_that_would_not_fit_times_nothing(monkeypatch, capsys):
+    monkeypatch.setattr("jaxstyle.cli.rehearsal.limit", lambda: 2**20)
+    assert run("--size", 64, *SHALLOW, "--dry-run") == 0
+    assert "not measured, since the last scale does not fit: lower --size" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_memory_that_is_told_is_the_memory_that_is_taken(weights_path, real_pictures):
+    command = [sys.executable, "-c", MEASURED, real_pictures / "golden_gate.jpg", real_pictures / "chicago.jpg"]
+    command += ["-o", "o.png", "--size", 384, "--steps", 8, "--scales", 1, "--weights", weights_path, "--quiet"]
+    told, taken = (
+        subprocess.run([*map(str, command), *more], check=True, capture_output=True, text=True).stdout
+        for more in (["--dry-run"], [])
+    )
+    predicted = float(re.search(r"memory +(\S+) GiB", told)[1])  # pyright: ignore[reportOptionalSubscript]
+    assert abs(float(taken.split()[-1]) / predicted - 1) < 0.25
+
+
+MEASURED = """
+import resource, sys
+from jaxstyle.cli import main
+assert main(["stylize", *sys.argv[1:]]) == 0
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+
+
+def test_a_style_is_looked_at_once_for_each_size(looks):
+    assert run("--size", 32) == 0
+    first = len(looks)
+    assert first >= 1
+    assert run("--size", 32, output="again.png") == 0
+    assert len(looks) == first
+    assert Path("again.png").read_bytes() == Path("out.png").read_bytes()
+    assert run("--size", 48, output="larger.png") == 0
+    assert len(looks) > first
+
+
+@pytest.mark.parametrize(
+    "options", [("--pooling", "avg"), ("--statistic", "wasserstein"), ("--style-layers", "relu1_1"), ("--size", 40)]
+)
+def test_what_is_kept_of_a_style_serves_nothing_else(looks, options):
+    assert run("--size", 32, *SHALLOW[2:], "--style-layers", "relu1_1,relu2_1") == 0
+    assert run("--size", 32, *SHALLOW[2:], "--style-layers", "relu1_1,relu2_1", *options) == 0
+    assert len(looks) == 2
+
+
+@pytest.mark.parametrize("options", [("--color", "keep"), ("--init", "style"), ("--style-mask", "mask.png")])
+def test_a_style_that_is_more_than_its_statistics_is_read_as_a_picture(looks, options):
+    image.save("mask.png", np.ones((48, 40, 3)))
+    assert run("--size", 32, *SHALLOW, *options) == 0
+    assert not looks
+
+
+@pytest.mark.parametrize("harm", ["damaged", "a folder", "not to be written"])
+def test_a_cache_that_fails_is_done_without(looks, harm):
+    assert run("--size", 32, *SHALLOW) == 0
+    [kept] = Path("cache/styles").glob("*.h5")
+    if harm == "damaged":
+        kept.write_bytes(kept.read_bytes()[:500])
+    elif harm == "a folder":
+        kept.unlink()
+        kept.mkdir()
+    else:
+        kept.unlink()
+        kept.parent.rmdir()
+        kept.parent.write_text("in the way")
+    assert run("--size", 32, *SHALLOW, output="again.png") == 0
+    assert Path("again.png").read_bytes() == Path("out.png").read_bytes()
+    assert len(looks) == 2
+
+
+def test_styles_that_were_not_used_for_longest_make_room(monkeypatch):
+    for seed in range(3):
+        image.save("style.png", picture(48, 40, seed=seed))
+        assert run("--size", 32, *SHALLOW) == 0
+    kept = sorted(Path("cache/styles").glob("*.h5"), key=lambda path: path.stat().st_mtime)
+    monkeypatch.setattr(kept_styles, "MOST", 2 * kept[0].stat().st_size)
+    image.save("style.png", picture(48, 40, seed=3))
+    assert run("--size", 32, *SHALLOW) == 0
+    left = set(Path("cache/styles").glob("*.h5"))
+    assert len(left) == 2 and kept[2] in left
+
+
+def test_what_is_in_use_is_this_process_or_the_accelerator(monkeypatch):
+    class Device:
+        platform = "gpu"
+
+        def memory_stats(self):
+            return {"bytes_in_use": 300, "bytes_limit": 1000}
+
+    if jax.default_backend() == "cpu":
+        taken = psutil.Process().memory_info().rss
+        assert abs(memory.in_use() - taken) < 0.1 * taken and memory.limit() > memory.in_use()
+    monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
+    assert (memory.in_use(), memory.limit(), memory.taken_and_free()) == (300, 1000, (300, 700))
