@@ -203,7 +203,10 @@ def test_a_path_may_hold_brackets():
     assert Path("[/b] [red].png").exists()
 
 
-@pytest.mark.parametrize("colours", [(0.5, 0.5), (0.0, 1.0), (0.0, 0.0)])
+@pytest.mark.parametrize(
+    "colours",
+    [(0.0, 1.0), pytest.param((0.5, 0.5), marks=pytest.mark.slow), pytest.param((0.0, 0.0), marks=pytest.mark.slow)],
+)
 def test_pictures_of_one_colour_give_finite_totals(colours):
     for name, colour in zip(("content.png", "style.png"), colours, strict=True):
         image.save(name, np.full((32, 40, 3), colour))

@@ -209,7 +209,9 @@ def test_programs_that_serve_no_more_are_dropped(monkeypatch):
 # From noise
 
 
-@pytest.mark.parametrize("options", [("--layer", "relu1_2"), ("--style-layers", "relu1_1,relu2_1")])
+@pytest.mark.parametrize(
+    "options", [("--layer", "relu1_2"), pytest.param(("--style-layers", "relu1_1,relu2_1"), marks=pytest.mark.slow)]
+)
 def test_a_reconstruction_is_the_librarys(options):
     assert jaxstyle("reconstruct", "contents/a.png", "-o", "out.png", "--size", 32, *NETWORK, *options) == 0
     layers, preset = options[1].split(","), presets.preset("jaxstyle")
@@ -226,7 +228,11 @@ def test_a_reconstruction_is_the_librarys(options):
 
 @pytest.mark.parametrize(
     ("options", "tileable", "blend"),
-    [((), False, None), (["--tileable"], True, None), (["--blend", "1,2"], False, [1, 2])],
+    [
+        pytest.param((), False, None, marks=pytest.mark.slow),
+        (["--tileable"], True, None),
+        pytest.param(["--blend", "1,2"], False, [1, 2], marks=pytest.mark.slow),
+    ],
 )
 def test_a_texture_is_the_librarys(options, tileable, blend):
     command = ("texture", "styles/x.png", "styles/y.png", "-o", "out.png", "--size", "48x64", *options)

@@ -25,7 +25,7 @@ ADAM = Config(optimizer="adam", **LAYERS)
 EVERY = [
     pytest.param(dataclasses.replace(config, parametrization=kind), id=f"{config.optimizer}-{kind}", marks=marks)
     for config, kind, marks in (
-        (LBFGS, "pixels", ()),
+        (LBFGS, "pixels", pytest.mark.slow),
         (LBFGS, "pyramid", ()),
         (ADAM, "pixels", ()),
         (ADAM, "pyramid", pytest.mark.slow),

@@ -193,6 +193,7 @@ def test_the_default_preset_is_what_the_library_does_without_one():
     assert preset("jaxstyle").loss_weights() == LossWeights()
 
 
+@pytest.mark.slow
 def test_terms_of_the_default_preset_stay_of_order_one_for_any_size(params, content, style):
     for picture in (content, jnp.tile(content, (2, 2, 1))):
         targets = make_targets(params, picture, style, config=Config())

@@ -32,13 +32,13 @@ def loss_and_gradient(params, image, *, config, masks=None):
     [
         {},
         {"border": "circular"},
-        {"border": "replicate"},
-        {"pooling": "avg", "pooling_gain": 2.0},
-        {"gram_divisor": "image"},
-        {"statistic": "wasserstein"},
-        {"statistic": "mean_std"},
-        {"statistic": "sliced"},
-        {"precision": "bfloat16"},
+        pytest.param({"border": "replicate"}, marks=pytest.mark.slow),
+        pytest.param({"pooling": "avg", "pooling_gain": 2.0}, marks=pytest.mark.slow),
+        pytest.param({"gram_divisor": "image"}, marks=pytest.mark.slow),
+        pytest.param({"statistic": "wasserstein"}, marks=pytest.mark.slow),
+        pytest.param({"statistic": "mean_std"}, marks=pytest.mark.slow),
+        pytest.param({"statistic": "sliced"}, marks=pytest.mark.slow),
+        pytest.param({"precision": "bfloat16"}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -71,7 +71,10 @@ def test_a_content_layer_is_never_cut(params):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), plain, stripped)
 
 
-@pytest.mark.parametrize("derivative", ["jvp", "forward over reverse", "lanes", "params"])
+@pytest.mark.parametrize(
+    "derivative",
+    ["forward over reverse", *(pytest.param(each, marks=pytest.mark.slow) for each in ("jvp", "lanes", "params"))],
+)
 def test_every_derivative_goes_through_strips(params, content, style, derivative):
     def loss(params, image, config):
         targets = make_targets(params, content, style, config=config)

@@ -287,6 +287,7 @@ def test_one_region_of_everything_is_no_region(params, content, style):
     np.testing.assert_allclose(plain.image, whole.image, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_each_region_comes_closer_to_its_own_style(params, content):
     """Exchanging a dark and a bright style darkens the one side and brightens the other."""
     dark, bright = jnp.full((24, 24, 3), 0.1), jnp.full((24, 24, 3), 0.9)
@@ -360,7 +361,7 @@ def test_a_reconstruction_from_style_layers_has_their_statistics_and_not_the_pla
     assert np.linalg.norm(grams[1] - grams[0]) < 0.2 * np.linalg.norm(grams[2] - grams[0])
 
 
-@pytest.mark.parametrize("tileable", [False, True])
+@pytest.mark.parametrize("tileable", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_texture_is_larger_than_its_style_and_has_its_statistics(params, style, tileable):
     weights = WEIGHTS._replace(content={"relu5_1": 1.0})  # does not count
     options = {"weights": weights, "config": LBFGS, "steps": 30, "tileable": tileable}

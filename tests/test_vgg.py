@@ -148,11 +148,13 @@ def test_a_convolution_multiplies_as_exactly_as_asked_forwards_and_back(params, 
 
 
 def test_half_precision_stays_near_the_exact_activations(params, content):
-    exact, half = (features(params, content, precision=precision) for precision in ("float32", "bfloat16"))
+    exact, half = (
+        features(params, content, precision=precision, layers=("relu3_1",)) for precision in ("float32", "bfloat16")
+    )
     for name, found in half.items():
         assert found.dtype == jnp.bfloat16
         error = np.linalg.norm(found.astype(jnp.float32) - exact[name]) / np.linalg.norm(exact[name])
-        assert 0 < error < 0.03, name  # eight bits, over sixteen layers
+        assert 0 < error < 0.03, name  # eight bits, over five layers
 
 
 def test_only_what_is_asked_for_is_returned_and_nothing_deeper_is_traced(params, content):
