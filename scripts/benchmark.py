@@ -5,6 +5,8 @@
     python scripts/benchmark.py memory photo.jpg painting.jpg
     python scripts/benchmark.py sweep photo.jpg painting.jpg
     python scripts/benchmark.py startup photo.jpg painting.jpg
+    python scripts/benchmark.py precision photo.jpg painting.jpg
+    python scripts/benchmark.py accelerator photo.jpg painting.jpg
 
 The objective is that of the preset neural-style-pt, the baseline PyTorch (`pip install -e '.[parity]'`).
 """
@@ -14,6 +16,7 @@ import sys
 from typing import Annotated
 
 import tyro
+from benchmark_accelerator import Accelerator, Rounding
 from benchmark_commands import Startup, Sweep
 from benchmark_solve import Solve
 from benchmark_steps import Memory, Step
@@ -27,6 +30,8 @@ Command = (
     | Annotated[Memory, subcommand("memory")]
     | Annotated[Sweep, subcommand("sweep")]
     | Annotated[Startup, subcommand("startup")]
+    | Annotated[Rounding, subcommand("precision")]
+    | Annotated[Accelerator, subcommand("accelerator")]
 )
 
 

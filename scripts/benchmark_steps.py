@@ -17,11 +17,20 @@ from tyro.conf import OmitArgPrefixes
 
 from jaxstyle import init, load_params, make_targets, run
 from jaxstyle.cli.rehearsal import gflop_a_step
+from jaxstyle.conv import Precision, prepared
 from jaxstyle.errors import InputError
 from jaxstyle.scales import Scale
 
 Side = Callable[[int], float]  # takes so many steps and returns the objective before the last of them
-SIDES = ("jaxstyle", "torch")
+Baseline = Literal["none", "torch", "compile", "both"]
+SIDES: dict[Baseline, tuple[str, ...]] = {
+    "none": (),
+    "torch": ("torch",),
+    "compile": ("torch.compile",),
+    "both": ("torch", "torch.compile"),
+}
+MEASURED = ("jaxstyle", "jaxstyle --remat", "torch")
+TOLERANCE = {"float32": 1e-3, "tf32": 1e-2, "bfloat16": 5e-2}  # by which the objectives of both sides may differ
 
 
 @dataclass(frozen=True)
@@ -33,26 +42,34 @@ class Step:
     """Longest sides, in pixels."""
     steps: int = 3
     """Steps in each turn."""
-    baseline: Literal["none", "torch"] = "none"
-    """What to measure against."""
+    baseline: Baseline = "none"
+    """What to measure against: PyTorch, eager or by torch.compile, in the same precision."""
+    precision: Precision = "float32"
+    """Of convolutions, on both sides."""
+    lanes: int = 1
+    """Images at once, without a baseline."""
 
     def run(self) -> None:
         """Measure and print."""
-        params, peak, results = load_params(self.pictures.network), matrix_peak(), []
-        names = SIDES if self.baseline == "torch" else SIDES[:1]
+        if self.lanes > 1 and self.baseline != "none":
+            raise InputError(f"{self.lanes} lanes have no baseline: drop --baseline or --lanes.")
+        params, peak, results = load_params(self.pictures.network), matrix_peak(precision=self.precision), []
+        names = ("jaxstyle", *SIDES[self.baseline])
         for size in self.sizes:
             content, style = self.pictures.load(size)
-            sides = {name: side(name, params, content, style) for name in names}
+            take = {
+                name: side(name, params, content, style, precision=self.precision, lanes=self.lanes) for name in names
+            }
             began = time.perf_counter()
-            first = [sides["jaxstyle"](1)]
+            first = [take["jaxstyle"](self.steps)]  # on its way it compiles what is timed
             seconds = time.perf_counter() - began
-            first += [take(1) for name, take in sides.items() if name != "jaxstyle"]
-            if max(first) > (1 + 1e-3) * min(first):
-                raise InputError(f"The sides do not minimise the same: they start at {first}.")
-            calls = {name: lambda take=take: take(self.steps) for name, take in sides.items()}
+            first += [take[name](self.steps) for name in names[1:]]
+            if max(first) > (1 + TOLERANCE[self.precision]) * min(first):
+                raise InputError(f"The sides do not minimise the same: after {self.steps} steps they are at {first}.")
+            calls = {name: lambda own=own: own(self.steps) for name, own in take.items()}
             rows = in_turns(calls, turns=self.pictures.turns)
             best = {name: min(row[name] for row in rows) / self.steps for name in names}
-            arithmetic = gflop_a_step(params, Scale(*content.shape[:2], steps=1), config=PRESET.config)
+            arithmetic = self.lanes * gflop_a_step(params, Scale(*content.shape[:2], steps=1), config=PRESET.config)
             speed = arithmetic / best["jaxstyle"]
             result = {"size": size, **{f"{name}, s": value for name, value in best.items()}}
             result |= {
@@ -62,9 +79,12 @@ class Step:
                 "of matrix peak": speed / peak,
                 "turns": rows,
             }
-            results.append(result | (ratios(rows, *SIDES) if len(names) > 1 else {}))
-        print(f"float32 matrix products reach {peak:.0f} GFLOP/s; GFLOP are those of direct convolutions")
-        self.pictures.report("step", results, steps=self.steps, baseline=self.baseline, matrix_peak=peak)
+            for name in names[1:]:
+                result |= {f"over {name}, {key}": value for key, value in ratios(rows, "jaxstyle", name).items()}
+            results.append(result)
+        print(f"{self.precision} matrix products reach {peak:.0f} GFLOP/s; GFLOP are those of direct convolutions")
+        settings = {name: value for name, value in vars(self).items() if name not in ("pictures", "sizes")}
+        self.pictures.report("step", results, **settings, matrix_peak=peak)
 
 
 @dataclass(frozen=True)
@@ -81,9 +101,10 @@ class Memory:
         """Measure and print; Linux only."""
         results = []
         for size in self.sizes:
-            rows = [{name: self._peak(name, size) for name in SIDES} for _ in range(self.pictures.turns)]
-            best = {f"{name}, MiB": min(row[name] for row in rows) for name in SIDES}
-            results.append({"size": size, **best, "turns": rows, **ratios(rows, *SIDES)})
+            rows = [{name: self._peak(name, size) for name in MEASURED} for _ in range(self.pictures.turns)]
+            best = {f"{name}, MiB": min(row[name] for row in rows) for name in MEASURED}
+            over = {f"{name} over torch": ratios(rows, name, "torch")["median"] for name in MEASURED[:2]}
+            results.append({"size": size, **best, **over, "turns": rows})
         self.pictures.report("memory", results, steps=self.steps)
 
     def _peak(self, name: str, size: int) -> float:
@@ -93,22 +114,36 @@ class Memory:
         return json.loads(done.stdout.splitlines()[-1])
 
 
-def side(name: str, params: Any, content: jax.Array, style: jax.Array) -> Side:
+def side(
+    name: str,
+    params: Any,
+    content: jax.Array,
+    style: jax.Array,
+    *,
+    precision: Precision = "float32",
+    lanes: int = 1,
+) -> Side:
     """Return what takes steps of adam from near the content, where its term does not vanish."""
     start = 0.8 * content + 0.1
-    if name == "torch":
+    if name.startswith("torch"):
+        import torch
         import torch_baseline
 
-        objective = torch_baseline.Objective(params, np.asarray(content), np.asarray(style))
-        return torch_baseline.Adam(objective, np.asarray(start)).run
-    config = replace(PRESET.config, optimizer="adam", learning_rate=1 / 255)
+        objective = torch_baseline.Objective(params, np.asarray(content), np.asarray(style), precision=precision)
+        compiled: Any = torch.compile(objective) if name == "torch.compile" else objective
+        return torch_baseline.Adam(compiled, np.asarray(start)).run
+    config = replace(
+        PRESET.config, optimizer="adam", learning_rate=1 / 255, precision=precision, remat=name.endswith("--remat")
+    )
     targets = jax.jit(make_targets, static_argnames="config")(params, content, style, config=config)
-    weights, state = PRESET.loss_weights(), init(start, config=config)
+    params = jax.jit(prepared, static_argnames="precision")(params, precision=precision)
+    weights = PRESET.loss_weights()
+    state = init(start if lanes == 1 else jnp.stack([start] * lanes), config=config)
 
     def take(steps: int) -> float:
         nonlocal state
         state, trace = run(state, params, targets, weights, config=config, steps=steps)
-        return float(trace["total"][-1])
+        return float(jnp.ravel(trace["total"])[-1])
 
     return take
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from tyro.conf import Positional, arg
 
 from jaxstyle import image, presets
+from jaxstyle.conv import PRODUCTS, Precision
 
 PRESET = presets.preset("neural-style-pt")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
@@ -66,10 +67,11 @@ def ratios(rows: Sequence[Mapping[str, float]], over: str, under: str) -> dict[s
     return {"each": each, "median": statistics.median(each), "least": min(each), "most": max(each)}
 
 
-def matrix_peak(size: int = 3072, turns: int = 5) -> float:
-    """Return how many GFLOP/s the device reaches in a product of float32 matrices, at best."""
-    square = jnp.ones((size, size), jnp.float32)
-    product = jax.jit(lambda a, b: a @ b)
+def matrix_peak(*, precision: Precision = "float32", turns: int = 5) -> float:
+    """Return how many GFLOP/s the device reaches in a product of square matrices of that precision, at best."""
+    size = 3072 if jax.default_backend() == "cpu" else 8192
+    square = jnp.ones((size, size), jnp.bfloat16 if precision == "bfloat16" else jnp.float32)
+    product = jax.jit(lambda a, b: jnp.matmul(a, b, precision=PRODUCTS[precision]))
     product(square, square).block_until_ready()
     rows = in_turns({"product": lambda: product(square, square).block_until_ready()}, turns=turns)
     return 2 * size**3 / min(row["product"] for row in rows) / 1e9

@@ -35,9 +35,18 @@ def to_numpy(x: torch.Tensor) -> np.ndarray:
 class Objective(nn.Module):
     """Content, style and total variation of an image, to be minimised."""
 
-    def __init__(self, params: Mapping[str, Mapping[str, Any]], content: np.ndarray, style: np.ndarray) -> None:
+    def __init__(
+        self,
+        params: Mapping[str, Mapping[str, Any]],
+        content: np.ndarray,
+        style: np.ndarray,
+        *,
+        precision: str = "float32",
+    ) -> None:
         """Take the kernels `[3, 3, in, out]` of each layer up to the deepest one compared, and both pictures."""
         super().__init__()
+        self.rounded = precision == "bfloat16"
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
         self.layers = nn.ModuleDict()
         for name, layer in params.items():
             kernel = torch.tensor(np.asarray(layer["kernel"])).permute(3, 2, 0, 1).contiguous()
@@ -50,8 +59,9 @@ class Objective(nn.Module):
         if DEVICE == "cuda":
             self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         with torch.no_grad():
-            self.content = self.features(to_torch(content))[CONTENT]
-            found = self.features(to_torch(style))
+            with torch.autocast(DEVICE, torch.bfloat16, enabled=self.rounded):
+                self.content = self.features(to_torch(content))[CONTENT]
+                found = self.features(to_torch(style))
             self.grams = {name: self.gram(found[name]) for name in STYLE}
 
     def features(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -68,13 +78,19 @@ class Objective(nn.Module):
     @staticmethod
     def gram(x: torch.Tensor) -> torch.Tensor:
         """Return the Gram matrix over the number of elements."""
-        rows = x.flatten(2)[0]
-        return rows @ rows.T / x.numel()
+        rows = x.flatten(2)[0].float()
+        with torch.autocast(DEVICE, enabled=False):  # sums over pixels overflow eight bits
+            return rows @ rows.T / x.numel()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the objective of the image `x`, as `to_torch` makes them."""
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=self.rounded):
+            return self.objective(x)
+
+    def objective(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the objective in whatever precision is set."""
         found = self.features(x)
-        loss = CONTENT_WEIGHT * functional.mse_loss(found[CONTENT], self.content)
+        loss = CONTENT_WEIGHT * functional.mse_loss(found[CONTENT].float(), self.content.float())
         for name in STYLE:
             loss = loss + STYLE_WEIGHT * functional.mse_loss(self.gram(found[name]), self.grams[name])
         rows, columns = x[:, :, 1:] - x[:, :, :-1], x[..., 1:] - x[..., :-1]

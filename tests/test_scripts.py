@@ -72,7 +72,7 @@ def benchmark(tmp_path, monkeypatch):
         files = [tmp_path / each for each in ("content.png", "style.png", "results.json")]
         given = [name, *files[:2], "--network", "mini", "--turns", 1, "--json", files[2], *options]
         script["main"]([str(each) for each in given])
-        return json.loads(files[2].read_text())
+        return json.loads(files[2].read_text()) if files[2].exists() else {}
 
     return run
 
@@ -88,7 +88,7 @@ def test_the_benchmark_times_a_sweep_against_its_lanes(benchmark, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["step", "solve", "memory", "startup"])
+@pytest.mark.parametrize("name", ["step", "solve", "memory", "startup", "precision"])
 def test_the_benchmark_measures_against_pytorch(benchmark, name):
     pytest.importorskip("torch", reason="PyTorch is absent: pip install -e '.[parity]'")
     options = {
@@ -96,7 +96,25 @@ def test_the_benchmark_measures_against_pytorch(benchmark, name):
         "solve": ["--sizes", 32, "--evaluations", 4, "--every", 2, "--steps", 10],
         "memory": ["--sizes", 32, "--steps", 1],
         "startup": ["--size", 32],
+        "precision": ["--size", 32, "--steps", 2],
+    }
+    measured = {
+        "step": "over torch, median",
+        "solve": "median",
+        "memory": "jaxstyle --remat over torch",
+        "startup": "best, s",
+        "precision": "over float32",
     }
     found = benchmark(name, *options[name])
-    for result in found["results"]:
-        assert result["best, s"] > 0 if name == "startup" else result["median"] > 0
+    assert found["results"] and all(result[measured[name]] > 0 for result in found["results"])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.compile's own parts
+def test_all_that_a_gpu_is_held_to_is_one_command(benchmark, tmp_path):
+    pytest.importorskip("torch", reason="PyTorch is absent: pip install -e '.[parity]'")
+    benchmark("accelerator", "--size", 32, "--steps", 2, "--lanes", 2)
+    found = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*-?.json"))]
+    assert [each["benchmark"] for each in found] == ["precision", "sweep", *["step"] * 5]
+    rounded = [each["settings"]["precision"] for each in found[2:]]
+    assert rounded == ["tf32", "bfloat16", "bfloat16", "tf32", "bfloat16"]
