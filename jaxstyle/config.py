@@ -35,7 +35,8 @@ class Config:
         border: what lies outside the image, "zeros", "replicate" or "circular", see `vgg.features`.
         white: what 1 becomes in the network's units.
         precision: of what convolutions multiply, "float32", "tf32" or "bfloat16", see `vgg.features`.
-        remat: whether activations are computed again for the gradient instead of kept, see `vgg.features`.
+        remat: whether the activations of the first two blocks, which are the largest, are computed again for the
+            gradient instead of kept, strip by strip; those of the first block are so in images of 2**19 pixels or more.
         conv: the convolution, see `vgg.features`.
         content_divisor: content terms are divided by their target's "energy", their number of "elements" or not at
             all ("none").

@@ -7,10 +7,11 @@ Gatys, Ecker and Bethge, *A Neural Algorithm of Artistic Style*, arXiv:1508.0657
 in Neural Style Transfer*, arXiv:1611.07865 (guides).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 
 RIDGE = 1e-4  # added to variances, so that their roots have a slope at zero: of crowsonkb's style-transfer-pytorch
 
@@ -49,13 +50,36 @@ def moments(features: jax.Array, *, guide: jax.Array | None = None) -> Moments:
     # One contracted axis, not two: XLA has a fast matrix product on the CPU for the former only.
     rows = features.reshape(*batch, height * width, channels)  # [..., N, C]
     if guide is None:
-        counted, whole = rows, height * width
-        mean = jnp.mean(rows, axis=-2, dtype=dtype)
-    else:
-        counted, whole = rows * jnp.broadcast_to(guide.reshape(-1, 1), rows.shape), 1
-        mean = jnp.sum(counted, axis=-2, dtype=dtype)
-    products = jnp.einsum("...ki,...kj->...ij", counted, rows, precision="highest", preferred_element_type=dtype)
-    return Moments(mean, products / whole)  # [..., C], [..., C, C]
+        return Moments(jnp.mean(rows, axis=-2, dtype=dtype), _products(rows, None) / (height * width))
+    counts = jnp.broadcast_to(guide.reshape(-1, 1), rows.shape)
+    return Moments(jnp.sum(rows * counts, axis=-2, dtype=dtype), _products(rows, counts))  # [..., C], [..., C, C]
+
+
+@jax.custom_jvp
+def _products(rows: jax.Array, counts: jax.Array | None) -> jax.Array:
+    r"""Return :math:`\sum_k w_k F_{ki} F_{kj}`, whose gradient is one product of matrices since it is symmetric."""
+    return _product(rows, rows, counts)
+
+
+def _product(left: jax.Array, right: jax.Array, counts: jax.Array | None) -> jax.Array:
+    dtype = jnp.promote_types(left.dtype, jnp.float32)
+    left = left if counts is None else left * counts
+    return jnp.einsum("...ki,...kj->...ij", left, right, precision="highest", preferred_element_type=dtype)
+
+
+def _products_jvp(primals: Any, tangents: Any) -> Any:
+    (rows, counts), (d_rows, d_counts) = primals, tangents
+    value = _products(rows, counts)
+    tangent = jnp.zeros_like(value)
+    if not isinstance(d_rows, SymbolicZero):
+        half = _product(rows, d_rows, counts)
+        tangent = half + jnp.swapaxes(half, -1, -2)
+    if counts is not None and not isinstance(d_counts, SymbolicZero):
+        tangent = tangent + _product(rows, rows, d_counts)
+    return value, tangent
+
+
+_products.defjvp(_products_jvp, symbolic_zeros=True)
 
 
 def gram(moments: Moments, *, shift: float = 0.0, scale: float = 1.0) -> jax.Array:

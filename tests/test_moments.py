@@ -144,3 +144,21 @@ def test_gradients_of_a_guided_loss_agree_with_finite_differences(name):
 @pytest.mark.parametrize("guide", [None, GUIDE], ids=["whole", "guided"])
 def test_jit_equals_eager(guide):
     assert_close(found(FEATURES, guide), numbers(moments(jnp.asarray(FEATURES), guide=guide)))
+
+
+@pytest.mark.parametrize("argument", [0, 1], ids=["features", "guide"])
+def test_second_moments_have_every_derivative_by_features_and_by_guide(argument):
+    with jax.enable_x64(True):
+        given = [jnp.asarray(FEATURES, jnp.float64), jnp.asarray(GUIDE, jnp.float64)]
+        weights = jnp.asarray(RNG.normal(size=(3, 3)))  # not symmetric, as a cotangent may be
+
+        def loss(x):
+            features, guide = (x if i == argument else each for i, each in enumerate(given))
+            return jnp.sum(weights * moments(features, guide=guide).second)
+
+        check_grads(jax.jit(loss), (given[argument],), order=2, modes=["fwd", "rev"], eps=1e-4, atol=1e-5, rtol=1e-5)
+
+
+def test_the_gradient_of_a_gram_matrix_is_one_product():
+    text = str(jax.make_jaxpr(jax.grad(lambda x: jnp.sum(gram(moments(x)) ** 2)))(jnp.asarray(FEATURES)))
+    assert text.count("dot_general[") == 2  # the matrix itself, and back

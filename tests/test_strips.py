@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import picture
 
-from jaxstyle import strips
+from jaxstyle import objective, strips
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.objective import make_targets, terms, total
 from jaxstyle.optimize import init, run
@@ -118,3 +118,27 @@ def test_rows_know_what_lies_beyond_the_image():
     rows = strips.Rows(jnp.asarray(4), 4, height=6)
     assert rows.inside(margin=1).ravel().tolist() == [True, True, True, False, False, False]
     assert rows.cut(jnp.arange(6.0).reshape(6, 1)).ravel().tolist() == [4, 5, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("config", "pixels", "blocks"),
+    [
+        (Config(), 2**19 - 1, ()),
+        (Config(), 2**19, (1,)),
+        (Config(remat=True), 1, (1, 2)),
+        (Config(remat=True, content_layers=("conv1_1",)), 2**19, (2,)),
+        (Config(remat=True, statistic="sliced"), 2**19, ()),
+    ],
+    ids=["small", "large", "asked for", "content", "sorted"],
+)
+def test_what_is_large_or_asked_for_goes_through_strips(config, pixels, blocks):
+    assert objective._blocks_in_rows(config, pixels) == blocks
+
+
+def test_a_large_picture_goes_through_strips_by_itself(params, monkeypatch):
+    image = picture(61, 51, seed=2)
+    plain = loss_and_gradient(params, image, config=Config(**SHALLOW))
+    monkeypatch.setattr(objective, "LARGE", 1)
+    large = loss_and_gradient(params, image, config=Config(**SHALLOW))
+    np.testing.assert_allclose(large[0], plain[0], rtol=1e-5)
+    np.testing.assert_allclose(large[1], plain[1], rtol=0, atol=1e-5 * np.abs(plain[1]).max())

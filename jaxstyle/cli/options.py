@@ -47,8 +47,8 @@ class Computing:
     """What convolutions multiply: float32; rounded to 11 bits (tf32), where an accelerator has such products, a CPU
     never; or activations of half the size (bfloat16), faster on accelerators only."""
     remat: bool = False
-    """Compute the largest layers again instead of keeping them: slower, in half the memory; without it this is done
-    only where memory would not do."""
+    """Compute the largest layers again instead of keeping them: a tenth slower, in half the memory; without it this is
+    done only where memory would not do."""
 
     def chosen(self) -> dict[str, Any]:
         """Return what these options change of a config."""

@@ -139,7 +139,7 @@ class Work:
         state = jax.tree.map(jnp.copy, state)  # steps take its memory, which it may share
         segment = steps_a_segment(self.params, scale, lanes=self.lanes or 1, done=done, save_every=save_every)
         step = self.program(state, targets, steps=segment)
-        if self.lanes is None and not self.config.remat and memory_of(step) > room_for(None):
+        if (self.lanes or 1) == 1 and not self.config.remat and memory_of(step) > room_for(None):
             step = self.program(state, targets, steps=segment, remat=True)
         give_back()
         return Ready(state, targets, segment, step)
