@@ -37,6 +37,7 @@ class Config:
         precision: of what convolutions multiply, "float32", "tf32" or "bfloat16", see `vgg.features`.
         remat: whether the activations of the first two blocks, which are the largest, are computed again for the
             gradient instead of kept, strip by strip; those of the first block are so in images of 2**19 pixels or more.
+            Not a block with a content layer, and none where the statistic is "sliced".
         conv: the convolution, see `vgg.features`.
         content_divisor: content terms are divided by their target's "energy", their number of "elements" or not at
             all ("none").

@@ -69,7 +69,7 @@ def _compared(params: vgg.Params, image: jax.Array, targets: Targets, *, config:
         names = [name for name in _names(config) if name.partition("/")[2] == layer]
         return {name: _seen(name, features, targets, config=config, rows=rows) for name in names}
 
-    seen = image_features(params, image, config=config, read=read, in_rows=_blocks_in_rows(config, height * width))
+    seen = image_features(params, image, config=config, read=read, in_rows=blocks_in_rows(config, height * width))
     parts = {
         name: _term(name, seen[name.partition("/")[2]][name], targets, config=config, height=height, width=width)
         for name in _names(config)
@@ -162,8 +162,20 @@ def _names(config: Config) -> list[str]:
     return [f"content/{layer}" for layer in config.content_layers] + [f"style/{layer}" for layer in config.style_layers]
 
 
-def _blocks_in_rows(config: Config, pixels: int) -> tuple[int, ...]:
-    """Return the blocks to go through in strips: the largest, if only sums over their pixels are read."""
+def blocks_in_rows(config: Config, pixels: int) -> tuple[int, ...]:
+    """Return the blocks to go through in strips: the largest, if only sums over their pixels are read.
+
+    Args:
+        config: its `remat`, statistic and content layers count.
+        pixels: of the image.
+
+    Returns:
+        Numbers of blocks.
+
+    Example:
+        >>> blocks_in_rows(Config(), 512 * 512), blocks_in_rows(Config(), 1024 * 768)
+        ((), (1,))
+    """
     blocks = (1, 2) if config.remat else (1,) if pixels >= LARGE else ()
     if config.statistic == "sliced":
         return ()

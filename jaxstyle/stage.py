@@ -105,7 +105,12 @@ def style_sides(longest: int, scales: Sequence[Scale], *, config: Config) -> lis
     """
     sides = {max(scale.height, scale.width) for scale in scales} | {longest}
     above = config.halve_above or longest
-    return sorted(sides | {half_shape(side, side)[0] for side in sides if side > above})
+    halves = {side for side in sides if side > above}
+    while halves:
+        halves = {half_shape(side, side)[0] for side in halves}
+        sides |= halves
+        halves = {side for side in halves if side > above}
+    return sorted(sides)
 
 
 def _nearest(statistics: Mapping, side: int) -> Mapping[str, Summary]:

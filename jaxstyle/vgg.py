@@ -166,12 +166,14 @@ def features(
         layers at which a small image has no pixels are left out.
 
     Raises:
-        InputError: if `pooling`, `border` or `precision` is none of these.
+        InputError: if `pooling`, `border` or `precision` is none of these, or if there is no such layer.
 
     Example:
         >>> features(load_params("vgg19"), image)["relu4_2"].shape  # doctest: +SKIP
         (32, 32, 512)
     """
+    for layer in layers:
+        smallest_side(layer)
     if pooling not in JOINS:
         raise InputError(f"Pooling {pooling!r} is unknown: use 'max', 'avg' or 'l2'.")
     if border not in ("zeros", "replicate", "circular"):

@@ -12,6 +12,7 @@ from tyro.conf import OmitArgPrefixes
 
 from jaxstyle import Config, LossWeights, init, load_params, make_targets, run, terms, total
 from jaxstyle.conv import PRODUCTS, Precision
+from jaxstyle.errors import InputError
 
 FEW = 20  # steps in a turn, where two sides take turns
 
@@ -82,4 +83,7 @@ class Accelerator:
         for number, part in enumerate(parts, 1):
             json = self.pictures.json
             numbered = None if json is None else json.with_stem(f"{json.stem}-{number}")
-            replace(part, pictures=replace(self.pictures, json=numbered)).run()
+            try:
+                replace(part, pictures=replace(self.pictures, json=numbered)).run()
+            except InputError as error:  # the others are measured all the same
+                print(f"{type(part).__name__}: {error}")

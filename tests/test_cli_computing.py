@@ -14,6 +14,9 @@ from conftest import TINY, picture
 
 from jaxstyle import image, weights_file
 from jaxstyle.cli import kept_styles, main, memory, work
+from jaxstyle.config import Config
+from jaxstyle.scales import plan
+from jaxstyle.stage import targets_at
 from jaxstyle.untrained import random_params
 
 SHALLOW = ("--style-layers", "relu1_1,relu2_1", "--content-layers", "relu2_2", "--optimizer", "adam", "--scales", 1)
@@ -178,3 +181,31 @@ def test_what_is_in_use_is_this_process_or_the_accelerator(monkeypatch):
         assert abs(memory.in_use() - taken) < 0.1 * taken and memory.limit() > memory.in_use()
     monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
     assert (memory.in_use(), memory.limit(), memory.taken_and_free()) == (300, 1000, (300, 700))
+
+
+@pytest.mark.parametrize("scales", [1, 2])
+def test_what_is_kept_of_a_style_is_what_its_picture_gives_at_every_half(params, scales):
+    config = Config(style_layers=("relu1_1",), content_layers=("relu1_2",), halve_above=16, scales=scales)
+    content, style = picture(60, 80, seed=0), picture(70, 64, seed=1)
+    found = kept_styles.look_at({Path("a"): style}, 60, 80, steps=10, params=params, config=config, seed=0)
+    for scale in plan(60, 80, steps=10, config=config):
+        kept, given = (targets_at(params, content, [each], scale, config=config) for each in (found[Path("a")], style))
+        for _ in range(2):
+            np.testing.assert_allclose(kept.style["relu1_1"].second, given.style["relu1_1"].second, rtol=1e-4)
+            kept, given = kept.half, given.half
+
+
+def test_a_dry_run_compiles_what_the_run_will_take(compilations):
+    options = ("--size", 64, *SHALLOW, "--steps", 6, "--save-every", 2)
+    assert run(*options, "--dry-run") == 0
+    done = len(compilations)
+    assert run(*options) == 0
+    assert len([seconds for seconds in compilations[done:] if seconds > 0.3]) == 0
+
+
+@pytest.mark.parametrize("harm", ["a file", "another suffix"])
+def test_a_dry_run_of_a_sweep_refuses_what_the_sweep_would(harm, capsys):
+    output = "content.png" if harm == "a file" else "."
+    more = ("--log", "log.txt") if harm == "another suffix" else ()
+    assert run("--style-weight", "1,10", *more, "--dry-run", command="sweep", output=output) == 2
+    assert capsys.readouterr().err.startswith("jaxstyle: ")

@@ -37,7 +37,6 @@ def loss_and_gradient(params, image, *, config, masks=None):
         pytest.param({"gram_divisor": "image"}, marks=pytest.mark.slow),
         pytest.param({"statistic": "wasserstein"}, marks=pytest.mark.slow),
         pytest.param({"statistic": "mean_std"}, marks=pytest.mark.slow),
-        pytest.param({"statistic": "sliced"}, marks=pytest.mark.slow),
         pytest.param({"precision": "bfloat16"}, marks=pytest.mark.slow),
     ],
     ids=str,
@@ -132,7 +131,7 @@ def test_rows_know_what_lies_beyond_the_image():
     ids=["small", "large", "asked for", "content", "sorted"],
 )
 def test_what_is_large_or_asked_for_goes_through_strips(config, pixels, blocks):
-    assert objective._blocks_in_rows(config, pixels) == blocks
+    assert objective.blocks_in_rows(config, pixels) == blocks
 
 
 def test_a_large_picture_goes_through_strips_by_itself(params, monkeypatch):

@@ -168,3 +168,9 @@ def test_only_what_is_asked_for_is_returned_and_nothing_deeper_is_traced(params,
 def test_an_unknown_precision_is_refused(params, content):
     with pytest.raises(InputError, match="'float16' is unknown: use 'float32', 'tf32' or 'bfloat16'"):
         features(params, content, precision="float16")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("layer", ["relu6_1", "relu1_9", "foo"])
+def test_a_layer_that_is_none_is_refused(params, content, layer):
+    with pytest.raises(InputError, match=f"'{layer}' is not a layer of VGG-19"):
+        features(params, content, layers=(layer,))

@@ -78,7 +78,13 @@ def _path(style: jax.Array, *, longest: int, params: Params, config: Config, see
     """Return the file for all that a style's statistics depend on."""
     sliced = config.statistic == "sliced"
     facts = (style.shape, longest, config.style_layers, config.statistic, config.pooling, config.pooling_gain)
-    facts += (config.style_border, config.white, config.precision, jax.default_backend(), seed if sliced else None)
+    facts += (
+        config.style_border,
+        config.white,
+        config.precision,
+        jax.devices()[0].device_kind,
+        seed if sliced else None,
+    )
     digest = hashlib.sha256(repr((facts, __version__, jax.__version__)).encode())
     digest.update(statistics_file.network_hash(params).encode() + np.asarray(style).tobytes())
     return download.cache() / "styles" / f"{digest.hexdigest()}.h5"

@@ -48,7 +48,7 @@ class Computing:
     never; or activations of half the size (bfloat16), faster on accelerators only."""
     remat: bool = False
     """Compute the largest layers again instead of keeping them: a tenth slower, in half the memory; without it this is
-    done only where memory would not do."""
+    done only where memory would not do. Not with --statistic sliced."""
 
     def chosen(self) -> dict[str, Any]:
         """Return what these options change of a config."""

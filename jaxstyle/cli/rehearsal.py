@@ -15,20 +15,23 @@ from jaxstyle.vgg import CONV_LAYERS, Params
 LONG = 5.0  # seconds of a few steps, which are timed only once if they take longer
 
 
-def rehearse(work: Work, *, rounds: int = 1, reporter: Reporter) -> None:
+def rehearse(work: Work, *, save_every: int = 0, rounds: int = 1, reporter: Reporter) -> None:
     """Compile every scale, time a few steps, and print how long `rounds` of all take, in how much memory.
 
     The first and the last scale are timed, and others taken to lie between them by their pixels. What is compiled is
     kept for the run itself.
     """
     *before, last = scales = work.scales()
-    least, began = None, time.perf_counter()
+    least, ready, done, compiling = None, None, 0, 0.0
     with reporter.console.status("Compiling"):
-        for scale in before:
-            ready = work.at(scale)
-            least = least or _seconds_a_step(work, ready)
-        ready = work.at(last)
-    compiling = time.perf_counter() - began
+        for scale in scales:
+            began = time.perf_counter()
+            ready = work.at(scale, done=done, save_every=save_every)
+            compiling += time.perf_counter() - began
+            done += scale.steps
+            if before and scale is before[0]:
+                least = _seconds_a_step(work, ready)
+    assert ready is not None  # there is at least one scale
     need, most = peak_of(ready.step), limit()
     shown = ", ".join(f"{scale.steps} steps at {scale.width}x{scale.height}" for scale in scales)
     print(f"scales      {shown}")
@@ -36,7 +39,8 @@ def rehearse(work: Work, *, rounds: int = 1, reporter: Reporter) -> None:
     print(f"arithmetic  {arithmetic:.0f} GFLOP a step at the last scale, as direct convolutions")
     print(f"memory      {need / 2**30:.2f} GiB at most, of {most / 2**30:.1f} GiB")
     if need > most:
-        print("time        not measured, since the last scale does not fit: lower --size, or drop --lanes")
+        cure = "lower --size or --lanes" if work.lanes else "lower --size"
+        print(f"time        not measured, since the last scale does not fit: {cure}")
         return
     with reporter.console.status("Timing"):
         longest = _seconds_a_step(work, ready)
@@ -45,7 +49,7 @@ def rehearse(work: Work, *, rounds: int = 1, reporter: Reporter) -> None:
     slope = (longest - least) / max(1.0, of[-1] - of[0])
     whole = rounds * sum(scale.steps * (least + slope * (own - of[0])) for scale, own in zip(scales, of, strict=True))
     print(f"time        {whole:.0f} s for all steps, {longest:.3g} s for one at the last scale")
-    print(f"compiling   {compiling:.0f} s, done and kept; nothing was written")
+    print(f"compiling   {compiling:.0f} s, done and kept; no picture was painted")
 
 
 def peak_of(step: jax.stages.Compiled) -> int:
@@ -73,7 +77,8 @@ def _pixels(scale: Scale, *, config: Config) -> float:
     """Return the pixels of a scale, those at half its size among them where it is compared there too."""
     pixels = scale.height * scale.width
     halved = config.halve_above is not None and max(scale.height, scale.width) > config.halve_above
-    return 1.25 * pixels if halved else pixels
+    half = scale._replace(height=scale.height // 2, width=scale.width // 2)
+    return pixels + (_pixels(half, config=config) if halved else 0)
 
 
 def _seconds_a_step(work: Work, ready: Ready) -> float:

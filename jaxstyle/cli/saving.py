@@ -26,7 +26,7 @@ class Saving:
     bits: Literal[8, 16] = 8
     """Bits a channel of the output; 16 for .png and .tiff."""
     dry_run: bool = False
-    """Write nothing, but say how much memory and time it would take."""
+    """Paint no picture, but say how much memory and time it would take."""
     quiet: bool = False
     """Print errors only."""
 

@@ -36,7 +36,7 @@ class Session:
         A dry run is rehearsed only.
         """
         if self.saving.dry_run:
-            rehearse(work, reporter=reporter)
+            rehearse(work, save_every=self.saving.save_every, reporter=reporter)
             return 0
         rows: list[dict[str, float]] = []
         painted: jax.Array | None = None

@@ -78,7 +78,7 @@ class Stylize:
         reporter = Reporter(quiet=self.saving.quiet)
         work, alpha = self.work(preset, weights, reporter=reporter)
         status = session.run(work, alpha=alpha, reporter=reporter)
-        if self.preview and not status and not self.saving.quiet:
+        if self.preview and not status and not self.saving.quiet and not self.saving.dry_run:
             from jaxstyle.cli.preview import forecast
 
             forecast(work, output=self.output, reporter=reporter)

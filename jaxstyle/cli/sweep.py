@@ -103,7 +103,7 @@ class Sweep:
         check_number("lanes", self.lanes, 1, math.inf)
         if self.lanes is not None and memory is not None:
             raise InputError("--lanes and --max-memory both say how many pictures to paint at a time: drop one.")
-        if not self.saving.dry_run:
+        if not self.saving.dry_run or self.output.exists():
             make_folder(self.output)
 
         from jaxstyle.cli.progress import Reporter
@@ -112,7 +112,7 @@ class Sweep:
 
         seeds = [int(lane.settings.get("seed", self.seed)) for lane in lanes]
         session = SweepSession(self.output, lanes, weights, seeds, self.saving)
-        if not self.saving.dry_run:
+        if not self.saving.dry_run or self.output.is_dir():
             session.check(steps=self.steps, inputs=whole.inputs())
         reporter = Reporter(quiet=self.saving.quiet)
         work, alpha = whole.work(preset, first, reporter=reporter)

@@ -76,9 +76,12 @@ class SweepSession:
 
     def _rehearse(self, work: Work, *, at_a_time: int | None, memory: int | None, reporter: Reporter) -> int:
         todo = [i for i in range(len(self.lanes)) if self._record(i) is None]
+        if len(todo) < len(self.lanes):
+            print(f"{len(self.lanes) - len(todo)} of {len(self.lanes)} pictures are there already.")
         if todo:
             lanes = at_a_time or self._fitting(work, todo, memory, reporter)
-            rehearse(self._work(work, todo[:lanes]), rounds=-(-len(todo) // lanes), reporter=reporter)
+            rounds, some = -(-len(todo) // lanes), self._work(work, todo[:lanes])
+            rehearse(some, save_every=self.saving.save_every, rounds=rounds, reporter=reporter)
         return 0
 
     def picture(self, i: int) -> Path:
@@ -142,7 +145,7 @@ class SweepSession:
             least = (taken_and_free()[0] + takes / ESTIMATED) / 2**20
             raise InputError(
                 f"--max-memory is {memory / 2**20:.0f} MiB, but one picture at a time takes {least:.0f} MiB: "
-                "give that, or lower --size."
+                "give that, add --remat, or lower --size."
             )
         reporter.console.print(
             f"{len(todo)} pictures, {lanes} at a time: {takes / 2**30:.1f} of {room / 2**30:.1f} GiB"

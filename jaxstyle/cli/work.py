@@ -17,6 +17,7 @@ from jaxstyle.coloring import Sizes
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.conv import prepared
 from jaxstyle.errors import UnavailableError
+from jaxstyle.objective import blocks_in_rows
 from jaxstyle.scales import Scale, plan
 from jaxstyle.sweep import memory_of
 from jaxstyle.targets import Style, Targets
@@ -139,7 +140,9 @@ class Work:
         state = jax.tree.map(jnp.copy, state)  # steps take its memory, which it may share
         segment = steps_a_segment(self.params, scale, lanes=self.lanes or 1, done=done, save_every=save_every)
         step = self.program(state, targets, steps=segment)
-        if (self.lanes or 1) == 1 and not self.config.remat and memory_of(step) > room_for(None):
+        pixels, strips = scale.height * scale.width, replace(self.config, remat=True)
+        helps = (self.lanes or 1) == 1 and blocks_in_rows(strips, pixels) != blocks_in_rows(self.config, pixels)
+        if helps and memory_of(step) > room_for(None):
             step = self.program(state, targets, steps=segment, remat=True)
         give_back()
         return Ready(state, targets, segment, step)
