@@ -230,7 +230,7 @@ def test_a_reconstruction_is_the_librarys(options):
     ("options", "tileable", "blend"),
     [
         pytest.param((), False, None, marks=pytest.mark.slow),
-        (["--tileable"], True, None),
+        pytest.param(["--tileable"], True, None, marks=pytest.mark.slow),
         pytest.param(["--blend", "1,2"], False, [1, 2], marks=pytest.mark.slow),
     ],
 )

@@ -68,7 +68,9 @@ def test_a_picture_that_would_not_fit_goes_through_strips(monkeypatch):
     assert differs("strips.png") <= 0.5 / 255
 
 
-@pytest.mark.parametrize("command", ["stylize", "texture", "reconstruct"])
+@pytest.mark.parametrize(
+    "command", ["stylize", *(pytest.param(each, marks=pytest.mark.slow) for each in ("texture", "reconstruct"))]
+)
 def test_a_dry_run_says_what_it_would_take_and_writes_nothing(command, capsys):
     size = "64x64" if command == "texture" else 64
     layers = ("--layer", "relu2_2") if command == "reconstruct" else SHALLOW[:2]
@@ -125,7 +127,14 @@ def test_a_style_is_looked_at_once_for_each_size(looks):
     assert len(looks) == 3
 
 
-@pytest.mark.parametrize("options", [("--pooling", "avg"), ("--precision", "bfloat16"), ("--size", 40)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--pooling", "avg"),
+        pytest.param(("--precision", "bfloat16"), marks=pytest.mark.slow),
+        pytest.param(("--size", 40), marks=pytest.mark.slow),
+    ],
+)
 def test_what_is_kept_of_a_style_serves_nothing_else(looks, options):
     assert run("--size", 32, *SHALLOW) == 0
     assert run("--size", 32, *SHALLOW, *options) == 0

@@ -145,7 +145,8 @@ def test_resize_gives_pictures_batches_and_masks_their_size_and_stays_in_range(s
     np.testing.assert_allclose(resize(sharp[..., 1], *shape), picture[..., 1], atol=1e-6)
 
 
-@pytest.mark.parametrize("size", [(24, 20), pytest.param((9, 31), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(24, 20), (9, 31)])
 def test_a_circular_picture_is_resized_as_the_middle_of_its_copies(size):
     height, width = size
     copies = resample(jnp.tile(PICTURE, (3, 3, 1)), 3 * height, 3 * width)

@@ -31,7 +31,7 @@ def loss_and_gradient(params, image, *, config, masks=None):
     "chosen",
     [
         {},
-        {"border": "circular"},
+        pytest.param({"border": "circular"}, marks=pytest.mark.slow),
         pytest.param({"border": "replicate"}, marks=pytest.mark.slow),
         pytest.param({"pooling": "avg", "pooling_gain": 2.0}, marks=pytest.mark.slow),
         pytest.param({"gram_divisor": "image"}, marks=pytest.mark.slow),
@@ -99,6 +99,7 @@ def test_every_derivative_goes_through_strips(params, content, style, derivative
         np.testing.assert_allclose(stripped, plain, rtol=0, atol=2e-5 * np.abs(plain).max() + 1e-12)
 
 
+@pytest.mark.slow
 def test_steps_in_strips_take_less_memory_and_lead_to_the_same():
     params = random_params(widths=((16, 16), (16, 16), (8,) * 4, (8,) * 4, (8,) * 4))
     image, style = picture(384, 256, seed=2), picture(48, 40, seed=5)
@@ -134,6 +135,7 @@ def test_what_is_large_or_asked_for_goes_through_strips(config, pixels, blocks):
     assert objective.blocks_in_rows(config, pixels) == blocks
 
 
+@pytest.mark.slow
 def test_a_large_picture_goes_through_strips_by_itself(params, monkeypatch):
     image = picture(61, 51, seed=2)
     plain = loss_and_gradient(params, image, config=Config(**SHALLOW))

@@ -281,6 +281,7 @@ def test_what_no_mask_covers_stays_as_it_is_bit_for_bit(params, content, style, 
     assert np.abs(np.asarray(image - content))[~outside].mean() > 0.01
 
 
+@pytest.mark.slow
 def test_one_region_of_everything_is_no_region(params, content, style):
     plain = stylize(params, content, style, weights=WEIGHTS, config=LBFGS, steps=3)
     whole = stylize(params, content, style, weights=WEIGHTS, config=LBFGS, steps=3, content_masks=jnp.ones((1, 32, 40)))
@@ -299,6 +300,7 @@ def test_each_region_comes_closer_to_its_own_style(params, content):
     assert one[:, 22:].mean() > other[:, 22:].mean() + 0.1
 
 
+@pytest.mark.slow
 def test_a_soft_mask_is_optimised_as_it_is_composed(params, content, style):
     """The first total of a run is that of the picture that would be saved."""
     start, mask = 1 - content, jnp.full((1, 32, 40), 0.5)

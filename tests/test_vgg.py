@@ -53,6 +53,7 @@ def test_the_first_layer_is_that_of_the_padded_image_in_the_networks_units(param
     assert np.abs(found["conv1_1"] - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 def test_a_circular_image_has_no_border(params):
     """What is rolled by 16 pixels is seen as before, rolled by as many pixels as a layer has for them."""
     image = jax.random.uniform(jax.random.key(0), (32, 48, 3))
