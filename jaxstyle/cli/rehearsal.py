@@ -9,7 +9,7 @@ from jaxstyle.cli.memory import in_use, limit
 from jaxstyle.cli.progress import Reporter
 from jaxstyle.cli.work import Ready, Work
 from jaxstyle.config import Config
-from jaxstyle.scales import Scale
+from jaxstyle.scales import Scale, half_shape
 from jaxstyle.vgg import CONV_LAYERS, Params
 
 LONG = 5.0  # seconds of a few steps, which are timed only once if they take longer
@@ -77,7 +77,7 @@ def _pixels(scale: Scale, *, config: Config) -> float:
     """Return the pixels of a scale, those at half its size among them where it is compared there too."""
     pixels = scale.height * scale.width
     halved = config.halve_above is not None and max(scale.height, scale.width) > config.halve_above
-    half = scale._replace(height=scale.height // 2, width=scale.width // 2)
+    half = Scale(*half_shape(scale.height, scale.width), steps=0)
     return pixels + (_pixels(half, config=config) if halved else 0)
 
 
