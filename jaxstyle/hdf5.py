@@ -5,8 +5,6 @@ Links do not lead out of the file, and damaged or oversized names are refused be
 
 import contextlib
 import math
-import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from jaxstyle.errors import InputError, UnavailableError
+from jaxstyle.errors import InputError
+from jaxstyle.files import whole
 
 CURE = "download or convert the file again, as weights/README.md tells."
 
@@ -75,17 +74,8 @@ def written(path: Path) -> Iterator[h5py.File]:
         >>> with written(Path("style.h5")) as file:  # doctest: +SKIP
         ...     file["mean"] = np.zeros(64)
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with h5py.File(temporary, "w") as file:
-            yield file
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else error
-        raise UnavailableError(f"{path} could not be written ({reason}): choose a folder with room for it.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    with whole(path) as part, h5py.File(part, "w") as file:
+        yield file
 
 
 def follow(file: h5py.File, name: str, *, cure: str = CURE) -> Any:

@@ -1,13 +1,11 @@
-"""Picture files to arrays and back: Pillow lives here and in `image_file` only.
+"""Picture files to arrays and back: Pillow lives here, in `image_file` and in `encoding` only.
 
 An array is float32 sRGB in [0, 1], `[H, W, 3]`. What a file says about its colours and its orientation is applied on
 the way in; nothing of it is left to write on the way out, so the same array always makes the same bytes.
 """
 
 import os
-import secrets
 from collections.abc import Iterable
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -15,20 +13,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from jaxstyle.errors import InputError, UnavailableError
+from jaxstyle.encoding import FORMATS, described, encode
+from jaxstyle.errors import InputError
+from jaxstyle.files import whole
 from jaxstyle.image_file import check_sides, decode
 
 Resample = Literal["lanczos", "bilinear"]
 Rounding = Literal["round", "truncate"]
 
 FILTERS = {"lanczos": Image.Resampling.LANCZOS, "bilinear": Image.Resampling.BILINEAR}
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
-OPTIONS: dict[str, dict[str, Any]] = {
-    "PNG": {},
-    "JPEG": {"quality": 95, "subsampling": "4:4:4"},
-    "WEBP": {"lossless": True, "exact": True},
-    "TIFF": {"compression": "tiff_adobe_deflate"},
-}
 
 
 class Picture(NamedTuple):
@@ -95,13 +88,7 @@ def load(
     """
     if resample not in FILTERS:
         raise InputError(f"Resample {resample!r} is unknown: use 'lanczos' or 'bilinear'.")
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): name a picture file that you may read.") from error
-    if not data:
-        raise InputError(f"{path} is empty (0 bytes): name a file that holds a picture.")
-    rgb, alpha = decode(data, str(path))
+    rgb, alpha = decode(_read(path), str(path))
     if size is not None:
         whole = isinstance(size, tuple)
         width, height = size if whole else fit(rgb.shape[1], rgb.shape[0], size, rounding=rounding)
@@ -109,6 +96,32 @@ def load(
         rgb = _resize(rgb, width, height, FILTERS[resample])
         alpha = None if alpha is None else _resize(alpha, width, height, FILTERS[resample])
     return Picture(_unit(rgb), None if alpha is None else _unit(alpha))
+
+
+def description_of(path: str | os.PathLike[str]) -> str:
+    """Return what a picture file says of itself, as `save` has written it, or "".
+
+    Args:
+        path: any picture file; nothing of it is trusted.
+
+    Raises:
+        InputError: if the file cannot be read.
+
+    Example:
+        >>> description_of("out.png")  # doctest: +SKIP
+        '{"format": "jaxstyle run 1", ...}'
+    """
+    return described(_read(path))
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): name a picture file that you may read.") from error
+    if not data:
+        raise InputError(f"{path} is empty (0 bytes): name a file that holds a picture.")
+    return data
 
 
 def _resize(pixels: NDArray[Any], width: int, height: int, resample: Image.Resampling) -> NDArray[Any]:
@@ -156,7 +169,14 @@ def check_output(path: str | os.PathLike[str], *, bits: int = 8, inputs: Iterabl
             raise InputError(f"{path} is the same file as the input {source}: name another output.")
 
 
-def save(path: str | os.PathLike[str], rgb: ArrayLike, *, alpha: ArrayLike | None = None, bits: int = 8) -> None:
+def save(
+    path: str | os.PathLike[str],
+    rgb: ArrayLike,
+    *,
+    alpha: ArrayLike | None = None,
+    bits: int = 8,
+    description: str = "",
+) -> None:
     """Write a picture whole or not at all: PNG, JPEG (quality 95, 4:4:4), WebP (lossless) or TIFF, by suffix.
 
     Args:
@@ -164,6 +184,7 @@ def save(path: str | os.PathLike[str], rgb: ArrayLike, *, alpha: ArrayLike | Non
         rgb: `[H, W, 3]`, sRGB; clipped to [0, 1] and rounded.
         alpha: `[H, W]` in [0, 1]; a JPEG, which cannot carry it, shows the picture on white.
         bits: 8, or 16 for PNG and TIFF.
+        description: what the file says of itself, see `description_of`; ASCII, up to 64 KB in a JPEG.
 
     Raises:
         InputError: if `check_output` rejects `path`, the format cannot hold so large a picture, or values are NaN.
@@ -186,35 +207,9 @@ def save(path: str | os.PathLike[str], rgb: ArrayLike, *, alpha: ArrayLike | Non
         )
     pixels = np.rint(channels * (2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16)
     try:
-        data = _encode(pixels, container)
+        data = encode(pixels, container, description=description)
     except (OSError, ValueError, RuntimeError) as error:  # a WebP ends at 16383 pixels a side, a JPEG at 65500
         size = f"{pixels.shape[1]}x{pixels.shape[0]}"
         raise InputError(f"{path} cannot hold {size} pixels as {container} ({error}): save it as PNG.") from error
-    _write(path, data)
-
-
-def _encode(pixels: NDArray[Any], container: str) -> bytes:
-    if pixels.dtype == np.uint8:
-        buffer = BytesIO()
-        Image.fromarray(pixels).save(buffer, container, **OPTIONS[container])
-        return buffer.getvalue()
-    import imagecodecs  # Pillow cannot write 16-bit colour; other pictures need not wait for this import
-
-    if container == "PNG":
-        return bytes(imagecodecs.png_encode(pixels))
-    return bytes(imagecodecs.tiff_encode(pixels, photometric="rgb", compression="deflate", predictor=True))
-
-
-def _write(path: str | os.PathLike[str], data: bytes) -> None:
-    target = Path(os.path.realpath(path))  # through a link, as `open` would
-    part = target.with_name(f".{secrets.token_hex(8)}.part")  # not by tempfile, whose files only their owner may read
-    try:
-        with open(part, "xb") as file:
-            file.write(data)
-        os.replace(part, target)
-    except OSError as error:
-        raise UnavailableError(
-            f"{path} cannot be written ({error.strerror}): free space or use another folder."
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)  # on Ctrl-C, too; once replaced it is gone already
+    with whole(path) as part:
+        part.write_bytes(data)

@@ -15,6 +15,7 @@ from tyro.conf import OmitArgPrefixes
 
 from jaxstyle import image, load_params, make_targets, terms, total
 from jaxstyle.cli.progress import Reporter
+from jaxstyle.cli.walk import walk
 from jaxstyle.cli.work import Work
 
 Score = Callable[[Any], float]
@@ -66,9 +67,9 @@ class Solve:
         seconds, steps, found, began, key = 0.0, 0, float("inf"), time.perf_counter(), jax.random.key(0)
         work = Work(params, content, content, [style], PRESET.loss_weights(), PRESET.config, "content", key, self.steps)
         with Reporter(quiet=True).steps([(scale.steps, scale.width) for scale in work.scales()]) as shown:
-            for segment in work.walk(shown):
-                seconds, steps = seconds + time.perf_counter() - began, steps + len(segment.trace["total"])
-                found = score(work.finish(segment.image))
+            for place in walk(work, shown):
+                seconds, steps = seconds + time.perf_counter() - began, place.steps
+                found = score(work.finish(place.image))
                 if found <= goal:
                     break
                 began = time.perf_counter()

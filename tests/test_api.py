@@ -88,9 +88,9 @@ ROOMS = [name for name in MODULES if name.count(".") == 1 and not name.endswith(
 
 @pytest.mark.parametrize("module", ROOMS)
 def test_a_room_imports_only_the_rooms_before_it(module):
-    order = "errors winograd conv pooling strips vgg losses color moments transport statistic regions hdf5"
-    order += " weights_file untrained download pretrained image_file image config scales convention presets targets"
-    order += " objective coloring parametrize descent optimize stage transfer sweep sheet"
+    order = "errors files winograd conv pooling strips vgg losses color moments transport statistic regions hdf5"
+    order += " weights_file untrained download pretrained image_file encoding image record config scales convention"
+    order += " presets targets objective coloring parametrize descent optimize checkpoint stage transfer sweep sheet"
     order = [*order.split(), "statistics_file", "cli", "__main__"]
     assert imports(module) & set(order) <= set(order[: order.index(module.split(".")[1])])
 
@@ -98,12 +98,13 @@ def test_a_room_imports_only_the_rooms_before_it(module):
 @pytest.mark.parametrize(
     ("package", "rooms"),
     [
-        ("PIL", {"image", "image_file", "sheet"}),
-        ("imagecodecs", {"image", "image_file"}),
+        ("PIL", {"encoding", "image", "image_file", "sheet"}),
+        ("imagecodecs", {"encoding", "image_file"}),
         ("flax", {"vgg"}),
         ("optax", {"descent", "optimize"}),
         ("h5py", {"hdf5", "weights_file", "statistics_file"}),
         ("pooch", {"download"}),
+        ("orbax", {"checkpoint"}),
         ("rich", set()),
         ("tyro", set()),
         ("torch", set()),

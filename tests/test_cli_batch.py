@@ -11,8 +11,7 @@ import pytest
 from conftest import TINY, picture
 
 from jaxstyle import image, optimize, presets, pretrained, stage, stylize, texture, weights_file
-from jaxstyle.cli import main
-from jaxstyle.cli.work import Work
+from jaxstyle.cli import main, session
 
 FIXED = ("--size", 32, "--steps", 2, "--weights", "tiny.h5", "--offline", "--optimizer", "adam")
 SHALLOW = ("--content-layers", "relu1_2", "--style-layers", "relu1_1")
@@ -136,18 +135,18 @@ def test_a_folder_named_otherwise_is_the_same_folder(isolated, capsys):
 
 @pytest.mark.parametrize("when", ["painting", "compiling"])
 def test_a_batch_that_was_stopped_keeps_what_is_whole_and_goes_on(when, monkeypatch, capsys):
-    real, walked = Work.walk, []
+    real, walked = session.walk, []
 
-    def walk(self, shown, **options):
+    def walk(work, shown, **options):
         walked.append(when)
-        for segment in real(self, shown, **options):
+        for place in real(work, shown, **options):
             if len(walked) == 2 and when == "compiling":
                 raise KeyboardInterrupt
-            yield segment
+            yield place
             if len(walked) == 2:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(Work, "walk", walk)
+    monkeypatch.setattr(session, "walk", walk)
     assert batch("--steps", 12) == 130
     said = capsys.readouterr().err
     assert "1 made, 0 there already" in said and "repeat the command to go on" in said
@@ -159,7 +158,7 @@ def test_a_picture_that_was_painted_over_is_made_again(monkeypatch, capsys):
     assert batch() == 0
     before = Path("out/a_x.png").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(Work, "walk", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(session, "walk", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         assert batch("--style-weight", 500) == 130
     Path("out/a_x.png").write_bytes(Path("out/a_y.png").read_bytes())
     capsys.readouterr()
@@ -169,15 +168,15 @@ def test_a_picture_that_was_painted_over_is_made_again(monkeypatch, capsys):
 
 
 def test_memory_that_runs_out_is_the_fault_of_one_picture(monkeypatch, capsys):
-    real, walked = Work.walk, []
+    real, walked = session.walk, []
 
-    def walk(self, shown, **options):
-        walked.append(self)
+    def walk(work, shown, **options):
+        walked.append(work)
         if len(walked) == 1:
             raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory")
-        return real(self, shown, **options)
+        return real(work, shown, **options)
 
-    monkeypatch.setattr(Work, "walk", walk)
+    monkeypatch.setattr(session, "walk", walk)
     assert batch() == 1
     said = capsys.readouterr().err
     assert "is left out: memory is too small" in said and "3 made, 0 there already, 1 left out" in said

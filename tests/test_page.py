@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxstyle import image
-from jaxstyle.cli.report import Record, write_report
+from jaxstyle.cli.report import Entry, write_report
 
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="Playwright is absent: pip install -e '.[browser]', and apt-get install chromium"
@@ -18,12 +18,12 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is absent: ap
 @pytest.fixture
 def page(tmp_path):
     """A browser's page on the report of three pictures, with what it asked for and what it complained about."""
-    records = []
+    entries = []
     for i, shade in enumerate((0.2, 0.5, 0.8)):
         name = f"{i:04d}_style-weight={i}%.png"
         image.save(tmp_path / name, np.full((48, 64, 3), shade, np.float32))
-        records.append(Record(name, f"style-weight {i}", {"style-weight": i}, {"total": 1.0}, [3.0, 2.0, 1.0], ""))
-    write_report(tmp_path, records, columns=None)
+        entries.append(Entry(name, f"style-weight {i}", {"style-weight": i}, {"total": 1.0}, (3.0, 2.0, 1.0), ""))
+    write_report(tmp_path, entries, columns=None)
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page, asked, said = browser.new_page(), [], []

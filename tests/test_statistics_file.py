@@ -238,7 +238,7 @@ def test_damaged_bytes_are_read_or_refused_and_never_crash(tmp_path, params):
 @pytest.mark.parametrize("folder", ["none", "file"])
 def test_a_folder_that_cannot_be_written_is_named_in_one_sentence_and_nothing_is_left(tmp_path, params, folder):
     (tmp_path / "file").touch()
-    with pytest.raises(UnavailableError, match=r"a\.h5 could not be written \([A-Z][a-z ]+\): .*\.$"):
+    with pytest.raises(UnavailableError, match=r"a\.h5 cannot be written \([A-Z][a-z ]+\): .*\.$"):
         written(tmp_path / folder / "a.h5", params)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

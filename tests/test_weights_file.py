@@ -255,7 +255,7 @@ def test_a_write_that_fails_keeps_the_old_file_and_leaves_no_other(tmp_path, mon
 @pytest.mark.parametrize("folder", ["none", "file"])
 def test_a_folder_that_cannot_be_written_is_named_in_one_sentence(tmp_path, folder):
     (tmp_path / "file").touch()
-    with pytest.raises(UnavailableError, match=r"a\.h5 could not be written \([A-Z][a-z ]+\): .*\.$"):
+    with pytest.raises(UnavailableError, match=r"a\.h5 cannot be written \([A-Z][a-z ]+\): .*\.$"):
         written(tmp_path / folder / "a.h5")
 
 

@@ -14,6 +14,8 @@ from jaxstyle.cli.batch import Batch
 from jaxstyle.cli.doctor import Doctor
 from jaxstyle.cli.networks import Networks
 from jaxstyle.cli.reconstruct import Reconstruct
+from jaxstyle.cli.rerun import Rerun
+from jaxstyle.cli.signals import raising, status_of
 from jaxstyle.cli.statistics import Statistics
 from jaxstyle.cli.stylize import Stylize
 from jaxstyle.cli.sweep import Sweep
@@ -26,6 +28,7 @@ Command = (
     | Annotated[Batch, tyro.conf.subcommand("batch")]
     | Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
     | Annotated[Texture, tyro.conf.subcommand("texture")]
+    | Annotated[Rerun, tyro.conf.subcommand("rerun")]
     | Annotated[Statistics, tyro.conf.subcommand("statistics")]
     | Annotated[Networks, tyro.conf.subcommand("networks")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
@@ -39,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: those of the process if None.
 
     Returns:
-        0; 2 for what the user can mend, 1 for what the user cannot, 130 after Ctrl-C.
+        0; 2 for what the user can mend, 1 for what the user cannot, 130 after Ctrl-C, 143 after SIGTERM.
 
     Example:
         >>> main(["--version"])
@@ -58,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes),
     )
     try:
-        return command.run()
+        with raising():
+            return command.run()
     except InputError as error:
         print(f"jaxstyle: {error}", file=sys.stderr)
         return 2
@@ -70,6 +74,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"jaxstyle: {sentence}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("jaxstyle: interrupted before a picture was saved.", file=sys.stderr)
-        return 130
+        return status_of(error)

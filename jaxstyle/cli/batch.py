@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from jaxstyle.cli.options import Comparison, Computing, Network
+from jaxstyle.cli.options import Comparison, Computing, Init, Network
 from jaxstyle.cli.pictures import STATISTICS, Controls, expanded
 from jaxstyle.cli.saving import Saving, make_folder
+from jaxstyle.cli.signals import status_of
 from jaxstyle.cli.stylize import Stylize
 from jaxstyle.cli.tuning import Balance, Optimization
 from jaxstyle.errors import InputError, out_of_memory
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     Known = Mapping[Path, Sizes]
 
 MOST_PROGRAMS = 50  # kept for pictures of the same shape; a process may map only so many
-NOT_IN_PICTURES = ("contents", "styles", "output", "zip", "quiet", "network")
+NOT_IN_PICTURES = ("contents", "styles", "output", "zip", "record", "quiet", "network")
 RECORD = "batch.json"  # by output the hash of what it was made from
 
 
@@ -50,7 +51,7 @@ class Batch:
     """Longest side of the pictures, in pixels."""
     steps: int = 300
     """Gradient evaluations of each picture, over all scales."""
-    init: str = "content"
+    init: Init = "content"
     """Where to start: content, style, noise, or a picture file."""
     seed: int = 0
     """Of noise and of the directions of --statistic sliced."""
@@ -58,6 +59,8 @@ class Batch:
     """Run with the mini network, which needs no weights."""
     bits: Literal[8, 16] = 8
     """Bits a channel of the pictures; 16 for png and tiff."""
+    record: bool = False
+    """Write what each picture was made from beside it too, as .json; the picture itself has it in any case."""
     quiet: bool = False
     """Print errors only."""
 
@@ -72,7 +75,7 @@ class Batch:
         """Carry the command out; return 1 if a picture failed, 130 after Ctrl-C, else 0."""
         done = self._done()
         commands = self._commands(done)
-        preset, weights = commands[0].checked()
+        preset, _ = commands[0].checked()
         make_folder(self.output)
         self._check(commands)
 
@@ -80,12 +83,11 @@ class Batch:
 
         from jaxstyle.cli.progress import Reporter
         from jaxstyle.cli.session import Session
-        from jaxstyle.statistics_file import network_hash
 
         reporter = Reporter(quiet=self.quiet)
-        params = reporter.load_network("mini" if self.preview else self.network.network, self.network)
+        network = reporter.load_network("mini" if self.preview else self.network.network, self.network)
         facts = {name: value for name, value in vars(self).items() if name not in NOT_IN_PICTURES}
-        common = repr((facts, preset.config.scales, network_hash(params)))
+        common = repr((facts, preset.config.scales, network.weights.sha256))
         compiled, known = {}, {}
         failed = skipped = made = status = 0
         for number, command in enumerate(commands, 1):
@@ -98,18 +100,18 @@ class Batch:
                 if done.pop(name, None):
                     self._write(done)
                 reporter.console.print(f"{number} of {len(commands)}: {command.content} as {command.styles[0]}")
-                known = self._known(command, known, params, preset.config)
-                work, alpha = command.work(preset, weights, reporter=reporter, params=params, known=known)
-                session = Session(command.output, self.steps, command.saving)
-                status = session.run(replace(work, compiled=compiled), alpha=alpha, reporter=reporter)
+                known = self._known(command, known, network.params, preset.config)
+                job = command.job(reporter, network=network, known=known)
+                job = job._replace(work=replace(job.work, compiled=compiled))
+                status = Session(command.output, self.steps, command.saving).run(job, reporter=reporter)
             except (InputError, OSError, MemoryError, RuntimeError) as error:
                 if not isinstance(error, InputError | OSError) and out_of_memory(error) is None:
                     raise
                 failed += 1
                 print(f"jaxstyle: {name} is left out: {out_of_memory(error) or error}", file=sys.stderr)
                 continue
-            except KeyboardInterrupt:
-                status = 130
+            except KeyboardInterrupt as error:
+                status = status_of(error)
                 break
             if status:
                 break
@@ -150,7 +152,7 @@ class Batch:
         own = {name: getattr(self, name) for name in ("size", "steps", "init", "seed", "preview")}
         own |= {name: getattr(self, name) for name in ("controls", "comparison", "balance", "optimization")}
         own |= {"computing": self.computing, "network": self.network}
-        saving = Saving(bits=self.bits, quiet=self.quiet)
+        saving = Saving(bits=self.bits, record=self.record, quiet=self.quiet)
         return [
             Stylize(content, (style,), self.output / name, saving=saving, **own)
             for (content, style), name in zip(pairs, names, strict=True)
@@ -183,7 +185,7 @@ class Batch:
             return {}
 
     def _write(self, done: Mapping[str, str]) -> None:
-        from jaxstyle.cli.report import write_text
+        from jaxstyle.files import write_text
 
         write_text(self.output / RECORD, json.dumps(done, indent=1))
 

@@ -23,6 +23,7 @@ LEAST_MEMORY = 2**28
 MOST_SEED = 2**32 - 1  # jax drops higher bits
 MOST = 1e30  # leaves float32 room for the squares that such numbers multiply
 
+Init = Annotated[Literal["content", "style", "noise"] | Path, arg(metavar="content|style|noise|PICTURE")]
 Pooling = Literal["max", "avg", "l2"]
 Statistic = Literal["gram", "mean_std", "covariance", "wasserstein", "sliced"]
 

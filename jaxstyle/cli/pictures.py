@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")  # what folders are searched for
 STATISTICS = (".h5", ".hdf5")  # suffixes of what `jaxstyle statistics` writes
-ALL = Path("all")
 TOLERANCE = 0.02  # by which the ratio of a mask's sides may differ from its picture's
 
 
@@ -43,7 +42,7 @@ class Controls:
     """The content's colours: keep them, or recolour the style by mean and covariance (match) or channel by channel."""
     content_mask: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="PICTURE")] = ()
     """Where a style goes: a picture that is white there; once for each style, in their order."""
-    style_mask: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="PICTURE|all")] = ()
+    style_mask: Annotated[UseAppendAction[tuple[Literal["all"] | Path, ...]], arg(metavar="PICTURE|all")] = ()
     """Which part of a style to take; once for each style."""
     feather: int = 0
     """Width of the soft edge of content masks, in pixels of the output."""
@@ -73,7 +72,7 @@ class Controls:
 
     def files(self) -> list[Path]:
         """Return the masks that are files."""
-        return [path for path in (*self.content_mask, *self.style_mask) if path != ALL]
+        return [path for path in (*self.content_mask, *self.style_mask) if path != "all"]
 
     def load_style(self, path: Path, *, size: int, content: Picture, preset: Preset) -> jax.Array:
         """Read a style at the size at which it is shown."""
@@ -125,7 +124,7 @@ class Controls:
             return None
         masks: list[jax.Array | None] = []
         for path, (source, style) in zip(self.style_mask, styles, strict=True):
-            if path == ALL:
+            if path == "all":
                 masks.append(None)
                 continue
             height, width, _ = image.load(source).rgb.shape  # a style may be shown in another shape than its own

@@ -1,10 +1,12 @@
 """What a running command shows, on standard error: the network, the compilation, each step and the end."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import (
@@ -18,8 +20,20 @@ from rich.progress import (
 from rich.table import Column
 
 from jaxstyle.cli.options import Network
+from jaxstyle.record import Weights
+
+if TYPE_CHECKING:
+    from jaxstyle.cli.walk import Place
+    from jaxstyle.vgg import Params
 
 SPEED_PERIOD = 3600.0  # seconds over which steps are averaged; by rich's 30, a slower step has no speed at all
+
+
+class Loaded(NamedTuple):
+    """A network's params, and what a record says of it."""
+
+    params: Params
+    weights: Weights
 
 
 class Reporter:
@@ -30,10 +44,11 @@ class Reporter:
         # no markup and no emoji: a path may hold brackets and colons
         self.console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
-    def load_network(self, name: str, options: Network) -> Any:
+    def load_network(self, name: str, options: Network) -> Loaded:
         """Find and load the network of that name, with a bar for its download and a line for what it is."""
         from jaxstyle import pretrained
         from jaxstyle.cli.programs import keep_programs
+        from jaxstyle.statistics_file import network_hash
 
         keep_programs()
         with Progress(
@@ -50,10 +65,12 @@ class Reporter:
         if found.note:
             self.console.print(found.note, style="yellow")
         self.console.print(f"Network: {found.network}, {found.origin}")
-        return pretrained.load(found)
+        params = pretrained.load(found)
+        file = found.path.name if found.path else ""
+        return Loaded(params, Weights(found.network, file, network_hash(params)))
 
     @contextmanager
-    def steps(self, plan: Sequence[tuple[int, int]]) -> Iterator["Steps"]:
+    def steps(self, plan: Sequence[tuple[int, int]]) -> Iterator[Steps]:
         """Show a bar for steps of a `plan`, (how many, of how many pixels) each; time goes with the pixels."""
         columns = (
             TextColumn("{task.fields[taken]}", table_column=Column(no_wrap=True)),
@@ -73,23 +90,16 @@ class Reporter:
             yield Steps(progress, plan)
 
     def finished(
-        self,
-        output: Path,
-        rows: list[dict[str, float]],
-        *,
-        of: int,
-        seconds: float,
-        compiled: float,
-        interrupted: bool,
+        self, output: Path, place: Place, *, since: int, of: int, seconds: float, compiled: float, stopped: bool
     ) -> None:
-        """Say what was written, how far the run came and how long it took."""
-        count = f"{len(rows)} steps"
-        if len(rows) < of:
-            count = f"interrupted after {len(rows)} of {of} steps" if interrupted else f"levelled off after {count}"
-        self.console.print(
-            f"{output}: {count} in {seconds:.1f} s ({len(rows) / seconds:.2f} steps/s; compiled in "
-            f"{compiled:.1f} s), total {rows[0]['total']:.4g} to {rows[-1]['total']:.4g}"
-        )
+        """Say what was written, how far the run has come, and how long its steps took, those before `since` apart."""
+        count, totals = f"{place.steps} steps", place.trace["total"]
+        if place.steps < of:
+            count = f"interrupted after {place.steps} of {of} steps" if stopped else f"levelled off after {count}"
+        new = place.steps - since
+        pace = f"{new / seconds:.2f} steps/s; compiled in {compiled:.1f} s"
+        took = f"{f'the last {new} ' if since else ''}in {seconds:.1f} s ({pace})" if new else "all of them before"
+        self.console.print(f"{output}: {count} {took}, total {totals[0]:.4g} to {totals[-1]:.4g}")
 
 
 class Steps:
@@ -113,6 +123,11 @@ class Steps:
         self.progress.update(self.task, terms=f"compiling for {side} pixels")
         yield
         self.compile_seconds += time.perf_counter() - began
+
+    def go_on(self, taken: int) -> None:
+        """Begin after so many steps of the plan."""
+        self.taken = taken
+        self.progress.reset(self.task, completed=sum(self.pixels[:taken]), taken=self._label())
 
     def advance(self, steps: int, terms: dict[str, float]) -> None:
         """Go on by `steps` and show `terms`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
@@ -13,6 +13,12 @@ from jaxstyle.cli.options import Comparison, Computing, Network, check_number, p
 from jaxstyle.cli.saving import Saving
 from jaxstyle.cli.tuning import FromNoise
 from jaxstyle.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxstyle.cli.progress import Loaded, Reporter
+    from jaxstyle.cli.recording import Job
+    from jaxstyle.config import LossWeights
+    from jaxstyle.presets import Preset
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,35 @@ class Reconstruct:
 
     def run(self) -> int:
         """Carry the command out and return its exit status."""
+        self.checked()
+
+        from jaxstyle.cli.progress import Reporter
+        from jaxstyle.cli.session import Session
+
+        session = Session(self.output, self.noise.steps, self.saving)
+        session.check(inputs=[self.image])
+        reporter = Reporter(quiet=self.saving.quiet)
+        return session.run(self.job(reporter), reporter=reporter)
+
+    def job(self, reporter: Reporter, *, network: Loaded | None = None) -> Job:
+        """Read picture and network, which may be there already, and return what is to be computed."""
+        preset, weights = self.checked()
+
+        import jax
+        import jax.numpy as jnp
+
+        from jaxstyle import image
+        from jaxstyle.cli.recording import job
+        from jaxstyle.cli.work import Work
+
+        picture = image.load(self.image, size=self.size, resample=preset.resample, rounding=preset.rounding)
+        rgb, key = jnp.asarray(picture.rgb), jax.random.key(self.noise.seed)
+        network = network or reporter.load_network(self.network.network, self.network)
+        work = Work(network.params, rgb, rgb, [rgb], weights, preset.config, "noise", key, self.noise.steps)
+        return job(self, work, picture.alpha, network.weights)
+
+    def checked(self) -> tuple[Preset, LossWeights]:
+        """Refuse options that cannot be; return the preset with the others in it, and the coefficients that follow."""
         check_number("size", self.size, 16, math.inf)
         self.noise.check()
         if self.layer is not None and self.comparison.style_layers is not None:
@@ -49,22 +84,4 @@ class Reconstruct:
         preset = replace(self.comparison, style_layers=None).chosen(
             content_layers=tuple(content), style_layers=tuple(style), **self.computing.chosen()
         )
-
-        import jax
-        import jax.numpy as jnp
-
-        from jaxstyle import image
-        from jaxstyle.cli.progress import Reporter
-        from jaxstyle.cli.session import Session
-        from jaxstyle.cli.work import Work
-
-        session = Session(self.output, self.noise.steps, self.saving)
-        session.check(inputs=[self.image])
-        picture = image.load(self.image, size=self.size, resample=preset.resample, rounding=preset.rounding)
-        rgb = jnp.asarray(picture.rgb)
-        reporter = Reporter(quiet=self.saving.quiet)
-        params = reporter.load_network(self.network.network, self.network)
-        weights = self.noise.loss_weights(preset, content, style)
-        key = jax.random.key(self.noise.seed)
-        work = Work(params, rgb, rgb, [rgb], weights, preset.config, "noise", key, self.noise.steps)
-        return session.run(work, alpha=picture.alpha, reporter=reporter)
+        return preset, self.noise.loss_weights(preset, content, style)

@@ -6,14 +6,15 @@ import io
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxstyle import image
-from jaxstyle.errors import UnavailableError
+from jaxstyle.files import write_text
+from jaxstyle.record import Record, plain, structured
 from jaxstyle.sheet import contact_sheet
 
 CURVE_POINTS = 120
@@ -21,61 +22,62 @@ CELLS = ((100, 384), (400, 192), (math.inf, 96))  # up to how many pictures a ce
 
 
 @dataclass(frozen=True)
-class Record:
-    """One finished lane: what it was told, what came of it, and what it depends on."""
+class Entry:
+    """One finished lane: what it was told, what came of it, a hash of what it depends on, and its record."""
 
     picture: str
     label: str
-    settings: dict[str, float | int | str]
+    settings: dict[str, int | float | str]
     terms: dict[str, float]
-    curve: list[float]
+    curve: tuple[float, ...]
     digest: str
+    record: Record | None = None
 
 
-def record_of(picture: Path) -> Path:
-    """Return where the record of a picture is."""
+def entry_of(picture: Path) -> Path:
+    """Return where the entry of a picture is."""
     return picture.with_suffix(".json")
 
 
-def read_record(path: Path) -> Record | None:
-    """Return the record at `path`, or None if there is none that can be read."""
+def read_entry(path: Path) -> Entry | None:
+    """Return the entry at `path`, or None if there is none that can be read."""
     try:
-        return Record(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+        return structured(Entry, json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError):
         return None
 
 
-def write_record(path: Path, record: Record) -> None:
-    """Write a lane's record, whole or not at all."""
-    write_text(path, json.dumps(asdict(record), indent=1))
+def write_entry(path: Path, entry: Entry) -> None:
+    """Write a lane's entry, whole or not at all."""
+    write_text(path, json.dumps(plain(entry, paths={}), indent=1))
 
 
-def thinned(totals: Sequence[float]) -> list[float]:
+def thinned(totals: Sequence[float]) -> tuple[float, ...]:
     """Return at most `CURVE_POINTS` of a loss curve, evenly spaced, with its first and last."""
     last = len(totals) - 1
     count = min(CURVE_POINTS, len(totals))
-    return [float(totals[round(i * last / max(1, count - 1))]) for i in range(count)]
+    return tuple(float(totals[round(i * last / max(1, count - 1))]) for i in range(count))
 
 
-def write_report(folder: Path, records: Sequence[Record], *, columns: int | None) -> None:
+def write_report(folder: Path, entries: Sequence[Entry], *, columns: int | None) -> None:
     """Write `sweep.csv`, `grid.png` and `index.html` of the lanes that are finished."""
     table_path, sheet_path, page_path = (folder / name for name in ("sweep.csv", "grid.png", "index.html"))
-    if not records:
+    if not entries:
         for path in (table_path, sheet_path, page_path):
             path.unlink(missing_ok=True)
         return
     table = io.StringIO(newline="")
     settings, terms = (
-        list(dict.fromkeys(name for r in records for name in getattr(r, kind))) for kind in ("settings", "terms")
+        list(dict.fromkeys(name for each in entries for name in getattr(each, kind))) for kind in ("settings", "terms")
     )
     writer = csv.DictWriter(table, ["picture", *settings, *terms])
     writer.writeheader()
-    writer.writerows({"picture": record.picture, **record.settings, **record.terms} for record in records)
+    writer.writerows({"picture": each.picture, **each.settings, **each.terms} for each in entries)
     write_text(table_path, table.getvalue())
-    write_text(page_path, page(records, columns=columns))
-    side = next(side for most, side in CELLS if len(records) <= most)
-    pictures = [_reduced(folder / record.picture, side) for record in records]
-    labels = [record.label.replace(", ", "\n") for record in records]
+    write_text(page_path, page(entries, columns=columns))
+    side = next(side for most, side in CELLS if len(entries) <= most)
+    pictures = [_reduced(folder / each.picture, side) for each in entries]
+    labels = [each.label.replace(", ", "\n") for each in entries]
     image.save(sheet_path, contact_sheet(pictures, labels, columns=columns, cell=side))
 
 
@@ -84,18 +86,18 @@ def _reduced(path: Path, side: int) -> np.ndarray:
     return rgb if max(rgb.shape) <= side else image.load(path, size=side).rgb
 
 
-def page(records: Sequence[Record], *, columns: int | None) -> str:
+def page(entries: Sequence[Entry], *, columns: int | None) -> str:
     """Return a page of all lanes: thumbnail, settings, final terms, loss curve; a click enlarges a picture."""
-    cells = "\n".join(_cell(record) for record in records)
-    return PAGE.replace("COLUMNS", str(columns or min(4, len(records)))).replace("CELLS", cells)
+    cells = "\n".join(_cell(each) for each in entries)
+    return PAGE.replace("COLUMNS", str(columns or min(4, len(entries)))).replace("CELLS", cells)
 
 
-def _cell(record: Record) -> str:
-    terms = "".join(f"<tr><td>{html.escape(name)}<td>{value:.4g}" for name, value in record.terms.items())
-    label = html.escape(record.label)
+def _cell(entry: Entry) -> str:
+    terms = "".join(f"<tr><td>{html.escape(name)}<td>{value:.4g}" for name, value in entry.terms.items())
+    label = html.escape(entry.label)
     return (
-        f'<figure><img src="{html.escape(_url(record.picture))}" alt="{label}" title="enlarge" loading="lazy">'
-        f"<figcaption><b>{label}</b>{_curve(record.curve)}<details><summary>total {record.terms['total']:.4g}</summary>"
+        f'<figure><img src="{html.escape(_url(entry.picture))}" alt="{label}" title="enlarge" loading="lazy">'
+        f"<figcaption><b>{label}</b>{_curve(entry.curve)}<details><summary>total {entry.terms['total']:.4g}</summary>"
         f"<table>{terms}</table></details></figcaption></figure>"
     )
 
@@ -117,18 +119,6 @@ def _curve(totals: Sequence[float]) -> str:
         f'<svg viewBox="0 0 100 30" preserveAspectRatio="none"><title>total, from {totals[0]:.4g} to {totals[-1]:.4g}, '
         f'logarithmic</title><polyline points="{points}"/></svg>'
     )
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise UnavailableError(
-            f"{path} cannot be written ({error.strerror}): free space or use another folder."
-        ) from error
 
 
 PAGE: Any = """<!doctype html>

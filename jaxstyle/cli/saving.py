@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
 from jaxstyle.cli.options import check_number
 from jaxstyle.errors import InputError, UnavailableError
+from jaxstyle.files import write_text
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,12 @@ class Saving:
     """A .csv file for every term of every step."""
     bits: Literal[8, 16] = 8
     """Bits a channel of the output; 16 for .png and .tiff."""
+    record: bool = False
+    """Write what the picture was made from beside it too, as OUT.json; the picture itself has it in any case."""
+    checkpoint: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
+    """A folder from which the same command goes on where it was stopped, however that came about."""
+    every: int = 50
+    """Steps from one checkpoint to the next."""
     dry_run: bool = False
     """Paint no picture, but say how much memory and time it would take."""
     quiet: bool = False
@@ -33,8 +45,13 @@ class Saving:
     def check(self, outputs: Iterable[Path], *, steps: int, inputs: Sequence[Path]) -> None:
         """Raise `InputError` if something could not be written at the end, or would replace an input."""
         check_number("save_every", self.save_every, 0)
+        check_number("every", self.every, 1)
+        if self.checkpoint is not None and self.checkpoint.exists() and not self.checkpoint.is_dir():
+            raise InputError(f"--checkpoint {self.checkpoint} is a file: name a folder for the checkpoints.")
         for output in outputs:
             for path in inputs:
+                if self.record and path.exists() and _is(output.with_suffix(".json"), path):
+                    raise InputError(f"{path} is an input that --record would replace: name another output.")
                 if self.save_every and path.exists() and self._is_numbered(path, output, steps):
                     raise InputError(f"{path} is an input that --save-every would replace: name another output.")
         if self.log is None:
@@ -54,8 +71,11 @@ class Saving:
         step = path.stem.rpartition("_")[2]
         if not step.isdecimal() or not int(step) or not self.due(int(step), steps=steps):
             return False
-        saved = numbered(output, int(step), steps=steps)
-        return saved.exists() and saved.samefile(path)
+        return _is(numbered(output, int(step), steps=steps), path)
+
+
+def _is(path: Path, other: Path) -> bool:
+    return path.exists() and path.samefile(other)
 
 
 def make_folder(path: Path) -> None:
@@ -74,19 +94,40 @@ def numbered(output: Path, step: int, *, steps: int) -> Path:
     return output.with_stem(f"{output.stem}_{step:0{digits}d}")
 
 
-def write_log(path: Path, rows: Sequence[dict[str, Any]], *, mode: Literal["w", "a"] = "w") -> None:
-    """Write a line for each step: its number, the longest side, the terms, the total and the penalty on bounds."""
+def attempt(save: Callable[[], None]) -> int:
+    """Save something besides the picture; say why not and return 1 if that fails, since the run goes on without it."""
     try:
-        with path.open(mode, newline="") as file:
-            if not rows:
-                return
-            writer = csv.DictWriter(file, list(rows[0]))
-            if not file.tell():
+        save()
+    except (InputError, UnavailableError) as error:
+        print(f"jaxstyle: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def rows(sides: np.ndarray, trace: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
+    """Yield a line of the log for each step: its number, the longest side of the image, and every term."""
+    for i, side in enumerate(sides.tolist()):
+        yield {"step": i + 1, "side": side, **{name: float(found[i]) for name, found in trace.items()}}
+
+
+def write_log(path: Path, rows: Sequence[dict[str, Any]], *, mode: Literal["w", "a"] = "w") -> None:
+    """Write a line for each of the rows, whole or not at all, or add them to those that are there."""
+    text = io.StringIO(newline="")
+    try:
+        if rows:
+            writer = csv.DictWriter(text, list(rows[0]))
+            if mode == "w" or not path.exists() or not path.stat().st_size:
                 writer.writeheader()
             writer.writerows(rows)
+        if mode == "w":
+            write_text(path, text.getvalue())
+            return
+        with path.open("a", newline="", encoding="utf-8") as file:
+            file.write(text.getvalue())
     except OSError as error:
+        reason = getattr(error.__cause__ or error, "strerror", None) or error
         raise UnavailableError(
-            f"The log {path} cannot be written ({error.strerror}), but the picture is: free space or name another log."
+            f"The log {path} cannot be written ({reason}), but the picture is: free space or name another log."
         ) from error
 
 

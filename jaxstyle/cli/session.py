@@ -4,17 +4,21 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import jax
-import numpy as np
 
-from jaxstyle import image
+from jaxstyle import image, record
 from jaxstyle.cli.progress import Reporter
+from jaxstyle.cli.recording import Job, finished
 from jaxstyle.cli.rehearsal import rehearse
-from jaxstyle.cli.saving import Saving, numbered, write_log
-from jaxstyle.cli.work import CURE, Segment, Work
+from jaxstyle.cli.resuming import Resuming
+from jaxstyle.cli.saving import Saving, attempt, numbered, rows, write_log
+from jaxstyle.cli.signals import Interrupted, held, status_of
+from jaxstyle.cli.walk import CURE, Diverged, Place, walk
 from jaxstyle.errors import InputError, UnavailableError
+from jaxstyle.files import write_text
 
 
 @dataclass(frozen=True)
@@ -30,53 +34,92 @@ class Session:
         image.check_output(self.output, bits=self.saving.bits, inputs=inputs)
         self.saving.check([self.output], steps=self.steps, inputs=inputs)
 
-    def run(self, work: Work, *, alpha: np.ndarray | None, reporter: Reporter) -> int:
-        """Optimise from scale to scale, save what comes of it, and return the exit status: 130 after Ctrl-C, else 0.
+    def run(self, job: Job, *, reporter: Reporter, until: int | None = None) -> int:
+        """Optimise from scale to scale, all steps or those `until` one, and save what comes of it.
 
         A dry run is rehearsed only.
+
+        Returns:
+            130 after Ctrl-C, 143 after SIGTERM, 1 if something besides the picture could not be saved, else 0.
+
+        Raises:
+            UnavailableError: if the picture cannot be saved, or if the run has diverged; the picture is then the last
+                finite one.
         """
         if self.saving.dry_run:
-            rehearse(work, save_every=self.saving.save_every, reporter=reporter)
+            rehearse(job.work, save_every=self.saving.save_every, reporter=reporter)
             return 0
-        rows: list[dict[str, float]] = []
-        painted: jax.Array | None = None
-        interrupted = False
-        began = time.perf_counter()
-        with reporter.steps([(scale.steps, scale.width * scale.height) for scale in work.scales()]) as shown:
-            try:
-                for segment in work.walk(shown, save_every=self.saving.save_every):
-                    painted, rows = segment.image, rows + _rows(segment, done=len(rows))
-                    if self.saving.due(len(rows), steps=self.steps):
-                        self._save(numbered(self.output, len(rows), steps=self.steps), work, painted, alpha)
-            except KeyboardInterrupt:
-                interrupted = True
-        seconds = time.perf_counter() - began - shown.compile_seconds
-        if painted is None:
-            raise KeyboardInterrupt
-        self._save(self.output, work, painted, alpha)
+        resuming = Resuming(self.saving.checkpoint, self.saving.every, job)
+        place = resuming.place(tell=reporter.console.print)
+        since = before = 0 if place is None else place.steps
+        diverged, stopped, faults, began = None, 0, 0, time.perf_counter()
+        plan = [(scale.steps, scale.width * scale.height) for scale in job.work.scales()]
+        with held() as asked:
+            with reporter.steps(plan) as shown:
+                try:
+                    options = {"save_every": self.saving.save_every, "place": place, "until": until}
+                    for place in walk(job.work, shown, halted=asked, **options):
+                        if self.saving.due(place.steps, steps=self.steps):
+                            numbered_output = numbered(self.output, place.steps, steps=self.steps)
+                            faults |= attempt(partial(self._write, numbered_output, job, place))
+                        if resuming.due(place.steps, before=before):
+                            faults |= attempt(partial(resuming.save, place))
+                        before = place.steps
+                except Diverged as error:
+                    diverged, place = error, error.place
+                except KeyboardInterrupt as error:  # the second one, which did not wait
+                    stopped = status_of(error)
+            stopped = stopped or asked()
+            if place is None:
+                if diverged is not None:
+                    raise UnavailableError(f"{diverged}, so there is no picture: {CURE}")
+                raise Interrupted(stopped - 128)
+            seconds = time.perf_counter() - began - shown.compile_seconds
+            if diverged is None and before > since:
+                faults |= attempt(partial(resuming.save, place))
+            self._save(job, place)
+            if self.saving.log is not None:
+                write_log(self.saving.log, list(rows(place.sides, _own(job, place).trace)))
+        if diverged is not None:
+            raise UnavailableError(f"{diverged}, so {self.output} is as it was after step {place.steps}: {CURE}")
         reporter.finished(
-            self.output, rows, of=self.steps, seconds=seconds, compiled=shown.compile_seconds, interrupted=interrupted
+            self.output,
+            _own(job, place),
+            since=since,
+            of=until or self.steps,
+            stopped=bool(stopped),
+            seconds=seconds,
+            compiled=shown.compile_seconds,
         )
-        if self.saving.log is not None:
-            write_log(self.saving.log, rows)
-        return 130 if interrupted else 0
+        if stopped and resuming.folder is not None:
+            reporter.console.print("Repeat the command to go on.")
+        return stopped or faults
 
-    def _save(self, path: Path, work: Work, painted: jax.Array, alpha: np.ndarray | None) -> None:
-        """Save the picture; if it cannot go to `path`, keep hours of work as a PNG among the temporary files."""
-        rgb = jax.device_get(work.finish(painted))
-        if bad := int(np.isnan(rgb).sum()):  # what the last step made is in no trace
-            raise UnavailableError(f"The last step left {bad} NaNs in the picture, so {path} is not written: {CURE}")
+    def _save(self, job: Job, place: Place) -> None:
+        """Save the picture; if it cannot go where it should, keep hours of work as a PNG among the temporary files."""
         try:
-            image.save(path, rgb, alpha=alpha, bits=self.saving.bits)
+            self._write(self.output, job, place)
         except (InputError, UnavailableError) as error:
-            kept = Path(tempfile.mkdtemp(prefix="jaxstyle-")) / f"{path.stem}.png"
-            image.save(kept, rgb, alpha=alpha, bits=self.saving.bits)
-            raise type(error)(f"{str(error).rstrip('.')}; until then the picture is {kept}.") from error
+            reason = str(error).rstrip(".")
+            kind = type(error) if self.output.parent.is_dir() else UnavailableError  # it was there at the beginning
+            try:
+                kept = Path(tempfile.mkdtemp(prefix="jaxstyle-")) / f"{self.output.stem}.png"
+                self._write(kept, job, place)
+            except OSError:
+                raise kind(f"{reason}; nor is there room for it among the temporary files.") from error
+            raise kind(f"{reason}; until then the picture is {kept}.") from error
+
+    def _write(self, path: Path, job: Job, place: Place) -> None:
+        rgb = jax.device_get(job.work.finish(place.image))
+        rgb = rgb if job.work.lanes is None else rgb[job.record.lane]
+        told = finished(job.record, _own(job, place))
+        image.save(path, rgb, alpha=job.alpha, bits=self.saving.bits, description=record.text(told))
+        if self.saving.record:
+            write_text(path.with_suffix(".json"), record.text(told, indent=1) + "\n")
 
 
-def _rows(segment: Segment, *, done: int) -> list[dict[str, float]]:
-    terms = {name: values.tolist() for name, values in segment.trace.items()}
-    return [
-        {"step": done + i + 1, "side": segment.side, **{name: values[i] for name, values in terms.items()}}
-        for i in range(len(terms["total"]))
-    ]
+def _own(job: Job, place: Place) -> Place:
+    """Return a place with the trace of the one picture that is wanted, where there are lanes."""
+    if job.work.lanes is None:
+        return place
+    return place._replace(trace={name: found[job.record.lane] for name, found in place.trace.items()})

@@ -55,7 +55,7 @@ class Statistics:
         reporter = Reporter(quiet=self.quiet)
         scales = plan(self.size, self.size, steps=1_000_000, config=preset.config)
         sides = style_sides(self.size, scales, config=preset.config)
-        params = reporter.load_network(self.network.network, self.network)
+        params = reporter.load_network(self.network.network, self.network).params
         sizes = {}
         for side in sides:
             with reporter.console.status(f"Statistics for pictures of {side} pixels"):

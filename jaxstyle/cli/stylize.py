@@ -11,22 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from jaxstyle.cli.options import MOST, MOST_SEED, Comparison, Computing, Network, check_number, parse_layers
+from jaxstyle.cli.options import MOST, MOST_SEED, Comparison, Computing, Init, Network, check_number, parse_layers
 from jaxstyle.cli.pictures import STATISTICS, Controls
 from jaxstyle.cli.saving import Saving
 from jaxstyle.cli.tuning import Balance, Optimization
 from jaxstyle.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from jaxstyle.cli.progress import Reporter
-    from jaxstyle.cli.work import Work
+    from jaxstyle.cli.progress import Loaded, Reporter
+    from jaxstyle.cli.recording import Job
     from jaxstyle.coloring import Sizes
     from jaxstyle.config import LossWeights
     from jaxstyle.presets import Preset
     from jaxstyle.targets import Style
-    from jaxstyle.vgg import Params
 
 OF_PRESET = ("content_weight", "style_weight", "tv_weight")
 RANGES = {
@@ -51,7 +48,7 @@ class Stylize:
     """Longest side of the output, in pixels, smaller or larger than the source's."""
     steps: int = 300
     """Gradient evaluations, over all scales."""
-    init: str = "content"
+    init: Init = "content"
     """Where to start: content, style, noise, or a picture file."""
     seed: int = 0
     """Of noise and of the directions of --statistic sliced."""
@@ -68,7 +65,7 @@ class Stylize:
 
     def run(self) -> int:
         """Carry the command out and return its exit status."""
-        preset, weights = self.checked()
+        self.checked()
 
         from jaxstyle.cli.progress import Reporter
         from jaxstyle.cli.session import Session
@@ -76,36 +73,37 @@ class Stylize:
         session = Session(self.output, self.steps, self.saving)
         session.check(inputs=self.inputs())
         reporter = Reporter(quiet=self.saving.quiet)
-        work, alpha = self.work(preset, weights, reporter=reporter)
-        status = session.run(work, alpha=alpha, reporter=reporter)
+        job = self.job(reporter)
+        status = session.run(job, reporter=reporter)
         if self.preview and not status and not self.saving.quiet and not self.saving.dry_run:
             from jaxstyle.cli.preview import forecast
 
-            forecast(work, output=self.output, reporter=reporter)
+            forecast(job.work, output=self.output, reporter=reporter)
         return status
 
     def inputs(self) -> list[Path]:
         """Return every file that is read."""
         return [self.content, *self.styles, *self._init_files(), *self.controls.files()]
 
-    def work(
+    def job(
         self,
-        preset: Preset,
-        weights: LossWeights,
-        *,
         reporter: Reporter,
-        params: Params | None = None,
+        *,
+        network: Loaded | None = None,
         known: Mapping[Path, Style | Sizes] = MappingProxyType({}),
-    ) -> tuple[Work, np.ndarray | None]:
-        """Read pictures and network, and return what is to be computed and the content's transparency.
+    ) -> Job:
+        """Read pictures and network, and return what is to be computed.
 
-        What is read already comes as `params`, and styles as `known`.
+        What is read already comes as `network`, and styles as `known`.
         """
+        preset, weights = self.checked()
+
         import jax
         import jax.numpy as jnp
 
         from jaxstyle import image
         from jaxstyle.cli.kept_styles import look_at
+        from jaxstyle.cli.recording import job
         from jaxstyle.cli.work import Work
         from jaxstyle.coloring import recolor
 
@@ -113,8 +111,8 @@ class Stylize:
         content = image.load(self.content, size=self.size, resample=preset.resample, rounding=preset.rounding)
         height, width, _ = content.rgb.shape
         start = self.init
-        if self._init_files():
-            start = jnp.asarray(image.load(self.init, size=(width, height), resample=preset.resample).rgb)
+        if isinstance(start, Path):
+            start = jnp.asarray(image.load(start, size=(width, height), resample=preset.resample).rgb)
         masks = controls.load_content_masks(content)
         pictures = {
             path: controls.load_style(path, size=self.size, content=content, preset=preset)
@@ -122,10 +120,10 @@ class Stylize:
             if path.suffix.lower() not in STATISTICS and path not in known
         }
         name = "mini" if self.preview else self.network.network
-        network: Params = reporter.load_network(name, self.network) if params is None else params
+        network = network or reporter.load_network(name, self.network)
         saved = {
             path: controls.load_statistics(
-                path, size=self.size, params=network, config=config, tell=reporter.console.print
+                path, size=self.size, params=network.params, config=config, tell=reporter.console.print
             )
             for path in self.styles
             if path not in pictures and path not in known
@@ -135,14 +133,14 @@ class Stylize:
         if config.color == "none" and self.init != "style" and not controls.style_mask:
             with reporter.console.status("Looking at the styles"):
                 saved |= look_at(
-                    pictures, height, width, steps=self.steps, params=network, config=config, seed=self.seed
+                    pictures, height, width, steps=self.steps, params=network.params, config=config, seed=self.seed
                 )
         style_masks = controls.load_style_masks([(path, pictures[path]) for path in self.styles if path in pictures])
         picture = jnp.asarray(content.rgb)
         ordered = [{**pictures, **saved, **known}[path] for path in self.styles]
         ground, styles = recolor(picture, ordered, config=config)
         work = Work(
-            params=network,
+            params=network.params,
             picture=picture,
             content=ground,
             styles=styles,
@@ -155,7 +153,7 @@ class Stylize:
             content_masks=masks,
             style_masks=style_masks,
         )
-        return work, content.alpha
+        return job(self, work, content.alpha, network.weights)
 
     def checked(self) -> tuple[Preset, LossWeights]:
         """Refuse options that cannot be; return the preset with the others in it, and the coefficients that follow."""
@@ -199,8 +197,8 @@ class Stylize:
         return preset, preset.loss_weights(content, style)
 
     def _init_files(self) -> list[Path]:
-        if self.init in ("content", "style", "noise"):
+        if isinstance(self.init, str):
             return []
-        if not Path(self.init).exists():
+        if not self.init.exists():
             raise InputError(f"--init {self.init} is no file: use content, style, noise or the path of a picture.")
-        return [Path(self.init)]
+        return [self.init]

@@ -17,6 +17,7 @@ from jaxstyle.cli.options import (
     PRESETS_OWN,
     Comparison,
     Computing,
+    Init,
     Network,
     check_number,
     parse_layers,
@@ -29,7 +30,9 @@ from jaxstyle.cli.tuning import Balance, Optimization
 from jaxstyle.errors import InputError
 
 if TYPE_CHECKING:
-    from jaxstyle.cli.work import Work
+    from jaxstyle.cli.progress import Loaded, Reporter
+    from jaxstyle.cli.recording import Job
+    from jaxstyle.cli.sweep_folder import SweepFolder
     from jaxstyle.config import Config, LossWeights
 
 MOST_COLUMNS = 12
@@ -71,7 +74,7 @@ class Sweep:
     """Longest side of the pictures, in pixels."""
     steps: int = 300
     """Gradient evaluations of each picture, over all scales."""
-    init: str = "content"
+    init: Init = "content"
     """Where to start: content, style, noise, or a picture file."""
     seeds: Annotated[int | None, arg(metavar="COUNT", help_behavior_hint="")] = None
     """Start from noise with so many seeds, 0, 1, ...; for each combination."""
@@ -94,11 +97,9 @@ class Sweep:
 
     def run(self) -> int:
         """Carry the command out and return its exit status: 1 if a lane diverged, 130 after Ctrl-C, else 0."""
-        options = self._options()
-        lanes = combinations({name: values for name, values in options.items() if len(values) > 1})
         whole = self._whole()
-        preset, first = whole.checked()
-        weights = [self._weights(lane, preset.config) for lane in lanes]
+        preset, _ = whole.checked()
+        folder = self._folder(preset.config)
         memory = parse_memory(self.max_memory)
         check_number("lanes", self.lanes, 1, math.inf)
         if self.lanes is not None and memory is not None:
@@ -110,21 +111,50 @@ class Sweep:
         from jaxstyle.cli.report import write_report
         from jaxstyle.cli.sweep_session import SweepSession
 
-        seeds = [int(lane.settings.get("seed", self.seed)) for lane in lanes]
-        session = SweepSession(self.output, lanes, weights, seeds, self.saving)
         if not self.saving.dry_run or self.output.is_dir():
-            session.check(steps=self.steps, inputs=whole.inputs())
+            folder.check(steps=self.steps, inputs=whole.inputs())
         reporter = Reporter(quiet=self.saving.quiet)
-        work, alpha = whole.work(preset, first, reporter=reporter)
-        session = replace(session, alpha=alpha, digests=self._digests(work, weights, seeds))
-        status = session.run(work, at_a_time=self.lanes, memory=memory, reporter=reporter)
+        job = self.job(reporter)
+        folder = replace(folder, digests=self._digests(job, folder))
+        status = SweepSession(folder).run(job, at_a_time=self.lanes, memory=memory, reporter=reporter)
         if self.saving.dry_run:
             return status
-        finished = session.finished()
-        write_report(self.output, finished, columns=self._columns(lanes))
+        finished = folder.finished()
+        write_report(self.output, finished, columns=self._columns(folder.lanes))
         where = f": see {self.output / 'index.html'}" if finished else ""
-        reporter.console.print(f"{len(finished)} of {len(lanes)} pictures are finished{where}")
+        reporter.console.print(f"{len(finished)} of {len(folder.lanes)} pictures are finished{where}")
         return status
+
+    def job(self, reporter: Reporter, *, network: Loaded | None = None) -> Job:
+        """Read pictures and network, which may be there already, and return what is to be computed in all lanes."""
+        from jaxstyle.cli.recording import job
+
+        work, alpha, record = self._whole().job(reporter, network=network)
+        return job(self, work, alpha, record.network)
+
+    def lanes_of(self, job: Job, numbers: Sequence[int], lane: int) -> Job:
+        """Return the job of some lanes, of which one picture is wanted.
+
+        Raises:
+            InputError: if there are no such lanes.
+        """
+        from jaxstyle.cli.sweep_session import SweepSession
+
+        folder = self._folder(job.work.config)
+        if not 0 <= lane < len(numbers) or not set(numbers) <= set(range(len(folder.lanes))):
+            raise InputError(
+                f"This sweep has no lane {lane} of {list(numbers)[:20]}: name a picture that it has saved."
+            )
+        return SweepSession(folder).job_of(job, numbers, lane=lane)
+
+    def _folder(self, config: Config) -> SweepFolder:
+        """Return the lanes, with the coefficients and the seed of each."""
+        from jaxstyle.cli.sweep_folder import SweepFolder
+
+        lanes = combinations({name: values for name, values in self._options().items() if len(values) > 1})
+        weights = [self._weights(lane, config) for lane in lanes]
+        seeds = [int(lane.settings.get("seed", self.seed)) for lane in lanes]
+        return SweepFolder(self.output, lanes, weights, seeds, self.saving)
 
     def _options(self) -> dict[str, Sequence[float | int | str]]:
         """Return the values of each option that may differ from lane to lane, if it is there."""
@@ -185,26 +215,15 @@ class Sweep:
             style={layer: own.style.get(layer, 0.0) for layer in config.style_layers},
         )
 
-    def _digests(self, work: Work, weights: Sequence[LossWeights], seeds: Sequence[int]) -> list[str]:
+    def _digests(self, job: Job, folder: SweepFolder) -> list[str]:
         """Return for each lane a hash of all that its picture depends on."""
-        from jaxstyle.statistics_file import network_hash
-
-        whole = self._whole()
-        facts = {name: value for name, value in vars(work.config).items() if name != "conv"}
-        files = [hashlib.sha256(path.read_bytes()).hexdigest() for path in whole.inputs() if path.is_file()]
-        command = (
-            self.size,
-            self.steps,
-            whole.init,
-            self.seed,
-            self.saving.bits,
-            self.controls,
-            network_hash(work.params),
-        )
-        common = repr((sorted(facts.items()), files, command))
+        record, init = job.record, self._whole().init
+        files = [each.sha256 for each in record.inputs]
+        command = (self.size, self.steps, init if isinstance(init, str) else "", self.seed, self.saving.bits)
+        common = repr((command, self.controls, files, record.network.sha256, record.config))
         return [
             hashlib.sha256(repr((common, own, seed)).encode()).hexdigest()
-            for own, seed in zip(weights, seeds, strict=True)
+            for own, seed in zip(folder.weights, folder.seeds, strict=True)
         ]
 
 

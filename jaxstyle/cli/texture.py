@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
@@ -15,6 +15,12 @@ from jaxstyle.cli.pictures import STATISTICS
 from jaxstyle.cli.saving import Saving
 from jaxstyle.cli.tuning import FromNoise
 from jaxstyle.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxstyle.cli.progress import Loaded, Reporter
+    from jaxstyle.cli.recording import Job
+    from jaxstyle.config import LossWeights
+    from jaxstyle.presets import Preset
 
 
 @dataclass(frozen=True)
@@ -43,37 +49,54 @@ class Texture:
 
     def run(self) -> int:
         """Carry the command out and return its exit status."""
+        self.checked()
+
+        from jaxstyle.cli.progress import Reporter
+        from jaxstyle.cli.session import Session
+
+        session = Session(self.output, self.noise.steps, self.saving)
+        session.check(inputs=self.styles)
+        reporter = Reporter(quiet=self.saving.quiet)
+        return session.run(self.job(reporter), reporter=reporter)
+
+    def job(self, reporter: Reporter, *, network: Loaded | None = None) -> Job:
+        """Read pictures and network, which may be there already, and return what is to be computed."""
+        preset, weights = self.checked()
         height, width = self._shape()
+
+        import jax
+        import jax.numpy as jnp
+
+        from jaxstyle import image
+        from jaxstyle.cli.recording import job
+        from jaxstyle.cli.work import Work
+
+        styles = [jnp.asarray(image.load(path, size=self.style_size).rgb) for path in self.styles]
+        network = network or reporter.load_network(self.network.network, self.network)
+        ground, key, blend = jnp.zeros((height, width, 3)), jax.random.key(self.noise.seed), self._blend()
+        work = Work(
+            network.params, ground, ground, styles, weights, preset.config, "noise", key, self.noise.steps, blend
+        )
+        return job(self, work, None, network.weights)
+
+    def checked(self) -> tuple[Preset, LossWeights]:
+        """Refuse options that cannot be; return the preset with the others in it, and the coefficients that follow."""
+        self._shape()
         check_number("style_size", self.style_size, 16, math.inf)
         self.noise.check()
         if not self.styles:
             raise InputError("There is no style: name at least one picture.")
         if any(path.suffix.lower() in STATISTICS for path in self.styles):
             raise InputError("A texture is of pictures: name the picture that the statistics are of.")
-        blend = None if self.blend is None else parse_numbers("blend", self.blend, count=len(self.styles))
+        self._blend()
         border = {"border": "circular"} if self.tileable else {}
         preset = self.comparison.chosen(content_layers=(), **border, **self.computing.chosen())
         text = self.comparison.style_layers
         shares = None if text is None else parse_layers(text, shares=preset.style_shares)
-        weights = self.noise.loss_weights(preset, {}, shares)
+        return preset, self.noise.loss_weights(preset, {}, shares)
 
-        import jax
-        import jax.numpy as jnp
-
-        from jaxstyle import image
-        from jaxstyle.cli.progress import Reporter
-        from jaxstyle.cli.session import Session
-        from jaxstyle.cli.work import Work
-
-        session = Session(self.output, self.noise.steps, self.saving)
-        session.check(inputs=self.styles)
-        styles = [jnp.asarray(image.load(path, size=self.style_size).rgb) for path in self.styles]
-        reporter = Reporter(quiet=self.saving.quiet)
-        params = reporter.load_network(self.network.network, self.network)
-        ground = jnp.zeros((height, width, 3))
-        key = jax.random.key(self.noise.seed)
-        work = Work(params, ground, ground, styles, weights, preset.config, "noise", key, self.noise.steps, blend)
-        return session.run(work, alpha=None, reporter=reporter)
+    def _blend(self) -> list[float] | None:
+        return None if self.blend is None else parse_numbers("blend", self.blend, count=len(self.styles))
 
     def _shape(self) -> tuple[int, int]:
         from PIL import Image

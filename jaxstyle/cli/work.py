@@ -1,22 +1,19 @@
-"""What a command computes, and how it is walked through: from scale to scale, a few steps at a time."""
+"""What a command computes: its arrays and facts, and the program for a few steps of each scale."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxstyle import optimize, stage
 from jaxstyle.cli.memory import give_back, room_for
-from jaxstyle.cli.progress import Steps
 from jaxstyle.coloring import Sizes
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.conv import prepared
-from jaxstyle.errors import UnavailableError
 from jaxstyle.objective import blocks_in_rows
 from jaxstyle.scales import Scale, plan
 from jaxstyle.sweep import memory_of
@@ -25,24 +22,16 @@ from jaxstyle.vgg import Params
 
 MOST_STEPS_A_SEGMENT = 10
 WORK_A_SEGMENT = 2e11  # multiply-adds forwards: two steps of VGG-19 at 512 pixels, more than a second
-CURE = "lower the weights or --learning-rate, or try --optimizer adam."
-
-
-class Segment(NamedTuple):
-    """What a few steps have made: the image so far, its longest side, and each term of each step (in each lane)."""
-
-    image: jax.Array
-    side: int
-    trace: dict[str, np.ndarray]
 
 
 class Ready(NamedTuple):
-    """What one scale starts with: a program that takes `segment` steps from the state against the targets."""
+    """What one scale starts with: a program that takes `segment` steps from the state, in strips or not."""
 
     state: optimize.State
     targets: Targets
     segment: int
     step: jax.stages.Compiled
+    strips: bool
 
 
 @dataclass(frozen=True)
@@ -50,7 +39,7 @@ class Work:
     """The arrays and static facts of `jaxstyle.stylize`, with the colours of the styles changed.
 
     With lanes, weights have a leading axis, and `noise` has the key of each lane. Works made from each other by
-    `dataclasses.replace` share what was compiled.
+    `dataclasses.replace` share what was compiled. `strips` is for `at`.
     """
 
     params: Params
@@ -67,6 +56,7 @@ class Work:
     style_masks: Sequence[jax.Array | None] | None = None
     lanes: int | None = None
     noise: jax.Array | None = None
+    strips: Sequence[int] | None = None
     compiled: dict[tuple, jax.stages.Compiled] = field(default_factory=dict)
 
     @cached_property
@@ -130,45 +120,38 @@ class Work:
             self.compiled[name] = lowered.compile()
         return self.compiled[name]
 
-    def at(self, scale: Scale, painted: jax.Array | None = None, *, done: int = 0, save_every: int = 0) -> Ready:
-        """Return what a scale starts with.
+    def at(
+        self,
+        scale: Scale,
+        painted: jax.Array | None = None,
+        *,
+        state: optimize.State | None = None,
+        strips: Sequence[int] | None = None,
+        done: int = 0,
+        save_every: int = 0,
+    ) -> Ready:
+        """Return what a scale starts with after what the one before has painted, or goes on with from a state.
 
-        A single picture whose steps do not fit into what memory is free goes through its largest layers in strips.
+        Where its longest side is among `strips`, it goes through its largest layers in strips; if that is None, where
+        it is a single picture whose steps do not fit into what memory is free.
         """
         targets = self.targets(scale)
-        state = optimize.init(self.start_at(scale, painted), config=self.config)
-        state = jax.tree.map(jnp.copy, state)  # steps take its memory, which it may share
+        if state is None:
+            start = optimize.init(self.start_at(scale, painted), config=self.config)
+            state = cast(optimize.State, jax.tree.map(jnp.copy, start))  # steps take its memory, which it may share
         segment = steps_a_segment(self.params, scale, lanes=self.lanes or 1, done=done, save_every=save_every)
-        step = self.program(state, targets, steps=segment)
-        pixels, strips = scale.height * scale.width, replace(self.config, remat=True)
-        helps = (self.lanes or 1) == 1 and blocks_in_rows(strips, pixels) != blocks_in_rows(self.config, pixels)
-        if helps and memory_of(step) > room_for(None):
-            step = self.program(state, targets, steps=segment, remat=True)
+        remat = strips is not None and max(scale.width, scale.height) in strips
+        step = self.program(state, targets, steps=segment, remat=remat)
+        if strips is None and self._strips_help(scale) and memory_of(step) > room_for(None):
+            remat, step = True, self.program(state, targets, steps=segment, remat=True)
         give_back()
-        return Ready(state, targets, segment, step)
+        return Ready(state, targets, segment, step, remat)
 
-    def walk(self, shown: Steps, *, save_every: int = 0) -> Iterator[Segment]:
-        """Yield after every few steps what they have made, and so after every `save_every`th.
-
-        Raises:
-            UnavailableError: if a term is not finite; where there are lanes, the others go on.
-        """
-        painted, done = None, 0
-        for scale in self.scales():
-            side, left = max(scale.width, scale.height), scale.steps
-            with shown.compiling(side):
-                state, targets, segment, step = self.at(scale, painted, done=done, save_every=save_every)
-            while left and not (state.watch is not None and bool(state.watch.done.all())):
-                state, trace = step(state, self.ready, targets, self.weights)
-                trace = jax.device_get(trace)
-                if self.lanes is None:
-                    _check_finite(trace, done=done)
-                left, done = left - segment, done + segment
-                shown.advance(segment, _summary(trace, self.weights))
-                painted = state.image
-                yield Segment(painted, side, trace)
-            if left:
-                shown.advance(left, {"levelled off at": side})
+    def _strips_help(self, scale: Scale) -> bool:
+        """Return whether there is one picture that could go through more layers in strips than it does anyway."""
+        pixels, strips = scale.height * scale.width, replace(self.config, remat=True)
+        fewer = blocks_in_rows(strips, pixels) != blocks_in_rows(self.config, pixels)
+        return (self.lanes or 1) == 1 and fewer
 
 
 def steps_a_segment(params: Params, scale: Scale, *, lanes: int = 1, done: int = 0, save_every: int = 0) -> int:
@@ -182,26 +165,3 @@ def steps_a_segment(params: Params, scale: Scale, *, lanes: int = 1, done: int =
         most = min(most, max(1, int(WORK_A_SEGMENT / (scale.width * scale.height * lanes * layers))))
     whole = math.gcd(scale.steps, save_every, done if save_every else 0)
     return max(n for n in range(1, most + 1) if whole % n == 0)
-
-
-def _check_finite(trace: dict[str, np.ndarray], *, done: int) -> None:
-    for name, values in trace.items():
-        bad = np.argwhere(~np.isfinite(values))
-        if len(bad):
-            value = values[tuple(bad[0])]
-            raise UnavailableError(
-                f"{name} is {value} at step {done + 1 + bad[0][-1]}, so the picture is not written: {CURE}"
-            )
-
-
-def _summary(trace: dict[str, np.ndarray], weights: LossWeights) -> dict[str, float]:
-    """Return the last step's total and the weighted share of each kind of term in it, in the mean over lanes."""
-    last: Any = {name: values[..., -1] for name, values in trace.items()}
-    number: Any = jax.tree.map(np.asarray, weights)
-    summary = {
-        "total": last["total"],
-        "content": sum(weight * last[f"content/{layer}"] for layer, weight in number.content.items()),
-        "style": sum(weight * last[f"style/{layer}"] for layer, weight in number.style.items()),
-    }
-    summary |= {"tv": number.tv * last["tv"]} if np.any(number.tv) else {}
-    return {name: float(np.mean(value)) for name, value in summary.items()}

@@ -1,0 +1,178 @@
+"""Checkpoints: arrays and facts of a run on disk, the newest ones last, whole or not at all; Orbax lives here only.
+
+A checkpoint may come from a stranger: nothing is read before its size, and the shape of each array, are as expected.
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from jaxstyle.errors import InputError, UnavailableError
+from jaxstyle.files import check_room, write_text
+
+KEPT = 2
+FACTS = "facts.json"
+MOST_FACTS = 2**22  # bytes
+SPARE = 2**18  # bytes that a checkpoint may take besides its arrays
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints in a folder, of which the newest two are kept.
+
+    Attributes:
+        folder: theirs alone; it is made when the first one is saved.
+    """
+
+    folder: Path
+
+    def save(self, step: int, arrays: Any, facts: Mapping[str, Any]) -> None:
+        """Save a checkpoint; until it is whole, the ones before it stay.
+
+        Args:
+            step: its number, higher than those before.
+            arrays: a pytree.
+            facts: JSON data.
+
+        Raises:
+            UnavailableError: if it cannot be written, such as on a full disk.
+
+        Example:
+            >>> Checkpoints(folder).save(10, {"image": image}, {"size": 512})  # doctest: +SKIP
+        """
+        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(arrays))
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            check_room(self.folder, size + SPARE)  # where there is none, Orbax fills the terminal
+            with self._manager() as manager:
+                if step in manager.all_steps():
+                    manager.delete(step)
+                manager.save(step, args=ocp.args.Composite(arrays=ocp.args.StandardSave(arrays)), force=True)
+                folder = self.folder / str(step)
+                text = json.dumps({"facts": facts, "files": _hashes(folder)})
+                write_text(folder / FACTS, text)  # last, so that a checkpoint without them is not whole
+        except Exception as error:  # TensorStore and Orbax have many kinds
+            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0][:100] or type(error).__name__
+            with contextlib.suppress(Exception), self._manager():
+                pass  # which removes what was begun
+            raise UnavailableError(
+                f"The checkpoint in {self.folder} cannot be written ({reason}): free space or name another folder."
+            ) from error
+
+    def latest(self, like: Callable[[dict[str, Any]], Any]) -> tuple[dict[str, Any], Any] | None:
+        """Return the facts and the arrays of the newest checkpoint that is undamaged, and forget those after it.
+
+        Args:
+            like: returns, for a checkpoint's facts, what its arrays have to be in shape and type; it may raise
+                `InputError` for facts that are not this run's, or another error for facts that can be nobody's.
+
+        Raises:
+            InputError: of `like`, or if the folder is a file.
+
+        Example:
+            >>> Checkpoints(folder).latest(lambda facts: {"image": image})  # doctest: +SKIP
+        """
+        if not self.folder.exists():
+            return None
+        if not self.folder.is_dir():
+            raise InputError(f"{self.folder} is a file: name a folder for the checkpoints.")
+        with self._manager() as manager:
+            for step in sorted(manager.all_steps(), reverse=True):
+                try:
+                    return _read(manager, self.folder / str(step), like)
+                except InputError:
+                    raise
+                except Exception:  # from damaged bytes TensorStore and Orbax make many kinds
+                    manager.delete(step)
+        return None
+
+    def facts(self) -> dict[str, Any] | None:
+        """Return the facts of the newest checkpoint whose facts can be read.
+
+        Example:
+            >>> Checkpoints(Path("none")).facts() is None
+            True
+        """
+        if self.folder.is_dir():
+            with self._manager() as manager:
+                for step in sorted(manager.all_steps(), reverse=True):
+                    with contextlib.suppress(Exception):
+                        return _facts(self.folder / str(step))
+        return None
+
+    def clear(self) -> None:
+        """Remove all checkpoints.
+
+        Raises:
+            UnavailableError: if they cannot be removed.
+
+        Example:
+            >>> Checkpoints(Path("none")).clear()
+        """
+        if not self.folder.is_dir():
+            return
+        try:
+            with self._manager() as manager:
+                for step in manager.all_steps():
+                    manager.delete(step)
+        except OSError as error:
+            raise UnavailableError(
+                f"The checkpoints in {self.folder} cannot be removed ({error.strerror}): remove the folder."
+            ) from error
+
+    def _manager(self) -> ocp.CheckpointManager:
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=KEPT, enable_async_checkpointing=False, cleanup_tmp_directories=True
+        )
+        handlers = {"arrays": ocp.StandardCheckpointHandler()}
+        return ocp.CheckpointManager(self.folder.absolute(), options=options, item_handlers=handlers)
+
+
+def _read(
+    manager: ocp.CheckpointManager, folder: Path, like: Callable[[dict[str, Any]], Any]
+) -> tuple[dict[str, Any], Any]:
+    """Return one checkpoint's facts and arrays, or raise whatever comes of damage."""
+    step, facts = int(folder.name), _facts(folder)
+    wanted = like(facts)
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), wanted)
+    leaves = jax.tree.leaves(wanted)
+    most = 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) + SPARE + MOST_FACTS
+    if sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) > most:
+        raise ValueError("a checkpoint is larger than its arrays")
+    if _hashes(folder) != json.loads((folder / FACTS).read_text())["files"]:
+        raise ValueError("a checkpoint's files are not those that were saved")
+    held: Any = manager.item_metadata(step)["arrays"]
+    held = jax.tree.leaves(held.tree)
+    shapes = [(leaf.shape, leaf.dtype, leaf.storage.chunk_shape) for leaf in held]
+    if sorted(map(str, shapes)) != sorted(str((leaf.shape, leaf.dtype, leaf.shape)) for leaf in leaves):
+        raise ValueError("a checkpoint holds other arrays")
+    arrays = manager.restore(step, args=ocp.args.Composite(arrays=ocp.args.StandardRestore(wanted)))["arrays"]
+    return facts, jax.tree.map(np.asarray, arrays)
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    """Return one checkpoint's facts, or raise whatever comes of damage."""
+    files = list(folder.rglob("*"))
+    if any(file.is_symlink() or not (file.is_file() or file.is_dir()) for file in [folder, *files]):
+        raise ValueError("a checkpoint holds links")
+    if (folder / FACTS).stat().st_size > MOST_FACTS:
+        raise ValueError("the facts of a checkpoint are too long")
+    facts = json.loads((folder / FACTS).read_text())["facts"]
+    if not isinstance(facts, dict):
+        raise ValueError("the facts of a checkpoint are none")
+    return facts
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of a checkpoint but the facts themselves."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FACTS)
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

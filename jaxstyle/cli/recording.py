@@ -1,0 +1,93 @@
+"""A command and its record: what is written of it into every picture, and how it is made again from that."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxstyle.cli.walk import Place
+from jaxstyle.cli.work import Work
+from jaxstyle.config import Config, LossWeights
+from jaxstyle.errors import InputError
+from jaxstyle.record import Record, Weights, plain, source, structured, versions
+
+NOT_IN_PICTURE = ("output", "saving", "network", "preview", "lanes", "max_memory")  # options that no pixel depends on
+
+
+class Job(NamedTuple):
+    """What a command computes, its content's transparency, and its record as far as it is known beforehand."""
+
+    work: Work
+    alpha: np.ndarray | None
+    record: Record
+
+
+def job(command: Any, work: Work, alpha: np.ndarray | None, network: Weights) -> Job:
+    """Return the job of a command that has read its files."""
+    inputs: dict[Path, int] = {}
+    names = [each.name for each in fields(command) if each.name not in NOT_IN_PICTURE]
+    options = {name: plain(getattr(command, name), paths=inputs) for name in names}
+    record = Record(
+        command=type(command).__name__.lower(),
+        options={**options, "bits": command.saving.bits},
+        inputs=tuple(source(path) for path in inputs),
+        network=network,
+        config=_facts(work.config),
+        weights=numbers(work.weights),
+        versions=versions(),
+        device=_device(),
+    )
+    return Job(work, alpha, record)
+
+
+def finished(record: Record, place: Place) -> Record:
+    """Return the record of the picture that is there at a place of the walk."""
+    trace = {name: (float(found[0]), float(found[-1])) for name, found in place.trace.items()}
+    return replace(record, strips=place.strips, steps=place.steps, trace=trace)
+
+
+def command_of(kind: type, record: Record, *, inputs: Sequence[Path], output: Path) -> Any:
+    """Return the command that a record is of, for these inputs and that output.
+
+    Raises:
+        InputError: if the record's options are none of that command.
+    """
+    options: dict[str, Any] = {name: value for name, value in record.options.items() if name not in NOT_IN_PICTURE}
+    bits = options.pop("bits", 8)
+    try:
+        return structured(kind, {**options, "output": len(inputs), "saving": {"bits": bits}}, paths=[*inputs, output])
+    except ValueError as error:
+        raise InputError(
+            f"The record has options that {record.command} does not take ({error}): use the version that made it, "
+            f"{record.versions.get('jaxstyle', 'which it does not tell')}."
+        ) from error
+
+
+def _facts(config: Config) -> dict[str, Any]:
+    return {name: plain(value, paths={}) for name, value in vars(config).items() if name != "conv"}
+
+
+def numbers(weights: LossWeights) -> dict[str, float]:
+    """Return the coefficients of the loss by term."""
+    terms = {f"{kind}/{layer}": own for kind in ("content", "style") for layer, own in getattr(weights, kind).items()}
+    return {name: float(own) for name, own in {**terms, "tv": weights.tv, "bounds": weights.bounds}.items()}
+
+
+def _device() -> str:
+    """Return what the numbers are rounded by: the accelerator, or the processor and how many share the work."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return device.device_kind
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    return f"{os.cpu_count()} x {model}"

@@ -1,0 +1,178 @@
+"""`jaxstyle rerun`: a picture made again from what it says of itself and from the files that it was made from."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+
+from jaxstyle.cli.options import Network
+from jaxstyle.cli.pictures import STATISTICS
+from jaxstyle.cli.reconstruct import Reconstruct
+from jaxstyle.cli.saving import Saving
+from jaxstyle.cli.stylize import Stylize
+from jaxstyle.cli.sweep import Sweep
+from jaxstyle.cli.texture import Texture
+from jaxstyle.errors import InputError
+from jaxstyle.record import printable
+
+if TYPE_CHECKING:
+    from jaxstyle.cli.progress import Loaded, Reporter
+    from jaxstyle.record import Record
+
+COMMANDS = {kind.__name__.lower(): kind for kind in (Stylize, Sweep, Texture, Reconstruct)}
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """Make PICTURE again, byte for byte where machine and versions are the same, and say what differs elsewhere."""
+
+    picture: Annotated[Positional[Path], arg(metavar="PICTURE")]
+    """A picture that jaxstyle has saved, with its record in it, or beside it as --record has it."""
+    inputs: Annotated[tuple[Path, ...], arg(metavar="DIR [DIR ...]", help_behavior_hint="")] = ()
+    """Folders of the files that it was made from, which may have other names now. (default: the picture's own)"""
+    output: Annotated[Path | None, arg(aliases=["-o"], metavar="OUT", help_behavior_hint="")] = None
+    """Where to write. (default: beside PICTURE, as PICTURE_rerun)"""
+    weights: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")] = None
+    """VGG-19's weights, an .h5 file, if they are neither installed nor in these folders."""
+    offline: bool = False
+    """Never download weights."""
+    quiet: bool = False
+    """Print errors only."""
+
+    def run(self) -> int:
+        """Carry the command out; return 0 if the picture is byte for byte the same, 1 if not, 130 after Ctrl-C."""
+        from jaxstyle import image
+        from jaxstyle.cli.progress import Reporter
+        from jaxstyle.cli.recording import command_of
+        from jaxstyle.cli.session import Session
+
+        output = self.output or self.picture.with_stem(f"{self.picture.stem}_rerun")
+        record = self._record()
+        files = _files(self.inputs or (self.picture.absolute().parent,))
+        inputs = self._found(record, files)
+        image.check_output(output, inputs=[self.picture, *inputs])
+        command = command_of(COMMANDS[record.command], record, inputs=inputs, output=output)
+        reporter = Reporter(quiet=self.quiet)
+        job = command.job(reporter, network=self._network(record, files, reporter))
+        if isinstance(command, Sweep):
+            job = command.lanes_of(job, record.lanes, record.lane)
+        job = job._replace(
+            work=replace(job.work, strips=record.strips),
+            record=replace(job.record, inputs=record.inputs, network=record.network),
+        )
+        saving = Saving(bits=command.saving.bits, quiet=self.quiet)
+        status = Session(output, job.work.steps, saving).run(job, reporter=reporter, until=record.steps)
+        return status or self._compare(output, record, reporter)
+
+    def _record(self) -> Record:
+        """Return the record of the picture, from the file itself or from beside it."""
+        from jaxstyle import image
+        from jaxstyle.record import CURE, read
+
+        text, name = image.description_of(self.picture), str(self.picture)
+        beside = self.picture.with_suffix(".json")
+        if not text and beside.is_file():
+            try:
+                text, name = beside.read_text(encoding="utf-8"), str(beside)
+            except (OSError, ValueError) as error:
+                raise InputError(f"{beside} cannot be read: {CURE}") from error
+        record = read(text, name)
+        if record.command not in COMMANDS or record.steps < 1:
+            raise InputError(f"{name} holds the record of no picture that was painted: {CURE}")
+        return record
+
+    def _found(self, record: Record, files: Sequence[Path]) -> list[Path]:
+        """Return the inputs, found by their hashes."""
+        from jaxstyle.record import source
+
+        wanted, names = ({getattr(each, part) for each in record.inputs} for part in ("sha256", "name"))
+        known: dict[str, Path] = {}
+        for path in sorted(files, key=lambda path: path.name not in names):
+            if wanted <= known.keys():
+                break
+            if path != self.picture.absolute():
+                with contextlib.suppress(InputError):
+                    known.setdefault(source(path).sha256, path)
+        missing = [printable(each.name)[:100] for each in record.inputs if each.sha256 not in known]
+        if missing:
+            folders = ", ".join(map(str, self.inputs or (self.picture.parent,)))
+            raise InputError(
+                f"{self.picture} was made from {', '.join(missing[:5])}, and no file in {folders} has the same bytes: "
+                "name the folder with --inputs."
+            )
+        return [known[each.sha256] for each in record.inputs]
+
+    def _network(self, record: Record, files: Sequence[Path], reporter: Reporter) -> Loaded:
+        """Return the network of the record's hash: the file that is named, one among `files`, or what is installed."""
+        from jaxstyle import weights_file
+
+        wanted = record.network
+        if wanted.name not in ("vgg19", "mini", "random"):
+            raise InputError(f"{self.picture} was painted by an unknown network: use the version that made it.")
+        places: list[Path | None] = [None]
+        if self.weights is not None:
+            places = [self.weights]
+        elif wanted.name == "vgg19":
+            likely = [path for path in files if path.suffix.lower() in STATISTICS]
+            likely.sort(key=lambda path: path.name != wanted.file)
+            places = [*likely, None]
+        loaded = None
+        for path in places:
+            if path is not None and path != self.weights:
+                try:
+                    weights_file.widths(path)
+                except InputError:
+                    continue  # a style's statistics, or a stranger's file
+            loaded = reporter.load_network(wanted.name, Network(wanted.name, path, self.offline))
+            if loaded.weights.sha256 == wanted.sha256:
+                return loaded
+        assert loaded is not None  # there is at least one place
+        raise InputError(
+            f"{self.picture} was painted by a {wanted.name} of SHA-256 {printable(wanted.sha256)[:12]}, but the one "
+            f"here has {loaded.weights.sha256[:12]}: name its file with --weights."
+        )
+
+    def _compare(self, output: Path, record: Record, reporter: Reporter) -> int:
+        """Say whether the picture is the same and, if not, what differs; return 1 then."""
+        from jaxstyle import image
+        from jaxstyle.record import differences, plain, read
+
+        if output.read_bytes() == self.picture.read_bytes():
+            reporter.console.print(f"{output}: byte for byte {self.picture}")
+            return 0
+        now = read(image.description_of(output), str(output))
+        facts = [plain(each, paths={}) for each in (record, now)]
+        for name, theirs, own in differences(*facts):
+            reporter.console.print(f"{printable(name)[:80]}: {printable(repr(theirs))[:80]} then, {own!r} now")
+        try:
+            before, after = (image.load(path) for path in (self.picture, output))
+        except InputError as error:
+            reporter.console.print(f"{output} differs from {self.picture}, which is no picture any more: {error}")
+            return 1
+        if before.rgb.shape != after.rgb.shape:
+            height, width, _ = before.rgb.shape
+            reporter.console.print(f"{output} differs from {self.picture}, which is {width}x{height} pixels")
+            return 1
+        apart = abs(before.rgb - after.rgb)
+        count, most = int((apart > 0).sum()), 255 * float(apart.max())
+        pixels = f"in {count} of {apart.size} values, by {most:.3g} of 255 at most" if count else "in no pixel"
+        reporter.console.print(f"{output} differs from {self.picture} {pixels}")
+        return 1
+
+
+def _files(folders: Sequence[Path]) -> list[Path]:
+    """Return the files in folders."""
+    found = []
+    for folder in folders:
+        try:
+            found += [path for path in sorted(folder.iterdir()) if path.is_file()]
+        except OSError as error:
+            raise InputError(
+                f"{folder} cannot be searched ({error.strerror}): name a folder that you may read."
+            ) from error
+    return found

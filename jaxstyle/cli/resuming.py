@@ -1,0 +1,131 @@
+"""Checkpoints of a job: where its walk is, kept every so many steps, and found again by the same command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxstyle import optimize
+from jaxstyle.cli.recording import Job
+from jaxstyle.cli.walk import Place
+from jaxstyle.cli.work import Work
+from jaxstyle.errors import InputError
+from jaxstyle.record import Record, differences, plain, printable
+
+NOT_COMPARED = ("device", "weights", "strips", "steps", "trace", "lanes", "lane")  # may differ, or follow
+
+
+@dataclass(frozen=True)
+class Resuming:
+    """The folder that a job's checkpoints go to, and how many steps from one to the next; nowhere if it is None."""
+
+    folder: Path | None
+    every: int
+    job: Job
+
+    def place(self, tell: Callable[[str], None]) -> Place | None:
+        """Return where the same job was stopped, or None if it has never begun.
+
+        Raises:
+            InputError: if the folder has checkpoints of another job.
+        """
+        if self.folder is None:
+            return None
+        from jaxstyle.checkpoint import Checkpoints  # Orbax takes its time
+
+        found = Checkpoints(self.folder).latest(self._like)
+        if found is None:
+            return None
+        facts, arrays = found
+        tell(f"{self.folder}: going on after step {len(arrays['sides'])}")
+        sides, trace = np.asarray(arrays["sides"]), {name: np.asarray(own) for name, own in arrays["trace"].items()}
+        state = jax.tree.map(jnp.array, arrays["state"])  # not bound to a device, as the ones that it was made of
+        return Place(facts["scale"], facts["taken"], state, state.image, sides, trace, tuple(facts["strips"]))
+
+    def lanes(self) -> tuple[int, ...]:
+        """Return which lanes were being painted when the same sweep was stopped, none if it was between them."""
+        if self.folder is None:
+            return ()
+        from jaxstyle.checkpoint import Checkpoints
+
+        facts = Checkpoints(self.folder).facts()
+        if facts is None:
+            return ()
+        self._compare(facts)
+        lanes: Any = facts.get("lanes")
+        known = isinstance(lanes, list) and all(type(lane) is int for lane in lanes)
+        return tuple(lanes) if known else ()
+
+    def forget(self) -> None:
+        """Remove the checkpoints, of which nothing is needed any more."""
+        if self.folder is not None:
+            from jaxstyle.checkpoint import Checkpoints
+
+            Checkpoints(self.folder).clear()
+
+    def due(self, steps: int, *, before: int) -> bool:
+        """Return whether a checkpoint is to be saved after so many steps, when there were `before` a moment ago."""
+        return self.folder is not None and steps // self.every > before // self.every
+
+    def save(self, place: Place) -> None:
+        """Save where the walk is.
+
+        Raises:
+            UnavailableError: if that cannot be written.
+        """
+        if self.folder is None:
+            return
+        from jaxstyle.checkpoint import Checkpoints
+
+        arrays = {"state": place.state, "sides": place.sides, "trace": dict(place.trace)}
+        facts = {"run": _identity(self.job.record), "scale": place.scale, "taken": place.taken}
+        facts |= {"steps": place.steps, "strips": list(place.strips), "lanes": list(self.job.record.lanes)}
+        Checkpoints(self.folder).save(place.steps, arrays, facts)
+
+    def _like(self, facts: dict[str, Any]) -> Any:
+        """Return the shapes of a checkpoint's arrays, if its facts are this job's."""
+        self._compare(facts)
+        work, steps = self.job.work, facts["steps"]
+        scale = work.scales()[range(len(work.scales()))[facts["scale"]]]
+        if not (0 < facts["taken"] <= scale.steps and facts["taken"] <= steps <= work.steps):
+            raise ValueError("a checkpoint is at no step of this run")
+        if facts["lanes"] != list(self.job.record.lanes):
+            raise ValueError("a checkpoint is of other lanes")
+        if any(type(side) is not int for side in facts["strips"]):
+            raise ValueError("a checkpoint has strips that are no sides")
+        lanes = () if work.lanes is None else (work.lanes,)
+        image = jax.ShapeDtypeStruct((*lanes, scale.height, scale.width, 3), jnp.float32)
+        state = jax.eval_shape(partial(optimize.init, config=work.config), image)
+        trace = dict.fromkeys(_terms(work), jax.ShapeDtypeStruct((*lanes, steps), jnp.float32))
+        return {"state": state, "sides": jax.ShapeDtypeStruct((steps,), jnp.int32), "trace": trace}
+
+    def _compare(self, facts: dict[str, Any]) -> None:
+        """Raise `InputError` if a checkpoint's facts are another job's."""
+        for name, theirs, own in differences(facts["run"], _identity(self.job.record)):
+            shown = [printable(repr(each))[:60] for each in (theirs, own)]
+            raise InputError(
+                f"{self.folder} has a checkpoint of another run, whose {printable(name)[:60]} is {shown[0]} and not "
+                f"{shown[1]}: name another folder, or repeat that run's command."
+            )
+
+
+def _identity(record: Record) -> dict[str, Any]:
+    """Return what of a record has to be the same for a run to go on: not how its files are called."""
+    whole: dict[str, Any] = plain(record, paths={})
+    same = {name: value for name, value in whole.items() if name not in NOT_COMPARED}
+    network = {"name": record.network.name, "sha256": record.network.sha256}
+    return same | {"inputs": [each.sha256 for each in record.inputs], "network": network}
+
+
+def _terms(work: Work) -> list[str]:
+    """Return the names of a trace."""
+    config = work.config
+    names = [f"content/{layer}" for layer in config.content_layers]
+    return [*names, *(f"style/{layer}" for layer in config.style_layers), "tv", "total", "bounds"]

@@ -1,0 +1,147 @@
+"""How a command's work is walked through: from scale to scale, a few steps at a time, from any place on."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxstyle import optimize
+from jaxstyle.cli.progress import Steps
+from jaxstyle.cli.work import Work
+from jaxstyle.config import LossWeights
+from jaxstyle.errors import UnavailableError
+
+CURE = "lower the weights or --learning-rate, or try --optimizer adam."
+
+
+class Place(NamedTuple):
+    """Where a walk is: all that it goes on from, and what the steps so far have found (in each lane).
+
+    Attributes:
+        scale: its number, from 0.
+        taken: steps at this scale.
+        state: after them; the next steps take its memory.
+        image: what the state shows, `[..., H, W, 3]`.
+        sides: the longest side of the image at every step so far, `[steps]`.
+        trace: every term of every step so far, `[..., steps]`.
+        strips: the longest sides of the scales so far that went through their largest layers in strips.
+    """
+
+    scale: int
+    taken: int
+    state: optimize.State
+    image: jax.Array
+    sides: np.ndarray
+    trace: Mapping[str, np.ndarray]
+    strips: tuple[int, ...]
+
+    @property
+    def steps(self) -> int:
+        """How many were taken at all scales."""
+        return len(self.sides)
+
+
+class Diverged(UnavailableError):
+    """A term or the picture is not finite any more; `place` is the last one whose terms were, or None."""
+
+    def __init__(self, fault: str, place: Place | None) -> None:
+        """Note the fault and the place."""
+        super().__init__(fault)
+        self.place = place
+
+
+def walk(
+    work: Work,
+    shown: Steps,
+    *,
+    save_every: int = 0,
+    place: Place | None = None,
+    until: int | None = None,
+    halted: Callable[[], Any] = lambda: False,
+) -> Iterator[Place]:
+    """Yield after every few steps where they have led, and so after every `save_every`th.
+
+    Args:
+        work: what is computed.
+        shown: a bar, which goes on with the steps.
+        save_every: steps.
+        place: where to go on from, instead of the start.
+        until: after how many steps to stop, instead of all.
+        halted: asked before any steps whether to stop there.
+
+    Raises:
+        Diverged: if a term or the picture is not finite; where there are lanes, the others go on.
+    """
+    scales, resumed = work.scales(), place
+    sides, trace, strips, image, before = np.zeros(0, np.int32), {}, (), None, None
+    if place is not None:
+        _, _, _, image, sides, trace, strips = place
+        shown.go_on(sum(scale.steps for scale in scales[: place.scale]) + place.taken)
+    for number, scale in enumerate(scales):
+        here = resumed if resumed is not None and number == resumed.scale else None
+        side, taken = max(scale.width, scale.height), here.taken if here else 0
+        left = min(scale.steps - taken, scale.steps if until is None else until - len(sides))
+        if left <= 0 or resumed is not None and number < resumed.scale:
+            continue
+        with shown.compiling(side):
+            state, own = (here.state, strips) if here else (None, work.strips)
+            ready = work.at(scale, image, state=state, strips=own, done=len(sides), save_every=save_every)
+        state = ready.state
+        strips = (*strips, side) if ready.strips and side not in strips else strips
+        while left and not halted() and not has_levelled_off(state):
+            count, step = min(ready.segment, left), ready.step
+            if count < ready.segment:
+                step = work.program(state, ready.targets, steps=count, remat=ready.strips)
+            state, found = step(state, work.ready, ready.targets, work.weights)
+            found = jax.device_get(found)
+            image = state.image
+            if work.lanes is None and (fault := fault_of(found, jax.device_get(image), done=len(sides))):
+                first = all(np.isfinite(own[0]) for own in found.values())  # they are of the image before
+                raise Diverged(fault, place if first else before)
+            left, taken = left - count, taken + count
+            sides = np.append(sides, np.full(count, side, np.int32))
+            trace = {name: np.concatenate([trace.get(name, new[..., :0]), new], -1) for name, new in found.items()}
+            shown.advance(count, _summary(found, work.weights))
+            before, place = place, Place(number, taken, state, image, sides, trace, strips)
+            yield place
+        if halted():
+            return
+        if left:
+            shown.advance(left, {"levelled off at": side})
+
+
+def is_whole(work: Work, place: Place) -> bool:
+    """Return whether a walk has nothing left to do at a place."""
+    scales = work.scales()
+    last = place.scale == len(scales) - 1
+    return last and (place.taken == scales[-1].steps or has_levelled_off(place.state))
+
+
+def has_levelled_off(state: optimize.State) -> bool:
+    """Return whether no step of any lane would change anything any more."""
+    return state.watch is not None and bool(state.watch.done.all())
+
+
+def fault_of(trace: Mapping[str, np.ndarray], image: np.ndarray, *, done: int = 0) -> str:
+    """Return which term of one picture was first not finite, and at which step, or ""; `done` steps came before."""
+    bad = [(int(np.argmin(np.isfinite(own))), name) for name, own in trace.items() if not np.isfinite(own).all()]
+    if bad:
+        step, name = min(bad)
+        return f"{name} is {trace[name][step]} at step {done + step + 1}"
+    if not np.isfinite(image).all():  # what the last step made is in no trace
+        return f"the picture is not finite after step {done + len(trace['total'])}"
+    return ""
+
+
+def _summary(trace: dict[str, np.ndarray], weights: LossWeights) -> dict[str, float]:
+    """Return the last step's total and the weighted share of each kind of term in it, in the mean over lanes."""
+    last: Any = {name: values[..., -1] for name, values in trace.items()}
+    number: Any = jax.tree.map(np.asarray, weights)
+    summary = {
+        "total": last["total"],
+        "content": sum(weight * last[f"content/{layer}"] for layer, weight in number.content.items()),
+        "style": sum(weight * last[f"style/{layer}"] for layer, weight in number.style.items()),
+    }
+    summary |= {"tv": number.tv * last["tv"]} if np.any(number.tv) else {}
+    return {name: float(np.mean(value)) for name, value in summary.items()}

@@ -1,0 +1,128 @@
+"""Kill runs at random instants, let the same commands go on, and compare what comes out with runs left alone.
+
+    python scripts/kill_and_resume.py --runs 100
+
+Every run is killed by SIGKILL at an instant drawn from its whole duration, and again with a chance of one half when it
+goes on, until it is left alone; its picture then has to have the bytes of the one that nobody disturbed.
+"""
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from jaxstyle import image, weights_file
+from jaxstyle.untrained import random_params
+
+WIDTHS = ((4, 4), (6, 6), (8,) * 4, (8,) * 4, (8,) * 4)
+SMALL = ("--steps", "240", "--weights", "tiny.h5", "--style-layers", "relu1_1,relu2_1", "--quiet")
+STYLIZE = ("stylize", "content.png", "style.png", *SMALL, "--content-layers", "relu2_1", "--size", "64")
+COMMANDS = {
+    "lbfgs, two scales": (*STYLIZE, "--scales", "2"),
+    "adam, averaged": (*STYLIZE, "--optimizer", "adam", "--averaging", "0.9", "--scales", "1"),
+    "texture from noise": ("texture", "style.png", *SMALL, "--size", "64x48"),
+    "sweep of three lanes": ("sweep", *STYLIZE[1:], "--scales", "1", "--style-weight", "1,10,100"),
+}
+CHECKPOINTS = ("--checkpoint", "checkpoints", "--every", "7")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run all and print how many pictures were the same; return 1 if one was not."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=100, help="how many runs to kill (default: 100)")
+    parser.add_argument("--seed", type=int, default=0, help="of the instants (default: 0)")
+    parser.add_argument("--at-a-time", type=int, default=os.cpu_count(), help="runs (default: as many as processors)")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = Path(folder)
+        write_inputs(inputs)
+        wanted = {name: undisturbed(inputs, name) for name in COMMANDS}
+        names = [list(COMMANDS)[number % len(COMMANDS)] for number in range(options.runs)]
+        rngs = [random.Random(options.seed + number) for number in range(options.runs)]
+
+        def one(name: str, rng: random.Random) -> tuple[bool, int, int]:
+            return disturbed(inputs, name, rng, *wanted[name])
+
+        with ThreadPoolExecutor(options.at_a_time) as pool:
+            found = list(pool.map(one, names, rngs))
+    for name in COMMANDS:
+        own = [each for each, its in zip(found, names, strict=True) if its == name]
+        same, kills, resumed = (sum(each[i] for each in own) for i in range(3))
+        print(
+            f"{name:22} {same} of {len(own)} the same bytes, after {kills} kills, {resumed} of them with a checkpoint"
+        )
+    print(
+        f"{sum(same for same, _, _ in found)} of {len(found)} runs ended with the bytes of a run that nobody disturbed"
+    )
+    return 0 if all(same for same, _, _ in found) else 1
+
+
+def write_inputs(folder: Path) -> None:
+    """Write two pictures and a tiny network."""
+    y, x = np.mgrid[0:1:56j, 0:1:64j]
+    for name, waves in (("content", (3, 5, 7)), ("style", (23, 31, 17))):
+        rgb = np.stack([0.5 + 0.4 * np.sin(wave * x + 2 * wave * y) for wave in waves], -1)
+        image.save(folder / f"{name}.png", rgb)
+    params = random_params(widths=WIDTHS, seed=1)
+    weights_file.write(folder / "tiny.h5", params, source="a seed", checksum="none", licence="none")
+
+
+def started(inputs: Path, name: str, folder: Path) -> subprocess.Popen:
+    """Start the command of that name, which writes into a folder."""
+    for path in inputs.iterdir():
+        if path.is_file() and not (folder / path.name).exists():
+            (folder / path.name).symlink_to(path)
+    output = "out" if COMMANDS[name][0] == "sweep" else "out.png"
+    command = [sys.executable, "-m", "jaxstyle", *COMMANDS[name], "-o", output, *CHECKPOINTS]
+    cached = {"JAXSTYLE_CACHE": str(inputs / "cache"), "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(command, cwd=folder, env=os.environ | cached)
+
+
+def pictures(folder: Path) -> list[bytes]:
+    """Return the bytes of what was painted."""
+    return [path.read_bytes() for path in sorted(folder.glob("out*/*=*.png")) + sorted(folder.glob("out.png"))]
+
+
+def undisturbed(inputs: Path, name: str) -> tuple[list[bytes], float]:
+    """Return the pictures of a run that is left alone, and how long one takes whose programs are compiled."""
+    found, seconds = [], 0.0
+    for _ in range(2):
+        with tempfile.TemporaryDirectory(dir=inputs) as folder:
+            began = time.monotonic()
+            if started(inputs, name, Path(folder)).wait():
+                raise SystemExit(f"{name} failed when nobody disturbed it")
+            found, seconds = pictures(Path(folder)), time.monotonic() - began
+    return found, seconds
+
+
+def disturbed(
+    inputs: Path, name: str, rng: random.Random, wanted: list[bytes], seconds: float
+) -> tuple[bool, int, int]:
+    """Return whether a killed run ends the same, how often it was killed, and how often with a checkpoint there."""
+    kills = resumed = 0
+    with tempfile.TemporaryDirectory(dir=inputs) as scratch:
+        folder = Path(scratch)
+        while True:
+            process = started(inputs, name, folder)
+            if not kills or rng.random() < 0.5:
+                try:
+                    process.wait(timeout=rng.uniform(0, seconds))
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    kills += 1
+                    resumed += any(path.name.isdecimal() for path in folder.glob("checkpoints/*"))
+                    process.wait()
+                    continue
+            return process.wait() == 0 and pictures(folder) == wanted, kills, resumed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
