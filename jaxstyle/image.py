@@ -1,4 +1,4 @@
-"""Picture files to arrays and back: Pillow lives here and in `image_file` only.
+"""Picture files to arrays and back: Pillow lives here and in `image_file` and `image_limits` only.
 
 An array is float32 sRGB in [0, 1], `[H, W, 3]`. What a file says about its colours and its orientation is applied on
 the way in; nothing of it is left to write on the way out, so the same array always makes the same bytes.
@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from jaxstyle.errors import InputError, UnavailableError
-from jaxstyle.image_file import check_sides, decode
+from jaxstyle.image_file import decode
+from jaxstyle.image_limits import check_sides, read_bytes
 
 Resample = Literal["lanczos", "bilinear"]
 Rounding = Literal["round", "truncate"]
@@ -79,7 +80,7 @@ def load(
     """Read a picture (of an animation the first frame), upright and in sRGB.
 
     Args:
-        path: a PNG, JPEG, WebP or TIFF file, or another that Pillow can read.
+        path: a PNG, JPEG, WebP, TIFF, GIF, BMP, PNM, AVIF or JPEG 2000 file.
         size: the longest side of the result in pixels, be it smaller or larger, or its width and height, whatever the
             picture's shape; None keeps the picture's own.
         resample: Pillow's antialiased "lanczos" or "bilinear"; 8-bit pictures are resized in 8 bits, as
@@ -95,13 +96,7 @@ def load(
     """
     if resample not in FILTERS:
         raise InputError(f"Resample {resample!r} is unknown: use 'lanczos' or 'bilinear'.")
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): name a picture file that you may read.") from error
-    if not data:
-        raise InputError(f"{path} is empty (0 bytes): name a file that holds a picture.")
-    rgb, alpha = decode(data, str(path))
+    rgb, alpha = decode(read_bytes(path), str(path))
     if size is not None:
         whole = isinstance(size, tuple)
         width, height = size if whole else fit(rgb.shape[1], rgb.shape[0], size, rounding=rounding)
@@ -120,7 +115,7 @@ def _resize(pixels: NDArray[Any], width: int, height: int, resample: Image.Resam
 
 def _unit(pixels: NDArray[Any]) -> NDArray[np.float32]:
     unit = np.ascontiguousarray(pixels, np.float32)
-    return unit / np.float32(255) if pixels.dtype == np.uint8 else unit
+    return np.divide(unit, np.float32(255), out=unit) if pixels.dtype == np.uint8 else unit
 
 
 def check_output(path: str | os.PathLike[str], *, bits: int = 8, inputs: Iterable[str | os.PathLike[str]] = ()) -> None:

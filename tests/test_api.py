@@ -89,8 +89,10 @@ ROOMS = [name for name in MODULES if name.count(".") == 1 and not name.endswith(
 @pytest.mark.parametrize("module", ROOMS)
 def test_a_room_imports_only_the_rooms_before_it(module):
     order = "errors winograd conv pooling strips vgg losses color moments transport statistic regions hdf5"
-    order += " weights_file untrained download pretrained image_file image config scales convention presets targets"
-    order += " objective coloring parametrize descent optimize stage transfer sweep sheet"
+    order += (
+        " weights_file untrained download pretrained image_limits image_file image config scales convention presets"
+    )
+    order += " targets objective coloring parametrize descent optimize stage transfer sweep sheet"
     order = [*order.split(), "statistics_file", "cli", "__main__"]
     assert imports(module) & set(order) <= set(order[: order.index(module.split(".")[1])])
 
@@ -98,7 +100,7 @@ def test_a_room_imports_only_the_rooms_before_it(module):
 @pytest.mark.parametrize(
     ("package", "rooms"),
     [
-        ("PIL", {"image", "image_file", "sheet"}),
+        ("PIL", {"image", "image_limits", "image_file", "sheet"}),
         ("imagecodecs", {"image", "image_file"}),
         ("flax", {"vgg"}),
         ("optax", {"descent", "optimize"}),
