@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxstyle.errors import InputError, UnavailableError
+from jaxstyle.errors import InputError, UnavailableError, excerpt
 from jaxstyle.files import check_room, write_text
 
 KEPT = 2
@@ -60,7 +60,7 @@ class Checkpoints:
                 text = json.dumps({"facts": facts, "files": _hashes(folder)})
                 write_text(folder / FACTS, text)  # last, so that a checkpoint without them is not whole
         except Exception as error:  # TensorStore and Orbax have many kinds
-            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0][:100] or type(error).__name__
+            reason = getattr(error, "strerror", None) or excerpt(error)
             with contextlib.suppress(Exception), self._manager():
                 pass  # which removes what was begun
             raise UnavailableError(

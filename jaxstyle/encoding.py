@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from jaxstyle.image_limits import formats
+
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 OPTIONS: dict[str, dict[str, Any]] = {
     "PNG": {},
@@ -83,7 +85,7 @@ def described(data: bytes) -> str:
         'all black'
     """
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(BytesIO(data)) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(BytesIO(data), formats=formats()) as image:
             if image.format == "PNG":
                 return str(image.info.get(KEYWORD, ""))
             return str(image.getexif().get(ExifTags.Base.ImageDescription, ""))

@@ -12,6 +12,42 @@ class UnavailableError(OSError):
     """Something outside the program failed, such as a download; the command line exits with status 1."""
 
 
+def printable(text: str) -> str:
+    r"""Return a text that a file has made with spaces for line breaks and whatever else a terminal might obey.
+
+    Args:
+        text: anything.
+
+    Returns:
+        As many characters.
+
+    Example:
+        >>> printable("of\n\x1b[31mred")
+        'of  [31mred'
+    """
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def excerpt(text: object, *, most: int = 80) -> str:
+    r"""Return what a file or another program has made so that it fits into a sentence: printable, and not a long one.
+
+    Args:
+        text: anything; an error without a text gives its name.
+        most: characters.
+
+    Returns:
+        Part of a line.
+
+    Example:
+        >>> excerpt(ValueError("bad chunk\n\x00.")), excerpt(MemoryError()), excerpt("abcdef", most=5)
+        ('bad chunk', 'MemoryError', 'ab...')
+    """
+    line = " ".join(printable(str(text)).split()).rstrip(".").replace(". ", ", ")
+    if not line and isinstance(text, Exception):
+        line = type(text).__name__
+    return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
 def out_of_memory(error: Exception) -> str | None:
     """Return what to tell the user if `error`, Python's or jax's, says that memory has run out, else None.
 

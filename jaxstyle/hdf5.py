@@ -5,6 +5,7 @@ Links do not lead out of the file, and damaged or oversized names are refused be
 
 import contextlib
 import math
+import mmap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from jaxstyle.errors import InputError
+from jaxstyle.errors import InputError, excerpt
 from jaxstyle.files import whole
 
 CURE = "download or convert the file again, as weights/README.md tells."
+MOST_OBJECTS = 100_000  # in the heaps of a file: a network has a hundred strings
 
 
 @contextlib.contextmanager
@@ -100,9 +102,9 @@ def follow(file: h5py.File, name: str, *, cure: str = CURE) -> Any:
     for part in filter(None, name.split("/")):
         link = node.get(part, getlink=True)
         if link is None:
-            raise InputError(f"{file.filename} lacks {name!r}: {cure}")
+            raise InputError(f"{file.filename} lacks {excerpt(name)!r}: {cure}")
         if not isinstance(link, h5py.HardLink):
-            raise InputError(f"{file.filename} reaches {name!r} by a link, which is not followed: {cure}")
+            raise InputError(f"{file.filename} reaches {excerpt(name)!r} by a link, which is not followed: {cure}")
         node = node[part]
     return node
 
@@ -118,7 +120,7 @@ def strings(node: Any, name: str) -> list[str]:
         The strings, whether HDF5 keeps them as text or as bytes.
 
     Raises:
-        ValueError: if the attribute holds no strings, or over a megabyte of them.
+        ValueError: if the attribute holds no strings, or over a megabyte of them, or they are damaged.
 
     Example:
         >>> strings(file, "layer_names")[:2]  # doctest: +SKIP
@@ -128,6 +130,31 @@ def strings(node: Any, name: str) -> list[str]:
         return []
     attribute = node.attrs.get_id(name)
     # reading a damaged attribute of another type can crash HDF5, and a huge one takes the memory
-    if not h5py.check_string_dtype(attribute.dtype) or math.prod(attribute.shape) * attribute.dtype.itemsize > 1e6:
+    kind = h5py.check_string_dtype(attribute.dtype)
+    if not kind or math.prod(attribute.shape) * attribute.dtype.itemsize > 1e6:
         raise ValueError(f"attribute {name} is {attribute.dtype} of shape {attribute.shape}")
+    if kind.length is None:  # of any length: kept in a heap
+        _check_heaps(node.file)
     return [text.decode() if isinstance(text, bytes) else str(text) for text in np.ravel(node.attrs[name])]
+
+
+def _check_heaps(file: h5py.File) -> None:
+    """Raise if a heap of strings is damaged in a way that keeps HDF5 going in circles.
+
+    A heap is a row of objects, each with a header of 16 bytes: number, 2; count, 2; unused, 4; size, 8. Number 0 is
+    what is left over, and of its size the header is a part.
+    """
+    if file.id.get_create_plist().get_sizes() != (8, 8):
+        raise ValueError("offsets and lengths are not of 8 bytes")
+    with open(file.filename, "rb") as raw, mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        heap, objects = data.find(b"GCOL"), 0
+        while heap >= 0:
+            end, at = heap + int.from_bytes(data[heap + 8 : heap + 16], "little"), heap + 16
+            while data[heap + 4] == 1 and at + 16 <= end <= len(data):  # else these four letters are by chance
+                size = int.from_bytes(data[at + 8 : at + 16], "little")
+                step = 16 + (size + 7) // 8 * 8 if any(data[at : at + 2]) else size
+                objects += 1
+                if not 16 <= step <= end - at or objects > MOST_OBJECTS:
+                    raise ValueError(f"the heap at {heap} has an object of {size} bytes")
+                at += step
+            heap = data.find(b"GCOL", heap + 4)

@@ -1,4 +1,4 @@
-"""Picture files to arrays and back: Pillow lives here, in `image_file` and in `encoding` only.
+"""Picture files to arrays and back: Pillow lives here and in the rooms of `image_file`, `image_limits` and `encoding`.
 
 An array is float32 sRGB in [0, 1], `[H, W, 3]`. What a file says about its colours and its orientation is applied on
 the way in; nothing of it is left to write on the way out, so the same array always makes the same bytes.
@@ -16,7 +16,8 @@ from PIL import Image
 from jaxstyle.encoding import FORMATS, described, encode
 from jaxstyle.errors import InputError
 from jaxstyle.files import whole
-from jaxstyle.image_file import check_sides, decode
+from jaxstyle.image_file import decode
+from jaxstyle.image_limits import check_sides, read_bytes
 
 Resample = Literal["lanczos", "bilinear"]
 Rounding = Literal["round", "truncate"]
@@ -72,7 +73,7 @@ def load(
     """Read a picture (of an animation the first frame), upright and in sRGB.
 
     Args:
-        path: a PNG, JPEG, WebP or TIFF file, or another that Pillow can read.
+        path: a PNG, JPEG, WebP, TIFF, GIF, BMP, PNM, AVIF or JPEG 2000 file.
         size: the longest side of the result in pixels, be it smaller or larger, or its width and height, whatever the
             picture's shape; None keeps the picture's own.
         resample: Pillow's antialiased "lanczos" or "bilinear"; 8-bit pictures are resized in 8 bits, as
@@ -88,10 +89,10 @@ def load(
     """
     if resample not in FILTERS:
         raise InputError(f"Resample {resample!r} is unknown: use 'lanczos' or 'bilinear'.")
-    rgb, alpha = decode(_read(path), str(path))
+    rgb, alpha = decode(read_bytes(path), str(path))
     if size is not None:
-        whole = isinstance(size, tuple)
-        width, height = size if whole else fit(rgb.shape[1], rgb.shape[0], size, rounding=rounding)
+        exact = isinstance(size, tuple)
+        width, height = size if exact else fit(rgb.shape[1], rgb.shape[0], size, rounding=rounding)
         check_sides(str(path), width, height, size=max(width, height))
         rgb = _resize(rgb, width, height, FILTERS[resample])
         alpha = None if alpha is None else _resize(alpha, width, height, FILTERS[resample])
@@ -111,17 +112,7 @@ def description_of(path: str | os.PathLike[str]) -> str:
         >>> description_of("out.png")  # doctest: +SKIP
         '{"format": "jaxstyle run 1", ...}'
     """
-    return described(_read(path))
-
-
-def _read(path: str | os.PathLike[str]) -> bytes:
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): name a picture file that you may read.") from error
-    if not data:
-        raise InputError(f"{path} is empty (0 bytes): name a file that holds a picture.")
-    return data
+    return described(read_bytes(path))
 
 
 def _resize(pixels: NDArray[Any], width: int, height: int, resample: Image.Resampling) -> NDArray[Any]:
@@ -133,7 +124,7 @@ def _resize(pixels: NDArray[Any], width: int, height: int, resample: Image.Resam
 
 def _unit(pixels: NDArray[Any]) -> NDArray[np.float32]:
     unit = np.ascontiguousarray(pixels, np.float32)
-    return unit / np.float32(255) if pixels.dtype == np.uint8 else unit
+    return np.divide(unit, np.float32(255), out=unit) if pixels.dtype == np.uint8 else unit
 
 
 def check_output(path: str | os.PathLike[str], *, bits: int = 8, inputs: Iterable[str | os.PathLike[str]] = ()) -> None:

@@ -4,8 +4,12 @@ Pillow reads colour at 8 bits a channel. 16-bit colour is read by imagecodecs, w
 picture comes along, and only after Pillow has found the file sound.
 """
 
+import ctypes
+import logging
 import warnings
+from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from io import BytesIO
 from typing import Any
 
@@ -13,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, TiffImagePlugin
 
-from jaxstyle.errors import InputError
+from jaxstyle.errors import InputError, excerpt
+from jaxstyle.image_limits import check_packing, check_sides, declared_size, formats
 
-SHORTEST_SIDE = 16  # pixels: what relu5_1 of VGG needs to have one
+ROWS = 256  # of a strip that is converted at once
 WHITE = {"I;16": 65535, "I;16B": 65535, "I": 65535, "F": 1}  # by Pillow's mode; "I" is what 16-bit PGM files come as
 COLOUR_16_BIT = ("RGB;16B", "RGBA;16B", "LA;16B")  # as Pillow's PNG reader calls what it is about to cut to 8 bits
 
@@ -37,63 +42,48 @@ def decode(data: bytes, name: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
         >>> decode(open("content.jpg", "rb").read(), "content.jpg")[0].shape  # doctest: +SKIP
         (734, 979, 3)
     """
+    _silence()
     try:
         # ignored are remarks on metadata and, since `check_sides` is stricter, on the number of pixels
-        with warnings.catch_warnings(action="ignore"), Image.open(BytesIO(data)) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(BytesIO(data), formats=formats()) as image:
             check_sides(name, *image.size)
-            return _deep(image, data, name) if _is_deep(image) else _shallow(image)
+            deep = _is_deep(image)
+            check_packing(name, image, data, deep=deep)
+            return _deep(image, data, name) if deep else _shallow(image)
     except InputError:
         raise
     except Image.UnidentifiedImageError as error:
         raise InputError(
-            f"{name} is not a picture that Pillow knows: convert it to PNG, JPEG, WebP or TIFF."
+            f"{name} is not a picture of a kind that is read: convert it to PNG, JPEG, WebP or TIFF."
         ) from error
     except Image.DecompressionBombError as error:
-        check_sides(name, *_declared_size(data))
-        raise InputError(f"{name} is too large ({str(error).rstrip('.')}): shrink it first.") from error
+        check_sides(name, *declared_size(data))
+        raise InputError(f"{name} is too large ({excerpt(error)}): shrink it first.") from error
     except Exception as error:  # on damaged data Pillow raises almost anything, from struct.error to MemoryError
-        reason = str(error).rstrip(".") or type(error).__name__
-        raise InputError(f"{name} is damaged or cut short ({reason}): get the file anew or export it again.") from error
+        raise InputError(
+            f"{name} is damaged or cut short ({excerpt(error)}): get the file anew or export it again."
+        ) from error
 
 
-def check_sides(name: str, width: int, height: int, *, size: int | None = None) -> None:
-    """Raise if a picture is too small for the network or too large for Pillow.
+@cache
+def _silence() -> None:
+    """Keep the libraries below from writing to stderr; what is wrong with a file is raised all the same."""
+    for library in ("PIL", "imagecodecs"):
+        logging.getLogger(library).addHandler(logging.NullHandler())  # in place of Python's last resort, stderr
+    with suppress(AttributeError, OSError, ImportError):  # where libtiff is linked in another way, it goes on writing
+        from PIL import _imaging
 
-    Args:
-        name: what the error message calls it.
-        width: pixels.
-        height: pixels.
-        size: the longest side that was asked for, if that is what made it so.
-
-    Raises:
-        InputError: if a side is below 16 pixels or their product over `PIL.Image.MAX_IMAGE_PIXELS`.
-
-    Example:
-        >>> check_sides("content.jpg", 979, 734)
-    """
-    becomes = f"{name} is {width}x{height} pixels" + (f" at size {size}" if size else "")
-    if min(width, height) < SHORTEST_SIDE:
-        cure = "raise the size or crop the picture" if size else "pass a larger picture"
-        raise InputError(f"{becomes}, but both sides must be at least {SHORTEST_SIDE}: {cure}.")
-    if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
-        cure = "lower the size" if size else "shrink it first"
-        raise InputError(f"{becomes}, over Pillow's limit of {Image.MAX_IMAGE_PIXELS} in all: {cure}.")
+        libtiff = ctypes.CDLL(_imaging.__file__)
+        for handler in (libtiff.TIFFSetErrorHandler, libtiff.TIFFSetWarningHandler):
+            handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+            handler(None)
 
 
-def _declared_size(data: bytes) -> tuple[int, int]:
-    """Return the size in the header, which `Image.open` keeps to itself when it is over twice the limit."""
-    for factory, accept in Image.OPEN.values():
-        with suppress(Exception), warnings.catch_warnings(action="ignore"):
-            if accept and accept(data[:16]):
-                return factory(BytesIO(data), "").size
-    return SHORTEST_SIDE, SHORTEST_SIDE  # unknown: the format checks the limit itself
-
-
-def _shallow(image: Image.Image) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    image = ImageOps.exif_transpose(image)
+def _shallow(image: ImageFile.ImageFile) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    ImageOps.exif_transpose(image, in_place=True)  # a large picture is copied no more than it has to be
     alpha = np.asarray(image.convert("RGBA").getchannel("A")) if image.has_transparency_data else None
     mode = {"1": "L", "L": "L", "LA": "L", "CMYK": "CMYK"}.get(image.mode, "RGB")
-    colour = image.convert(mode)
+    colour = image if image.mode == mode else image.convert(mode)
     if profile := image.info.get("icc_profile"):
         if mode == "L" and profile[16:20] == b"RGB ":  # the colour space in the header
             colour = colour.convert("RGB")
@@ -101,7 +91,7 @@ def _shallow(image: Image.Image) -> tuple[NDArray[Any], NDArray[Any] | None]:
             source = ImageCms.ImageCmsProfile(BytesIO(profile))
             converted = ImageCms.profileToProfile(colour, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
             colour = converted or colour  # never None, which Pillow's types allow for
-    return np.asarray(colour.convert("RGB")), alpha
+    return np.asarray(colour if colour.mode == "RGB" else colour.convert("RGB")), alpha
 
 
 def _is_deep(image: ImageFile.ImageFile) -> bool:
@@ -113,14 +103,19 @@ def _is_deep(image: ImageFile.ImageFile) -> bool:
 
 def _deep(image: ImageFile.ImageFile, data: bytes, name: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)  # a TIFF applies and forgets it when loaded
+    tags = dict(image.tag_v2) if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
     image.load()  # lets Pillow find damage
     profile = image.info.get("icc_profile")
     if image.mode in WHITE:
         grey = np.asarray(ImageOps.exif_transpose(image), np.float32)
+        image.close()  # frees its memory
         return _to_srgb(_normalise(grey, WHITE[image.mode], name)[..., None], profile), None
-    channels = _orient(_colour_16_bit(data, image.format), orientation)
-    colour = channels[..., :3] if channels.shape[-1] >= 3 else channels[..., :1]
-    return _to_srgb(colour, profile), channels[..., -1] if image.mode == "RGBA" else None
+    size = tuple(tags.get(tag, side) for tag, side in zip((256, 257), image.size, strict=True))  # not yet upright
+    with_alpha = image.mode == "RGBA"
+    image.close()
+    channels = _orient(_samples(data, size, tags), orientation)
+    alpha = _unit(channels[..., -1]) if with_alpha else None
+    return _to_srgb(_unit(channels[..., :3] if channels.shape[-1] >= 3 else channels[..., :1]), profile), alpha
 
 
 def _normalise(grey: NDArray[Any], white: int, name: str) -> NDArray[Any]:
@@ -133,15 +128,25 @@ def _normalise(grey: NDArray[Any], white: int, name: str) -> NDArray[Any]:
     )
 
 
-def _colour_16_bit(data: bytes, container: str | None) -> NDArray[Any]:
+def _samples(data: bytes, size: tuple[int, int], tags: Mapping[int, Any]) -> NDArray[np.uint16]:
+    """Return a PNG, or a TIFF with `tags`, at all of its 16 bits: `[H, W, channels]` as stored."""
     import imagecodecs
 
-    pixels = imagecodecs.png_decode(data) if container == "PNG" else imagecodecs.tiff_decode(data)
-    if pixels.dtype != np.uint16:
-        raise ValueError(f"samples are {pixels.dtype}, not uint16")
-    if pixels.shape[0] in (3, 4):  # a TIFF may store one plane after the other; no picture is 4 pixels high
-        pixels = np.moveaxis(pixels, 0, -1)
-    return pixels / np.float32(65535)
+    width, height = size
+    if not tags:
+        pixels = imagecodecs.png_decode(data)
+    else:  # room for what Pillow has seen: libtiff, from the same tags, might make out something larger
+        count, planes = max(len(tags[258]), tags.get(277, 1)), tags.get(284) == 2
+        shape = (count, height, width) if planes else (height, width, count)
+        pixels = imagecodecs.tiff_decode(data, out=np.empty(shape, np.uint16))
+        pixels = np.moveaxis(pixels, 0, -1) if planes else pixels
+    if pixels.dtype != np.uint16 or pixels.shape[:2] != (height, width):
+        raise ValueError(f"samples are {pixels.dtype} of shape {pixels.shape}")
+    return pixels
+
+
+def _unit(samples: NDArray[np.uint16]) -> NDArray[np.float32]:
+    return np.divide(samples, np.float32(65535), dtype=np.float32, order="C")
 
 
 def _orient(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
@@ -161,9 +166,12 @@ def _to_srgb(colour: NDArray[Any], profile: bytes | None) -> NDArray[Any]:
     import imagecodecs
 
     grey = profile[16:20] == b"GRAY"
-    source = np.ascontiguousarray(colour[..., 0] if grey else rgb)  # float: the tables for uint16 err by 19/255
     with suppress(imagecodecs.CmsError, ValueError):
         srgb = imagecodecs.cms_profile("srgb")
         space = "gray" if grey else "rgb"
-        rgb = imagecodecs.cms_transform(source, profile, srgb, colorspace=space, outcolorspace="rgb")
-    return np.clip(rgb, 0, 1)
+        for rows in range(0, len(rgb), ROWS):  # in strips, since a large picture fits into memory a few times only
+            strip = rgb[rows : rows + ROWS]
+            source = np.ascontiguousarray(strip[..., 0] if grey else strip)  # float: uint16 tables err by 19/255
+            converted = imagecodecs.cms_transform(source, profile, srgb, colorspace=space, outcolorspace="rgb")
+            np.clip(converted, 0, 1, out=strip)
+    return rgb

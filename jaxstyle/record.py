@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from jaxstyle.errors import InputError
+from jaxstyle.errors import InputError, excerpt
 
 FORMAT = "jaxstyle run 1"
 PACKAGES = ("jaxstyle", "jax", "jaxlib", "optax", "numpy", "pillow", "imagecodecs")
@@ -143,8 +143,8 @@ def read(text: str, name: str = "the record") -> Record:
             raise ValueError(f"{len(text)} characters are over {MOST}")
         return structured(Record, json.loads(text, parse_constant=_refuse))
     except (ValueError, RecursionError) as error:  # json's own errors are ValueErrors
-        reason = "too deep" if isinstance(error, RecursionError) else str(error)[:100]
-        raise InputError(f"{name} holds no record of a run ({printable(reason)}): {CURE}") from error
+        reason = "too deep" if isinstance(error, RecursionError) else error
+        raise InputError(f"{name} holds no record of a run ({excerpt(reason)}): {CURE}") from error
 
 
 def structured(kind: Any, value: Any, *, paths: Sequence[Path] = ()) -> Any:
@@ -193,7 +193,7 @@ def structured(kind: Any, value: Any, *, paths: Sequence[Path] = ()) -> Any:
             return float(value)
     elif kind is Any or type(value) is kind:
         return value
-    raise ValueError(f"{value!r:.60} is no {getattr(kind, '__name__', kind)}")
+    raise ValueError(f"{excerpt(repr(value), most=60)} is no {getattr(kind, '__name__', kind)}")
 
 
 def plain(value: Any, *, paths: dict[Path, int]) -> Any:
@@ -242,16 +242,3 @@ def differences(one: Any, other: Any, *, name: str = "") -> Iterator[tuple[str, 
 
 def _refuse(constant: str) -> float:
     raise ValueError(f"{constant} is no number")
-
-
-def printable(text: str) -> str:
-    r"""Return a stranger's text without what a terminal would obey.
-
-    Args:
-        text: any.
-
-    Example:
-        >>> printable("a\x1bb")
-        'a?b'
-    """
-    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxstyle.config import Config
-from jaxstyle.errors import InputError
+from jaxstyle.errors import InputError, excerpt
 from jaxstyle.hdf5 import follow, opened, strings, written
 from jaxstyle.moments import Moments
 from jaxstyle.statistic import Summary
@@ -103,7 +103,9 @@ def read(path: str | os.PathLike[str], *, params: Params, config: Config) -> dic
         for name, expected in _facts(params, config).items():
             found = " ".join(strings(file, name))
             if found != expected:
-                raise InputError(f"{path} has the {name} {found[:80]!r}, but this run has {expected[:80]!r}: {CURE}")
+                raise InputError(
+                    f"{path} has the {name} {excerpt(found)!r}, but this run has {expected[:80]!r}: {CURE}"
+                )
         sides = [side for side in map(str, file) if side.isdecimal() and len(side) < 7 and int(side)]
         if not 1 <= len(sides) <= MOST_SIZES or len(sides) != len(file):
             raise InputError(f"{path} holds {len(file)} groups, not 1 to {MOST_SIZES} sizes: {CURE}")

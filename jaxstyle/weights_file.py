@@ -19,7 +19,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from jaxstyle.errors import InputError
+from jaxstyle.errors import InputError, excerpt, printable
 from jaxstyle.hdf5 import CURE, follow, opened, strings, written
 from jaxstyle.vgg import BLOCK_WIDTHS, CONV_LAYERS, MEAN_BGR, Widths, widths_of
 
@@ -90,7 +90,7 @@ def provenance(path: str | os.PathLike[str]) -> dict[str, str]:
         'CC BY, K. Simonyan and A. Zisserman, University of Oxford'
     """
     with opened(Path(path)) as file:
-        return {key: " ".join(strings(file, key)) for key in ATTRIBUTES if key in file.attrs}
+        return {key: printable(" ".join(strings(file, key))) for key in ATTRIBUTES if key in file.attrs}
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
@@ -163,9 +163,11 @@ def _layers(file: h5py.File, path: str | os.PathLike[str]) -> dict[str, dict[str
     for layer, pair in names.items():
         layers[layer] = {part: follow(file, name) for part, name in zip(("kernel", "bias"), pair, strict=True)}
         for dataset in layers[layer].values():
-            # chunks are unpacked whole, so their size counts like the data set's own
+            # chunks are unpacked whole, so their size counts like the data set's own; deflated ones become any size
             if dataset.is_virtual or dataset.external or math.prod(dataset.chunks or ()) > 9 * MAX_WIDTH**2:
                 raise InputError(f"{path} keeps {layer} elsewhere or in oversized pieces, which is not read: {CURE}")
+            if dataset.id.get_create_plist().get_nfilters():
+                raise InputError(f"{path} keeps {layer} compressed, which is not read: {CURE}")
     _check_shapes(path, layers, full=bool(keras))
     return layers
 
@@ -191,12 +193,14 @@ def _check_shapes(path: Any, layers: Mapping[str, Mapping[str, Any]], *, full: b
     for name, width in zip(CONV_LAYERS, itertools.chain(*BLOCK_WIDTHS), strict=True):
         kernel, bias = layers[name]["kernel"], layers[name]["bias"]
         if kernel.dtype.kind != "f" or bias.dtype.kind != "f":
-            kinds = f"{kernel.dtype} and {bias.dtype}"
+            kinds = f"{excerpt(kernel.dtype)} and {excerpt(bias.dtype)}"
             raise InputError(f"{path} holds {name} as {kinds}, but kernel and bias are to be floats: {CURE}")
         out = width if full or len(bias.shape or ()) != 1 else bias.shape[0]
         if kernel.shape != (3, 3, channels, out) or bias.shape != (out,) or not 1 <= out <= MAX_WIDTH:
             need = f"(3, 3, {channels}, n) and (n,), n {f'= {width}' if full else f'from 1 to {MAX_WIDTH}'}"
-            raise InputError(f"{path} holds {name} of shapes {kernel.shape} and {bias.shape}, not {need}: {CURE}")
+            raise InputError(
+                f"{path} holds {name} of shapes {excerpt(kernel.shape)} and {excerpt(bias.shape)}, not {need}: {CURE}"
+            )
         channels = out
 
 

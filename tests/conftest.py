@@ -8,6 +8,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several worke
 import jax
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from jaxstyle import download, pretrained
 from jaxstyle.untrained import random_params
@@ -20,8 +21,19 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+RELAXED = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]}
+settings.register_profile("short", max_examples=10, derandomize=True, database=None, **RELAXED)
+settings.register_profile("long", max_examples=200, database=None, **RELAXED)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Offer `--long`: all of the damaged files and many more examples, other ones each time."""
+    parser.addoption("--long", action="store_true", help="read all of the damaged files, try many more examples")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Compile the quick tests' many small programs quickly; the slow ones run as users' programs do."""
+    settings.load_profile("long" if config.option.long else "short")
     jax.config.update("jax_disable_most_optimizations", config.option.markexpr == "not slow")
 
 
@@ -31,6 +43,12 @@ def programs(tmp_path_factory):
     folder = tmp_path_factory.getbasetemp()
     folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
     jax.config.update("jax_compilation_cache_dir", str(folder / "programs"))
+
+
+@pytest.fixture(scope="session")
+def is_long(request: pytest.FixtureRequest) -> bool:
+    """Whether the tests were asked for by `--long`."""
+    return request.config.option.long
 
 
 @pytest.fixture(scope="session")

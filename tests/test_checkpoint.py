@@ -91,7 +91,9 @@ def test_any_damage_falls_back_to_the_checkpoint_before_or_changes_nothing(how):
     assert fell >= 4  # the facts, the manifests and the arrays
 
 
-@pytest.mark.parametrize("arrays", [{"image": jnp.zeros((3, 5))}, {"image": jnp.zeros((300, 400))}, {"other": 1}])
+@pytest.mark.parametrize(
+    "arrays", [{"image": jnp.zeros((3, 5))}, {"image": jnp.zeros((300, 400))}, {"other": jnp.ones(3)}]
+)
 def test_a_checkpoint_of_other_shapes_is_not_read(arrays):
     kept = Checkpoints(Path("kept"))
     kept.save(1, arrays, {})

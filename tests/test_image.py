@@ -391,7 +391,7 @@ RGB_FILES = {kind: encoded(smooth(), kind) for kind in ("PNG", "JPEG", "WEBP", "
     ("data", "options", "message"),
     [
         (b"", {}, r"is empty \(0 bytes\): name a file that holds a picture\.$"),
-        (b"hello" * 9, {}, r"is not a picture that Pillow knows: convert it to PNG, JPEG, WebP or TIFF\.$"),
+        (b"hello" * 9, {}, r"is not a picture of a kind that is read: convert it to PNG, JPEG, WebP or TIFF\.$"),
         (RGB_FILES["PNG"][:90], {}, r"is damaged or cut short \(.+\): get the file anew or export it again\.$"),
         (RGB_FILES["JPEG"][:-200], {}, r"is damaged or cut short \(.+\): get the file anew or export it again\.$"),
         (RGB_FILES["TIFF"][:-300], {}, r"is damaged or cut short \(.+\): get the file anew or export it again\.$"),

@@ -170,10 +170,6 @@ def test_data_of_another_type_names_no_path_and_is_refused(kind, value):
         record.structured(kind, value, paths=[Path("in.png")])
 
 
-def test_a_strangers_text_moves_no_cursor():
-    assert record.printable("a\x1b[2Jb\nc\u202ed") == "a?[2Jb?c?d"
-
-
 def test_differences_are_named_with_both_values():
     other = replace(MADE, options={"size": 64, "seed": 0}, device="2 x cpu")
     found = record.differences(*(record.plain(each, paths={}) for each in (MADE, other)))

@@ -67,7 +67,7 @@ def parse_sets(name: str, text: str) -> list[str]:
 
 def _different(name: str, text: str, values: list[Any]) -> list[Any]:
     if len(set(values)) < len(values):
-        raise InputError(f"--{name} {text} has a value twice: give each value once.")
+        raise InputError(f"--{name} {text!r} has a value twice: give each value once.")
     return values
 
 

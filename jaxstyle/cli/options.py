@@ -142,9 +142,9 @@ def parse_numbers(name: str, text: str, *, count: int) -> list[float]:
     if len(numbers) != count:
         raise InputError(f"{option} has {len(numbers)} numbers for {count} styles: give one for each.")
     if not all(0 <= number <= MOST for number in numbers):
-        raise InputError(f"{option} is {text}: use finite numbers that are 0 or more.")
+        raise InputError(f"{option} is {text!r}: use finite numbers that are 0 or more.")
     if not sum(numbers):
-        raise InputError(f"{option} is {text}, which sums to zero: give at least one style a weight.")
+        raise InputError(f"{option} is {text!r}, which sums to zero: give at least one style a weight.")
     return numbers
 
 

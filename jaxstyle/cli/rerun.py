@@ -17,8 +17,7 @@ from jaxstyle.cli.saving import Saving
 from jaxstyle.cli.stylize import Stylize
 from jaxstyle.cli.sweep import Sweep
 from jaxstyle.cli.texture import Texture
-from jaxstyle.errors import InputError
-from jaxstyle.record import printable
+from jaxstyle.errors import InputError, excerpt
 
 if TYPE_CHECKING:
     from jaxstyle.cli.progress import Loaded, Reporter
@@ -98,7 +97,7 @@ class Rerun:
             if path != self.picture.absolute():
                 with contextlib.suppress(InputError):
                     known.setdefault(source(path).sha256, path)
-        missing = [printable(each.name)[:100] for each in record.inputs if each.sha256 not in known]
+        missing = [excerpt(each.name) for each in record.inputs if each.sha256 not in known]
         if missing:
             folders = ", ".join(map(str, self.inputs or (self.picture.parent,)))
             raise InputError(
@@ -133,8 +132,8 @@ class Rerun:
                 return loaded
         assert loaded is not None  # there is at least one place
         raise InputError(
-            f"{self.picture} was painted by a {wanted.name} of SHA-256 {printable(wanted.sha256)[:12]}, but the one "
-            f"here has {loaded.weights.sha256[:12]}: name its file with --weights."
+            f"{self.picture} was painted by a {wanted.name} of SHA-256 {excerpt(wanted.sha256, most=15)}, but the one "
+            f"here has {excerpt(loaded.weights.sha256, most=15)}: name its file with --weights."
         )
 
     def _compare(self, output: Path, record: Record, reporter: Reporter) -> int:
@@ -148,7 +147,7 @@ class Rerun:
         now = read(image.description_of(output), str(output))
         facts = [plain(each, paths={}) for each in (record, now)]
         for name, theirs, own in differences(*facts):
-            reporter.console.print(f"{printable(name)[:80]}: {printable(repr(theirs))[:80]} then, {own!r} now")
+            reporter.console.print(f"{excerpt(name)}: {excerpt(repr(theirs))} then, {own!r} now")
         try:
             before, after = (image.load(path) for path in (self.picture, output))
         except InputError as error:

@@ -16,8 +16,8 @@ from jaxstyle import optimize
 from jaxstyle.cli.recording import Job
 from jaxstyle.cli.walk import Place
 from jaxstyle.cli.work import Work
-from jaxstyle.errors import InputError
-from jaxstyle.record import Record, differences, plain, printable
+from jaxstyle.errors import InputError, excerpt
+from jaxstyle.record import Record, differences, plain
 
 NOT_COMPARED = ("device", "weights", "strips", "steps", "trace", "lanes", "lane")  # may differ, or follow
 
@@ -109,9 +109,9 @@ class Resuming:
     def _compare(self, facts: dict[str, Any]) -> None:
         """Raise `InputError` if a checkpoint's facts are another job's."""
         for name, theirs, own in differences(facts["run"], _identity(self.job.record)):
-            shown = [printable(repr(each))[:60] for each in (theirs, own)]
+            shown = [excerpt(repr(each), most=60) for each in (theirs, own)]
             raise InputError(
-                f"{self.folder} has a checkpoint of another run, whose {printable(name)[:60]} is {shown[0]} and not "
+                f"{self.folder} has a checkpoint of another run, whose {excerpt(name, most=60)} is {shown[0]} and not "
                 f"{shown[1]}: name another folder, or repeat that run's command."
             )
 

@@ -1,0 +1,136 @@
+"""Reads files in a process of its own, so that a crash, a hang or gigabytes are an outcome like others.
+
+Run as a program this is that process: a path a line comes in, an outcome as JSON a line goes out.
+"""
+
+import json
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+PATIENCE = 60.0  # seconds of the clock, for machines that are busy with other things
+STARTING = 300.0
+
+
+class Outcome(NamedTuple):
+    """How a reading ended.
+
+    Attributes:
+        error: "" or "InputError", or the name of what else was raised, or "died" or "hangs".
+        messages: with which readers refused it.
+        read: how many of the readers took the file.
+        seconds: of processor time, of all of them.
+        peak: the most bytes that the process has held until now.
+    """
+
+    error: str
+    messages: list[str]
+    read: int
+    seconds: float
+    peak: int
+
+
+class Reader:
+    """A process that reads files of one kind, "picture" or "hdf5", and is started again when it has died."""
+
+    def __init__(self, kind: str, stderr: Path) -> None:
+        self.kind, self.stderr = kind, stderr
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def read(self, path: Path) -> Outcome:
+        if self.process is None:
+            self.process = self.start()
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{path}\n".encode())
+        self.process.stdin.flush()
+        line = self.answer(PATIENCE)
+        if line:
+            return Outcome(*json.loads(line))
+        status = "hangs" if line is None else f"exit status {self.process.wait()}"
+        self.stop()
+        return Outcome("hangs" if line is None else "died", [status], 0, PATIENCE if line is None else 0, 0)
+
+    def start(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-W", "always", "-X", "faulthandler", __file__, self.kind]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "JAX_PLATFORMS": "cpu"}
+        with open(self.stderr, "ab") as stderr:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env=environment
+            )
+        assert self.answer(STARTING) == b"ready\n", self.stderr.read_text()
+        return self.process
+
+    def answer(self, seconds: float) -> bytes | None:
+        """Return the next line, empty where the process has ended, or None if it takes longer than `seconds`."""
+        assert self.process is not None and self.process.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            return self.process.stdout.readline() if selector.select(seconds) else None
+
+    def stop(self) -> None:
+        if self.process is not None:
+            with self.process as process:  # closes the pipes
+                process.kill()
+            self.process = None
+
+
+def peak_memory() -> int:
+    """Return the most bytes that this process has held; on Linux not by getrusage, which counts the parent's."""
+    if sys.platform == "linux":
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def readers(kind: str) -> list[Callable[[Path], object]]:
+    if kind == "picture":
+        from jaxstyle import image
+
+        return [image.load]
+    import specimens
+
+    from jaxstyle import statistics_file, weights_file
+
+    weights_file.BLOCK_WIDTHS = specimens.WIDTHS  # stands for VGG-19's own widths, which make 80 MB
+    params = specimens.random_params(widths=specimens.WIDTHS, seed=1)
+    statistics = [
+        lambda path, config=config: statistics_file.read(path, params=params, config=config)
+        for config in specimens.CONFIGS.values()
+    ]
+    return [weights_file.read, weights_file.widths, weights_file.provenance, *statistics]
+
+
+def main(kind: str) -> None:
+    each = readers(kind)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    for line in sys.stdin:
+        error, messages, read, began = "", [], 0, time.process_time()
+        for reader in each:
+            try:
+                reader(Path(line.rstrip("\n")))
+                read += 1
+            except BaseException as caught:  # whatever it is, it is told
+                messages.append(str(caught))
+                if error in ("", "InputError"):
+                    error = type(caught).__name__
+        outcome = Outcome(error, messages, read, time.process_time() - began, peak_memory())
+        sys.stdout.write(json.dumps(outcome) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,146 @@
+"""Sound files, to be damaged: small pictures of every kind that is read, and HDF5 files of tiny networks."""
+
+import struct
+import zlib
+from io import BytesIO
+from pathlib import Path
+
+import h5py
+import imagecodecs
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
+
+from jaxstyle import statistics_file, weights_file
+from jaxstyle.config import Config
+from jaxstyle.moments import Moments
+from jaxstyle.transport import LEVELS, Quantiles
+from jaxstyle.untrained import random_params
+from jaxstyle.vgg import Params
+
+HEIGHT, WIDTH = 24, 33
+WIDTHS = ((2, 3), (4, 2), (3, 2, 4, 2), (3, 2, 2, 3), (2, 3, 2, 4))
+NUMBERS = (1, 2, 3, 4, 9, 12, 16, 24, 96, 128, 512)  # sizes in the HDF5 files
+SHAPES = {"relu1_1": 2, "relu2_1": 4}  # channels
+CONFIGS = {
+    "moments": Config(content_layers=(), style_layers=tuple(SHAPES)),
+    "quantiles": Config(content_layers=(), style_layers=tuple(SHAPES), statistic="sliced"),
+}
+
+
+def pictures() -> dict[str, bytes]:
+    """Return files of 33x24 pixels by what is particular about them."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[0 : 1 : HEIGHT * 1j, 0 : 1 : WIDTH * 1j]
+    rgb = np.rint(255 * np.stack([x, y, 1 - x], -1)).astype(np.uint8)
+    rgba = np.dstack([rgb, rng.integers(0, 256, (HEIGHT, WIDTH), np.uint8)])
+    deep = rng.integers(0, 2**16, (HEIGHT, WIDTH, 4), np.uint16)
+    deep_rgb = np.ascontiguousarray(deep[..., :3])
+    colour, exif, text = Image.fromarray(rgb), Image.Exif(), PngInfo()
+    exif[0x0112] = 6  # orientation
+    text.add_text("Comment", "of a picture")
+    text.add_itxt("Title", "text " * 30, zip=True)
+    marked = {"exif": exif, "icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()}
+
+    def pillow(image: Image.Image | np.ndarray, container: str, **options) -> bytes:
+        buffer = BytesIO()
+        (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(buffer, container, **options)
+        return buffer.getvalue()
+
+    return {
+        "png": pillow(rgb, "PNG"),
+        "png grey": pillow(rgb[..., 0], "PNG", icc_profile=imagecodecs.cms_profile("gray", gamma=1.8)),
+        "png palette": pillow(colour.convert("P"), "PNG", transparency=bytes([0, 51, 255])),
+        "png bits": pillow(colour.convert("1"), "PNG"),
+        "png alpha, marked": pillow(rgba, "PNG", pnginfo=text, **marked),
+        "png animated": pillow(colour, "PNG", save_all=True, append_images=[colour.rotate(9)]),
+        "png interlaced": _interlaced(rgb),
+        "png 16": bytes(imagecodecs.png_encode(deep_rgb)),
+        "png 16 alpha": bytes(imagecodecs.png_encode(deep)),
+        "png 16 grey": pillow(deep[..., 0], "PNG"),
+        "jpeg": pillow(rgb, "JPEG"),
+        "jpeg marked": pillow(rgb, "JPEG", comment="of a picture", **marked),
+        "jpeg progressive": pillow(rgb, "JPEG", progressive=True),
+        "jpeg cmyk": pillow(colour.convert("CMYK"), "JPEG"),
+        "jpeg grey": pillow(rgb[..., 0], "JPEG"),
+        "webp": pillow(rgb, "WEBP"),
+        "webp alpha, marked": pillow(rgba, "WEBP", **marked),
+        "webp lossless": pillow(rgb, "WEBP", lossless=True),
+        "webp animated": pillow(colour, "WEBP", save_all=True, append_images=[colour.rotate(9)]),
+        "tiff": pillow(rgb, "TIFF", **marked),
+        "tiff deflate": pillow(rgb, "TIFF", compression="tiff_adobe_deflate"),
+        "tiff lzw": pillow(rgba, "TIFF", compression="tiff_lzw"),
+        "tiff jpeg": pillow(rgb, "TIFF", compression="jpeg"),
+        "tiff fax": pillow(colour.convert("1"), "TIFF", compression="group4"),
+        "tiff float": pillow((rgb[..., 0] / 255).astype(np.float32), "TIFF"),
+        "tiff 16": _tiff(deep_rgb),
+        "tiff 16 big-endian": _tiff(deep_rgb, byteorder=">"),
+        "tiff 16 deflate alpha": _tiff(deep, compression="deflate", predictor=True, extrasample="unassalpha"),
+        "tiff 16 lzw": _tiff(deep_rgb, compression="lzw"),
+        "tiff 16 tiled": _tiff(deep_rgb, tile=(16, 16)),
+        "tiff 16 planes": _tiff(np.ascontiguousarray(np.moveaxis(deep_rgb, -1, 0)), planarconfig="separate"),
+        "tiff 16 grey": pillow(deep[..., 0], "TIFF"),
+        "gif": pillow(rgb, "GIF", transparency=0),
+        "gif animated": pillow(colour, "GIF", save_all=True, append_images=[colour.rotate(9)]),
+        "bmp": pillow(rgb, "BMP"),
+        "bmp palette": pillow(colour.convert("P"), "BMP"),
+        "pgm": pillow(rgb[..., 0], "PPM"),
+        "pgm 16": b"P5 %d %d 65535\n" % (WIDTH, HEIGHT) + deep[..., 0].astype(">u2").tobytes(),
+        "ppm text": b"P3\n# of a picture\n%d %d\n255\n" % (WIDTH, HEIGHT) + b" ".join(b"%d" % v for v in rgb.ravel()),
+        "avif": pillow(rgb, "AVIF", exif=exif),
+        "jpeg 2000": pillow(rgb, "JPEG2000"),
+    }
+
+
+def _tiff(pixels: np.ndarray, **options) -> bytes:
+    return bytes(imagecodecs.tiff_encode(pixels, photometric="rgb", **options))
+
+
+def _interlaced(rgb: np.ndarray) -> bytes:
+    header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, 2, 0, 0, 1)
+    passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+    rows = b"".join(b"\0" + row.tobytes() for top, left, down, right in passes for row in rgb[top::down, left::right])
+    packed = (
+        struct.pack(">I", len(payload)) + kind + payload + struct.pack(">I", zlib.crc32(kind + payload))
+        for kind, payload in {b"IHDR": header, b"IDAT": zlib.compress(rows), b"IEND": b""}.items()
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+def hdf5_files(folder: Path) -> dict[str, bytes]:
+    """Return weights in both layouts and statistics of both kinds, by layout or kind; `folder` is for scratch."""
+    params = random_params(widths=WIDTHS, seed=1)
+    path, rng = folder / "sound.h5", np.random.default_rng(0)
+    origin = {"source": "https://example.org/a", "checksum": "md5:12", "licence": "CC BY"}
+    weights_file.write(path, params, **origin)
+    found = {"own": path.read_bytes()}
+    for libver in ("earliest", "latest"):
+        _write_keras(path, params, libver)
+        found[f"keras, {libver}"] = path.read_bytes()
+    with h5py.File(path, "w") as file:
+        for layer, parts in params.items():
+            for part, values in parts.items():
+                file.create_dataset(f"{layer}/{part}", data=values, chunks=True)
+    found["own, in pieces"] = path.read_bytes()
+    for name, config in CONFIGS.items():
+        kind = Moments if name == "moments" else Quantiles
+        summary = {}
+        for layer, n in SHAPES.items():
+            shapes = [(n,), (n, n)] if kind is Moments else [(n, n - 1), (n - 1, LEVELS)]
+            summary[layer] = kind(*(jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes))
+        statistics_file.write(path, {128: summary, 512: summary}, params=params, config=config, pictures=["a.jpg"])
+        found[name] = path.read_bytes()
+    return found
+
+
+def _write_keras(path: Path, params: Params, libver: str) -> None:
+    with h5py.File(path, "w", libver=libver) as file:
+        layers = {name: f"block{name[4]}_conv{name[6]}" for name in params}
+        file.attrs["layer_names"] = np.bytes_(["input_1", *layers.values()])
+        file.create_group("input_1").attrs["weight_names"] = np.zeros(0, "S1")
+        for name, layer in layers.items():
+            group = file.create_group(layer)
+            pair = [f"{layer}/kernel:0", f"{layer}/bias:0"]
+            group.attrs["weight_names"] = np.bytes_(pair) if libver == "earliest" else pair
+            group[pair[0]], group[pair[1]] = params[name]["kernel"], params[name]["bias"]
