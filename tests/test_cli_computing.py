@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -218,3 +219,53 @@ def test_a_dry_run_of_a_sweep_refuses_what_the_sweep_would(harm, capsys):
     more = ("--log", "log.txt") if harm == "another suffix" else ()
     assert run("--style-weight", "1,10", *more, "--dry-run", command="sweep", output=output) == 2
     assert capsys.readouterr().err.startswith("jaxstyle: ")
+
+
+# Memory that does not do
+
+
+def test_a_run_that_cannot_fit_is_refused_with_its_need_before_its_first_step(monkeypatch, capsys):
+    monkeypatch.setattr("jaxstyle.cli.walk.most_of_all", lambda: 2**20)
+    monkeypatch.setattr("jaxstyle.cli.memory.limit", lambda: 2**20)
+    assert run("--size", 32, *SHALLOW) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert re.fullmatch(r"jaxstyle: 32 pixels take [\d.]+ GiB, but only 0.000977 GiB are there: use --size 16\.", said)
+    assert not Path("out.png").exists()
+
+
+def test_memory_that_runs_out_in_a_step_tells_the_need_and_what_would_fit(monkeypatch, capsys):
+    def exhausted(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nBuffer 1:\n...")
+
+    real = work.Work.at
+    monkeypatch.setattr(work.Work, "at", lambda *all_, **each: real(*all_, **each)._replace(step=Step(exhausted)))
+    monkeypatch.setattr("jaxstyle.cli.memory.limit", lambda: 2**30)
+    assert run("--size", 32, *SHALLOW) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert re.match(r"jaxstyle: 32 pixels take [\d.]+ GiB, but only 1 GiB are there: use --size \d+", said)
+
+
+class Step:
+    """What stands for a compiled program that takes four bytes a pixel of a picture of 1000 pixels, over one GiB."""
+
+    def __init__(self, call: Any = None, size: int = 4 * 2**30):
+        self.call, self.size = call, size
+
+    def __call__(self, *arguments):
+        return self.call(*arguments)
+
+    def memory_analysis(self):
+        return SimpleNamespace(temp_size_in_bytes=self.size, output_size_in_bytes=0, alias_size_in_bytes=0)
+
+
+def test_the_options_that_are_named_fit_by_the_programs_own_account(monkeypatch):
+    monkeypatch.setattr(memory, "in_use", lambda: 2**30)
+    monkeypatch.setattr(memory, "limit", lambda: 3 * 2**30)
+    step: Any = Step()
+    options: Any = {"pair": 2**28, "pairs": 20, "lanes": 8, "strips": True}
+    said = memory.shortage(step, 1000, **options)
+    assert said.startswith("1000 pixels take 5 GiB, but only 3 GiB are there: use --lanes 4 or --size ")
+    assert said.endswith(" or --memory 12 or --remat.")
+    size = int(re.findall(r"--size (\d+)", said)[0])
+    assert 0.9 * 2 < 4 * (size / 1000) ** 2 <= 2  # GiB beside what is in use
+    assert "--memory" not in memory.shortage(step, 1000, **options | {"pairs": 10})

@@ -1,13 +1,16 @@
 """How much memory there is, and how much of it is taken: the accelerator's, or this process's on the CPU."""
 
 import ctypes
+import math
 import sys
+from typing import Any
 
 import jax
 import psutil
 
 FREE_SHARE = 0.8  # of what is free, if nothing else is said
 COMPILING = 2**28  # bytes that compiling a few more programs leaves taken on the CPU
+LEAST_PAIRS = 3  # of lbfgs, below which it is no better than gradient descent
 ESTIMATED = 0.7  # of what a process takes; on the CPU convolutions and copies took a third more than the estimate
 
 
@@ -33,6 +36,42 @@ def limit() -> int:
     """Return the bytes that could be in use."""
     on_device = _on_device()
     return on_device["bytes_limit"] if on_device else in_use() + psutil.virtual_memory().available
+
+
+def most_of_all() -> int:
+    """Return the bytes that could be in use, slowly: on the CPU those on disk among them."""
+    return limit() + (0 if _on_device() else psutil.swap_memory().free)
+
+
+def peak_of(step: jax.stages.Compiled) -> int:
+    """Return the bytes that this process, or the accelerator, has in use while a program runs whose inputs exist."""
+    found: Any = step.memory_analysis()
+    return in_use() + found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+
+
+def shortage(step: jax.stages.Compiled, side: int, *, pair: int, pairs: int, lanes: int, strips: bool) -> str:
+    """Return what a program takes, what there is, and which options would fit.
+
+    Args:
+        step: the program.
+        side: the longest side of its images, in pixels.
+        pair: bytes of a curvature pair of lbfgs in all lanes, 0 for another optimiser.
+        pairs: how many of them it keeps.
+        lanes: how many pictures there are at a time.
+        strips: whether it could go through its largest layers in strips, but does not.
+    """
+    need, most, base = peak_of(step), limit(), in_use()
+    free = max(0, most - base)
+    cures = [f"--size {max(16, int(side * math.sqrt(free / max(1, need - base))) // 16 * 16)}"]
+    if lanes > 1:
+        cures.insert(0, f"--lanes {max(1, int(lanes * free / max(1, need - base)))}")
+    fewer = pairs - math.ceil((need - most) / pair) if pair else 0
+    if fewer >= LEAST_PAIRS:
+        cures.append(f"--memory {fewer}")
+    if strips:
+        cures.append("--remat")
+    takes = f"{side} pixels take {need / 2**30:.3g} GiB, but only {most / 2**30:.3g} GiB are there"
+    return f"{takes}: use {' or '.join(cures)}."
 
 
 def give_back() -> None:

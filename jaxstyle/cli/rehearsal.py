@@ -1,11 +1,10 @@
 """`--dry-run`: what a run would take, told before it begins."""
 
 import time
-from typing import Any
 
 import jax
 
-from jaxstyle.cli.memory import in_use, limit
+from jaxstyle.cli.memory import limit, peak_of
 from jaxstyle.cli.progress import Reporter
 from jaxstyle.cli.work import Ready, Work
 from jaxstyle.config import Config
@@ -50,12 +49,6 @@ def rehearse(work: Work, *, save_every: int = 0, rounds: int = 1, reporter: Repo
     whole = rounds * sum(scale.steps * (least + slope * (own - of[0])) for scale, own in zip(scales, of, strict=True))
     print(f"time        {whole:.0f} s for all steps, {longest:.3g} s for one at the last scale")
     print(f"compiling   {compiling:.0f} s, done and kept; no picture was painted")
-
-
-def peak_of(step: jax.stages.Compiled) -> int:
-    """Return the bytes that this process, or the accelerator, has in use while a program runs whose inputs exist."""
-    found: Any = step.memory_analysis()
-    return in_use() + found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
 
 
 def gflop_a_step(params: Params, scale: Scale, *, config: Config) -> float:

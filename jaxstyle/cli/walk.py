@@ -7,10 +7,11 @@ import jax
 import numpy as np
 
 from jaxstyle import optimize
+from jaxstyle.cli.memory import most_of_all, peak_of, shortage
 from jaxstyle.cli.progress import Steps
-from jaxstyle.cli.work import Work
+from jaxstyle.cli.work import Ready, Work
 from jaxstyle.config import LossWeights
-from jaxstyle.errors import UnavailableError
+from jaxstyle.errors import UnavailableError, out_of_memory
 
 CURE = "lower the weights or --learning-rate, or try --optimizer adam."
 
@@ -72,6 +73,7 @@ def walk(
 
     Raises:
         Diverged: if a term or the picture is not finite; where there are lanes, the others go on.
+        UnavailableError: if the steps of a scale take more memory than there is.
     """
     scales, resumed = work.scales(), place
     sides, trace, strips, image, before = np.zeros(0, np.int32), {}, (), None, None
@@ -88,13 +90,20 @@ def walk(
             state, own = (here.state, strips) if here else (None, work.strips)
             ready = work.at(scale, image, state=state, strips=own, done=len(sides), save_every=save_every)
         state = ready.state
+        if peak_of(ready.step) > most_of_all():
+            raise UnavailableError(_shortage(work, ready, side))
         strips = (*strips, side) if ready.strips and side not in strips else strips
         while left and not halted() and not has_levelled_off(state):
             count, step = min(ready.segment, left), ready.step
             if count < ready.segment:
                 step = work.program(state, ready.targets, steps=count, remat=ready.strips)
-            state, found = step(state, work.ready, ready.targets, work.weights)
-            found = jax.device_get(found)
+            try:
+                state, found = step(state, work.ready, ready.targets, work.weights)
+                found = jax.device_get(found)
+            except (MemoryError, RuntimeError) as error:
+                if out_of_memory(error) is None:
+                    raise
+                raise UnavailableError(_shortage(work, ready, side)) from error
             image = state.image
             if work.lanes is None and (fault := fault_of(found, jax.device_get(image), done=len(sides))):
                 first = all(np.isfinite(own[0]) for own in found.values())  # they are of the image before
@@ -109,6 +118,15 @@ def walk(
             return
         if left:
             shown.advance(left, {"levelled off at": side})
+
+
+def _shortage(work: Work, ready: Ready, side: int) -> str:
+    """Return the sentence for a scale whose steps need more memory than there is."""
+    config, lanes = work.config, work.lanes or 1
+    lbfgs = config.optimizer == "lbfgs"
+    pair = 2 * sum(level.nbytes for level in ready.state.parameters) if lbfgs else 0
+    strips = lanes > 1 and not (ready.strips or config.remat)
+    return shortage(ready.step, side, pair=pair, pairs=config.memory, lanes=lanes, strips=strips)
 
 
 def is_whole(work: Work, place: Place) -> bool:
