@@ -1,6 +1,7 @@
 """Shared fixtures: a tiny network, small pictures, and the real weights and pictures where they are present."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several workers may share an accelerator
@@ -9,7 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxstyle import download, pretrained
+from jaxstyle import download, image, pretrained, weights_file
+from jaxstyle.cli import main
 from jaxstyle.untrained import random_params
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -68,6 +70,25 @@ def isolated(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("JAXSTYLE_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("JAXSTYLE_WEIGHTS", raising=False)
     return tmp_path
+
+
+@pytest.fixture
+def refused(isolated, monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
+    """Run a command that fails, in a folder with two pictures and a network; return its status and its one sentence."""
+    monkeypatch.chdir(isolated)
+    for seed, name in enumerate(("content.png", "style.png")):
+        image.save(name, picture(32, 32, seed=seed))
+    weights_file.write("tiny.h5", random_params(widths=TINY), source="", checksum="", licence="")
+
+    def run(*arguments: object) -> tuple[int, str]:
+        status = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        sentence = err.removesuffix("\n")
+        assert out == "" and sentence.isprintable(), err  # so one line and no traceback
+        assert sentence.startswith("jaxstyle: ") and sentence.endswith("."), err
+        return status, sentence.removeprefix("jaxstyle: ")
+
+    return run
 
 
 @pytest.fixture
