@@ -1,15 +1,28 @@
 """What jaxstyle raises when the user, or the world, and not the program is at fault.
 
 Every message is one sentence with the value, the limit and the cure; the command line prints it without a traceback.
+What a file's name or contents would do to a terminal is escaped in it.
 """
 
 
 class InputError(ValueError):
     """Something the user gave cannot be used; the command line exits with status 2."""
 
+    def __str__(self) -> str:
+        """Return the message, on one line whatever the user gave."""
+        return _printable(super().__str__())
+
 
 class UnavailableError(OSError):
     """Something outside the program failed, such as a download; the command line exits with status 1."""
+
+    def __str__(self) -> str:
+        """Return the message, on one line whatever failed."""
+        return _printable(super().__str__())
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def printable(text: str) -> str:

@@ -65,7 +65,10 @@ class Step:
             seconds = time.perf_counter() - began
             first += [take[name](self.steps) for name in names[1:]]
             if max(first) > (1 + TOLERANCE[self.precision]) * min(first):
-                raise InputError(f"The sides do not minimise the same: after {self.steps} steps they are at {first}.")
+                raise InputError(
+                    f"After {self.steps} steps the sides are at {first}, so they do not minimise the same: "
+                    "take fewer --steps or --precision float32."
+                )
             calls = {name: lambda own=own: own(self.steps) for name, own in take.items()}
             rows = in_turns(calls, turns=self.pictures.turns)
             best = {name: min(row[name] for row in rows) / self.steps for name in names}

@@ -1,6 +1,7 @@
 """Shared fixtures: a tiny network, small pictures, and the real weights and pictures where they are present."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several workers may share an accelerator
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from jaxstyle import download, pretrained
+from jaxstyle import download, image, pretrained, weights_file
+from jaxstyle.cli import main
 from jaxstyle.untrained import random_params
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -43,6 +45,8 @@ def programs(tmp_path_factory):
     folder = tmp_path_factory.getbasetemp()
     folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
     jax.config.update("jax_compilation_cache_dir", str(folder / "programs"))
+    # with a limit, whichever it is, jax locks the folder: else one reads what another has not written to the end
+    jax.config.update("jax_compilation_cache_max_size", 2**32)
 
 
 @pytest.fixture(scope="session")
@@ -86,6 +90,25 @@ def isolated(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("JAXSTYLE_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("JAXSTYLE_WEIGHTS", raising=False)
     return tmp_path
+
+
+@pytest.fixture
+def refused(isolated, monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
+    """Run a command that fails, in a folder with two pictures and a network; return its status and its one sentence."""
+    monkeypatch.chdir(isolated)
+    for seed, name in enumerate(("content.png", "style.png")):
+        image.save(name, picture(32, 32, seed=seed))
+    weights_file.write("tiny.h5", random_params(widths=TINY), source="", checksum="", licence="")
+
+    def run(*arguments: object) -> tuple[int, str]:
+        status = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        sentence = err.removesuffix("\n")
+        assert out == "" and sentence.isprintable(), err  # so one line and no traceback
+        assert sentence.startswith("jaxstyle: ") and sentence.endswith("."), err
+        return status, sentence.removeprefix("jaxstyle: ")
+
+    return run
 
 
 @pytest.fixture

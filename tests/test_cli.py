@@ -287,7 +287,7 @@ def test_layers_are_read_with_their_shares():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("relu1_1,relu1_1:2", "relu1_1 is named twice"),
+        ("relu1_1,relu1_1:2", "relu1_1 is named twice in .*: name each layer once"),
         ("relu1_1:-1", "'-1': use a finite number that is 0 or more"),
         ("relu1_1:much", "'much': use a finite number"),
         ("relu1_1:nan", "'nan': use a finite number"),
@@ -488,7 +488,7 @@ def test_statistics_of_another_network_are_refused(capsys):
         (("style.png", "-o", "style.png"), "has the suffix '.png': use .h5"),
         (("style.png", "-o", "none/style.h5"), "is a folder or lacks one"),
         ((".", "-o", "s.h5", "--size", 8), "--size is 8"),
-        (("empty", "-o", "s.h5"), "The folder empty holds no picture"),
+        (("empty", "-o", "s.h5"), "The folder empty holds no picture: name one with .png, .jpg,"),
         (("missing.png", "-o", "s.h5"), "missing.png cannot be read"),
         (("-o", "s.h5"), "There is no style"),
     ],
@@ -504,7 +504,7 @@ def test_statistics_that_cannot_be_made_are_one_sentence(arguments, message, cap
     ("options", "message"),
     [
         (("--blend", "1,2"), "--blend has 2 numbers for 1 styles"),
-        (("--blend", "0"), "sums to zero"),
+        (("--blend", "0"), "which sums to zero: give at least one style a weight."),
         (("--blend", "much"), "use numbers with commas"),
         (("--blend", "-1"), "finite numbers that are 0 or more"),
         (("--content-mask", "left.png", "--content-mask", "right.png"), "2 times for 1 styles"),

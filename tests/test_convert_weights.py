@@ -135,7 +135,10 @@ def spoiled(change):
         (spoiled(lambda state: state.update({"features.2.weight": torch.zeros(3)})), "such as features.2.weight"),
         (spoiled(lambda state: state.update({"features.2.weight": "text"})), "no readable PyTorch state dict"),
         (spoiled(lambda state: state.update({"features.2.weight": torch.zeros(3, 7, 3, 3)})), "holds conv1_2"),
-        (spoiled(lambda state: state.update({"features.0.weight": torch.zeros(5, 1, 3, 3)})), "takes 1 channels"),
+        (
+            spoiled(lambda state: state.update({"features.0.weight": torch.zeros(5, 1, 3, 3)})),
+            "The first kernel takes 1 channels, not the 3 of RGB",
+        ),
         (spoiled(lambda state: state.update({"features.2.bias": torch.full((3,), torch.nan)})), "3 of 3 values"),
     ],
 )
@@ -157,6 +160,11 @@ def test_a_pickle_that_would_run_code_is_refused(script, tmp_path):
     with pytest.raises(InputError, match="no readable PyTorch state dict"):
         script.convert(tmp_path / "a.pth", kind="caffe", out=tmp_path / "a.h5")
     assert not (tmp_path / "harm").exists()
+
+
+def test_a_state_dict_that_is_not_there_is_refused_in_one_sentence(script, tmp_path):
+    with pytest.raises(InputError, match="none.pth is not a file: give the path of a PyTorch state dict"):
+        script.convert(tmp_path / "none.pth", kind="caffe", out=tmp_path / "a.h5")
 
 
 def command(*arguments):

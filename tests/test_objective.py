@@ -87,7 +87,7 @@ def test_total_is_the_weighted_sum():
 
 
 def test_total_refuses_weights_for_other_layers_than_the_terms():
-    with pytest.raises(InputError, match="differ in content/relu4_2, style/relu9"):
+    with pytest.raises(InputError, match="loss's weights and its terms differ in content/relu4_2, style/relu9"):
         total(LossWeights({}, {"relu9": 1.0}, tv=1.0), {"content/relu4_2": jnp.ones(()), "tv": jnp.ones(())})
 
 
@@ -158,7 +158,7 @@ def test_an_array_that_is_no_picture_is_refused(params, content, array):
 
 
 def test_no_style_at_all_is_refused(params, content):
-    with pytest.raises(InputError, match="There is no style"):
+    with pytest.raises(InputError, match="There is no style: pass a picture, or a sequence of at least one"):
         make_targets(params, content, [], config=CONFIG)
 
 

@@ -1,6 +1,8 @@
+import builtins
 import json
 import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from conftest import picture
 from PIL import Image
 
 from jaxstyle import pretrained
+from jaxstyle.errors import InputError
 from jaxstyle.image import load, save
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -42,6 +45,81 @@ def test_importing_a_script_does_nothing_and_needs_no_optional_package(script, m
         monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.syspath_prepend(SCRIPTS)  # where Python looks when a script is run
     runpy.run_path(str(SCRIPTS / script), run_name="imported")
+
+
+@pytest.fixture
+def ended(tmp_path, monkeypatch):
+    """Run a script as a process would, where matplotlib is absent, and return what it ends with."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(SCRIPTS)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+
+    def run(name: str, *arguments: str) -> str | int | None:
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        with pytest.raises(SystemExit) as caught:
+            runpy.run_path(str(SCRIPTS / name), run_name="__main__")
+        return caught.value.code
+
+    return run
+
+
+def importing(name: str, *arguments: Any, real: Callable[..., Any] = builtins.__import__, **options: Any) -> Any:
+    """Import a module, unless it is PyTorch."""
+    if name == "torch":
+        raise ImportError(name)
+    return real(name, *arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("command", "saying"),
+    [
+        ("benchmark.py step a.png b.png --lanes 2 --baseline torch", "2 lanes have no baseline: drop --baseline or"),
+        ("compare_networks.py a.png", "1 pictures make no pairs: name contents and styles in turn."),
+        ("paper_figures.py a.png b.png", "The figures are drawn by matplotlib, which is absent: pip install -e"),
+        ("train_mini.py a.h5 --out none/b.h5", "none/b.h5 is a folder or lacks one: name a file in a folder that"),
+        ("train_mini.py a.h5 --out b.h5 --images .", ". holds no .jpg and no .png: name a folder of photographs."),
+    ],
+)
+def test_a_script_that_cannot_go_on_ends_with_its_name_and_a_sentence_and_so_status_1(command, saying, ended):
+    name, *arguments = command.split()
+    code = str(ended(name, *arguments))
+    assert code.startswith(f"{name}: {saying}") and code.endswith(".") and code.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("options", "saying"),
+    [
+        ("--pictures 10", "10 pictures make no whole batches of 3: use a multiple."),
+        ("--repainted 3", "3 repainted pairs do not fit 192 pictures: use a multiple of 4 up to 38."),
+        ("--side 90", "Pictures of 90 pixels cannot be halved four times: use a multiple of 16."),
+        ("--rounds 1 --pictures 48", "48 steps are fewer than 50: use more rounds or pictures."),
+    ],
+)
+def test_a_training_that_cannot_be_is_a_sentence_and_status_2(options, saying, ended, capsys):
+    assert ended("train_mini.py", "a.h5", *options.split()) == 2
+    said = capsys.readouterr().err.replace("\u2502", " ")  # within a frame
+    assert saying in " ".join(said.split()) and "Traceback" not in said
+
+
+def test_converting_without_pytorch_ends_with_a_sentence_and_status_1(ended, monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr(builtins, "__import__", importing)
+    assert ended("convert_weights.py", "a.pth", "--kind", "caffe", "--out", "a.h5") == 1
+    assert capsys.readouterr() == ("", "a.pth takes PyTorch to read: run pip install torch.\n")
+
+
+def test_a_benchmark_of_sides_that_differ_is_refused(monkeypatch, content, style):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    names = runpy.run_path(str(SCRIPTS / "benchmark_steps.py"))
+    totals = {"jaxstyle": 1.0, "torch": 2.0}
+    changed = {"side": lambda name, *_, **__: lambda steps: totals[name], "load_params": lambda _: None}
+    names["Step"].run.__globals__.update(changed, matrix_peak=lambda **_: 1.0)
+    monkeypatch.setattr(names["Pictures"], "load", lambda *_: (content, style))
+    step = names["Step"](names["Pictures"](Path("a.png"), Path("b.png")), baseline="torch")
+    with pytest.raises(
+        InputError, match=r"After 3 steps the sides are at \[1.0, 2.0\], so they do not minimise the same"
+    ):
+        step.run()
 
 
 @pytest.mark.slow

@@ -81,7 +81,7 @@ def test_constant_features_of_vggs_size_have_finite_distances_and_gradients(stat
 
 @pytest.mark.parametrize(("statistic", "other"), [("sliced", "gram"), ("wasserstein", "sliced")])
 def test_a_summary_of_another_kind_is_refused(statistic, other):
-    with pytest.raises(InputError, match=f"not what '{other}' compares"):
+    with pytest.raises(InputError, match=f"The target is .*, not what '{other}' compares: summarize it again"):
         distance(X, summary(STYLE, statistic=statistic), statistic=other)
 
 

@@ -97,7 +97,11 @@ def test_a_second_sweep_of_the_same_shapes_compiles_nothing(params, content, sty
     ("given", "lanes", "message"),
     [
         (weights(6.0), None, "There are no lanes"),
-        (weights(jnp.ones(2), tv=jnp.ones(3)), None, "There are 2 and 3 lanes"),
+        (
+            weights(jnp.ones(2), tv=jnp.ones(3)),
+            None,
+            "There are 2 and 3 lanes: give weights, key, content or styles one leading axis of lanes",
+        ),
         (weights(jnp.ones(2)), 0, "0 lanes at a time are none"),
         (weights(jnp.ones(0)), None, "leading axis of lanes is empty"),
     ],

@@ -226,10 +226,13 @@ def test_statistics_serve_in_the_place_of_their_pictures(params, content, style)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"blend": [1.0]}, "1 blend weights for 2 styles"),
-        ({"style_masks": [None]}, "1 style masks for 2 styles"),
+        ({"blend": [1.0]}, "There are 1 blend weights for 2 styles: pass one for each"),
+        ({"style_masks": [None]}, "There are 1 style masks for 2 styles: pass one for each"),
         ({"style_masks": [None, jnp.ones((9, 9))]}, r"style mask is \[9, 9\], but its style is \[36, 32, 3\]"),
-        ({"content_masks": jnp.ones((1, 32, 40))}, r"content masks are \[1, 32, 40\] for 2 styles"),
+        (
+            {"content_masks": jnp.ones((1, 32, 40))},
+            r"content masks are \[1, 32, 40\] for 2 styles .*: pass one of its height and width",
+        ),
         ({"content_masks": jnp.ones((2, 30, 40))}, r"content masks are \[2, 30, 40\] for 2 styles"),
         ({"content_masks": jnp.ones((2, 32, 40)), "blend": [1.0, 2.0]}, "regions and blend weights"),
     ],
@@ -259,6 +262,16 @@ def test_a_recoloured_style_has_the_contents_colours_on_average(content, style, 
     _, (changed,) = recolor(content, style, config=dataclasses.replace(LBFGS, color=how))
     np.testing.assert_allclose(changed.mean((0, 1)), content.mean((0, 1)), atol=0.02)
     assert changed.shape == style.shape
+
+
+def test_a_batch_of_contents_has_no_colours_to_change_to(content, style):
+    with pytest.raises(InputError, match="Colours are changed by 'match' for one content at a time: use jax.vmap"):
+        recolor(jnp.stack([content, content]), style, config=dataclasses.replace(LBFGS, color="match"))
+
+
+def test_no_style_at_all_has_no_colours(content):
+    with pytest.raises(InputError, match="There is no style: pass a picture, or a sequence of at least one"):
+        recolor(content, [], config=LBFGS)
 
 
 def test_statistics_have_no_colours_to_change(params, content, style):

@@ -129,11 +129,13 @@ def test_widths_are_read_off_the_params(params):
     assert widths_of(params) == ((4, 4), (6, 6), (8,) * 4, (8,) * 4, (8,) * 4)
 
 
-def test_an_unknown_layer_or_pooling_is_named_with_its_alternatives(params, content):
+def test_an_unknown_layer_pooling_or_border_is_named_with_its_alternatives(params, content):
     with pytest.raises(InputError, match=r"'relu6_1' is not a layer of VGG-19: choose from conv1_1 .* relu5_4"):
         smallest_side("relu6_1")
     with pytest.raises(InputError, match=r"'median' is unknown: use 'max', 'avg' or 'l2'"):
         features(params, content, pooling="median")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match=r"Border 'mirror' is unknown: use 'zeros', 'replicate' or 'circular'"):
+        features(params, content, border="mirror")  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(("precision", "asked"), [("float32", "HIGHEST"), ("tf32", "HIGH"), ("bfloat16", "DEFAULT")])

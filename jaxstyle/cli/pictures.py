@@ -93,7 +93,9 @@ class Controls:
         from jaxstyle import statistics_file
 
         if self.style_scale is not None or self.style_size is not None or self.style_mask:
-            raise InputError(f"{path} holds statistics, whose size and part are fixed: drop --style-size and its kin.")
+            raise InputError(
+                f"{path} holds statistics, of fixed size and part: drop --style-size, --style-scale and --style-mask."
+            )
         if config.color != "none":
             raise InputError(
                 f"{path} holds statistics, which have no colours to change: drop --color or pass a picture."

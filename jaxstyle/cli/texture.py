@@ -110,7 +110,8 @@ class Texture:
         if min(height, width) < TILE:
             raise InputError(f"--size is {self.size}: both sides must be at least {TILE}.")
         if Image.MAX_IMAGE_PIXELS and height * width > Image.MAX_IMAGE_PIXELS:
-            raise InputError(f"--size is {self.size}, over Pillow's limit of {Image.MAX_IMAGE_PIXELS} pixels in all.")
+            limit = f"Pillow's limit of {Image.MAX_IMAGE_PIXELS} pixels in all"
+            raise InputError(f"--size is {self.size}, over {limit}: use smaller sides.")
         if self.tileable and (height % TILE or width % TILE):
             nearest = "x".join(str(max(TILE, round(side / TILE) * TILE)) for side in (height, width))
             raise InputError(f"--size is {self.size}, which does not tile: use multiples of {TILE}, such as {nearest}.")
