@@ -46,6 +46,8 @@ class Session:
             try:
                 for segment in work.walk(shown, save_every=self.saving.save_every):
                     painted, rows = segment.image, rows + _rows(segment, done=len(rows))
+                    for _, said in segment.news:
+                        reporter.console.print(said, style="yellow")
                     if self.saving.due(len(rows), steps=self.steps):
                         self._save(numbered(self.output, len(rows), steps=self.steps), work, painted, alpha)
             except KeyboardInterrupt:

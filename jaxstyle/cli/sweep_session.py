@@ -158,6 +158,8 @@ class SweepSession:
         for segment in work.walk(shown, save_every=self.saving.save_every):
             painted = segment.image
             traces.append(segment.trace)
+            for lane, said in segment.news:
+                reporter.console.print(f"{self.lanes[numbers[lane]].label}: {said}", style="yellow")
             sides += [segment.side] * segment.trace["total"].shape[-1]
             if self.saving.due(len(sides), steps=steps):
                 for i, rgb in zip(numbers, jax.device_get(work.finish(painted)), strict=True):

@@ -29,11 +29,15 @@ CURE = "lower the weights or --learning-rate, or try --optimizer adam."
 
 
 class Segment(NamedTuple):
-    """What a few steps have made: the image so far, its longest side, and each term of each step (in each lane)."""
+    """What a few steps have made: the image so far, its longest side, and each term of each step (in each lane).
+
+    `news` is what to tell of them, each with the lane that it is about.
+    """
 
     image: jax.Array
     side: int
     trace: dict[str, np.ndarray]
+    news: list[tuple[int, str]]
 
 
 class Ready(NamedTuple):
@@ -158,15 +162,17 @@ class Work:
             side, left = max(scale.width, scale.height), scale.steps
             with shown.compiling(side):
                 state, targets, segment, step = self.at(scale, painted, done=done, save_every=save_every)
-            while left and not (state.watch is not None and bool(state.watch.done.all())):
+            while left and not state.done.all():
                 state, trace = step(state, self.ready, targets, self.weights)
                 trace = jax.device_get(trace)
                 if self.lanes is None:
                     _check_finite(trace, done=done)
+                start, patience = done + left - scale.steps, self.config.patience
+                news = _news(state.stall, trace, side=side, start=start, done=done, patience=patience)
                 left, done = left - segment, done + segment
                 shown.advance(segment, _summary(trace, self.weights))
                 painted = state.image
-                yield Segment(painted, side, trace)
+                yield Segment(painted, side, trace, news)
             if left:
                 shown.advance(left, {"levelled off at": side})
 
@@ -192,6 +198,23 @@ def _check_finite(trace: dict[str, np.ndarray], *, done: int) -> None:
             raise UnavailableError(
                 f"{name} is {value} at step {done + 1 + bad[0][-1]}, so the picture is not written: {CURE}"
             )
+
+
+def _news(
+    stall: optimize.Stall | None, trace: dict[str, np.ndarray], *, side: int, start: int, done: int, patience: int
+) -> list[tuple[int, str]]:
+    """Return what to tell of lanes whose lbfgs restarted or stopped after step `done`, at the scale from `start` on."""
+    if stall is None:
+        return []
+    news, without = [], f"lbfgs made no progress in {patience} steps at {side} pixels"
+    restarted, stopped = (start + np.atleast_1d(step) for step in jax.device_get((stall.restarted, stall.stopped)))
+    for lane in map(int, np.flatnonzero(np.isfinite(np.atleast_2d(trace["total"])).all(axis=1))):
+        if restarted[lane] > done:
+            news.append((lane, f"{without}: its memory was restarted at step {restarted[lane]}"))
+        if stopped[lane] > done:
+            cure = "if the picture is not finished, lower --learning-rate or try --optimizer adam."
+            news.append((lane, f"{without} after its restart, so it stopped at step {stopped[lane]}: {cure}"))
+    return news
 
 
 def _summary(trace: dict[str, np.ndarray], weights: LossWeights) -> dict[str, float]:
