@@ -60,6 +60,8 @@ class Config:
         epsilon: what adam adds to the root that it divides by.
         averaging: how much of the mean over iterates is kept at each step, 0 for none; the mean is the picture.
         tolerance: stop when the total falls by less than this share in 10 steps; 0 for never.
+        patience: after so many steps in which what is minimised has no new lowest value, lbfgs forgets its pairs the
+            first time and stops the second; 0 for never, and never where gradients are normalised.
         normalize_gradients: divide each term's gradient, where it enters the network, by its sum of absolute values.
         parametrization: "pixels" or "pyramid"; None for pyramid (lbfgs) or pixels (adam).
     """
@@ -92,6 +94,7 @@ class Config:
     epsilon: float = 1e-8
     averaging: float = 0.0
     tolerance: float = 0.0
+    patience: int = 30
     normalize_gradients: bool = False
     parametrization: Literal["pixels", "pyramid"] | None = None
 
@@ -144,6 +147,7 @@ _RANGES = {
     "tv_power": (1, _MOST, "a number from 1"),
     "averaging": (0, 1, "a number from 0 and below 1, such as 0.99"),
     "tolerance": (0, 1, "a number from 0 and below 1, such as 0.001"),
+    "patience": (0, _MOST, "at least 1 step, or 0 for never"),
     "epsilon": (0, _MOST, "a number from 0"),
 }
 

@@ -34,6 +34,28 @@ def transformation(config: Config) -> optax.GradientTransformation:
     return optax.chain(_skip_negative_curvature(config.memory), optax.scale_by_learning_rate(rate))
 
 
+def forget_pairs(state: Any, *, when: jax.Array) -> Any:
+    """Return the state of lbfgs as if it began anew at the next update: without pairs, if `when` is true.
+
+    Without a count and without the weights of the pairs nothing reads the others' arrays, so they stay where they are.
+
+    Args:
+        state: of `transformation(...)` for lbfgs.
+        when: whether to, `[]`.
+
+    Returns:
+        The state.
+
+    Example:
+        >>> state = transformation(Config()).init(jnp.zeros(3))
+        >>> forget_pairs(state, when=jnp.asarray(True))[0].count.tolist()
+        0
+    """
+    lbfgs, *rest = state
+    count, weights = (jnp.where(when, 0, kept) for kept in (lbfgs.count, lbfgs.weights_memory))
+    return (lbfgs._replace(count=count, weights_memory=weights), *rest)
+
+
 def _skip_negative_curvature(memory: int) -> optax.GradientTransformation:
     """Return Optax's lbfgs, but for pairs with s.y <= 0, which it would store and which would point uphill.
 

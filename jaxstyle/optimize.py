@@ -15,13 +15,12 @@ from jax.experimental.xla_metadata import set_xla_metadata
 from jaxstyle import losses
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.conv import prepared
-from jaxstyle.descent import transformation
+from jaxstyle.descent import forget_pairs, transformation
 from jaxstyle.errors import InputError
+from jaxstyle.halting import Stall, Watch, init_halting, levelled_off, stalled
 from jaxstyle.objective import Targets, Terms, check_picture, gradient_factors, painted, terms, total
 from jaxstyle.parametrize import PYRAMID_LEVELS, Parameters, decode, encode
 from jaxstyle.vgg import Params
-
-WINDOW = 10  # steps over which a total has to fall, lest it count as levelled off
 
 Trace = Terms  # terms, "total" and "bounds", stacked over the steps: each is [steps]
 
@@ -33,25 +32,25 @@ class Average(NamedTuple):
     steps: jax.Array
 
 
-class Watch(NamedTuple):
-    """The last `WINDOW` totals, and whether they have levelled off, after which nothing changes any more."""
-
-    totals: jax.Array
-    done: jax.Array
-
-
 class State(NamedTuple):
-    """Everything that a step changes: what the image is written as, the optimiser's memory, the mean, the watch."""
+    """Everything that a step changes: what the image is written as, the optimiser's memory, the mean, how it goes."""
 
     parameters: Parameters
     optimizer: Any
     average: Average | None = None
     watch: Watch | None = None
+    stall: Stall | None = None
 
     @property
     def image(self) -> jax.Array:
         """The image `[H, W, 3]` (or `[N, H, W, 3]` for a batch), clipped to [0, 1]; with averaging, the mean."""
         return jnp.clip(decode(self.average.parameters if self.average else self.parameters), 0.0, 1.0)
+
+    @property
+    def done(self) -> jax.Array:
+        """Whether nothing changes any more: the total has levelled off, or lbfgs has stopped; `[N]` for a batch."""
+        done = jnp.asarray(self.watch.done if self.watch else False)
+        return done | (self.stall.stopped > 0) if self.stall else done
 
 
 def init(image: jax.Array, *, config: Config) -> State:
@@ -78,8 +77,8 @@ def init(image: jax.Array, *, config: Config) -> State:
     levels = PYRAMID_LEVELS if (config.parametrization or default) == "pyramid" else 1
     parameters = encode(image, levels=levels, circular=config.border == "circular")
     average = Average(parameters, jnp.zeros((), jnp.int32)) if config.averaging else None
-    watch = Watch(jnp.full(WINDOW, jnp.inf), jnp.zeros((), bool)) if config.tolerance else None
-    state = State(parameters, transformation(config).init(parameters), average, watch)
+    halting = init_halting(config, dtype=image.dtype)
+    state = State(parameters, transformation(config).init(parameters), average, *halting)
     # Optax leaves weak types here and there, which the first step would make strong: that would compile `run` twice.
     return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), state)
 
@@ -137,16 +136,23 @@ def run(
         if config.normalize_gradients:
             factors = gradient_factors(params, decode(state.parameters), targets, config=config)
         gradient, trace = jax.grad(loss, has_aux=True)(state.parameters, factors)
-        updates, memory = descent.update(gradient, state.optimizer, state.parameters)
+        memory, watch, stall = state.optimizer, state.watch, state.stall
+        if watch is not None:
+            watch = levelled_off(watch, trace["total"], tolerance=config.tolerance)
+        if stall is not None:
+            stall = stalled(stall, trace["total"] + weights.bounds * trace["bounds"], patience=config.patience)
+            memory = forget_pairs(memory, when=stall.restarting)
+        updates, memory = descent.update(gradient, memory, state.parameters)
         parameters: Any = optax.apply_updates(state.parameters, updates)
         if config.optimizer == "adam":
             parameters = _clip(parameters)
-        after = State(parameters, memory, _averaged(state.average, parameters, config.averaging))
-        if state.watch is None:
-            return after, trace
-        watch = _watched(state.watch, trace["total"], config.tolerance)
-        after = jax.tree.map(partial(jnp.where, watch.done), state._replace(watch=None), after)
-        return after._replace(watch=watch), trace
+        after = State(parameters, memory, _averaged(state.average, parameters, config.averaging), watch, stall)
+        if watch is not None or stall is not None:  # not the optimiser's memory, which would be held twice
+            hold = partial(jax.tree.map, partial(jnp.where, after.done))
+            after = after._replace(
+                parameters=hold(state.parameters, after.parameters), average=hold(state.average, after.average)
+            )
+        return after, trace
 
     # XLA inlines a loop that runs once, and then rounds it otherwise than a longer one.
     with set_xla_metadata(**{"skip-simplify-while-loops_trip-count-one": "true"}):
@@ -176,11 +182,6 @@ def _averaged(average: Average | None, parameters: Parameters, keep: float) -> A
     share = (1 - keep) / (1 - keep ** steps.astype(jnp.float32))
     mean: Any = optax.incremental_update(parameters, average.parameters, share)
     return Average(mean, steps)
-
-
-def _watched(watch: Watch, total: jax.Array, tolerance: float) -> Watch:
-    totals = jnp.append(watch.totals[1:], jax.lax.stop_gradient(total))
-    return Watch(totals, watch.done | (totals[-1] >= (1 - tolerance) * watch.totals[0]))
 
 
 def _clip(parameters: Parameters) -> Parameters:

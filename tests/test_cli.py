@@ -260,6 +260,7 @@ def preset_of(**options: Any):
     [
         ("pooling", "avg"),
         ("memory", 7),
+        ("patience", 0),
         ("optimizer", "adam"),
         ("learning_rate", 0.5),
         ("parametrization", "pixels"),
@@ -429,6 +430,23 @@ def test_a_run_that_levels_off_stops_and_says_so(capfd):
     assert "levelled off after" in capfd.readouterr().err
 
 
+def test_an_lbfgs_that_gets_nowhere_says_at_which_steps_it_restarted_and_stopped(capfd):
+    options = ("--learning-rate", 5, "--patience", 3, "--scales", "24,32", "--steps", 60, "--log", "log.csv")
+    assert stylize(*options) == 0
+    said, first = " ".join(capfd.readouterr().err.split()), 1
+    for side in (24, 32):
+        values = [row["total"] + 1e4 * row["bounds"] for row in logged() if row["side"] == side]
+        for sentence in ("its memory was restarted at step {}", "after its restart, so it stopped at step {}: if the"):
+            lowest = [min(values[: i + 1]) for i in range(len(values))]
+            late = next(i for i in range(3, len(values)) if lowest[i] == lowest[i - 3])
+            step, values = first + late, values[late:]
+            assert f"no progress in 3 steps at {side} pixels" in said and sentence.format(step) in said, (side, said)
+            first = step
+        assert len(values) == 1  # the stop ends the scale
+        first += 1
+    assert said.count("lbfgs made no progress") == 4 and f"levelled off after {first - 1} steps" in said
+
+
 # Statistics
 
 STATISTICS = ("--size", 32, "--weights", "tiny.h5", "--style-layers", "relu1_1", "--quiet")
@@ -528,6 +546,7 @@ def test_statistics_that_cannot_be_made_are_one_sentence(arguments, message, cap
         (("--scales", "4", "--steps", "2", *SHALLOW), "2 steps are too few for 4 scales"),
         (("--averaging", "1"), "averaging is 1.0"),
         (("--tolerance", "2"), "tolerance is 2.0"),
+        (("--patience", "-1"), "patience is -1"),
     ],
 )
 def test_controls_that_do_not_fit_are_one_sentence(options, message, capsys):
@@ -625,7 +644,7 @@ def test_help_names_every_option_of_the_issue(capsys):
     options = "size steps content-weight style-weight tv-weight content-layers style-layers preset network weights"
     options += " pooling optimizer learning-rate memory parametrization init seed save-every log quiet offline preview"
     options += " scales blend style-scale style-size color content-mask style-mask feather statistic shift averaging"
-    options += " tolerance normalize-gradients"
+    options += " tolerance patience normalize-gradients"
     shown = capsys.readouterr().out
     assert [option for option in options.split() if f"--{option} " not in shown] == []
 

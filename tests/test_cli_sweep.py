@@ -305,6 +305,14 @@ def test_a_lane_that_diverges_leaves_the_others(monkeypatch, capsys):
     assert [float(row["style-weight"]) for row in table()] == [1, 100]
 
 
+def test_a_lane_that_gets_nowhere_is_told_by_its_label(capsys):
+    stuck = ("--optimizer", "lbfgs", "--learning-rate", 5, "--patience", 3, "--steps", 20)
+    assert sweep("--style-weight", "1,30", *stuck) == 0
+    said = capsys.readouterr().err
+    assert re.search("style-weight 30: lbfgs made no progress in 3 steps at 32 pixels after its restart", said)
+    assert Path("out/style-weight=30.png").exists()
+
+
 # Memory
 
 

@@ -130,6 +130,7 @@ def test_config_is_hashable_and_equal_by_value():
         ({"statistic": "median"}, "statistic 'median' is unknown: use 'gram' or"),
         ({"averaging": 1.0}, "averaging is 1.0: use a number from 0 and below 1"),
         ({"tolerance": -0.1}, "tolerance is -0.1"),
+        ({"patience": -1}, "patience is -1: use at least 1 step, or 0 for never"),
         ({"betas": (0.9, 1.0)}, r"betas are \(0.9, 1.0\)"),
         ({"parametrization": "fourier"}, "parametrization 'fourier' is unknown"),
         ({"memory": 0}, "memory is 0: use at least 1 pair"),

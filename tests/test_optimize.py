@@ -14,8 +14,9 @@ from jaxstyle.config import Config, LossWeights
 from jaxstyle.conv import conv3x3
 from jaxstyle.descent import _skip_negative_curvature
 from jaxstyle.errors import InputError
+from jaxstyle.halting import WINDOW
 from jaxstyle.objective import gradient_factors, make_targets, terms, total
-from jaxstyle.optimize import WINDOW, init, run
+from jaxstyle.optimize import init, run
 from jaxstyle.parametrize import decode
 from jaxstyle.vgg import features
 

@@ -16,7 +16,7 @@ from jaxstyle.cli.rehearsal import rehearse
 from jaxstyle.cli.resuming import Resuming
 from jaxstyle.cli.saving import Saving, attempt, numbered, rows, write_log
 from jaxstyle.cli.signals import Interrupted, held, status_of
-from jaxstyle.cli.walk import CURE, Diverged, Place, walk
+from jaxstyle.cli.walk import CURE, Diverged, Place, news_of, walk
 from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.files import write_text
 
@@ -59,6 +59,8 @@ class Session:
                 try:
                     options = {"save_every": self.saving.save_every, "place": place, "until": until}
                     for place in walk(job.work, shown, halted=asked, **options):
+                        for _, said in news_of(job.work, place, before=before):
+                            reporter.console.print(said, style="yellow")
                         if self.saving.due(place.steps, steps=self.steps):
                             numbered_output = numbered(self.output, place.steps, steps=self.steps)
                             faults |= attempt(partial(self._write, numbered_output, job, place))

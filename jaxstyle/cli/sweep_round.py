@@ -17,7 +17,7 @@ from jaxstyle.cli.report import Entry, entry_of, thinned, write_entry
 from jaxstyle.cli.resuming import Resuming
 from jaxstyle.cli.saving import attempt, numbered, rows, write_log
 from jaxstyle.cli.sweep_folder import SweepFolder
-from jaxstyle.cli.walk import CURE, Place, fault_of, is_whole, walk
+from jaxstyle.cli.walk import CURE, Place, fault_of, is_whole, news_of, walk
 from jaxstyle.record import Record, text
 
 
@@ -43,6 +43,9 @@ class SweepRound:
         before, faults, last, sound = 0 if place is None else place.steps, 0, place, None
         for place in walk(job.work, shown, save_every=saving.save_every, place=resumed, halted=asked):
             sound, last = _sound(place, last, sound), place
+            for lane, said in news_of(job.work, place, before=before):
+                label = self.folder.lanes[job.record.lanes[lane]].label
+                reporter.console.print(f"{label}: {said}", style="yellow")
             if saving.due(place.steps, steps=job.work.steps):
                 faults |= attempt(partial(self._save_on_the_way, place))
             if resuming.due(place.steps, before=before):

@@ -79,6 +79,8 @@ class Optimization:
     """Show the mean over steps, of which this share is kept at each, such as 0.99 for adam."""
     tolerance: Annotated[float | None, arg(metavar="SHARE", help_behavior_hint=PRESETS_OWN)] = None
     """Stop a scale when ten steps lower the total by less than this share of it, such as 0.005."""
+    patience: Annotated[int | None, arg(metavar="STEPS", help_behavior_hint=PRESETS_OWN)] = None
+    """Restart lbfgs after so many steps without progress, and stop it after as many more, or 0 for never."""
     normalize_gradients: bool = False
     """Make the gradients of all terms alike where they enter the network."""
 

@@ -93,7 +93,7 @@ def walk(
         if peak_of(ready.step) > most_of_all():
             raise UnavailableError(_shortage(work, ready, side))
         strips = (*strips, side) if ready.strips and side not in strips else strips
-        while left and not halted() and not has_levelled_off(state):
+        while left and not halted() and not state.done.all():
             count, step = min(ready.segment, left), ready.step
             if count < ready.segment:
                 step = work.program(state, ready.targets, steps=count, remat=ready.strips)
@@ -133,12 +133,23 @@ def is_whole(work: Work, place: Place) -> bool:
     """Return whether a walk has nothing left to do at a place."""
     scales = work.scales()
     last = place.scale == len(scales) - 1
-    return last and (place.taken == scales[-1].steps or has_levelled_off(place.state))
+    return last and (place.taken == scales[-1].steps or bool(place.state.done.all()))
 
 
-def has_levelled_off(state: optimize.State) -> bool:
-    """Return whether no step of any lane would change anything any more."""
-    return state.watch is not None and bool(state.watch.done.all())
+def news_of(work: Work, place: Place, *, before: int) -> list[tuple[int, str]]:
+    """Return what to tell of lanes whose lbfgs was restarted or stopped after step `before`, each with its lane."""
+    if place.state.stall is None:
+        return []
+    stall, start, patience = jax.device_get(place.state.stall), place.steps - place.taken, work.config.patience
+    restarted, stopped = (start + np.atleast_1d(step) for step in (stall.restarted, stall.stopped))
+    news, without = [], f"lbfgs made no progress in {patience} steps at {place.sides[-1]} pixels"
+    for lane in map(int, np.flatnonzero(np.isfinite(np.atleast_2d(place.trace["total"])).all(axis=1))):
+        if restarted[lane] > max(before, start):
+            news.append((lane, f"{without}: its memory was restarted at step {restarted[lane]}"))
+        if stopped[lane] > max(before, start):
+            cure = "if the picture is not finished, lower --learning-rate or try --optimizer adam."
+            news.append((lane, f"{without} after its restart, so it stopped at step {stopped[lane]}: {cure}"))
+    return news
 
 
 def fault_of(trace: Mapping[str, np.ndarray], image: np.ndarray, *, done: int = 0) -> str:

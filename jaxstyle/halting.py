@@ -1,0 +1,117 @@
+"""When a run ends before its steps do: totals that have levelled off, and lbfgs that gets nowhere.
+
+Both are counted inside of the loop, so that what comes out does not depend on how the steps are divided into segments.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxstyle.config import Config
+
+WINDOW = 10  # steps over which a total has to fall, lest it count as levelled off
+
+
+class Watch(NamedTuple):
+    """The last `WINDOW` totals, and whether they have levelled off, after which nothing changes any more."""
+
+    totals: jax.Array
+    done: jax.Array
+
+
+class Stall(NamedTuple):
+    """How lbfgs gets on: at first it restarts when it gets nowhere, then it stops, and nothing changes any more.
+
+    Attributes:
+        steps: how many it has taken.
+        lowest: the least that it has reached of what it minimises, since it restarted if it has.
+        since: how many steps ago that was.
+        restarted: the step, counted from 1, at which it forgot its pairs; 0 for none.
+        stopped: the step at which it stopped, 0 for none; that and later ones leave the image as it is.
+    """
+
+    steps: jax.Array
+    lowest: jax.Array
+    since: jax.Array
+    restarted: jax.Array
+    stopped: jax.Array
+
+    @property
+    def restarting(self) -> jax.Array:
+        """Whether the last step counted is the one to restart at."""
+        return self.restarted == self.steps
+
+
+def init_halting(config: Config, *, dtype: jax.typing.DTypeLike) -> tuple[Watch | None, Stall | None]:
+    """Return what is counted from the first step on, as far as `config` asks for it.
+
+    Args:
+        config: its tolerance, patience, optimiser and whether gradients are normalised count.
+        dtype: of the image.
+
+    Returns:
+        The watch and the stall, or None.
+
+    Example:
+        >>> init_halting(Config(optimizer="adam"), dtype=jnp.float32)
+        (None, None)
+    """
+    watch = Watch(jnp.full(WINDOW, jnp.inf), jnp.zeros((), bool)) if config.tolerance else None
+    if not config.patience or config.optimizer != "lbfgs" or config.normalize_gradients:
+        return watch, None  # what normalised gradients minimise is another thing at each step
+    none = jnp.zeros((), jnp.int32)
+    return watch, Stall(none, jnp.full((), jnp.inf, dtype), none, none, none)
+
+
+def levelled_off(watch: Watch, total: jax.Array, *, tolerance: float) -> Watch:
+    """Return the watch after one more step.
+
+    Args:
+        watch: before it.
+        total: the objective, `[]`.
+        tolerance: the share of it by which it has to fall in `WINDOW` steps.
+
+    Returns:
+        The watch, which stays done once it is.
+
+    Example:
+        >>> bool(levelled_off(Watch(jnp.ones(WINDOW), jnp.asarray(False)), jnp.asarray(0.999), tolerance=0.01).done)
+        True
+    """
+    totals = jnp.append(watch.totals[1:], jax.lax.stop_gradient(total))
+    return Watch(totals, watch.done | (totals[-1] >= (1 - tolerance) * watch.totals[0]))
+
+
+def stalled(stall: Stall, minimized: jax.Array, *, patience: int) -> Stall:
+    """Return the stall after one more step.
+
+    After the restart only what comes then counts: from where a run has strayed to, the lowest value of all may be far.
+
+    Args:
+        stall: before it.
+        minimized: what lbfgs minimises, `[]`; a NaN is no progress.
+        patience: how many steps without a new lowest value are too many.
+
+    Returns:
+        The stall, which stays stopped once it is.
+
+    Example:
+        >>> _, stall = init_halting(Config(), dtype=jnp.float32)
+        >>> for value in (3.0, 2.0, 2.0, 2.5, 2.4, 2.4, 2.4):
+        ...     stall = stalled(stall, jnp.asarray(value), patience=2)
+        >>> int(stall.restarted), int(stall.stopped)
+        (4, 7)
+    """
+    value, steps = jax.lax.stop_gradient(minimized).astype(stall.lowest.dtype), stall.steps + 1
+    fallen = value < stall.lowest
+    since = jnp.where(fallen, 0, stall.since + 1)
+    late = since >= patience
+    restart, stop = late & (stall.restarted == 0), late & (stall.restarted > 0) & (stall.stopped == 0)
+    return Stall(
+        steps=steps,
+        lowest=jnp.where(fallen | restart, value, stall.lowest),
+        since=jnp.where(restart, 0, since),
+        restarted=jnp.where(restart, steps, stall.restarted),
+        stopped=jnp.where(stop, steps, stall.stopped),
+    )
