@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from conftest import TINY, picture
 
@@ -120,8 +121,22 @@ def test_a_checkpoint_that_cannot_be_written_is_one_sentence():
     Path("file").touch()
     with pytest.raises(UnavailableError, match=r"^The checkpoint in file cannot be written \(.*\): free space or name"):
         Checkpoints(Path("file")).save(1, ARRAYS, {})
+    with pytest.raises(UnavailableError, match=": free space or name another folder"):
+        Checkpoints(Path("file")).save(1, ARRAYS, {})
     with pytest.raises(InputError, match="file is a file: name a folder for the checkpoints"):
         Checkpoints(Path("file")).latest(same)
+
+
+def test_checkpoints_that_cannot_be_removed_are_one_sentence(monkeypatch):
+    def refused(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    kept = Checkpoints(Path("kept"))
+    kept.save(1, ARRAYS, {})
+    monkeypatch.setattr(ocp.CheckpointManager, "delete", refused)
+    saying = r"^The checkpoints in kept cannot be removed \(Operation not permitted\): remove the folder\.$"
+    with pytest.raises(UnavailableError, match=saying):
+        kept.clear()
 
 
 # Runs that go on

@@ -744,6 +744,23 @@ def test_a_run_that_diverges_names_term_and_step_and_writes_nothing(capsys):
     assert listing() == before
 
 
+def test_a_run_that_diverges_keeps_the_last_picture_whose_terms_are_finite(monkeypatch, capsys):
+    monkeypatch.setattr(work, "MOST_STEPS_A_SEGMENT", 1)
+    real, calls = walk.fault_of, []
+
+    def fault_of(trace, image, *, done=0):
+        calls.append(done)
+        return "total is nan at step 3" if len(calls) == 3 else real(trace, image, done=done)
+
+    monkeypatch.setattr(walk, "fault_of", fault_of)
+    assert stylize(*ADAM, "--steps", 6) == 1
+    said = capsys.readouterr().err
+    assert "jaxstyle: total is nan at step 3, so out.png is as it was after step 2: lower the weights" in said
+    monkeypatch.setattr(walk, "fault_of", real)
+    assert stylize(*ADAM, "--steps", 2, "-o", "two.png") == 0
+    np.testing.assert_array_equal(image.load("out.png").rgb, image.load("two.png").rgb)
+
+
 @pytest.mark.usefixtures("older")
 def test_a_last_step_that_diverges_writes_nothing(monkeypatch, capsys):
     nothing = jax.numpy.full((26, 32, 3), np.nan)
@@ -785,7 +802,7 @@ def test_a_picture_that_cannot_go_where_it_should_is_kept_elsewhere(folder, monk
     Path("gone").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     monkeypatch.setattr(optimize, "init", removing("gone", optimize.init))
-    assert stylize("-o", "gone/out.webp") == 2
+    assert stylize("-o", "gone/out.webp") == 1
     [kept] = folder.glob("jaxstyle-*/out.png")
     assert size_of(str(kept)) == (32, 26)
     assert str(kept) in capsys.readouterr().err.splitlines()[-1]

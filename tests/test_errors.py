@@ -34,7 +34,7 @@ RAISED = ("InputError", "UnavailableError", "type(error)")
         ("batch content.png --styles style.png --init none.png -o out", "--init none.png is no file: use content,"),
         # weights of styles, and where they go
         (f"{STYLIZE} --blend 1,2", "--blend has 2 numbers for 1 styles: give one for each."),
-        ("texture style.png -o out.png --blend 1e31", "--blend is 1e31: use finite numbers that are 0 or more."),
+        ("texture style.png -o out.png --blend 1e31", "--blend is '1e31': use finite numbers that are 0 or more."),
         (f"{STYLIZE} --blend 1 --content-mask style.png", "--blend mixes styles and --content-mask keeps them apart"),
         (
             f"{STYLIZE} --style-mask all --style-mask all",
@@ -131,7 +131,8 @@ def untested(code: dict[str, str], tests: Iterable[str]) -> list[str]:
     return [
         f"{path}:{line}: {' ... '.join(filter(None, runs))}"
         for (path, line), runs in made.items()
-        if not any(f" {piece} " in said for piece in ({p for p in pieces(runs) if shared[p] == 1} or pieces(runs)))
+        if any(runs)
+        and not any(f" {piece} " in said for piece in ({p for p in pieces(runs) if shared[p] == 1} or pieces(runs)))
     ]
 
 

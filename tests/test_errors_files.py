@@ -18,9 +18,12 @@ from conftest import TINY
 from PIL import Image
 
 from jaxstyle import download, image, image_file, load_params, pretrained, statistics_file
-from jaxstyle.cli.work import Segment, Work
+from jaxstyle.cli import session
+from jaxstyle.cli.walk import Place
+from jaxstyle.cli.work import Work
 from jaxstyle.config import Config
 from jaxstyle.moments import Moments
+from jaxstyle.optimize import State
 from jaxstyle.transport import LEVELS, Quantiles
 
 LAYERS = "--style-layers relu1_1 --content-layers relu1_1 --optimizer adam".split()
@@ -205,7 +208,7 @@ def test_a_picture_with_values_out_of_range_ends_a_run_with_status_2(refused):
 
 def test_a_picture_too_large_to_say_how_large_ends_a_run_with_status_2(refused, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
-    monkeypatch.setattr(image_file, "_declared_size", lambda _: (16, 16))  # as of a WebP in newer Pillows
+    monkeypatch.setattr(image_file, "declared_size", lambda _: (16, 16))  # as of a WebP in newer Pillows
     status, sentence = refused(*stylize())
     assert sentence.startswith("content.png is too large (") and sentence.endswith("): shrink it first.")
     assert status == 2
@@ -230,7 +233,11 @@ def test_a_picture_that_is_not_there_is_left_out_of_a_batch_with_status_1(refuse
 def painted(refused, monkeypatch) -> list[int]:
     """Have a run paint black of a shape that may be changed, and temporary files be in the test's own folder."""
     shape, trace = [32, 32, 3], {"total": np.zeros(1)}
-    monkeypatch.setattr(Work, "walk", lambda *_, **__: iter([Segment(jnp.zeros(shape), 32, trace)]))
+
+    def walk(*_, **__):
+        yield Place(0, 1, State((), None), jnp.zeros(shape), np.full(1, 32), trace, ())
+
+    monkeypatch.setattr(session, "walk", walk)
     monkeypatch.setattr(Work, "finish", lambda _, painted: painted)
     monkeypatch.setattr(tempfile, "tempdir", str(Path.cwd()))
     return shape
@@ -248,7 +255,10 @@ def test_a_picture_that_its_format_cannot_hold_is_kept_elsewhere_with_status_2(r
 def test_a_full_disk_ends_a_run_with_status_1(refused, monkeypatch):
     monkeypatch.setattr(os, "replace", full)
     status, sentence = refused(*stylize())
-    assert "out.png cannot be written (No space left on device): free space or use another folder." in sentence
+    assert (
+        "out.png cannot be written (No space left on device): free space or use another folder; nor is there room"
+        in sentence
+    )
     assert status == 1
 
 
@@ -283,5 +293,16 @@ def test_a_folder_in_the_place_of_a_sweeps_table_ends_it_with_status_2(refused):
 def test_statistics_that_cannot_be_written_end_a_command_with_status_1(refused, monkeypatch):
     monkeypatch.setattr(os, "replace", full)
     small = ("--size", 32, "--weights", "tiny.h5", "--style-layers", "relu1_1", "--quiet")
-    saying = "style.h5 could not be written (No space left on device): choose a folder with room for it."
+    saying = "style.h5 cannot be written (No space left on device): free space or use another folder."
     assert refused("statistics", "style.png", "-o", "style.h5", *small) == (1, saying)
+
+
+def test_a_file_in_the_place_of_a_folder_ends_a_sweep_with_status_2(refused):
+    saying = "style.png is a file: name a folder for the pictures."
+    assert refused("sweep", "content.png", "style.png", "-o", "style.png") == (2, saying)
+
+
+def test_a_record_that_would_replace_an_input_is_refused_with_status_2(refused):
+    Path("content.png").rename("out.json")
+    saying = "out.json is an input that --record would replace: name another output."
+    assert refused("stylize", "out.json", "style.png", "-o", "out.png", "--record") == (2, saying)

@@ -174,3 +174,8 @@ def test_differences_are_named_with_both_values():
     other = replace(MADE, options={"size": 64, "seed": 0}, device="2 x cpu")
     found = record.differences(*(record.plain(each, paths={}) for each in (MADE, other)))
     assert list(found) == [("options.size", 32, 64), ("options.seed", None, 0), ("device", "1 x cpu", "2 x cpu")]
+
+
+def test_a_file_that_cannot_be_read_has_no_hash():
+    with pytest.raises(InputError, match=r"cannot be read \(No such file.*\): name a file that you may read"):
+        record.source(Path("missing.png"))

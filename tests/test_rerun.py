@@ -180,7 +180,13 @@ def test_a_missing_input_is_named_with_the_folders_that_were_searched(capsys):
     assert jaxstyle(*STYLIZE, *ADAM, "-o", "out.png") == 0
     image.save("style.png", picture(36, 32, seed=9))
     refused(capsys, "out.png", saying="was made from style.png, and no file in . has the same bytes: name the folder")
-    refused(capsys, "out.png", "--inputs", "missing", saying="missing cannot be searched (No such file or directory)")
+    refused(
+        capsys,
+        "out.png",
+        "--inputs",
+        "missing",
+        saying="missing cannot be searched (No such file or directory): name a folder that you may",
+    )
 
 
 def test_another_network_is_refused(capsys):
@@ -204,8 +210,8 @@ def test_the_picture_and_its_inputs_are_not_replaced(capsys):
         ({"command": "rm"}, "holds the record of no picture that was painted"),
         ({"steps": 0}, "holds the record of no picture that was painted"),
         ({"network": {"name": "/etc/passwd", "file": "", "sha256": ""}}, "was painted by an unknown network"),
-        ({"options": {"content": "/etc/passwd", "styles": [1]}}, "has options that stylize does not take"),
-        ({"options": {"content": 0, "styles": [7]}}, "has options that stylize does not take"),
+        ({"options": {"content": "/etc/passwd", "styles": [1]}}, "The record has options that stylize does not take"),
+        ({"options": {"content": 0, "styles": [7]}}, "The record has options that stylize does not take"),
         ({"options": {"content": 0, "styles": [1], "init": "/etc/passwd"}}, "options that stylize does not take"),
         ({"options": {"content": 0, "styles": [1], "saving": {"log": "/tmp/log.csv"}, "size": "x"}}, "does not take"),
         ({"options": {"content": 0, "styles": [1], "size": 10**9}}, "over Pillow's limit"),

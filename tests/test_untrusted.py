@@ -92,7 +92,8 @@ def refusal(folder: Path, data: bytes) -> str:
 
 def test_a_few_bytes_that_claim_millions_of_pixels_are_refused_before_they_are_unpacked(tmp_path):
     whole = zlib.compress(bytes((9000 // 8 + 1) * 9000))  # as sound as it is small
-    assert "claims 9000x9000 pixels in " in refusal(tmp_path, png(9000, 9000, whole))
+    said = refusal(tmp_path, png(9000, 9000, whole))
+    assert "claims 9000x9000 pixels in " in said and "pixels must come with a byte for each 50: shrink it first" in said
     assert "is 40000x40000 pixels, over Pillow's limit" in refusal(tmp_path, png(40000, 40000, b""))
     started = jpeg()
     at = started.index(b"\xff\xc0") + 5  # height and width

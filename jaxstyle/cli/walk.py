@@ -76,9 +76,10 @@ def walk(
         UnavailableError: if the steps of a scale take more memory than there is.
     """
     scales, resumed = work.scales(), place
-    sides, trace, strips, image, before = np.zeros(0, np.int32), {}, (), None, None
+    sides, strips, image, before = np.zeros(0, np.int32), (), None, None
+    trace: dict[str, Any] = {}
     if place is not None:
-        _, _, _, image, sides, trace, strips = place
+        image, sides, trace, strips = place.image, place.sides, dict(place.trace), place.strips
         shown.go_on(sum(scale.steps for scale in scales[: place.scale]) + place.taken)
     for number, scale in enumerate(scales):
         here = resumed if resumed is not None and number == resumed.scale else None
