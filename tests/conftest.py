@@ -45,8 +45,6 @@ def programs(tmp_path_factory):
     folder = tmp_path_factory.getbasetemp()
     folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
     jax.config.update("jax_compilation_cache_dir", str(folder / "programs"))
-    # with a limit, whichever it is, jax locks the folder: else one reads what another has not written to the end
-    jax.config.update("jax_compilation_cache_max_size", 2**32)
 
 
 @pytest.fixture(scope="session")
