@@ -110,6 +110,17 @@ def refused(isolated, monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
 
 
 @pytest.fixture
+def folder(isolated, monkeypatch) -> Path:
+    """Work in a folder of the test's own, with two pictures and a tiny network."""
+    monkeypatch.chdir(isolated)
+    image.save("content.png", picture(32, 40, seed=0))
+    image.save("style.png", picture(36, 32, seed=1))
+    params = random_params(widths=TINY, seed=1)
+    weights_file.write("tiny.h5", params, source="a seed", checksum="none", licence="none")
+    return isolated
+
+
+@pytest.fixture
 def compilations():
     """A list that grows by one with each program that XLA compiles during the test."""
     compiled = []

@@ -25,15 +25,7 @@ KEEPING = ("--checkpoint", "kept", "--every", 1)
 ARRAYS = {"image": jnp.arange(12.0).reshape(3, 4), "count": jnp.asarray(3)}
 
 
-@pytest.fixture(autouse=True)
-def folder(isolated, monkeypatch) -> Path:
-    """Work in a folder of the test's own, with two pictures and a tiny network."""
-    monkeypatch.chdir(isolated)
-    image.save("content.png", picture(32, 40, seed=0))
-    image.save("style.png", picture(36, 32, seed=1))
-    params = pretrained.random_params(widths=TINY, seed=1)
-    weights_file.write("tiny.h5", params, source="a seed", checksum="none", licence="none")
-    return isolated
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 def jaxstyle(*arguments: object) -> int:

@@ -3,7 +3,6 @@
 Commands run as processes of their own here, on a real file system of one megabyte where one is filled up.
 """
 
-import os
 import re
 import signal
 import subprocess
@@ -15,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY, picture
 
-from jaxstyle import image, pretrained, record, weights_file
+from jaxstyle import image, record
 
 SHALLOW = "--content-layers relu1_2 --style-layers relu1_1 --optimizer adam --scales 1".split()
 STYLIZE = ["stylize", "content.png", "style.png", "--size", "32", "--weights", "tiny.h5", "--quiet", *SHALLOW]
@@ -30,16 +28,10 @@ PROGRAM = (
 
 
 @pytest.fixture(autouse=True)
-def folder(isolated, monkeypatch) -> Path:
-    """Work in a folder of the test's own, with two pictures and a tiny network."""
-    monkeypatch.chdir(isolated)
-    image.save("content.png", picture(32, 40, seed=0))
-    image.save("style.png", picture(36, 32, seed=1))
-    params = pretrained.random_params(widths=TINY, seed=1)
-    weights_file.write("tiny.h5", params, source="a seed", checksum="none", licence="none")
-    monkeypatch.setattr(tempfile, "tempdir", str(isolated))
-    monkeypatch.setenv("TMPDIR", str(isolated))
-    return isolated
+def temporary(folder, monkeypatch) -> None:
+    """Have temporary files in the test's own folder."""
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setenv("TMPDIR", str(folder))
 
 
 @pytest.fixture
@@ -119,18 +111,18 @@ def test_a_sweep_that_is_terminated_keeps_where_it_was_and_ends_with_143():
     assert len([path for path in Path("kept").iterdir() if path.name.isdecimal()]) == 1
 
 
-def test_a_signal_before_there_is_a_picture_is_one_sentence_and_leaves_nothing(folder):
-    os.mkfifo("slow.png")  # a picture that never comes
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_before_there_is_a_picture_is_one_sentence_and_leaves_nothing(name, status, folder):
     before = {path.name for path in folder.iterdir()}
-    process = started("stylize", "slow.png", *STYLIZE[2:], "-o", "out.png")
-    time.sleep(3)
-    process.terminate()
-    out, err = process.communicate(timeout=60)
-    if process.returncode == 2:  # pipes are no pictures
-        return
-    assert (process.returncode, out) == (143, "")
+    waits = "import time; from jaxstyle import pretrained; "
+    waits += "pretrained.load = lambda _: print(1, flush=True) or time.sleep(60); "
+    process = started(*LONG, "-o", "out.png", first=waits)
+    assert process.stdout is not None and process.stdout.readline() == "1\n"
+    process.send_signal(getattr(signal, name))
+    out, err = process.communicate(timeout=50)
+    assert (process.returncode, out) == (status, "")
     assert "interrupted before a picture was saved" in one_sentence(err)
-    assert {path.name for path in folder.iterdir()} == before
+    assert {path.name for path in folder.iterdir()} - {"cache"} == before
 
 
 # Disks
@@ -169,12 +161,17 @@ def test_a_full_disk_for_what_is_saved_besides_costs_no_picture(options, saying,
 
 
 def test_a_disk_that_fills_up_with_checkpoints_keeps_one_that_resumes(small):
-    run = [*STYLIZE[:-2], "--scales", "2", "--size", "96", "--steps", "24", "--checkpoint", small / "kept"]
-    assert ended(*run, "--steps", 24, "-o", "whole.png")[0] in (0, 1)
-    (small / "fill").write_bytes(b"\0" * 450_000)
-    status, _ = ended(*run, "--every", 2, "-o", "out.png")
-    assert Path("out.png").read_bytes() == Path("whole.png").read_bytes()
-    assert status in (0, 1)
+    run = [*STYLIZE, "--size", "96", "--steps", "24"]
+    kept = ["--checkpoint", small / "kept", "--every", 2]
+    assert ended(*run, "-o", "whole.png") == (0, "")
+    (small / "fill").write_bytes(b"\0" * 450_000)  # room for one checkpoint, not for a second beside it
+    status, said = ended(*run, *kept, "-o", "full.png")
+    assert status == 1 and "cannot be written (No space left on device)" in said
+    assert len([path for path in (small / "kept").iterdir() if path.name.isdecimal()]) == 1
+    subprocess.run(["mount", "-o", "remount,size=8m", small], check=True)
+    assert ended(*run, *kept, "-o", "resumed.png") == (0, "")
+    for name in ("full.png", "resumed.png"):
+        assert Path(name).read_bytes() == Path("whole.png").read_bytes()
 
 
 def test_statistics_on_a_full_disk_are_one_sentence(small):

@@ -8,10 +8,10 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from conftest import TINY, picture
+from conftest import picture
 from PIL import Image
 
-from jaxstyle import image, pretrained, record, weights_file
+from jaxstyle import image, record, weights_file
 from jaxstyle.cli import main
 from jaxstyle.errors import InputError
 
@@ -19,15 +19,7 @@ SHALLOW = ("--content-layers", "relu1_2", "--style-layers", "relu1_1", "--optimi
 MADE = record.Record("stylize", {"size": 32}, (), record.Weights("random", "", "ab"), {}, {"tv": 1.0}, {}, "1 x cpu")
 
 
-@pytest.fixture(autouse=True)
-def folder(isolated, monkeypatch) -> Path:
-    """Work in a folder of the test's own, with two pictures and a tiny network."""
-    monkeypatch.chdir(isolated)
-    image.save("content.png", picture(32, 40, seed=0))
-    image.save("style.png", picture(36, 32, seed=1))
-    params = pretrained.random_params(widths=TINY, seed=1)
-    weights_file.write("tiny.h5", params, source="a seed", checksum="none", licence="none")
-    return isolated
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 def jaxstyle(*arguments: object) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxstyle import optimize
@@ -106,7 +107,7 @@ def walk(
                     raise
                 raise UnavailableError(_shortage(work, ready, side)) from error
             image = state.image
-            if work.lanes is None and (fault := fault_of(found, jax.device_get(image), done=len(sides))):
+            if work.lanes is None and (fault := fault_of(found, image, done=len(sides))):
                 first = all(np.isfinite(own[0]) for own in found.values())  # they are of the image before
                 raise Diverged(fault, place if first else before)
             left, taken = left - count, taken + count
@@ -153,13 +154,13 @@ def news_of(work: Work, place: Place, *, before: int) -> list[tuple[int, str]]:
     return news
 
 
-def fault_of(trace: Mapping[str, np.ndarray], image: np.ndarray, *, done: int = 0) -> str:
+def fault_of(trace: Mapping[str, np.ndarray], image: jax.typing.ArrayLike, *, done: int = 0) -> str:
     """Return which term of one picture was first not finite, and at which step, or ""; `done` steps came before."""
     bad = [(int(np.argmin(np.isfinite(own))), name) for name, own in trace.items() if not np.isfinite(own).all()]
     if bad:
         step, name = min(bad)
         return f"{name} is {trace[name][step]} at step {done + step + 1}"
-    if not np.isfinite(image).all():  # what the last step made is in no trace
+    if not jnp.isfinite(image).all():  # what the last step made is in no trace
         return f"the picture is not finite after step {done + len(trace['total'])}"
     return ""
 
