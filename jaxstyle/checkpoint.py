@@ -6,7 +6,8 @@ A checkpoint may come from a stranger: nothing is read before its size, and the 
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,12 +129,20 @@ class Checkpoints:
                 f"The checkpoints in {self.folder} cannot be removed ({error.strerror}): remove the folder."
             ) from error
 
-    def _manager(self) -> ocp.CheckpointManager:
+    @contextlib.contextmanager
+    def _manager(self) -> Iterator[ocp.CheckpointManager]:
+        """Open the folder; what Orbax has to tell of it through absl's logger is told by what is raised or returned."""
         options = ocp.CheckpointManagerOptions(
             max_to_keep=KEPT, enable_async_checkpointing=False, cleanup_tmp_directories=True
         )
         handlers = {"arrays": ocp.StandardCheckpointHandler()}
-        return ocp.CheckpointManager(self.folder.absolute(), options=options, item_handlers=handlers)
+        logger = logging.getLogger("absl")
+        before, logger.disabled = logger.disabled, True
+        try:
+            with ocp.CheckpointManager(self.folder.absolute(), options=options, item_handlers=handlers) as manager:
+                yield manager
+        finally:
+            logger.disabled = before
 
 
 def _read(

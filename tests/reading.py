@@ -36,7 +36,7 @@ class Outcome(NamedTuple):
 
 
 class Reader:
-    """A process that reads files of one kind, "picture" or "hdf5", and is started again when it has died."""
+    """A process that reads files of one kind, those of `READERS`, and is started again when it has died."""
 
     def __init__(self, kind: str, stderr: Path) -> None:
         self.kind, self.stderr = kind, stderr
@@ -95,11 +95,13 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def readers(kind: str) -> list[Callable[[Path], object]]:
-    if kind == "picture":
-        from jaxstyle import image
+def pictures() -> list[Callable[[Path], object]]:
+    from jaxstyle import image
 
-        return [image.load]
+    return [image.load, image.description_of]
+
+
+def hdf5_files() -> list[Callable[[Path], object]]:
     import specimens
 
     from jaxstyle import statistics_file, weights_file
@@ -113,8 +115,23 @@ def readers(kind: str) -> list[Callable[[Path], object]]:
     return [weights_file.read, weights_file.widths, weights_file.provenance, *statistics]
 
 
+def records() -> list[Callable[[Path], object]]:
+    from jaxstyle.cli.recording import command_of
+    from jaxstyle.cli.rerun import COMMANDS, record_of
+
+    def read(path: Path) -> object:
+        record = record_of(path)
+        inputs = [path] * len(record.inputs)
+        return command_of(COMMANDS[record.command], record, inputs=inputs, output=path.with_name("out.png"))
+
+    return [read]
+
+
+READERS = {"picture": pictures, "hdf5": hdf5_files, "json": records}
+
+
 def main(kind: str) -> None:
-    each = readers(kind)
+    each = READERS[kind]()
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     for line in sys.stdin:

@@ -1,4 +1,4 @@
-"""Sound files, to be damaged: small pictures of every kind that is read, and HDF5 files of tiny networks."""
+"""Sound files, to be damaged: small pictures, HDF5 files of tiny networks, records of runs."""
 
 import struct
 import zlib
@@ -12,7 +12,9 @@ import numpy as np
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
-from jaxstyle import statistics_file, weights_file
+from jaxstyle import encoding, record, statistics_file, weights_file
+from jaxstyle.cli.recording import NOT_IN_PICTURE
+from jaxstyle.cli.stylize import Stylize
 from jaxstyle.config import Config
 from jaxstyle.moments import Moments
 from jaxstyle.transport import LEVELS, Quantiles
@@ -144,3 +146,27 @@ def _write_keras(path: Path, params: Params, libver: str) -> None:
             pair = [f"{layer}/kernel:0", f"{layer}/bias:0"]
             group.attrs["weight_names"] = np.bytes_(pair) if libver == "earliest" else pair
             group[pair[0]], group[pair[1]] = params[name]["kernel"], params[name]["bias"]
+
+
+def records() -> dict[str, bytes]:
+    """Return the record of a run by itself and in a picture of each format that is written."""
+    inputs: dict[Path, int] = {}
+    command = Stylize(content=Path("content.png"), styles=(Path("style.png"),), output=Path("out.png"))
+    names = [name for name in vars(command) if name not in NOT_IN_PICTURE]
+    run = record.Record(
+        command="stylize",
+        options={name: record.plain(getattr(command, name), paths=inputs) for name in names},
+        inputs=tuple(record.Source(path.name, "0" * 64) for path in inputs),
+        network=record.Weights("vgg19", "vgg19.h5", "0" * 64),
+        config={"style_layers": ["relu1_1"], "scales": None},
+        weights={"style/relu1_1": 1.0, "tv": 0.5},
+        versions=record.versions(),
+        device="2 x processor",
+        steps=3,
+        trace={"total": (2.5, 1.5)},
+    )
+    text, pixels = record.text(run), np.zeros((16, 16, 3), np.uint8)
+    found = {"by itself": text.encode(), "with line breaks": record.text(run, indent=2).encode()}
+    for container in sorted(set(encoding.FORMATS.values())):
+        found[container] = encoding.encode(pixels, container, description=text)
+    return found | {"TIFF 16": encoding.encode(pixels.astype(np.uint16), "TIFF", description=text)}

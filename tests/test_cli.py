@@ -218,7 +218,8 @@ def test_pictures_of_one_colour_give_finite_totals(colours):
 
 
 @pytest.mark.parametrize(
-    "preset, content, style, tv", [("jaxstyle", 1.0, 6.0, 5.0), ("neural-style-pt", 5.0, 100.0, 1e-3)]
+    "preset, content, style, tv",
+    [("jaxstyle", 1.0, 6.0, 5.0), pytest.param("neural-style-pt", 5.0, 100.0, 1e-3, marks=pytest.mark.slow)],
 )
 def test_the_log_has_every_term_and_the_total_is_their_sum_by_the_presets_weights(preset, content, style, tv):
     assert stylize("--preset", preset, "--log", "log.csv", layers=()) == 0
@@ -430,6 +431,7 @@ def test_a_run_that_levels_off_stops_and_says_so(capfd):
     assert "levelled off after" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_lbfgs_that_gets_nowhere_says_at_which_steps_it_restarted_and_stopped(capfd):
     options = ("--learning-rate", 5, "--patience", 3, "--scales", "24,32", "--steps", 60, "--log", "log.csv")
     assert stylize(*options) == 0
@@ -695,6 +697,7 @@ def test_a_second_ctrl_c_while_saving_leaves_the_output_alone(monkeypatch):
     assert Path("out.png").read_bytes() == MINE
 
 
+@pytest.mark.slow
 def test_sigint_ends_a_process_with_130_and_a_whole_picture(folder):
     # a shell that starts pytest in the background has SIGINT ignored, and children inherit that
     program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); " + PROGRAM

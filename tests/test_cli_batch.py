@@ -208,9 +208,8 @@ def test_programs_that_serve_no_more_are_dropped(monkeypatch):
 # From noise
 
 
-@pytest.mark.parametrize(
-    "options", [("--layer", "relu1_2"), pytest.param(("--style-layers", "relu1_1,relu2_1"), marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [("--layer", "relu1_2"), ("--style-layers", "relu1_1,relu2_1")])
 def test_a_reconstruction_is_the_librarys(options):
     assert jaxstyle("reconstruct", "contents/a.png", "-o", "out.png", "--size", 32, *NETWORK, *options) == 0
     layers, preset = options[1].split(","), presets.preset("jaxstyle")

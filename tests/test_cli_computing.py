@@ -1,5 +1,6 @@
 """How a command computes: precision, memory, a dry run, and what it keeps from one time to the next."""
 
+import os
 import re
 import subprocess
 import sys
@@ -102,8 +103,9 @@ def test_a_dry_run_that_would_not_fit_times_nothing(monkeypatch, capsys):
 def test_the_memory_that_is_told_is_the_memory_that_is_taken(weights_path, real_pictures):
     command = [sys.executable, "-c", MEASURED, real_pictures / "golden_gate.jpg", real_pictures / "chicago.jpg"]
     command += ["-o", "o.png", "--size", 384, "--steps", 8, "--scales", 1, "--weights", weights_path, "--quiet"]
+    tests = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
     told, taken = (
-        subprocess.run([*map(str, command), *more], check=True, capture_output=True, text=True).stdout
+        subprocess.run([*map(str, command), *more], env=tests, check=True, capture_output=True, text=True).stdout
         for more in (["--dry-run"], [])
     )
     predicted = float(re.search(r"memory +(\S+) GiB", told)[1])  # pyright: ignore[reportOptionalSubscript]
@@ -111,10 +113,11 @@ def test_the_memory_that_is_told_is_the_memory_that_is_taken(weights_path, real_
 
 
 MEASURED = """
-import resource, sys
+import sys
 from jaxstyle.cli import main
+from reading import peak_memory
 assert main(["stylize", *sys.argv[1:]]) == 0
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+print(peak_memory() / 2**30)
 """
 
 
@@ -193,7 +196,7 @@ def test_what_is_in_use_is_this_process_or_the_accelerator(monkeypatch):
     assert (memory.in_use(), memory.limit(), memory.taken_and_free()) == (300, 1000, (300, 700))
 
 
-@pytest.mark.parametrize("scales", [1, 2])
+@pytest.mark.parametrize("scales", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_what_is_kept_of_a_style_is_what_its_picture_gives_at_every_half(params, scales):
     config = Config(style_layers=("relu1_1",), content_layers=("relu1_2",), halve_above=16, scales=scales)
     content, style = picture(60, 80, seed=0), picture(70, 64, seed=1)

@@ -297,6 +297,7 @@ def test_a_lane_that_diverges_leaves_the_others(monkeypatch, capsys):
     assert [float(row["style-weight"]) for row in table()] == [1, 100]
 
 
+@pytest.mark.slow
 def test_a_lane_that_gets_nowhere_is_told_by_its_label(capsys):
     stuck = ("--optimizer", "lbfgs", "--learning-rate", 5, "--patience", 3, "--steps", 20)
     assert sweep("--style-weight", "1,30", *stuck) == 0

@@ -84,7 +84,13 @@ def wait_for(condition) -> None:
 # Signals
 
 
-@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        ("SIGTERM", 143),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in (("SIGINT", 130), ("SIGHUP", 129))),
+    ],
+)
 def test_a_signal_saves_picture_log_and_checkpoint_and_ends_at_once(name, status, folder):
     options = ("--save-every", 5, "--log", "log.csv", "--checkpoint", "kept", "--every", 10**6)
     process = started(*LONG, "-o", "out.png", *options)
@@ -101,6 +107,7 @@ def test_a_signal_saves_picture_log_and_checkpoint_and_ends_at_once(name, status
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_terminated_keeps_where_it_was_and_ends_with_143():
     command = ["sweep", *LONG[1:], "--style-weight", "1,10", "-o", "out", "--save-every", "5"]
     process = started(*command, "--checkpoint", "kept", "--every", 10**6)
@@ -149,7 +156,11 @@ def test_a_disk_that_is_full_everywhere_is_one_sentence(small):
 @pytest.mark.parametrize(
     ("options", "saying"),
     [
-        (("--checkpoint", "small/kept", "--every", 1000), "The checkpoint in small/kept cannot be written (No space"),
+        pytest.param(
+            ("--checkpoint", "small/kept", "--every", 1000),
+            "The checkpoint in small/kept cannot be written (No space",
+            marks=pytest.mark.slow,
+        ),
         (("--log", "small/log.csv"), "The log small/log.csv cannot be written (No space left on device), but the"),
     ],
 )
@@ -160,6 +171,7 @@ def test_a_full_disk_for_what_is_saved_besides_costs_no_picture(options, saying,
     assert record.read(image.description_of("out.png")).steps == 3
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_with_checkpoints_keeps_one_that_resumes(small):
     run = [*STYLIZE, "--size", "96", "--steps", "24"]
     kept = ["--checkpoint", small / "kept", "--every", 2]
@@ -182,6 +194,7 @@ def test_statistics_on_a_full_disk_are_one_sentence(small):
     assert [path.name for path in small.iterdir()] == ["fill"]
 
 
+@pytest.mark.slow
 def test_a_full_or_read_only_cache_costs_time_only(small, monkeypatch):
     assert ended(*STYLIZE, "--steps", 3, "-o", "whole.png") == (0, "")
     monkeypatch.setenv("JAXSTYLE_CACHE", str(small / "cache"))
@@ -199,6 +212,7 @@ def test_a_read_only_folder_is_refused_before_any_work(small):
     assert status == 2 and "needs a folder" in one_sentence(said)
 
 
+@pytest.mark.slow
 def test_a_cache_that_is_damaged_or_no_folder_costs_time_only(folder, monkeypatch):
     assert ended(*STYLIZE, "--steps", 3, "-o", "whole.png") == (0, "")
     rng = np.random.default_rng(0)
@@ -228,6 +242,7 @@ def test_a_folder_that_vanishes_meanwhile_keeps_the_picture_among_the_temporary_
     assert record.read(image.description_of(last.split()[-1].rstrip("."))).steps > 5
 
 
+@pytest.mark.slow
 def test_two_processes_that_fill_the_same_cache_at_once_both_finish_alike(folder):
     processes = [started(*STYLIZE, "--steps", 3, "-o", f"{name}.png") for name in "ab"]
     assert [(*process.communicate(timeout=120), process.returncode) for process in processes] == [("", "", 0)] * 2

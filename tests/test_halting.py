@@ -87,7 +87,8 @@ def test_a_restart_is_a_fresh_start_from_the_same_point(stuck, small, advance):
         assert same(fresh.parameters, states[i - 1].parameters), i
 
 
-@pytest.mark.parametrize("segments", [(STEPS,), pytest.param((3, 6, 7), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("segments", [(STEPS,), (3, 6, 7)])
 def test_segments_equal_the_whole_bit_for_bit_across_restart_and_stop(stuck, advance, segments):
     state = None
     for steps in segments:
@@ -105,6 +106,7 @@ def test_nothing_compiles_in_a_second_call_and_nothing_is_weakly_typed(stuck, ad
     )
 
 
+@pytest.mark.slow
 def test_without_patience_it_goes_on_as_it_was(stuck, advance):
     states, values = stuck
     restarted, _ = counted(values, 3)
@@ -128,6 +130,7 @@ def test_adam_and_normalised_gradients_are_not_watched(small, chosen):
     assert init(small[0], config=Config(**chosen)).stall is None
 
 
+@pytest.mark.slow
 def test_lanes_restart_and_stop_each_by_itself(params, small, advance):
     idle = jax.tree.map(lambda weight: jnp.asarray([0.0, weight]), WEIGHTS)  # the first lane has nothing to lower
     targets = make_targets(params, *small, config=HEALTHY)
@@ -159,7 +162,11 @@ def test_the_gradient_goes_through_restart_and_stop(params, small):
         assert gradient == pytest.approx(float(difference), rel=1e-3) and difference != 0
 
 
-@pytest.mark.parametrize("extra", [{"patience": 30}, {"tolerance": 0.01}], ids=["patience", "tolerance"])
+@pytest.mark.parametrize(
+    "extra",
+    [pytest.param({"patience": 30}, marks=pytest.mark.slow), {"tolerance": 0.01}],
+    ids=["patience", "tolerance"],
+)
 def test_being_watched_takes_no_second_memory(params, small, extra):
     def taken(**chosen):
         config = dataclasses.replace(HEALTHY, memory=50, **{"patience": 0, **chosen})

@@ -27,7 +27,7 @@ EVERY = [
     pytest.param(dataclasses.replace(config, parametrization=kind), id=f"{config.optimizer}-{kind}", marks=marks)
     for config, kind, marks in (
         (LBFGS, "pixels", pytest.mark.slow),
-        (LBFGS, "pyramid", ()),
+        (LBFGS, "pyramid", pytest.mark.slow),
         (ADAM, "pixels", ()),
         (ADAM, "pyramid", pytest.mark.slow),
     )

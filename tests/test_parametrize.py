@@ -49,6 +49,7 @@ def test_the_gradient_of_a_coarse_level_is_the_transpose_of_its_enlargement(cont
     )
 
 
+@pytest.mark.slow
 def test_a_circular_pyramid_rolls_with_its_levels():
     levels = encode(jnp.zeros((32, 48, 3)), levels=3, circular=True)
     keys = jax.random.split(jax.random.key(0), 3)

@@ -131,7 +131,7 @@ FORMULAS = [
     neural_style,
     neural_style_pt,
     anishathalye,
-    crowsonkb,
+    pytest.param(crowsonkb, marks=pytest.mark.slow),
     pystiche,
     tensorflow_tutorial,
     keras_example,

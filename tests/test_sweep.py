@@ -19,13 +19,16 @@ LAYERS = {"content_layers": ("relu2_2",), "style_layers": ("relu1_1", "relu2_1")
 LBFGS, ADAM = Config(**LAYERS), Config(optimizer="adam", **LAYERS)
 STRENGTHS = (0.5, 6.0, 40.0)
 BOTH = pytest.mark.parametrize("config", [LBFGS, ADAM], ids=["lbfgs", "adam"])
+ADAM_SOON = pytest.mark.parametrize(
+    "config", [pytest.param(LBFGS, marks=pytest.mark.slow), ADAM], ids=["lbfgs", "adam"]
+)
 
 
 def weights(strength: Any, tv: Any = 0.1) -> LossWeights:
     return LossWeights(content={"relu2_2": 1.0}, style={layer: strength for layer in LAYERS["style_layers"]}, tv=tv)
 
 
-@BOTH
+@ADAM_SOON
 def test_a_lane_is_the_run_with_its_weights(params, content, style, config):
     together = sweep(params, content, style, weights(jnp.asarray(STRENGTHS)), config=config, steps=8)
     assert together.image.shape == (3, *content.shape) and together.trace["total"].shape == (3, 8)

@@ -23,6 +23,9 @@ ADAM = Config(optimizer="adam", **LAYERS)
 SHALLOW = Config(scales=1)
 WEIGHTS = LossWeights(content={"relu2_2": 1.0}, style={"relu1_1": 6.0, "relu2_1": 6.0}, tv=0.1)
 BOTH = pytest.mark.parametrize("config", [LBFGS, ADAM], ids=["lbfgs", "adam"])
+ADAM_SOON = pytest.mark.parametrize(
+    "config", [pytest.param(LBFGS, marks=pytest.mark.slow), ADAM], ids=["lbfgs", "adam"]
+)
 
 
 @BOTH
@@ -34,7 +37,7 @@ def test_the_picture_comes_closer_to_the_style(params, content, style, config):
         assert trace[name][-1] < 0.9 * trace[name][0]
 
 
-@BOTH
+@ADAM_SOON
 def test_jit_of_the_whole_equals_its_parts(params, content, style, config):
     whole = jax.jit(lambda *pictures: stylize(params, *pictures, weights=WEIGHTS, config=config, steps=3).image)
     np.testing.assert_allclose(
@@ -284,7 +287,7 @@ def test_statistics_have_no_colours_to_change(params, content, style):
 
 
 @pytest.mark.parametrize("scales", [1, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("colour", ["none", "keep"])
+@pytest.mark.parametrize("colour", [pytest.param("none", marks=pytest.mark.slow), "keep"])
 def test_what_no_mask_covers_stays_as_it_is_bit_for_bit(params, content, style, scales, colour):
     mask = jnp.zeros((1, 32, 40)).at[:, 4:20, :18].set(1.0)
     config = dataclasses.replace(LBFGS, scales=scales, color=colour)
@@ -364,6 +367,7 @@ def test_a_reconstruction_has_the_features_and_not_the_start(params, content):
     assert jnp.mean(jnp.square(image - content)) < 0.5 * jnp.mean(jnp.square(content - content.mean()))
 
 
+@pytest.mark.slow
 def test_a_reconstruction_from_style_layers_has_their_statistics_and_not_the_places(params, content):
     layers = ("relu1_1", "relu2_1")
     options = {"config": SHALLOW, "content_layers": (), "style_layers": layers}
@@ -376,7 +380,8 @@ def test_a_reconstruction_from_style_layers_has_their_statistics_and_not_the_pla
     assert np.linalg.norm(grams[1] - grams[0]) < 0.2 * np.linalg.norm(grams[2] - grams[0])
 
 
-@pytest.mark.parametrize("tileable", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("tileable", [False, True])
 def test_a_texture_is_larger_than_its_style_and_has_its_statistics(params, style, tileable):
     weights = WEIGHTS._replace(content={"relu5_1": 1.0})  # does not count
     options = {"weights": weights, "config": LBFGS, "steps": 30, "tileable": tileable}

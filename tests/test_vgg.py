@@ -150,6 +150,7 @@ def test_a_convolution_multiplies_as_exactly_as_asked_forwards_and_back(params, 
     assert all(("xbf16>" in line) == (precision == "bfloat16") for line in lines)
 
 
+@pytest.mark.slow
 def test_half_precision_stays_near_the_exact_activations(params, content):
     exact, half = (
         features(params, content, precision=precision, layers=("relu3_1",)) for precision in ("float32", "bfloat16")

@@ -81,7 +81,9 @@ def test_second_derivatives_are_those_of_the_direct_convolution(argument):
     assert relative(curvature(ours), curvature(direct)) < 1e-5
 
 
-@pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0), (2, 1)], ids=str)
+@pytest.mark.parametrize(
+    "axes", [*(pytest.param(each, marks=pytest.mark.slow) for each in ((0, None), (0, 0), (2, 1))), (None, 0)], ids=str
+)
 def test_lanes_of_images_and_of_kernels_are_a_loop(axes):
     of_image, of_kernel = axes
     image = images((2, 7, 6, 5) if of_image is None else (3, 2, 7, 6, 5))

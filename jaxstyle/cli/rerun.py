@@ -51,7 +51,7 @@ class Rerun:
         from jaxstyle.cli.session import Session
 
         output = self.output or self.picture.with_stem(f"{self.picture.stem}_rerun")
-        record = self._record()
+        record = record_of(self.picture)
         files = _files(self.inputs or (self.picture.absolute().parent,))
         inputs = self._found(record, files)
         image.check_output(output, inputs=[self.picture, *inputs])
@@ -67,23 +67,6 @@ class Rerun:
         saving = Saving(bits=command.saving.bits, quiet=self.quiet)
         status = Session(output, job.work.steps, saving).run(job, reporter=reporter, until=record.steps)
         return status or self._compare(output, record, reporter)
-
-    def _record(self) -> Record:
-        """Return the record of the picture, from the file itself or from beside it."""
-        from jaxstyle import image
-        from jaxstyle.record import CURE, read
-
-        text, name = image.description_of(self.picture), str(self.picture)
-        beside = self.picture.with_suffix(".json")
-        if not text and beside.is_file():
-            try:
-                text, name = beside.read_text(encoding="utf-8"), str(beside)
-            except (OSError, ValueError) as error:
-                raise InputError(f"{beside} cannot be read: {CURE}") from error
-        record = read(text, name)
-        if record.command not in COMMANDS or record.steps < 1:
-            raise InputError(f"{name} holds the record of no picture that was painted: {CURE}")
-        return record
 
     def _found(self, record: Record, files: Sequence[Path]) -> list[Path]:
         """Return the inputs, found by their hashes."""
@@ -162,6 +145,29 @@ class Rerun:
         pixels = f"in {count} of {apart.size} values, by {most:.3g} of 255 at most" if count else "in no pixel"
         reporter.console.print(f"{output} differs from {self.picture} {pixels}")
         return 1
+
+
+def record_of(picture: Path) -> Record:
+    """Return the record of a picture that one of `COMMANDS` has painted, from the file itself or from beside it.
+
+    Raises:
+        InputError: if there is none.
+    """
+    from jaxstyle import image
+    from jaxstyle.record import CURE, MOST, read
+
+    text, name = image.description_of(picture), str(picture)
+    beside = picture.with_suffix(".json")
+    if not text and beside.is_file():
+        try:
+            with beside.open(encoding="utf-8") as file:
+                text, name = file.read(MOST + 1), str(beside)  # one more is too long, however long the file is
+        except (OSError, ValueError) as error:
+            raise InputError(f"{beside} cannot be read: {CURE}") from error
+    record = read(text, name)
+    if record.command not in COMMANDS or record.steps < 1:
+        raise InputError(f"{name} holds the record of no picture that was painted: {CURE}")
+    return record
 
 
 def _files(folders: Sequence[Path]) -> list[Path]:
