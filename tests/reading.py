@@ -122,7 +122,8 @@ def records() -> list[Callable[[Path], object]]:
     def read(path: Path) -> object:
         record = record_of(path)
         inputs = [path] * len(record.inputs)
-        return command_of(COMMANDS[record.command], record, inputs=inputs, output=path.with_name("out.png"))
+        output = path.with_name("out.png")
+        return command_of(COMMANDS[record.command], record, picture=path, inputs=inputs, output=output)
 
     return [read]
 

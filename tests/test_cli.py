@@ -322,6 +322,7 @@ def test_weights_follow_the_presets_spread():
     assert each.style == {"relu1_1": 8.0, "relu2_1": 24.0}
 
 
+@pytest.mark.slow
 def test_neural_style_pt_truncates_the_shorter_side():
     assert stylize("--preset", "neural-style-pt", layers=()) == 0  # 25.6 pixels
     assert size_of("out.png") == (32, 25)

@@ -52,6 +52,7 @@ def looks(monkeypatch) -> list[Any]:
     return seen
 
 
+@pytest.mark.slow
 def test_strips_and_half_precision_paint_nearly_the_same_picture():
     assert run("--size", 64, *SHALLOW) == 0
     assert run("--size", 64, *SHALLOW, "--remat", output="strips.png") == 0
@@ -121,6 +122,7 @@ print(peak_memory() / 2**30)
 """
 
 
+@pytest.mark.slow
 def test_a_style_is_looked_at_once_for_each_size(looks):
     assert run("--size", 64, *SHALLOW, "--scales", 2) == 0
     assert len(looks) == 2
@@ -196,7 +198,8 @@ def test_what_is_in_use_is_this_process_or_the_accelerator(monkeypatch):
     assert (memory.in_use(), memory.limit(), memory.taken_and_free()) == (300, 1000, (300, 700))
 
 
-@pytest.mark.parametrize("scales", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("scales", [1, 2])
 def test_what_is_kept_of_a_style_is_what_its_picture_gives_at_every_half(params, scales):
     config = Config(style_layers=("relu1_1",), content_layers=("relu1_2",), halve_above=16, scales=scales)
     content, style = picture(60, 80, seed=0), picture(70, 64, seed=1)

@@ -27,7 +27,7 @@ def complaint(message: str, path: Path) -> str:
     """Return what keeps a message from being a clean sentence; nothing if it is one."""
     rest = message.removeprefix(str(path))
     faults = {
-        "does not begin with the path": not message.startswith((str(path), "The record has options")),
+        "does not begin with the path": not message.startswith(str(path)),
         "holds what cannot be printed": not message.isprintable(),
         "does not end as a sentence": not message.endswith("."),
         "is more than a sentence": ". " in rest.replace("... ", ""),

@@ -162,9 +162,10 @@ def test_the_gradient_goes_through_restart_and_stop(params, small):
         assert gradient == pytest.approx(float(difference), rel=1e-3) and difference != 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "extra",
-    [pytest.param({"patience": 30}, marks=pytest.mark.slow), {"tolerance": 0.01}],
+    [{"patience": 30}, {"tolerance": 0.01}],
     ids=["patience", "tolerance"],
 )
 def test_being_watched_takes_no_second_memory(params, small, extra):

@@ -79,6 +79,7 @@ def test_the_trace_holds_the_terms_of_the_image_before_each_step(params, content
     assert trace["total"][0] == pytest.approx(float(total(WEIGHTS, expected)), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_second_run_of_the_same_shapes_compiles_nothing(params, content, style, compilations):
     state, targets = start(params, content, style, LBFGS)
     state, _ = run(state, params, targets, WEIGHTS, config=LBFGS, steps=2)
@@ -125,6 +126,7 @@ def test_adam_stays_in_range_at_each_step(params, content, style):
         assert -1e-6 <= decode(state.parameters).min() and decode(state.parameters).max() <= 1 + 1e-6
 
 
+@pytest.mark.slow
 def test_the_penalty_keeps_lbfgs_nearly_in_range(params, content, style):
     state, targets = start(params, content, style, LBFGS)
     free, _ = run(state, params, targets, WEIGHTS._replace(bounds=0.0), config=LBFGS, steps=30)
@@ -210,6 +212,7 @@ def test_params_are_arguments_of_the_program_and_not_constants_in_it(params, con
     assert kernel in constants(closed.lower(state))  # what it would look like
 
 
+@pytest.mark.slow
 def test_the_gradient_stays_finite_where_a_pair_is_skipped():
     """Curvatures -1, 2 and -3: the first pair, which finds an empty memory, is among the skipped."""
     method = _skip_negative_curvature(3)
@@ -342,6 +345,7 @@ def test_a_run_stays_differentiable_with(params, content, style, extra):
         assert difference != 0
 
 
+@pytest.mark.slow
 def test_normalized_gradients_sum_to_one_where_they_enter_the_network(params, content, style):
     image, targets = content[::-1], make_targets(params, content, style, config=LBFGS)
     factors = gradient_factors(params, image, targets, config=LBFGS)

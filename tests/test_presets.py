@@ -131,7 +131,7 @@ FORMULAS = [
     neural_style,
     neural_style_pt,
     anishathalye,
-    pytest.param(crowsonkb, marks=pytest.mark.slow),
+    crowsonkb,
     pystiche,
     tensorflow_tutorial,
     keras_example,
@@ -162,7 +162,11 @@ def test_a_preset_sees_and_moves_as_published(name):
     assert config.halve_above is None
 
 
-@pytest.mark.parametrize("formula", FORMULAS, ids=lambda formula: formula.__name__)
+@pytest.mark.parametrize(
+    "formula",
+    [pytest.param(formula, marks=pytest.mark.slow) if formula is crowsonkb else formula for formula in FORMULAS],
+    ids=lambda formula: formula.__name__,
+)
 def test_a_preset_restates_its_formula(formula, params, content, style):
     """The published objective, in NumPy and double precision, from the features that the preset's network sees."""
     chosen = preset(formula.__name__.replace("_", "-"))

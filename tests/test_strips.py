@@ -51,6 +51,7 @@ def test_strips_change_neither_loss_nor_gradient(params, chosen):
     np.testing.assert_allclose(stripped[1], plain[1], rtol=0, atol=tolerance * np.abs(plain[1]).max())
 
 
+@pytest.mark.slow
 def test_strips_change_nothing_where_a_mask_parts_the_picture(params):
     image = picture(61, 51, seed=2)
     mask = image[None, ..., 0]
@@ -61,6 +62,7 @@ def test_strips_change_nothing_where_a_mask_parts_the_picture(params):
     np.testing.assert_allclose(stripped[1], plain[1], rtol=0, atol=1e-5 * np.abs(plain[1]).max())
 
 
+@pytest.mark.slow
 def test_a_content_layer_is_never_cut(params):
     config = Config(**{**SHALLOW, "content_layers": ("relu1_2", "relu3_1")})
     image = picture(40, 33, seed=2)

@@ -53,8 +53,8 @@ def finished(record: Record, place: Place) -> Record:
     return replace(record, strips=place.strips, steps=place.steps, trace=trace)
 
 
-def command_of(kind: type, record: Record, *, inputs: Sequence[Path], output: Path) -> Any:
-    """Return the command that a record is of, for these inputs and that output.
+def command_of(kind: type, record: Record, *, picture: Path, inputs: Sequence[Path], output: Path) -> Any:
+    """Return the command that a picture's record is of, for these inputs and that output.
 
     Raises:
         InputError: if the record's options are none of that command.
@@ -65,8 +65,8 @@ def command_of(kind: type, record: Record, *, inputs: Sequence[Path], output: Pa
         return structured(kind, {**options, "output": len(inputs), "saving": {"bits": bits}}, paths=[*inputs, output])
     except ValueError as error:
         raise InputError(
-            f"The record has options that {record.command} does not take ({error}): use the version that made it, "
-            f"{record.versions.get('jaxstyle', 'which it does not tell')}."
+            f"{picture} was painted with options that {record.command} does not take ({error}): use the version that "
+            f"made it, {record.versions.get('jaxstyle', 'which it does not tell')}."
         ) from error
 
 

@@ -55,7 +55,7 @@ class Rerun:
         files = _files(self.inputs or (self.picture.absolute().parent,))
         inputs = self._found(record, files)
         image.check_output(output, inputs=[self.picture, *inputs])
-        command = command_of(COMMANDS[record.command], record, inputs=inputs, output=output)
+        command = command_of(COMMANDS[record.command], record, picture=self.picture, inputs=inputs, output=output)
         reporter = Reporter(quiet=self.quiet)
         job = command.job(reporter, network=self._network(record, files, reporter))
         if isinstance(command, Sweep):
