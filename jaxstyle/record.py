@@ -144,7 +144,8 @@ def read(text: str, name: str = "the record") -> Record:
         return structured(Record, json.loads(text, parse_constant=_refuse))
     except (ValueError, RecursionError) as error:  # json's own errors are ValueErrors
         reason = "too deep" if isinstance(error, RecursionError) else error
-        raise InputError(f"{name} holds no record of a run ({excerpt(reason)}): {CURE}") from error
+        why = f" ({excerpt(reason)})" if text else ""
+        raise InputError(f"{name} holds no record of a run{why}: {CURE}") from error
 
 
 def structured(kind: Any, value: Any, *, paths: Sequence[Path] = ()) -> Any:

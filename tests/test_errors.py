@@ -46,7 +46,9 @@ RAISED = ("InputError", "UnavailableError", "type(error)")
         (f"{SWEEP} --style-weight 1:2", "--style-weight is '1:2': use a number, numbers with commas, or a range"),
         (f"{SWEEP} --style-weight 5:5:3", "--style-weight is '5:5:3': a range goes from one number to another"),
         (f"{SWEEP} --style-weight 1:inf:3", "a range is from:to:count, such as 10:1000:5, with 2 values at least."),
+        (f"{STYLIZE} --every 0 --checkpoint kept", "--every is 0: use a whole number from 1."),
         # what does not go together
+        (f"{STYLIZE} --every 5", "--every 5 is of checkpoints that go nowhere: name their folder with --checkpoint."),
         (
             "reconstruct content.png -o out.png --layer relu1_1 --style-layers relu1_1",
             "--layer keeps places and --style-layers does not: drop one.",

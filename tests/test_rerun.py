@@ -167,7 +167,7 @@ def rewritten(**changes) -> None:
 
 
 def test_a_picture_without_a_record_is_refused(capsys):
-    refused(capsys, "content.png", saying="content.png holds no record of a run")
+    refused(capsys, "content.png", saying="content.png holds no record of a run: name a picture that")
 
 
 def test_a_file_that_is_no_picture_is_refused(capsys):

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxstyle import optimize
 from jaxstyle.cli.recording import Job
+from jaxstyle.cli.saving import EVERY, Saving
 from jaxstyle.cli.walk import Place
 from jaxstyle.cli.work import Work
 from jaxstyle.errors import InputError, excerpt
@@ -24,11 +25,15 @@ NOT_COMPARED = ("device", "weights", "strips", "steps", "trace", "lanes", "lane"
 
 @dataclass(frozen=True)
 class Resuming:
-    """The folder that a job's checkpoints go to, and how many steps from one to the next; nowhere if it is None."""
+    """Where a job's checkpoints go and how often, as `saving` says; nowhere without a folder."""
 
-    folder: Path | None
-    every: int
+    saving: Saving
     job: Job
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the checkpoints."""
+        return self.saving.checkpoint
 
     def place(self, tell: Callable[[str], None]) -> Place | None:
         """Return where the same job was stopped, or None if it has never begun.
@@ -72,7 +77,8 @@ class Resuming:
 
     def due(self, steps: int, *, before: int) -> bool:
         """Return whether a checkpoint is to be saved after so many steps, when there were `before` a moment ago."""
-        return self.folder is not None and steps // self.every > before // self.every
+        every = self.saving.every or EVERY
+        return self.folder is not None and steps // every > before // every
 
     def save(self, place: Place) -> None:
         """Save where the walk is.

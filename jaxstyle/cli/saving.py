@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +21,8 @@ from jaxstyle.files import write_text
 if TYPE_CHECKING:
     import numpy as np
 
+EVERY = 50  # steps from one checkpoint to the next
+
 
 @dataclass(frozen=True)
 class Saving:
@@ -35,8 +38,8 @@ class Saving:
     """Write what the picture was made from beside it too, as OUT.json; the picture itself has it in any case."""
     checkpoint: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
     """A folder from which the same command goes on where it was stopped, however that came about."""
-    every: int = 50
-    """Steps from one checkpoint to the next."""
+    every: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
+    """Steps from one checkpoint to the next. (default: 50)"""
     dry_run: bool = False
     """Paint no picture, but say how much memory and time it would take."""
     quiet: bool = False
@@ -44,8 +47,12 @@ class Saving:
 
     def check(self, outputs: Iterable[Path], *, steps: int, inputs: Sequence[Path]) -> None:
         """Raise `InputError` if something could not be written at the end, or would replace an input."""
-        check_number("save_every", self.save_every, 0)
-        check_number("every", self.every, 1)
+        check_number("save_every", self.save_every, 0, math.inf)
+        check_number("every", self.every, 1, math.inf)
+        if self.every is not None and self.checkpoint is None:
+            raise InputError(
+                f"--every {self.every} is of checkpoints that go nowhere: name their folder with --checkpoint."
+            )
         if self.checkpoint is not None and self.checkpoint.exists() and not self.checkpoint.is_dir():
             raise InputError(f"--checkpoint {self.checkpoint} is a file: name a folder for the checkpoints.")
         for output in outputs:

@@ -49,7 +49,7 @@ class Session:
         if self.saving.dry_run:
             rehearse(job.work, save_every=self.saving.save_every, reporter=reporter)
             return 0
-        resuming = Resuming(self.saving.checkpoint, self.saving.every, job)
+        resuming = Resuming(self.saving, job)
         place = resuming.place(tell=reporter.console.print)
         since = before = 0 if place is None else place.steps
         diverged, stopped, faults, began = None, 0, 0, time.perf_counter()

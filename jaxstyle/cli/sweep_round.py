@@ -38,7 +38,7 @@ class SweepRound:
     def paint(self, shown: Steps, reporter: Reporter, asked: Callable[[], int]) -> int:
         """Paint the lanes and save them, or where they were when it was asked to stop; return 1 if anything failed."""
         job, saving = self.job, self.folder.saving
-        resuming = Resuming(saving.checkpoint, saving.every, job)
+        resuming = Resuming(saving, job)
         place = resumed = resuming.place(tell=reporter.console.print)
         before, faults, last, sound = 0 if place is None else place.steps, 0, place, None
         for place in walk(job.work, shown, save_every=saving.save_every, place=resumed, halted=asked):

@@ -44,7 +44,7 @@ class SweepSession:
             return 0
         began, faults, scales = time.perf_counter(), 0, job.work.scales()
         saving = self.folder.saving
-        resuming = Resuming(saving.checkpoint, saving.every, job)
+        resuming = Resuming(saving, job)
         first = list(resuming.lanes())
         if not set(first) <= set(todo):  # they were finished, but not forgotten
             resuming.forget()
