@@ -4,7 +4,6 @@ A description is text in ASCII that no viewer shows: a text chunk of a PNG, the 
 """
 
 import struct
-import warnings
 import zlib
 from io import BytesIO
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from jaxstyle.image_limits import formats
+from jaxstyle.image_opening import opened
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -85,7 +84,7 @@ def described(data: bytes) -> str:
         'all black'
     """
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(BytesIO(data), formats=formats()) as image:
+        with opened(data) as image:
             if image.format == "PNG":
                 return str(image.info.get(KEYWORD, ""))
             return str(image.getexif().get(ExifTags.Base.ImageDescription, ""))

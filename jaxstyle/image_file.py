@@ -4,12 +4,8 @@ Pillow reads colour at 8 bits a channel. 16-bit colour is read by imagecodecs, w
 picture comes along, and only after Pillow has found the file sound.
 """
 
-import ctypes
-import logging
-import warnings
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import cache
 from io import BytesIO
 from typing import Any
 
@@ -18,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, TiffImagePlugin
 
 from jaxstyle.errors import InputError, excerpt
-from jaxstyle.image_limits import check_packing, check_sides, declared_size, formats
+from jaxstyle.image_limits import check_packing, check_sides, declared_size
+from jaxstyle.image_opening import opened
 
 ROWS = 256  # of a strip that is converted at once
 WHITE = {"I;16": 65535, "I;16B": 65535, "I": 65535, "F": 1}  # by Pillow's mode; "I" is what 16-bit PGM files come as
@@ -42,10 +39,8 @@ def decode(data: bytes, name: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
         >>> decode(open("content.jpg", "rb").read(), "content.jpg")[0].shape  # doctest: +SKIP
         (734, 979, 3)
     """
-    _silence()
     try:
-        # ignored are remarks on metadata and, since `check_sides` is stricter, on the number of pixels
-        with warnings.catch_warnings(action="ignore"), Image.open(BytesIO(data), formats=formats()) as image:
+        with opened(data) as image:
             check_sides(name, *image.size)
             deep = _is_deep(image)
             check_packing(name, image, data, deep=deep)
@@ -63,20 +58,6 @@ def decode(data: bytes, name: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
         raise InputError(
             f"{name} is damaged or cut short ({excerpt(error)}): get the file anew or export it again."
         ) from error
-
-
-@cache
-def _silence() -> None:
-    """Keep the libraries below from writing to stderr; what is wrong with a file is raised all the same."""
-    for library in ("PIL", "imagecodecs"):
-        logging.getLogger(library).addHandler(logging.NullHandler())  # in place of Python's last resort, stderr
-    with suppress(AttributeError, OSError, ImportError):  # where libtiff is linked in another way, it goes on writing
-        from PIL import _imaging
-
-        libtiff = ctypes.CDLL(_imaging.__file__)
-        for handler in (libtiff.TIFFSetErrorHandler, libtiff.TIFFSetWarningHandler):
-            handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
-            handler(None)
 
 
 def _shallow(image: ImageFile.ImageFile) -> tuple[NDArray[Any], NDArray[Any] | None]:

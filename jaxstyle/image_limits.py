@@ -13,13 +13,13 @@ from pathlib import Path
 from PIL import Image, ImageFile, TiffImagePlugin
 
 from jaxstyle.errors import InputError
+from jaxstyle.image_opening import formats
 
 SHORTEST_SIDE = 16  # pixels: what relu5_1 of VGG needs to have one
 MOST_BYTES = 3 * 2**28  # of a file: 16-bit colour with alpha, unpacked, at Pillow's limit
 PACKED = 2**25  # pixels up to which any file is believed, such as a mask of two colours; half of that at 16 bits
 PIXELS_PER_BYTE = 50  # beyond: photographs have 1 to 30, a JPEG of one colour has 64
 MOST_SCANS = 100  # of a progressive JPEG, each of which goes through all pixels; encoders write about ten
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF", "JPEG2000")  # EPS, for one, would be a program
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -50,18 +50,6 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     if not data:
         raise InputError(f"{path} is empty (0 bytes): name a file that holds a picture.")
     return data
-
-
-def formats() -> tuple[str, ...]:
-    """Return which of the formats that are read this Pillow has been built with.
-
-    Example:
-        >>> formats()[:2]
-        ('PNG', 'JPEG')
-    """
-    if not set(FORMATS) <= Image.OPEN.keys():
-        Image.init()
-    return tuple(kind for kind in FORMATS if kind in Image.OPEN)
 
 
 def check_sides(name: str, width: int, height: int, *, size: int | None = None) -> None:

@@ -89,7 +89,7 @@ ROOMS = [name for name in MODULES if name.count(".") == 1 and not name.endswith(
 @pytest.mark.parametrize("module", ROOMS)
 def test_a_room_imports_only_the_rooms_before_it(module):
     order = "errors files winograd conv pooling strips vgg losses color moments transport statistic regions hdf5"
-    order += " weights_file untrained download pretrained image_limits image_file encoding image record config scales"
+    order += " weights_file untrained download pretrained image_opening image_limits image_file encoding image record config scales"
     order += (
         " convention presets targets objective coloring parametrize descent halting optimize checkpoint stage transfer"
     )
@@ -101,7 +101,7 @@ def test_a_room_imports_only_the_rooms_before_it(module):
 @pytest.mark.parametrize(
     ("package", "rooms"),
     [
-        ("PIL", {"encoding", "image", "image_limits", "image_file", "sheet"}),
+        ("PIL", {"encoding", "image", "image_opening", "image_limits", "image_file", "sheet"}),
         ("imagecodecs", {"encoding", "image_file"}),
         ("flax", {"vgg"}),
         ("optax", {"descent", "optimize"}),

@@ -122,6 +122,18 @@ def test_a_jpeg_that_goes_over_its_pixels_again_and_again_is_refused(tmp_path):
     assert "goes over its pixels 1" in refusal(tmp_path, whole[:at] + whole[at:-2] * 100 + whole[-2:])
 
 
+def test_what_a_library_says_of_a_picture_does_not_reach_stderr(tmp_path):
+    data = BytesIO()
+    Image.new("RGB", (32, 32)).save(data, "TIFF")
+    samples = struct.pack("<HHI", 277, 3, 1)
+    assert data.getvalue().count(samples + b"\3\0") == 1
+    (tmp_path / "a.tif").write_bytes(data.getvalue().replace(samples + b"\3\0", samples + b"\x11\0"))
+    (tmp_path / "stderr").touch()
+    with Reader("json", tmp_path / "stderr") as reader:  # asks for the record only, and decodes no pixel
+        assert reader.read(tmp_path / "a.tif").error == "InputError"
+    assert (tmp_path / "stderr").read_text() == ""
+
+
 def test_a_file_over_the_limit_is_not_even_read(tmp_path, monkeypatch):
     monkeypatch.setattr(image_limits, "MOST_BYTES", 100)
     assert "bytes, over the limit of 100: shrink" in refusal(tmp_path, jpeg())
