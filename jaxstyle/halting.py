@@ -14,10 +14,18 @@ WINDOW = 10  # steps over which a total has to fall, lest it count as levelled o
 
 
 class Watch(NamedTuple):
-    """The last `WINDOW` totals, and whether they have levelled off, after which nothing changes any more."""
+    """Whether totals have levelled off, after which nothing changes any more.
+
+    Attributes:
+        totals: the last `WINDOW`.
+        steps: how many there were.
+        stopped: the step, counted from 1, at which they had levelled off, 0 for none; that and later ones leave the
+            image as it is.
+    """
 
     totals: jax.Array
-    done: jax.Array
+    steps: jax.Array
+    stopped: jax.Array
 
 
 class Stall(NamedTuple):
@@ -57,10 +65,10 @@ def init_halting(config: Config, *, dtype: jax.typing.DTypeLike) -> tuple[Watch 
         >>> init_halting(Config(optimizer="adam"), dtype=jnp.float32)
         (None, None)
     """
-    watch = Watch(jnp.full(WINDOW, jnp.inf), jnp.zeros((), bool)) if config.tolerance else None
+    none = jnp.zeros((), jnp.int32)
+    watch = Watch(jnp.full(WINDOW, jnp.inf), none, none) if config.tolerance else None
     if not config.patience or config.optimizer != "lbfgs" or config.normalize_gradients:
         return watch, None  # what normalised gradients minimise is another thing at each step
-    none = jnp.zeros((), jnp.int32)
     return watch, Stall(none, jnp.full((), jnp.inf, dtype), none, none, none)
 
 
@@ -73,14 +81,16 @@ def levelled_off(watch: Watch, total: jax.Array, *, tolerance: float) -> Watch:
         tolerance: the share of it by which it has to fall in `WINDOW` steps.
 
     Returns:
-        The watch, which stays done once it is.
+        The watch, which stays stopped once it is.
 
     Example:
-        >>> bool(levelled_off(Watch(jnp.ones(WINDOW), jnp.asarray(False)), jnp.asarray(0.999), tolerance=0.01).done)
-        True
+        >>> watch = Watch(jnp.ones(WINDOW), jnp.asarray(10), jnp.asarray(0))
+        >>> int(levelled_off(watch, jnp.asarray(0.999), tolerance=0.01).stopped)
+        11
     """
-    totals = jnp.append(watch.totals[1:], jax.lax.stop_gradient(total))
-    return Watch(totals, watch.done | (totals[-1] >= (1 - tolerance) * watch.totals[0]))
+    totals, steps = jnp.append(watch.totals[1:], jax.lax.stop_gradient(total)), watch.steps + 1
+    stop = (watch.stopped == 0) & (totals[-1] >= (1 - tolerance) * watch.totals[0])
+    return Watch(totals, steps, jnp.where(stop, steps, watch.stopped))
 
 
 def stalled(stall: Stall, minimized: jax.Array, *, patience: int) -> Stall:

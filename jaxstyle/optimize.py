@@ -47,10 +47,20 @@ class State(NamedTuple):
         return jnp.clip(decode(self.average.parameters if self.average else self.parameters), 0.0, 1.0)
 
     @property
+    def stopped(self) -> jax.Array:
+        """The step, counted from 1, from which on nothing changes any more, 0 for none; `[N]` for a batch.
+
+        The total had levelled off then, or lbfgs got nowhere.
+        """
+        first, *others = [each.stopped for each in (self.watch, self.stall) if each] or [jnp.zeros((), jnp.int32)]
+        for other in others:
+            first = jnp.where((first > 0) & ((other == 0) | (first < other)), first, other)
+        return first
+
+    @property
     def done(self) -> jax.Array:
-        """Whether nothing changes any more: the total has levelled off, or lbfgs has stopped; `[N]` for a batch."""
-        done = jnp.asarray(self.watch.done if self.watch else False)
-        return done | (self.stall.stopped > 0) if self.stall else done
+        """Whether nothing changes any more; `[N]` for a batch."""
+        return self.stopped > 0
 
 
 def init(image: jax.Array, *, config: Config) -> State:

@@ -154,6 +154,7 @@ def stopped_after(monkeypatch, calls: int) -> None:
 RUNS = {
     "adam, averaged": (*STYLIZE, "--optimizer", "adam", "--averaging", 0.9, "--scales", 1),
     "lbfgs, two scales": (*STYLIZE, "--scales", 2, "--size", 40, "--tolerance", 0.0001),
+    "levelled off": (*STYLIZE, "--scales", 2, "--steps", 45, "--tolerance", 0.1, "--save-every", 20),
     "texture": ("texture", "style.png", "--style-layers", "relu1_1", *FIXED, "--size", "32x48"),
 }
 

@@ -3,6 +3,7 @@ import hashlib
 import io
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -176,6 +177,22 @@ def test_save_every_writes_the_picture_at_each_multiple_below_the_last_step():
     np.testing.assert_array_equal(image.load("out_0002.png").rgb, image.load("two.png").rgb)
 
 
+@pytest.mark.parametrize(
+    "halting",
+    [("--tolerance", 0.1, *ADAM), pytest.param(("--learning-rate", 3, "--patience", 4), marks=pytest.mark.slow)],
+    ids=["tolerance", "patience"],
+)
+def test_how_far_a_scale_goes_that_stops_early_does_not_depend_on_how_often_it_is_looked_at(halting, monkeypatch):
+    monkeypatch.setattr(work, "WORK_A_SEGMENT", 1e12)
+    found = []
+    for segment in (1, 6, 10):
+        monkeypatch.setattr(work, "MOST_STEPS_A_SEGMENT", segment)
+        assert stylize("--scales", 2, "--steps", 120, "--log", "log.csv", *halting) == 0
+        found.append((Path("out.png").read_bytes(), Path("log.csv").read_text()))
+    assert found[0] == found[1] == found[2]
+    assert 20 < len(logged()) < 110
+
+
 def test_the_segments_of_an_accelerator_give_the_same_files(monkeypatch):
     names = ["out.png", "out_0004.png", "log.csv"]
     contents = []
@@ -194,7 +211,9 @@ def test_a_segment_on_a_cpu_is_the_longer_the_less_work_a_step_is(monkeypatch, w
     monkeypatch.setattr(work, "WORK_A_SEGMENT", 3e10)
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     params = jax.eval_shape(lambda: random_params(widths=widths))
-    assert work.steps_a_segment(params, Scale(size * 3 // 4, size, steps=100)) == steps
+    nothing: Any = None
+    some = work.Work(params, nothing, nothing, [], LossWeights(), Config(), "content", nothing, steps=100)
+    assert some.segment(Scale(size * 3 // 4, size, steps=100)) == steps
 
 
 def test_a_path_may_hold_brackets():
@@ -748,21 +767,18 @@ def test_a_run_that_diverges_names_term_and_step_and_writes_nothing(capsys):
     assert listing() == before
 
 
-def test_a_run_that_diverges_keeps_the_last_picture_whose_terms_are_finite(monkeypatch, capsys):
-    monkeypatch.setattr(work, "MOST_STEPS_A_SEGMENT", 1)
-    real, calls = walk.fault_of, []
-
-    def fault_of(trace, image, *, done=0):
-        calls.append(done)
-        return "total is nan at step 3" if len(calls) == 3 else real(trace, image, done=done)
-
-    monkeypatch.setattr(walk, "fault_of", fault_of)
-    assert stylize(*ADAM, "--steps", 6) == 1
-    said = capsys.readouterr().err
-    assert "jaxstyle: total is nan at step 3, so out.png is as it was after step 2: lower the weights" in said
-    monkeypatch.setattr(walk, "fault_of", real)
-    assert stylize(*ADAM, "--steps", 2, "-o", "two.png") == 0
-    np.testing.assert_array_equal(image.load("out.png").rgb, image.load("two.png").rgb)
+@pytest.mark.parametrize(("scales", "segment"), [(1, 1), (2, 1), (2, 10)])
+def test_a_run_that_diverges_keeps_the_last_picture_whose_terms_are_finite(scales, segment, monkeypatch, capsys):
+    options = ("--learning-rate", 20, "--parametrization", "pixels", "--scales", scales, "--steps", 60)
+    monkeypatch.setattr(work, "WORK_A_SEGMENT", 1e12)
+    monkeypatch.setattr(work, "MOST_STEPS_A_SEGMENT", segment)
+    assert stylize(*options) == 1
+    found = re.search(r"is inf at step (\d+), so out.png is as it was after step (\d+): lower", capsys.readouterr().err)
+    assert found
+    bad, sound = map(int, found.groups())
+    assert bad > sound + 1 == bad - 1  # the terms of a step are those of the picture before it
+    assert stylize(*options, "--save-every", sound, "-o", "again.png") == 1
+    np.testing.assert_array_equal(image.load("out.png").rgb, image.load(f"again_{sound:04}.png").rgb)
 
 
 @pytest.mark.usefixtures("older")

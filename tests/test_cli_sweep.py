@@ -292,9 +292,32 @@ def test_a_lane_that_diverges_leaves_the_others(monkeypatch, capsys):
     real = sweep_round.walk
     monkeypatch.setattr(sweep_round, "walk", lambda *all_, **each: map(partial(diverged, lane=1), real(*all_, **each)))
     assert sweep("--style-weight", "1,10,100") == 1
-    said = capsys.readouterr().err
-    assert "style-weight 10: the picture is not finite after step 3, so there is no picture: lower the weights" in said
+    said, kept = capsys.readouterr().err, "out/style-weight=10.png is as it was after step 2"
+    assert f"style-weight 10: the picture is not finite after step 3, so {kept}: lower" in said
     assert [float(row["style-weight"]) for row in table()] == [1, 100]
+    monkeypatch.setattr(sweep_round, "walk", real)
+    assert sweep("--style-weight", "1,10,100", "--save-every", 2, output="sound") == 0
+    sound = image.load("sound/style-weight=10_0002.png").rgb
+    np.testing.assert_allclose(image.load("out/style-weight=10.png").rgb, sound, atol=1e-6)
+
+
+def test_a_lane_that_diverges_at_one_scale_leaves_the_others_at_the_next(monkeypatch, capsys):
+    real = sweep_round.walk
+    monkeypatch.setattr(
+        sweep_round,
+        "walk",
+        lambda *all_, **each: (diverged(at, lane=1) if at.steps > 3 else at for at in real(*all_, **each)),
+    )
+    monkeypatch.setattr("jaxstyle.cli.work.MOST_STEPS_A_SEGMENT", 1)
+    options = ("--style-weight", "1,10", "--scales", 2, "--steps", 9)
+    assert sweep(*options) == 1
+    kept = "so out/style-weight=10.png is as it was after step 3: lower the weights"
+    assert f"style-weight 10: the picture is not finite after step 4, {kept}" in capsys.readouterr().err
+    monkeypatch.setattr(sweep_round, "walk", real)
+    assert sweep(*options, "--save-every", 3, output="sound") == 0
+    for name, sound in {"10": "10_0003", "1": "1"}.items():
+        found = (image.load(f"{path}.png").rgb for path in (f"out/style-weight={name}", f"sound/style-weight={sound}"))
+        np.testing.assert_allclose(next(found), next(found), atol=1e-6)
 
 
 @pytest.mark.slow

@@ -305,7 +305,7 @@ def test_a_run_that_has_levelled_off_is_frozen(params, content, style):
         state, trace = run(state, params, targets, WEIGHTS, config=config, steps=1)
         states.append(state)
         totals.append(float(trace["total"][0]))
-    done = [bool(state.watch.done) for state in states]
+    done = [bool(state.done) for state in states]
     first = done.index(True)
     assert first >= WINDOW and all(done[first:])
     for i in range(WINDOW, first):
@@ -322,7 +322,7 @@ def test_lanes_of_a_batch_level_off_each_by_itself(params, content):
     weights = WEIGHTS._replace(content={})
     targets = make_targets(params, batch, content, config=config)
     state, _ = run(init(batch, config=config), params, targets, weights, config=config, steps=14)
-    assert state.watch is not None and state.watch.done.tolist() == [True, False]
+    assert state.watch is not None and state.done.tolist() == [True, False]
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def job(command: Any, work: Work, alpha: np.ndarray | None, network: Weights) ->
     options = {name: plain(getattr(command, name), paths=inputs) for name in names}
     record = Record(
         command=type(command).__name__.lower(),
-        options={**options, "bits": command.saving.bits},
+        options={**options, "bits": command.saving.bits, "save_every": command.saving.save_every},
         inputs=tuple(source(path) for path in inputs),
         network=network,
         config=_facts(work.config),
@@ -44,7 +44,7 @@ def job(command: Any, work: Work, alpha: np.ndarray | None, network: Weights) ->
         versions=versions(),
         device=_device(),
     )
-    return Job(work, alpha, record)
+    return Job(replace(work, save_every=command.saving.save_every), alpha, record)
 
 
 def finished(record: Record, place: Place) -> Record:
@@ -60,9 +60,9 @@ def command_of(kind: type, record: Record, *, picture: Path, inputs: Sequence[Pa
         InputError: if the record's options are none of that command.
     """
     options: dict[str, Any] = {name: value for name, value in record.options.items() if name not in NOT_IN_PICTURE}
-    bits = options.pop("bits", 8)
+    saving = {"bits": options.pop("bits", 8), "save_every": options.pop("save_every", 0)}
     try:
-        return structured(kind, {**options, "output": len(inputs), "saving": {"bits": bits}}, paths=[*inputs, output])
+        return structured(kind, {**options, "output": len(inputs), "saving": saving}, paths=[*inputs, output])
     except ValueError as error:
         raise InputError(
             f"{picture} was painted with options that {record.command} does not take ({error}): use the version that "

@@ -14,20 +14,19 @@ from jaxstyle.vgg import CONV_LAYERS, Params
 LONG = 5.0  # seconds of a few steps, which are timed only once if they take longer
 
 
-def rehearse(work: Work, *, save_every: int = 0, rounds: int = 1, reporter: Reporter) -> None:
+def rehearse(work: Work, *, rounds: int = 1, reporter: Reporter) -> None:
     """Compile every scale, time a few steps, and print how long `rounds` of all take, in how much memory.
 
     The first and the last scale are timed, and others taken to lie between them by their pixels. What is compiled is
     kept for the run itself.
     """
     *before, last = scales = work.scales()
-    least, ready, done, compiling = None, None, 0, 0.0
+    least, ready, compiling = None, None, 0.0
     with reporter.console.status("Compiling"):
         for scale in scales:
             began = time.perf_counter()
-            ready = work.at(scale, done=done, save_every=save_every)
+            ready = work.at(scale)
             compiling += time.perf_counter() - began
-            done += scale.steps
             if before and scale is before[0]:
                 least = _seconds_a_step(work, ready)
     assert ready is not None  # there is at least one scale

@@ -16,7 +16,7 @@ from jaxstyle.cli.rehearsal import rehearse
 from jaxstyle.cli.resuming import Resuming
 from jaxstyle.cli.saving import Saving, attempt, numbered, rows, write_log
 from jaxstyle.cli.signals import Interrupted, held, status_of
-from jaxstyle.cli.walk import CURE, Diverged, Place, news_of, walk
+from jaxstyle.cli.walk import CURE, Diverged, Place, news_of, walk, walked_again
 from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.files import write_text
 
@@ -47,18 +47,17 @@ class Session:
                 finite one.
         """
         if self.saving.dry_run:
-            rehearse(job.work, save_every=self.saving.save_every, reporter=reporter)
+            rehearse(job.work, reporter=reporter)
             return 0
         resuming = Resuming(self.saving, job)
-        place = resuming.place(tell=reporter.console.print)
+        place = resumed = resuming.place(tell=reporter.console.print)
         since = before = 0 if place is None else place.steps
         diverged, stopped, faults, began = None, 0, 0, time.perf_counter()
         plan = [(scale.steps, scale.width * scale.height) for scale in job.work.scales()]
         with held() as asked:
             with reporter.steps(plan) as shown:
                 try:
-                    options = {"save_every": self.saving.save_every, "place": place, "until": until}
-                    for place in walk(job.work, shown, halted=asked, **options):
+                    for place in walk(job.work, shown, place=resumed, until=until, halted=asked):
                         for _, said in news_of(job.work, place, before=before):
                             reporter.console.print(said, style="yellow")
                         if self.saving.due(place.steps, steps=self.steps):
@@ -68,7 +67,8 @@ class Session:
                             faults |= attempt(partial(resuming.save, place))
                         before = place.steps
                 except Diverged as error:
-                    diverged, place = error, error.place
+                    diverged, sound = error, error.fault.sound
+                    place = error.place or walked_again(job.work, shown, asked, until=sound)
                 except KeyboardInterrupt as error:  # the second one, which did not wait
                     stopped = status_of(error)
             stopped = stopped or asked()

@@ -1,10 +1,9 @@
 """Some lanes of a sweep, painted at a time: each saved when all of them are finished, or as it was when it diverged."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,15 +16,8 @@ from jaxstyle.cli.report import Entry, entry_of, thinned, write_entry
 from jaxstyle.cli.resuming import Resuming
 from jaxstyle.cli.saving import attempt, numbered, rows, write_log
 from jaxstyle.cli.sweep_folder import SweepFolder
-from jaxstyle.cli.walk import CURE, Place, fault_of, is_whole, news_of, walk
+from jaxstyle.cli.walk import CURE, Fault, Place, fault_of, is_whole, last_sound, news_of, walk, walked_again
 from jaxstyle.record import Record, text
-
-
-class Sound(NamedTuple):
-    """The last image of every lane whose terms are finite, and after how many steps it was there."""
-
-    image: jax.Array
-    steps: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -37,85 +29,91 @@ class SweepRound:
 
     def paint(self, shown: Steps, reporter: Reporter, asked: Callable[[], int]) -> int:
         """Paint the lanes and save them, or where they were when it was asked to stop; return 1 if anything failed."""
-        job, saving = self.job, self.folder.saving
-        resuming = Resuming(saving, job)
+        work, saving, resuming = self.job.work, self.folder.saving, Resuming(self.folder.saving, self.job)
         place = resumed = resuming.place(tell=reporter.console.print)
-        before, faults, last, sound = 0 if place is None else place.steps, 0, place, None
-        for place in walk(job.work, shown, save_every=saving.save_every, place=resumed, halted=asked):
-            sound, last = _sound(place, last, sound), place
-            for lane, said in news_of(job.work, place, before=before):
-                label = self.folder.lanes[job.record.lanes[lane]].label
-                reporter.console.print(f"{label}: {said}", style="yellow")
-            if saving.due(place.steps, steps=job.work.steps):
-                faults |= attempt(partial(self._save_on_the_way, place))
+        lost = {} if place is None else self._faults(place)
+        late = {lane: fault for lane, fault in lost.items() if not self._path(lane).is_file()}
+        before, faults, recent = 0 if place is None else place.steps, int(bool(lost)), (None, place)
+        for place in walk(work, shown, place=resumed, halted=asked):
+            for lane, fault in self._faults(place).items():
+                if lane not in lost:
+                    lost[lane], faults, sound = fault, 1, last_sound(recent, fault)
+                    if sound is None:
+                        late[lane] = fault  # for when the walk is over, lest there are two at a time
+                    else:
+                        attempt(partial(self._rescue, lane, fault, sound, reporter))
+            for lane, said in news_of(work, place, before=before):
+                reporter.console.print(f"{self._label(lane)}: {said}", style="yellow")
+            if saving.due(place.steps, steps=work.steps):
+                faults |= attempt(partial(self._save_all, place, lost, on_the_way=True))
             if resuming.due(place.steps, before=before):
                 faults |= attempt(partial(resuming.save, place))
-            before = place.steps
+            before, recent = place.steps, (recent[1], place)
         if place is None:
             return faults
-        if asked() and not is_whole(job.work, place):
-            return faults | attempt(partial(resuming.save, place))
-        pictures = jax.device_get(job.work.finish(place.image))
-        earlier = pictures if sound is None else jax.device_get(job.work.finish(sound.image))
-        for lane in range(len(job.record.lanes)):
-            steps = 0 if sound is None else int(sound.steps[lane])
-            faults |= self._finish(place, lane, pictures[lane], earlier[lane], steps, reporter)
+        if asked() and not is_whole(work, place):
+            return faults | attempt(partial(resuming.save, place)) | attempt(partial(self._save_all, place, lost))
+        self._save_all(place, lost)
+        for lane in range(len(self.job.record.lanes)):
+            if lane not in lost:
+                self._enter(place, lane)
+        for lane, fault in late.items():
+            sound = walked_again(work, shown, asked, until=fault.sound)
+            attempt(partial(self._rescue, lane, fault, sound, reporter))
         resuming.forget()
         return faults
 
-    def _finish(
-        self, place: Place, lane: int, rgb: np.ndarray, sound: np.ndarray, steps: int, reporter: Reporter
-    ) -> int:
-        """Save a lane's picture and enter it; of one that has diverged save the last sound one, and return 1.
+    def _path(self, lane: int) -> Path:
+        return self.folder.picture(self.job.record.lanes[lane])
 
-        That one is as it was after so many steps.
-        """
-        i = self.job.record.lanes[lane]
-        path, lane_of = self.folder.picture(i), self.folder.lanes[i]
-        own = {term: found[lane] for term, found in place.trace.items()}
-        if fault := fault_of(own, rgb):
-            if steps:
-                self._save(path, sound, self._told(place, lane, steps))
-            kept = f"{path} is as it was after step {steps}" if steps else "there is no picture"
-            reporter.console.print(f"{lane_of.label}: {fault}, so {kept}: {CURE}", style="yellow")
-            return 1
-        told = self._told(place, lane, place.steps)
-        self._save(path, rgb, told)
-        settings = dict(lane_of.settings)
+    def _label(self, lane: int) -> str:
+        return self.folder.lanes[self.job.record.lanes[lane]].label
+
+    def _faults(self, place: Place) -> dict[int, Fault]:
+        """Return which lanes have diverged, and how."""
+        finite = jax.device_get(jnp.isfinite(place.image).all((1, 2, 3)))
+        found = [fault_of(_own(place, lane), finite=finite[lane]) for lane in range(len(finite))]
+        return {lane: fault for lane, fault in enumerate(found) if fault is not None}
+
+    def _rescue(self, lane: int, fault: Fault, place: Place | None, reporter: Reporter) -> None:
+        """Save a lane that has diverged as it was at a place before, if there is one, and say so."""
+        kept = "there is no picture"
+        if place is not None:
+            kept = f"{self._path(lane)} is as it was after step {place.steps}"
+            self._save(self._path(lane), jax.device_get(self.job.work.finish(place.image))[lane], place, lane)
+        reporter.console.print(f"{self._label(lane)}: {fault.said}, so {kept}: {CURE}", style="yellow")
+
+    def _save_all(self, place: Place, lost: Collection[int], *, on_the_way: bool = False) -> None:
+        """Save the lanes as they are at a place, but for those that have diverged."""
+        pictures = jax.device_get(self.job.work.finish(place.image))
+        for lane, rgb in enumerate(pictures):
+            if lane not in lost:
+                path = self._path(lane)
+                self._save(
+                    numbered(path, place.steps, steps=self.job.work.steps) if on_the_way else path, rgb, place, lane
+                )
+
+    def _enter(self, place: Place, lane: int) -> None:
+        """Enter a lane's picture, which is saved, as finished, and what its steps found into the log."""
+        i, path, own = self.job.record.lanes[lane], self._path(lane), _own(place, lane)
+        settings = dict(self.folder.lanes[i].settings)
         if self.folder.saving.log is not None:
             names = {"picture": path.name, **settings}
             write_log(self.folder.saving.log, [names | row for row in rows(place.sides, own)], mode="a")
-        terms, curve = {term: float(values[-1]) for term, values in own.items()}, thinned(own["total"])
-        digest = self.folder.digests[i]
-        write_entry(entry_of(path), Entry(path.name, lane_of.label, settings, terms, curve, digest, told))
-        return 0
+        terms, curve = {term: float(values[-1]) for term, values in own.items()}, thinned(own["total"].tolist())
+        told, digest = self._told(place, lane), self.folder.digests[i]
+        write_entry(entry_of(path), Entry(path.name, self._label(lane), settings, terms, curve, digest, told))
 
-    def _save_on_the_way(self, place: Place) -> None:
-        pictures = jax.device_get(self.job.work.finish(place.image))
-        for lane, i in enumerate(self.job.record.lanes):
-            if not fault_of({term: found[lane] for term, found in place.trace.items()}, pictures[lane]):
-                path = numbered(self.folder.picture(i), place.steps, steps=self.job.work.steps)
-                self._save(path, pictures[lane], self._told(place, lane, place.steps))
-
-    def _told(self, place: Place, lane: int, steps: int) -> Record:
-        """Return the record of one lane's picture as it was after so many steps."""
-        trace = {term: found[lane, :steps] for term, found in place.trace.items()}
-        own = finished(self.job.record, place._replace(sides=place.sides[:steps], trace=trace))
+    def _told(self, place: Place, lane: int) -> Record:
+        """Return the record of one lane's picture as it is at a place."""
+        own = finished(self.job.record, place._replace(trace=_own(place, lane)))
         return replace(own, lane=lane, weights=numbers(self.folder.weights[own.lanes[lane]]))
 
-    def _save(self, path: Path, rgb: np.ndarray, told: Record) -> None:
-        image.save(path, rgb, alpha=self.job.alpha, bits=self.folder.saving.bits, description=text(told))
+    def _save(self, path: Path, rgb: np.ndarray, place: Place, lane: int) -> None:
+        told = text(self._told(place, lane))
+        image.save(path, rgb, alpha=self.job.alpha, bits=self.folder.saving.bits, description=told)
 
 
-def _sound(place: Place, last: Place | None, before: Sound | None) -> Sound | None:
-    """Return the last images whose terms are finite, which the steps up to `place` have found of those at `last`."""
-    if last is None:
-        return None
-    flat = jax.device_get(last.image).reshape(len(last.image), -1)
-    fine = np.isfinite(flat).all(-1)
-    for found in place.trace.values():
-        fine &= np.isfinite(found[:, : last.steps + 1]).all(-1)
-    steps = np.where(fine, last.steps, 0 if before is None else before.steps)
-    if before is None or fine.all():
-        return Sound(last.image, steps)
-    return Sound(jnp.where(fine[:, None, None, None], last.image, before.image), steps)
+def _own(place: Place, lane: int) -> dict[str, np.ndarray]:
+    """Return the trace of one lane."""
+    return {term: found[lane] for term, found in place.trace.items()}

@@ -17,7 +17,7 @@ from jaxstyle.cli.resuming import Resuming
 from jaxstyle.cli.signals import Interrupted, held, status_of
 from jaxstyle.cli.sweep_folder import SweepFolder
 from jaxstyle.cli.sweep_round import SweepRound
-from jaxstyle.cli.work import Work, steps_a_segment
+from jaxstyle.cli.work import Work
 from jaxstyle.errors import InputError
 from jaxstyle.sweep import lanes_within, memory_of
 
@@ -75,7 +75,7 @@ class SweepSession:
         if todo:
             lanes = at_a_time or self._fitting(work, todo, memory, reporter)
             rounds, some = -(-len(todo) // lanes), self._work(work, todo[:lanes])
-            rehearse(some, save_every=self.folder.saving.save_every, rounds=rounds, reporter=reporter)
+            rehearse(some, rounds=rounds, reporter=reporter)
         return 0
 
     def _there(self, todo: Sequence[int]) -> str:
@@ -97,18 +97,17 @@ class SweepSession:
 
     def _fitting(self, work: Work, todo: Sequence[int], memory: int | None, reporter: Reporter) -> int:
         """Return how many lanes there is room for, and say so."""
-        *before, last = work.scales()
-        done, targets = sum(scale.steps for scale in before), work.targets(last)
+        last = work.scales()[-1]
+        targets = work.targets(last)
 
         def needed(lanes: int) -> int:
             some = self._work(work, todo[:lanes])
             image = jax.ShapeDtypeStruct((lanes, last.height, last.width, 3), jnp.float32)
             state = jax.eval_shape(partial(optimize.init, config=work.config), image)
-            segment = steps_a_segment(  # what `walk` asks for, so compiled once
-                work.params, last, lanes=lanes, done=done, save_every=self.folder.saving.save_every
-            )
             with reporter.console.status(f"Estimating the memory of {lanes} lanes"):
-                return memory_of(some.program(state, targets, steps=segment))
+                return memory_of(
+                    some.program(state, targets, steps=some.segment(last))
+                )  # what `walk` asks for, so compiled once
 
         needed(len(todo))  # compiling takes memory, of which some stays taken
         room = room_for(memory)

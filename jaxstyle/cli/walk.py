@@ -1,6 +1,7 @@
 """How a command's work is walked through: from scale to scale, a few steps at a time, from any place on."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -44,30 +45,42 @@ class Place(NamedTuple):
         return len(self.sides)
 
 
-class Diverged(UnavailableError):
-    """A term or the picture is not finite any more; `place` is the last one whose terms were, or None."""
+class Fault(NamedTuple):
+    """What of one picture was first not finite.
 
-    def __init__(self, fault: str, place: Place | None) -> None:
+    Attributes:
+        said: which term, and at which step.
+        sound: after how many steps the picture and all of its terms were finite for the last time, -1 if never.
+    """
+
+    said: str
+    sound: int
+
+
+class Diverged(UnavailableError):
+    """A term or the picture is not finite any more; `place` is the last one that is known where all were, or None."""
+
+    def __init__(self, fault: Fault, place: Place | None) -> None:
         """Note the fault and the place."""
-        super().__init__(fault)
-        self.place = place
+        super().__init__(fault.said)
+        self.fault, self.place = fault, place
 
 
 def walk(
     work: Work,
     shown: Steps,
     *,
-    save_every: int = 0,
     place: Place | None = None,
     until: int | None = None,
     halted: Callable[[], Any] = lambda: False,
 ) -> Iterator[Place]:
     """Yield after every few steps where they have led, and so after every `save_every`th.
 
+    How far a scale goes, if it stops before its last step, and to what bits does not depend on where the walk began.
+
     Args:
         work: what is computed.
         shown: a bar, which goes on with the steps.
-        save_every: steps.
         place: where to go on from, instead of the start.
         until: after how many steps to stop, instead of all.
         halted: asked before any steps whether to stop there.
@@ -90,13 +103,14 @@ def walk(
             continue
         with shown.compiling(side):
             state, own = (here.state, strips) if here else (None, work.strips)
-            ready = work.at(scale, image, state=state, strips=own, done=len(sides), save_every=save_every)
+            ready = work.at(scale, image, state=state, strips=own)
         state = ready.state
         if peak_of(ready.step) > most_of_all():
             raise UnavailableError(_shortage(work, ready, side))
         strips = (*strips, side) if ready.strips and side not in strips else strips
         while left and not halted() and not state.done.all():
-            count, step = min(ready.segment, left), ready.step
+            to_save = work.save_every - len(sides) % work.save_every if work.save_every else left
+            count, step = min(ready.segment, left, to_save), ready.step
             if count < ready.segment:
                 step = work.program(state, ready.targets, steps=count, remat=ready.strips)
             try:
@@ -107,9 +121,11 @@ def walk(
                     raise
                 raise UnavailableError(_shortage(work, ready, side)) from error
             image = state.image
-            if work.lanes is None and (fault := fault_of(found, image, done=len(sides))):
-                first = all(np.isfinite(own[0]) for own in found.values())  # they are of the image before
-                raise Diverged(fault, place if first else before)
+            if work.lanes is None and (fault := fault_of(found, finite=_is_finite(image), done=len(sides))):
+                raise Diverged(fault, last_sound((before, place), fault))
+            if state.done.all():  # the steps after that have changed nothing
+                count = int(state.stopped.max()) - taken
+                found = {name: own[..., :count] for name, own in found.items()}
             left, taken = left - count, taken + count
             sides = np.append(sides, np.full(count, side, np.int32))
             trace = {name: np.concatenate([trace.get(name, new[..., :0]), new], -1) for name, new in found.items()}
@@ -154,25 +170,50 @@ def news_of(work: Work, place: Place, *, before: int) -> list[tuple[int, str]]:
     return news
 
 
-def fault_of(trace: Mapping[str, np.ndarray], image: jax.typing.ArrayLike, *, done: int = 0) -> str:
-    """Return which term of one picture was first not finite, and at which step, or ""; `done` steps came before."""
+def fault_of(trace: Mapping[str, np.ndarray], *, finite: bool, done: int = 0) -> Fault | None:
+    """Return what of one picture is not finite, if anything; `done` steps came before those of the trace.
+
+    Whether the picture is `finite` after the last of them, none of its terms can tell.
+    """
     bad = [(int(np.argmin(np.isfinite(own))), name) for name, own in trace.items() if not np.isfinite(own).all()]
     if bad:
-        step, name = min(bad)
-        return f"{name} is {trace[name][step]} at step {done + step + 1}"
-    if not jnp.isfinite(image).all():  # what the last step made is in no trace
-        return f"the picture is not finite after step {done + len(trace['total'])}"
-    return ""
+        step, name = min(bad)  # from 0; its terms are of the picture after as many steps
+        return Fault(f"{name} is {trace[name][step]} at step {done + step + 1}", done + step - 1)
+    if not finite:
+        steps = done + len(trace["total"])
+        return Fault(f"the picture is not finite after step {steps}", steps - 1)
+    return None
+
+
+def _is_finite(image: jax.Array) -> bool:
+    return bool(jnp.isfinite(image).all())
+
+
+def last_sound(places: Iterable[Place | None], fault: Fault) -> Place | None:
+    """Return the last of some places that comes before a fault."""
+    return max(
+        (each for each in places if each and each.steps <= fault.sound), key=lambda each: each.steps, default=None
+    )
+
+
+def walked_again(work: Work, shown: Steps, halted: Callable[[], Any], *, until: int) -> Place | None:
+    """Return where the same walk, from its start, is after so many steps; None if that is nowhere, or it was halted."""
+    if until < 1:
+        return None
+    shown.go_on(0)
+    places = deque(walk(work, shown, until=until, halted=halted), maxlen=1)
+    return places[0] if places and places[0].steps == until else None
 
 
 def _summary(trace: dict[str, np.ndarray], weights: LossWeights) -> dict[str, float]:
     """Return the last step's total and the weighted share of each kind of term in it, in the mean over lanes."""
     last: Any = {name: values[..., -1] for name, values in trace.items()}
     number: Any = jax.tree.map(np.asarray, weights)
-    summary = {
-        "total": last["total"],
-        "content": sum(weight * last[f"content/{layer}"] for layer, weight in number.content.items()),
-        "style": sum(weight * last[f"style/{layer}"] for layer, weight in number.style.items()),
-    }
-    summary |= {"tv": number.tv * last["tv"]} if np.any(number.tv) else {}
-    return {name: float(np.mean(value)) for name, value in summary.items()}
+    with np.errstate(all="ignore"):  # of lanes that have diverged
+        summary = {
+            "total": last["total"],
+            "content": sum(weight * last[f"content/{layer}"] for layer, weight in number.content.items()),
+            "style": sum(weight * last[f"style/{layer}"] for layer, weight in number.style.items()),
+        }
+        summary |= {"tv": number.tv * last["tv"]} if np.any(number.tv) else {}
+        return {name: float(np.mean(value)) for name, value in summary.items()}

@@ -39,7 +39,8 @@ class Work:
     """The arrays and static facts of `jaxstyle.stylize`, with the colours of the styles changed.
 
     With lanes, weights have a leading axis, and `noise` has the key of each lane. Works made from each other by
-    `dataclasses.replace` share what was compiled. `strips` is for `at`.
+    `dataclasses.replace` share what was compiled. `strips` is for `at`. Steps are looked at between segments, which
+    end at each multiple of `save_every`.
     """
 
     params: Params
@@ -57,6 +58,7 @@ class Work:
     lanes: int | None = None
     noise: jax.Array | None = None
     strips: Sequence[int] | None = None
+    save_every: int = 0
     compiled: dict[tuple, jax.stages.Compiled] = field(default_factory=dict)
 
     @cached_property
@@ -127,8 +129,6 @@ class Work:
         *,
         state: optimize.State | None = None,
         strips: Sequence[int] | None = None,
-        done: int = 0,
-        save_every: int = 0,
     ) -> Ready:
         """Return what a scale starts with after what the one before has painted, or goes on with from a state.
 
@@ -139,7 +139,7 @@ class Work:
         if state is None:
             start = optimize.init(self.start_at(scale, painted), config=self.config)
             state = cast(optimize.State, jax.tree.map(jnp.copy, start))  # steps take its memory, which it may share
-        segment = steps_a_segment(self.params, scale, lanes=self.lanes or 1, done=done, save_every=save_every)
+        segment = self.segment(scale)
         remat = strips is not None and max(scale.width, scale.height) in strips
         step = self.program(state, targets, steps=segment, remat=remat)
         if strips is None and self._strips_help(scale) and memory_of(step) > room_for(None):
@@ -147,21 +147,21 @@ class Work:
         give_back()
         return Ready(state, targets, segment, step, remat)
 
+    def segment(self, scale: Scale) -> int:
+        """Return the steps between two looks at the state: few enough to interrupt, and one program serves a scale.
+
+        More than one where that takes no time: each call costs fresh memory, a fifth of a step of the mini network.
+        """
+        most = MOST_STEPS_A_SEGMENT
+        if jax.default_backend() == "cpu":
+            kernels = ((int(name[4]) - 1, layer["kernel"].size) for name, layer in self.params.items())
+            work = scale.width * scale.height * (self.lanes or 1) * sum(size / 4**block for block, size in kernels)
+            most = min(most, max(1, int(WORK_A_SEGMENT / work)))
+        whole = math.gcd(scale.steps, self.save_every)
+        return max(n for n in range(1, most + 1) if whole % n == 0)
+
     def _strips_help(self, scale: Scale) -> bool:
         """Return whether there is one picture that could go through more layers in strips than it does anyway."""
         pixels, strips = scale.height * scale.width, replace(self.config, remat=True)
         fewer = blocks_in_rows(strips, pixels) != blocks_in_rows(self.config, pixels)
         return (self.lanes or 1) == 1 and fewer
-
-
-def steps_a_segment(params: Params, scale: Scale, *, lanes: int = 1, done: int = 0, save_every: int = 0) -> int:
-    """Return the steps between two looks at the state: few enough to interrupt, and one program serves a scale.
-
-    More than one where that takes no time: each call costs fresh memory, a fifth of a step of the mini network.
-    """
-    most = MOST_STEPS_A_SEGMENT
-    if jax.default_backend() == "cpu":
-        layers = sum(layer["kernel"].size / 4 ** (int(name[4]) - 1) for name, layer in params.items())
-        most = min(most, max(1, int(WORK_A_SEGMENT / (scale.width * scale.height * lanes * layers))))
-    whole = math.gcd(scale.steps, save_every, done if save_every else 0)
-    return max(n for n in range(1, most + 1) if whole % n == 0)
