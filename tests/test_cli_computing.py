@@ -15,7 +15,7 @@ import pytest
 from conftest import TINY, picture
 
 from jaxstyle import image, weights_file
-from jaxstyle.cli import kept_styles, main, memory, work
+from jaxstyle.cli import containers, kept_styles, main, memory, work
 from jaxstyle.config import Config
 from jaxstyle.scales import plan
 from jaxstyle.stage import targets_at
@@ -275,3 +275,100 @@ def test_the_options_that_are_named_fit_by_the_programs_own_account(monkeypatch)
     size = int(re.findall(r"--size (\d+)", said)[0])
     assert 0.9 * 2 < 4 * (size / 1000) ** 2 <= 2  # GiB beside what is in use
     assert "--memory" not in memory.shortage(step, 1000, **options | {"pairs": 10})
+
+
+# The limits of containers
+
+
+def system(groups: str, folders: dict[str, dict[str, Any]]) -> Path:
+    """Return a root folder of a Linux whose process is in these groups, made of files with these texts."""
+    for folder, files in {"proc/self": {"cgroup": groups}, **folders}.items():
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (Path(folder) / name).write_text(f"{text}\n")
+    return Path.cwd()
+
+
+def second(most: Any, taken: int, swap: Any = "max", stat: str = "anon 7") -> dict[str, Any]:
+    files = {"memory.max": most, "memory.current": taken, "memory.stat": stat}
+    return files | {"memory.swap.max": swap, "memory.swap.current": 10}
+
+
+def first(most: int, taken: int, both: int, stat: str = "total_rss 7") -> dict[str, Any]:
+    files = {"memory.limit_in_bytes": most, "memory.usage_in_bytes": taken, "memory.stat": stat}
+    return files | {"memory.memsw.limit_in_bytes": both, "memory.memsw.usage_in_bytes": taken + 10}
+
+
+def left(root: Path) -> tuple[int, int]:
+    return containers.memory_left(root), containers.swap_left(root)
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "memory_left", "swap_left"),
+    [
+        (second(1000, 700), second("max", 100, swap=50), 300, 40),
+        (second(1000, 100), second(500, 300, swap=0), 200, 0),
+        (second("max", 900, swap=30), second(500, 300), 200, 20),
+        (second(1000, 950), second(500, 600), 0, containers.NO_LIMIT),
+        (second("max", 900), second("max", 300), containers.NO_LIMIT, containers.NO_LIMIT),
+    ],
+)
+def test_the_tightest_of_nested_groups_is_what_counts(outer, inner, memory_left, swap_left):
+    folders = {"sys/fs/cgroup/job": outer, "sys/fs/cgroup/job/step 1:a": inner}
+    assert left(system("0::/job/step 1:a", folders)) == (memory_left, swap_left)
+
+
+def test_groups_of_version_1_limit_memory_and_swap_together():
+    no_limit = 2**63 - 4096
+    folders = {
+        "sys/fs/cgroup/memory": first(no_limit, 900, no_limit),
+        "sys/fs/cgroup/memory/slurm": first(1000, 700, 1500),
+        "sys/fs/cgroup/memory/slurm/job": first(no_limit, 300, no_limit),
+    }
+    root = system("5:cpu:/other\n4:memory:/slurm/job\n0::/", folders)
+    assert left(root) == (300, 490)
+    Path("proc/self/cgroup").write_text("4:memory:/\n")
+    assert left(root) == (containers.NO_LIMIT, containers.NO_LIMIT)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_files_in_memory_make_way_but_for_programs_that_run(version):
+    names = ("total_active_file", "total_inactive_file", "total_mapped_file")
+    if version == 2:
+        names = ("active_file", "inactive_file", "file_mapped")
+    stat = "\n".join(f"{name} {number}" for name, number in zip(names, (200, 100, 50), strict=True))
+    if version == 2:
+        root = system("0::/", {"sys/fs/cgroup": second(1000, 700, stat=stat)})
+    else:
+        root = system("4:memory:/", {"sys/fs/cgroup/memory": first(1000, 700, 1000, stat=stat)})
+    assert containers.memory_left(root) == 300 + 250
+
+
+def test_a_container_that_sees_its_group_as_the_outermost_is_limited_by_it():
+    assert left(system("4:memory:/docker/1f", {"sys/fs/cgroup/memory": first(1000, 700, 1000)})) == (300, 0)
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        {},
+        {"sys/fs/cgroup/job": {"memory.max": 1000}},
+        {"sys/fs/cgroup/job": {"memory.max": "", "memory.current": 5, "memory.swap.max": "?"}},
+        {"sys/fs/cgroup/job/memory.max": {}, "sys/fs/cgroup/job": {"memory.current": 5}},
+    ],
+)
+def test_what_cannot_be_read_limits_nothing(folders):
+    assert left(system("0::/job", folders)) == (containers.NO_LIMIT, containers.NO_LIMIT)
+    assert left(system("nonsense", folders)) == (containers.NO_LIMIT, containers.NO_LIMIT)
+    assert left(Path("missing")) == (containers.NO_LIMIT, containers.NO_LIMIT)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="an accelerator has its own memory")
+def test_the_memory_that_is_there_is_the_machines_or_the_containers(monkeypatch):
+    monkeypatch.setattr(memory, "in_use", lambda: 1000)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=500))
+    monkeypatch.setattr(psutil, "swap_memory", lambda: SimpleNamespace(free=80))
+    for container, there in [((300, 10), (1300, 1310)), ((700, 90), (1500, 1580))]:
+        monkeypatch.setattr(memory, "memory_left", lambda container=container: container[0])
+        monkeypatch.setattr(memory, "swap_left", lambda container=container: container[1])
+        assert (memory.limit(), memory.most_of_all()) == there

@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import psutil
 
+from jaxstyle.cli.containers import memory_left, swap_left
+
 FREE_SHARE = 0.8  # of what is free, if nothing else is said
 COMPILING = 2**28  # bytes that compiling a few more programs leaves taken on the CPU
 LEAST_PAIRS = 3  # of lbfgs, below which it is no better than gradient descent
@@ -35,12 +37,14 @@ def in_use() -> int:
 def limit() -> int:
     """Return the bytes that could be in use."""
     on_device = _on_device()
-    return on_device["bytes_limit"] if on_device else in_use() + psutil.virtual_memory().available
+    if on_device:
+        return on_device["bytes_limit"]
+    return in_use() + min(psutil.virtual_memory().available, memory_left())
 
 
 def most_of_all() -> int:
     """Return the bytes that could be in use, slowly: on the CPU those on disk among them."""
-    return limit() + (0 if _on_device() else psutil.swap_memory().free)
+    return limit() + (0 if _on_device() else min(psutil.swap_memory().free, swap_left()))
 
 
 def peak_of(step: jax.stages.Compiled) -> int:
