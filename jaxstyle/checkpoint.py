@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from jaxstyle.checkpoint_folder import check
 from jaxstyle.errors import InputError, UnavailableError, excerpt
 from jaxstyle.files import check_room, write_text
 
@@ -51,6 +52,7 @@ class Checkpoints:
         """
         size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(arrays))
         try:
+            check(self.folder)
             self.folder.mkdir(parents=True, exist_ok=True)
             check_room(self.folder, size + SPARE)  # where there is none, Orbax fills the terminal
             with self._manager() as manager:
@@ -60,6 +62,8 @@ class Checkpoints:
                 folder = self.folder / str(step)
                 text = json.dumps({"facts": facts, "files": _hashes(folder)})
                 write_text(folder / FACTS, text)  # last, so that a checkpoint without them is not whole
+        except InputError:
+            raise
         except Exception as error:  # TensorStore and Orbax have many kinds
             reason = getattr(error, "strerror", None) or excerpt(error)
             with contextlib.suppress(Exception), self._manager():
@@ -76,15 +80,15 @@ class Checkpoints:
                 `InputError` for facts that are not this run's, or another error for facts that can be nobody's.
 
         Raises:
-            InputError: of `like`, or if the folder is a file.
+            InputError: of `like`, or if the folder is not theirs.
+            UnavailableError: if a damaged checkpoint cannot be removed.
 
         Example:
             >>> Checkpoints(folder).latest(lambda facts: {"image": image})  # doctest: +SKIP
         """
+        check(self.folder)
         if not self.folder.exists():
             return None
-        if not self.folder.is_dir():
-            raise InputError(f"{self.folder} is a file: name a folder for the checkpoints.")
         with self._manager() as manager:
             for step in sorted(manager.all_steps(), reverse=True):
                 try:
@@ -92,7 +96,7 @@ class Checkpoints:
                 except InputError:
                     raise
                 except Exception:  # from damaged bytes TensorStore and Orbax make many kinds
-                    manager.delete(step)
+                    self._remove(manager, step)
         return None
 
     def facts(self) -> dict[str, Any] | None:
@@ -102,7 +106,8 @@ class Checkpoints:
             >>> Checkpoints(Path("none")).facts() is None
             True
         """
-        if self.folder.is_dir():
+        check(self.folder)
+        if self.folder.exists():
             with self._manager() as manager:
                 for step in sorted(manager.all_steps(), reverse=True):
                     with contextlib.suppress(Exception):
@@ -118,15 +123,20 @@ class Checkpoints:
         Example:
             >>> Checkpoints(Path("none")).clear()
         """
-        if not self.folder.is_dir():
+        check(self.folder)
+        if not self.folder.exists():
             return
+        with self._manager() as manager:
+            for step in manager.all_steps():
+                self._remove(manager, step)
+
+    def _remove(self, manager: ocp.CheckpointManager, step: int) -> None:
         try:
-            with self._manager() as manager:
-                for step in manager.all_steps():
-                    manager.delete(step)
+            manager.delete(step)
         except OSError as error:
+            reason = error.strerror or excerpt(error)
             raise UnavailableError(
-                f"The checkpoints in {self.folder} cannot be removed ({error.strerror}): remove the folder."
+                f"The checkpoint {self.folder / str(step)} cannot be removed ({reason}): remove it."
             ) from error
 
     @contextlib.contextmanager

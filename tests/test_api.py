@@ -91,7 +91,7 @@ def test_a_room_imports_only_the_rooms_before_it(module):
     order = "errors files winograd conv pooling strips vgg losses color moments transport statistic regions hdf5"
     order += " weights_file untrained download pretrained image_opening image_limits image_file encoding image"
     order += " record config scales convention presets targets objective coloring parametrize descent halting optimize"
-    order += " checkpoint stage transfer sweep sheet"
+    order += " checkpoint_folder checkpoint stage transfer sweep sheet"
     order = [*order.split(), "statistics_file", "cli", "__main__"]
     assert imports(module) & set(order) <= set(order[: order.index(module.split(".")[1])])
 

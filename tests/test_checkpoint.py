@@ -111,12 +111,43 @@ def test_facts_as_long_as_a_book_are_not_read():
 
 def test_a_checkpoint_that_cannot_be_written_is_one_sentence():
     Path("file").touch()
-    with pytest.raises(UnavailableError, match=r"^The checkpoint in file cannot be written \(.*\): free space or name"):
-        Checkpoints(Path("file")).save(1, ARRAYS, {})
-    with pytest.raises(UnavailableError, match=": free space or name another folder"):
-        Checkpoints(Path("file")).save(1, ARRAYS, {})
-    with pytest.raises(InputError, match="file is a file: name a folder for the checkpoints"):
-        Checkpoints(Path("file")).latest(same)
+    with pytest.raises(
+        UnavailableError, match=r"^The checkpoint in file/kept cannot be written \(.*\): free space or name another"
+    ):
+        Checkpoints(Path("file/kept")).save(1, ARRAYS, {})
+    for attempt in (lambda kept: kept.save(1, ARRAYS, {}), lambda kept: kept.latest(same)):
+        with pytest.raises(InputError, match="--checkpoint file is a file: name a folder for the checkpoints"):
+            attempt(Checkpoints(Path("file")))
+
+
+def test_folders_that_are_called_as_checkpoints_are_refused_and_stay_as_they_are(refused):
+    for name in ("2021/a.txt", "3/b.txt", "my.orbax-checkpoint-tmp/c.txt"):
+        Path("photos", name).parent.mkdir(parents=True)
+        Path("photos", name).write_text(name)
+    for first in ("2021", "3", "my.orbax-checkpoint-tmp"):
+        saying = f"--checkpoint photos holds {first}, which is no checkpoint: name another folder."
+        for command in ([*STYLIZE, "-o", "out.png"], ["sweep", *STYLIZE[1:], "--style-weight", "1,2", "-o", "out"]):
+            status, sentence = refused(*map(str, command), "--checkpoint", "photos")
+            assert saying in sentence and status == 2
+        kept = Checkpoints(Path("photos"))
+        for attempt in (lambda kept=kept: kept.save(4, ARRAYS, {}), lambda kept=kept: kept.latest(same), kept.clear):
+            with pytest.raises(InputError, match="which is no checkpoint"):
+                attempt()
+        assert [path.read_text() for path in Path("photos", first).iterdir()] != []
+        Path("photos", first).rename(f"photos/no{first.replace('.orbax', '')}")  # such names may be there
+    kept.save(4, ARRAYS, {})
+    kept.clear()
+    assert len([path for path in Path("photos").rglob("*") if path.is_file()]) == 3
+
+
+def test_a_link_in_place_of_a_checkpoint_is_not_followed():
+    kept = Checkpoints(Path("kept"))
+    kept.save(1, ARRAYS, {})
+    Path("kept/1").rename("elsewhere")
+    Path("kept/1").symlink_to("../elsewhere")
+    with pytest.raises(UnavailableError, match="^The checkpoint kept/1 cannot be removed .*link.*: remove it.$"):
+        kept.latest(same)
+    assert Path("elsewhere/facts.json").exists()
 
 
 def test_checkpoints_that_cannot_be_removed_are_one_sentence(monkeypatch):
@@ -126,7 +157,7 @@ def test_checkpoints_that_cannot_be_removed_are_one_sentence(monkeypatch):
     kept = Checkpoints(Path("kept"))
     kept.save(1, ARRAYS, {})
     monkeypatch.setattr(ocp.CheckpointManager, "delete", refused)
-    saying = r"^The checkpoints in kept cannot be removed \(Operation not permitted\): remove the folder\.$"
+    saying = r"^The checkpoint kept/1 cannot be removed \(Operation not permitted\): remove it\.$"
     with pytest.raises(UnavailableError, match=saying):
         kept.clear()
 

@@ -47,13 +47,18 @@ def most_of_all() -> int:
     return limit() + (0 if _on_device() else min(psutil.swap_memory().free, swap_left()))
 
 
-def peak_of(step: jax.stages.Compiled) -> int:
-    """Return the bytes that this process, or the accelerator, has in use while a program runs whose inputs exist."""
+def peak_of(step: jax.stages.Compiled, *, missing: int = 0) -> int:
+    """Return the bytes that this process, or the accelerator, has in use while a program runs.
+
+    Its inputs exist, but for `missing` bytes.
+    """
     found: Any = step.memory_analysis()
-    return in_use() + found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    return in_use() + missing + found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
 
 
-def shortage(step: jax.stages.Compiled, side: int, *, pair: int, pairs: int, lanes: int, strips: bool) -> str:
+def shortage(
+    step: jax.stages.Compiled, side: int, *, pair: int, pairs: int, lanes: int, strips: bool, missing: int = 0
+) -> str:
     """Return what a program takes, what there is, and which options would fit.
 
     Args:
@@ -63,8 +68,9 @@ def shortage(step: jax.stages.Compiled, side: int, *, pair: int, pairs: int, lan
         pairs: how many of them it keeps.
         lanes: how many pictures there are at a time.
         strips: whether it could go through its largest layers in strips, but does not.
+        missing: bytes of its inputs that do not exist yet.
     """
-    need, most, base = peak_of(step), limit(), in_use()
+    need, most, base = peak_of(step, missing=missing), limit(), in_use()
     free = max(0, most - base)
     cures = [f"--size {max(16, int(side * math.sqrt(free / max(1, need - base))) // 16 * 16)}"]
     if lanes > 1:

@@ -28,9 +28,9 @@ def rehearse(work: Work, *, rounds: int = 1, reporter: Reporter) -> None:
             ready = work.at(scale)
             compiling += time.perf_counter() - began
             if before and scale is before[0]:
-                least = _seconds_a_step(work, ready)
+                least = _seconds_a_step(work, ready, scale)
     assert ready is not None  # there is at least one scale
-    need, most = peak_of(ready.step), limit()
+    need, most = peak_of(ready.step, missing=ready.state_bytes), limit()
     shown = ", ".join(f"{scale.steps} steps at {scale.width}x{scale.height}" for scale in scales)
     print(f"scales      {shown}")
     arithmetic = (work.lanes or 1) * gflop_a_step(work.params, last, config=work.config)
@@ -41,7 +41,7 @@ def rehearse(work: Work, *, rounds: int = 1, reporter: Reporter) -> None:
         print(f"time        not measured, since the last scale does not fit: {cure}")
         return
     with reporter.console.status("Timing"):
-        longest = _seconds_a_step(work, ready)
+        longest = _seconds_a_step(work, ready, last)
     least = least or longest
     of = [_pixels(scale, config=work.config) for scale in scales]
     slope = (longest - least) / max(1.0, of[-1] - of[0])
@@ -73,9 +73,9 @@ def _pixels(scale: Scale, *, config: Config) -> float:
     return pixels + (_pixels(half, config=config) if halved else 0)
 
 
-def _seconds_a_step(work: Work, ready: Ready) -> float:
+def _seconds_a_step(work: Work, ready: Ready, scale: Scale) -> float:
     """Return how long a step takes, in a program's second call unless that is long."""
-    state, seconds = ready.state, 0.0
+    state, seconds = work.begin(scale), 0.0
     for _ in range(2):
         began = time.perf_counter()
         state, _ = jax.block_until_ready(ready.step(state, work.ready, ready.targets, work.weights))

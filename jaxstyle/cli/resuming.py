@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxstyle import optimize
 from jaxstyle.cli.recording import Job
 from jaxstyle.cli.saving import EVERY, Saving
 from jaxstyle.cli.walk import Place
@@ -107,10 +105,8 @@ class Resuming:
         if any(type(side) is not int for side in facts["strips"]):
             raise ValueError("a checkpoint has strips that are no sides")
         lanes = () if work.lanes is None else (work.lanes,)
-        image = jax.ShapeDtypeStruct((*lanes, scale.height, scale.width, 3), jnp.float32)
-        state = jax.eval_shape(partial(optimize.init, config=work.config), image)
         trace = dict.fromkeys(_terms(work), jax.ShapeDtypeStruct((*lanes, steps), jnp.float32))
-        return {"state": state, "sides": jax.ShapeDtypeStruct((steps,), jnp.int32), "trace": trace}
+        return {"state": work.shape(scale), "sides": jax.ShapeDtypeStruct((steps,), jnp.int32), "trace": trace}
 
     def _compare(self, facts: dict[str, Any]) -> None:
         """Raise `InputError` if a checkpoint's facts are another job's."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
+from jaxstyle import checkpoint_folder
 from jaxstyle.cli.options import check_number
 from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.files import write_text
@@ -53,8 +54,8 @@ class Saving:
             raise InputError(
                 f"--every {self.every} is of checkpoints that go nowhere: name their folder with --checkpoint."
             )
-        if self.checkpoint is not None and self.checkpoint.exists() and not self.checkpoint.is_dir():
-            raise InputError(f"--checkpoint {self.checkpoint} is a file: name a folder for the checkpoints.")
+        if self.checkpoint is not None:
+            checkpoint_folder.check(self.checkpoint)
         for output in outputs:
             for path in inputs:
                 if self.record and path.exists() and _is(output.with_suffix(".json"), path):

@@ -3,12 +3,10 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 
-from jaxstyle import optimize
 from jaxstyle.cli.memory import ESTIMATED, room_for, taken_and_free
 from jaxstyle.cli.progress import Reporter
 from jaxstyle.cli.recording import Job, numbers
@@ -102,11 +100,9 @@ class SweepSession:
 
         def needed(lanes: int) -> int:
             some = self._work(work, todo[:lanes])
-            image = jax.ShapeDtypeStruct((lanes, last.height, last.width, 3), jnp.float32)
-            state = jax.eval_shape(partial(optimize.init, config=work.config), image)
             with reporter.console.status(f"Estimating the memory of {lanes} lanes"):
                 return memory_of(
-                    some.program(state, targets, steps=some.segment(last))
+                    some.program(some.shape(last), targets, steps=some.segment(last))
                 )  # what `walk` asks for, so compiled once
 
         needed(len(todo))  # compiling takes memory, of which some stays taken

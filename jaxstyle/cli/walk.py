@@ -102,11 +102,10 @@ def walk(
         if left <= 0 or resumed is not None and number < resumed.scale:
             continue
         with shown.compiling(side):
-            state, own = (here.state, strips) if here else (None, work.strips)
-            ready = work.at(scale, image, state=state, strips=own)
-        state = ready.state
-        if peak_of(ready.step) > most_of_all():
-            raise UnavailableError(_shortage(work, ready, side))
+            ready = work.at(scale, strips=strips if here else work.strips)
+            if peak_of(ready.step, missing=0 if here else ready.state_bytes) > most_of_all():
+                raise UnavailableError(_shortage(work, ready, side, missing=0 if here else ready.state_bytes))
+            state = here.state if here else work.begin(scale, image)
         strips = (*strips, side) if ready.strips and side not in strips else strips
         while left and not halted() and not state.done.all():
             to_save = work.save_every - len(sides) % work.save_every if work.save_every else left
@@ -138,13 +137,13 @@ def walk(
             shown.advance(left, {"levelled off at": side})
 
 
-def _shortage(work: Work, ready: Ready, side: int) -> str:
-    """Return the sentence for a scale whose steps need more memory than there is."""
+def _shortage(work: Work, ready: Ready, side: int, *, missing: int = 0) -> str:
+    """Return the sentence for a scale whose steps need more memory than there is, `missing` bytes of state included."""
     config, lanes = work.config, work.lanes or 1
     lbfgs = config.optimizer == "lbfgs"
-    pair = 2 * sum(level.nbytes for level in ready.state.parameters) if lbfgs else 0
+    pair = ready.state_bytes // (config.memory + 1) if lbfgs else 0
     strips = lanes > 1 and not (ready.strips or config.remat)
-    return shortage(ready.step, side, pair=pair, pairs=config.memory, lanes=lanes, strips=strips)
+    return shortage(ready.step, side, missing=missing, pair=pair, pairs=config.memory, lanes=lanes, strips=strips)
 
 
 def is_whole(work: Work, place: Place) -> bool:

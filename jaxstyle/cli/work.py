@@ -3,8 +3,8 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import NamedTuple, cast
+from functools import cached_property, partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,13 +25,21 @@ WORK_A_SEGMENT = 2e11  # multiply-adds forwards: two steps of VGG-19 at 512 pixe
 
 
 class Ready(NamedTuple):
-    """What one scale starts with: a program that takes `segment` steps from the state, in strips or not."""
+    """What the steps of one scale need besides a state: a program that takes `segment` of them, in strips or not.
 
-    state: optimize.State
+    Attributes:
+        targets: what the image is held against.
+        segment: steps.
+        step: the program.
+        strips: whether it goes through its largest layers in strips.
+        state_bytes: what a state takes.
+    """
+
     targets: Targets
     segment: int
     step: jax.stages.Compiled
     strips: bool
+    state_bytes: int
 
 
 @dataclass(frozen=True)
@@ -113,7 +121,7 @@ class Work:
     def program(
         self, state: optimize.State, targets: Targets, *, steps: int, remat: bool = False
     ) -> jax.stages.Compiled:
-        """Return the compiled program that takes so many steps from a state of that shape, in that state's memory."""
+        """Return the compiled program that takes so many steps from a state of that shape, in the state's memory."""
         config = replace(self.config, remat=remat or self.config.remat)
         name = (state.parameters[0].shape, steps, config.remat)
         if name not in self.compiled:
@@ -122,30 +130,33 @@ class Work:
             self.compiled[name] = lowered.compile()
         return self.compiled[name]
 
-    def at(
-        self,
-        scale: Scale,
-        painted: jax.Array | None = None,
-        *,
-        state: optimize.State | None = None,
-        strips: Sequence[int] | None = None,
-    ) -> Ready:
-        """Return what a scale starts with after what the one before has painted, or goes on with from a state.
+    def begin(self, scale: Scale, painted: jax.Array | None = None) -> optimize.State:
+        """Return the state in which a scale starts after what the one before has painted."""
+        leaves, structure = jax.tree.flatten(optimize.init(self.start_at(scale, painted), config=self.config))
+        for i, leaf in enumerate(leaves):  # one by one, lest there are two of all
+            leaves[i] = jnp.copy(leaf)  # steps take its memory, which it may share
+        return jax.tree.unflatten(structure, leaves)
+
+    def shape(self, scale: Scale) -> optimize.State:
+        """Return the shapes and types of a scale's state."""
+        lanes = () if self.lanes is None else (self.lanes,)
+        image = jax.ShapeDtypeStruct((*lanes, scale.height, scale.width, 3), jnp.float32)
+        return jax.eval_shape(partial(optimize.init, config=self.config), image)
+
+    def at(self, scale: Scale, *, strips: Sequence[int] | None = None) -> Ready:
+        """Return what the steps of a scale need, before there is a state, which may be larger than memory.
 
         Where its longest side is among `strips`, it goes through its largest layers in strips; if that is None, where
         it is a single picture whose steps do not fit into what memory is free.
         """
-        targets = self.targets(scale)
-        if state is None:
-            start = optimize.init(self.start_at(scale, painted), config=self.config)
-            state = cast(optimize.State, jax.tree.map(jnp.copy, start))  # steps take its memory, which it may share
-        segment = self.segment(scale)
+        targets, state, segment = self.targets(scale), self.shape(scale), self.segment(scale)
         remat = strips is not None and max(scale.width, scale.height) in strips
         step = self.program(state, targets, steps=segment, remat=remat)
         if strips is None and self._strips_help(scale) and memory_of(step) > room_for(None):
             remat, step = True, self.program(state, targets, steps=segment, remat=True)
         give_back()
-        return Ready(state, targets, segment, step, remat)
+        taken = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+        return Ready(targets, segment, step, remat, taken)
 
     def segment(self, scale: Scale) -> int:
         """Return the steps between two looks at the state: few enough to interrupt, and one program serves a scale.
