@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -594,6 +595,29 @@ def test_on_a_terminal_steps_slower_than_half_a_minute_have_a_speed_and_a_time_l
     assert "0.02 steps/s" in last
     assert "13:20 left" in last  # 16 steps of 50 seconds
     assert "total 14.2  content 1.23  style 13" in last
+
+
+@pytest.mark.parametrize("before", range(13))
+def test_the_bar_is_at_the_pixels_of_the_steps_that_were_taken(before):
+    plan = [(3, 10), (1, 25), (8, 70)]
+    pixels = [own for count, own in plan for _ in range(count)]
+    with Reporter(quiet=True).steps(plan) as steps:
+        steps.go_on(before)
+        [task] = steps.progress.tasks
+        assert task.completed == sum(pixels[:before]) and task.total == sum(pixels)
+        for taken in range(before + 1, len(pixels) + 1):
+            steps.advance(1, {})
+            assert task.completed == sum(pixels[:taken]) and task.fields["taken"] == f"{taken}/12"
+
+
+def test_the_bar_of_a_billion_steps_takes_no_more_memory_than_that_of_one():
+    tracemalloc.start()
+    with Reporter(quiet=True).steps([(10**9, 4096)]) as steps:
+        steps.advance(10, {})
+        [task] = steps.progress.tasks
+        assert task.completed == 40960 and task.fields["taken"] == "10/1000000000"
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
 
 
 def test_version_is_the_packages(capsys):
