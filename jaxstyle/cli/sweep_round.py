@@ -18,6 +18,7 @@ from jaxstyle.cli.resuming import Resuming
 from jaxstyle.cli.saving import attempt, numbered, rows, write_log
 from jaxstyle.cli.sweep_folder import SweepFolder
 from jaxstyle.cli.walk import CURE, Place, fault_of, is_whole, news_of, walk
+from jaxstyle.files import write_text
 from jaxstyle.record import Record, text
 
 
@@ -105,6 +106,8 @@ class SweepRound:
 
     def _save(self, path: Path, rgb: np.ndarray, told: Record) -> None:
         image.save(path, rgb, alpha=self.job.alpha, bits=self.folder.saving.bits, description=text(told))
+        if self.folder.saving.record:  # of a lane that is finished its entry follows
+            write_text(path.with_suffix(".json"), text(told, indent=1) + "\n")
 
 
 def _sound(place: Place, last: Place | None, before: Sound | None) -> Sound | None:
