@@ -139,15 +139,15 @@ _CHOICES = {
     "optimizer": ("lbfgs", "adam"),
     "parametrization": (None, "pixels", "pyramid"),
 }
-_LEAST, _MOST = 1e-30, math.inf
+_LEAST, _MOST, _INT32 = 1e-30, math.inf, 2**31
 _RANGES = {
-    "memory": (1, _MOST, "at least 1 pair"),
+    "memory": (1, _INT32, f"1 to {_INT32 - 1} pairs"),
     "halve_above": (1, _MOST, "at least 1 pixel, or None"),
-    "learning_rate": (_LEAST, _MOST, "a positive number"),
+    "learning_rate": (_LEAST, 1e38, "a positive number below 1e38"),
     "tv_power": (1, _MOST, "a number from 1"),
     "averaging": (0, 1, "a number from 0 and below 1, such as 0.99"),
     "tolerance": (0, 1, "a number from 0 and below 1, such as 0.001"),
-    "patience": (0, _MOST, "at least 1 step, or 0 for never"),
+    "patience": (0, _INT32, f"1 to {_INT32 - 1} steps, or 0 for never"),
     "epsilon": (0, _MOST, "a number from 0"),
 }
 

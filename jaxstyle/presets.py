@@ -7,7 +7,7 @@ what it did. Where a system cannot be restated, its `deviations` say so. All rea
 
 from jaxstyle.config import Config
 from jaxstyle.convention import Preset
-from jaxstyle.errors import InputError
+from jaxstyle.errors import InputError, excerpt
 
 CONV_1 = tuple(f"conv{block}_1" for block in range(1, 6))
 CHANNELS = {"relu1_1": 64, "relu2_1": 128, "relu3_1": 256, "relu4_1": 512, "relu5_1": 512}  # of VGG-19
@@ -214,5 +214,5 @@ def preset(name: str) -> Preset:
         100.0
     """
     if name not in PRESETS:
-        raise InputError(f"Preset {name!r} is unknown: use {', '.join(PRESETS)}.")
+        raise InputError(f"Preset {excerpt(repr(name))} is unknown: use {', '.join(PRESETS)}.")
     return PRESETS[name]

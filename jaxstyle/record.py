@@ -7,7 +7,7 @@ options refer to them, names without folders, and hashes, by which they are foun
 import contextlib
 import hashlib
 import json
-import math
+import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,8 @@ from jaxstyle.errors import InputError, excerpt
 FORMAT = "jaxstyle run 1"
 PACKAGES = ("jaxstyle", "jax", "jaxlib", "optax", "numpy", "pillow", "imagecodecs")
 MOST = 2**20  # characters of a record
-CURE = "name a picture that jaxstyle has saved, or its .json."
+DEEPEST = 20  # levels of what a record holds
+CURE = "name a picture that jaxstyle has saved, with its .json beside it where it was converted."
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def text(record: Record, *, indent: int | None = None) -> str:
 
 
 def read(text: str, name: str = "the record") -> Record:
-    """Return the record that a text holds, every part of the type that it has to have.
+    """Return the record that a text is, or that it holds as "record", every part of the type that it has to have.
 
     Args:
         text: JSON, from wherever.
@@ -141,7 +142,11 @@ def read(text: str, name: str = "the record") -> Record:
     try:
         if len(text) > MOST:
             raise ValueError(f"{len(text)} characters are over {MOST}")
-        return structured(Record, json.loads(text, parse_constant=_refuse))
+        value = json.loads(text, parse_constant=_refuse)
+        if isinstance(value, dict) and isinstance(value.get("record"), dict):  # the entry of a picture of a sweep
+            value = value["record"]
+        _check_depth(value)
+        return structured(Record, value)
     except (ValueError, RecursionError) as error:  # json's own errors are ValueErrors
         reason = "too deep" if isinstance(error, RecursionError) else error
         why = f" ({excerpt(reason)})" if text else ""
@@ -190,7 +195,7 @@ def structured(kind: Any, value: Any, *, paths: Sequence[Path] = ()) -> Any:
         if type(value) is int and 0 <= value < len(paths):
             return paths[value]
     elif kind is float:
-        if type(value) in (int, float) and abs(value) < math.inf:  # a text may hold 1e999
+        if type(value) in (int, float) and abs(value) <= sys.float_info.max:  # a text may hold 1e999, or as many digits
             return float(value)
     elif kind is Any or type(value) is kind:
         return value
@@ -243,3 +248,10 @@ def differences(one: Any, other: Any, *, name: str = "") -> Iterator[tuple[str, 
 
 def _refuse(constant: str) -> float:
     raise ValueError(f"{constant} is no number")
+
+
+def _check_depth(value: Any, levels: int = DEEPEST) -> None:
+    if not levels:
+        raise RecursionError
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_depth(part, levels - 1)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxstyle.config import Config
-from jaxstyle.errors import InputError
+from jaxstyle.errors import InputError, excerpt
 from jaxstyle.vgg import smallest_side
 
 COARSEST = 128  # pixels of the longest side, about
@@ -81,14 +81,16 @@ def _sides(longest: int, config: Config) -> list[int]:
         if sides and abs(sides[-1] - longest) == 1:  # rounding left the picture one pixel off its size
             sides[-1] = longest
         if not sides or sides != sorted(set(sides)) or sides[0] < 1 or sides[-1] != longest:
-            text = ", ".join(map(str, sides))
+            text = excerpt(", ".join(map(str, sides)))
             raise InputError(f"The scales {text} do not rise to the picture's {longest} pixels: end them with that.")
         return sides
     count = config.scales
     if count is None:
         count = max(1, 1 + round(math.log(longest / COARSEST, FACTOR)))
     if not 1 <= count <= MOST_SCALES:
-        raise InputError(f"{count} scales are none or too many: take 1 to {MOST_SCALES}, or sides such as 128,256,512.")
+        raise InputError(
+            f"{excerpt(count)} scales are none or too many: take 1 to {MOST_SCALES}, or sides such as 128,256,512."
+        )
     return [max(1, round(longest / FACTOR**i)) for i in reversed(range(count))]
 
 

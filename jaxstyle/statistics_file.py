@@ -73,7 +73,7 @@ def write(
     with written(Path(path)) as file:
         for name, text in _facts(params, config).items():
             file.attrs[name] = np.bytes_(text.encode())
-        file.attrs["pictures"] = np.bytes_("\n".join(pictures).encode()[:60_000])
+        file.attrs["pictures"] = np.bytes_("\n".join(pictures).encode(errors="backslashreplace")[:60_000])
         for side, summary in sizes.items():
             for layer, found in summary.items():
                 for part, values in found._asdict().items():

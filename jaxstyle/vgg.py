@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxstyle import winograd
 from jaxstyle.conv import PRODUCTS, Params, Precision, conv3x3
-from jaxstyle.errors import InputError
+from jaxstyle.errors import InputError, excerpt
 from jaxstyle.pooling import JOINS, Pooling, halve
 from jaxstyle.strips import Rows, in_strips
 
@@ -119,7 +119,8 @@ def smallest_side(layer: str) -> int:
     """
     if layer not in ACTIVATIONS:
         raise InputError(
-            f"{layer!r} is not a layer of VGG-19: choose from conv1_1 (before its ReLU) and relu1_1 (after) to relu5_4."
+            f"{excerpt(repr(layer))} is not a layer of VGG-19: "
+            "choose from conv1_1 (before its ReLU) and relu1_1 (after) to relu5_4."
         )
     return 2 ** (int(layer[4]) - 1)
 

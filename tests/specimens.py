@@ -1,5 +1,6 @@
 """Sound files, to be damaged: small pictures, HDF5 files of tiny networks, records of runs."""
 
+import json
 import struct
 import zlib
 from io import BytesIO
@@ -14,6 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from jaxstyle import encoding, record, statistics_file, weights_file
 from jaxstyle.cli.recording import NOT_IN_PICTURE
+from jaxstyle.cli.report import Entry
 from jaxstyle.cli.stylize import Stylize
 from jaxstyle.config import Config
 from jaxstyle.moments import Moments
@@ -149,7 +151,7 @@ def _write_keras(path: Path, params: Params, libver: str) -> None:
 
 
 def records() -> dict[str, bytes]:
-    """Return the record of a run by itself and in a picture of each format that is written."""
+    """Return the record of a run by itself, in the entry of a sweep and in a picture of each format that is written."""
     inputs: dict[Path, int] = {}
     command = Stylize(content=Path("content.png"), styles=(Path("style.png"),), output=Path("out.png"))
     names = [name for name in vars(command) if name not in NOT_IN_PICTURE]
@@ -167,6 +169,8 @@ def records() -> dict[str, bytes]:
     )
     text, pixels = record.text(run), np.zeros((16, 16, 3), np.uint8)
     found = {"by itself": text.encode(), "with line breaks": record.text(run, indent=2).encode()}
+    entry = Entry("out.png", "seed 1", {"seed": 1}, {"total": 1.5}, (2.5, 1.5), "0" * 64, run)
+    found["in an entry"] = json.dumps(record.plain(entry, paths={})).encode()
     for container in sorted(set(encoding.FORMATS.values())):
         found[container] = encoding.encode(pixels, container, description=text)
     return found | {"TIFF 16": encoding.encode(pixels.astype(np.uint16), "TIFF", description=text)}

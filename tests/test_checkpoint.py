@@ -112,7 +112,8 @@ def test_facts_as_long_as_a_book_are_not_read():
 def test_a_checkpoint_that_cannot_be_written_is_one_sentence():
     Path("file").touch()
     with pytest.raises(
-        UnavailableError, match=r"^The checkpoint in file/kept cannot be written \(.*\): free space or name another"
+        UnavailableError,
+        match=r"^The checkpoint in file/kept cannot be written \(.*\): free space or name another folder",
     ):
         Checkpoints(Path("file/kept")).save(1, ARRAYS, {})
     for attempt in (lambda kept: kept.save(1, ARRAYS, {}), lambda kept: kept.latest(same)):

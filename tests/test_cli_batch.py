@@ -12,6 +12,7 @@ from conftest import TINY, picture
 
 from jaxstyle import image, optimize, presets, pretrained, stage, stylize, texture, weights_file
 from jaxstyle.cli import main, session
+from jaxstyle.cli.batch import Batch
 
 FIXED = ("--size", 32, "--steps", 2, "--weights", "tiny.h5", "--offline", "--optimizer", "adam")
 SHALLOW = ("--content-layers", "relu1_2", "--style-layers", "relu1_1")
@@ -61,6 +62,22 @@ def test_every_pair_of_files_folders_or_patterns_is_a_picture_as_of_stylize(cont
 def test_zipped_contents_have_a_style_each():
     assert batch("--zip", "--format", "jpg") == 0
     assert made() == {"a_x.jpg", "b_y.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("text", "done"),
+    [
+        ('{"a.png": "00"}', {"a.png": "00"}),
+        ("[" * 100_000, {}),
+        ('{"a.png"', {}),
+        ('{"a.png": 0}', {}),
+        ("[[1, 2]]", {}),
+    ],
+)
+def test_what_is_done_is_not_read_from_a_damaged_file(text, done):
+    Path("out").mkdir()
+    Path("out/batch.json").write_text(text)
+    assert Batch((Path("contents"),), (Path("styles"),), Path("out"))._done() == done
 
 
 def test_a_bad_file_is_reported_and_left_out(capsys):

@@ -14,7 +14,8 @@ from jaxstyle import image, pretrained, weights_file
 from jaxstyle.cli import main, sweep_round, sweep_session
 from jaxstyle.cli.grid import combinations, parse_values
 from jaxstyle.cli.options import parse_memory
-from jaxstyle.cli.report import Entry, page, thinned
+from jaxstyle.cli.report import Entry, page, read_entry, thinned, write_entry
+from jaxstyle.cli.saving import write_log
 from jaxstyle.errors import InputError
 
 FIXED = ("--size", 32, "--steps", 3, "--weights", "tiny.h5", "--offline", "--optimizer", "adam")
@@ -184,6 +185,25 @@ def test_a_log_of_other_lanes_begins_anew():
         assert [row["style-weight"] for row in csv.DictReader(file)] == [*["2.0"] * 3, *["20.0"] * 3]
 
 
+def test_what_is_added_to_a_log_is_there_whole_or_not_at_all(folder, monkeypatch):
+    path, rows = folder / "log.csv", [{"step": 1, "total": 2.5}, {"step": 2, "total": 1.5}]
+    write_log(path, rows[:1], mode="a")
+    write_log(path, rows[1:], mode="a")
+    before = {each.name: each.read_bytes() for each in folder.iterdir() if each.is_file()}
+    assert before["log.csv"] == b"step,total\r\n1,2.5\r\n2,1.5\r\n"
+    monkeypatch.setattr(Path, "write_bytes", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_log(path, rows, mode="a")
+    assert {each.name: each.read_bytes() for each in folder.iterdir() if each.is_file()} == before
+
+
+def killed(path: Path, data: bytes) -> None:
+    """Write half of the data."""
+    with path.open("wb") as file:
+        file.write(data[: len(data) // 2])
+    raise KeyboardInterrupt
+
+
 # Going on
 
 
@@ -254,6 +274,15 @@ def test_a_picture_that_was_lost_or_damaged_is_painted_again(damage, capsys):
     assert sweep("--style-weight", "1,10") == 0
     assert "1 of 2 pictures are there already" in capsys.readouterr().err
     np.testing.assert_array_equal(image.load("out/style-weight=10.png").rgb, before)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"picture"', ("9" * 401).join(("2.5", "2.5"))])
+def test_an_entry_that_is_damaged_is_none(text, folder):
+    entry = Entry("a.png", "a", {}, {"total": 2.5}, (2.5,), "")
+    write_entry(folder / "a.json", entry)
+    assert read_entry(folder / "a.json") == entry
+    (folder / "a.json").write_text(text)
+    assert read_entry(folder / "a.json") is None
 
 
 def test_a_longer_range_paints_only_what_is_new(capsys):
@@ -384,7 +413,7 @@ def test_inputs_in_the_folder_of_a_sweep_survive(capsys):
         (("--lanes", 0), "--lanes is 0"),
         (("--lanes", 2, "--max-memory", "4GiB"), "--lanes and --max-memory both say"),
         (("--max-memory", "4 gigs"), "--max-memory is '4 gigs': use a size"),
-        (("--max-memory", "1MiB"), "use a size of at least 256MiB, such as 4GiB."),
+        (("--max-memory", "1MiB"), "use a size from 256MiB to 1024TiB, such as 4GiB."),
         (("-o", "style.png"), "style.png is a file: name a folder"),
         (("--scales", "3000"), "3000 scales are none or too many"),
         (("--blend", "1,2"), "--blend has 2 numbers for 1 styles"),

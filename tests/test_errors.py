@@ -14,6 +14,7 @@ from jaxstyle.cli.stylize import Stylize
 ROOT = Path(__file__).parents[1]
 STYLIZE = "stylize content.png style.png -o out.png --size 32 --steps 1 --quiet --weights tiny.h5"
 SWEEP = "sweep content.png style.png -o out --size 32 --steps 1 --quiet --weights tiny.h5"
+DIGITS = "9" * 401  # more than a float has
 RAISED = ("InputError", "UnavailableError", "type(error)")
 
 
@@ -46,7 +47,22 @@ RAISED = ("InputError", "UnavailableError", "type(error)")
         (f"{SWEEP} --style-weight 1:2", "--style-weight is '1:2': use a number, numbers with commas, or a range"),
         (f"{SWEEP} --style-weight 5:5:3", "--style-weight is '5:5:3': a range goes from one number to another"),
         (f"{SWEEP} --style-weight 1:inf:3", "a range is from:to:count, such as 10:1000:5, with 2 values at least."),
-        (f"{STYLIZE} --every 0 --checkpoint kept", "--every is 0: use a whole number from 1."),
+        (f"{STYLIZE} --every 0 --checkpoint kept", "--every is 0: use a whole number from 1 to 1000000000."),
+        (f"{STYLIZE} --every {DIGITS} --checkpoint kept", "9...: use a whole number from 1 to 1000000000."),
+        (f"{STYLIZE} --save-every {DIGITS}", "9...: use a whole number from 0 to 1000000000."),
+        (f"{STYLIZE} --steps 3000000000", "--steps is 3000000000: use a whole number from 1 to 1000000000."),
+        (f"{STYLIZE} --size {DIGITS}", "9...: use a whole number from 16 to 1000000000."),
+        (f"{STYLIZE} --style-size {DIGITS}", "9...: use a whole number from 16 to 1000000000."),
+        (f"{STYLIZE} --feather {DIGITS}", "9...: use a whole number from 0 to 1000."),
+        (f"{STYLIZE} --memory {10**20}", f"--memory is {10**20}: use a whole number from 1 to 1000000000."),
+        (f"{STYLIZE} --patience 99999999999", "--patience is 99999999999: use a whole number from 0 to 1000000000."),
+        (f"{STYLIZE} --learning-rate 1e39", "learning_rate is 1e+39: use a positive number below 1e38."),
+        (f"{SWEEP} --lanes {DIGITS}", "9...: use a whole number from 1 to 10000."),
+        (f"{SWEEP} --max-memory {DIGITS[:300]}", "9...: use a size from 256MiB to 1024TiB, such as 4GiB."),
+        (f"texture style.png -o out.png --style-size {DIGITS}", "9...: use a whole number from 16 to 1000000000."),
+        (f"texture style.png -o out.png --steps {DIGITS}", "9...: use a whole number from 1 to 1000000000."),
+        (f"reconstruct content.png -o out.png --size {DIGITS}", "9...: use a whole number from 16 to 1000000000."),
+        (f"batch content.png --styles style.png -o out --size {DIGITS}", "9...: use a whole number from 16 to"),
         # what does not go together
         (f"{STYLIZE} --every 5", "--every 5 is of checkpoints that go nowhere: name their folder with --checkpoint."),
         (
@@ -66,6 +82,30 @@ RAISED = ("InputError", "UnavailableError", "type(error)")
 def test_options_that_cannot_be_end_with_a_sentence_and_status_2(arguments, saying, refused):
     status, sentence = refused(*arguments.split())
     assert saying in sentence and status == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "saying"),
+    [
+        (f"{STYLIZE} --scales {DIGITS}", "9... scales are none or too many: take 1 to 30"),
+        (f"{STYLIZE} --scales {'9' * 5000}", "9...: use auto, a number such as 3, or sides such as 128,256,512."),
+        (f"{STYLIZE} --scales {'3,' * 3000}3", "3,... do not rise to the picture's 32 pixels: end them with that."),
+        (f"{STYLIZE} --preset {'x' * 5000}", "x... is unknown: use jaxstyle, gatys-paper"),
+        (f"{STYLIZE} --style-layers {'x' * 5000}", "x... is not a layer of VGG-19: choose from conv1_1"),
+        (f"{STYLIZE} --style-layers relu1_1:{'x' * 5000}", "x...: use a finite number that is 0 or more."),
+        (f"{STYLIZE} --style-layers relu1_1{',relu1_1' * 900}", "...: name each layer once."),
+        (f"{STYLIZE} --blend {'1,' * 3000}", ",...: use numbers with commas, such as 1,2."),
+        (f"{STYLIZE} --blend {'0' * 5000}", "0..., which sums to zero: give at least one style a weight."),
+        (f"{STYLIZE} --init {'x' * 5000}", "x... is no file: use content, style, noise or the path of a picture."),
+        (f"{SWEEP} --style-weight {'x' * 5000}", "x...: use a number, numbers with commas, or a range from:to:count."),
+        (f"{SWEEP} --style-weight 1:2:{DIGITS}", "9...: a range is from:to:count, such as 10:1000:5, with 2 values"),
+        (f"{SWEEP} --style-layers relu1_1{';relu1_1' * 900}", "... has a value twice: give each value once."),
+        (f"texture style.png -o out.png --size {DIGITS}", "9...: use height x width, such as 512x768."),
+    ],
+)
+def test_what_is_long_is_not_repeated_whole(arguments, saying, refused):
+    status, sentence = refused(*arguments.split())
+    assert saying in sentence and len(sentence) < 300 and status == 2
 
 
 def test_a_name_that_would_control_the_terminal_is_escaped(refused):

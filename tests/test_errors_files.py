@@ -302,6 +302,24 @@ def test_a_file_in_the_place_of_a_folder_ends_a_sweep_with_status_2(refused):
     assert refused("sweep", "content.png", "style.png", "-o", "style.png") == (2, saying)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "stylize content.png style.png -o content_style.png",
+        "texture style.png -o content_style.png",
+        "batch content.png --styles style.png -o .",
+    ],
+)
+def test_a_record_that_could_not_be_written_is_refused_with_status_2(command, refused):
+    Path("content_style.json").mkdir()
+    status, sentence = refused(*command.split(), "--record")
+    saying = "content_style.json, where --record writes, is a folder or lacks one: name another output."
+    assert sentence.endswith(saying) and status == 2
+    Path("content_style.json").rmdir()
+    Path("content_style.json").symlink_to("none/elsewhere.json")
+    assert refused(*command.split(), "--record") == (status, sentence)
+
+
 def test_a_record_that_would_replace_an_input_is_refused_with_status_2(refused):
     Path("content.png").rename("out.json")
     saying = "out.json is an input that --record would replace: name another output."

@@ -14,6 +14,7 @@ from jaxstyle.cli import main
 SHALLOW = ("--content-layers", "relu1_2", "--style-layers", "relu1_1")
 SMALL = ("--size", 32, "--steps", 4, "--weights", "tiny.h5", "--quiet")
 STYLIZE = ("stylize", "content.png", "style.png", *SHALLOW, *SMALL)
+DIGITS = "9" * 401  # more than a float has
 ADAM = ("--optimizer", "adam", "--scales", 1)
 
 
@@ -129,6 +130,22 @@ def test_a_picture_that_lost_its_record_is_made_again_from_the_one_beside_it():
     assert (image.load("out.png").rgb == image.load("out_rerun.png").rgb).all()
 
 
+def test_pictures_of_a_sweep_that_lost_their_records_are_made_again_from_those_beside_them():
+    command = ("sweep", "content.png", "style.png", *SHALLOW, *SMALL, *ADAM, "--save-every", 2, "--record")
+    assert jaxstyle(*command, "-o", "out") == 0
+    for name in ("out/picture.png", "out/picture_0002.png"):
+        image.save(name, image.load(name).rgb)
+        assert not made_again(name, "--inputs", ".")
+        assert (image.load(name).rgb == image.load(name.replace(".png", "_rerun.png")).rgb).all()
+
+
+def test_another_programs_description_does_not_hide_the_record_beside_a_picture():
+    assert jaxstyle(*STYLIZE, *ADAM, "--record", "-o", "out.png") == 0
+    image.save("out.png", image.load("out.png").rgb, description="A CAMERA")
+    assert not made_again("out.png")
+    assert (image.load("out.png").rgb == image.load("out_rerun.png").rgb).all()
+
+
 # What differs
 
 
@@ -179,6 +196,17 @@ def test_a_file_that_is_no_picture_is_refused(capsys):
     refused(capsys, "missing.png", saying="missing.png cannot be read (No such file or directory)")
 
 
+def test_a_record_in_the_place_of_its_picture_is_refused(capsys):
+    saying = "out.json is a record and no picture: name the picture that it lies beside."
+    refused(capsys, "out.json", saying=saying)
+
+
+def test_a_format_that_cannot_hold_the_pictures_bits_is_refused_before_anything_is_painted(capsys, monkeypatch):
+    assert jaxstyle(*STYLIZE, *ADAM, "--bits", 16, "-o", "out.png") == 0
+    monkeypatch.setattr("jaxstyle.cli.session.Session.run", lambda *_, **__: pytest.fail("painted"))
+    refused(capsys, "out.png", "-o", "again.jpg", saying="again.jpg cannot hold 16 bits a channel as JPEG: use .png")
+
+
 def test_a_missing_input_is_named_with_the_folders_that_were_searched(capsys):
     assert jaxstyle(*STYLIZE, *ADAM, "-o", "out.png") == 0
     image.save("style.png", picture(36, 32, seed=9))
@@ -214,6 +242,7 @@ def test_the_picture_and_its_inputs_are_not_replaced(capsys):
         ({"steps": 0}, "holds the record of no picture that was painted"),
         ({"network": {"name": "/etc/passwd", "file": "", "sha256": ""}}, "was painted by an unknown network"),
         ({"options": {"content": "/etc/passwd", "styles": [1]}}, "painted with options that stylize does not take"),
+        ({"options": {"content": 0, "styles": [2]}}, "2 is no Path): use the version that made it"),
         ({"options": {"content": 0, "styles": [7]}}, "out.png was painted with options that stylize does not take"),
         ({"options": {"content": 0, "styles": [1], "init": "/etc/passwd"}}, "with options that stylize does not take"),
         ({"options": {"content": 0, "styles": [1], "saving": {"log": "/tmp/log.csv"}, "size": "x"}}, "does not take"),
@@ -221,6 +250,14 @@ def test_the_picture_and_its_inputs_are_not_replaced(capsys):
         ({"options": {"content": 0, "styles": [1], "comparison": {"preset": "\x1b[2J"}}}, "is unknown"),
         ({"options": {"content": 0, "styles": [1], "bits": 7}}, "with options that stylize does not take"),
         ({"command": "sweep", "options": {"content": 0, "styles": [1]}, "lanes": [4]}, "This sweep has no lane 0"),
+        ({"command": "sweep", "options": {"content": 0, "styles": [1]}, "lanes": [0] * 3000},
+         "..., each of them once: name a picture that it has saved."),
+        ({"weights": {"tv": int(DIGITS)}}, "out.png holds no record of a run (99"),
+        ({"options": {"content": 0, "styles": [1], "size": int(DIGITS)}}, "9...: use a whole number from 16 to"),
+        ({"options": {"content": 0, "styles": [1], "steps": 3 * 10**9}}, "--steps is 3000000000: use a whole"),
+        ({"options": {"content": 0, "styles": [1], "balance": {"tv_weight": int(DIGITS)}}}, "does not take (99"),
+        ({"options": {"content": 0, "styles": [1], "controls": {"feather": int(DIGITS)}}}, "9...: use a whole"),
+        ({"options": {"content": 0, "styles": [9]}, "versions": {"jaxstyle": "x" * 5000}}, "that made it, xxx"),
     ],
 )  # fmt: skip
 def test_a_strangers_record_is_data_and_names_no_path(changes, saying, capsys):

@@ -84,6 +84,13 @@ def test_any_number_of_pictures_can_be_named(tmp_path, params, pictures):
     assert list(statistics_file.read(tmp_path / "a.h5", params=params, config=CONFIG)) == [64]
 
 
+def test_a_name_that_is_no_text_is_written_so_that_it_can_be_told(tmp_path, params):
+    pictures = [os.fsdecode(b"\xff.png"), "ö.png"]
+    statistics_file.write(tmp_path / "a.h5", {64: summary()}, params=params, config=CONFIG, pictures=pictures)
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert bytes(file.attrs["pictures"]).decode() == "\\udcff.png\nö.png"  # pyright: ignore[reportArgumentType]
+
+
 def test_statistics_of_moments_serve_every_statistic_that_is_made_of_them(tmp_path, params):
     path = written(tmp_path / "a.h5", params)
     for name in ("mean_std", "covariance", "wasserstein"):

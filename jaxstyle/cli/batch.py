@@ -19,6 +19,7 @@ from jaxstyle.cli.signals import status_of
 from jaxstyle.cli.stylize import Stylize
 from jaxstyle.cli.tuning import Balance, Optimization
 from jaxstyle.errors import InputError, out_of_memory
+from jaxstyle.record import structured
 
 if TYPE_CHECKING:
     from jaxstyle.coloring import Sizes
@@ -130,8 +131,10 @@ class Batch:
         from jaxstyle import image
 
         inputs = {path.resolve() for command in commands for path in command.inputs()}
-        for output in (command.output for command in commands):
+        for command in commands:
+            output = command.output
             image.check_output(output, bits=self.bits)
+            command.saving.check([output], steps=self.steps, inputs=command.inputs())
             if output.resolve() in inputs:
                 raise InputError(f"{output} is an input that would be replaced: use another folder.")
 
@@ -180,8 +183,8 @@ class Batch:
 
     def _done(self) -> dict[str, str]:
         try:
-            return dict(json.loads((self.output / RECORD).read_text()))
-        except (OSError, ValueError, TypeError):
+            return structured(dict[str, str], json.loads((self.output / RECORD).read_text()))
+        except (OSError, ValueError, RecursionError):
             return {}
 
     def _write(self, done: Mapping[str, str]) -> None:

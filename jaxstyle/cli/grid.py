@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxstyle.cli.options import check_number
-from jaxstyle.errors import InputError
+from jaxstyle.errors import InputError, excerpt
 
 MOST_LANES = 10_000
 LONGEST = 100  # letters of a file's name
@@ -67,12 +67,13 @@ def parse_sets(name: str, text: str) -> list[str]:
 
 def _different(name: str, text: str, values: list[Any]) -> list[Any]:
     if len(set(values)) < len(values):
-        raise InputError(f"--{name} {text!r} has a value twice: give each value once.")
+        raise InputError(f"--{name} {excerpt(repr(text))} has a value twice: give each value once.")
     return values
 
 
 def _part(name: str, part: str, text: str) -> Iterator[float]:
-    wrong = InputError(f"--{name} is {text!r}: use a number, numbers with commas, or a range from:to:count.")
+    option = f"--{name} is {excerpt(repr(text))}"
+    wrong = InputError(f"{option}: use a number, numbers with commas, or a range from:to:count.")
     try:
         first, *rest = part.split(":")
         start = float(first)
@@ -82,9 +83,9 @@ def _part(name: str, part: str, text: str) -> Iterator[float]:
     except (ValueError, IndexError) as error:
         raise wrong from error
     if len(rest) != 2 or not 2 <= count <= MOST_LANES or not (math.isfinite(start) and math.isfinite(stop)):
-        raise InputError(f"--{name} is {text!r}: a range is from:to:count, such as 10:1000:5, with 2 values at least.")
+        raise InputError(f"{option}: a range is from:to:count, such as 10:1000:5, with 2 values at least.")
     if start < 0 or stop < 0 or start == stop:
-        raise InputError(f"--{name} is {text!r}: a range goes from one number to another, both 0 or more.")
+        raise InputError(f"{option}: a range goes from one number to another, both 0 or more.")
     steps = [i / (count - 1) for i in range(count)]
     if start == 0 or stop == 0:
         values = [start + step * (stop - start) for step in steps]

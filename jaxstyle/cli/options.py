@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
-from jaxstyle.errors import InputError
+from jaxstyle.errors import InputError, excerpt
 
 if TYPE_CHECKING:
     from jaxstyle.presets import Preset
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 PRESETS_OWN = "(default: the preset's)"
 AUTO = "auto"
 UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "kB": 1e3, "MB": 1e6, "GB": 1e9}
-LEAST_MEMORY = 2**28
+LEAST_MEMORY, MOST_MEMORY = 2**28, 2**50
 MOST_SEED = 2**32 - 1  # jax drops higher bits
+MOST_WHOLE = 10**9  # of steps, pixels and whatever else is counted; programs count in 32 bits
 MOST = 1e30  # leaves float32 room for the squares that such numbers multiply
 
 Init = Annotated[Literal["content", "style", "noise"] | Path, arg(metavar="content|style|noise|PICTURE")]
@@ -95,9 +96,10 @@ def check_number(name: str, value: float | None, least: float, most: float = MOS
     """Refuse `value` outside of [least, most], in terms of its option; None is what was left out."""
     if value is None or least <= value <= most:
         return
-    kind, form = ("a whole number", ".0f") if isinstance(value, int) else ("a number", "g")
-    limits = f"from {least:{form}} to {most:{form}}" if most < math.inf else f"from {least:{form}}"
-    raise InputError(f"--{name.replace('_', '-')} is {value:{form}}: use {kind} {limits}.")
+    option = f"--{name.replace('_', '-')}"
+    if isinstance(value, int):  # of any length, if it comes from a record
+        raise InputError(f"{option} is {excerpt(value)}: use a whole number from {least} to {most}.")
+    raise InputError(f"{option} is {value:g}: use a number from {least:g} to {most:g}.")
 
 
 def parse_layers(text: str, *, shares: Mapping[str, float] = MappingProxyType({})) -> dict[str, float]:
@@ -109,13 +111,15 @@ def parse_layers(text: str, *, shares: Mapping[str, float] = MappingProxyType({}
         layer, _, number = part.strip().partition(":")
         smallest_side(layer)
         if layer in found:
-            raise InputError(f"Layer {layer} is named twice in {text!r}: name each layer once.")
+            raise InputError(f"Layer {layer} is named twice in {excerpt(repr(text))}: name each layer once.")
         try:
             found[layer] = float(number) if number else shares.get(layer, 1.0)
         except ValueError:
             found[layer] = math.nan
         if not 0 <= found[layer] < math.inf:
-            raise InputError(f"Layer {layer} has the weight {number!r}: use a finite number that is 0 or more.")
+            raise InputError(
+                f"Layer {layer} has the weight {excerpt(repr(number))}: use a finite number that is 0 or more."
+            )
     return found
 
 
@@ -127,7 +131,7 @@ def parse_scales(text: str | None) -> int | tuple[int, ...] | None:
         numbers = [int(part) for part in text.split(",")]
     except ValueError as error:
         raise InputError(
-            f"--scales is {text!r}: use auto, a number such as 3, or sides such as 128,256,512."
+            f"--scales is {excerpt(repr(text))}: use auto, a number such as 3, or sides such as 128,256,512."
         ) from error
     return tuple(numbers) if len(numbers) > 1 else numbers[0]
 
@@ -138,13 +142,13 @@ def parse_numbers(name: str, text: str, *, count: int) -> list[float]:
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError as error:
-        raise InputError(f"{option} is {text!r}: use numbers with commas, such as 1,2.") from error
+        raise InputError(f"{option} is {excerpt(repr(text))}: use numbers with commas, such as 1,2.") from error
     if len(numbers) != count:
         raise InputError(f"{option} has {len(numbers)} numbers for {count} styles: give one for each.")
     if not all(0 <= number <= MOST for number in numbers):
-        raise InputError(f"{option} is {text!r}: use finite numbers that are 0 or more.")
+        raise InputError(f"{option} is {excerpt(repr(text))}: use finite numbers that are 0 or more.")
     if not sum(numbers):
-        raise InputError(f"{option} is {text!r}, which sums to zero: give at least one style a weight.")
+        raise InputError(f"{option} is {excerpt(repr(text))}, which sums to zero: give at least one style a weight.")
     return numbers
 
 
@@ -157,6 +161,6 @@ def parse_memory(text: str | None) -> int | None:
         size = float(digits) * UNITS[text[len(digits) :].strip()]
     except (ValueError, KeyError):
         size = math.nan
-    if not LEAST_MEMORY <= size < math.inf:
-        raise InputError(f"--max-memory is {text!r}: use a size of at least 256MiB, such as 4GiB.")
+    if not LEAST_MEMORY <= size <= MOST_MEMORY:
+        raise InputError(f"--max-memory is {excerpt(repr(text))}: use a size from 256MiB to 1024TiB, such as 4GiB.")
     return int(size)

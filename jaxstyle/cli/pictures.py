@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import UseAppendAction, arg
 
-from jaxstyle.cli.options import check_number, parse_numbers
+from jaxstyle.cli.options import MOST_WHOLE, check_number, parse_numbers
 from jaxstyle.errors import InputError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Controls:
     def check(self, styles: int) -> None:
         """Refuse what does not fit the number of styles."""
         check_number("style_scale", self.style_scale, 0.01, 100)
-        check_number("style_size", self.style_size, 16, math.inf)
+        check_number("style_size", self.style_size, 16, MOST_WHOLE)
         check_number("feather", self.feather, 0, 1000)
         if self.style_scale is not None and self.style_size is not None:
             raise InputError("--style-scale and --style-size both say how large the style is: drop one.")

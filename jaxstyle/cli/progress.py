@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -108,13 +110,18 @@ class Steps:
     def __init__(self, progress: Progress, plan: Sequence[tuple[int, int]]) -> None:
         """Start at the first step of `plan`."""
         self.progress = progress
-        self.pixels = [pixels for count, pixels in plan for _ in range(count)]
+        self.steps = np.array([0, *accumulate(count for count, _ in plan)])  # at the end of each part of the plan
+        self.pixels = np.array([0.0, *accumulate(float(count * pixels) for count, pixels in plan)])  # up to there
         self.taken = 0
         self.compile_seconds = 0.0
-        self.task = progress.add_task("", total=sum(self.pixels), taken=self._label(), rate="", terms="")
+        self.task = progress.add_task("", total=self.pixels[-1], taken=self._label(), rate="", terms="")
 
     def _label(self) -> str:
-        return f"{self.taken}/{len(self.pixels)}"
+        return f"{self.taken}/{self.steps[-1]}"
+
+    def _until(self, taken: int) -> int:
+        """Return the pixels of the first `taken` steps."""
+        return int(np.interp(taken, self.steps, self.pixels))
 
     @contextmanager
     def compiling(self, side: int) -> Iterator[None]:
@@ -127,18 +134,19 @@ class Steps:
     def go_on(self, taken: int) -> None:
         """Begin after so many steps of the plan."""
         self.taken = taken
-        self.progress.reset(self.task, completed=sum(self.pixels[:taken]), taken=self._label())
+        self.progress.reset(self.task, completed=self._until(taken), taken=self._label())
 
     def advance(self, steps: int, terms: dict[str, float]) -> None:
         """Go on by `steps` and show `terms`."""
-        self.progress.advance(self.task, sum(self.pixels[self.taken : self.taken + steps]))
+        self.progress.advance(self.task, self._until(self.taken + steps) - self._until(self.taken))
         self.taken += steps
         speed = self.progress.tasks[0].speed
-        here = self.pixels[min(self.taken, len(self.pixels) - 1)]
+        here = min(self.taken, self.steps[-1] - 1)
+        pixels = self._until(here + 1) - self._until(here)
         self.progress.update(
             self.task,
             taken=self._label(),
-            rate=f"{speed / here:.2f} steps/s" if speed else "",
+            rate=f"{speed / pixels:.2f} steps/s" if speed else "",
             terms="  ".join(f"{name} {value:.3g}" for name, value in terms.items()),
         )
 

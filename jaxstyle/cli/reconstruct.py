@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from jaxstyle.cli.options import Comparison, Computing, Network, check_number, parse_layers
+from jaxstyle.cli.options import MOST_WHOLE, Comparison, Computing, Network, check_number, parse_layers
 from jaxstyle.cli.saving import Saving
 from jaxstyle.cli.tuning import FromNoise
 from jaxstyle.errors import InputError
@@ -72,7 +71,7 @@ class Reconstruct:
 
     def checked(self) -> tuple[Preset, LossWeights]:
         """Refuse options that cannot be; return the preset with the others in it, and the coefficients that follow."""
-        check_number("size", self.size, 16, math.inf)
+        check_number("size", self.size, 16, MOST_WHOLE)
         self.noise.check()
         if self.layer is not None and self.comparison.style_layers is not None:
             raise InputError("--layer keeps places and --style-layers does not: drop one.")

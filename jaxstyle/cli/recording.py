@@ -15,7 +15,7 @@ import numpy as np
 from jaxstyle.cli.walk import Place
 from jaxstyle.cli.work import Work
 from jaxstyle.config import Config, LossWeights
-from jaxstyle.errors import InputError
+from jaxstyle.errors import InputError, excerpt
 from jaxstyle.record import Record, Weights, plain, source, structured, versions
 
 NOT_IN_PICTURE = ("output", "saving", "network", "preview", "lanes", "max_memory")  # options that no pixel depends on
@@ -62,12 +62,13 @@ def command_of(kind: type, record: Record, *, picture: Path, inputs: Sequence[Pa
     options: dict[str, Any] = {name: value for name, value in record.options.items() if name not in NOT_IN_PICTURE}
     saving = {"bits": options.pop("bits", 8), "save_every": options.pop("save_every", 0)}
     try:
-        return structured(kind, {**options, "output": len(inputs), "saving": saving}, paths=[*inputs, output])
+        command = structured(kind, {**options, "output": 0, "saving": saving}, paths=inputs)
     except ValueError as error:
         raise InputError(
-            f"{picture} was painted with options that {record.command} does not take ({error}): use the version that "
-            f"made it, {record.versions.get('jaxstyle', 'which it does not tell')}."
+            f"{picture} was painted with options that {record.command} does not take ({excerpt(error)}): use the "
+            f"version that made it, {excerpt(record.versions.get('jaxstyle', 'which it does not tell'))}."
         ) from error
+    return replace(command, output=output)  # only now, so that no option can name it
 
 
 def _facts(config: Config) -> dict[str, Any]:

@@ -50,12 +50,14 @@ class Rerun:
         from jaxstyle.cli.recording import command_of
         from jaxstyle.cli.session import Session
 
+        if self.picture.suffix.lower() == ".json":
+            raise InputError(f"{self.picture} is a record and no picture: name the picture that it lies beside.")
         output = self.output or self.picture.with_stem(f"{self.picture.stem}_rerun")
         record = record_of(self.picture)
         files = _files(self.inputs or (self.picture.absolute().parent,))
         inputs = self._found(record, files)
-        image.check_output(output, inputs=[self.picture, *inputs])
         command = command_of(COMMANDS[record.command], record, picture=self.picture, inputs=inputs, output=output)
+        image.check_output(output, bits=command.saving.bits, inputs=[self.picture, *inputs])
         reporter = Reporter(quiet=self.quiet)
         job = command.job(reporter, network=self._network(record, files, reporter))
         if isinstance(command, Sweep):
@@ -148,25 +150,35 @@ class Rerun:
 
 
 def record_of(picture: Path) -> Record:
-    """Return the record of a picture that one of `COMMANDS` has painted, from the file itself or from beside it.
+    """Return the record of a picture that one of `COMMANDS` has painted, from the file itself or else from beside it.
 
     Raises:
         InputError: if there is none.
     """
     from jaxstyle import image
-    from jaxstyle.record import CURE, MOST, read
+    from jaxstyle.record import CURE, MOST
 
-    text, name = image.description_of(picture), str(picture)
-    beside = picture.with_suffix(".json")
-    if not text and beside.is_file():
-        try:
-            with beside.open(encoding="utf-8") as file:
-                text, name = file.read(MOST + 1), str(beside)  # one more is too long, however long the file is
-        except (OSError, ValueError) as error:
-            raise InputError(f"{beside} cannot be read: {CURE}") from error
-    record = read(text, name)
+    own, beside = image.description_of(picture), picture.with_suffix(".json")
+    try:
+        return _painted(own, picture)
+    except InputError:
+        if not beside.is_file():
+            raise
+    try:
+        with beside.open(encoding="utf-8") as file:
+            text = file.read(MOST + 1)  # one more is too long, however long the file is
+    except (OSError, ValueError) as error:
+        raise InputError(f"{beside} cannot be read: {CURE}") from error
+    return _painted(text, beside)
+
+
+def _painted(text: str, path: Path) -> Record:
+    """Return the record that the text of a file holds, if it is one of a picture that was painted."""
+    from jaxstyle.record import CURE, read
+
+    record = read(text, str(path))
     if record.command not in COMMANDS or record.steps < 1:
-        raise InputError(f"{name} holds the record of no picture that was painted: {CURE}")
+        raise InputError(f"{path} holds the record of no picture that was painted: {CURE}")
     return record
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import arg
 
 from jaxstyle import checkpoint_folder
-from jaxstyle.cli.options import check_number
+from jaxstyle.cli.options import MOST_WHOLE, check_number
 from jaxstyle.errors import InputError, UnavailableError
-from jaxstyle.files import write_text
+from jaxstyle.files import whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,8 +47,8 @@ class Saving:
 
     def check(self, outputs: Iterable[Path], *, steps: int, inputs: Sequence[Path]) -> None:
         """Raise `InputError` if something could not be written at the end, or would replace an input."""
-        check_number("save_every", self.save_every, 0, math.inf)
-        check_number("every", self.every, 1, math.inf)
+        check_number("save_every", self.save_every, 0, MOST_WHOLE)
+        check_number("every", self.every, 1, MOST_WHOLE)
         if self.every is not None and self.checkpoint is None:
             raise InputError(
                 f"--every {self.every} is of checkpoints that go nowhere: name their folder with --checkpoint."
@@ -57,8 +56,11 @@ class Saving:
         if self.checkpoint is not None:
             checkpoint_folder.check(self.checkpoint)
         for output in outputs:
+            record = output.with_suffix(".json")
+            if self.record and not _can_be_written(record):
+                raise InputError(f"{record}, where --record writes, is a folder or lacks one: name another output.")
             for path in inputs:
-                if self.record and path.exists() and _is(output.with_suffix(".json"), path):
+                if self.record and path.exists() and _is(record, path):
                     raise InputError(f"{path} is an input that --record would replace: name another output.")
                 if self.save_every and path.exists() and self._is_numbered(path, output, steps):
                     raise InputError(f"{path} is an input that --save-every would replace: name another output.")
@@ -66,7 +68,7 @@ class Saving:
             return
         if self.log.suffix.lower() != ".csv":
             raise InputError(f"The log {self.log} has the suffix {self.log.suffix!r}: use .csv.")
-        if self.log.is_dir() or not os.access(self.log.absolute().parent, os.W_OK):
+        if not _can_be_written(self.log):
             raise InputError(f"The log {self.log} is a folder or lacks a writable one: name a file in one that exists.")
         if any(self.log.exists() and path.exists() and self.log.samefile(path) for path in inputs):
             raise InputError(f"The log {self.log} is an input too: name another file.")
@@ -84,6 +86,11 @@ class Saving:
 
 def _is(path: Path, other: Path) -> bool:
     return path.exists() and path.samefile(other)
+
+
+def _can_be_written(path: Path) -> bool:
+    target = Path(os.path.realpath(path))  # where `whole` writes it
+    return not target.is_dir() and os.access(target.parent, os.W_OK)
 
 
 def make_folder(path: Path) -> None:
@@ -122,16 +129,14 @@ def write_log(path: Path, rows: Sequence[dict[str, Any]], *, mode: Literal["w", 
     """Write a line for each of the rows, whole or not at all, or add them to those that are there."""
     text = io.StringIO(newline="")
     try:
+        before = path.read_bytes() if mode == "a" and path.exists() else b""
         if rows:
             writer = csv.DictWriter(text, list(rows[0]))
-            if mode == "w" or not path.exists() or not path.stat().st_size:
+            if not before:
                 writer.writeheader()
             writer.writerows(rows)
-        if mode == "w":
-            write_text(path, text.getvalue())
-            return
-        with path.open("a", newline="", encoding="utf-8") as file:
-            file.write(text.getvalue())
+        with whole(path) as part:
+            part.write_bytes(before + text.getvalue().encode())
     except OSError as error:
         reason = getattr(error.__cause__ or error, "strerror", None) or error
         raise UnavailableError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,11 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from jaxstyle.cli.options import MOST, MOST_SEED, Comparison, Computing, Init, Network, check_number, parse_layers
+from jaxstyle.cli.options import (
+    MOST,
+    MOST_SEED,
+    MOST_WHOLE,
+    Comparison,
+    Computing,
+    Init,
+    Network,
+    check_number,
+    parse_layers,
+)
 from jaxstyle.cli.pictures import STATISTICS, Controls
 from jaxstyle.cli.saving import Saving
 from jaxstyle.cli.tuning import Balance, Optimization
-from jaxstyle.errors import InputError
+from jaxstyle.errors import InputError, excerpt
 
 if TYPE_CHECKING:
     from jaxstyle.cli.progress import Loaded, Reporter
@@ -27,8 +37,8 @@ if TYPE_CHECKING:
 
 OF_PRESET = ("content_weight", "style_weight", "tv_weight")
 RANGES = {
-    "size": (16, math.inf),
-    "steps": (1, math.inf),
+    "size": (16, MOST_WHOLE),
+    "steps": (1, MOST_WHOLE),
     "seed": (0, MOST_SEED),
 }
 
@@ -166,7 +176,8 @@ class Stylize:
             check_number(name, getattr(self.balance, name), 0)
         for name, (least, most) in RANGES.items():
             check_number(name, getattr(self, name), least, most)
-        check_number("memory", self.optimization.memory, 1, math.inf)
+        check_number("memory", self.optimization.memory, 1, MOST_WHOLE)
+        check_number("patience", self.optimization.patience, 0, MOST_WHOLE)
         check_number("shift", self.balance.shift, -MOST)
         if not self.styles:
             raise InputError("There is no style: name at least one picture after the content.")
@@ -199,6 +210,7 @@ class Stylize:
     def _init_files(self) -> list[Path]:
         if isinstance(self.init, str):
             return []
-        if not self.init.exists():
-            raise InputError(f"--init {self.init} is no file: use content, style, noise or the path of a picture.")
+        if not os.path.exists(self.init):  # a Path raises where the name is too long
+            named = excerpt(self.init)
+            raise InputError(f"--init {named} is no file: use content, style, noise or the path of a picture.")
         return [self.init]

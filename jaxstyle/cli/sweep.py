@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from jaxstyle.cli.pictures import Controls
 from jaxstyle.cli.saving import Saving, make_folder
 from jaxstyle.cli.stylize import Stylize
 from jaxstyle.cli.tuning import Balance, Optimization
-from jaxstyle.errors import InputError
+from jaxstyle.errors import InputError, excerpt
 
 if TYPE_CHECKING:
     from jaxstyle.cli.progress import Loaded, Reporter
@@ -101,7 +100,7 @@ class Sweep:
         preset, _ = whole.checked()
         folder = self._folder(preset.config)
         memory = parse_memory(self.max_memory)
-        check_number("lanes", self.lanes, 1, math.inf)
+        check_number("lanes", self.lanes, 1, MOST_LANES)
         if self.lanes is not None and memory is not None:
             raise InputError("--lanes and --max-memory both say how many pictures to paint at a time: drop one.")
         if not self.saving.dry_run or self.output.exists():
@@ -141,10 +140,10 @@ class Sweep:
         from jaxstyle.cli.sweep_session import SweepSession
 
         folder = self._folder(job.work.config)
-        if not 0 <= lane < len(numbers) or not set(numbers) <= set(range(len(folder.lanes))):
-            raise InputError(
-                f"This sweep has no lane {lane} of {list(numbers)[:20]}: name a picture that it has saved."
-            )
+        own = set(numbers)
+        if not 0 <= lane < len(numbers) or len(own) < len(numbers) or not own <= set(range(len(folder.lanes))):
+            found = f"{excerpt(lane)} of {excerpt(list(numbers), most=60)}"
+            raise InputError(f"This sweep has no lane {found}, each of them once: name a picture that it has saved.")
         return SweepSession(folder).job_of(job, numbers, lane=lane)
 
     def _folder(self, config: Config) -> SweepFolder:

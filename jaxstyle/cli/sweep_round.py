@@ -1,6 +1,6 @@
 """Some lanes of a sweep, painted at a time: each saved when all of them are finished, or as it was when it diverged."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from jaxstyle.cli.resuming import Resuming
 from jaxstyle.cli.saving import attempt, numbered, rows, write_log
 from jaxstyle.cli.sweep_folder import SweepFolder
 from jaxstyle.cli.walk import CURE, Fault, Place, fault_of, is_whole, last_sound, news_of, walk, walked_again
+from jaxstyle.files import write_text
 from jaxstyle.record import Record, text
 
 
@@ -54,9 +55,7 @@ class SweepRound:
         if asked() and not is_whole(work, place):
             return faults | attempt(partial(resuming.save, place)) | attempt(partial(self._save_all, place, lost))
         self._save_all(place, lost)
-        for lane in range(len(self.job.record.lanes)):
-            if lane not in lost:
-                self._enter(place, lane)
+        self._enter(place, [lane for lane in range(len(self.job.record.lanes)) if lane not in lost])
         for lane, fault in late.items():
             sound = walked_again(work, shown, asked, until=fault.sound)
             attempt(partial(self._rescue, lane, fault, sound, reporter))
@@ -93,16 +92,19 @@ class SweepRound:
                     numbered(path, place.steps, steps=self.job.work.steps) if on_the_way else path, rgb, place, lane
                 )
 
-    def _enter(self, place: Place, lane: int) -> None:
-        """Enter a lane's picture, which is saved, as finished, and what its steps found into the log."""
-        i, path, own = self.job.record.lanes[lane], self._path(lane), _own(place, lane)
-        settings = dict(self.folder.lanes[i].settings)
+    def _enter(self, place: Place, lanes: Sequence[int]) -> None:
+        """Enter what the steps of lanes found into the log, and then their pictures, which are saved, as finished."""
+        of = {lane: self.folder.lanes[self.job.record.lanes[lane]] for lane in lanes}
         if self.folder.saving.log is not None:
-            names = {"picture": path.name, **settings}
-            write_log(self.folder.saving.log, [names | row for row in rows(place.sides, own)], mode="a")
-        terms, curve = {term: float(values[-1]) for term, values in own.items()}, thinned(own["total"].tolist())
-        told, digest = self._told(place, lane), self.folder.digests[i]
-        write_entry(entry_of(path), Entry(path.name, self._label(lane), settings, terms, curve, digest, told))
+            names = {lane: {"picture": self._path(lane).name, **of[lane].settings} for lane in lanes}
+            found = [names[lane] | row for lane in lanes for row in rows(place.sides, _own(place, lane))]
+            write_log(self.folder.saving.log, found, mode="a")
+        for lane in lanes:
+            path, own = self._path(lane), _own(place, lane)
+            terms, curve = {term: float(values[-1]) for term, values in own.items()}, thinned(own["total"].tolist())
+            told, digest = self._told(place, lane), self.folder.digests[self.job.record.lanes[lane]]
+            settings = dict(of[lane].settings)
+            write_entry(entry_of(path), Entry(path.name, of[lane].label, settings, terms, curve, digest, told))
 
     def _told(self, place: Place, lane: int) -> Record:
         """Return the record of one lane's picture as it is at a place."""
@@ -110,8 +112,10 @@ class SweepRound:
         return replace(own, lane=lane, weights=numbers(self.folder.weights[own.lanes[lane]]))
 
     def _save(self, path: Path, rgb: np.ndarray, place: Place, lane: int) -> None:
-        told = text(self._told(place, lane))
-        image.save(path, rgb, alpha=self.job.alpha, bits=self.folder.saving.bits, description=told)
+        told = self._told(place, lane)
+        image.save(path, rgb, alpha=self.job.alpha, bits=self.folder.saving.bits, description=text(told))
+        if self.folder.saving.record:  # of a lane that is finished its entry follows
+            write_text(path.with_suffix(".json"), text(told, indent=1) + "\n")
 
 
 def _own(place: Place, lane: int) -> dict[str, np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from jaxstyle.cli.options import Comparison, Computing, Network, check_number, parse_layers, parse_numbers
+from jaxstyle.cli.options import MOST_WHOLE, Comparison, Computing, Network, check_number, parse_layers, parse_numbers
 from jaxstyle.cli.pictures import STATISTICS
 from jaxstyle.cli.saving import Saving
 from jaxstyle.cli.tuning import FromNoise
-from jaxstyle.errors import InputError
+from jaxstyle.errors import InputError, excerpt
 
 if TYPE_CHECKING:
     from jaxstyle.cli.progress import Loaded, Reporter
@@ -82,7 +81,7 @@ class Texture:
     def checked(self) -> tuple[Preset, LossWeights]:
         """Refuse options that cannot be; return the preset with the others in it, and the coefficients that follow."""
         self._shape()
-        check_number("style_size", self.style_size, 16, math.inf)
+        check_number("style_size", self.style_size, 16, MOST_WHOLE)
         self.noise.check()
         if not self.styles:
             raise InputError("There is no style: name at least one picture.")
@@ -105,7 +104,7 @@ class Texture:
 
         found = re.fullmatch(r"(\d{1,6})(?:[xX](\d{1,6}))?", self.size.strip())
         if not found:
-            raise InputError(f"--size is {self.size!r}: use height x width, such as 512x768.")
+            raise InputError(f"--size is {excerpt(repr(self.size))}: use height x width, such as 512x768.")
         height, width = (int(side or found[1]) for side in found.groups())
         if min(height, width) < TILE:
             raise InputError(f"--size is {self.size}: both sides must be at least {TILE}.")

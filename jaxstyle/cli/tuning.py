@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
-from jaxstyle.cli.options import MOST_SEED, PRESETS_OWN, check_number
+from jaxstyle.cli.options import MOST_SEED, MOST_WHOLE, PRESETS_OWN, check_number
 
 if TYPE_CHECKING:
     from jaxstyle.config import LossWeights
@@ -48,7 +47,7 @@ class FromNoise:
     def check(self) -> None:
         """Refuse numbers out of range."""
         check_number("tv_weight", self.tv_weight, 0)
-        check_number("steps", self.steps, 1, math.inf)
+        check_number("steps", self.steps, 1, MOST_WHOLE)
         check_number("seed", self.seed, 0, MOST_SEED)
 
     def loss_weights(
