@@ -1,4 +1,4 @@
-"""A signal stops a command wherever it comes, also where it is lost in a callback, or where it comes during an import."""
+"""A signal stops a command wherever it comes, even where it gets lost in a callback, or in the middle of an import."""
 
 import gc
 import os
@@ -172,6 +172,16 @@ def test_a_signal_during_an_import_is_one_sentence(name, number, then, status, f
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (status, "", SENTENCE)
     assert not (folder / "out.png").exists()
+
+
+def test_a_signal_while_the_process_ends_is_silent():
+    code = "import atexit, os, signal, sys\n"
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))\n"
+    code += "from jaxstyle.cli import main\nsys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")  # 130 in a shell
+    assert done.stdout.startswith("jaxstyle ")
 
 
 def test_a_signal_waits_for_an_import_to_end(isolated, monkeypatch):

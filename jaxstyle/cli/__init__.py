@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from jaxstyle import __version__
-from jaxstyle.cli.signals import noted, raising, status_of, stopping
+from jaxstyle.cli.signals import end_at_once, noted, raising, status_of, stopping
 from jaxstyle.errors import InputError, own
 
 
@@ -16,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `jaxstyle` with `arguments` and return its exit status.
 
     Args:
-        arguments: those of the process if None.
+        arguments: those of the process if None; then it is about to end, and signals end it at once.
 
     Returns:
         0; 2 for what the user can mend, 1 for what the user cannot, 130 after Ctrl-C, 143 after SIGTERM.
@@ -26,7 +26,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         jaxstyle 0.1.0
         0
     """
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments is not None:
+        return _status(list(arguments))
+    try:
+        return _status(sys.argv[1:])
+    finally:
+        end_at_once()
+
+
+def _status(arguments: list[str]) -> int:
     if arguments == ["--version"]:
         print(f"jaxstyle {__version__}")
         return 0

@@ -53,13 +53,21 @@ class Saving:
             raise InputError(
                 f"--every {self.every} is of checkpoints that go nowhere: name their folder with --checkpoint."
             )
-        if self.checkpoint is not None and self.checkpoint.exists() and not self.checkpoint.is_dir():
-            raise InputError(f"--checkpoint {self.checkpoint} is a file: name a folder for the checkpoints.")
+        if self.checkpoint is not None and self.checkpoint.exists():
+            if not self.checkpoint.is_dir():
+                raise InputError(f"--checkpoint {self.checkpoint} is a file: name a folder for the checkpoints.")
+            try:
+                os.listdir(os.path.join(self.checkpoint, "."))  # the dot is found only where one may search
+            except OSError as error:
+                reason = f"cannot be read ({error.strerror})"
+                raise InputError(
+                    f"--checkpoint {self.checkpoint} {reason}: name a folder that you may read."
+                ) from error
         for output in outputs:
             for path in inputs:
-                if self.record and path.exists() and _is(output.with_suffix(".json"), path):
+                if self.record and os.path.exists(path) and _is(output.with_suffix(".json"), path):
                     raise InputError(f"{path} is an input that --record would replace: name another output.")
-                if self.save_every and path.exists() and self._is_numbered(path, output, steps):
+                if self.save_every and os.path.exists(path) and self._is_numbered(path, output, steps):
                     raise InputError(f"{path} is an input that --save-every would replace: name another output.")
         if self.log is None:
             return
@@ -67,7 +75,7 @@ class Saving:
             raise InputError(f"The log {self.log} has the suffix {self.log.suffix!r}: use .csv.")
         if self.log.is_dir() or not os.access(self.log.absolute().parent, os.W_OK):
             raise InputError(f"The log {self.log} is a folder or lacks a writable one: name a file in one that exists.")
-        if any(self.log.exists() and path.exists() and self.log.samefile(path) for path in inputs):
+        if any(self.log.exists() and os.path.exists(path) and self.log.samefile(path) for path in inputs):
             raise InputError(f"The log {self.log} is an input too: name another file.")
 
     def due(self, done: int, *, steps: int) -> bool:

@@ -43,6 +43,14 @@ def noted() -> int:
     return 128 + _noted[0] if _noted else 0
 
 
+def end_at_once() -> None:
+    """Let each signal end the process in silence: nothing is left to save, and Python would show a traceback."""
+    with contextlib.suppress(ValueError):  # only the main thread can have handlers
+        for number in SIGNALS:
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                signal.signal(number, signal.SIG_DFL)
+
+
 def stopping() -> int:
     """Return the exit status of the first signal that has raised `Interrupted`, or is about to, or 0."""
     return 128 + _stopping[0] if _stopping else 0
