@@ -15,7 +15,7 @@ def check(folder: Path) -> None:
         folder: that may not exist yet.
 
     Raises:
-        InputError: if it is a file, or holds a folder with the name of a checkpoint that is none.
+        InputError: if it is a file, may not be read, or holds a folder with the name of a checkpoint that is none.
 
     Example:
         >>> check(Path("none"))
@@ -24,10 +24,19 @@ def check(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise InputError(f"--checkpoint {folder} is a file: name a folder for the checkpoints.")
-    for path in sorted(folder.iterdir()):
-        named = path.name.isdecimal() or TEMPORARY in path.name
-        if named and not path.is_symlink() and path.is_dir() and not _is_checkpoint(path):
-            raise InputError(f"--checkpoint {folder} holds {path.name}, which is no checkpoint: name another folder.")
+    try:
+        strange = [path.name for path in sorted(folder.iterdir()) if _is_called_as(path) and not _is_checkpoint(path)]
+    except OSError as error:
+        raise InputError(
+            f"--checkpoint {folder} cannot be read ({error.strerror}): name a folder that you may read."
+        ) from error
+    if strange:
+        raise InputError(f"--checkpoint {folder} holds {strange[0]}, which is no checkpoint: name another folder.")
+
+
+def _is_called_as(path: Path) -> bool:
+    """Return whether something is a folder with the name of a checkpoint."""
+    return (path.name.isdecimal() or TEMPORARY in path.name) and path.is_dir() and not path.is_symlink()
 
 
 def _is_checkpoint(folder: Path) -> bool:

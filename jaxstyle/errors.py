@@ -80,3 +80,28 @@ def out_of_memory(error: Exception) -> str | None:
     return (
         f"memory is too small ({reason}): take --remat, a smaller --size, fewer --lanes or, for lbfgs, less --memory."
     )
+
+
+def own(error: Exception) -> InputError | UnavailableError | None:
+    """Return what to tell the user of an error that is not the program's fault, else None.
+
+    Args:
+        error: whatever was raised.
+
+    Returns:
+        An error whose text is one sentence, the same one if `error` has one already.
+
+    Example:
+        >>> own(FileNotFoundError(2, "No such file or directory", "content.jpg"))
+        InputError('content.jpg cannot be used (No such file or directory): name another path or change permissions.')
+    """
+    if isinstance(error, InputError | UnavailableError):
+        return error
+    if (sentence := out_of_memory(error)) is not None:
+        return UnavailableError(sentence)
+    if not isinstance(error, OSError):
+        return None
+    reason = excerpt(error.strerror or error)
+    if error.filename is None:
+        return UnavailableError(f"The system refused something ({reason}): mend that and repeat the command.")
+    return InputError(f"{error.filename} cannot be used ({reason}): name another path or change permissions.")

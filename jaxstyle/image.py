@@ -142,7 +142,11 @@ def check_output(path: str | os.PathLike[str], *, bits: int = 8, inputs: Iterabl
         >>> check_output("out.png", bits=16, inputs=["content.jpg"])
     """
     target = Path(os.path.realpath(path))
-    if target.is_dir():
+    try:
+        is_folder = target.is_dir()
+    except OSError as error:  # such as a name that is too long, or a folder on the way that may not be searched
+        raise InputError(f"{path} cannot be written ({error.strerror}): name another output.") from error
+    if is_folder:
         raise InputError(f"{path} is a folder: name a file in it, such as {Path(path) / 'out.png'}.")
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
@@ -156,7 +160,7 @@ def check_output(path: str | os.PathLike[str], *, bits: int = 8, inputs: Iterabl
             f"{path} needs a folder {target.parent} that exists and is writable: create it or use another."
         )
     for source in inputs:
-        if target.exists() and Path(source).exists() and target.samefile(source):
+        if target.exists() and os.path.exists(source) and target.samefile(source):
             raise InputError(f"{path} is the same file as the input {source}: name another output.")
 
 

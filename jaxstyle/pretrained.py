@@ -193,7 +193,7 @@ def _installed() -> Iterator[Path]:
     """Yield the files of VGG-19 on this machine, the preferred one first."""
     if named := os.environ.get("JAXSTYLE_WEIGHTS"):
         path = Path(named).expanduser()
-        if path.is_dir() and not (path := _in_folder(path)):
+        if os.path.isdir(path) and not (path := _in_folder(path)):
             raise InputError(
                 f"$JAXSTYLE_WEIGHTS is {named}, where no .h5 file holds VGG-19: put one there or unset it."
             )
@@ -204,11 +204,18 @@ def _installed() -> Iterator[Path]:
 
 
 def _in_folder(folder: Path) -> Path | None:
-    """Return the file of VGG-19 in `folder`; another name counts if that file alone has its layers and widths."""
+    """Return the file of VGG-19 in `folder`; another name counts if that file alone has its layers and widths.
+
+    A folder that may not be read is as good as empty.
+    """
     for name in (FILE, KERAS_FILE):
-        if (folder / name).is_file():
+        if os.path.isfile(folder / name):  # Path's own method raises where it may not look
             return folder / name
-    whole = [path for path in sorted(folder.glob("*.h5")) if _is_whole(path)]
+    try:
+        files = [folder / name for name in sorted(os.listdir(folder)) if name.endswith(".h5")]
+    except OSError:
+        return None
+    whole = [path for path in files if _is_whole(path)]
     if len(whole) > 1:
         raise InputError(f"{folder} holds {len(whole)} files of VGG-19: pass one as --weights or rename it to {FILE}.")
     return whole[0] if whole else None

@@ -22,7 +22,7 @@ from benchmark_solve import Solve
 from benchmark_steps import Memory, Step
 from tyro.conf import OmitArgPrefixes, subcommand
 
-from jaxstyle.errors import InputError
+from jaxstyle.errors import InputError, own
 
 Command = (
     Annotated[Step, subcommand("step")]
@@ -45,4 +45,4 @@ if __name__ == "__main__":
     try:
         main()
     except (InputError, OSError, subprocess.CalledProcessError) as error:
-        sys.exit(f"benchmark.py: {error}")
+        sys.exit(f"benchmark.py: {own(error) or error}")

@@ -21,7 +21,7 @@ from tyro.conf import Positional, arg
 
 from jaxstyle import image, load_params, stylize
 from jaxstyle.config import LossWeights
-from jaxstyle.errors import InputError
+from jaxstyle.errors import InputError, own
 from jaxstyle.objective import Targets, Terms, make_targets, terms, total
 from jaxstyle.optimize import init, run
 from jaxstyle.presets import PRESETS
@@ -114,4 +114,4 @@ if __name__ == "__main__":
     try:
         tyro.cli(main)
     except (InputError, OSError) as error:
-        sys.exit(f"compare_networks.py: {error}")
+        sys.exit(f"compare_networks.py: {own(error) or error}")

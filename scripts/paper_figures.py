@@ -25,7 +25,7 @@ import tyro
 from tyro.conf import Positional
 
 from jaxstyle import Config, LossWeights, image, load_params, make_targets, presets, terms, total
-from jaxstyle.errors import InputError
+from jaxstyle.errors import InputError, own
 from jaxstyle.sweep import sweep
 from jaxstyle.vgg import Params
 
@@ -185,4 +185,4 @@ if __name__ == "__main__":
     try:
         tyro.cli(main)
     except (InputError, OSError) as error:
-        sys.exit(f"paper_figures.py: {error}")
+        sys.exit(f"paper_figures.py: {own(error) or error}")

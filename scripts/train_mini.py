@@ -37,7 +37,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from jaxstyle import weights_file
 from jaxstyle.config import Config
 from jaxstyle.download import LICENCE
-from jaxstyle.errors import InputError
+from jaxstyle.errors import InputError, own
 from jaxstyle.vgg import CONV_LAYERS, Params, Widths, features
 
 WIDTHS: Widths = ((16, 16), (32, 32), (64,) * 4, (128, 128, 128, 160), (256, 64, 64, 64))
@@ -262,4 +262,4 @@ if __name__ == "__main__":
     try:
         tyro.cli(main)
     except (InputError, OSError) as error:
-        sys.exit(f"train_mini.py: {error}")
+        sys.exit(f"train_mini.py: {own(error) or error}")

@@ -120,6 +120,10 @@ def test_a_name_that_would_control_the_terminal_is_escaped(refused):
         (MemoryError(), "memory is too small (MemoryError): take --remat, a smaller --size, fewer --lanes or, for"),
         (RuntimeError("RESOURCE_EXHAUSTED: 9 bytes.\n..."), "memory is too small (RESOURCE_EXHAUSTED: 9 bytes): take"),
         (errors.UnavailableError("There is no connection: plug it in."), "There is no connection: plug it in."),
+        (
+            BrokenPipeError(32, "Broken pipe"),
+            "The system refused something (Broken pipe): mend that and repeat the command.",
+        ),
     ],
 )
 def test_what_the_user_cannot_mend_ends_with_a_sentence_and_status_1(error, saying, refused, monkeypatch):

@@ -15,10 +15,10 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from jaxstyle.cli.options import Comparison, Computing, Init, Network
 from jaxstyle.cli.pictures import STATISTICS, Controls, expanded
 from jaxstyle.cli.saving import Saving, make_folder
-from jaxstyle.cli.signals import status_of
+from jaxstyle.cli.signals import check, status_of
 from jaxstyle.cli.stylize import Stylize
 from jaxstyle.cli.tuning import Balance, Optimization
-from jaxstyle.errors import InputError, out_of_memory
+from jaxstyle.errors import InputError, own
 from jaxstyle.record import structured
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ class Batch:
         for number, command in enumerate(commands, 1):
             name = command.output.name
             try:
+                check()
                 digest = _digest(common, command.inputs())
                 if done.get(name) == digest and command.output.is_file():
                     skipped += 1
@@ -105,11 +106,11 @@ class Batch:
                 job = command.job(reporter, network=network, known=known)
                 job = job._replace(work=replace(job.work, compiled=compiled))
                 status = Session(command.output, self.steps, command.saving).run(job, reporter=reporter)
-            except (InputError, OSError, MemoryError, RuntimeError) as error:
-                if not isinstance(error, InputError | OSError) and out_of_memory(error) is None:
+            except Exception as error:
+                if (fault := own(error)) is None:
                     raise
                 failed += 1
-                print(f"jaxstyle: {name} is left out: {out_of_memory(error) or error}", file=sys.stderr)
+                print(f"jaxstyle: {name} is left out: {fault}", file=sys.stderr)
                 continue
             except KeyboardInterrupt as error:
                 status = status_of(error)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from jaxstyle.cli.signals import check
+
 
 @dataclass(frozen=True)
 class Networks:
@@ -12,6 +14,7 @@ class Networks:
         from jaxstyle import pretrained, weights_file
 
         for found in pretrained.installed():
+            check()
             print(f"{found.network:8} {found.origin}")
             if found.path:
                 weights_file.widths(found.path)  # says what is wrong with a file that is missing or damaged

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import math
+import os
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,12 +143,12 @@ def expanded(paths: Iterable[Path], *, besides: Collection[Path] = ()) -> list[P
     found: list[Path] = []
     for path in paths:
         inside = [path]
-        if path.is_dir():
+        if os.path.isdir(path):  # a path that cannot be looked at is told of where it is read
             inside = sorted(each for each in path.iterdir() if each.suffix.lower() in PICTURES)
             if not inside:
                 raise InputError(f"The folder {path} holds no picture: name one with {', '.join(PICTURES)} files.")
-        elif glob.has_magic(str(path)) and not path.exists():
-            inside = sorted(each for each in map(Path, glob.glob(str(path))) if each.is_file())
+        elif glob.has_magic(str(path)) and not os.path.exists(path):
+            inside = sorted(each for each in map(Path, glob.glob(str(path))) if os.path.isfile(each))
             if not inside:
                 raise InputError(f"No file is like {path}: name pictures, folders or a pattern that fits some.")
         found += inside if inside == [path] else [each for each in inside if each.resolve() not in besides]

@@ -60,9 +60,9 @@ class Saving:
             if self.record and not _can_be_written(record):
                 raise InputError(f"{record}, where --record writes, is a folder or lacks one: name another output.")
             for path in inputs:
-                if self.record and path.exists() and _is(record, path):
+                if self.record and os.path.exists(path) and _is(record, path):
                     raise InputError(f"{path} is an input that --record would replace: name another output.")
-                if self.save_every and path.exists() and self._is_numbered(path, output, steps):
+                if self.save_every and os.path.exists(path) and self._is_numbered(path, output, steps):
                     raise InputError(f"{path} is an input that --save-every would replace: name another output.")
         if self.log is None:
             return
@@ -70,7 +70,7 @@ class Saving:
             raise InputError(f"The log {self.log} has the suffix {self.log.suffix!r}: use .csv.")
         if not _can_be_written(self.log):
             raise InputError(f"The log {self.log} is a folder or lacks a writable one: name a file in one that exists.")
-        if any(self.log.exists() and path.exists() and self.log.samefile(path) for path in inputs):
+        if any(self.log.exists() and os.path.exists(path) and self.log.samefile(path) for path in inputs):
             raise InputError(f"The log {self.log} is an input too: name another file.")
 
     def due(self, done: int, *, steps: int) -> bool:

@@ -10,6 +10,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from jaxstyle.cli.options import Comparison, Network, check_number
 from jaxstyle.cli.pictures import STATISTICS, expanded
+from jaxstyle.cli.signals import check
 from jaxstyle.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Statistics:
         for side in sides:
             with reporter.console.status(f"Statistics for pictures of {side} pixels"):
                 sizes[side] = self._mean(paths, side, params=params, preset=preset)
+        check()
         names = [path.name for path in paths]
         statistics_file.write(self.output, sizes, params=params, config=preset.config, pictures=names)
         what = f"{len(paths)} picture{'s' if len(paths) > 1 else ''}"
@@ -78,6 +80,7 @@ class Statistics:
         summarize = jax.jit(summarize_style, static_argnames="config")
         whole: dict[str, Summary] = {}
         for path in paths:
+            check()
             rgb = image.load(path, size=size, resample=preset.resample, rounding=preset.rounding).rgb
             one = summarize(params, jnp.asarray(rgb), key=jax.random.key(self.seed), config=preset.config)
             one = jax.tree.map(lambda leaf: leaf / len(paths), one)

@@ -182,7 +182,7 @@ class Stylize:
         if not self.styles:
             raise InputError("There is no style: name at least one picture after the content.")
         for path in self.styles:
-            if path.is_dir():
+            if os.path.isdir(path):  # one that cannot be looked at is told of where it is read
                 raise InputError(f"{path} is a folder: make one style of its pictures by jaxstyle statistics.")
         self.controls.check(len(self.styles))
         if self.preview and self.network.network not in ("auto", "vgg19", "mini", "builtin"):

@@ -1,0 +1,40 @@
+"""The commands of `jaxstyle`, and which of them its arguments ask for."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import tyro
+
+from jaxstyle.cli.batch import Batch
+from jaxstyle.cli.doctor import Doctor
+from jaxstyle.cli.networks import Networks
+from jaxstyle.cli.reconstruct import Reconstruct
+from jaxstyle.cli.rerun import Rerun
+from jaxstyle.cli.statistics import Statistics
+from jaxstyle.cli.stylize import Stylize
+from jaxstyle.cli.sweep import Sweep
+from jaxstyle.cli.texture import Texture
+
+Command = (
+    Annotated[Stylize, tyro.conf.subcommand("stylize")]
+    | Annotated[Sweep, tyro.conf.subcommand("sweep")]
+    | Annotated[Batch, tyro.conf.subcommand("batch")]
+    | Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
+    | Annotated[Texture, tyro.conf.subcommand("texture")]
+    | Annotated[Rerun, tyro.conf.subcommand("rerun")]
+    | Annotated[Statistics, tyro.conf.subcommand("statistics")]
+    | Annotated[Networks, tyro.conf.subcommand("networks")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command that `arguments` ask for and return its exit status; for `--help` or a typo, exit."""
+    command = tyro.cli(
+        Command,  # pyright: ignore[reportArgumentType]
+        prog="jaxstyle",
+        args=arguments,
+        description="Repaint a picture in the style of another (Gatys et al., arXiv:1508.06576).",
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes),
+    )
+    return command.run()
