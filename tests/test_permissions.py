@@ -65,7 +65,7 @@ def locked(refused) -> Iterator[Path]:
         ),
         (
             f"{STYLIZE} -o out.png --init locked/init.png",
-            "locked/init.png cannot be used (Permission denied): name ano",
+            "--init locked/init.png is no file: use content, style, noise or the path of a picture.",
         ),
         (
             f"{STYLIZE} -o out.png --content-mask locked/mask.png",
@@ -89,7 +89,7 @@ def locked(refused) -> Iterator[Path]:
         (f"{STYLIZE} -o {LONG}", f"{LONG} cannot be written (File name too long): name another output."),
         (
             f"{STYLIZE} -o out.png --log locked/log.csv",
-            "locked/log.csv cannot be used (Permission denied): name anothe",
+            "The log locked/log.csv is a folder or lacks a writable one: name a file in one",
         ),
         (
             f"{STYLIZE} -o out.png --checkpoint locked/kept",

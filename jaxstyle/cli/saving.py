@@ -70,7 +70,7 @@ class Saving:
             raise InputError(f"The log {self.log} has the suffix {self.log.suffix!r}: use .csv.")
         if not _can_be_written(self.log):
             raise InputError(f"The log {self.log} is a folder or lacks a writable one: name a file in one that exists.")
-        if any(self.log.exists() and os.path.exists(path) and self.log.samefile(path) for path in inputs):
+        if any(os.path.exists(self.log) and os.path.exists(path) and self.log.samefile(path) for path in inputs):
             raise InputError(f"The log {self.log} is an input too: name another file.")
 
     def due(self, done: int, *, steps: int) -> bool:
@@ -90,7 +90,7 @@ def _is(path: Path, other: Path) -> bool:
 
 def _can_be_written(path: Path) -> bool:
     target = Path(os.path.realpath(path))  # where `whole` writes it
-    return not target.is_dir() and os.access(target.parent, os.W_OK)
+    return not os.path.isdir(target) and os.access(target.parent, os.W_OK)
 
 
 def make_folder(path: Path) -> None:
