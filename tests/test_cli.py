@@ -904,6 +904,7 @@ def test_a_quiet_preview_times_nothing(monkeypatch, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_the_time_of_a_step_is_taken_on_a_reduced_picture_and_goes_with_the_pixels(monkeypatch):
     drawn = pretrained.random_params(widths=TINY)
     monkeypatch.setattr(preview, "random_params", lambda: drawn)

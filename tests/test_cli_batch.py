@@ -199,6 +199,7 @@ def test_memory_that_runs_out_is_the_fault_of_one_picture(monkeypatch, capsys):
     assert "is left out: memory is too small" in said and "3 made, 0 there already, 1 left out" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--color", "match"), ("--init", "style"), ("--style-scale", 1.5)])
 def test_a_style_that_serves_several_contents_serves_them_as_alone(options):
     assert batch(*options) == 0

@@ -203,6 +203,7 @@ def test_what_is_not_finite_is_no_progress(bad):
     assert (int(stall.restarted), int(stall.stopped)) == (4, 7)
 
 
+@pytest.mark.slow
 def test_pairs_that_are_forgotten_are_not_there():
     """Over twice as many updates as there are pairs: those that were are overwritten one by one."""
     method, rng = _skip_negative_curvature(4), np.random.default_rng(0)

@@ -89,7 +89,7 @@ def locked(refused) -> Iterator[Path]:
         (f"{STYLIZE} -o {LONG}", f"{LONG} cannot be written (File name too long): name another output."),
         (
             f"{STYLIZE} -o out.png --log locked/log.csv",
-            "The log locked/log.csv is a folder or lacks a writable one: name a file in one",
+            "locked/log.csv cannot be used (Permission denied): name anothe",
         ),
         (
             f"{STYLIZE} -o out.png --checkpoint locked/kept",

@@ -38,6 +38,7 @@ def test_a_lane_is_the_run_with_its_weights(params, content, style, config):
         np.testing.assert_allclose(together.trace["total"][lane], alone.trace["total"], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_lanes_that_run_two_at_a_time_give_what_all_at_once_give(params, content, style):
     five = weights(jnp.asarray([0.5, 1.0, 6.0, 20.0, 40.0]))
     at_once = sweep(params, content, style, five, config=ADAM, steps=4)

@@ -248,7 +248,8 @@ def test_weights_and_masks_that_do_not_fit_the_styles_are_refused(params, conten
 # Colours
 
 
-@pytest.mark.parametrize("scales", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("scales", [1, 2])
 def test_kept_colours_are_the_contents_wherever_they_can_be(params, content, style, scales):
     """Chroma is the content's in every pixel that is not clipped."""
     config = dataclasses.replace(LBFGS, color="keep", scales=scales)
@@ -286,8 +287,9 @@ def test_statistics_have_no_colours_to_change(params, content, style):
 # Regions
 
 
-@pytest.mark.parametrize("scales", [1, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("colour", [pytest.param("none", marks=pytest.mark.slow), "keep"])
+@pytest.mark.slow
+@pytest.mark.parametrize("scales", [1, 2])
+@pytest.mark.parametrize("colour", ["none", "keep"])
 def test_what_no_mask_covers_stays_as_it_is_bit_for_bit(params, content, style, scales, colour):
     mask = jnp.zeros((1, 32, 40)).at[:, 4:20, :18].set(1.0)
     config = dataclasses.replace(LBFGS, scales=scales, color=colour)

@@ -89,8 +89,7 @@ def _is(path: Path, other: Path) -> bool:
 
 
 def _can_be_written(path: Path) -> bool:
-    target = Path(os.path.realpath(path))  # where `whole` writes it
-    return not os.path.isdir(target) and os.access(target.parent, os.W_OK)
+    return not path.is_dir() and os.access(os.path.dirname(os.path.realpath(path)), os.W_OK)  # where `whole` writes
 
 
 def make_folder(path: Path) -> None:
