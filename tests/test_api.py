@@ -57,6 +57,7 @@ def test_every_public_function_says_what_it_takes_and_gives_an_example(module):
             assert f"{parameter.name}: " in text, f"{module}.{name} does not explain {parameter.name}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
     "color coloring conv descent image losses moments objective optimize parametrize presets regions scales sheet "

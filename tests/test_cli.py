@@ -516,6 +516,7 @@ def test_statistics_of_a_folder_are_the_mean_over_its_pictures():
     np.testing.assert_allclose((each[0] + each[1]) / 2, each[2], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_statistics_of_another_network_are_refused(capsys):
     assert statistics("style.png", "-o", "style.h5") == 0
     assert stylize("--network", "random", style="style.h5", weights=None) == 2
@@ -791,7 +792,9 @@ def test_a_run_that_diverges_names_term_and_step_and_writes_nothing(capsys):
     assert listing() == before
 
 
-@pytest.mark.parametrize(("scales", "segment"), [(1, 1), (2, 1), (2, 10)])
+@pytest.mark.parametrize(
+    ("scales", "segment"), [*(pytest.param(*each, marks=pytest.mark.slow) for each in ((1, 1), (2, 1))), (2, 10)]
+)
 def test_a_run_that_diverges_keeps_the_last_picture_whose_terms_are_finite(scales, segment, monkeypatch, capsys):
     options = ("--learning-rate", 20, "--parametrization", "pixels", "--scales", scales, "--steps", 60)
     monkeypatch.setattr(work, "WORK_A_SEGMENT", 1e12)
@@ -850,6 +853,16 @@ def test_a_picture_that_cannot_go_where_it_should_is_kept_elsewhere(folder, monk
     [kept] = folder.glob("jaxstyle-*/out.png")
     assert size_of(str(kept)) == (32, 26)
     assert str(kept) in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_record_beside_it_that_cannot_be_written_does_not_lose_the_picture(monkeypatch, capsys):
+    real = optimize.init
+    monkeypatch.setattr(
+        optimize, "init", lambda *all_, **each: Path("out.json").mkdir(exist_ok=True) or real(*all_, **each)
+    )
+    assert stylize("--record") == 1
+    assert size_of("out.png") == (32, 26)
+    assert "jaxstyle: out.json cannot be written (Is a directory)" in capsys.readouterr().err
 
 
 def test_a_log_that_cannot_be_written_does_not_lose_the_picture(monkeypatch, capsys):

@@ -133,6 +133,7 @@ def test_a_style_is_looked_at_once_for_each_size(looks):
     assert len(looks) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -147,6 +148,7 @@ def test_what_is_kept_of_a_style_serves_nothing_else(looks, options):
     assert len(looks) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [("--color", "keep"), ("--init", "style"), ("--style-mask", "mask.png")])
 def test_a_style_that_is_more_than_its_statistics_is_read_as_a_picture(looks, options):
     image.save("mask.png", np.ones((48, 40, 3)))

@@ -212,6 +212,7 @@ def test_jit_equals_eager(function):
     )
 
 
+@pytest.mark.slow
 @every_function
 def test_vmap_equals_a_loop_over_pictures(function):
     styles, contents = jnp.stack([STYLE, STYLE / 2]), jnp.stack([CONTENT, CONTENT / 3])

@@ -73,6 +73,7 @@ def test_raw_keys_are_seeds_too(params, content, style):
     np.testing.assert_array_equal(typed, raw)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["content", "style", "init", "blend"])
 def test_pictures_and_blends_may_be_lanes(params, content, style, which):
     other = 1 - style

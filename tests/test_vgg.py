@@ -73,6 +73,7 @@ def test_a_pooling_gain_multiplies_what_a_pool_hands_on(params, content):
     np.testing.assert_allclose(gained["relu3_1"], 4 * plain["relu3_1"], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_batch_gives_the_activations_of_each_image(params, content):
     batch = jnp.stack([content, content[::-1]])
     np.testing.assert_allclose(

@@ -15,8 +15,10 @@ class Doctor:
     def run(self) -> int:
         """Print the report and return the exit status."""
         import jax
+        import psutil
 
         from jaxstyle import download
+        from jaxstyle.cli.containers import memory_left
 
         print(f"python       {platform.python_version()}, {platform.platform()}")
         for package in PACKAGES:
@@ -25,10 +27,9 @@ class Doctor:
             limit = (device.memory_stats() or {}).get("bytes_limit")
             print(f"device       {device.device_kind} ({device.platform}){f', {_gib(limit)}' if limit else ''}")
         print(f"processors   {os.cpu_count()}")
-        if "SC_AVPHYS_PAGES" in getattr(os, "sysconf_names", ()):  # neither on Windows nor on macOS
-            page = os.sysconf("SC_PAGE_SIZE")
-            in_all, free = page * os.sysconf("SC_PHYS_PAGES"), page * os.sysconf("SC_AVPHYS_PAGES")
-            print(f"memory       {_gib(in_all)} in all, {_gib(free)} free")
+        memory = psutil.virtual_memory()
+        free = min(memory.available, memory_left())  # a container may have less than the machine
+        print(f"memory       {_gib(memory.total)} in all, {_gib(free)} free")
         print(f"weights      $JAXSTYLE_WEIGHTS is {os.environ.get('JAXSTYLE_WEIGHTS', 'not set')}")
         print(f"cache        {download.cache()}")
         return 0

@@ -61,8 +61,9 @@ class Session:
                         for _, said in news_of(job.work, place, before=before):
                             reporter.console.print(said, style="yellow")
                         if self.saving.due(place.steps, steps=self.steps):
-                            numbered_output = numbered(self.output, place.steps, steps=self.steps)
-                            faults |= attempt(partial(self._write, numbered_output, job, place))
+                            path = numbered(self.output, place.steps, steps=self.steps)
+                            faults |= attempt(partial(self._write, path, job, place))
+                            faults |= attempt(partial(self._write_record, path, job, place))
                         if resuming.due(place.steps, before=before):
                             faults |= attempt(partial(resuming.save, place))
                         before = place.steps
@@ -80,6 +81,7 @@ class Session:
             if diverged is None and before > since:
                 faults |= attempt(partial(resuming.save, place))
             self._save(job, place)
+            faults |= attempt(partial(self._write_record, self.output, job, place))
             if self.saving.log is not None:
                 write_log(self.saving.log, list(rows(place.sides, _own(job, place).trace)))
         if diverged is not None:
@@ -114,9 +116,12 @@ class Session:
     def _write(self, path: Path, job: Job, place: Place) -> None:
         rgb = jax.device_get(job.work.finish(place.image))
         rgb = rgb if job.work.lanes is None else rgb[job.record.lane]
-        told = finished(job.record, _own(job, place))
-        image.save(path, rgb, alpha=job.alpha, bits=self.saving.bits, description=record.text(told))
+        told = record.text(finished(job.record, _own(job, place)))
+        image.save(path, rgb, alpha=job.alpha, bits=self.saving.bits, description=told)
+
+    def _write_record(self, path: Path, job: Job, place: Place) -> None:
         if self.saving.record:
+            told = finished(job.record, _own(job, place))
             write_text(path.with_suffix(".json"), record.text(told, indent=1) + "\n")
 
 
