@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
-from jaxstyle import encoding, record, statistics_file, weights_file
+from jaxstyle import encoding, plain_data, record, statistics_file, weights_file
 from jaxstyle.cli.recording import NOT_IN_PICTURE
 from jaxstyle.cli.report import Entry
 from jaxstyle.cli.stylize import Stylize
@@ -157,7 +157,7 @@ def records() -> dict[str, bytes]:
     names = [name for name in vars(command) if name not in NOT_IN_PICTURE]
     run = record.Record(
         command="stylize",
-        options={name: record.plain(getattr(command, name), paths=inputs) for name in names},
+        options={name: plain_data.plain(getattr(command, name), paths=inputs) for name in names},
         inputs=tuple(record.Source(path.name, "0" * 64) for path in inputs),
         network=record.Weights("vgg19", "vgg19.h5", "0" * 64),
         config={"style_layers": ["relu1_1"], "scales": None},
@@ -170,7 +170,7 @@ def records() -> dict[str, bytes]:
     text, pixels = record.text(run), np.zeros((16, 16, 3), np.uint8)
     found = {"by itself": text.encode(), "with line breaks": record.text(run, indent=2).encode()}
     entry = Entry("out.png", "seed 1", {"seed": 1}, {"total": 1.5}, (2.5, 1.5), "0" * 64, run)
-    found["in an entry"] = json.dumps(record.plain(entry, paths={})).encode()
+    found["in an entry"] = json.dumps(plain_data.plain(entry, paths={})).encode()
     for container in sorted(set(encoding.FORMATS.values())):
         found[container] = encoding.encode(pixels, container, description=text)
     return found | {"TIFF 16": encoding.encode(pixels.astype(np.uint16), "TIFF", description=text)}

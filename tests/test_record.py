@@ -11,7 +11,7 @@ import pytest
 from conftest import picture
 from PIL import Image
 
-from jaxstyle import image, record, weights_file
+from jaxstyle import image, plain_data, record, weights_file
 from jaxstyle.cli import main
 from jaxstyle.errors import InputError
 
@@ -136,7 +136,7 @@ def test_what_is_no_record_is_refused_in_one_sentence(text):
     ],
 )
 def test_data_becomes_the_type_that_it_has_to_have(kind, value, found):
-    assert record.structured(kind, value, paths=[Path("in.png")]) == found
+    assert plain_data.structured(kind, value, paths=[Path("in.png")]) == found
 
 
 @pytest.mark.parametrize(
@@ -162,12 +162,12 @@ def test_data_becomes_the_type_that_it_has_to_have(kind, value, found):
 )
 def test_data_of_another_type_names_no_path_and_is_refused(kind, value):
     with pytest.raises(ValueError):
-        record.structured(kind, value, paths=[Path("in.png")])
+        plain_data.structured(kind, value, paths=[Path("in.png")])
 
 
 def test_differences_are_named_with_both_values():
     other = replace(MADE, options={"size": 64, "seed": 0}, device="2 x cpu")
-    found = record.differences(*(record.plain(each, paths={}) for each in (MADE, other)))
+    found = plain_data.differences(*(plain_data.plain(each, paths={}) for each in (MADE, other)))
     assert list(found) == [("options.size", 32, 64), ("options.seed", None, 0), ("device", "1 x cpu", "2 x cpu")]
 
 

@@ -19,7 +19,7 @@ from jaxstyle.cli.signals import check, status_of
 from jaxstyle.cli.stylize import Stylize
 from jaxstyle.cli.tuning import Balance, Optimization
 from jaxstyle.errors import InputError, own
-from jaxstyle.record import structured
+from jaxstyle.plain_data import structured
 
 if TYPE_CHECKING:
     from jaxstyle.coloring import Sizes

@@ -16,7 +16,8 @@ from jaxstyle.cli.walk import Place
 from jaxstyle.cli.work import Work
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError, excerpt
-from jaxstyle.record import Record, Weights, plain, source, structured, versions
+from jaxstyle.plain_data import plain, structured
+from jaxstyle.record import Record, Weights, source, versions
 
 NOT_IN_PICTURE = ("output", "saving", "network", "preview", "lanes", "max_memory")  # options that no pixel depends on
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from jaxstyle import image
 from jaxstyle.files import write_text
-from jaxstyle.record import Record, plain, structured
+from jaxstyle.plain_data import plain, structured
+from jaxstyle.record import Record
 from jaxstyle.sheet import contact_sheet
 
 CURVE_POINTS = 120

@@ -124,7 +124,8 @@ class Rerun:
     def _compare(self, output: Path, record: Record, reporter: Reporter) -> int:
         """Say whether the picture is the same and, if not, what differs; return 1 then."""
         from jaxstyle import image
-        from jaxstyle.record import differences, plain, read
+        from jaxstyle.plain_data import differences, plain
+        from jaxstyle.record import read
 
         if output.read_bytes() == self.picture.read_bytes():
             reporter.console.print(f"{output}: byte for byte {self.picture}")

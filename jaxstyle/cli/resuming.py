@@ -16,7 +16,8 @@ from jaxstyle.cli.saving import EVERY, Saving
 from jaxstyle.cli.walk import Place
 from jaxstyle.cli.work import Work
 from jaxstyle.errors import InputError, excerpt
-from jaxstyle.record import Record, differences, plain
+from jaxstyle.plain_data import differences, plain
+from jaxstyle.record import Record
 
 NOT_COMPARED = ("device", "weights", "strips", "steps", "trace", "lanes", "lane")  # may differ, or follow
 
