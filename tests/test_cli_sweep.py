@@ -2,6 +2,7 @@
 
 import csv
 import re
+import signal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -347,6 +348,28 @@ def test_a_lane_that_diverges_at_one_scale_leaves_the_others_at_the_next(monkeyp
     for name, sound in {"10": "10_0003", "1": "1"}.items():
         found = (image.load(f"{path}.png").rgb for path in (f"out/style-weight={name}", f"sound/style-weight={sound}"))
         np.testing.assert_allclose(next(found), next(found), atol=1e-6)
+
+
+def test_a_sweep_that_is_interrupted_saves_its_lanes_as_they_are_and_begins_them_anew(monkeypatch, capsys):
+    real = sweep_round.walk
+
+    def walk(*arguments, **options):
+        for place in real(*arguments, **options):
+            if place.steps == 2:
+                signal.raise_signal(signal.SIGINT)
+            yield place
+
+    monkeypatch.setattr(sweep_round, "walk", walk)
+    monkeypatch.setattr("jaxstyle.cli.work.MOST_STEPS_A_SEGMENT", 1)
+    assert sweep("--style-weight", "1,10") == 130
+    monkeypatch.setattr(sweep_round, "walk", real)
+    assert sweep("--style-weight", "1,10", "--save-every", 2, output="whole") == 0
+    for name in ("1", "10"):
+        found = image.load(f"out/style-weight={name}.png").rgb
+        np.testing.assert_allclose(found, image.load(f"whole/style-weight={name}_0002.png").rgb, atol=1e-6)
+    capsys.readouterr()
+    assert sweep("--style-weight", "1,10") == 0
+    assert "2 of 2 pictures are finished" in capsys.readouterr().err and len(table()) == 2
 
 
 @pytest.mark.slow

@@ -103,8 +103,9 @@ def walk(
             continue
         with shown.compiling(side):
             ready = work.at(scale, strips=strips if here else work.strips)
-            if peak_of(ready.step, missing=0 if here else ready.state_bytes) > most_of_all():
-                raise UnavailableError(_shortage(work, ready, side, missing=0 if here else ready.state_bytes))
+            missing = 0 if here else ready.state_bytes
+            if peak_of(ready.step, missing=missing) > most_of_all():
+                raise UnavailableError(_shortage(work, ready, side, missing=missing))
             state = here.state if here else work.begin(scale, image)
         strips = (*strips, side) if ready.strips and side not in strips else strips
         while left and not halted() and not state.done.all():
