@@ -38,6 +38,9 @@ class Config:
         remat: whether the activations of the first two blocks, which are the largest, are computed again for the
             gradient instead of kept, strip by strip; those of the first block are so in images of 2**19 pixels or more.
             Not a block with a content layer, and none where the statistic is "sliced".
+        block_pixels: larger images are gone through in overlapping blocks of at most so many pixels, see `blocks`: the
+            same objective and gradient in less memory, in about twice the time; None for never. Not for the statistic
+            "sliced", nor where gradients are normalised.
         conv: the convolution, see `vgg.features`.
         content_divisor: content terms are divided by their target's "energy", their number of "elements" or not at
             all ("none").
@@ -76,6 +79,7 @@ class Config:
     white: float = vgg.WHITE
     precision: Precision = "tf32"
     remat: bool = False
+    block_pixels: int | None = None
     conv: Callable[..., jax.Array] = conv3x3
     content_divisor: losses.Divisor = "energy"
     style_divisor: losses.Divisor = "energy"
@@ -116,6 +120,15 @@ class Config:
             value = getattr(self, name)
             if value is not None and not least <= value < most:
                 raise InputError(f"{name} is {value}: use {cure}.")
+        if self.block_pixels is not None:
+            for cause, cut in (
+                ("sliced statistics", self.statistic == "sliced"),
+                ("normalised gradients", self.normalize_gradients),
+            ):
+                if cut:
+                    raise InputError(
+                        f"block_pixels is {self.block_pixels}, but {cause} are no sums over blocks: leave it None."
+                    )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"Adam's betas are {self.betas}: use two numbers from 0 and below 1.")
 
@@ -142,6 +155,7 @@ _CHOICES = {
 _LEAST, _MOST, _INT32 = 1e-30, math.inf, 2**31
 _RANGES = {
     "memory": (1, _INT32, f"1 to {_INT32 - 1} pairs"),
+    "block_pixels": (1, _MOST, "at least 1 pixel, or None"),
     "halve_above": (1, _MOST, "at least 1 pixel, or None"),
     "learning_rate": (_LEAST, 1e38, "a positive number below 1e38"),
     "tv_power": (1, _MOST, "a number from 1"),

@@ -38,12 +38,29 @@ def squared_distance(x: jax.Array, target: jax.Array, *, axes: int, divisor: Div
         >>> float(squared_distance(jnp.zeros((4, 4, 8)), jnp.ones((4, 4, 8)), axes=3))
         1.0
     """
-    over = tuple(range(-axes, 0))
     x, target = _widen(x), _widen(jnp.broadcast_to(target, x.shape))
-    distance = jnp.sum(jnp.square(x - target), axis=over)
+    return divided(jnp.sum(jnp.square(x - target), axis=tuple(range(-axes, 0))), target, axes=axes, divisor=divisor)
+
+
+def divided(distance: jax.Array, target: jax.Array, *, axes: int, divisor: Divisor) -> jax.Array:
+    """Return a sum of squares over D, as `squared_distance` has it.
+
+    Args:
+        distance: of anything to `target`, `[...]`.
+        target: `[..., *shape]`.
+        axes: how many trailing axes make up one value.
+        divisor: as for `squared_distance`.
+
+    Returns:
+        `[...]`, not negative.
+
+    Example:
+        >>> float(divided(jnp.asarray(8.0), jnp.ones((2, 2)), axes=2, divisor="elements"))
+        2.0
+    """
     if divisor == "energy":
-        return distance / positive(jnp.sum(jnp.square(target), axis=over))
-    return distance / (math.prod(x.shape[-axes:]) if divisor == "elements" else 1)
+        return distance / positive(jnp.sum(jnp.square(_widen(target)), axis=tuple(range(-axes, 0))))
+    return distance / (math.prod(target.shape[-axes:]) if divisor == "elements" else 1)
 
 
 def positive(energy: jax.Array) -> jax.Array:

@@ -14,18 +14,14 @@ import jax.numpy as jnp
 from jaxstyle import losses, statistic, vgg
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
-from jaxstyle.moments import Moments, moments
+from jaxstyle.moments import Moments
+from jaxstyle.reading import Part, image_features, read_distance, read_layers, read_moments, whole
 from jaxstyle.regions import compose
 from jaxstyle.scales import half_shape, resample
-from jaxstyle.strips import Rows
-from jaxstyle.targets import Targets, check_picture, image_features
+from jaxstyle.targets import Targets, check_picture
 from jaxstyle.targets import make_targets as make_targets
 
 Terms = dict[str, jax.Array]
-
-# Pixels from which strips of the first block cost nothing: 1.05 of a step's time on two cores at 1024 x 768, with
-# 0.62 of its memory, and 1.1 at a quarter of the pixels. With the second block it is 1.1 and 0.49.
-LARGE = 2**19
 
 
 def terms(params: vgg.Params, image: jax.Array, targets: Targets, *, config: Config) -> Terms:
@@ -64,12 +60,9 @@ def terms(params: vgg.Params, image: jax.Array, targets: Targets, *, config: Con
 def _compared(params: vgg.Params, image: jax.Array, targets: Targets, *, config: Config) -> Terms:
     """Return the terms of content and style: the means over both sizes where the image is compared at half its own."""
     height, width = image.shape[-3:-1]
-
-    def read(layer: str, features: jax.Array, rows: Rows | None) -> dict[str, Any]:
-        names = [name for name in _names(config) if name.partition("/")[2] == layer]
-        return {name: _seen(name, features, targets, config=config, rows=rows) for name in names}
-
-    seen = image_features(params, image, config=config, read=read, in_rows=blocks_in_rows(config, height * width))
+    layers = config.content_layers + config.style_layers
+    read = partial(_read, config=config)
+    seen = read_layers(params, image, read, targets._replace(half=None), config=config, layers=layers)
     parts = {
         name: _term(name, seen[name.partition("/")[2]][name], targets, config=config, height=height, width=width)
         for name in _names(config)
@@ -120,7 +113,8 @@ def gradient_factors(params: vgg.Params, image: jax.Array, targets: Targets, *, 
     height, width = image.shape[-3:-1]
 
     def term(x: jax.Array, name: str) -> jax.Array:
-        seen = _seen(name, x, targets, config=config)
+        part = whole(name.partition("/")[2], height, width)
+        seen = _seen(name, x, targets, config=config, part=part)
         return _term(name, seen, targets, config=config, height=height, width=width)
 
     factors = {"tv": jnp.ones(())}
@@ -162,46 +156,31 @@ def _names(config: Config) -> list[str]:
     return [f"content/{layer}" for layer in config.content_layers] + [f"style/{layer}" for layer in config.style_layers]
 
 
-def blocks_in_rows(config: Config, pixels: int) -> tuple[int, ...]:
-    """Return the blocks to go through in strips: the largest, if only sums over their pixels are read.
-
-    Args:
-        config: its `remat`, statistic and content layers count.
-        pixels: of the image.
-
-    Returns:
-        Numbers of blocks.
-
-    Example:
-        >>> blocks_in_rows(Config(), 512 * 512), blocks_in_rows(Config(), 1024 * 768)
-        ((), (1,))
-    """
-    blocks = (1, 2) if config.remat else (1,) if pixels >= LARGE else ()
-    if config.statistic == "sliced":
-        return ()
-    return tuple(block for block in blocks if all(int(layer[4]) != block for layer in config.content_layers))
+def _read(layer: str, features: jax.Array, part: Part, targets: Targets, *, config: Config) -> dict[str, Any]:
+    """Return what the terms need of a layer."""
+    names = [name for name in _names(config) if name.partition("/")[2] == layer]
+    return {name: _seen(name, features, targets, config=config, part=part) for name in names}
 
 
-def _seen(name: str, features: jax.Array, targets: Targets, *, config: Config, rows: Rows | None = None) -> Any:
-    """Return what a term needs of the features of its layer: moments, which add up over rows, or the features."""
+def _seen(name: str, features: jax.Array, targets: Targets, *, config: Config, part: Part) -> Any:
+    """Return what a term needs of the features of its layer: what adds up over parts, or the features."""
     kind, _, layer = name.partition("/")
-    if kind == "content" or config.statistic == "sliced":
+    if kind == "content":
+        return read_distance(features, part, target=targets.content[layer])
+    if config.statistic == "sliced":
         return features
     if targets.regions is not None:
-        guides = targets.regions.guides[layer]
-        guides = guides if rows is None else rows.cut(guides)
-        return jax.vmap(lambda guide: moments(features, guide=guide))(guides)  # [R, ...]
-    if rows is None:
-        return moments(features)
-    width = features.shape[-2]
-    return moments(features, guide=rows.cut(jnp.full((rows.height, width), 1 / (rows.height * width))))
+        return jax.vmap(lambda guide: read_moments(features, part, guide=guide))(
+            targets.regions.guides[layer]
+        )  # [R, ...]
+    return read_moments(features, part)
 
 
 def _term(name: str, seen: Any, targets: Targets, *, config: Config, height: int, width: int) -> jax.Array:
     """Return one term from what was seen of its layer, of an image of that size."""
     kind, _, layer = name.partition("/")
     if kind == "content":
-        return losses.squared_distance(seen, targets.content[layer], axes=3, divisor=config.content_divisor)
+        return losses.divided(seen, targets.content[layer], axes=3, divisor=config.content_divisor)
     side = vgg.smallest_side(layer)
     of_image = (height // side) * (width // side) / (height * width)
     channels = (seen.mean if isinstance(seen, Moments) else seen).shape[-1]

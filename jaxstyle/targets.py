@@ -1,9 +1,9 @@
 """What the image is held against: features of the content, statistics of the styles, and the regions of each."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jaxstyle import statistic, vgg
 from jaxstyle.config import Config
 from jaxstyle.errors import InputError
+from jaxstyle.reading import Part, layers_of, looking, read_layers, read_moments
 from jaxstyle.regions import Regions, guide, make_regions
 from jaxstyle.statistic import Summary
-from jaxstyle.strips import Rows
 
 Style = jax.Array | Mapping[str, Summary]  # a picture, or what `summarize_style` keeps of it
 
@@ -82,9 +82,7 @@ def make_targets(
         else dict(style)
         for style, mask in zip(several, masks, strict=True)
     ]
-    deepest = config.content_layers if content_masks is None else None
-    features = image_features(params, content, config=config, layers=deepest)
-    kept = {layer: features[layer] for layer in config.content_layers}
+    kept = layers_of(params, content, config=looking(config), layers=config.content_layers)
     if content_masks is None:
         shares = jnp.ones(len(several)) if blend is None else jnp.asarray(blend, jnp.float32)
         if shares.shape != (len(several),):
@@ -98,9 +96,8 @@ def make_targets(
             f"The content masks are {list(content_masks.shape)} for {len(several)} styles and a content of "
             f"{list(content.shape)}: pass one of its height and width for each style."
         )
-    shapes = {layer: (features[layer].shape[-3], features[layer].shape[-2]) for layer in config.style_layers}
     stacked = jax.tree.map(lambda *each: jnp.stack(each), *summaries)
-    return Targets(kept, stacked, make_regions(content_masks, content, shapes))
+    return Targets(kept, stacked, make_regions(content_masks, content, _shapes(content, config.style_layers)))
 
 
 def summarize_style(
@@ -133,16 +130,24 @@ def summarize_style(
     style = check_picture("style", style, config.style_layers, ranks=(3,))
     if mask is not None and mask.shape != style.shape[:2]:
         raise InputError(f"A style mask is {list(mask.shape)}, but its style is {list(style.shape)}: make them alike.")
-    features = image_features(
-        params, style, config=replace(config, border=config.style_border), layers=config.style_layers
-    )
-    keys = [None] * len(config.style_layers) if key is None else jax.random.split(key, len(config.style_layers))
-    found = {}
-    for layer, own in zip(config.style_layers, keys, strict=True):
-        height, width, _ = features[layer].shape
-        counts = None if mask is None else guide(mask, height=height, width=width)
-        found[layer] = statistic.summarize(features[layer], key=own, statistic=config.statistic, guide=counts)
-    return found
+    config, layers = looking(replace(config, border=config.style_border)), config.style_layers
+    keys = dict(zip(layers, [None] * len(layers) if key is None else jax.random.split(key, len(layers)), strict=True))
+    shapes = _shapes(style, layers)
+    guides = {layer: None if mask is None else guide(mask, height=h, width=w) for layer, (h, w) in shapes.items()}
+
+    def read(layer: str, features: jax.Array, part: Part, guides: dict[str, jax.Array | None]) -> Summary:
+        if config.statistic != "sliced":
+            return read_moments(features, part, guide=guides[layer])
+        return statistic.summarize(features, key=keys[layer], statistic=config.statistic, guide=guides[layer])
+
+    return read_layers(params, style, read, guides, config=config, layers=layers)
+
+
+def _shapes(picture: jax.Array, layers: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return height and width of each layer of a picture."""
+    height, width = picture.shape[-3:-1]
+    sides = {layer: vgg.smallest_side(layer) for layer in layers}
+    return {layer: (height // side, width // side) for layer, side in sides.items()}
 
 
 def check_picture(
@@ -179,44 +184,3 @@ def check_picture(
                 "pass a larger picture or drop deep layers with --style-layers and --content-layers."
             )
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))
-
-
-def image_features(
-    params: vgg.Params,
-    image: jax.Array,
-    *,
-    config: Config,
-    layers: tuple[str, ...] | None = None,
-    read: Callable[[str, jax.Array, Rows | None], Any] | None = None,
-    in_rows: tuple[int, ...] = (),
-) -> dict[str, Any]:
-    """Return activations of `image` by the network as `config` has it.
-
-    Args:
-        params: the network.
-        image: `[H, W, 3]` or `[N, H, W, 3]`, in [0, 1].
-        config: its pooling, border, white, precision and convolution count.
-        layers: which activations; those that `config` compares for None.
-        read: as for `vgg.features`.
-        in_rows: likewise.
-
-    Returns:
-        The activations, as `vgg.features` returns them.
-
-    Example:
-        >>> image_features(params, image, config=Config())["relu4_2"].shape  # doctest: +SKIP
-        (32, 32, 512)
-    """
-    return vgg.features(
-        params,
-        image,
-        pooling=config.pooling,
-        pooling_gain=config.pooling_gain,
-        border=config.border,
-        white=config.white,
-        precision=config.precision,
-        conv=config.conv,
-        layers=config.content_layers + config.style_layers if layers is None else layers,
-        read=read,
-        in_rows=in_rows,
-    )

@@ -125,6 +125,26 @@ def smallest_side(layer: str) -> int:
     return 2 ** (int(layer[4]) - 1)
 
 
+def halo(layer: str) -> int:
+    """Return how far around a pixel's own place `layer` sees.
+
+    Args:
+        layer: the name of an activation.
+
+    Returns:
+        Pixels of the image.
+
+    Raises:
+        InputError: if there is no such layer.
+
+    Example:
+        >>> halo("relu1_1"), halo("relu5_1")
+        (1, 70)
+    """
+    side, number = smallest_side(layer), int(layer[4])
+    return sum(2**i * len(widths) for i, widths in enumerate(BLOCK_WIDTHS[: number - 1])) + side * int(layer[6])
+
+
 def features(
     params: Params,
     image: jax.Array,

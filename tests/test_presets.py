@@ -8,7 +8,8 @@ from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
 from jaxstyle.objective import terms, total
 from jaxstyle.presets import PRESETS, preset
-from jaxstyle.targets import image_features, make_targets
+from jaxstyle.reading import image_features
+from jaxstyle.targets import make_targets
 
 
 def arrays(found) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import picture
 
-from jaxstyle import objective, strips
+from jaxstyle import reading, strips
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.objective import make_targets, terms, total
 from jaxstyle.optimize import init, run
@@ -132,14 +132,14 @@ def test_rows_know_what_lies_beyond_the_image():
     ids=["small", "large", "asked for", "content", "sorted"],
 )
 def test_what_is_large_or_asked_for_goes_through_strips(config, pixels, blocks):
-    assert objective.blocks_in_rows(config, pixels) == blocks
+    assert reading.blocks_in_rows(config, pixels) == blocks
 
 
 @pytest.mark.slow
 def test_a_large_picture_goes_through_strips_by_itself(params, monkeypatch):
     image = picture(61, 51, seed=2)
     plain = loss_and_gradient(params, image, config=Config(**SHALLOW))
-    monkeypatch.setattr(objective, "LARGE", 1)
+    monkeypatch.setattr(reading, "LARGE", 1)
     large = loss_and_gradient(params, image, config=Config(**SHALLOW))
     np.testing.assert_allclose(large[0], plain[0], rtol=1e-5)
     np.testing.assert_allclose(large[1], plain[1], rtol=0, atol=1e-5 * np.abs(plain[1]).max())

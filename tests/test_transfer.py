@@ -12,9 +12,10 @@ from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
 from jaxstyle.objective import terms
 from jaxstyle.optimize import init, run
+from jaxstyle.reading import image_features
 from jaxstyle.scales import Scale, plan, resize
 from jaxstyle.stage import enlarge, start_at, targets_at
-from jaxstyle.targets import image_features, make_targets, summarize_style
+from jaxstyle.targets import make_targets, summarize_style
 from jaxstyle.transfer import reconstruct, stylize, texture
 
 LAYERS = {"content_layers": ("relu2_2",), "style_layers": ("relu1_1", "relu2_1")}  # few, to compile quickly

@@ -14,7 +14,7 @@ from jaxstyle.cli.memory import give_back, room_for
 from jaxstyle.coloring import Sizes
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.conv import prepared
-from jaxstyle.objective import blocks_in_rows
+from jaxstyle.reading import blocks_in_rows
 from jaxstyle.scales import Scale, plan
 from jaxstyle.sweep import memory_of
 from jaxstyle.targets import Style, Targets
