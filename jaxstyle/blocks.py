@@ -267,11 +267,7 @@ def _forwards(function: Callable[..., Any], grid: Grid, around: CustomVJPPrimal,
 def _backwards(function: Callable[..., Any], grid: Grid, kept: Any, cotangents: Any) -> tuple[jax.Array, Any]:
     around, context, moving = kept
     fixed, structure = jax.tree.flatten(context)
-    cotangents = jax.tree.map(
-        lambda each: jnp.zeros(each.shape, each.dtype) if isinstance(each, SymbolicZero) else each,
-        cotangents,
-        is_leaf=lambda each: isinstance(each, SymbolicZero),
-    )
+    cotangents = jax.tree.map(_filled, cotangents, is_leaf=lambda each: isinstance(each, SymbolicZero))
 
     def add(gradients: Any, place: jax.Array) -> tuple[Any, None]:
         block = grid.block(place)
@@ -289,6 +285,14 @@ def _backwards(function: Callable[..., Any], grid: Grid, kept: Any, cotangents: 
     nothing = jax.tree.map(jnp.zeros_like, (around, moving))
     (gradient, others), _ = jax.lax.scan(add, nothing, grid.places())
     return gradient, jax.tree.unflatten(structure, others)
+
+
+def _filled(cotangent: Any) -> Any:
+    """Return zeros where there is no cotangent."""
+    if not isinstance(cotangent, SymbolicZero):
+        return cotangent
+    value: Any = cotangent.aval
+    return jnp.zeros(value.shape, value.dtype)
 
 
 _sum.defvjp(_forwards, _backwards, symbolic_zeros=True)

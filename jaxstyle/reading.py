@@ -65,7 +65,15 @@ class Part:
 
 
 def whole(layer: str, height: int, width: int) -> Part:
-    """Return the part that is all of a layer of an image of that height and width.
+    """Return the part that is all of a layer.
+
+    Args:
+        layer: its name.
+        height: of the image, in pixels.
+        width: likewise.
+
+    Returns:
+        The part.
 
     Example:
         >>> whole("relu2_1", 64, 33).width

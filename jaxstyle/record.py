@@ -51,7 +51,8 @@ class Record:
         weights: the coefficients of the loss, by term.
         versions: by package.
         device: what it was computed on.
-        strips: longest sides of the scales that went through their largest layers in strips for lack of memory.
+        cuts: for the longest sides of scales that were cut for lack of memory, the most pixels that were seen at a
+            time; all of the picture's where its largest layers only were, in strips.
         steps: how many were taken.
         trace: each term before the first step, and before the last.
         lanes: where many pictures were painted at a time, the numbers of all of them in the sweep.
@@ -67,7 +68,7 @@ class Record:
     weights: dict[str, float]
     versions: dict[str, str]
     device: str
-    strips: tuple[int, ...] = ()
+    cuts: dict[str, int] = field(default_factory=dict)
     steps: int = 0
     trace: dict[str, tuple[float, float]] = field(default_factory=dict)
     lanes: tuple[int, ...] = ()

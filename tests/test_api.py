@@ -91,9 +91,8 @@ ROOMS = [name for name in MODULES if name.count(".") == 1 and not name.endswith(
 def test_a_room_imports_only_the_rooms_before_it(module):
     order = "errors files winograd conv pooling strips vgg losses color moments transport statistic regions hdf5"
     order += " weights_file untrained download pretrained image_opening image_limits image_file encoding image"
-    order += (
-        " plain_data record config scales convention presets targets objective coloring parametrize descent halting"
-    )
+    order += " plain_data record config blocks reading scales convention presets targets objective"
+    order += " coloring parametrize descent halting"
     order += " optimize checkpoint_folder checkpoint stage transfer sweep sheet"
     order = [*order.split(), "statistics_file", "cli", "__main__"]
     assert imports(module) & set(order) <= set(order[: order.index(module.split(".")[1])])

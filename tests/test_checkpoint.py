@@ -298,7 +298,9 @@ def test_a_strangers_facts_are_shown_without_what_a_terminal_obeys(capsys):
     assert said.isprintable() and len(said) < 400
 
 
-@pytest.mark.parametrize("facts", [{"scale": 7}, {"scale": "x"}, {"taken": 0}, {"steps": 10**12}, {"strips": ["x"]}])
+@pytest.mark.parametrize(
+    "facts", [{"scale": 7}, {"scale": "x"}, {"taken": 0}, {"steps": 10**12}, {"cuts": {"32": "x"}}]
+)
 def test_facts_that_can_be_nobodys_are_taken_for_damage(facts):
     run = RUNS["adam, averaged"]
     assert jaxstyle(*run, *KEEPING, "-o", "whole.png") == 0

@@ -394,7 +394,7 @@ def test_lanes_follow_from_memory_and_are_told(monkeypatch, capsys):
 
 def test_memory_for_less_than_one_picture_is_refused(capsys):
     assert sweep("--style-weight", "1,2", "--max-memory", "256MiB") == 2
-    assert "--max-memory is 256 MiB, but one picture at a time takes" in capsys.readouterr().err
+    assert "--max-memory is 256 MiB, but steps at 32 pixels take" in capsys.readouterr().err
 
 
 def test_what_a_process_has_taken_counts():

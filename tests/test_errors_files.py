@@ -235,7 +235,7 @@ def painted(refused, monkeypatch) -> list[int]:
     shape, trace = [32, 32, 3], {"total": np.zeros(1)}
 
     def walk(*_, **__):
-        yield Place(0, 1, State((), None), jnp.zeros(shape), np.full(1, 32), trace, ())
+        yield Place(0, 1, State((), None), jnp.zeros(shape), np.full(1, 32), trace, {})
 
     monkeypatch.setattr(session, "walk", walk)
     monkeypatch.setattr(Work, "finish", lambda _, painted: painted)

@@ -88,6 +88,7 @@ class Batch:
         reporter = Reporter(quiet=self.quiet)
         network = reporter.load_network("mini" if self.preview else self.network.network, self.network)
         facts = {name: value for name, value in vars(self).items() if name not in NOT_IN_PICTURES}
+        facts["computing"] = replace(self.computing, max_memory=None)
         common = repr((facts, preset.config.scales, network.weights.sha256))
         compiled, known = {}, {}
         failed = skipped = made = status = 0

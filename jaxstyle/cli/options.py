@@ -51,9 +51,13 @@ class Computing:
     remat: bool = False
     """Compute the largest layers again instead of keeping them: a tenth slower, in half the memory; without it this is
     done only where memory would not do. Not with --statistic sliced."""
+    max_memory: Annotated[str | None, arg(metavar="SIZE", help_behavior_hint="")] = None
+    """What the whole command may take, such as 8GiB: a picture that would not fit is gone through in blocks, which
+    gives the same in about twice the time. (default: most of what is free)"""
 
     def chosen(self) -> dict[str, Any]:
         """Return what these options change of a config."""
+        parse_memory(self.max_memory)
         return {"precision": self.precision, "remat": self.remat}
 
 

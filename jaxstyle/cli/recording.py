@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxstyle.cli.options import parse_memory
 from jaxstyle.cli.walk import Place
 from jaxstyle.cli.work import Work
 from jaxstyle.config import Config, LossWeights
@@ -19,7 +20,7 @@ from jaxstyle.errors import InputError, excerpt
 from jaxstyle.plain_data import plain, structured
 from jaxstyle.record import Record, Weights, source, versions
 
-NOT_IN_PICTURE = ("output", "saving", "network", "preview", "lanes", "max_memory")  # options that no pixel depends on
+NOT_IN_PICTURE = ("output", "saving", "network", "preview", "lanes")  # options that no pixel depends on
 
 
 class Job(NamedTuple):
@@ -32,7 +33,8 @@ class Job(NamedTuple):
 
 def job(command: Any, work: Work, alpha: np.ndarray | None, network: Weights) -> Job:
     """Return the job of a command that has read its files."""
-    inputs: dict[Path, int] = {}
+    memory, inputs = command.computing.max_memory, {}
+    command = replace(command, computing=replace(command.computing, max_memory=None))  # no pixel depends on it
     names = [each.name for each in fields(command) if each.name not in NOT_IN_PICTURE]
     options = {name: plain(getattr(command, name), paths=inputs) for name in names}
     record = Record(
@@ -45,13 +47,14 @@ def job(command: Any, work: Work, alpha: np.ndarray | None, network: Weights) ->
         versions=versions(),
         device=_device(),
     )
-    return Job(replace(work, save_every=command.saving.save_every), alpha, record)
+    work = replace(work, save_every=command.saving.save_every, memory=parse_memory(memory))
+    return Job(work, alpha, record)
 
 
 def finished(record: Record, place: Place) -> Record:
     """Return the record of the picture that is there at a place of the walk."""
     trace = {name: (float(found[0]), float(found[-1])) for name, found in place.trace.items()}
-    return replace(record, strips=place.strips, steps=place.steps, trace=trace)
+    return replace(record, cuts={str(side): cut for side, cut in place.cuts.items()}, steps=place.steps, trace=trace)
 
 
 def command_of(kind: type, record: Record, *, picture: Path, inputs: Sequence[Path], output: Path) -> Any:

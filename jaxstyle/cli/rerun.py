@@ -62,8 +62,9 @@ class Rerun:
         job = command.job(reporter, network=self._network(record, files, reporter))
         if isinstance(command, Sweep):
             job = command.lanes_of(job, record.lanes, record.lane)
+        sides = [max(scale.height, scale.width) for scale in job.work.scales()]
         job = job._replace(
-            work=replace(job.work, strips=record.strips),
+            work=replace(job.work, cuts={side: record.cuts.get(str(side), 0) for side in sides}),
             record=replace(job.record, inputs=record.inputs, network=record.network),
         )
         saving = Saving(bits=command.saving.bits, quiet=self.quiet)

@@ -19,7 +19,7 @@ from jaxstyle.errors import InputError, excerpt
 from jaxstyle.plain_data import differences, plain
 from jaxstyle.record import Record
 
-NOT_COMPARED = ("device", "weights", "strips", "steps", "trace", "lanes", "lane")  # may differ, or follow
+NOT_COMPARED = ("device", "weights", "cuts", "steps", "trace", "lanes", "lane")  # may differ, or follow
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Resuming:
         tell(f"{self.folder}: going on after step {len(arrays['sides'])}")
         sides, trace = np.asarray(arrays["sides"]), {name: np.asarray(own) for name, own in arrays["trace"].items()}
         state = jax.tree.map(jnp.array, arrays["state"])  # not bound to a device, as the ones that it was made of
-        return Place(facts["scale"], facts["taken"], state, state.image, sides, trace, tuple(facts["strips"]))
+        return Place(facts["scale"], facts["taken"], state, state.image, sides, trace, _cuts(facts["cuts"]))
 
     def lanes(self) -> tuple[int, ...]:
         """Return which lanes were being painted when the same sweep was stopped, none if it was between them."""
@@ -90,8 +90,8 @@ class Resuming:
         from jaxstyle.checkpoint import Checkpoints
 
         arrays = {"state": place.state, "sides": place.sides, "trace": dict(place.trace)}
-        facts = {"run": _identity(self.job.record), "scale": place.scale, "taken": place.taken}
-        facts |= {"steps": place.steps, "strips": list(place.strips), "lanes": list(self.job.record.lanes)}
+        facts = {"run": _identity(self.job.record), "scale": place.scale, "taken": place.taken, "steps": place.steps}
+        facts |= {"cuts": {str(side): cut for side, cut in place.cuts.items()}, "lanes": list(self.job.record.lanes)}
         Checkpoints(self.folder).save(place.steps, arrays, facts)
 
     def _like(self, facts: dict[str, Any]) -> Any:
@@ -103,8 +103,8 @@ class Resuming:
             raise ValueError("a checkpoint is at no step of this run")
         if facts["lanes"] != list(self.job.record.lanes):
             raise ValueError("a checkpoint is of other lanes")
-        if any(type(side) is not int for side in facts["strips"]):
-            raise ValueError("a checkpoint has strips that are no sides")
+        if any(type(cut) is not int for cut in _cuts(facts["cuts"]).values()):
+            raise ValueError("a checkpoint has cuts that are no numbers of pixels")
         lanes = () if work.lanes is None else (work.lanes,)
         trace = dict.fromkeys(_terms(work), jax.ShapeDtypeStruct((*lanes, steps), jnp.float32))
         return {"state": work.shape(scale), "sides": jax.ShapeDtypeStruct((steps,), jnp.int32), "trace": trace}
@@ -125,6 +125,11 @@ def _identity(record: Record) -> dict[str, Any]:
     same = {name: value for name, value in whole.items() if name not in NOT_COMPARED}
     network = {"name": record.network.name, "sha256": record.network.sha256}
     return same | {"inputs": [each.sha256 for each in record.inputs], "network": network}
+
+
+def _cuts(facts: dict[str, int]) -> dict[int, int]:
+    """Return a place's cuts as they were before they became JSON."""
+    return {int(side): cut for side, cut in facts.items()}
 
 
 def _terms(work: Work) -> list[str]:

@@ -81,8 +81,6 @@ class Sweep:
     """The first of --seeds; of noise, and of the directions of --statistic sliced in all pictures."""
     lanes: Annotated[int | None, arg(metavar="COUNT", help_behavior_hint="")] = None
     """Pictures at a time, instead of --max-memory. (default: as many as it has room for)"""
-    max_memory: Annotated[str | None, arg(metavar="SIZE", help_behavior_hint="")] = None
-    """What the whole command may take, such as 4GiB. (default: most of what is free)"""
     preview: bool = False
     """Run with the mini network, which needs no weights."""
 
@@ -99,7 +97,7 @@ class Sweep:
         whole = self._whole()
         preset, _ = whole.checked()
         folder = self._folder(preset.config)
-        memory = parse_memory(self.max_memory)
+        memory = parse_memory(self.computing.max_memory)
         check_number("lanes", self.lanes, 1, MOST_LANES)
         if self.lanes is not None and memory is not None:
             raise InputError("--lanes and --max-memory both say how many pictures to paint at a time: drop one.")

@@ -28,7 +28,7 @@ class Place(NamedTuple):
         image: what the state shows, `[..., H, W, 3]`.
         sides: the longest side of the image at every step so far, `[steps]`.
         trace: every term of every step so far, `[..., steps]`.
-        strips: the longest sides of the scales so far that went through their largest layers in strips.
+        cuts: by longest side of the scales so far that were cut for lack of memory, how: see `Work.at`.
     """
 
     scale: int
@@ -37,7 +37,7 @@ class Place(NamedTuple):
     image: jax.Array
     sides: np.ndarray
     trace: Mapping[str, np.ndarray]
-    strips: tuple[int, ...]
+    cuts: Mapping[int, int]
 
     @property
     def steps(self) -> int:
@@ -90,10 +90,11 @@ def walk(
         UnavailableError: if the steps of a scale take more memory than there is.
     """
     scales, resumed = work.scales(), place
-    sides, strips, image, before = np.zeros(0, np.int32), (), None, None
+    sides, image, before = np.zeros(0, np.int32), None, None
+    cuts: dict[int, int] = {}
     trace: dict[str, Any] = {}
     if place is not None:
-        image, sides, trace, strips = place.image, place.sides, dict(place.trace), place.strips
+        image, sides, trace, cuts = place.image, place.sides, dict(place.trace), dict(place.cuts)
         shown.go_on(sum(scale.steps for scale in scales[: place.scale]) + place.taken)
     for number, scale in enumerate(scales):
         here = resumed if resumed is not None and number == resumed.scale else None
@@ -102,17 +103,17 @@ def walk(
         if left <= 0 or resumed is not None and number < resumed.scale:
             continue
         with shown.compiling(side):
-            ready = work.at(scale, strips=strips if here else work.strips)
+            ready = work.at(scale, cuts=cuts if here else work.cuts)
             missing = 0 if here else ready.state_bytes
             if peak_of(ready.step, missing=missing) > most_of_all():
                 raise UnavailableError(_shortage(work, ready, side, missing=missing))
             state = here.state if here else work.begin(scale, image)
-        strips = (*strips, side) if ready.strips and side not in strips else strips
+        cuts = {**cuts, side: ready.cut} if ready.cut else cuts
         while left and not halted() and not state.done.all():
             to_save = work.save_every - len(sides) % work.save_every if work.save_every else left
             count, step = min(ready.segment, left, to_save), ready.step
             if count < ready.segment:
-                step = work.program(state, ready.targets, steps=count, remat=ready.strips)
+                step = work.program(state, ready.targets, steps=count, cut=ready.cut)
             try:
                 state, found = step(state, work.ready, ready.targets, work.weights)
                 found = jax.device_get(found)
@@ -130,7 +131,7 @@ def walk(
             sides = np.append(sides, np.full(count, side, np.int32))
             trace = {name: np.concatenate([trace.get(name, new[..., :0]), new], -1) for name, new in found.items()}
             shown.advance(count, _summary(found, work.weights))
-            before, place = place, Place(number, taken, state, image, sides, trace, strips)
+            before, place = place, Place(number, taken, state, image, sides, trace, cuts)
             yield place
         if halted():
             return
@@ -143,7 +144,7 @@ def _shortage(work: Work, ready: Ready, side: int, *, missing: int = 0) -> str:
     config, lanes = work.config, work.lanes or 1
     lbfgs = config.optimizer == "lbfgs"
     pair = ready.state_bytes // (config.memory + 1) if lbfgs else 0
-    strips = lanes > 1 and not (ready.strips or config.remat)
+    strips = lanes > 1 and not (ready.cut or config.remat)
     return shortage(ready.step, side, missing=missing, pair=pair, pairs=config.memory, lanes=lanes, strips=strips)
 
 

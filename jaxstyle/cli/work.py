@@ -1,19 +1,21 @@
 """What a command computes: its arrays and facts, and the program for a few steps of each scale."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxstyle import optimize, stage
-from jaxstyle.cli.memory import give_back, room_for
+from jaxstyle.cli.cutting import fitted
+from jaxstyle.cli.memory import ESTIMATED, give_back, room_for
 from jaxstyle.coloring import Sizes
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.conv import prepared
+from jaxstyle.errors import InputError
 from jaxstyle.reading import blocks_in_rows
 from jaxstyle.scales import Scale, plan
 from jaxstyle.sweep import memory_of
@@ -25,20 +27,21 @@ WORK_A_SEGMENT = 2e11  # multiply-adds forwards: two steps of VGG-19 at 512 pixe
 
 
 class Ready(NamedTuple):
-    """What the steps of one scale need besides a state: a program that takes `segment` of them, in strips or not.
+    """What the steps of one scale need besides a state: a program that takes `segment` of them.
 
     Attributes:
         targets: what the image is held against.
         segment: steps.
         step: the program.
-        strips: whether it goes through its largest layers in strips.
+        cut: how it was cut to fit into memory: 0 for not at all, or the most pixels that it sees at a time, those of
+            the whole image where only its largest layers are gone through in strips.
         state_bytes: what a state takes.
     """
 
     targets: Targets
     segment: int
     step: jax.stages.Compiled
-    strips: bool
+    cut: int
     state_bytes: int
 
 
@@ -47,8 +50,8 @@ class Work:
     """The arrays and static facts of `jaxstyle.stylize`, with the colours of the styles changed.
 
     With lanes, weights have a leading axis, and `noise` has the key of each lane. Works made from each other by
-    `dataclasses.replace` share what was compiled. `strips` is for `at`. Steps are looked at between segments, which
-    end at each multiple of `save_every`.
+    `dataclasses.replace` share what was compiled. `cuts` is for `at`, `memory` the bytes that the whole command may
+    take. Steps are looked at between segments, which end at each multiple of `save_every`.
     """
 
     params: Params
@@ -65,7 +68,8 @@ class Work:
     style_masks: Sequence[jax.Array | None] | None = None
     lanes: int | None = None
     noise: jax.Array | None = None
-    strips: Sequence[int] | None = None
+    cuts: Mapping[int, int] | None = None
+    memory: int | None = None
     save_every: int = 0
     compiled: dict[tuple, jax.stages.Compiled] = field(default_factory=dict)
 
@@ -118,12 +122,16 @@ class Work:
     def _each(self, function: Callable[[jax.Array], jax.Array], array: jax.Array) -> jax.Array:
         return function(array) if self.lanes is None else jax.vmap(function)(array)
 
-    def program(
-        self, state: optimize.State, targets: Targets, *, steps: int, remat: bool = False
-    ) -> jax.stages.Compiled:
-        """Return the compiled program that takes so many steps from a state of that shape, in the state's memory."""
-        config = replace(self.config, remat=remat or self.config.remat)
-        name = (state.parameters[0].shape, steps, config.remat)
+    def program(self, state: optimize.State, targets: Targets, *, steps: int, cut: int = 0) -> jax.stages.Compiled:
+        """Return the compiled program that takes so many steps from a state of that shape, in the state's memory.
+
+        It is cut as `Ready` has it.
+        """
+        *_, height, width, _ = state.parameters[0].shape
+        config = replace(self.config, remat=cut > 0 or self.config.remat)
+        if 0 < cut < height * width:
+            config = replace(config, block_pixels=cut)
+        name = (state.parameters[0].shape, steps, config.remat, config.block_pixels)
         if name not in self.compiled:
             lower = optimize.run_in_place.lower
             lowered = lower(state, self.ready, targets, self.weights, config=config, steps=steps)
@@ -143,20 +151,47 @@ class Work:
         image = jax.ShapeDtypeStruct((*lanes, scale.height, scale.width, 3), jnp.float32)
         return jax.eval_shape(partial(optimize.init, config=self.config), image)
 
-    def at(self, scale: Scale, *, strips: Sequence[int] | None = None) -> Ready:
+    def at(self, scale: Scale, *, cuts: Mapping[int, int] | None = None) -> Ready:
         """Return what the steps of a scale need, before there is a state, which may be larger than memory.
 
-        Where its longest side is among `strips`, it goes through its largest layers in strips; if that is None, where
-        it is a single picture whose steps do not fit into what memory is free.
+        It is cut as `cuts` has it for its longest side; if that is None, as far as memory asks for it.
+
+        Raises:
+            InputError: if its steps do not fit into the memory that the command may take.
         """
         targets, state, segment = self.targets(scale), self.shape(scale), self.segment(scale)
-        remat = strips is not None and max(scale.width, scale.height) in strips
-        step = self.program(state, targets, steps=segment, remat=remat)
-        if strips is None and self._strips_help(scale) and memory_of(step) > room_for(None):
-            remat, step = True, self.program(state, targets, steps=segment, remat=True)
+        program = partial(self._cut, state, targets, segment)
+        if cuts is not None:
+            cut = cuts.get(max(scale.width, scale.height), 0)
+            step = program(cut)
+        else:
+            step, cut = self._fitted(program, scale, there=bytes_of(targets) + bytes_of(self.ready))
         give_back()
-        taken = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-        return Ready(targets, segment, step, remat, taken)
+        return Ready(targets, segment, step, cut, bytes_of(state))
+
+    def _cut(self, state: optimize.State, targets: Targets, segment: int, cut: int) -> jax.stages.Compiled:
+        return self.program(state, targets, steps=segment, cut=cut)
+
+    def _fitted(
+        self, program: Callable[[int], jax.stages.Compiled], scale: Scale, *, there: int
+    ) -> tuple[jax.stages.Compiled, int]:
+        """Return the program that fits into memory, `there` bytes of whose inputs are taken already, and its cut."""
+        pixels, alone = scale.height * scale.width, (self.lanes or 1) == 1
+        fewer = blocks_in_rows(replace(self.config, remat=True), pixels) != blocks_in_rows(self.config, pixels)
+        adds_up = self.config.statistic != "sliced" and not self.config.normalize_gradients
+        room = room_for(self.memory)
+
+        def need(step: jax.stages.Compiled) -> int:
+            return memory_of(step) - there
+
+        step, cut = fitted(program, pixels, need=need, room=room, strips=alone and fewer, blocks=alone and adds_up)
+        if alone and self.memory is not None and need(step) > room:
+            least = (self.memory + (need(step) - room) / ESTIMATED) / 2**20
+            raise InputError(
+                f"--max-memory is {self.memory / 2**20:.0f} MiB, but steps at {max(scale.width, scale.height)} pixels "
+                f"take {least:.0f} MiB in the smallest blocks: give that, or lower --size."
+            )
+        return step, cut
 
     def segment(self, scale: Scale) -> int:
         """Return the steps between two looks at the state: few enough to interrupt, and one program serves a scale.
@@ -171,8 +206,7 @@ class Work:
         whole = math.gcd(scale.steps, self.save_every)
         return max(n for n in range(1, most + 1) if whole % n == 0)
 
-    def _strips_help(self, scale: Scale) -> bool:
-        """Return whether there is one picture that could go through more layers in strips than it does anyway."""
-        pixels, strips = scale.height * scale.width, replace(self.config, remat=True)
-        fewer = blocks_in_rows(strips, pixels) != blocks_in_rows(self.config, pixels)
-        return (self.lanes or 1) == 1 and fewer
+
+def bytes_of(tree: Any) -> int:
+    """Return how much memory the arrays of a tree take."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

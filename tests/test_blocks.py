@@ -1,0 +1,207 @@
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import picture
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxstyle import image as images
+from jaxstyle import reading
+from jaxstyle.blocks import TILE, grid, map_blocks
+from jaxstyle.config import Config, LossWeights
+from jaxstyle.errors import InputError
+from jaxstyle.objective import make_targets, terms, total
+from jaxstyle.optimize import init, run
+from jaxstyle.pretrained import load_params
+from jaxstyle.sweep import memory_of
+
+LAYERS: Any = {"content_layers": ("relu2_2", "relu3_1"), "style_layers": ("relu1_1", "relu2_1", "relu3_1")}
+WINDOW = 96 * 80  # of 125x109 pixels, which go into six blocks then
+
+
+def weights_of(config: Config) -> LossWeights:
+    return LossWeights(dict.fromkeys(config.content_layers, 1.0), dict.fromkeys(config.style_layers, 6.0))
+
+
+def gradients(params, image, *, most: int, masks=None, arguments: Any = 1, **chosen: Any) -> list[Any]:
+    """Return loss and gradients of the whole image, and of the image in blocks."""
+    found, styles = [], [picture(150, 131, seed=5), picture(88, 90, seed=6)]
+    for pixels in (None, most):
+        config = Config(block_pixels=pixels, **{**LAYERS, **chosen})
+        content = picture(*image.shape[-3:-1], seed=4)
+        targets = make_targets(params, content, styles, config=config, content_masks=masks)
+
+        def loss(params, image, targets, config=config):
+            return total(weights_of(config), terms(params, image, targets, config=config)).sum()
+
+        found.append(jax.jit(jax.value_and_grad(loss, argnums=arguments))(params, image, targets))
+    return found
+
+
+def assert_equal(blocked: Any, whole: Any, *, to: float = 1e-5) -> None:
+    np.testing.assert_allclose(blocked[0], whole[0], rtol=to)
+    for mine, yours in zip(*map(jax.tree.leaves, (blocked[1], whole[1])), strict=True):
+        assert np.linalg.norm(mine - yours) <= to * np.linalg.norm(yours)
+
+
+def slow(**chosen: Any) -> Any:
+    return pytest.param(chosen, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {},
+        slow(halve_above=100),
+        slow(border="replicate", statistic="wasserstein"),
+        slow(pooling="avg", pooling_gain=2.0, gram_divisor="image", content_divisor="elements"),
+        slow(statistic="mean_std", style_layers=("conv1_2", "conv3_1"), content_layers=("relu3_1",), remat=True),
+    ],
+    ids=str,
+)
+def test_blocks_change_neither_loss_nor_gradient_where_sides_do_not_divide(params, chosen):
+    whole, blocked = gradients(params, picture(125, 109, seed=2), most=WINDOW, **chosen)
+    assert_equal(blocked, whole)
+
+
+@pytest.mark.slow
+def test_blocks_change_nothing_where_the_picture_is_tileable(params):
+    whole, blocked = gradients(params, picture(128, 96, seed=2), most=112 * 112, border="circular")
+    assert_equal(blocked, whole)
+
+
+@pytest.mark.slow
+def test_blocks_change_nothing_where_masks_part_the_picture(params):
+    image = picture(125, 109, seed=2)
+    masks = jnp.stack([image[..., 0], jnp.zeros((125, 109)).at[30:].set(1.0)])
+    whole, blocked = gradients(params, image, most=WINDOW, masks=masks)
+    assert_equal(blocked, whole)
+
+
+@pytest.mark.slow
+def test_gradients_of_targets_and_network_go_through_blocks(params):
+    whole, blocked = gradients(params, picture(125, 109, seed=2), most=WINDOW, arguments=(0, 1, 2))
+    assert_equal(blocked, whole)
+
+
+@pytest.mark.slow
+def test_a_batch_in_blocks_has_the_losses_and_gradients_of_its_images(params):
+    batch = jnp.stack([picture(125, 109, seed=seed) for seed in (2, 3)])
+    whole, blocked = gradients(params, batch, most=WINDOW)
+    assert_equal(blocked, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+def test_a_run_in_blocks_is_that_of_the_whole_image(params, optimizer):
+    content, style = picture(125, 109, seed=4), picture(60, 64, seed=5)
+    found = []
+    for pixels in (None, WINDOW):
+        config = Config(block_pixels=pixels, optimizer=optimizer, **LAYERS)
+        targets = make_targets(params, content, style, config=config)
+        found.append(run(init(content, config=config), params, targets, weights_of(config), config=config, steps=6))
+    (whole, trace), (blocked, other) = found
+    np.testing.assert_allclose(other["total"], trace["total"], rtol=1e-4)
+    assert np.abs(blocked.image - whole.image).mean() < 1e-3  # adam goes as far where the gradient is but noise
+
+
+@pytest.mark.slow
+def test_blocks_take_a_fraction_of_the_memory(params):
+    def need(pixels: int | None) -> int:
+        image = picture(512, 384, seed=1)
+        config = Config(block_pixels=pixels, halve_above=None, **LAYERS)
+        targets = make_targets(params, image, image, config=config)
+        function = jax.grad(lambda x: total(weights_of(config), terms(params, x, targets, config=config)))
+        return memory_of(jax.jit(function).lower(image).compile()) - 2 * image.nbytes
+
+    assert need(128 * 128) < 0.4 * need(None)
+
+
+@given(
+    st.integers(16, 700),
+    st.integers(16, 700),
+    st.sampled_from([1, 6, 70, 118]),
+    st.integers(2**12, 2**18),
+    st.booleans(),
+)
+def test_every_pixel_is_one_blocks_own_and_windows_see_the_halo_around_it(height, width, halo, most, circular):
+    if circular:
+        height, width = -(-height // TILE) * TILE, -(-width // TILE) * TILE
+    try:
+        cut = grid(height, width, most=most, halo=halo, circular=circular)
+    except InputError:
+        assert most < (2 * -(-halo // TILE) + 1 + 1) ** 2 * TILE**2  # a window of one tile, and what does not divide
+        return
+    if cut is None:
+        assert height * width <= most
+        return
+    assert cut.window[0] * cut.window[1] <= most
+    for spans, side, window in ((cut.rows, height, cut.window[0]), (cut.columns, width, cut.window[1])):
+        assert [first for _, first, _ in spans] == [0, *(last for *_, last in spans[:-1])] and spans[-1][2] == side
+        for start, first, last in spans:
+            least, most_seen = (
+                (first - halo, last + halo) if circular else (max(0, first - halo), min(side, last + halo))
+            )
+            assert first < last and start % TILE == 0 and start <= least and start + window >= most_seen
+            assert circular or (start >= 0 and start + window <= side)
+
+
+def test_layers_are_put_together_from_blocks(params):
+    image = picture(125, 109, seed=2)
+    cut = grid(125, 109, most=WINDOW, halo=10)
+    assert cut is not None and len(cut.rows) * len(cut.columns) > 2
+
+    def layer(window):
+        return reading.image_features(params, window, config=Config(), layers=("relu3_1",))["relu3_1"]
+
+    found = map_blocks(layer, image, grid=cut, stride=4)
+    np.testing.assert_allclose(found, layer(image), rtol=1e-5, atol=1e-5 * float(layer(image).max()))
+
+
+def test_large_pictures_are_looked_at_in_blocks_with_the_same_outcome(params, monkeypatch):
+    content, style, config = picture(125, 109, seed=1), picture(150, 131, seed=5), Config(halve_above=None, **LAYERS)
+    compiled: Any = make_targets
+    plain = compiled(params, content, style, config=config)
+    monkeypatch.setattr(reading, "LOOKED_AT", WINDOW)
+    blocked = compiled.__wrapped__(params, content, style, config=config)
+    for mine, yours in zip(*map(jax.tree.leaves, (blocked, plain)), strict=True):
+        np.testing.assert_allclose(mine, yours, rtol=1e-4, atol=1e-5 * float(jnp.abs(yours).max()))
+
+
+def test_what_cannot_be_cut_is_refused():
+    with pytest.raises(
+        InputError, match=r"takes 30976 pixels with what the network sees around it, but 20000 are allowed"
+    ):
+        grid(1024, 1024, most=20000, halo=70)
+    with pytest.raises(
+        InputError, match="tileable picture of 100x96 pixels cannot be cut into blocks: make height and"
+    ):
+        grid(96, 100, most=5000, halo=1, circular=True)
+    with pytest.raises(InputError, match="block_pixels is 9, but sliced statistics are no sums over blocks"):
+        Config(statistic="sliced", block_pixels=9)
+    with pytest.raises(InputError, match="block_pixels is 9, but normalised gradients are no sums over blocks"):
+        Config(normalize_gradients=True, block_pixels=9)
+
+
+@pytest.mark.slow
+def test_blocks_are_exact_on_the_real_network_with_all_terms(weights_path, real_pictures):
+    params = load_params(str(weights_path))
+    content, style = (
+        jnp.asarray(images.load(real_pictures / name, size=size).rgb)
+        for name, size in (("golden_gate.jpg", 300), ("starry_night_google.jpg", 250))
+    )
+    image = jnp.clip(content + 0.1 * (picture(*content.shape[:2], seed=1) - 0.5), 0.0, 1.0)
+    found = []
+    for pixels in (None, 215 * 250):
+        config = Config(halve_above=250, block_pixels=pixels)
+        masks = jnp.stack([content[..., 2], 1 - content[..., 2]])
+        targets = make_targets(params, content, [style, content], config=config, content_masks=masks)
+
+        def loss(image, targets=targets, config=config):
+            return total(LossWeights(), terms(params, image, targets, config=config))
+
+        found.append(jax.jit(jax.value_and_grad(loss))(image))
+    assert_equal(found[1], found[0])
