@@ -139,10 +139,7 @@ def grid(height: int, width: int, *, most: int | None, halo: int, circular: bool
             f"make height and width multiples of {TILE}."
         )
     margin = -(-halo // TILE)
-    high, wide = (
-        {count: TILE * units + side % TILE for count, units in _counts(side // TILE, margin, circular)}
-        for side in (height, width)
-    )
+    high, wide = (_windows(side, margin, circular) for side in (height, width))
     fitting = [
         (rows * high[rows] * columns * wide[columns], rows, columns)
         for rows in high
@@ -160,13 +157,14 @@ def grid(height: int, width: int, *, most: int | None, halo: int, circular: bool
     return Grid(height, width, window, cut(height, window[0], rows), cut(width, window[1], columns), circular)
 
 
-def _counts(units: int, margin: int, circular: bool) -> list[tuple[int, int]]:
-    """Return into how many blocks a side can be cut, and for each number the least side of a window, in tiles."""
+def _windows(side: int, margin: int, circular: bool) -> dict[int, int]:
+    """Return into how many blocks a side can be cut, and for each number the least side of a window, in pixels."""
+    units = side // TILE
     shared = units if circular else units - 2 * margin  # the margins at the border are blocks' own as well
-    found = {1: units + 2 * margin if circular else units}
-    for own in range(max(1, shared) - 1, 0, -1):
-        found.setdefault(-(-shared // own), own + 2 * margin)
-    return list(found.items())
+    found = {1: TILE * (units + 2 * margin) if circular else side}
+    for own in range(max(1, shared) - 1, 0, -1):  # the least tiles that make so many blocks come last
+        found[-(-shared // own)] = TILE * (own + 2 * margin) + side % TILE
+    return found
 
 
 def _spans(side: int, window: int, count: int, *, margin: int, circular: bool) -> tuple[tuple[int, int, int], ...]:
