@@ -3,6 +3,7 @@
     python scripts/benchmark.py step photo.jpg painting.jpg --baseline torch
     python scripts/benchmark.py solve photo.jpg painting.jpg
     python scripts/benchmark.py memory photo.jpg painting.jpg
+    python scripts/benchmark.py blocks photo.jpg painting.jpg
     python scripts/benchmark.py sweep photo.jpg painting.jpg
     python scripts/benchmark.py startup photo.jpg painting.jpg
     python scripts/benchmark.py precision photo.jpg painting.jpg
@@ -17,6 +18,7 @@ from typing import Annotated
 
 import tyro
 from benchmark_accelerator import Accelerator, Rounding
+from benchmark_blocks import Blocks
 from benchmark_commands import Startup, Sweep
 from benchmark_solve import Solve
 from benchmark_steps import Memory, Step
@@ -28,6 +30,7 @@ Command = (
     Annotated[Step, subcommand("step")]
     | Annotated[Solve, subcommand("solve")]
     | Annotated[Memory, subcommand("memory")]
+    | Annotated[Blocks, subcommand("blocks")]
     | Annotated[Sweep, subcommand("sweep")]
     | Annotated[Startup, subcommand("startup")]
     | Annotated[Rounding, subcommand("precision")]
