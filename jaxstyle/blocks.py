@@ -157,6 +157,22 @@ def grid(height: int, width: int, *, most: int | None, halo: int, circular: bool
     return Grid(height, width, window, cut(height, window[0], rows), cut(width, window[1], columns), circular)
 
 
+def smallest_window(halo: int) -> int:
+    """Return with how many pixels of a window an image of any size can be cut.
+
+    Args:
+        halo: as for `grid`.
+
+    Returns:
+        Pixels: of a tile with what is seen around it and what may be left of a side that does not divide into tiles.
+
+    Example:
+        >>> smallest_window(70) == (16 + 2 * 80 + 16) ** 2
+        True
+    """
+    return (TILE * (2 * -(-halo // TILE) + 2)) ** 2
+
+
 def _windows(side: int, margin: int, circular: bool) -> dict[int, int]:
     """Return into how many blocks a side can be cut, and for each number the least side of a window, in pixels."""
     units = side // TILE

@@ -14,8 +14,8 @@ import psutil
 import pytest
 from conftest import TINY, picture
 
-from jaxstyle import image, weights_file
-from jaxstyle.cli import containers, kept_styles, main, memory, work
+from jaxstyle import image, record, weights_file
+from jaxstyle.cli import containers, cutting, kept_styles, main, memory, work
 from jaxstyle.config import Config
 from jaxstyle.scales import plan
 from jaxstyle.stage import targets_at
@@ -60,15 +60,50 @@ def test_strips_and_half_precision_paint_nearly_the_same_picture():
     assert differs("strips.png") <= 0.5 / 255 and 0 < differs("half.png") < 3 / 255
 
 
-def test_a_picture_that_would_not_fit_goes_through_strips(monkeypatch):
-    asked = []
-    real = work.Work.program
-    monkeypatch.setattr(work.Work, "program", lambda *a, **k: asked.append(k.get("cut", 0)) or real(*a, **k))
-    assert run("--size", 64, *SHALLOW) == 0
-    monkeypatch.setattr(work, "room_for", lambda memory: 2**10)
-    assert run("--size", 64, *SHALLOW, output="strips.png") == 0
-    assert asked[:3] == [0, 0, 64 * 48] and 0 < asked[-1] < 64 * 48
-    assert differs("strips.png") <= 0.5 / 255
+class Program:
+    """A compiled program that takes so many bytes."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def memory_analysis(self):
+        return SimpleNamespace(temp_size_in_bytes=self.size)
+
+
+@pytest.mark.parametrize(
+    ("room", "asked", "cut"),
+    [
+        (1000, [0], 0),
+        (700, [0, 1000], 1000),
+        (400, [0, 400], 400),
+        (550, [0, 1000, 800, 550], 550),
+        (150, [0, 150, 120], 120),
+        (20, [0, 110], 110),
+    ],
+)
+def test_what_does_not_fit_is_cut_no_finer_than_it_has_to_be(room, asked, cut):
+    seen = []
+
+    def program(pixels: int) -> Any:
+        seen.append(pixels)
+        size = {0: 1000, 1000: 600, 150: 170}.get(pixels, pixels)
+        return Program(size)
+
+    how: Any = {"need": lambda program: program.size, "strips": True, "least": 110}
+    assert cutting.fitted(program, 1000, room=room, **how)[1] == cut
+    assert seen == asked
+
+
+def test_a_picture_that_would_not_fit_goes_through_blocks_and_again_for_rerun(monkeypatch):
+    assert run("--size", 96, *SHALLOW) == 0
+    with monkeypatch.context() as short:
+        short.setattr(work, "room_for", lambda memory: 2**10)
+        assert run("--size", 96, *SHALLOW, output="blocks.png") == 0
+    assert differs("blocks.png") <= 0.5 / 255
+    cuts = record.read(image.description_of("blocks.png")).cuts
+    assert list(cuts) == ["96"] and 0 < cuts["96"] < 96 * 72
+    assert main(["rerun", "blocks.png", "--weights", "tiny.h5", "--quiet"]) == 0
+    assert Path("blocks_rerun.png").read_bytes() == Path("blocks.png").read_bytes()
 
 
 @pytest.mark.parametrize(

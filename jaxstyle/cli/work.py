@@ -11,12 +11,12 @@ import jax.numpy as jnp
 
 from jaxstyle import optimize, stage
 from jaxstyle.cli.cutting import fitted
-from jaxstyle.cli.memory import ESTIMATED, give_back, room_for
+from jaxstyle.cli.memory import ESTIMATED, give_back, room_for, taken_and_free
 from jaxstyle.coloring import Sizes
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.conv import prepared
 from jaxstyle.errors import InputError
-from jaxstyle.reading import blocks_in_rows
+from jaxstyle.reading import blocks_in_rows, least_pixels
 from jaxstyle.scales import Scale, plan
 from jaxstyle.sweep import memory_of
 from jaxstyle.targets import Style, Targets
@@ -179,14 +179,15 @@ class Work:
         pixels, alone = scale.height * scale.width, (self.lanes or 1) == 1
         fewer = blocks_in_rows(replace(self.config, remat=True), pixels) != blocks_in_rows(self.config, pixels)
         adds_up = self.config.statistic != "sliced" and not self.config.normalize_gradients
-        room = room_for(self.memory)
+        least = least_pixels(self.config) if alone and adds_up else None
+        room, (taken, _) = room_for(self.memory), taken_and_free()
 
         def need(step: jax.stages.Compiled) -> int:
             return memory_of(step) - there
 
-        step, cut = fitted(program, pixels, need=need, room=room, strips=alone and fewer, blocks=alone and adds_up)
+        step, cut = fitted(program, pixels, need=need, room=room, strips=alone and fewer, least=least)
         if alone and self.memory is not None and need(step) > room:
-            least = (self.memory + (need(step) - room) / ESTIMATED) / 2**20
+            least = (taken + need(step) / ESTIMATED) / 2**20
             raise InputError(
                 f"--max-memory is {self.memory / 2**20:.0f} MiB, but steps at {max(scale.width, scale.height)} pixels "
                 f"take {least:.0f} MiB in the smallest blocks: give that, or lower --size."
