@@ -73,18 +73,19 @@ def _described_png(data: bytes, description: str) -> bytes:
     return data[:HEADER] + chunk + data[HEADER:]
 
 
-def described(data: bytes) -> str:
+def described(data: bytes, *, max_pixels: int | None = None) -> str:
     """Return what a picture file says of itself, "" if it says nothing or is none.
 
     Args:
         data: the whole file; nothing of it is trusted, and no pixel is decoded.
+        max_pixels: as of `image.load`.
 
     Example:
         >>> described(encode(np.zeros((16, 16, 3), np.uint8), "PNG", description="all black"))
         'all black'
     """
     try:
-        with opened(data) as image:
+        with opened(data, max_pixels=max_pixels) as image:
             if image.format == "PNG":
                 return str(image.info.get(KEYWORD, ""))
             return str(image.getexif().get(ExifTags.Base.ImageDescription, ""))

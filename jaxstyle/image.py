@@ -7,12 +7,13 @@ the way in; nothing of it is left to write on the way out, so the same array alw
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from jaxstyle.bands import collected, resized
 from jaxstyle.encoding import FORMATS, described, encode
 from jaxstyle.errors import InputError
 from jaxstyle.files import whole
@@ -69,6 +70,7 @@ def load(
     size: int | tuple[int, int] | None = None,
     resample: Resample = "lanczos",
     rounding: Rounding = "round",
+    max_pixels: int | None = None,
 ) -> Picture:
     """Read a picture (of an animation the first frame), upright and in sRGB.
 
@@ -79,6 +81,8 @@ def load(
         resample: Pillow's antialiased "lanczos" or "bilinear"; 8-bit pictures are resized in 8 bits, as
             neural-style-pt does, deeper ones in floating point.
         rounding: how `fit` finds the other side.
+        max_pixels: how many the file and the result may have; None for `PIL.Image.MAX_IMAGE_PIXELS`. Of files from
+            strangers, a higher one lets them ask for more memory.
 
     Raises:
         InputError: if the file cannot be read or holds no usable picture, or an option is out of range.
@@ -89,21 +93,21 @@ def load(
     """
     if resample not in FILTERS:
         raise InputError(f"Resample {resample!r} is unknown: use 'lanczos' or 'bilinear'.")
-    rgb, alpha = decode(read_bytes(path), str(path))
-    if size is not None:
-        exact = isinstance(size, tuple)
-        width, height = size if exact else fit(rgb.shape[1], rgb.shape[0], size, rounding=rounding)
-        check_sides(str(path), width, height, size=max(width, height))
-        rgb = _resize(rgb, width, height, FILTERS[resample])
-        alpha = None if alpha is None else _resize(alpha, width, height, FILTERS[resample])
-    return Picture(_unit(rgb), None if alpha is None else _unit(alpha))
+    bands = decode(read_bytes(path, max_pixels=max_pixels), str(path), max_pixels=max_pixels)
+    if size is None:
+        return Picture(*collected(bands))
+    exact = isinstance(size, tuple)
+    width, height = size if exact else fit(bands.width, bands.height, size, rounding=rounding)
+    check_sides(str(path), width, height, size=max(width, height), max_pixels=max_pixels)
+    return Picture(*resized(bands, width, height, FILTERS[resample]))
 
 
-def description_of(path: str | os.PathLike[str]) -> str:
+def description_of(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> str:
     """Return what a picture file says of itself, as `save` has written it, or "".
 
     Args:
         path: any picture file; nothing of it is trusted.
+        max_pixels: as of `load`.
 
     Raises:
         InputError: if the file cannot be read.
@@ -112,19 +116,7 @@ def description_of(path: str | os.PathLike[str]) -> str:
         >>> description_of("out.png")  # doctest: +SKIP
         '{"format": "jaxstyle run 1", ...}'
     """
-    return described(read_bytes(path))
-
-
-def _resize(pixels: NDArray[Any], width: int, height: int, resample: Image.Resampling) -> NDArray[Any]:
-    if pixels.ndim == 3 and pixels.dtype != np.uint8:  # Pillow has no float RGB
-        return np.stack([_resize(pixels[..., i], width, height, resample) for i in range(3)], axis=-1)
-    resized = np.asarray(Image.fromarray(pixels).resize((width, height), resample))
-    return resized if pixels.dtype == np.uint8 else np.clip(resized, 0, 1)  # lanczos overshoots
-
-
-def _unit(pixels: NDArray[Any]) -> NDArray[np.float32]:
-    unit = np.ascontiguousarray(pixels, np.float32)
-    return np.divide(unit, np.float32(255), out=unit) if pixels.dtype == np.uint8 else unit
+    return described(read_bytes(path, max_pixels=max_pixels), max_pixels=max_pixels)
 
 
 def check_output(path: str | os.PathLike[str], *, bits: int = 8, inputs: Iterable[str | os.PathLike[str]] = ()) -> None:
