@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from jaxstyle.bands import collected, resized
-from jaxstyle.encoding import FORMATS, described, encode
+from jaxstyle.bands import collected, resized, rows
+from jaxstyle.encoding import FORMATS, described, write
 from jaxstyle.errors import InputError
 from jaxstyle.files import whole
 from jaxstyle.image_file import decode
 from jaxstyle.image_limits import check_sides, read_bytes
+from jaxstyle.levels import Levels
 
 Resample = Literal["lanczos", "bilinear"]
 Rounding = Literal["round", "truncate"]
@@ -182,21 +183,19 @@ def save(
     """
     check_output(path, bits=bits)
     container = FORMATS[Path(path).suffix.lower()]
-    channels = np.clip(np.asarray(rgb, np.float32), 0, 1)
-    if channels.ndim != 3 or channels.shape[-1] != 3:
-        raise ValueError(f"A picture is [H, W, 3], not {channels.shape}.")
-    if alpha is not None:
-        opacity = np.clip(np.asarray(alpha, np.float32), 0, 1)[..., None]
-        channels = channels * opacity + 1 - opacity if container == "JPEG" else np.concatenate([channels, opacity], -1)
-    if np.isnan(channels).any():
-        raise InputError(
-            f"{path} would hold {np.isnan(channels).sum()} values that are not numbers: lower the step size."
-        )
-    pixels = np.rint(channels * (2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16)
-    try:
-        data = encode(pixels, container, description=description)
-    except (OSError, ValueError, RuntimeError) as error:  # a WebP ends at 16383 pixels a side, a JPEG at 65500
-        size = f"{pixels.shape[1]}x{pixels.shape[0]}"
-        raise InputError(f"{path} cannot hold {size} pixels as {container} ({error}): save it as PNG.") from error
-    with whole(path) as part:
-        part.write_bytes(data)
+    shape = np.shape(rgb)
+    if len(shape) != 3 or shape[-1] != 3:
+        raise ValueError(f"A picture is [H, W, 3], not {shape}.")
+    opacity = None if alpha is None else np.asarray(alpha)
+    levels = Levels(np.asarray(rgb), opacity, bits, on_white=container == "JPEG")
+    bands = list(rows(levels.height, levels.width))
+    if missing := sum(int(np.isnan(levels.floats(top, end)).sum()) for top, end in bands):
+        raise InputError(f"{path} would hold {missing} values that are not numbers: lower the step size.")
+    with whole(path) as part, part.open("wb") as file:
+        try:
+            write(file, levels, container, description=description)
+        except (OSError, ValueError, RuntimeError) as error:  # a WebP ends at 16383 pixels a side, a JPEG at 65500
+            if isinstance(error, OSError) and error.errno:  # as on a full disk
+                raise
+            size = f"{levels.width}x{levels.height}"
+            raise InputError(f"{path} cannot hold {size} pixels as {container} ({error}): save it as PNG.") from error

@@ -7,6 +7,7 @@
     python scripts/benchmark.py startup photo.jpg painting.jpg
     python scripts/benchmark.py precision photo.jpg painting.jpg
     python scripts/benchmark.py accelerator photo.jpg painting.jpg
+    python scripts/benchmark.py pictures --megapixels 300
 
 The objective is that of the preset neural-style-pt, the baseline PyTorch (`pip install -e '.[parity]'`).
 """
@@ -18,6 +19,7 @@ from typing import Annotated
 import tyro
 from benchmark_accelerator import Accelerator, Rounding
 from benchmark_commands import Startup, Sweep
+from benchmark_pictures import Pictures
 from benchmark_solve import Solve
 from benchmark_steps import Memory, Step
 from tyro.conf import OmitArgPrefixes, subcommand
@@ -32,6 +34,7 @@ Command = (
     | Annotated[Startup, subcommand("startup")]
     | Annotated[Rounding, subcommand("precision")]
     | Annotated[Accelerator, subcommand("accelerator")]
+    | Annotated[Pictures, subcommand("pictures")]
 )
 
 

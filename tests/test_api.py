@@ -90,7 +90,8 @@ ROOMS = [name for name in MODULES if name.count(".") == 1 and not name.endswith(
 @pytest.mark.parametrize("module", ROOMS)
 def test_a_room_imports_only_the_rooms_before_it(module):
     order = "errors files winograd conv pooling strips vgg losses color moments transport statistic regions hdf5"
-    order += " weights_file untrained download pretrained image_opening image_limits image_file encoding image"
+    order += " weights_file untrained download pretrained bands image_opening image_limits image_file levels"
+    order += " encoding_large encoding image"
     order += (
         " plain_data record config scales convention presets targets objective coloring parametrize descent halting"
     )
@@ -102,8 +103,9 @@ def test_a_room_imports_only_the_rooms_before_it(module):
 @pytest.mark.parametrize(
     ("package", "rooms"),
     [
-        ("PIL", {"encoding", "image", "image_opening", "image_limits", "image_file", "sheet"}),
+        ("PIL", {"bands", "encoding", "image", "image_opening", "image_limits", "image_file", "sheet"}),
         ("imagecodecs", {"encoding", "image_file"}),
+        ("tifffile", {"encoding_large"}),
         ("flax", {"vgg"}),
         ("optax", {"descent", "optimize"}),
         ("h5py", {"hdf5", "weights_file", "statistics_file"}),
