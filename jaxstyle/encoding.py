@@ -6,7 +6,6 @@ A description is text in ASCII that no viewer shows: a text chunk of a PNG, the 
 from io import BytesIO
 from typing import Any, BinaryIO
 
-import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin
 
 from jaxstyle.bands import rows
@@ -76,7 +75,7 @@ def _write_16_bits(file: BinaryIO, levels: Levels, container: str, description: 
     pixels = levels.integers(0, levels.height)
     if container == "TIFF":  # into zeros, since libtiff leaves the byte after an odd number of them as it was
         how: Any = {"photometric": "rgb", "compression": "deflate", "predictor": True}
-        room = np.zeros(pixels.nbytes + pixels.nbytes // 100 + len(description) + 2**16, np.uint8)
+        room = bytearray(pixels.nbytes + pixels.nbytes // 100 + len(description) + 2**16)
         file.write(imagecodecs.tiff_encode(pixels, description=description or None, out=room, **how))
         return
     data = memoryview(imagecodecs.png_encode(pixels))
@@ -91,6 +90,9 @@ def described(data: bytes, *, max_pixels: int | None = None) -> str:
         data: the whole file; nothing of it is trusted, and no pixel is decoded.
         max_pixels: as of `image.load`.
 
+    Raises:
+        PIL.Image.DecompressionBombError: if it has far more pixels.
+
     Example:
         >>> file = BytesIO()
         >>> write(file, Levels(np.zeros((16, 16, 3), np.float32)), "PNG", description="all black")
@@ -102,5 +104,7 @@ def described(data: bytes, *, max_pixels: int | None = None) -> str:
             if image.format == "PNG":
                 return str(image.info.get(KEYWORD, ""))
             return str(image.getexif().get(ExifTags.Base.ImageDescription, ""))
+    except Image.DecompressionBombError:
+        raise
     except Exception:  # on damaged data Pillow raises almost anything
         return ""

@@ -87,13 +87,13 @@ def write_png(file: BinaryIO, levels: Levels, *, description: str = "") -> None:
         lines[:, 0] = 1  # the filter "Sub"
         lines[:, 1 : 1 + pixel] = whole[:, :pixel]
         np.subtract(whole[:, pixel:], whole[:, :-pixel], out=lines[:, 1 + pixel :])
-        if data := squeeze.compress(lines):
+        if data := squeeze.compress(lines.data):
             file.write(_chunk(b"IDAT", data))
     file.write(_chunk(b"IDAT", squeeze.flush()) + _chunk(b"IEND", b""))
 
 
 def text_chunk(description: str) -> bytes:
-    """Return the chunk of a PNG that holds its description, nothing if there is none.
+    r"""Return the chunk of a PNG that holds its description, nothing if there is none.
 
     Args:
         description: ASCII.

@@ -18,7 +18,7 @@ from jaxstyle.encoding import FORMATS, described, write
 from jaxstyle.errors import InputError
 from jaxstyle.files import whole
 from jaxstyle.image_file import decode
-from jaxstyle.image_limits import check_sides, read_bytes
+from jaxstyle.image_limits import check_sides, read_bytes, too_large
 from jaxstyle.levels import Levels
 
 Resample = Literal["lanczos", "bilinear"]
@@ -103,6 +103,24 @@ def load(
     return Picture(*resized(bands, width, height, FILTERS[resample]))
 
 
+def size_of(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> tuple[int, int]:
+    """Return the width and height of a picture as `load` gives it at its own size.
+
+    Args:
+        path: as of `load`.
+        max_pixels: as of `load`.
+
+    Raises:
+        InputError: if the file cannot be read or holds no usable picture.
+
+    Example:
+        >>> size_of("content.jpg")  # doctest: +SKIP
+        (979, 734)
+    """
+    bands = decode(read_bytes(path, max_pixels=max_pixels), str(path), max_pixels=max_pixels)
+    return bands.width, bands.height
+
+
 def description_of(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> str:
     """Return what a picture file says of itself, as `save` has written it, or "".
 
@@ -111,13 +129,17 @@ def description_of(path: str | os.PathLike[str], *, max_pixels: int | None = Non
         max_pixels: as of `load`.
 
     Raises:
-        InputError: if the file cannot be read.
+        InputError: if the file cannot be read, or has far more pixels.
 
     Example:
         >>> description_of("out.png")  # doctest: +SKIP
         '{"format": "jaxstyle run 1", ...}'
     """
-    return described(read_bytes(path, max_pixels=max_pixels), max_pixels=max_pixels)
+    data = read_bytes(path, max_pixels=max_pixels)
+    try:
+        return described(data, max_pixels=max_pixels)
+    except Image.DecompressionBombError as error:
+        raise too_large(str(path), data, error, max_pixels=max_pixels) from error
 
 
 def check_output(path: str | os.PathLike[str], *, bits: int = 8, inputs: Iterable[str | os.PathLike[str]] = ()) -> None:

@@ -16,8 +16,9 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, TiffImagePlugin
 
 from jaxstyle.bands import Bands, rows
 from jaxstyle.errors import InputError, excerpt
-from jaxstyle.image_limits import check_packing, check_sides, declared_size
+from jaxstyle.image_limits import check_packing, check_sides, too_large
 from jaxstyle.image_opening import opened
+from jaxstyle.orientation import stored_box, turned, upright
 
 WHITE = {"I;16": 65535, "I;16B": 65535, "I": 65535, "F": 1}  # by Pillow's mode; "I" is what 16-bit PGM files come as
 COLOUR_16_BIT = ("RGB;16B", "RGBA;16B", "LA;16B")  # as Pillow's PNG reader calls what it is about to cut to 8 bits
@@ -53,8 +54,7 @@ def decode(data: bytes, name: str, *, max_pixels: int | None = None) -> Bands:
                 f"{name} is not a picture of a kind that is read: convert it to PNG, JPEG, WebP or TIFF."
             ) from error
         except Image.DecompressionBombError as error:
-            check_sides(name, *declared_size(data, max_pixels=max_pixels), max_pixels=max_pixels)
-            raise InputError(f"{name} is too large ({excerpt(error)}): shrink it first.") from error
+            raise too_large(name, data, error, max_pixels=max_pixels) from error
     return bands._replace(read=_sound(name)(bands.read))
 
 
@@ -75,7 +75,8 @@ def _sound(name: str) -> Iterator[None]:
 def _shallow(image: ImageFile.ImageFile) -> Bands:
     image.load()
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)  # a TIFF applies and forgets it when loaded
-    has_alpha, mode = image.has_transparency_data, {"1": "L", "L": "L", "LA": "L", "CMYK": "CMYK"}.get(image.mode, "RGB")
+    has_alpha = image.has_transparency_data
+    mode = {"1": "L", "L": "L", "LA": "L", "CMYK": "CMYK"}.get(image.mode, "RGB")
     profile, transform = image.info.get("icc_profile"), None
     if profile:
         if mode == "L" and profile[16:20] == b"RGB ":  # the colour space in the header
@@ -85,16 +86,16 @@ def _shallow(image: ImageFile.ImageFile) -> Bands:
             transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
 
     def read(top: int, end: int) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        band = image.crop(_box(image.size, orientation, top, end))
+        band = image.crop(stored_box(image.size, orientation, top, end))
         alpha = np.asarray(band.convert("RGBA").getchannel("A")) if has_alpha else None
         colour = band if band.mode == mode else band.convert(mode)
         if transform is not None:
             with suppress(ImageCms.PyCMSError, OSError):
                 colour = ImageCms.applyTransform(colour, transform) or colour  # never None, as Pillow's types allow for
         rgb = np.asarray(colour if colour.mode == "RGB" else colour.convert("RGB"))
-        return _orient(rgb, orientation), None if alpha is None else _orient(alpha, orientation)
+        return turned(rgb, orientation), None if alpha is None else turned(alpha, orientation)
 
-    width, height = _upright(image.size, orientation)
+    width, height = upright(image.size, orientation)
     return Bands(width, height, has_alpha, read)
 
 
@@ -115,7 +116,7 @@ def _deep(image: ImageFile.ImageFile, data: bytes, name: str) -> Bands:
     size = tuple(tags.get(tag, side) for tag, side in zip((256, 257), image.size, strict=True))  # not yet upright
     has_alpha = image.mode == "RGBA"
     image.close()  # frees its memory
-    samples = _orient(_samples(data, size, tags), orientation)
+    samples = turned(_samples(data, size, tags), orientation)
 
     def read(top: int, end: int) -> tuple[NDArray[Any], NDArray[Any] | None]:
         unit = np.divide(samples[top:end], np.float32(65535), dtype=np.float32, order="C")
@@ -127,10 +128,10 @@ def _deep(image: ImageFile.ImageFile, data: bytes, name: str) -> Bands:
 
 def _grey(image: Image.Image, white: int, profile: bytes | None, name: str) -> Bands:
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    width, height = _upright(image.size, orientation)
+    width, height = upright(image.size, orientation)
 
     def grey(top: int, end: int) -> NDArray[np.float32]:
-        return _orient(np.asarray(image.crop(_box(image.size, orientation, top, end)), np.float32), orientation)
+        return turned(np.asarray(image.crop(stored_box(image.size, orientation, top, end)), np.float32), orientation)
 
     def read(top: int, end: int) -> tuple[NDArray[Any], None]:
         return _to_srgb((grey(top, end) / np.float32(white))[..., None], profile), None
@@ -160,29 +161,6 @@ def _samples(data: bytes, size: tuple[int, int], tags: Mapping[int, Any]) -> NDA
     if pixels.dtype != np.uint16 or pixels.shape[:2] != (height, width):
         raise ValueError(f"samples are {pixels.dtype} of shape {pixels.shape}")
     return pixels
-
-
-def _upright(size: tuple[int, int], orientation: int) -> tuple[int, int]:
-    width, height = size
-    return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
-
-
-def _box(size: tuple[int, int], orientation: int, top: int, end: int) -> tuple[int, int, int, int]:
-    """Return where rows of the upright picture are stored: left, top, right and bottom."""
-    width, height = size
-    along = width if orientation in (5, 6, 7, 8) else height
-    if orientation in (3, 4, 7, 8):
-        top, end = along - end, along - top
-    return (top, 0, end, height) if orientation in (5, 6, 7, 8) else (0, top, width, end)
-
-
-def _orient(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Undo an EXIF orientation, 1 to 8: from 5 on rows and columns are swapped, and then mirrored like the others."""
-    if orientation in (5, 6, 7, 8):
-        pixels = np.swapaxes(pixels, 0, 1)
-    down = -1 if orientation in (3, 4, 7, 8) else 1
-    right = -1 if orientation in (2, 3, 6, 7) else 1
-    return pixels[::down, ::right]
 
 
 def _to_srgb(colour: NDArray[Any], profile: bytes | None) -> NDArray[Any]:

@@ -44,7 +44,7 @@ def read_bytes(path: str | os.PathLike[str], *, max_pixels: int | None = None) -
             raise InputError(f"{path} is no regular file: name a picture file on disk.")
         if file.is_file() and (count := file.stat().st_size) > most:
             raise InputError(
-                f"{path} has {count} bytes, over the limit of {most}: shrink the picture{_allowing(count // BYTES + 1)}."
+                f"{path} has {count} bytes, over the limit of {most}: shrink the picture{allowing(count // BYTES + 1)}."
             )
         data = file.read_bytes()
     except InputError:
@@ -57,9 +57,7 @@ def read_bytes(path: str | os.PathLike[str], *, max_pixels: int | None = None) -
     return data
 
 
-def check_sides(
-    name: str, width: int, height: int, *, size: int | None = None, max_pixels: int | None = None
-) -> None:
+def check_sides(name: str, width: int, height: int, *, size: int | None = None, max_pixels: int | None = None) -> None:
     """Raise if a picture is too small for the network, or larger than is allowed.
 
     Args:
@@ -81,7 +79,7 @@ def check_sides(
         raise InputError(f"{becomes}, but both sides must be at least {SHORTEST_SIDE}: {cure}.")
     if limit := limit_below(width * height, max_pixels=max_pixels):
         cure = "lower the size" if size else "shrink it first"
-        raise InputError(f"{becomes}, over {limit} in all: {cure}{_allowing(width * height)}.")
+        raise InputError(f"{becomes}, over {limit} in all: {cure}{allowing(width * height)}.")
 
 
 def limit_below(pixels: int, *, max_pixels: int | None = None) -> str:
@@ -107,8 +105,16 @@ def limit_below(pixels: int, *, max_pixels: int | None = None) -> str:
     return f"{whose} limit of {limit}"
 
 
-def _allowing(pixels: int) -> str:
-    """Return what else helps where there are so many pixels: the option that allows them, if it goes so far."""
+def allowing(pixels: int) -> str:
+    """Return what else helps where there are so many pixels: the option that allows them, if it goes so far.
+
+    Args:
+        pixels: of a picture.
+
+    Example:
+        >>> allowing(149_999_999)
+        ' or allow it with --max-pixels 150MP'
+    """
     return f" or allow it with --max-pixels {-(-pixels // 10**6)}MP" if pixels <= MOST_PIXELS else ""
 
 
@@ -149,6 +155,26 @@ def _scans(data: bytes) -> int:
         at += 2 + int.from_bytes(data[at + 2 : at + 4])
     end = data.find(b"\xff\xd9", at)
     return data.count(b"\xff\xda", at, end if end >= 0 else None)
+
+
+def too_large(name: str, data: bytes, error: Exception, *, max_pixels: int | None = None) -> InputError:
+    """Return what is told of a picture that Pillow does not even open since it has so many pixels.
+
+    Args:
+        name: what the error message calls it.
+        data: the whole file.
+        error: Pillow's.
+        max_pixels: see `check_sides`.
+
+    Example:
+        >>> too_large("content.jpg", b"", Image.DecompressionBombError("too many pixels"))
+        InputError('content.jpg is too large (too many pixels): shrink it first.')
+    """
+    try:
+        check_sides(name, *declared_size(data, max_pixels=max_pixels), max_pixels=max_pixels)
+    except InputError as told:
+        return told
+    return InputError(f"{name} is too large ({excerpt(error)}): shrink it first.")
 
 
 def declared_size(data: bytes, *, max_pixels: int | None = None) -> tuple[int, int]:

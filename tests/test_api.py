@@ -90,7 +90,9 @@ ROOMS = [name for name in MODULES if name.count(".") == 1 and not name.endswith(
 @pytest.mark.parametrize("module", ROOMS)
 def test_a_room_imports_only_the_rooms_before_it(module):
     order = "errors files winograd conv pooling strips vgg losses color moments transport statistic regions hdf5"
-    order += " weights_file untrained download pretrained bands image_opening image_limits image_file levels"
+    order += (
+        " weights_file untrained download pretrained bands image_opening image_limits orientation image_file levels"
+    )
     order += " encoding_large encoding image"
     order += (
         " plain_data record config scales convention presets targets objective coloring parametrize descent halting"

@@ -75,7 +75,8 @@ RAISED = ("InputError", "UnavailableError", "type(error)")
         ),
         (
             "texture style.png -o out.png --size 20000x20000",
-            "--size is 20000x20000, over Pillow's limit of 89478485 pixels in all: use smaller sides.",
+            "--size is 20000x20000, over Pillow's limit of 89478485 pixels in all: use smaller sides or allow it with "
+            "--max-pixels 400MP.",
         ),
     ],
 )
