@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-PIXELS = 2**22  # of a band
+PIXELS = 2**21  # of a band
 
 
 class Bands(NamedTuple):
@@ -39,8 +39,8 @@ def rows(height: int, width: int, *, multiple: int = 1) -> Iterator[tuple[int, i
         multiple: what the rows of a band are a multiple of, but for the last.
 
     Example:
-        >>> list(rows(1000, 2**14))
-        [(0, 256), (256, 512), (512, 768), (768, 1000)]
+        >>> list(rows(500, 2**14))
+        [(0, 128), (128, 256), (256, 384), (384, 500)]
     """
     step = max(1, PIXELS // (width * multiple)) * multiple
     for top in range(0, height, step):
