@@ -5,6 +5,7 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -269,6 +270,17 @@ def test_pillows_limit_is_back_after_an_error_and_stays_where_none_is_needed(mon
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     with raised(10):
         assert pillows_limit() is None
+
+
+def test_another_thread_does_not_see_a_limit_that_was_raised_for_one_picture():
+    before, seen = pillows_limit(), []
+    other = threading.Thread(target=lambda: seen.append(pillows_limit()))
+    with raised(10**9):
+        other.start()
+        other.join(0.05)
+        assert seen == []
+    other.join()
+    assert seen == [before]
 
 
 # the command line
