@@ -7,17 +7,19 @@ the way in; nothing of it is left to write on the way out, so the same array alw
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from jaxstyle.encoding import FORMATS, described, encode
+from jaxstyle.bands import collected, resized, rows
+from jaxstyle.encoding import FORMATS, described, write
 from jaxstyle.errors import InputError
 from jaxstyle.files import whole
 from jaxstyle.image_file import decode
-from jaxstyle.image_limits import check_sides, read_bytes
+from jaxstyle.image_limits import check_sides, read_bytes, too_large
+from jaxstyle.levels import Levels
 
 Resample = Literal["lanczos", "bilinear"]
 Rounding = Literal["round", "truncate"]
@@ -69,6 +71,7 @@ def load(
     size: int | tuple[int, int] | None = None,
     resample: Resample = "lanczos",
     rounding: Rounding = "round",
+    max_pixels: int | None = None,
 ) -> Picture:
     """Read a picture (of an animation the first frame), upright and in sRGB.
 
@@ -79,6 +82,8 @@ def load(
         resample: Pillow's antialiased "lanczos" or "bilinear"; 8-bit pictures are resized in 8 bits, as
             neural-style-pt does, deeper ones in floating point.
         rounding: how `fit` finds the other side.
+        max_pixels: how many the file and the result may have; None for `PIL.Image.MAX_IMAGE_PIXELS`. Of files from
+            strangers, a higher one lets them ask for more memory.
 
     Raises:
         InputError: if the file cannot be read or holds no usable picture, or an option is out of range.
@@ -89,42 +94,52 @@ def load(
     """
     if resample not in FILTERS:
         raise InputError(f"Resample {resample!r} is unknown: use 'lanczos' or 'bilinear'.")
-    rgb, alpha = decode(read_bytes(path), str(path))
-    if size is not None:
-        exact = isinstance(size, tuple)
-        width, height = size if exact else fit(rgb.shape[1], rgb.shape[0], size, rounding=rounding)
-        check_sides(str(path), width, height, size=max(width, height))
-        rgb = _resize(rgb, width, height, FILTERS[resample])
-        alpha = None if alpha is None else _resize(alpha, width, height, FILTERS[resample])
-    return Picture(_unit(rgb), None if alpha is None else _unit(alpha))
+    bands = decode(read_bytes(path, max_pixels=max_pixels), str(path), max_pixels=max_pixels)
+    if size is None:
+        return Picture(*collected(bands))
+    exact = isinstance(size, tuple)
+    width, height = size if exact else fit(bands.width, bands.height, size, rounding=rounding)
+    check_sides(str(path), width, height, size=max(width, height), max_pixels=max_pixels)
+    return Picture(*resized(bands, width, height, FILTERS[resample]))
 
 
-def description_of(path: str | os.PathLike[str]) -> str:
+def size_of(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> tuple[int, int]:
+    """Return the width and height of a picture as `load` gives it at its own size.
+
+    Args:
+        path: as of `load`.
+        max_pixels: as of `load`.
+
+    Raises:
+        InputError: if the file cannot be read or holds no usable picture.
+
+    Example:
+        >>> size_of("content.jpg")  # doctest: +SKIP
+        (979, 734)
+    """
+    bands = decode(read_bytes(path, max_pixels=max_pixels), str(path), max_pixels=max_pixels)
+    return bands.width, bands.height
+
+
+def description_of(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> str:
     """Return what a picture file says of itself, as `save` has written it, or "".
 
     Args:
         path: any picture file; nothing of it is trusted.
+        max_pixels: as of `load`.
 
     Raises:
-        InputError: if the file cannot be read.
+        InputError: if the file cannot be read, or has far more pixels.
 
     Example:
         >>> description_of("out.png")  # doctest: +SKIP
         '{"format": "jaxstyle run 1", ...}'
     """
-    return described(read_bytes(path))
-
-
-def _resize(pixels: NDArray[Any], width: int, height: int, resample: Image.Resampling) -> NDArray[Any]:
-    if pixels.ndim == 3 and pixels.dtype != np.uint8:  # Pillow has no float RGB
-        return np.stack([_resize(pixels[..., i], width, height, resample) for i in range(3)], axis=-1)
-    resized = np.asarray(Image.fromarray(pixels).resize((width, height), resample))
-    return resized if pixels.dtype == np.uint8 else np.clip(resized, 0, 1)  # lanczos overshoots
-
-
-def _unit(pixels: NDArray[Any]) -> NDArray[np.float32]:
-    unit = np.ascontiguousarray(pixels, np.float32)
-    return np.divide(unit, np.float32(255), out=unit) if pixels.dtype == np.uint8 else unit
+    data = read_bytes(path, max_pixels=max_pixels)
+    try:
+        return described(data, max_pixels=max_pixels)
+    except Image.DecompressionBombError as error:
+        raise too_large(str(path), data, error, max_pixels=max_pixels) from error
 
 
 def check_output(path: str | os.PathLike[str], *, bits: int = 8, inputs: Iterable[str | os.PathLike[str]] = ()) -> None:
@@ -190,21 +205,19 @@ def save(
     """
     check_output(path, bits=bits)
     container = FORMATS[Path(path).suffix.lower()]
-    channels = np.clip(np.asarray(rgb, np.float32), 0, 1)
-    if channels.ndim != 3 or channels.shape[-1] != 3:
-        raise ValueError(f"A picture is [H, W, 3], not {channels.shape}.")
-    if alpha is not None:
-        opacity = np.clip(np.asarray(alpha, np.float32), 0, 1)[..., None]
-        channels = channels * opacity + 1 - opacity if container == "JPEG" else np.concatenate([channels, opacity], -1)
-    if np.isnan(channels).any():
-        raise InputError(
-            f"{path} would hold {np.isnan(channels).sum()} values that are not numbers: lower the step size."
-        )
-    pixels = np.rint(channels * (2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16)
-    try:
-        data = encode(pixels, container, description=description)
-    except (OSError, ValueError, RuntimeError) as error:  # a WebP ends at 16383 pixels a side, a JPEG at 65500
-        size = f"{pixels.shape[1]}x{pixels.shape[0]}"
-        raise InputError(f"{path} cannot hold {size} pixels as {container} ({error}): save it as PNG.") from error
-    with whole(path) as part:
-        part.write_bytes(data)
+    shape = np.shape(rgb)
+    if len(shape) != 3 or shape[-1] != 3:
+        raise ValueError(f"A picture is [H, W, 3], not {shape}.")
+    opacity = None if alpha is None else np.asarray(alpha)
+    levels = Levels(np.asarray(rgb), opacity, bits, on_white=container == "JPEG")
+    bands = list(rows(levels.height, levels.width))
+    if missing := sum(int(np.isnan(levels.floats(top, end)).sum()) for top, end in bands):
+        raise InputError(f"{path} would hold {missing} values that are not numbers: lower the step size.")
+    with whole(path) as part, part.open("wb") as file:
+        try:
+            write(file, levels, container, description=description)
+        except (OSError, ValueError, RuntimeError) as error:  # a WebP ends at 16383 pixels a side, a JPEG at 65500
+            if isinstance(error, OSError) and error.errno:  # as on a full disk
+                raise
+            size = f"{levels.width}x{levels.height}"
+            raise InputError(f"{path} cannot hold {size} pixels as {container} ({error}): save it as PNG.") from error

@@ -4,75 +4,99 @@ Pillow reads colour at 8 bits a channel. 16-bit colour is read by imagecodecs, w
 picture comes along, and only after Pillow has found the file sound.
 """
 
-from collections.abc import Mapping
-from contextlib import suppress
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, TiffImagePlugin
+from PIL import ExifTags, Image, ImageCms, ImageFile, TiffImagePlugin
 
+from jaxstyle.bands import Bands, rows
 from jaxstyle.errors import InputError, excerpt
-from jaxstyle.image_limits import check_packing, check_sides, declared_size
+from jaxstyle.image_limits import check_packing, check_sides, too_large
 from jaxstyle.image_opening import opened
+from jaxstyle.orientation import stored_box, turned, upright
 
-ROWS = 256  # of a strip that is converted at once
 WHITE = {"I;16": 65535, "I;16B": 65535, "I": 65535, "F": 1}  # by Pillow's mode; "I" is what 16-bit PGM files come as
 COLOUR_16_BIT = ("RGB;16B", "RGBA;16B", "LA;16B")  # as Pillow's PNG reader calls what it is about to cut to 8 bits
 
 
-def decode(data: bytes, name: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Return the colour and the alpha of a picture, uint8 if it has 8 bits a channel and else float32 in [0, 1].
+def decode(data: bytes, name: str, *, max_pixels: int | None = None) -> Bands:
+    """Return a picture whose integers are decoded, to be read upright and in sRGB from band to band.
 
     Args:
-        data: the whole file; of an animation the first frame counts.
+        data: the whole file, which is not needed any more afterwards; of an animation the first frame counts.
         name: what error messages call it.
+        max_pixels: how many it may have, see `image_limits.check_sides`.
 
     Returns:
-        Colour `[H, W, 3]` and alpha `[H, W]`, which is None if the file has none.
+        Bands of uint8 if the file has 8 bits a channel, else of float32.
 
     Raises:
         InputError: if `data` is no picture, is damaged, too small or too large, or has values out of range.
 
     Example:
-        >>> decode(open("content.jpg", "rb").read(), "content.jpg")[0].shape  # doctest: +SKIP
-        (734, 979, 3)
+        >>> decode(open("content.jpg", "rb").read(), "content.jpg").width  # doctest: +SKIP
+        979
     """
+    with _sound(name):
+        try:
+            with opened(data, max_pixels=max_pixels) as image:
+                check_sides(name, *image.size, max_pixels=max_pixels)
+                deep = _is_deep(image)
+                check_packing(name, image, data, deep=deep)
+                bands = _deep(image, data, name) if deep else _shallow(image)
+        except Image.UnidentifiedImageError as error:
+            raise InputError(
+                f"{name} is not a picture of a kind that is read: convert it to PNG, JPEG, WebP or TIFF."
+            ) from error
+        except Image.DecompressionBombError as error:
+            raise too_large(name, data, error, max_pixels=max_pixels) from error
+    return bands._replace(read=_sound(name)(bands.read))
+
+
+@contextmanager
+def _sound(name: str) -> Iterator[None]:
+    """Tell of whatever is raised inside as damage to a file, and nothing of remarks on it."""
     try:
-        with opened(data) as image:
-            check_sides(name, *image.size)
-            deep = _is_deep(image)
-            check_packing(name, image, data, deep=deep)
-            return _deep(image, data, name) if deep else _shallow(image)
+        with warnings.catch_warnings(action="ignore"):
+            yield
     except InputError:
         raise
-    except Image.UnidentifiedImageError as error:
-        raise InputError(
-            f"{name} is not a picture of a kind that is read: convert it to PNG, JPEG, WebP or TIFF."
-        ) from error
-    except Image.DecompressionBombError as error:
-        check_sides(name, *declared_size(data))
-        raise InputError(f"{name} is too large ({excerpt(error)}): shrink it first.") from error
     except Exception as error:  # on damaged data Pillow raises almost anything, from struct.error to MemoryError
         raise InputError(
             f"{name} is damaged or cut short ({excerpt(error)}): get the file anew or export it again."
         ) from error
 
 
-def _shallow(image: ImageFile.ImageFile) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    ImageOps.exif_transpose(image, in_place=True)  # a large picture is copied no more than it has to be
-    alpha = np.asarray(image.convert("RGBA").getchannel("A")) if image.has_transparency_data else None
+def _shallow(image: ImageFile.ImageFile) -> Bands:
+    image.load()
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)  # a TIFF applies and forgets it when loaded
+    has_alpha = image.has_transparency_data
     mode = {"1": "L", "L": "L", "LA": "L", "CMYK": "CMYK"}.get(image.mode, "RGB")
-    colour = image if image.mode == mode else image.convert(mode)
-    if profile := image.info.get("icc_profile"):
+    profile, transform = image.info.get("icc_profile"), None
+    if profile:
         if mode == "L" and profile[16:20] == b"RGB ":  # the colour space in the header
-            colour = colour.convert("RGB")
+            mode = "RGB"
         with suppress(ImageCms.PyCMSError, OSError):  # a broken profile: the values are taken as sRGB
             source = ImageCms.ImageCmsProfile(BytesIO(profile))
-            converted = ImageCms.profileToProfile(colour, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-            colour = converted or colour  # never None, which Pillow's types allow for
-    return np.asarray(colour if colour.mode == "RGB" else colour.convert("RGB")), alpha
+            transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+
+    def read(top: int, end: int) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        band = image.crop(stored_box(image.size, orientation, top, end))
+        alpha = np.asarray(band.convert("RGBA").getchannel("A")) if has_alpha else None
+        colour = band if band.mode == mode else band.convert(mode)
+        if transform is not None:
+            with suppress(ImageCms.PyCMSError, OSError):
+                colour = ImageCms.applyTransform(colour, transform) or colour  # never None, as Pillow's types allow for
+        rgb = np.asarray(colour if colour.mode == "RGB" else colour.convert("RGB"))
+        return turned(rgb, orientation), None if alpha is None else turned(alpha, orientation)
+
+    width, height = upright(image.size, orientation)
+    return Bands(width, height, has_alpha, read)
 
 
 def _is_deep(image: ImageFile.ImageFile) -> bool:
@@ -82,27 +106,40 @@ def _is_deep(image: ImageFile.ImageFile) -> bool:
     return image.mode in WHITE or (image.format == "PNG" and any(t.args in COLOUR_16_BIT for t in image.tile))
 
 
-def _deep(image: ImageFile.ImageFile, data: bytes, name: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
+def _deep(image: ImageFile.ImageFile, data: bytes, name: str) -> Bands:
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)  # a TIFF applies and forgets it when loaded
     tags = dict(image.tag_v2) if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
     image.load()  # lets Pillow find damage
     profile = image.info.get("icc_profile")
     if image.mode in WHITE:
-        grey = np.asarray(ImageOps.exif_transpose(image), np.float32)
-        image.close()  # frees its memory
-        return _to_srgb(_normalise(grey, WHITE[image.mode], name)[..., None], profile), None
+        return _grey(image, WHITE[image.mode], profile, name)
     size = tuple(tags.get(tag, side) for tag, side in zip((256, 257), image.size, strict=True))  # not yet upright
-    with_alpha = image.mode == "RGBA"
-    image.close()
-    channels = _orient(_samples(data, size, tags), orientation)
-    alpha = _unit(channels[..., -1]) if with_alpha else None
-    return _to_srgb(_unit(channels[..., :3] if channels.shape[-1] >= 3 else channels[..., :1]), profile), alpha
+    has_alpha = image.mode == "RGBA"
+    image.close()  # frees its memory
+    samples = turned(_samples(data, size, tags), orientation)
+
+    def read(top: int, end: int) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        unit = np.divide(samples[top:end], np.float32(65535), dtype=np.float32, order="C")
+        colour = _to_srgb(unit[..., :3] if unit.shape[-1] >= 3 else unit[..., :1], profile)
+        return colour, unit[..., -1] if has_alpha else None
+
+    return Bands(samples.shape[1], samples.shape[0], has_alpha, read)
 
 
-def _normalise(grey: NDArray[Any], white: int, name: str) -> NDArray[Any]:
-    low, high = grey.min(), grey.max()
+def _grey(image: Image.Image, white: int, profile: bytes | None, name: str) -> Bands:
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    width, height = upright(image.size, orientation)
+
+    def grey(top: int, end: int) -> NDArray[np.float32]:
+        return turned(np.asarray(image.crop(stored_box(image.size, orientation, top, end)), np.float32), orientation)
+
+    def read(top: int, end: int) -> tuple[NDArray[Any], None]:
+        return _to_srgb((grey(top, end) / np.float32(white))[..., None], profile), None
+
+    ranges = [(band.min(), band.max()) for band in (grey(top, end) for top, end in rows(height, width))]
+    low, high = (float(reduce(ends)) for reduce, ends in zip((np.min, np.max), zip(*ranges, strict=True), strict=True))
     if low >= 0 and high <= white:  # false for NaN
-        return grey / np.float32(white)
+        return Bands(width, height, False, read)
     raise InputError(
         f"{name} holds values from {low:g} to {high:g}, but its kind runs from 0 (black) to {white} (white): "
         "rescale it."
@@ -126,19 +163,6 @@ def _samples(data: bytes, size: tuple[int, int], tags: Mapping[int, Any]) -> NDA
     return pixels
 
 
-def _unit(samples: NDArray[np.uint16]) -> NDArray[np.float32]:
-    return np.divide(samples, np.float32(65535), dtype=np.float32, order="C")
-
-
-def _orient(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Undo an EXIF orientation, 1 to 8: from 5 on rows and columns are swapped, and then mirrored like the others."""
-    if orientation in (5, 6, 7, 8):
-        pixels = np.swapaxes(pixels, 0, 1)
-    down = -1 if orientation in (3, 4, 7, 8) else 1
-    right = -1 if orientation in (2, 3, 6, 7) else 1
-    return pixels[::down, ::right]
-
-
 def _to_srgb(colour: NDArray[Any], profile: bytes | None) -> NDArray[Any]:
     """Turn `[H, W, 1]` or `[H, W, 3]` in [0, 1] into sRGB `[H, W, 3]`, which it is taken for if `profile` is broken."""
     rgb = np.repeat(colour, 3, axis=-1) if colour.shape[-1] == 1 else colour
@@ -148,11 +172,8 @@ def _to_srgb(colour: NDArray[Any], profile: bytes | None) -> NDArray[Any]:
 
     grey = profile[16:20] == b"GRAY"
     with suppress(imagecodecs.CmsError, ValueError):
-        srgb = imagecodecs.cms_profile("srgb")
-        space = "gray" if grey else "rgb"
-        for rows in range(0, len(rgb), ROWS):  # in strips, since a large picture fits into memory a few times only
-            strip = rgb[rows : rows + ROWS]
-            source = np.ascontiguousarray(strip[..., 0] if grey else strip)  # float: uint16 tables err by 19/255
-            converted = imagecodecs.cms_transform(source, profile, srgb, colorspace=space, outcolorspace="rgb")
-            np.clip(converted, 0, 1, out=strip)
+        source = np.ascontiguousarray(rgb[..., 0] if grey else rgb)  # float: uint16 tables err by 19/255
+        srgb, space = imagecodecs.cms_profile("srgb"), "gray" if grey else "rgb"
+        converted = imagecodecs.cms_transform(source, profile, srgb, colorspace=space, outcolorspace="rgb")
+        return np.clip(converted, 0, 1)
     return rgb

@@ -12,21 +12,24 @@ from pathlib import Path
 
 from PIL import Image, ImageFile, TiffImagePlugin
 
-from jaxstyle.errors import InputError
-from jaxstyle.image_opening import formats
+from jaxstyle.errors import InputError, excerpt
+from jaxstyle.image_opening import formats, pillows_limit, raised
 
 SHORTEST_SIDE = 16  # pixels: what relu5_1 of VGG needs to have one
+MOST_PIXELS = 4 * 10**9  # that may be asked for; beyond, other libraries count in too few bits
 MOST_BYTES = 3 * 2**28  # of a file: 16-bit colour with alpha, unpacked, at Pillow's limit
+BYTES = 9  # a pixel, where more pixels are asked for: the same, and a little
 PACKED = 2**25  # pixels up to which any file is believed, such as a mask of two colours; half of that at 16 bits
 PIXELS_PER_BYTE = 50  # beyond: photographs have 1 to 30, a JPEG of one colour has 64
 MOST_SCANS = 100  # of a progressive JPEG, each of which goes through all pixels; encoders write about ten
 
 
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
+def read_bytes(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> bytes:
     r"""Return the bytes of a picture file.
 
     Args:
         path: the file.
+        max_pixels: see `check_sides`; a file may have 9 bytes for each.
 
     Raises:
         InputError: if it is none, is empty or too large, or may not be read.
@@ -35,12 +38,14 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         >>> read_bytes("content.jpg")[:3]  # doctest: +SKIP
         b'\xff\xd8\xff'
     """
-    file = Path(path)
+    file, most = Path(path), max(MOST_BYTES, BYTES * (max_pixels or 0))
     try:
         if file.exists() and not file.is_file() and not file.is_dir():  # a pipe may never end, or begin
             raise InputError(f"{path} is no regular file: name a picture file on disk.")
-        if file.is_file() and (count := file.stat().st_size) > MOST_BYTES:
-            raise InputError(f"{path} has {count} bytes, over the limit of {MOST_BYTES}: shrink the picture.")
+        if file.is_file() and (count := file.stat().st_size) > most:
+            raise InputError(
+                f"{path} has {count} bytes, over the limit of {most}: shrink the picture{allowing(count // BYTES + 1)}."
+            )
         data = file.read_bytes()
     except InputError:
         raise
@@ -52,17 +57,18 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     return data
 
 
-def check_sides(name: str, width: int, height: int, *, size: int | None = None) -> None:
-    """Raise if a picture is too small for the network or too large for Pillow.
+def check_sides(name: str, width: int, height: int, *, size: int | None = None, max_pixels: int | None = None) -> None:
+    """Raise if a picture is too small for the network, or larger than is allowed.
 
     Args:
         name: what the error message calls it.
         width: pixels.
         height: pixels.
         size: the longest side that was asked for, if that is what made it so.
+        max_pixels: how many pixels it may have; None for `PIL.Image.MAX_IMAGE_PIXELS`.
 
     Raises:
-        InputError: if a side is below 16 pixels or their product over `PIL.Image.MAX_IMAGE_PIXELS`.
+        InputError: if a side is below 16 pixels, or there are more than `max_pixels` in all.
 
     Example:
         >>> check_sides("content.jpg", 979, 734)
@@ -71,9 +77,45 @@ def check_sides(name: str, width: int, height: int, *, size: int | None = None) 
     if min(width, height) < SHORTEST_SIDE:
         cure = "raise the size or crop the picture" if size else "pass a larger picture"
         raise InputError(f"{becomes}, but both sides must be at least {SHORTEST_SIDE}: {cure}.")
-    if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
+    if limit := limit_below(width * height, max_pixels=max_pixels):
         cure = "lower the size" if size else "shrink it first"
-        raise InputError(f"{becomes}, over Pillow's limit of {Image.MAX_IMAGE_PIXELS} in all: {cure}.")
+        raise InputError(f"{becomes}, over {limit} in all: {cure}{allowing(width * height)}.")
+
+
+def limit_below(pixels: int, *, max_pixels: int | None = None) -> str:
+    """Return what limit is below a number of pixels, in words, or "" if there is none.
+
+    Args:
+        pixels: of a picture.
+        max_pixels: see `check_sides`.
+
+    Raises:
+        InputError: if `max_pixels` is none that may be asked for.
+
+    Example:
+        >>> limit_below(10**8), limit_below(10**8, max_pixels=10**9), limit_below(10**8, max_pixels=10**7)
+        ("Pillow's limit of 89478485", '', 'the limit of 10000000')
+    """
+    if max_pixels is not None and not 1 <= max_pixels <= MOST_PIXELS:
+        raise InputError(f"max_pixels is {excerpt(max_pixels)}: use a whole number from 1 to {MOST_PIXELS}.")
+    limit = pillows_limit() if max_pixels is None else max_pixels
+    if not limit or pixels <= limit:
+        return ""
+    whose = "Pillow's" if max_pixels is None else "the"
+    return f"{whose} limit of {limit}"
+
+
+def allowing(pixels: int) -> str:
+    """Return what else helps where there are so many pixels: the option that allows them, if it goes so far.
+
+    Args:
+        pixels: of a picture.
+
+    Example:
+        >>> allowing(149_999_999)
+        ' or allow it with --max-pixels 150MP'
+    """
+    return f" or allow it with --max-pixels {-(-pixels // 10**6)}MP" if pixels <= MOST_PIXELS else ""
 
 
 def check_packing(name: str, image: ImageFile.ImageFile, data: bytes, *, deep: bool) -> None:
@@ -115,11 +157,32 @@ def _scans(data: bytes) -> int:
     return data.count(b"\xff\xda", at, end if end >= 0 else None)
 
 
-def declared_size(data: bytes) -> tuple[int, int]:
+def too_large(name: str, data: bytes, error: Exception, *, max_pixels: int | None = None) -> InputError:
+    """Return what is told of a picture that Pillow does not even open since it has so many pixels.
+
+    Args:
+        name: what the error message calls it.
+        data: the whole file.
+        error: Pillow's.
+        max_pixels: see `check_sides`.
+
+    Example:
+        >>> too_large("content.jpg", b"", Image.DecompressionBombError("too many pixels"))
+        InputError('content.jpg is too large (too many pixels): shrink it first.')
+    """
+    try:
+        check_sides(name, *declared_size(data, max_pixels=max_pixels), max_pixels=max_pixels)
+    except InputError as told:
+        return told
+    return InputError(f"{name} is too large ({excerpt(error)}): shrink it first.")
+
+
+def declared_size(data: bytes, *, max_pixels: int | None = None) -> tuple[int, int]:
     """Return the width and height in the header, which `Image.open` keeps to itself when they are far over the limit.
 
     Args:
         data: the whole file.
+        max_pixels: see `check_sides`.
 
     Returns:
         The size; 16x16 where it cannot be told.
@@ -129,7 +192,7 @@ def declared_size(data: bytes) -> tuple[int, int]:
         (16, 16)
     """
     for factory, accept in map(Image.OPEN.__getitem__, formats()):
-        with suppress(Exception), warnings.catch_warnings(action="ignore"):
+        with suppress(Exception), raised(max_pixels), warnings.catch_warnings(action="ignore"):
             if accept and accept(data[:16]):
                 return factory(BytesIO(data), "").size
     return SHORTEST_SIDE, SHORTEST_SIDE  # unknown: the format checks the limit itself

@@ -8,6 +8,7 @@
     python scripts/benchmark.py startup photo.jpg painting.jpg
     python scripts/benchmark.py precision photo.jpg painting.jpg
     python scripts/benchmark.py accelerator photo.jpg painting.jpg
+    python scripts/benchmark.py pictures --megapixels 300
 
 The objective is that of the preset neural-style-pt, the baseline PyTorch (`pip install -e '.[parity]'`).
 """
@@ -20,6 +21,7 @@ import tyro
 from benchmark_accelerator import Accelerator, Rounding
 from benchmark_blocks import Blocks
 from benchmark_commands import Startup, Sweep
+from benchmark_pictures import Pictures
 from benchmark_solve import Solve
 from benchmark_steps import Memory, Step
 from tyro.conf import OmitArgPrefixes, subcommand
@@ -35,6 +37,7 @@ Command = (
     | Annotated[Startup, subcommand("startup")]
     | Annotated[Rounding, subcommand("precision")]
     | Annotated[Accelerator, subcommand("accelerator")]
+    | Annotated[Pictures, subcommand("pictures")]
 )
 
 

@@ -18,6 +18,7 @@ from jaxstyle.cli.recording import NOT_IN_PICTURE
 from jaxstyle.cli.report import Entry
 from jaxstyle.cli.stylize import Stylize
 from jaxstyle.config import Config
+from jaxstyle.levels import Levels
 from jaxstyle.moments import Moments
 from jaxstyle.transport import LEVELS, Quantiles
 from jaxstyle.untrained import random_params
@@ -167,10 +168,16 @@ def records() -> dict[str, bytes]:
         steps=3,
         trace={"total": (2.5, 1.5)},
     )
-    text, pixels = record.text(run), np.zeros((16, 16, 3), np.uint8)
+    text = record.text(run)
     found = {"by itself": text.encode(), "with line breaks": record.text(run, indent=2).encode()}
     entry = Entry("out.png", "seed 1", {"seed": 1}, {"total": 1.5}, (2.5, 1.5), "0" * 64, run)
     found["in an entry"] = json.dumps(plain_data.plain(entry, paths={})).encode()
     for container in sorted(set(encoding.FORMATS.values())):
-        found[container] = encoding.encode(pixels, container, description=text)
-    return found | {"TIFF 16": encoding.encode(pixels.astype(np.uint16), "TIFF", description=text)}
+        found[container] = _described(container, 8, text)
+    return found | {"TIFF 16": _described("TIFF", 16, text)}
+
+
+def _described(container: str, bits: int, text: str) -> bytes:
+    file = BytesIO()
+    encoding.write(file, Levels(np.zeros((16, 16, 3), np.float32), bits=bits), container, description=text)
+    return file.getvalue()

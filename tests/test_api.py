@@ -60,8 +60,10 @@ def test_every_public_function_says_what_it_takes_and_gives_an_example(module):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
-    "color coloring conv descent image losses moments objective optimize parametrize presets regions scales sheet "
-    "stage statistic sweep transport untrained vgg winograd".split(),
+    (
+        "bands color coloring conv descent encoding image image_limits losses moments objective optimize orientation "
+        "parametrize presets regions scales sheet stage statistic sweep transport untrained vgg winograd"
+    ).split(),
 )
 def test_the_examples_in_the_docstrings_run(module):
     loaded = importlib.import_module(f"jaxstyle.{module}")
@@ -90,10 +92,10 @@ ROOMS = [name for name in MODULES if name.count(".") == 1 and not name.endswith(
 @pytest.mark.parametrize("module", ROOMS)
 def test_a_room_imports_only_the_rooms_before_it(module):
     order = "errors files winograd conv pooling strips vgg losses color moments transport statistic regions hdf5"
-    order += " weights_file untrained download pretrained image_opening image_limits image_file encoding image"
-    order += " plain_data record config blocks reading scales convention presets targets objective"
-    order += " coloring parametrize descent halting"
-    order += " optimize checkpoint_folder checkpoint stage transfer sweep sheet"
+    order += " weights_file untrained download pretrained bands image_opening image_limits orientation image_file"
+    order += " levels encoding_large encoding image plain_data record config blocks reading scales convention presets"
+    order += " targets objective coloring parametrize descent halting optimize checkpoint_folder checkpoint stage"
+    order += " transfer sweep sheet"
     order = [*order.split(), "statistics_file", "cli", "__main__"]
     assert imports(module) & set(order) <= set(order[: order.index(module.split(".")[1])])
 
@@ -101,8 +103,9 @@ def test_a_room_imports_only_the_rooms_before_it(module):
 @pytest.mark.parametrize(
     ("package", "rooms"),
     [
-        ("PIL", {"encoding", "image", "image_opening", "image_limits", "image_file", "sheet"}),
+        ("PIL", {"bands", "encoding", "image", "image_opening", "image_limits", "image_file", "sheet"}),
         ("imagecodecs", {"encoding", "image_file"}),
+        ("tifffile", {"encoding_large"}),
         ("flax", {"vgg"}),
         ("optax", {"descent", "optimize"}),
         ("h5py", {"hdf5", "weights_file", "statistics_file"}),

@@ -63,6 +63,28 @@ RAISED = ("InputError", "UnavailableError", "type(error)")
         (f"texture style.png -o out.png --steps {DIGITS}", "9...: use a whole number from 1 to 1000000000."),
         (f"reconstruct content.png -o out.png --size {DIGITS}", "9...: use a whole number from 16 to 1000000000."),
         (f"batch content.png --styles style.png -o out --size {DIGITS}", "9...: use a whole number from 16 to"),
+        (
+            f"{STYLIZE} --max-pixels many",
+            "--max-pixels is 'many': use a number of pixels from 1MP to 4GP, such as 500MP.",
+        ),
+        (
+            f"{STYLIZE} --max-pixels 5GP",
+            "--max-pixels is '5GP': use a number of pixels from 1MP to 4GP, such as 500MP.",
+        ),
+        (f"{SWEEP} --max-pixels 500KP", "--max-pixels is '500KP': use a number of pixels"),
+        ("batch content.png --styles style.png -o out --max-pixels 1", "--max-pixels is '1': use a number of pixels"),
+        ("texture style.png -o out.png --max-pixels MP", "--max-pixels is 'MP': use a number of pixels"),
+        ("reconstruct content.png -o out.png --max-pixels nan", "--max-pixels is 'nan': use a number of pixels"),
+        ("statistics style.png -o out.h5 --max-pixels inf", "--max-pixels is 'inf': use a number of pixels"),
+        ("rerun style.png -o out.png --max-pixels -1MP", "--max-pixels is '-1MP': use a number of pixels"),
+        (
+            "texture style.png -o out.png --size 20000x20000 --max-pixels 300MP",
+            "--size is 20000x20000, over the limit of 300000000 pixels in all: use smaller sides or allow it",
+        ),
+        (
+            "texture style.png -o out.png --size 100000x100000",
+            "--size is 100000x100000, over Pillow's limit of 89478485 pixels in all: use smaller sides.",
+        ),
         # what does not go together
         (f"{STYLIZE} --every 5", "--every 5 is of checkpoints that go nowhere: name their folder with --checkpoint."),
         (
@@ -75,7 +97,8 @@ RAISED = ("InputError", "UnavailableError", "type(error)")
         ),
         (
             "texture style.png -o out.png --size 20000x20000",
-            "--size is 20000x20000, over Pillow's limit of 89478485 pixels in all: use smaller sides.",
+            "--size is 20000x20000, over Pillow's limit of 89478485 pixels in all: use smaller sides or allow it with "
+            "--max-pixels 400MP.",
         ),
     ],
 )
@@ -98,6 +121,7 @@ def test_options_that_cannot_be_end_with_a_sentence_and_status_2(arguments, sayi
         (f"{STYLIZE} --blend {'0' * 5000}", "0..., which sums to zero: give at least one style a weight."),
         (f"{STYLIZE} --init {'x' * 5000}", "x... is no file: use content, style, noise or the path of a picture."),
         (f"{SWEEP} --style-weight {'x' * 5000}", "x...: use a number, numbers with commas, or a range from:to:count."),
+        (f"{SWEEP} --max-pixels {DIGITS}", "9...: use a number of pixels from 1MP to 4GP, such as 500MP."),
         (f"{SWEEP} --style-weight 1:2:{DIGITS}", "9...: a range is from:to:count, such as 10:1000:5, with 2 values"),
         (f"{SWEEP} --style-layers relu1_1{';relu1_1' * 900}", "... has a value twice: give each value once."),
         (f"texture style.png -o out.png --size {DIGITS}", "9...: use height x width, such as 512x768."),

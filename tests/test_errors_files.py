@@ -17,7 +17,7 @@ import pytest
 from conftest import TINY
 from PIL import Image
 
-from jaxstyle import download, image, image_file, load_params, pretrained, statistics_file
+from jaxstyle import download, image, image_limits, load_params, pretrained, statistics_file
 from jaxstyle.cli import session
 from jaxstyle.cli.walk import Place
 from jaxstyle.cli.work import Work
@@ -208,7 +208,7 @@ def test_a_picture_with_values_out_of_range_ends_a_run_with_status_2(refused):
 
 def test_a_picture_too_large_to_say_how_large_ends_a_run_with_status_2(refused, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
-    monkeypatch.setattr(image_file, "declared_size", lambda _: (16, 16))  # as of a WebP in newer Pillows
+    monkeypatch.setattr(image_limits, "declared_size", lambda *_, **__: (16, 16))  # as of a WebP in newer Pillows
     status, sentence = refused(*stylize())
     assert sentence.startswith("content.png is too large (") and sentence.endswith("): shrink it first.")
     assert status == 2

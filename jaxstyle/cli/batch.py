@@ -8,10 +8,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from jaxstyle.cli.limits import Limits
 from jaxstyle.cli.options import Comparison, Computing, Init, Network
 from jaxstyle.cli.pictures import STATISTICS, Controls, expanded
 from jaxstyle.cli.saving import Saving, make_folder
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     Known = Mapping[Path, Sizes]
 
 MOST_PROGRAMS = 50  # kept for pictures of the same shape; a process may map only so many
-NOT_IN_PICTURES = ("contents", "styles", "output", "zip", "record", "quiet", "network")
+NOT_IN_PICTURES = ("contents", "styles", "output", "zip", "record", "quiet", "network", "limits")
 RECORD = "batch.json"  # by output the hash of what it was made from
 
 
@@ -71,6 +72,7 @@ class Batch:
     optimization: OmitArgPrefixes[Optimization] = field(default_factory=Optimization)
     computing: OmitArgPrefixes[Computing] = field(default_factory=Computing)
     network: OmitArgPrefixes[Network] = field(default_factory=Network)
+    limits: OmitArgPrefixes[Limits] = field(default_factory=Limits)
 
     def run(self) -> int:
         """Carry the command out; return 1 if a picture failed, 130 after Ctrl-C, else 0."""
@@ -156,7 +158,7 @@ class Batch:
             raise InputError(f"Two pictures would be called {twice[0]}: rename one of the files.")
         own = {name: getattr(self, name) for name in ("size", "steps", "init", "seed", "preview")}
         own |= {name: getattr(self, name) for name in ("controls", "comparison", "balance", "optimization")}
-        own |= {"computing": self.computing, "network": self.network}
+        own |= {"computing": self.computing, "network": self.network, "limits": self.limits}
         saving = Saving(bits=self.bits, record=self.record, quiet=self.quiet)
         return [
             Stylize(content, (style,), self.output / name, saving=saving, **own)
@@ -179,7 +181,8 @@ class Batch:
         if preset.style_fit == "content":
             return {}
         size = self.controls.style_size or max(16, round((self.controls.style_scale or 1.0) * self.size))
-        style = jnp.asarray(image.load(path, size=size, resample=preset.resample, rounding=preset.rounding).rgb)
+        how: dict[str, Any] = {"rounding": preset.rounding, "max_pixels": self.limits.pixels()}
+        style = jnp.asarray(image.load(path, size=size, resample=preset.resample, **how).rgb)
         sides = style_sides(self.size, plan(self.size, self.size, steps=1_000_000, config=config), config=config)
         return {path: statistics_of(style, sides, longest=self.size, params=params, config=config, seed=self.seed)}
 
@@ -199,7 +202,8 @@ def _digest(common: str, files: Sequence[Path]) -> str:
     digest = hashlib.sha256(common.encode())
     for path in files:
         try:
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
         except OSError as error:
             raise InputError(f"{path} cannot be read ({error.strerror}): name a picture file.") from error
     return digest.hexdigest()

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import UseAppendAction, arg
 
@@ -75,7 +75,9 @@ class Controls:
         """Return the masks that are files."""
         return [path for path in (*self.content_mask, *self.style_mask) if path != "all"]
 
-    def load_style(self, path: Path, *, size: int, content: Picture, preset: Preset) -> jax.Array:
+    def load_style(
+        self, path: Path, *, size: int, content: Picture, preset: Preset, max_pixels: int | None
+    ) -> jax.Array:
         """Read a style at the size at which it is shown."""
         import jax.numpy as jnp
 
@@ -85,7 +87,8 @@ class Controls:
         own = self.style_scale is not None or self.style_size is not None
         side = self.style_size or max(16, round((self.style_scale or 1.0) * size))
         fit = (width, height) if preset.style_fit == "content" and not own else side
-        return jnp.asarray(image.load(path, size=fit, resample=preset.resample, rounding=preset.rounding).rgb)
+        how: dict[str, Any] = {"resample": preset.resample, "rounding": preset.rounding, "max_pixels": max_pixels}
+        return jnp.asarray(image.load(path, size=fit, **how).rgb)
 
     def load_statistics(
         self, path: Path, *, size: int, params: Params, config: Config, tell: Callable[[str], None]
@@ -107,7 +110,7 @@ class Controls:
             tell(f"{path} is for pictures of {sides} pixels, not {size}: the style will look larger or smaller.")
         return found
 
-    def load_content_masks(self, content: Picture) -> jax.Array | None:
+    def load_content_masks(self, content: Picture, *, max_pixels: int | None) -> jax.Array | None:
         """Read the content masks at the content's size, with soft edges."""
         import jax.numpy as jnp
 
@@ -116,10 +119,13 @@ class Controls:
         if not self.content_mask:
             return None
         height, width, _ = content.rgb.shape
-        masks = [load_mask(path, height=height, width=width, option="--content-mask") for path in self.content_mask]
+        how: dict[str, Any] = {"option": "--content-mask", "max_pixels": max_pixels}
+        masks = [load_mask(path, height=height, width=width, **how) for path in self.content_mask]
         return jnp.stack([regions.feather(mask, pixels=self.feather) for mask in masks])
 
-    def load_style_masks(self, styles: list[tuple[Path, jax.Array]]) -> list[jax.Array | None] | None:
+    def load_style_masks(
+        self, styles: list[tuple[Path, jax.Array]], *, max_pixels: int | None
+    ) -> list[jax.Array | None] | None:
         """Read the style masks at the size at which their styles are shown."""
         from jaxstyle import image
 
@@ -130,8 +136,9 @@ class Controls:
             if path == "all":
                 masks.append(None)
                 continue
-            height, width, _ = image.load(source).rgb.shape  # a style may be shown in another shape than its own
-            masks.append(resize(load_mask(path, height=height, width=width, option="--style-mask"), style.shape[:2]))
+            width, height = image.size_of(source, max_pixels=max_pixels)  # a style may be shown in another shape
+            mask = load_mask(path, height=height, width=width, option="--style-mask", max_pixels=max_pixels)
+            masks.append(resize(mask, style.shape[:2]))
         return masks
 
 
@@ -155,13 +162,13 @@ def expanded(paths: Iterable[Path], *, besides: Collection[Path] = ()) -> list[P
     return found
 
 
-def load_mask(path: Path, *, height: int, width: int, option: str) -> jax.Array:
+def load_mask(path: Path, *, height: int, width: int, option: str, max_pixels: int | None) -> jax.Array:
     """Read a mask of a picture of that size: its luminance times its opacity."""
     import jax.numpy as jnp
 
     from jaxstyle import color, image
 
-    found = image.load(path)
+    found = image.load(path, max_pixels=max_pixels)
     mask = color.luminance(jnp.asarray(found.rgb))[..., 0]
     mask = mask if found.alpha is None else mask * jnp.asarray(found.alpha)
     own_height, own_width = mask.shape

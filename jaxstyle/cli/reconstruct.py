@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from jaxstyle.cli.limits import Limits
 from jaxstyle.cli.options import MOST_WHOLE, Comparison, Computing, Network, check_number, parse_layers
 from jaxstyle.cli.saving import Saving
 from jaxstyle.cli.tuning import FromNoise
@@ -39,6 +40,7 @@ class Reconstruct:
     comparison: OmitArgPrefixes[Comparison] = field(default_factory=Comparison)
     computing: OmitArgPrefixes[Computing] = field(default_factory=Computing)
     network: OmitArgPrefixes[Network] = field(default_factory=Network)
+    limits: OmitArgPrefixes[Limits] = field(default_factory=Limits)
 
     def run(self) -> int:
         """Carry the command out and return its exit status."""
@@ -63,7 +65,8 @@ class Reconstruct:
         from jaxstyle.cli.recording import job
         from jaxstyle.cli.work import Work
 
-        picture = image.load(self.image, size=self.size, resample=preset.resample, rounding=preset.rounding)
+        how: dict[str, Any] = {"rounding": preset.rounding, "max_pixels": self.limits.pixels()}
+        picture = image.load(self.image, size=self.size, resample=preset.resample, **how)
         rgb, key = jnp.asarray(picture.rgb), jax.random.key(self.noise.seed)
         network = network or reporter.load_network(self.network.network, self.network)
         work = Work(network.params, rgb, rgb, [rgb], weights, preset.config, "noise", key, self.noise.steps)
@@ -73,6 +76,7 @@ class Reconstruct:
         """Refuse options that cannot be; return the preset with the others in it, and the coefficients that follow."""
         check_number("size", self.size, 16, MOST_WHOLE)
         self.noise.check()
+        self.limits.pixels()
         if self.layer is not None and self.comparison.style_layers is not None:
             raise InputError("--layer keeps places and --style-layers does not: drop one.")
         kept = self.comparison.style_layers

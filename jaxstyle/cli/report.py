@@ -60,7 +60,7 @@ def thinned(totals: Sequence[float]) -> tuple[float, ...]:
     return tuple(float(totals[round(i * last / max(1, count - 1))]) for i in range(count))
 
 
-def write_report(folder: Path, entries: Sequence[Entry], *, columns: int | None) -> None:
+def write_report(folder: Path, entries: Sequence[Entry], *, columns: int | None, max_pixels: int | None = None) -> None:
     """Write `sweep.csv`, `grid.png` and `index.html` of the lanes that are finished."""
     table_path, sheet_path, page_path = (folder / name for name in ("sweep.csv", "grid.png", "index.html"))
     if not entries:
@@ -77,14 +77,14 @@ def write_report(folder: Path, entries: Sequence[Entry], *, columns: int | None)
     write_text(table_path, table.getvalue())
     write_text(page_path, page(entries, columns=columns))
     side = next(side for most, side in CELLS if len(entries) <= most)
-    pictures = [_reduced(folder / each.picture, side) for each in entries]
+    pictures = [_reduced(folder / each.picture, side, max_pixels) for each in entries]
     labels = [each.label.replace(", ", "\n") for each in entries]
     image.save(sheet_path, contact_sheet(pictures, labels, columns=columns, cell=side))
 
 
-def _reduced(path: Path, side: int) -> np.ndarray:
-    rgb = image.load(path).rgb
-    return rgb if max(rgb.shape) <= side else image.load(path, size=side).rgb
+def _reduced(path: Path, side: int, max_pixels: int | None) -> np.ndarray:
+    longest = max(image.size_of(path, max_pixels=max_pixels))
+    return image.load(path, size=None if longest <= side else side, max_pixels=max_pixels).rgb
 
 
 def page(entries: Sequence[Entry], *, columns: int | None) -> str:

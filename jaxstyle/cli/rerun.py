@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import filecmp
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from jaxstyle.cli.limits import Limits
 from jaxstyle.cli.options import Network
 from jaxstyle.cli.pictures import STATISTICS
 from jaxstyle.cli.reconstruct import Reconstruct
@@ -43,6 +45,8 @@ class Rerun:
     quiet: bool = False
     """Print errors only."""
 
+    limits: OmitArgPrefixes[Limits] = field(default_factory=Limits)
+
     def run(self) -> int:
         """Carry the command out; return 0 if the picture is byte for byte the same, 1 if not, 130 after Ctrl-C."""
         from jaxstyle import image
@@ -53,10 +57,11 @@ class Rerun:
         if self.picture.suffix.lower() == ".json":
             raise InputError(f"{self.picture} is a record and no picture: name the picture that it lies beside.")
         output = self.output or self.picture.with_stem(f"{self.picture.stem}_rerun")
-        record = record_of(self.picture)
+        record = record_of(self.picture, max_pixels=self.limits.pixels())
         files = _files(self.inputs or (self.picture.absolute().parent,))
         inputs = self._found(record, files)
         command = command_of(COMMANDS[record.command], record, picture=self.picture, inputs=inputs, output=output)
+        command = replace(command, limits=self.limits)
         image.check_output(output, bits=command.saving.bits, inputs=[self.picture, *inputs])
         reporter = Reporter(quiet=self.quiet)
         job = command.job(reporter, network=self._network(record, files, reporter))
@@ -128,15 +133,16 @@ class Rerun:
         from jaxstyle.plain_data import differences, plain
         from jaxstyle.record import read
 
-        if output.read_bytes() == self.picture.read_bytes():
+        if filecmp.cmp(output, self.picture, shallow=False):
             reporter.console.print(f"{output}: byte for byte {self.picture}")
             return 0
-        now = read(image.description_of(output), str(output))
+        most = self.limits.pixels()
+        now = read(image.description_of(output, max_pixels=most), str(output))
         facts = [plain(each, paths={}) for each in (record, now)]
         for name, theirs, own in differences(*facts):
             reporter.console.print(f"{excerpt(name)}: {excerpt(repr(theirs))} then, {own!r} now")
         try:
-            before, after = (image.load(path) for path in (self.picture, output))
+            before, after = (image.load(path, max_pixels=most) for path in (self.picture, output))
         except InputError as error:
             reporter.console.print(f"{output} differs from {self.picture}, which is no picture any more: {error}")
             return 1
@@ -151,7 +157,7 @@ class Rerun:
         return 1
 
 
-def record_of(picture: Path) -> Record:
+def record_of(picture: Path, *, max_pixels: int | None = None) -> Record:
     """Return the record of a picture that one of `COMMANDS` has painted, from the file itself or else from beside it.
 
     Raises:
@@ -160,7 +166,7 @@ def record_of(picture: Path) -> Record:
     from jaxstyle import image
     from jaxstyle.record import CURE, MOST
 
-    own, beside = image.description_of(picture), picture.with_suffix(".json")
+    own, beside = image.description_of(picture, max_pixels=max_pixels), picture.with_suffix(".json")
     try:
         return _painted(own, picture)
     except InputError:

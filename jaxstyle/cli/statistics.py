@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from jaxstyle.cli.limits import Limits
 from jaxstyle.cli.options import Comparison, Network, check_number
 from jaxstyle.cli.pictures import STATISTICS, expanded
 from jaxstyle.cli.signals import check
@@ -39,12 +40,14 @@ class Statistics:
 
     comparison: OmitArgPrefixes[Comparison] = field(default_factory=Comparison)
     network: OmitArgPrefixes[Network] = field(default_factory=Network)
+    limits: OmitArgPrefixes[Limits] = field(default_factory=Limits)
 
     def run(self) -> int:
         """Carry the command out and return its exit status."""
         check_number("size", self.size, 16, 100_000)
         check_number("style_scale", self.style_scale, 0.01, 100)
         check_number("seed", self.seed, 0, 2**32 - 1)
+        self.limits.pixels()
         paths = self._paths()
         preset = self.comparison.chosen()
 
@@ -77,11 +80,13 @@ class Statistics:
         from jaxstyle.targets import summarize_style
 
         size = max(16, round(self.style_scale * side))
+        how: dict[str, Any] = {"resample": preset.resample, "rounding": preset.rounding}
+        how["max_pixels"] = self.limits.pixels()
         summarize = jax.jit(summarize_style, static_argnames="config")
         whole: dict[str, Summary] = {}
         for path in paths:
             check()
-            rgb = image.load(path, size=size, resample=preset.resample, rounding=preset.rounding).rgb
+            rgb = image.load(path, size=size, **how).rgb
             one = summarize(params, jnp.asarray(rgb), key=jax.random.key(self.seed), config=preset.config)
             one = jax.tree.map(lambda leaf: leaf / len(paths), one)
             whole = jax.tree.map(jnp.add, whole, one) if whole else one

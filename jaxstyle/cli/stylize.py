@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from jaxstyle.cli.limits import Limits
 from jaxstyle.cli.options import (
     MOST,
     MOST_SEED,
@@ -72,6 +73,7 @@ class Stylize:
     optimization: OmitArgPrefixes[Optimization] = field(default_factory=Optimization)
     computing: OmitArgPrefixes[Computing] = field(default_factory=Computing)
     network: OmitArgPrefixes[Network] = field(default_factory=Network)
+    limits: OmitArgPrefixes[Limits] = field(default_factory=Limits)
 
     def run(self) -> int:
         """Carry the command out and return its exit status."""
@@ -118,14 +120,17 @@ class Stylize:
         from jaxstyle.coloring import recolor
 
         config, controls = preset.config, self.controls
-        content = image.load(self.content, size=self.size, resample=preset.resample, rounding=preset.rounding)
+        how: dict[str, Any] = {"resample": preset.resample, "max_pixels": self.limits.pixels()}
+        content = image.load(self.content, size=self.size, rounding=preset.rounding, **how)
         height, width, _ = content.rgb.shape
         start = self.init
         if isinstance(start, Path):
-            start = jnp.asarray(image.load(start, size=(width, height), resample=preset.resample).rgb)
-        masks = controls.load_content_masks(content)
+            start = jnp.asarray(image.load(start, size=(width, height), **how).rgb)
+        masks = controls.load_content_masks(content, max_pixels=self.limits.pixels())
         pictures = {
-            path: controls.load_style(path, size=self.size, content=content, preset=preset)
+            path: controls.load_style(
+                path, size=self.size, content=content, preset=preset, max_pixels=self.limits.pixels()
+            )
             for path in self.styles
             if path.suffix.lower() not in STATISTICS and path not in known
         }
@@ -145,7 +150,8 @@ class Stylize:
                 saved |= look_at(
                     pictures, height, width, steps=self.steps, params=network.params, config=config, seed=self.seed
                 )
-        style_masks = controls.load_style_masks([(path, pictures[path]) for path in self.styles if path in pictures])
+        shown = [(path, pictures[path]) for path in self.styles if path in pictures]
+        style_masks = controls.load_style_masks(shown, max_pixels=self.limits.pixels())
         picture = jnp.asarray(content.rgb)
         ordered = [{**pictures, **saved, **known}[path] for path in self.styles]
         ground, styles = recolor(picture, ordered, config=config)
@@ -176,6 +182,7 @@ class Stylize:
             check_number(name, getattr(self.balance, name), 0)
         for name, (least, most) in RANGES.items():
             check_number(name, getattr(self, name), least, most)
+        self.limits.pixels()
         check_number("memory", self.optimization.memory, 1, MOST_WHOLE)
         check_number("patience", self.optimization.patience, 0, MOST_WHOLE)
         check_number("shift", self.balance.shift, -MOST)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from jaxstyle.cli.grid import MOST_LANES, Lane, combinations, parse_sets, parse_values
+from jaxstyle.cli.limits import Limits
 from jaxstyle.cli.options import (
     MOST_SEED,
     PRESETS_OWN,
@@ -91,6 +92,7 @@ class Sweep:
     optimization: OmitArgPrefixes[Optimization] = field(default_factory=Optimization)
     computing: OmitArgPrefixes[Computing] = field(default_factory=Computing)
     network: OmitArgPrefixes[Network] = field(default_factory=Network)
+    limits: OmitArgPrefixes[Limits] = field(default_factory=Limits)
 
     def run(self) -> int:
         """Carry the command out and return its exit status: 1 if a lane diverged, 130 after Ctrl-C, else 0."""
@@ -117,7 +119,7 @@ class Sweep:
         if self.saving.dry_run:
             return status
         finished = folder.finished()
-        write_report(self.output, finished, columns=self._columns(folder.lanes))
+        write_report(self.output, finished, columns=self._columns(folder.lanes), max_pixels=self.limits.pixels())
         where = f": see {self.output / 'index.html'}" if finished else ""
         reporter.console.print(f"{len(finished)} of {len(folder.lanes)} pictures are finished{where}")
         return status
@@ -151,7 +153,7 @@ class Sweep:
         lanes = combinations({name: values for name, values in self._options().items() if len(values) > 1})
         weights = [self._weights(lane, config) for lane in lanes]
         seeds = [int(lane.settings.get("seed", self.seed)) for lane in lanes]
-        return SweepFolder(self.output, lanes, weights, seeds, self.saving)
+        return SweepFolder(self.output, lanes, weights, seeds, self.saving, max_pixels=self.limits.pixels())
 
     def _options(self) -> dict[str, Sequence[float | int | str]]:
         """Return the values of each option that may differ from lane to lane, if it is there."""
@@ -197,6 +199,7 @@ class Sweep:
             optimization=self.optimization,
             computing=self.computing,
             network=self.network,
+            limits=self.limits,
         )
 
     def _whole(self) -> Stylize:

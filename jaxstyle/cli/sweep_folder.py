@@ -22,6 +22,7 @@ class SweepFolder:
     seeds: Sequence[int]
     saving: Saving
     digests: Sequence[str] = ()
+    max_pixels: int | None = None
 
     def check(self, *, steps: int, inputs: Sequence[Path]) -> None:
         """Refuse an output that cannot be, before hours of work."""
@@ -61,7 +62,7 @@ class SweepFolder:
         if self.entry(i) is None:
             return False
         try:
-            image.load(self.picture(i))
+            image.load(self.picture(i), max_pixels=self.max_pixels)
         except InputError:
             entry_of(self.picture(i)).unlink()
             return False

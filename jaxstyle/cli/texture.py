@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from jaxstyle.cli.limits import Limits
 from jaxstyle.cli.options import MOST_WHOLE, Comparison, Computing, Network, check_number, parse_layers, parse_numbers
 from jaxstyle.cli.pictures import STATISTICS
 from jaxstyle.cli.saving import Saving
@@ -45,6 +46,7 @@ class Texture:
     comparison: OmitArgPrefixes[Comparison] = field(default_factory=Comparison)
     computing: OmitArgPrefixes[Computing] = field(default_factory=Computing)
     network: OmitArgPrefixes[Network] = field(default_factory=Network)
+    limits: OmitArgPrefixes[Limits] = field(default_factory=Limits)
 
     def run(self) -> int:
         """Carry the command out and return its exit status."""
@@ -70,7 +72,8 @@ class Texture:
         from jaxstyle.cli.recording import job
         from jaxstyle.cli.work import Work
 
-        styles = [jnp.asarray(image.load(path, size=self.style_size).rgb) for path in self.styles]
+        most = self.limits.pixels()
+        styles = [jnp.asarray(image.load(path, size=self.style_size, max_pixels=most).rgb) for path in self.styles]
         network = network or reporter.load_network(self.network.network, self.network)
         ground, key, blend = jnp.zeros((height, width, 3)), jax.random.key(self.noise.seed), self._blend()
         work = Work(
@@ -98,8 +101,7 @@ class Texture:
         return None if self.blend is None else parse_numbers("blend", self.blend, count=len(self.styles))
 
     def _shape(self) -> tuple[int, int]:
-        from PIL import Image
-
+        from jaxstyle.image_limits import allowing, limit_below
         from jaxstyle.scales import TILE
 
         found = re.fullmatch(r"(\d{1,6})(?:[xX](\d{1,6}))?", self.size.strip())
@@ -108,9 +110,8 @@ class Texture:
         height, width = (int(side or found[1]) for side in found.groups())
         if min(height, width) < TILE:
             raise InputError(f"--size is {self.size}: both sides must be at least {TILE}.")
-        if Image.MAX_IMAGE_PIXELS and height * width > Image.MAX_IMAGE_PIXELS:
-            limit = f"Pillow's limit of {Image.MAX_IMAGE_PIXELS} pixels in all"
-            raise InputError(f"--size is {self.size}, over {limit}: use smaller sides.")
+        if limit := limit_below(pixels := height * width, max_pixels=self.limits.pixels()):
+            raise InputError(f"--size is {self.size}, over {limit} pixels in all: use smaller sides{allowing(pixels)}.")
         if self.tileable and (height % TILE or width % TILE):
             nearest = "x".join(str(max(TILE, round(side / TILE) * TILE)) for side in (height, width))
             raise InputError(f"--size is {self.size}, which does not tile: use multiples of {TILE}, such as {nearest}.")
