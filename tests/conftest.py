@@ -47,6 +47,14 @@ def programs(tmp_path_factory):
     jax.config.update("jax_compilation_cache_dir", str(folder / "programs"))
 
 
+@pytest.fixture(autouse=True)
+def forgotten(request: pytest.FixtureRequest):
+    """Forget a slow test's large programs: with hundreds of them in a process XLA has died, rarely, in compiling."""
+    yield
+    if request.node.get_closest_marker("slow"):
+        jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def is_long(request: pytest.FixtureRequest) -> bool:
     """Whether the tests were asked for by `--long`."""
