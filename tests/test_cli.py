@@ -358,6 +358,7 @@ def test_a_run_lowers_the_total_with(options):
 # Scales, styles, colours, regions
 
 
+@pytest.mark.slow
 def test_scales_are_logged_by_their_longest_side_and_the_last_has_the_size():
     assert stylize("--size", 40, "--scales", "20,40", "--steps", 4, *ADAM, "--log", "log.csv") == 0
     assert [row["side"] for row in logged()] == [20, 20, 20, 40]

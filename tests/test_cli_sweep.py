@@ -331,6 +331,7 @@ def test_a_lane_that_diverges_leaves_the_others(monkeypatch, capsys):
     np.testing.assert_allclose(image.load("out/style-weight=10.png").rgb, sound, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_lane_that_diverges_at_one_scale_leaves_the_others_at_the_next(monkeypatch, capsys):
     real = sweep_round.walk
     monkeypatch.setattr(

@@ -227,6 +227,7 @@ def test_a_cache_that_is_damaged_or_no_folder_costs_time_only(folder, monkeypatc
         assert Path(name).read_bytes() == Path("whole.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_folder_that_vanishes_meanwhile_keeps_the_picture_among_the_temporary_files(folder):
     (folder / "gone").mkdir()
     process = started(*LONG, "-o", "gone/out.png", "--save-every", 5)

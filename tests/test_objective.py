@@ -18,6 +18,7 @@ def numpy_gram(layer) -> np.ndarray:
     return rows.T @ rows / len(rows)
 
 
+@pytest.mark.slow
 def test_terms_of_the_default_are_distances_over_the_targets_energy(params, content, style):
     image = content[::-1]
     found = terms(params, image, make_targets(params, content, style, config=CONFIG), config=CONFIG)

@@ -147,6 +147,7 @@ def test_weights_of_zero_leave_the_content_as_it_is(params, content, style):
     assert all(np.isfinite(values).all() for values in trace.values())
 
 
+@pytest.mark.slow
 def test_lbfgs_is_that_of_optax_while_every_pair_curves_upwards():
     scales = jnp.asarray([1.0, 5.0, 20.0])
     ours, theirs = _skip_negative_curvature(4), optax.scale_by_lbfgs(4)
