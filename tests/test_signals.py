@@ -12,6 +12,8 @@ import pytest
 from jaxstyle import pretrained
 from jaxstyle.cli import main, signals
 from jaxstyle.cli.networks import Networks
+from jaxstyle.cli.options import Network
+from jaxstyle.cli.progress import Reporter
 from jaxstyle.cli.signals import Interrupted, check, held, noted, raising
 from jaxstyle.cli.statistics import Statistics
 
@@ -136,6 +138,14 @@ def test_only_what_is_lost_of_an_interruption_is_not_reported(monkeypatch):
         Faulty()
     assert reported == [ValueError]
     assert signals.noted() == 143
+
+
+def test_a_signal_that_got_lost_is_obeyed_before_anything_is_said_of_the_network(isolated, capsys):
+    with raising():
+        lost(signal.SIGTERM)
+        with pytest.raises(Interrupted):
+            Reporter(quiet=False).load_network("mini", Network())
+    assert capsys.readouterr().err == ""
 
 
 STOPPED = """

@@ -22,6 +22,7 @@ from rich.progress import (
 from rich.table import Column
 
 from jaxstyle.cli.options import Network
+from jaxstyle.cli.signals import check
 from jaxstyle.record import Weights
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Reporter:
         ) as progress:
             weights = options.weights if name == options.network else None
             found = pretrained.find(name, weights=weights, offline=options.offline, progress=_Download(progress))
+        check()  # a signal that got lost in an import, before anything is said
         if found.note:
             self.console.print(found.note, style="yellow")
         self.console.print(f"Network: {found.network}, {found.origin}")
