@@ -15,7 +15,8 @@ from jaxstyle import losses, statistic, vgg
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
 from jaxstyle.moments import Moments
-from jaxstyle.reading import Part, image_features, read_distance, read_layers, read_moments, whole
+from jaxstyle.parts import Part, read_distance, read_moments, whole
+from jaxstyle.reading import image_features, read_layers
 from jaxstyle.regions import compose
 from jaxstyle.scales import half_shape, resample
 from jaxstyle.targets import Targets, check_picture

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jaxstyle import statistic, vgg
 from jaxstyle.config import Config
 from jaxstyle.errors import InputError
-from jaxstyle.reading import Part, layers_of, looking, read_layers, read_moments
+from jaxstyle.parts import Part, read_moments
+from jaxstyle.reading import layers_of, looking, read_layers
 from jaxstyle.regions import Regions, guide, make_regions
 from jaxstyle.statistic import Summary
 

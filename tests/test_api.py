@@ -93,9 +93,9 @@ ROOMS = [name for name in MODULES if name.count(".") == 1 and not name.endswith(
 def test_a_room_imports_only_the_rooms_before_it(module):
     order = "errors files winograd conv pooling strips vgg losses color moments transport statistic regions hdf5"
     order += " weights_file untrained download pretrained bands image_opening image_limits orientation image_file"
-    order += " levels encoding_large encoding image plain_data record config blocks reading scales convention presets"
-    order += " targets objective coloring parametrize descent halting optimize checkpoint_folder checkpoint stage"
-    order += " transfer sweep sheet"
+    order += " levels encoding_large encoding image plain_data record config grid blocks parts reading scales"
+    order += " convention presets targets objective coloring parametrize descent halting optimize"
+    order += " checkpoint_folder checkpoint stage transfer sweep sheet"
     order = [*order.split(), "statistics_file", "cli", "__main__"]
     assert imports(module) & set(order) <= set(order[: order.index(module.split(".")[1])])
 

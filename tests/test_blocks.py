@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from jaxstyle import image as images
 from jaxstyle import reading
-from jaxstyle.blocks import TILE, grid, map_blocks
+from jaxstyle.blocks import map_blocks
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
+from jaxstyle.grid import TILE, grid
 from jaxstyle.objective import make_targets, terms, total
 from jaxstyle.optimize import init, run
 from jaxstyle.pretrained import load_params

@@ -187,10 +187,10 @@ class Work:
 
         step, cut = fitted(program, pixels, need=need, room=room, strips=alone and fewer, least=least)
         if alone and self.memory is not None and need(step) > room:
-            least = (taken + need(step) / ESTIMATED) / 2**20
+            takes = (taken + need(step) / ESTIMATED) / 2**20
             raise InputError(
                 f"--max-memory is {self.memory / 2**20:.0f} MiB, but steps at {max(scale.width, scale.height)} pixels "
-                f"take {least:.0f} MiB in the smallest blocks: give that, or lower --size."
+                f"take {takes:.0f} MiB in the smallest blocks: give that, or lower --size."
             )
         return step, cut
 
