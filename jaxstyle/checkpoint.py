@@ -161,7 +161,7 @@ def _read(
     """Return one checkpoint's facts and arrays, or raise whatever comes of damage."""
     step, facts = int(folder.name), _facts(folder)
     wanted = like(facts)
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), wanted)
     leaves = jax.tree.leaves(wanted)
     most = 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) + SPARE + MOST_FACTS
@@ -171,8 +171,9 @@ def _read(
         raise ValueError("a checkpoint's files are not those that were saved")
     held: Any = manager.item_metadata(step)["arrays"]
     held = jax.tree.leaves(held.tree)
-    shapes = [(leaf.shape, leaf.dtype, leaf.storage.chunk_shape) for leaf in held]
-    if sorted(map(str, shapes)) != sorted(str((leaf.shape, leaf.dtype, leaf.shape)) for leaf in leaves):
+    shapes = [str((leaf.shape, leaf.dtype)) for leaf in held]
+    chunks = [(chunk, side) for leaf in held for chunk, side in zip(leaf.storage.chunk_shape, leaf.shape, strict=True)]
+    if sorted(shapes) != sorted(str((leaf.shape, leaf.dtype)) for leaf in leaves) or any(a > b for a, b in chunks):
         raise ValueError("a checkpoint holds other arrays")
     arrays = manager.restore(step, args=ocp.args.Composite(arrays=ocp.args.StandardRestore(wanted)))["arrays"]
     return facts, jax.tree.map(np.asarray, arrays)

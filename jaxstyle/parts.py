@@ -4,6 +4,7 @@ What is read of all parts adds up to what is read of the image.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from jaxstyle import vgg
 from jaxstyle.grid import Block
 from jaxstyle.losses import squared_distance
+from jaxstyle.mesh import evened
 from jaxstyle.moments import Moments, moments
 from jaxstyle.strips import Rows
 
@@ -25,6 +27,7 @@ class Part:
         stride: pixels of the image that one of the layer stands for.
         block: that the image is seen through, or None for all of it.
         rows: of what is seen, or None for all of them.
+        devices: how many of them the rows of the layer are shared out among.
     """
 
     height: int
@@ -32,6 +35,7 @@ class Part:
     stride: int
     block: Block | None
     rows: Rows | None
+    devices: int = 1
 
     def own(self, x: jax.Array, height: int, width: int) -> jax.Array:
         """Return what the part sees of `x`, `[..., h, w]`, zero for pixels that are another part's.
@@ -89,6 +93,10 @@ def read_moments(features: jax.Array, part: Part, *, guide: jax.Array | None = N
         >>> read_moments(jnp.ones((4, 4, 2)), Part(4, 4, 1, None, None)).mean.tolist()
         [1.0, 1.0]
     """
+    if part.devices > 1:  # rows and columns become one axis, which has to divide
+        counts = part.counts(*features.shape[-3:-1]) if guide is None else guide
+        even = partial(evened, count=part.devices)
+        return moments(even(features, axis=-3), guide=even(counts, axis=-2))
     if part.block is None and part.rows is None:
         return moments(features, guide=guide)
     height, width = features.shape[-3] if part.rows is None else part.rows.height, features.shape[-2]

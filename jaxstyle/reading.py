@@ -10,6 +10,7 @@ from jaxstyle import vgg
 from jaxstyle.blocks import map_blocks, sum_over_blocks
 from jaxstyle.config import Config
 from jaxstyle.grid import Block, Grid, grid, smallest_window
+from jaxstyle.mesh import SplitRows
 from jaxstyle.parts import Part, whole
 from jaxstyle.strips import Rows
 
@@ -23,7 +24,7 @@ def blocks_in_rows(config: Config, pixels: int) -> tuple[int, ...]:
     """Return the blocks to go through in strips: the largest, if only sums over their pixels are read.
 
     Args:
-        config: its `remat`, statistic and content layers count.
+        config: its `remat`, statistic, convolution and content layers count.
         pixels: of the image.
 
     Returns:
@@ -34,7 +35,7 @@ def blocks_in_rows(config: Config, pixels: int) -> tuple[int, ...]:
         ((), (1,))
     """
     blocks = (1, 2) if config.remat else (1,) if pixels >= LARGE else ()
-    if config.statistic == "sliced":
+    if config.statistic == "sliced" or isinstance(config.conv, SplitRows):  # whose devices have parts of all rows
         return ()
     return tuple(block for block in blocks if all(int(layer[4]) != block for layer in config.content_layers))
 
@@ -112,12 +113,14 @@ def read_layers(
         >>> read_layers(params, image, mean, None, config=Config(), layers=("relu1_1",))  # doctest: +SKIP
     """
     height, width = image.shape[-3:-1]
+    devices = config.conv.mesh.size if isinstance(config.conv, SplitRows) else 1
 
     def of_block(image: jax.Array, block: Block | None, inputs: Any) -> dict[str, Any]:
         params, context = inputs
 
         def of_layer(layer: str, features: jax.Array, rows: Rows | None) -> Any:
-            return read(layer, features, replace(whole(layer, height, width), block=block, rows=rows), context)
+            part = replace(whole(layer, height, width), block=block, rows=rows, devices=devices)
+            return read(layer, features, part, context)
 
         in_rows = blocks_in_rows(config, image.shape[-3] * image.shape[-2])
         return image_features(params, image, config=config, layers=layers, read=of_layer, in_rows=in_rows)

@@ -57,6 +57,7 @@ class Record:
         trace: each term before the first step, and before the last.
         lanes: where many pictures were painted at a time, the numbers of all of them in the sweep.
         lane: which of them this one is, from 0.
+        devices: how many shared the work, each like `device`.
         format: of the record itself.
     """
 
@@ -73,6 +74,7 @@ class Record:
     trace: dict[str, tuple[float, float]] = field(default_factory=dict)
     lanes: tuple[int, ...] = ()
     lane: int = 0
+    devices: int = 1
     format: Literal["jaxstyle run 1"] = FORMAT
 
 

@@ -15,7 +15,7 @@ from tyro.conf import OmitArgPrefixes
 
 from jaxstyle import image, load_params, make_targets, terms, total
 from jaxstyle.cli.progress import Reporter
-from jaxstyle.cli.walk import walk
+from jaxstyle.cli.walk import picture_of, walk
 from jaxstyle.cli.work import Work
 
 Score = Callable[[Any], float]
@@ -69,7 +69,7 @@ class Solve:
         with Reporter(quiet=True).steps([(scale.steps, scale.width) for scale in work.scales()]) as shown:
             for place in walk(work, shown):
                 seconds, steps = seconds + time.perf_counter() - began, place.steps
-                found = score(work.finish(place.image))
+                found = score(picture_of(work, place))
                 if found <= goal:
                     break
                 began = time.perf_counter()

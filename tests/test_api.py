@@ -91,7 +91,7 @@ ROOMS = [name for name in MODULES if name.count(".") == 1 and not name.endswith(
 
 @pytest.mark.parametrize("module", ROOMS)
 def test_a_room_imports_only_the_rooms_before_it(module):
-    order = "errors files winograd conv pooling strips vgg losses color moments transport statistic regions hdf5"
+    order = "errors files winograd conv mesh pooling strips vgg losses color moments transport statistic regions hdf5"
     order += " weights_file untrained download pretrained bands image_opening image_limits orientation image_file"
     order += " levels encoding_large encoding image plain_data record config grid blocks parts reading scales"
     order += " convention presets targets objective coloring parametrize descent halting optimize"

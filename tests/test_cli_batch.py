@@ -12,7 +12,7 @@ from conftest import TINY, picture
 
 from jaxstyle import image, optimize, presets, pretrained, stage, stylize, texture, weights_file
 from jaxstyle.cli import main, session
-from jaxstyle.cli.batch import Batch
+from jaxstyle.cli.batch_record import BatchRecord
 
 FIXED = ("--size", 32, "--steps", 2, "--weights", "tiny.h5", "--offline", "--optimizer", "adam")
 SHALLOW = ("--content-layers", "relu1_2", "--style-layers", "relu1_1")
@@ -77,7 +77,7 @@ def test_zipped_contents_have_a_style_each():
 def test_what_is_done_is_not_read_from_a_damaged_file(text, done):
     Path("out").mkdir()
     Path("out/batch.json").write_text(text)
-    assert Batch((Path("contents"),), (Path("styles"),), Path("out"))._done() == done
+    assert BatchRecord(Path("out")).read() == done
 
 
 def test_a_bad_file_is_reported_and_left_out(capsys):

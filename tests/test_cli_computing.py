@@ -97,7 +97,7 @@ def test_what_does_not_fit_is_cut_no_finer_than_it_has_to_be(room, asked, cut):
 def test_a_picture_that_would_not_fit_goes_through_blocks_and_again_for_rerun(monkeypatch):
     assert run("--size", 96, *SHALLOW) == 0
     with monkeypatch.context() as short:
-        short.setattr(work, "room_for", lambda memory: 2**10)
+        short.setattr(cutting, "room_for", lambda memory: 2**10)
         assert run("--size", 96, *SHALLOW, output="blocks.png") == 0
     assert differs("blocks.png") <= 0.5 / 255
     cuts = record.read(image.description_of("blocks.png")).cuts

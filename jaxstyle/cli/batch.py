@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from jaxstyle.cli.batch_record import BEING_MADE, BatchRecord
 from jaxstyle.cli.limits import Limits
 from jaxstyle.cli.options import Comparison, Computing, Init, Network
 from jaxstyle.cli.pictures import STATISTICS, Controls, expanded
@@ -20,7 +20,6 @@ from jaxstyle.cli.signals import check, status_of
 from jaxstyle.cli.stylize import Stylize
 from jaxstyle.cli.tuning import Balance, Optimization
 from jaxstyle.errors import InputError, own
-from jaxstyle.plain_data import structured
 
 if TYPE_CHECKING:
     from jaxstyle.coloring import Sizes
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 MOST_PROGRAMS = 50  # kept for pictures of the same shape; a process may map only so many
 NOT_IN_PICTURES = ("contents", "styles", "output", "zip", "record", "quiet", "network", "limits")
-RECORD = "batch.json"  # by output the hash of what it was made from
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,8 @@ class Batch:
 
     def run(self) -> int:
         """Carry the command out; return 1 if a picture failed, 130 after Ctrl-C, else 0."""
-        done = self._done()
+        record = BatchRecord(self.output)
+        done = record.read()
         commands = self._commands(done)
         preset, _ = commands[0].checked()
         make_folder(self.output)
@@ -84,17 +83,23 @@ class Batch:
 
         import jax
 
+        from jaxstyle.cli.agreeing import check_same, together
         from jaxstyle.cli.progress import Reporter
         from jaxstyle.cli.session import Session
 
         reporter = Reporter(quiet=self.quiet)
         network = reporter.load_network("mini" if self.preview else self.network.network, self.network)
         facts = {name: value for name, value in vars(self).items() if name not in NOT_IN_PICTURES}
-        facts["computing"] = replace(self.computing, max_memory=None)
+        facts["computing"] = replace(self.computing, max_memory=None, devices=None)
         common = repr((facts, preset.config.scales, network.weights.sha256))
+        process, processes = 0, 1
+        if together():
+            check_same({**{name: repr(value) for name, value in facts.items()}, "network": network.weights.sha256})
+            check_same({"pictures": [command.output.name for command in commands]})
+            process, processes = jax.process_index(), jax.process_count()
         compiled, known = {}, {}
         failed = skipped = made = status = 0
-        for number, command in enumerate(commands, 1):
+        for number, command in list(enumerate(commands, 1))[process::processes]:
             name = command.output.name
             try:
                 check()
@@ -102,12 +107,14 @@ class Batch:
                 if done.get(name) == digest and command.output.is_file():
                     skipped += 1
                     continue
-                if done.pop(name, None):
-                    self._write(done)
+                if name in done:
+                    done[name] = BEING_MADE
+                    record.write(done, process=process)
                 reporter.console.print(f"{number} of {len(commands)}: {command.content} as {command.styles[0]}")
                 known = self._known(command, known, network.params, preset.config)
                 job = command.job(reporter, network=network, known=known)
-                job = job._replace(work=replace(job.work, compiled=compiled))
+                work = replace(job.work, compiled=compiled, devices=1 if together() else job.work.devices)
+                job = job._replace(work=work)
                 status = Session(command.output, self.steps, command.saving).run(job, reporter=reporter)
             except Exception as error:
                 if (fault := own(error)) is None:
@@ -124,7 +131,7 @@ class Batch:
                 compiled.clear()
                 jax.clear_caches()
             made, done[name] = made + 1, digest
-            self._write(done)
+            record.write(done, process=process)
         reporter.console.print(f"{self.output}: {made} made, {skipped} there already, {failed} left out")
         if status:
             reporter.console.print("Interrupted: repeat the command to go on.")
@@ -185,17 +192,6 @@ class Batch:
         style = jnp.asarray(image.load(path, size=size, resample=preset.resample, **how).rgb)
         sides = style_sides(self.size, plan(self.size, self.size, steps=1_000_000, config=config), config=config)
         return {path: statistics_of(style, sides, longest=self.size, params=params, config=config, seed=self.seed)}
-
-    def _done(self) -> dict[str, str]:
-        try:
-            return structured(dict[str, str], json.loads((self.output / RECORD).read_text()))
-        except (OSError, ValueError, RecursionError):
-            return {}
-
-    def _write(self, done: Mapping[str, str]) -> None:
-        from jaxstyle.files import write_text
-
-        write_text(self.output / RECORD, json.dumps(done, indent=1))
 
 
 def _digest(common: str, files: Sequence[Path]) -> str:

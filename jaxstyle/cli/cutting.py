@@ -1,12 +1,61 @@
 """How finely a scale is cut so that its steps fit into memory: not at all, in strips of large layers, in blocks."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
 
+from jaxstyle.cli.memory import ESTIMATED, room_for, taken_and_free
+from jaxstyle.config import Config
+from jaxstyle.errors import InputError
+from jaxstyle.reading import blocks_in_rows, least_pixels
+from jaxstyle.scales import Scale
+from jaxstyle.sweep import memory_of
+
 STRIPS_SAVE = 2  # what they divide memory by, at most: 1,564 to 761 MiB at 1024 x 768 pixels
 FINEST, COARSEST = 0.1, 0.8  # of a window that did not fit, how large the next one is
+
+
+def cut_to_fit(
+    program: Callable[[int], jax.stages.Compiled],
+    scale: Scale,
+    *,
+    config: Config,
+    alone: bool,
+    memory: int | None,
+    there: int,
+) -> tuple[jax.stages.Compiled, int]:
+    """Return the program of a scale that fits into memory, and how it is cut.
+
+    Args:
+        program: as for `fitted`.
+        scale: its pixels count.
+        config: the static facts.
+        alone: whether there is one image; several lanes are not cut.
+        memory: bytes that the whole command may take, None for most of what is free.
+        there: bytes of the program's inputs that are taken already.
+
+    Raises:
+        InputError: if it does not fit into the memory that the command may take.
+    """
+    pixels = scale.height * scale.width
+    fewer = blocks_in_rows(replace(config, remat=True), pixels) != blocks_in_rows(config, pixels)
+    adds_up = config.statistic != "sliced" and not config.normalize_gradients
+    least = least_pixels(config) if alone and adds_up else None
+    room, (taken, _) = room_for(memory), taken_and_free()
+
+    def need(step: jax.stages.Compiled) -> int:
+        return memory_of(step) - there
+
+    step, cut = fitted(program, pixels, need=need, room=room, strips=alone and fewer, least=least)
+    if alone and memory is not None and need(step) > room:
+        takes = (taken + need(step) / ESTIMATED) / 2**20
+        raise InputError(
+            f"--max-memory is {memory / 2**20:.0f} MiB, but steps at {max(scale.width, scale.height)} pixels "
+            f"take {takes:.0f} MiB in the smallest blocks: give that, or lower --size."
+        )
+    return step, cut
 
 
 def fitted(

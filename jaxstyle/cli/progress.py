@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from rich.table import Column
 
+from jaxstyle.cli.agreeing import leads
 from jaxstyle.cli.options import Network
 from jaxstyle.cli.signals import check
 from jaxstyle.record import Weights
@@ -44,6 +45,7 @@ class Reporter:
 
     def __init__(self, *, quiet: bool) -> None:
         """Print nothing if `quiet`."""
+        quiet = quiet or not leads()
         # no markup and no emoji: a path may hold brackets and colons
         self.console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=True)
 

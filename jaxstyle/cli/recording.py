@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxstyle.cli.agreeing import together
 from jaxstyle.cli.options import parse_memory
 from jaxstyle.cli.walk import Place
 from jaxstyle.cli.work import Work
@@ -33,8 +34,8 @@ class Job(NamedTuple):
 
 def job(command: Any, work: Work, alpha: np.ndarray | None, network: Weights) -> Job:
     """Return the job of a command that has read its files."""
-    memory, inputs = command.computing.max_memory, {}
-    command = replace(command, computing=replace(command.computing, max_memory=None))  # no pixel depends on it
+    computing, inputs = command.computing, {}
+    command = replace(command, computing=replace(computing, max_memory=None, devices=None))  # told by what follows
     names = [each.name for each in fields(command) if each.name not in NOT_IN_PICTURE]
     options = {name: plain(getattr(command, name), paths=inputs) for name in names}
     record = Record(
@@ -47,8 +48,10 @@ def job(command: Any, work: Work, alpha: np.ndarray | None, network: Weights) ->
         versions=versions(),
         device=_device(),
     )
-    work = replace(work, save_every=command.saving.save_every, memory=parse_memory(memory))
-    return Job(work, alpha, record)
+    if computing.devices is not None and together():
+        raise InputError(f"--devices is {computing.devices}, but --distributed uses all that there are: drop one.")
+    memory, every = parse_memory(computing.max_memory), command.saving.save_every
+    return Job(replace(work, save_every=every, memory=memory, devices=computing.devices), alpha, record)
 
 
 def finished(record: Record, place: Place) -> Record:

@@ -31,14 +31,15 @@ def rehearse(work: Work, *, rounds: int = 1, reporter: Reporter) -> None:
                 least = _seconds_a_step(work, ready, scale)
     assert ready is not None  # there is at least one scale
     need, most = peak_of(ready.step, missing=ready.state_bytes), limit()
+    tell = print if work.leads else _silent
     shown = ", ".join(f"{scale.steps} steps at {scale.width}x{scale.height}" for scale in scales)
-    print(f"scales      {shown}")
+    tell(f"scales      {shown}")
     arithmetic = (work.lanes or 1) * gflop_a_step(work.params, last, config=work.config)
-    print(f"arithmetic  {arithmetic:.0f} GFLOP a step at the last scale, as direct convolutions")
-    print(f"memory      {need / 2**30:.2f} GiB at most, of {most / 2**30:.1f} GiB")
+    tell(f"arithmetic  {arithmetic:.0f} GFLOP a step at the last scale, as direct convolutions")
+    tell(f"memory      {need / 2**30:.2f} GiB at most, of {most / 2**30:.1f} GiB")
     if need > most:
         cure = "lower --size or --lanes" if work.lanes else "lower --size"
-        print(f"time        not measured, since the last scale does not fit: {cure}")
+        tell(f"time        not measured, since the last scale does not fit: {cure}")
         return
     with reporter.console.status("Timing"):
         longest = _seconds_a_step(work, ready, last)
@@ -46,8 +47,8 @@ def rehearse(work: Work, *, rounds: int = 1, reporter: Reporter) -> None:
     of = [_pixels(scale, config=work.config) for scale in scales]
     slope = (longest - least) / max(1.0, of[-1] - of[0])
     whole = rounds * sum(scale.steps * (least + slope * (own - of[0])) for scale, own in zip(scales, of, strict=True))
-    print(f"time        {whole:.0f} s for all steps, {longest:.3g} s for one at the last scale")
-    print(f"compiling   {compiling:.0f} s, done and kept; no picture was painted")
+    tell(f"time        {whole:.0f} s for all steps, {longest:.3g} s for one at the last scale")
+    tell(f"compiling   {compiling:.0f} s, done and kept; no picture was painted")
 
 
 def gflop_a_step(params: Params, scale: Scale, *, config: Config) -> float:
@@ -78,8 +79,12 @@ def _seconds_a_step(work: Work, ready: Ready, scale: Scale) -> float:
     state, seconds = work.begin(scale), 0.0
     for _ in range(2):
         began = time.perf_counter()
-        state, _ = jax.block_until_ready(ready.step(state, work.ready, ready.targets, work.weights))
+        state, _ = jax.block_until_ready(ready.step(state, work.ready, ready.targets, work.coefficients))
         seconds = time.perf_counter() - began
         if seconds > LONG:
             break
     return seconds / ready.segment
+
+
+def _silent(_: str) -> None:
+    """Tell nothing: another process does."""

@@ -49,6 +49,8 @@ class Rerun:
 
     def run(self) -> int:
         """Carry the command out; return 0 if the picture is byte for byte the same, 1 if not, 130 after Ctrl-C."""
+        import jax
+
         from jaxstyle import image
         from jaxstyle.cli.progress import Reporter
         from jaxstyle.cli.recording import command_of
@@ -68,8 +70,9 @@ class Rerun:
         if isinstance(command, Sweep):
             job = command.lanes_of(job, record.lanes, record.lane)
         sides = [max(scale.height, scale.width) for scale in job.work.scales()]
+        cuts = {side: record.cuts.get(str(side), 0) for side in sides}
         job = job._replace(
-            work=replace(job.work, cuts={side: record.cuts.get(str(side), 0) for side in sides}),
+            work=replace(job.work, cuts=cuts, devices=min(record.devices, len(jax.devices()))),
             record=replace(job.record, inputs=record.inputs, network=record.network),
         )
         saving = Saving(bits=command.saving.bits, quiet=self.quiet)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from jaxstyle.cli.layout import cropped, longer
 from jaxstyle.cli.recording import Job
 from jaxstyle.cli.saving import EVERY, Saving
 from jaxstyle.cli.walk import Place
@@ -19,7 +20,7 @@ from jaxstyle.errors import InputError, excerpt
 from jaxstyle.plain_data import differences, plain
 from jaxstyle.record import Record
 
-NOT_COMPARED = ("device", "weights", "cuts", "steps", "trace", "lanes", "lane")  # may differ, or follow
+NOT_COMPARED = ("device", "weights", "cuts", "steps", "trace", "lanes", "lane", "devices")  # may differ, or follow
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,10 @@ class Resuming:
         facts, arrays = found
         tell(f"{self.folder}: going on after step {len(arrays['sides'])}")
         sides, trace = np.asarray(arrays["sides"]), {name: np.asarray(own) for name, own in arrays["trace"].items()}
-        state = jax.tree.map(jnp.array, arrays["state"])  # not bound to a device, as the ones that it was made of
-        return Place(facts["scale"], facts["taken"], state, state.image, sides, trace, _cuts(facts["cuts"]))
+        work, number = self.job.work, facts["scale"]
+        scale = work.scales()[number]
+        state = work.resumed(cropped(arrays["state"], work.shape(scale)))  # of as many devices as there are now
+        return Place(number, facts["taken"], state, work.image_of(state, scale), sides, trace, _cuts(facts["cuts"]))
 
     def lanes(self) -> tuple[int, ...]:
         """Return which lanes were being painted when the same sweep was stopped, none if it was between them."""
@@ -90,7 +93,9 @@ class Resuming:
         from jaxstyle.checkpoint import Checkpoints
 
         arrays = {"state": place.state, "sides": place.sides, "trace": dict(place.trace)}
-        facts = {"run": _identity(self.job.record), "scale": place.scale, "taken": place.taken, "steps": place.steps}
+        facts = {"run": identity(self.job.record), "scale": place.scale, "taken": place.taken, "steps": place.steps}
+        layout = self.job.work.layout
+        facts |= {"layout": None if layout is None else [layout.axis, layout.mesh.size]}
         facts |= {"cuts": {str(side): cut for side, cut in place.cuts.items()}, "lanes": list(self.job.record.lanes)}
         Checkpoints(self.folder).save(place.steps, arrays, facts)
 
@@ -106,12 +111,16 @@ class Resuming:
         if any(type(cut) is not int for cut in _cuts(facts["cuts"]).values()):
             raise ValueError("a checkpoint has cuts that are no numbers of pixels")
         lanes = () if work.lanes is None else (work.lanes,)
-        trace = dict.fromkeys(_terms(work), jax.ShapeDtypeStruct((*lanes, steps), jnp.float32))
-        return {"state": work.shape(scale), "sides": jax.ShapeDtypeStruct((steps,), jnp.int32), "trace": trace}
+        trace = dict.fromkeys(_terms(work), jax.ShapeDtypeStruct((*lanes, steps), np.float32))
+        state = work.shape(scale)
+        if facts.get("layout") is not None:  # checkpoints were saved before there were any
+            axis, count = facts["layout"]
+            state = longer(state, axis=axis, count=operator.index(count))
+        return {"state": state, "sides": jax.ShapeDtypeStruct((steps,), np.int32), "trace": trace}
 
     def _compare(self, facts: dict[str, Any]) -> None:
         """Raise `InputError` if a checkpoint's facts are another job's."""
-        for name, theirs, own in differences(facts["run"], _identity(self.job.record)):
+        for name, theirs, own in differences(facts["run"], identity(self.job.record)):
             shown = [excerpt(repr(each), most=60) for each in (theirs, own)]
             raise InputError(
                 f"{self.folder} has a checkpoint of another run, whose {excerpt(name, most=60)} is {shown[0]} and not "
@@ -119,7 +128,12 @@ class Resuming:
             )
 
 
-def _identity(record: Record) -> dict[str, Any]:
+def facts_of(job: Job, saving: Saving) -> dict[str, Any]:
+    """Return what has to be the same in all processes that share a job."""
+    return {**identity(job.record), "saving": plain(replace(saving, quiet=False), paths={})}
+
+
+def identity(record: Record) -> dict[str, Any]:
     """Return what of a record has to be the same for a run to go on: not how its files are called."""
     whole: dict[str, Any] = plain(record, paths={})
     same = {name: value for name, value in whole.items() if name not in NOT_COMPARED}

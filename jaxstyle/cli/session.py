@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import jax
-
 from jaxstyle import image, record
+from jaxstyle.cli.agreeing import asked_of_any, check_same
+from jaxstyle.cli.devices import laid_out
 from jaxstyle.cli.progress import Reporter
 from jaxstyle.cli.recording import Job, finished
 from jaxstyle.cli.rehearsal import rehearse
-from jaxstyle.cli.resuming import Resuming
+from jaxstyle.cli.resuming import Resuming, facts_of
 from jaxstyle.cli.saving import Saving, attempt, numbered, rows, write_log
 from jaxstyle.cli.signals import Interrupted, held, status_of
-from jaxstyle.cli.walk import CURE, Diverged, Place, news_of, walk, walked_again
+from jaxstyle.cli.walk import CURE, Diverged, Place, news_of, picture_of, walk, walked_again
 from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.files import write_text
 
@@ -46,6 +46,9 @@ class Session:
             UnavailableError: if the picture cannot be saved, or if the run has diverged; the picture is then the last
                 finite one.
         """
+        job = laid_out(job, tell=reporter.console.print)
+        if job.work.spans:
+            check_same(facts_of(job, self.saving))
         if self.saving.dry_run:
             rehearse(job.work, reporter=reporter)
             return 0
@@ -54,7 +57,8 @@ class Session:
         since = before = 0 if place is None else place.steps
         diverged, stopped, faults, began = None, 0, 0, time.perf_counter()
         plan = [(scale.steps, scale.width * scale.height) for scale in job.work.scales()]
-        with held() as asked:
+        with held() as own:
+            asked = asked_of_any(own) if job.work.spans else own
             with reporter.steps(plan) as shown:
                 try:
                     for place in walk(job.work, shown, place=resumed, until=until, halted=asked):
@@ -82,7 +86,7 @@ class Session:
                 faults |= attempt(partial(resuming.save, place))
             self._save(job, place)
             faults |= attempt(partial(self._write_record, self.output, job, place))
-            if self.saving.log is not None:
+            if self.saving.log is not None and job.work.leads:
                 write_log(self.saving.log, list(rows(place.sides, _own(job, place).trace)))
         if diverged is not None:
             raise UnavailableError(f"{diverged}, so {self.output} is as it was after step {place.steps}: {CURE}")
@@ -114,13 +118,14 @@ class Session:
             raise kind(f"{reason}; until then the picture is {kept}.") from error
 
     def _write(self, path: Path, job: Job, place: Place) -> None:
-        rgb = jax.device_get(job.work.finish(place.image))
+        rgb = picture_of(job.work, place)
         rgb = rgb if job.work.lanes is None else rgb[job.record.lane]
         told = record.text(finished(job.record, _own(job, place)))
-        image.save(path, rgb, alpha=job.alpha, bits=self.saving.bits, description=told)
+        if job.work.leads:
+            image.save(path, rgb, alpha=job.alpha, bits=self.saving.bits, description=told)
 
     def _write_record(self, path: Path, job: Job, place: Place) -> None:
-        if self.saving.record:
+        if self.saving.record and job.work.leads:
             told = finished(job.record, _own(job, place))
             write_text(path.with_suffix(".json"), record.text(told, indent=1) + "\n")
 

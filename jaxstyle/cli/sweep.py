@@ -106,6 +106,7 @@ class Sweep:
         if not self.saving.dry_run or self.output.exists():
             make_folder(self.output)
 
+        from jaxstyle.cli.agreeing import leads
         from jaxstyle.cli.progress import Reporter
         from jaxstyle.cli.report import write_report
         from jaxstyle.cli.sweep_session import SweepSession
@@ -119,7 +120,8 @@ class Sweep:
         if self.saving.dry_run:
             return status
         finished = folder.finished()
-        write_report(self.output, finished, columns=self._columns(folder.lanes), max_pixels=self.limits.pixels())
+        if leads():
+            write_report(self.output, finished, columns=self._columns(folder.lanes), max_pixels=self.limits.pixels())
         where = f": see {self.output / 'index.html'}" if finished else ""
         reporter.console.print(f"{len(finished)} of {len(folder.lanes)} pictures are finished{where}")
         return status

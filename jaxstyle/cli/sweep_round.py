@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxstyle import image
@@ -16,7 +14,18 @@ from jaxstyle.cli.report import Entry, entry_of, thinned, write_entry
 from jaxstyle.cli.resuming import Resuming
 from jaxstyle.cli.saving import attempt, numbered, rows, write_log
 from jaxstyle.cli.sweep_folder import SweepFolder
-from jaxstyle.cli.walk import CURE, Fault, Place, fault_of, is_whole, last_sound, news_of, walk, walked_again
+from jaxstyle.cli.walk import (
+    CURE,
+    Fault,
+    Place,
+    fault_of,
+    is_whole,
+    last_sound,
+    news_of,
+    picture_of,
+    walk,
+    walked_again,
+)
 from jaxstyle.files import write_text
 from jaxstyle.record import Record, text
 
@@ -70,7 +79,7 @@ class SweepRound:
 
     def _faults(self, place: Place) -> dict[int, Fault]:
         """Return which lanes have diverged, and how."""
-        finite = jax.device_get(jnp.isfinite(place.image).all((1, 2, 3)))
+        finite = self.job.work.finite(place.image)
         found = [fault_of(_own(place, lane), finite=finite[lane]) for lane in range(len(finite))]
         return {lane: fault for lane, fault in enumerate(found) if fault is not None}
 
@@ -79,13 +88,15 @@ class SweepRound:
         kept = "there is no picture"
         if place is not None:
             kept = f"{self._path(lane)} is as it was after step {place.steps}"
-            self._save(self._path(lane), jax.device_get(self.job.work.finish(place.image))[lane], place, lane)
+            rgb = picture_of(self.job.work, place)[lane]
+            if self.job.work.leads:
+                self._save(self._path(lane), rgb, place, lane)
         reporter.console.print(f"{self._label(lane)}: {fault.said}, so {kept}: {CURE}", style="yellow")
 
     def _save_all(self, place: Place, lost: Collection[int], *, on_the_way: bool = False) -> None:
         """Save the lanes as they are at a place, but for those that have diverged."""
-        pictures = jax.device_get(self.job.work.finish(place.image))
-        for lane, rgb in enumerate(pictures):
+        pictures = picture_of(self.job.work, place)
+        for lane, rgb in enumerate(pictures if self.job.work.leads else ()):
             if lane not in lost:
                 path = self._path(lane)
                 self._save(
@@ -94,6 +105,8 @@ class SweepRound:
 
     def _enter(self, place: Place, lanes: Sequence[int]) -> None:
         """Enter what the steps of lanes found into the log, and then their pictures, which are saved, as finished."""
+        if not self.job.work.leads:
+            return
         of = {lane: self.folder.lanes[self.job.record.lanes[lane]] for lane in lanes}
         if self.folder.saving.log is not None:
             names = {lane: {"picture": self._path(lane).name, **of[lane].settings} for lane in lanes}

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 
+from jaxstyle.cli.agreeing import asked_of_any, check_same, leads, of_leader, together
+from jaxstyle.cli.devices import laid_out, lanes_among
 from jaxstyle.cli.memory import room_for
 from jaxstyle.cli.progress import Reporter
 from jaxstyle.cli.recording import Job, numbers
 from jaxstyle.cli.rehearsal import rehearse
-from jaxstyle.cli.resuming import Resuming
+from jaxstyle.cli.resuming import Resuming, facts_of
 from jaxstyle.cli.signals import Interrupted, held, status_of
 from jaxstyle.cli.sweep_folder import SweepFolder
 from jaxstyle.cli.sweep_round import SweepRound
@@ -31,10 +33,13 @@ class SweepSession:
         Returns:
             130 after Ctrl-C, 143 after SIGTERM, 1 if a lane diverged or a checkpoint could not be saved, else 0.
         """
+        if together():
+            check_same(facts_of(job, self.folder.saving))
         if self.folder.saving.dry_run:
             return self._rehearse(job.work, at_a_time=at_a_time, memory=memory, reporter=reporter)
-        todo = [i for i in range(len(self.folder.lanes)) if not self.folder.is_whole(i)]
-        self.folder.keep_log()
+        todo: list[int] = of_leader([i for i in range(len(self.folder.lanes)) if not self.folder.is_whole(i)])
+        if leads():
+            self.folder.keep_log()
         if there := self._there(todo):
             reporter.console.print(there)
         if not todo:
@@ -53,9 +58,11 @@ class SweepSession:
             rounds = [first] if first else []
             rounds += [todo[i : i + (at_a_time or 1)] for i in range(0, len(todo), at_a_time or 1)]
             plan = [(scale.steps, scale.width * scale.height * len(each)) for each in rounds for scale in scales]
-            with held() as asked, reporter.steps(plan) as shown:
+            with held() as own, reporter.steps(plan) as shown:
+                asked, tell = asked_of_any(own), reporter.console.print
                 for each in rounds:
-                    faults |= SweepRound(self.job_of(job, each), self.folder).paint(shown, reporter, asked)
+                    some, tell = laid_out(self.job_of(job, each), tell=tell), _silent
+                    faults |= SweepRound(some, self.folder).paint(shown, reporter, asked)
                     if asked():
                         raise Interrupted(asked() - 128)
         except KeyboardInterrupt as error:
@@ -72,6 +79,7 @@ class SweepSession:
         if todo:
             lanes = at_a_time or self._fitting(work, todo, memory, reporter)
             rounds, some = -(-len(todo) // lanes), self._work(work, todo[:lanes])
+            some = replace(some, layout=lanes_among(work.devices, lanes=lanes))
             rehearse(some, rounds=rounds, reporter=reporter)
         return 0
 
@@ -98,17 +106,21 @@ class SweepSession:
         targets = work.targets(last)
 
         def needed(lanes: int) -> int:
-            some = self._work(work, todo[:lanes])
+            layout = lanes_among(work.devices, lanes=lanes)
+            some = replace(self._work(work, todo[:lanes]), layout=layout)
             with reporter.console.status(f"Estimating the memory of {lanes} lanes"):
-                return memory_of(
-                    some.program(some.shape(last), targets, steps=some.segment(last))
-                )  # what `walk` asks for, so compiled once
+                step = some.program(last, targets, steps=some.segment(last))  # what `walk` asks for, compiled once
+                return memory_of(step) * (1 if layout is None else layout.at_once)
 
         needed(len(todo))  # compiling takes memory, of which some stays taken
         room = room_for(memory)
-        lanes = lanes_within(room, count=len(todo), needed=needed)
+        lanes = of_leader(lanes_within(room, count=len(todo), needed=needed))
         takes = needed(lanes)
         reporter.console.print(
             f"{len(todo)} pictures, {lanes} at a time: {takes / 2**30:.1f} of {room / 2**30:.1f} GiB"
         )
         return lanes
+
+
+def _silent(_: str) -> None:
+    """Tell nothing."""

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxstyle import optimize
@@ -25,7 +24,7 @@ class Place(NamedTuple):
         scale: its number, from 0.
         taken: steps at this scale.
         state: after them; the next steps take its memory.
-        image: what the state shows, `[..., H, W, 3]`.
+        image: what the state shows, `[..., H, W, 3]`, as it is kept.
         sides: the longest side of the image at every step so far, `[steps]`.
         trace: every term of every step so far, `[..., steps]`.
         cuts: by longest side of the scales so far that were cut for lack of memory, how: see `Work.at`.
@@ -90,6 +89,7 @@ def walk(
         UnavailableError: if the steps of a scale take more memory than there is.
     """
     scales, resumed = work.scales(), place
+    at = scales[0 if place is None else place.scale]
     sides, image, before = np.zeros(0, np.int32), None, None
     cuts: dict[int, int] = {}
     trace: dict[str, Any] = {}
@@ -107,25 +107,25 @@ def walk(
             missing = 0 if here else ready.state_bytes
             if peak_of(ready.step, missing=missing) > most_of_all():
                 raise UnavailableError(_shortage(work, ready, side, missing=missing))
-            state = here.state if here else work.begin(scale, image)
+            state = here.state if here else work.begin(scale, image if image is None else work.seen(image, at))
         cuts = {**cuts, side: ready.cut} if ready.cut else cuts
-        while left and not halted() and not state.done.all():
+        while left and not halted() and not work.read(state.done).all():
             to_save = work.save_every - len(sides) % work.save_every if work.save_every else left
             count, step = min(ready.segment, left, to_save), ready.step
             if count < ready.segment:
-                step = work.program(state, ready.targets, steps=count, cut=ready.cut)
+                step = work.program(scale, ready.targets, steps=count, cut=ready.cut)
             try:
-                state, found = step(state, work.ready, ready.targets, work.weights)
+                state, found = step(state, work.ready, ready.targets, work.coefficients)
                 found = jax.device_get(found)
             except (MemoryError, RuntimeError) as error:
                 if out_of_memory(error) is None:
                     raise
                 raise UnavailableError(_shortage(work, ready, side)) from error
-            image = state.image
-            if work.lanes is None and (fault := fault_of(found, finite=_is_finite(image), done=len(sides))):
+            image, at = work.image_of(state, scale), scale
+            if work.lanes is None and (fault := fault_of(found, finite=bool(work.finite(image)), done=len(sides))):
                 raise Diverged(fault, last_sound((before, place), fault))
-            if state.done.all():  # the steps after that have changed nothing
-                count = int(state.stopped.max()) - taken
+            if work.read(state.done).all():  # the steps after that have changed nothing
+                count = int(work.read(state.stopped).max()) - taken
                 found = {name: own[..., :count] for name, own in found.items()}
             left, taken = left - count, taken + count
             sides = np.append(sides, np.full(count, side, np.int32))
@@ -137,6 +137,11 @@ def walk(
             return
         if left:
             shown.advance(left, {"levelled off at": side})
+
+
+def picture_of(work: Work, place: Place) -> np.ndarray:
+    """Return the picture to save at a place, or those of all lanes; all processes have to ask for it."""
+    return jax.device_get(work.finish(work.seen(place.image, work.scales()[place.scale])))
 
 
 def _shortage(work: Work, ready: Ready, side: int, *, missing: int = 0) -> str:
@@ -152,14 +157,14 @@ def is_whole(work: Work, place: Place) -> bool:
     """Return whether a walk has nothing left to do at a place."""
     scales = work.scales()
     last = place.scale == len(scales) - 1
-    return last and (place.taken == scales[-1].steps or bool(place.state.done.all()))
+    return last and (place.taken == scales[-1].steps or bool(work.read(place.state.done).all()))
 
 
 def news_of(work: Work, place: Place, *, before: int) -> list[tuple[int, str]]:
     """Return what to tell of lanes whose lbfgs was restarted or stopped after step `before`, each with its lane."""
     if place.state.stall is None:
         return []
-    stall, start, patience = jax.device_get(place.state.stall), place.steps - place.taken, work.config.patience
+    stall, start, patience = work.read(place.state.stall), place.steps - place.taken, work.config.patience
     restarted, stopped = (start + np.atleast_1d(step) for step in (stall.restarted, stall.stopped))
     news, without = [], f"lbfgs made no progress in {patience} steps at {place.sides[-1]} pixels"
     for lane in map(int, np.flatnonzero(np.isfinite(np.atleast_2d(place.trace["total"])).all(axis=1))):
@@ -184,10 +189,6 @@ def fault_of(trace: Mapping[str, np.ndarray], *, finite: bool, done: int = 0) ->
         steps = done + len(trace["total"])
         return Fault(f"the picture is not finite after step {steps}", steps - 1)
     return None
-
-
-def _is_finite(image: jax.Array) -> bool:
-    return bool(jnp.isfinite(image).all())
 
 
 def last_sound(places: Iterable[Place | None], fault: Fault) -> Place | None:

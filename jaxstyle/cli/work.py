@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxstyle import optimize, stage
-from jaxstyle.cli.cutting import fitted
-from jaxstyle.cli.memory import ESTIMATED, give_back, room_for, taken_and_free
+from jaxstyle.cli.cutting import cut_to_fit
+from jaxstyle.cli.layout import Layout, cropped, placed
+from jaxstyle.cli.memory import give_back
 from jaxstyle.coloring import Sizes
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.conv import prepared
-from jaxstyle.errors import InputError
-from jaxstyle.reading import blocks_in_rows, least_pixels
+from jaxstyle.mesh import HEIGHT
 from jaxstyle.scales import Scale, plan
-from jaxstyle.sweep import memory_of
 from jaxstyle.targets import Style, Targets
 from jaxstyle.vgg import Params
 
@@ -30,7 +30,7 @@ class Ready(NamedTuple):
     """What the steps of one scale need besides a state: a program that takes `segment` of them.
 
     Attributes:
-        targets: what the image is held against.
+        targets: what the image is held against, where the program wants it.
         segment: steps.
         step: the program.
         cut: how it was cut to fit into memory: 0 for not at all, or the most pixels that it sees at a time, those of
@@ -51,7 +51,8 @@ class Work:
 
     With lanes, weights have a leading axis, and `noise` has the key of each lane. Works made from each other by
     `dataclasses.replace` share what was compiled. `cuts` is for `at`, `memory` the bytes that the whole command may
-    take. Steps are looked at between segments, which end at each multiple of `save_every`.
+    take. Steps are looked at between segments, which end at each multiple of `save_every`. With a `layout`, several of
+    the `devices` that may be used, None for all, work together; states and their images are as it keeps them.
     """
 
     params: Params
@@ -71,13 +72,23 @@ class Work:
     cuts: Mapping[int, int] | None = None
     memory: int | None = None
     save_every: int = 0
+    devices: int | None = None
+    layout: Layout | None = None
     compiled: dict[tuple, jax.stages.Compiled] = field(default_factory=dict)
 
     @cached_property
     def ready(self) -> Params:
         """The network as the steps take it."""
+        if self.layout is not None and self.layout.axis == HEIGHT:  # which takes the direct convolution
+            return placed(self.params, self.layout.whole(self.params))
         ready = jax.jit(prepared, static_argnames=("precision", "conv"))
-        return ready(self.params, precision=self.config.precision, conv=self.config.conv)
+        params = ready(self.params, precision=self.config.precision, conv=self.config.conv)
+        return params if self.layout is None else placed(params, self.layout.whole(params))
+
+    @cached_property
+    def coefficients(self) -> LossWeights:
+        """The weights as the steps take them."""
+        return self.weights if self.layout is None else self.layout.coefficients(self.weights)
 
     def scales(self) -> tuple[Scale, ...]:
         """Return the scales and their steps."""
@@ -122,77 +133,102 @@ class Work:
     def _each(self, function: Callable[[jax.Array], jax.Array], array: jax.Array) -> jax.Array:
         return function(array) if self.lanes is None else jax.vmap(function)(array)
 
-    def program(self, state: optimize.State, targets: Targets, *, steps: int, cut: int = 0) -> jax.stages.Compiled:
-        """Return the compiled program that takes so many steps from a state of that shape, in the state's memory.
+    def program(self, scale: Scale, targets: Targets, *, steps: int, cut: int = 0) -> jax.stages.Compiled:
+        """Return the compiled program that takes so many steps from a scale's state, in the state's memory.
 
         It is cut as `Ready` has it.
         """
-        *_, height, width, _ = state.parameters[0].shape
         config = replace(self.config, remat=cut > 0 or self.config.remat)
-        if 0 < cut < height * width:
+        if 0 < cut < scale.height * scale.width:
             config = replace(config, block_pixels=cut)
-        name = (state.parameters[0].shape, steps, config.remat, config.block_pixels)
+        state = self.shape(scale)
+        name = (state.parameters[0].shape, steps, config.remat, config.block_pixels, self.layout)
         if name not in self.compiled:
-            lower = optimize.run_in_place.lower
-            lowered = lower(state, self.ready, targets, self.weights, config=config, steps=steps)
-            self.compiled[name] = lowered.compile()
+            given = (self.ready, targets, self.weights)
+            if self.layout is not None:
+                self.compiled[name] = self.layout.program(state, *given, config=config, steps=steps)
+            else:
+                lowered = optimize.run_in_place.lower(state, *given, config=config, steps=steps)
+                self.compiled[name] = lowered.compile()
         return self.compiled[name]
 
     def begin(self, scale: Scale, painted: jax.Array | None = None) -> optimize.State:
-        """Return the state in which a scale starts after what the one before has painted."""
-        leaves, structure = jax.tree.flatten(optimize.init(self.start_at(scale, painted), config=self.config))
+        """Return the state in which a scale starts after what the one before, as `seen`, has painted."""
+        image = self.start_at(scale, painted)
+        if self.layout is not None:
+            return self.layout.begin(image, config=self.config)
+        leaves, structure = jax.tree.flatten(optimize.init(image, config=self.config))
         for i, leaf in enumerate(leaves):  # one by one, lest there are two of all
             leaves[i] = jnp.copy(leaf)  # steps take its memory, which it may share
         return jax.tree.unflatten(structure, leaves)
 
+    def resumed(self, state: optimize.State) -> optimize.State:
+        """Return a state that was saved, as it is kept."""
+        return jax.tree.map(jnp.array, state) if self.layout is None else placed(state, self.layout.kept(state))
+
+    def image_of(self, state: optimize.State, scale: Scale) -> jax.Array:
+        """Return the image of a scale's state, as it is kept."""
+        return state.image if self.layout is None else self.layout.image_of(state, self.shape(scale))
+
+    def seen(self, image: jax.Array, scale: Scale) -> jax.Array:
+        """Return the image of a scale's state as it is, that of all lanes; all processes have to ask for it."""
+        if self.layout is None:
+            return image
+        return jnp.asarray(cropped(self.read(image), self._image_at(scale)))
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that writes, if several share the work."""
+        return not self.spans or jax.process_index() == 0
+
+    @property
+    def spans(self) -> bool:
+        """Whether several processes share the work."""
+        return self.layout is not None and self.layout.spans
+
+    def read(self, tree: Any) -> Any:
+        """Return arrays on the host, as they are kept; all processes have to ask for them."""
+        return jax.device_get(tree) if self.layout is None else self.layout.read(tree)
+
+    def finite(self, image: jax.Array) -> np.ndarray:
+        """Return whether an image, as it is kept, is finite, or which lanes are."""
+        found = np.asarray(self.read(jnp.isfinite(image).all((-3, -2, -1))))
+        return found if self.lanes is None else found[: self.lanes]
+
     def shape(self, scale: Scale) -> optimize.State:
         """Return the shapes and types of a scale's state."""
+        return jax.eval_shape(partial(optimize.init, config=self.config), self._image_at(scale))
+
+    def _image_at(self, scale: Scale) -> jax.ShapeDtypeStruct:
         lanes = () if self.lanes is None else (self.lanes,)
-        image = jax.ShapeDtypeStruct((*lanes, scale.height, scale.width, 3), jnp.float32)
-        return jax.eval_shape(partial(optimize.init, config=self.config), image)
+        return jax.ShapeDtypeStruct((*lanes, scale.height, scale.width, 3), jnp.float32)
 
     def at(self, scale: Scale, *, cuts: Mapping[int, int] | None = None) -> Ready:
         """Return what the steps of a scale need, before there is a state, which may be larger than memory.
 
-        It is cut as `cuts` has it for its longest side; if that is None, as far as memory asks for it.
+        It is cut as `cuts` has it for its longest side; if that is None, as far as memory asks for it, unless devices
+        share it.
 
         Raises:
             InputError: if its steps do not fit into the memory that the command may take.
         """
-        targets, state, segment = self.targets(scale), self.shape(scale), self.segment(scale)
-        program = partial(self._cut, state, targets, segment)
-        if cuts is not None:
+        targets, segment, cut = self.targets(scale), self.segment(scale), 0
+        program = partial(self._cut, scale, targets, segment)
+        if self.layout is not None:
+            step = program(0)
+            targets = placed(targets, self.layout.shapes_of(targets))
+        elif cuts is not None:
             cut = cuts.get(max(scale.width, scale.height), 0)
             step = program(cut)
         else:
-            step, cut = self._fitted(program, scale, there=bytes_of(targets) + bytes_of(self.ready))
+            there = bytes_of(targets) + bytes_of(self.ready)
+            alone = (self.lanes or 1) == 1
+            step, cut = cut_to_fit(program, scale, config=self.config, alone=alone, memory=self.memory, there=there)
         give_back()
-        return Ready(targets, segment, step, cut, bytes_of(state))
+        return Ready(targets, segment, step, cut, bytes_of(self.shape(scale)))
 
-    def _cut(self, state: optimize.State, targets: Targets, segment: int, cut: int) -> jax.stages.Compiled:
-        return self.program(state, targets, steps=segment, cut=cut)
-
-    def _fitted(
-        self, program: Callable[[int], jax.stages.Compiled], scale: Scale, *, there: int
-    ) -> tuple[jax.stages.Compiled, int]:
-        """Return the program that fits into memory, `there` bytes of whose inputs are taken already, and its cut."""
-        pixels, alone = scale.height * scale.width, (self.lanes or 1) == 1
-        fewer = blocks_in_rows(replace(self.config, remat=True), pixels) != blocks_in_rows(self.config, pixels)
-        adds_up = self.config.statistic != "sliced" and not self.config.normalize_gradients
-        least = least_pixels(self.config) if alone and adds_up else None
-        room, (taken, _) = room_for(self.memory), taken_and_free()
-
-        def need(step: jax.stages.Compiled) -> int:
-            return memory_of(step) - there
-
-        step, cut = fitted(program, pixels, need=need, room=room, strips=alone and fewer, least=least)
-        if alone and self.memory is not None and need(step) > room:
-            takes = (taken + need(step) / ESTIMATED) / 2**20
-            raise InputError(
-                f"--max-memory is {self.memory / 2**20:.0f} MiB, but steps at {max(scale.width, scale.height)} pixels "
-                f"take {takes:.0f} MiB in the smallest blocks: give that, or lower --size."
-            )
-        return step, cut
+    def _cut(self, scale: Scale, targets: Targets, segment: int, cut: int) -> jax.stages.Compiled:
+        return self.program(scale, targets, steps=segment, cut=cut)
 
     def segment(self, scale: Scale) -> int:
         """Return the steps between two looks at the state: few enough to interrupt, and one program serves a scale.
