@@ -15,6 +15,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from jaxstyle.cli.limits import Limits
 from jaxstyle.cli.options import Comparison, Computing, Init, Network
 from jaxstyle.cli.pictures import STATISTICS, Controls, expanded
+from jaxstyle.cli.processes import Processes
 from jaxstyle.cli.saving import Saving, make_folder
 from jaxstyle.cli.signals import check, status_of
 from jaxstyle.cli.stylize import Stylize
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     Known = Mapping[Path, Sizes]
 
 MOST_PROGRAMS = 50  # kept for pictures of the same shape; a process may map only so many
-NOT_IN_PICTURES = ("contents", "styles", "output", "zip", "record", "quiet", "network", "limits")
+NOT_IN_PICTURES = ("contents", "styles", "output", "zip", "record", "quiet", "network", "limits", "processes")
 RECORD = "batch.json"  # by output the hash of what it was made from
 
 
@@ -73,6 +74,7 @@ class Batch:
     computing: OmitArgPrefixes[Computing] = field(default_factory=Computing)
     network: OmitArgPrefixes[Network] = field(default_factory=Network)
     limits: OmitArgPrefixes[Limits] = field(default_factory=Limits)
+    processes: OmitArgPrefixes[Processes] = field(default_factory=Processes)
 
     def run(self) -> int:
         """Carry the command out; return 1 if a picture failed, 130 after Ctrl-C, else 0."""
@@ -159,6 +161,7 @@ class Batch:
         own = {name: getattr(self, name) for name in ("size", "steps", "init", "seed", "preview")}
         own |= {name: getattr(self, name) for name in ("controls", "comparison", "balance", "optimization")}
         own |= {"computing": self.computing, "network": self.network, "limits": self.limits}
+        own |= {"processes": self.processes}
         saving = Saving(bits=self.bits, record=self.record, quiet=self.quiet)
         return [
             Stylize(content, (style,), self.output / name, saving=saving, **own)
