@@ -72,6 +72,8 @@ def run(command: Any) -> int:
             _in_background(_part)
         except KeyboardInterrupt as error:  # of one that is tired of waiting
             _leave(f"{ENDED} {status_of(error)}", status_of(error))
+        except Exception:
+            _leave(LOST, 1)
         return status
     except Exception as error:
         if own(error) is None and is_of_others(error):

@@ -51,8 +51,8 @@ class Processes:
         check_number("num_processes", self.num_processes, 1, MOST_PROCESSES)
         check_number("process_id", self.process_id, 0, (self.num_processes or 1) - 1)
         if self.coordinator is not None:
-            found = re.fullmatch(r"[^\s:]+:(\d{1,5})|\[[0-9A-Fa-f:.%]+\]:(\d{1,5})", self.coordinator)
-            if not found or not 1 <= int(found[1] or found[2]) <= MOST_PORT:
+            found = re.fullmatch(r"(?:[^\s:\[\]/]+|\[[^\s\[\]/]+\]):(\d{1,5})", self.coordinator)
+            if not found or not 1 <= int(found[1]) <= MOST_PORT:
                 raise InputError(
                     f"--coordinator is {excerpt(repr(self.coordinator))}: use host and port, such as 10.0.0.1:1234."
                 )
