@@ -23,7 +23,7 @@ STYLIZE = "stylize content.png style.png -o out.png --weights tiny.h5"
 QUICK = "--size 32 --scales 1 --style-layers relu1_1 --content-layers relu1_1 --optimizer adam"  # which compiles soon
 LOST = "jaxstyle: Another process of this run has ended or is out of reach"
 LONG = "--steps 1000000"
-KILLED = "jaxstyle: The process that paints has died here (SIGKILL), for want of memory perhaps: repeat the command in"
+KILLED = "jaxstyle: The process that paints has died here (SIGKILL, for want of memory perhaps): repeat the command in"
 INTERRUPT = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from jaxstyle.cli import main; "
 )
@@ -93,7 +93,7 @@ def together(folder) -> Iterator[Callable[..., list[Run]]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "who"), [(0, "child"), (0, "parent"), (1, "parent")])
+@pytest.mark.parametrize(("number", "who"), [(0, "child"), (1, "parent")])
 def test_where_a_process_is_killed_all_end_and_each_says_why(number, who, together):
     runs = together(LONG, "", "")
     children = [run.child() for run in runs]
@@ -128,7 +128,7 @@ def test_a_process_that_is_through_waits_for_the_others(together):
     second.parent.send_signal(signal.SIGTERM)
     until(lambda: first.ended() and second.ended())
     assert (first.parent.returncode, second.parent.returncode) == (0, 143)
-    assert second.painted()
+    assert len(first.text.splitlines()) == 2
 
 
 @pytest.mark.slow
@@ -186,9 +186,9 @@ def test_the_interrupt_key_reaches_the_one_that_paints_once(tmp_path):
         (1, ["lost Gloo AllGather failed: Connection reset by peer"], "", f"{LOST} (Gloo AllGather failed: Connection"),
         (1, ["lost"], "", f"{LOST}: repeat the command in all of them, which goes on from the last checkpoint if"),
         (-6, [], "F1 Terminating process because the JAX distributed service detected fatal errors. This\n@ 0x1", LOST),
-        (-9, [], "", KILLED),
-        (-11, [], "one\ntwo\n", "The process that paints has died here (SIGSEGV, two), for want of memory perhaps: "),
-        (3, [], "", "The process that paints has died here (status 3), for want of memory perhaps: repeat the command"),
+        (-9, [], "one\n", KILLED),
+        (-11, [], "one\ntwo\n", "The process that paints has died here (SIGSEGV, two): repeat the command"),
+        (3, [], "", "The process that paints has died here (status 3, it has not said why): repeat the command in all"),
     ],
 )
 def test_what_became_of_a_process_without_an_exit_status_is_said(code, told, said, saying):

@@ -77,7 +77,7 @@ def run(command: Any) -> int:
         return status
     except Exception as error:
         if own(error) is None and is_of_others(error):
-            _leave(f"{LOST} {excerpt(error)}", 1)
+            _leave(f"{LOST} {excerpt(error, most=160)}", 1)
         raise
 
 

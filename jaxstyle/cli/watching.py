@@ -89,10 +89,12 @@ def _status(code: int, told: Sequence[str], said: IO[bytes]) -> int:
     said.seek(max(0, said.seek(0, os.SEEK_END) - MOST_SAID))
     text = said.read().decode(errors="replace")
     if last.startswith(LOST) or OF_JAX in text:
-        reason = excerpt(last.removeprefix(LOST).strip()) if last.startswith(LOST) else ""
+        reason = excerpt(last.removeprefix(LOST).strip(), most=160)
         raise UnavailableError(
             f"Another process of this run has ended or is out of reach{f' ({reason})' if reason else ''}: {AGAIN}"
         )
     name = signal.Signals(-code).name if code < 0 else f"status {code}"
-    line = f", {excerpt(text.strip().splitlines()[-1])}" if text.strip() else ""
-    raise UnavailableError(f"The process that paints has died here ({name}{line}), for want of memory perhaps: {AGAIN}")
+    why = excerpt(text.strip().rpartition("\n")[2]) or "it has not said why"
+    if code == -signal.SIGKILL:
+        why = "for want of memory perhaps"
+    raise UnavailableError(f"The process that paints has died here ({name}, {why}): {AGAIN}")
