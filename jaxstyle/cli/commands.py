@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from jaxstyle.cli import joining, watching
+from jaxstyle.cli import joining, watched, watching
 from jaxstyle.cli.batch import Batch
 from jaxstyle.cli.doctor import Doctor
 from jaxstyle.cli.networks import Networks
@@ -43,4 +43,4 @@ def run(arguments: Sequence[str]) -> int:
     command.processes.check()
     if not command.processes.distributed:
         return command.run()
-    return joining.run(command) if joining.is_watched() else watching.watch(arguments)
+    return joining.run(command) if watched.is_watched() else watching.watch(arguments)

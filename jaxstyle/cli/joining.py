@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import signal
+import socket
 import sys
 import threading
 import traceback
@@ -20,7 +21,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jaxstyle.cli.signals import SIGNALS, end_at_once, status_of
-from jaxstyle.cli.watching import ENDED, LOST, VARIABLE
+from jaxstyle.cli.watched import begin, tell
+from jaxstyle.cli.watching import ENDED, LOST
 from jaxstyle.errors import InputError, UnavailableError, excerpt, own
 
 if TYPE_CHECKING:
@@ -36,21 +38,9 @@ OF_OTHERS += ("broken pipe", "socket closed", "connection refused")
 _joined = threading.Event()
 
 
-def is_watched() -> bool:
-    """Return whether this process is one of several, with a parent that watches it."""
-    return VARIABLE in os.environ
-
-
 def live(status: Callable[[], int]) -> NoReturn:
     """Be the process that paints, and end with the status that is returned, as soon as that can be."""
-    import resource  # not on Windows
-
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # jax ends by SIGABRT
-    alive, _, said = descriptors = _descriptors()
-    for descriptor in descriptors:
-        os.set_inheritable(descriptor, False)
-    threading.Thread(target=_end_with, args=(alive,), daemon=True).start()
-    sys.stdout, sys.stderr = (_apart(stream, said) for stream in (sys.stdout, sys.stderr))
+    begin()
     try:
         code = status()
     except KeyboardInterrupt as error:
@@ -106,6 +96,8 @@ def join(processes: Processes) -> None:
     where = processes.coordinator or "The coordinator"
 
     def connect() -> None:
+        if processes.coordinator is not None and processes.process_id == 0:
+            _try_port(int(processes.coordinator.rpartition(":")[2]))
         jax.distributed.initialize(
             **told,
             initialization_timeout=math.ceil(limit) + HEARTBEAT,  # where jax would end the process
@@ -121,8 +113,9 @@ def join(processes: Processes) -> None:
                 "--distributed finds no cluster that tells who takes part: add --coordinator, --num-processes and "
                 "--process-id."
             ) from error
+        reason = excerpt(getattr(error, "strerror", None) or error)
         raise UnavailableError(
-            f"{where} cannot be used ({excerpt(error)}): name a free port of process 0 with --coordinator."
+            f"{where} cannot be used ({reason}): name a free port of process 0 with --coordinator."
         ) from error
     if not in_time:
         raise UnavailableError(
@@ -136,6 +129,12 @@ def is_of_others(error: BaseException) -> bool:
     """Return whether an error of jax's may come from the end of another process, or of the network between."""
     text = f"{type(error).__name__} {error}".lower()
     return any(each in text for each in OF_OTHERS)
+
+
+def _try_port(port: int) -> None:
+    """Raise `OSError` if process 0 could not have its port: jax may crash instead."""
+    both: dict[str, Any] = {"family": socket.AF_INET6, "dualstack_ipv6": True} if socket.has_dualstack_ipv6() else {}
+    socket.create_server(("", port), **both).close()
 
 
 def _limit() -> float:
@@ -185,31 +184,8 @@ def _leave(line: str, code: int, *, grace: float = 0) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # nobody reads it
             stream.flush()
-    _tell(line)
+    tell(line)
     if grace and _joined.is_set():
         with contextlib.suppress(Exception):
             _in_background(_part, grace)
     os._exit(code)
-
-
-def _descriptors() -> list[int]:
-    return [int(number) for number in os.environ[VARIABLE].split(",")]
-
-
-def _tell(line: str) -> None:
-    with contextlib.suppress(OSError):  # the parent has just died
-        os.write(_descriptors()[1], f"{line}\n".encode())
-
-
-def _end_with(alive: int) -> None:
-    """End the process when its parent has."""
-    os.read(alive, 1)
-    os._exit(1)
-
-
-def _apart(stream: Any, said: int) -> Any:
-    """Return a stream to where `stream` goes, and let what libraries in C write there go to the file `said`."""
-    descriptor = stream.fileno()
-    copy = os.fdopen(os.dup(descriptor), "w", 1, stream.encoding, stream.errors)
-    os.dup2(said, descriptor)
-    return copy
