@@ -4,6 +4,7 @@ Nothing here imports jax before a command runs, so that `--help` answers at once
 signals are handled.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -29,6 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is not None:
         return _status(list(arguments))
     try:
+        if "JAXSTYLE_WATCHED" in os.environ:
+            from jaxstyle.cli.joining import live
+
+            live(lambda: _status(sys.argv[1:]))
         return _status(sys.argv[1:])
     finally:
         end_at_once()

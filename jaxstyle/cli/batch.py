@@ -15,6 +15,7 @@ from jaxstyle.cli.batch_record import BEING_MADE, BatchRecord
 from jaxstyle.cli.limits import Limits
 from jaxstyle.cli.options import Comparison, Computing, Init, Network
 from jaxstyle.cli.pictures import STATISTICS, Controls, expanded
+from jaxstyle.cli.processes import Processes
 from jaxstyle.cli.saving import Saving, make_folder
 from jaxstyle.cli.signals import check, status_of
 from jaxstyle.cli.stylize import Stylize
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     Known = Mapping[Path, Sizes]
 
 MOST_PROGRAMS = 50  # kept for pictures of the same shape; a process may map only so many
-NOT_IN_PICTURES = ("contents", "styles", "output", "zip", "record", "quiet", "network", "limits")
+NOT_IN_PICTURES = ("contents", "styles", "output", "zip", "record", "quiet", "network", "limits", "processes")
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Batch:
     computing: OmitArgPrefixes[Computing] = field(default_factory=Computing)
     network: OmitArgPrefixes[Network] = field(default_factory=Network)
     limits: OmitArgPrefixes[Limits] = field(default_factory=Limits)
+    processes: OmitArgPrefixes[Processes] = field(default_factory=Processes)
 
     def run(self) -> int:
         """Carry the command out; return 1 if a picture failed, 130 after Ctrl-C, else 0."""
@@ -166,6 +168,7 @@ class Batch:
         own = {name: getattr(self, name) for name in ("size", "steps", "init", "seed", "preview")}
         own |= {name: getattr(self, name) for name in ("controls", "comparison", "balance", "optimization")}
         own |= {"computing": self.computing, "network": self.network, "limits": self.limits}
+        own |= {"processes": self.processes}
         saving = Saving(bits=self.bits, record=self.record, quiet=self.quiet)
         return [
             Stylize(content, (style,), self.output / name, saving=saving, **own)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import tyro
 
+from jaxstyle.cli import joining, watched, watching
 from jaxstyle.cli.batch import Batch
 from jaxstyle.cli.doctor import Doctor
 from jaxstyle.cli.networks import Networks
@@ -37,4 +38,9 @@ def run(arguments: Sequence[str]) -> int:
         description="Repaint a picture in the style of another (Gatys et al., arXiv:1508.06576).",
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes),
     )
-    return command.run()
+    if not isinstance(command, Stylize | Sweep | Batch | Reconstruct | Texture):
+        return command.run()
+    command.processes.check()
+    if not command.processes.distributed:
+        return command.run()
+    return joining.run(command) if watched.is_watched() else watching.watch(arguments)

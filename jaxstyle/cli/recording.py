@@ -21,7 +21,8 @@ from jaxstyle.errors import InputError, excerpt
 from jaxstyle.plain_data import plain, structured
 from jaxstyle.record import Record, Weights, source, versions
 
-NOT_IN_PICTURE = ("output", "saving", "network", "preview", "lanes", "limits")  # options that no pixel depends on
+# options that no pixel depends on
+NOT_IN_PICTURE = ("output", "saving", "network", "preview", "lanes", "limits", "processes")
 
 
 class Job(NamedTuple):

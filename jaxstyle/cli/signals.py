@@ -78,7 +78,7 @@ def raising() -> Iterator[None]:
 
     for seen in (_noted, _stopping, _waiting):
         seen.clear()
-    with _unreported(), _handled_by(handle):
+    with _unreported(), handled_by(handle):
         try:
             yield
         finally:
@@ -103,7 +103,7 @@ def held() -> Iterator[Callable[[], int]]:
         asked.append(number)
 
     try:
-        with _handled_by(handle):
+        with handled_by(handle):
             check()
             yield lambda: 128 + asked[0] if asked else 0
     finally:
@@ -127,7 +127,8 @@ def _repeat(number: int) -> None:
 
 
 @contextlib.contextmanager
-def _handled_by(handle: Callable[[int, Any], None]) -> Iterator[None]:
+def handled_by(handle: Callable[[int, Any], None]) -> Iterator[None]:
+    """Let `handle` have each signal that is not ignored."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread can have handlers
         return

@@ -24,6 +24,7 @@ from jaxstyle.cli.options import (
     parse_layers,
 )
 from jaxstyle.cli.pictures import STATISTICS, Controls
+from jaxstyle.cli.processes import Processes
 from jaxstyle.cli.saving import Saving
 from jaxstyle.cli.tuning import Balance, Optimization
 from jaxstyle.errors import InputError, excerpt
@@ -74,6 +75,7 @@ class Stylize:
     computing: OmitArgPrefixes[Computing] = field(default_factory=Computing)
     network: OmitArgPrefixes[Network] = field(default_factory=Network)
     limits: OmitArgPrefixes[Limits] = field(default_factory=Limits)
+    processes: OmitArgPrefixes[Processes] = field(default_factory=Processes)
 
     def run(self) -> int:
         """Carry the command out and return its exit status."""

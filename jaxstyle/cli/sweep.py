@@ -24,6 +24,7 @@ from jaxstyle.cli.options import (
     parse_memory,
 )
 from jaxstyle.cli.pictures import Controls
+from jaxstyle.cli.processes import Processes
 from jaxstyle.cli.saving import Saving, make_folder
 from jaxstyle.cli.stylize import Stylize
 from jaxstyle.cli.tuning import Balance, Optimization
@@ -93,6 +94,7 @@ class Sweep:
     computing: OmitArgPrefixes[Computing] = field(default_factory=Computing)
     network: OmitArgPrefixes[Network] = field(default_factory=Network)
     limits: OmitArgPrefixes[Limits] = field(default_factory=Limits)
+    processes: OmitArgPrefixes[Processes] = field(default_factory=Processes)
 
     def run(self) -> int:
         """Carry the command out and return its exit status: 1 if a lane diverged, 130 after Ctrl-C, else 0."""
@@ -202,6 +204,7 @@ class Sweep:
             computing=self.computing,
             network=self.network,
             limits=self.limits,
+            processes=self.processes,
         )
 
     def _whole(self) -> Stylize:

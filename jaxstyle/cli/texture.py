@@ -12,6 +12,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from jaxstyle.cli.limits import Limits
 from jaxstyle.cli.options import MOST_WHOLE, Comparison, Computing, Network, check_number, parse_layers, parse_numbers
 from jaxstyle.cli.pictures import STATISTICS
+from jaxstyle.cli.processes import Processes
 from jaxstyle.cli.saving import Saving
 from jaxstyle.cli.tuning import FromNoise
 from jaxstyle.errors import InputError, excerpt
@@ -47,6 +48,7 @@ class Texture:
     computing: OmitArgPrefixes[Computing] = field(default_factory=Computing)
     network: OmitArgPrefixes[Network] = field(default_factory=Network)
     limits: OmitArgPrefixes[Limits] = field(default_factory=Limits)
+    processes: OmitArgPrefixes[Processes] = field(default_factory=Processes)
 
     def run(self) -> int:
         """Carry the command out and return its exit status."""

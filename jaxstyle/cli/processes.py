@@ -1,0 +1,58 @@
+"""Which processes paint together: the options of the painting commands that say so."""
+
+from __future__ import annotations
+
+import re
+import signal
+from dataclasses import dataclass
+from typing import Annotated
+
+from tyro.conf import arg
+
+from jaxstyle.cli.options import check_number
+from jaxstyle.errors import InputError, excerpt
+
+MOST_PROCESSES = 10**6
+MOST_PORT = 2**16 - 1
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Painting on several machines: the same command runs on each of them at the same time."""
+
+    distributed: bool = False
+    """Paint together with the same command on other machines. Slurm, Open MPI, Kubernetes and TPUs tell who takes
+    part; elsewhere the three options below do."""
+    coordinator: Annotated[str | None, arg(metavar="HOST:PORT", help_behavior_hint="(default: the cluster's)")] = None
+    """Where process 0 is to be found by the others, in a network that is trusted."""
+    num_processes: Annotated[int | None, arg(metavar="COUNT", help_behavior_hint="(default: the cluster's)")] = None
+    """How many processes take part."""
+    process_id: Annotated[int | None, arg(metavar="NUMBER", help_behavior_hint="(default: the cluster's)")] = None
+    """Which of them this is, from 0."""
+
+    def check(self) -> None:
+        """Refuse options of processes that do not go together or cannot be."""
+        options = {
+            "--coordinator": self.coordinator,
+            "--num-processes": self.num_processes,
+            "--process-id": self.process_id,
+        }
+        missing = [name for name, value in options.items() if value is None]
+        given = [name for name in options if name not in missing]
+        if given and not self.distributed:
+            raise InputError(f"{given[0]} is of processes that paint together: add --distributed or drop it.")
+        if given and missing:
+            raise InputError(
+                f"{given[0]} is there without {' and '.join(missing)}: give all three, or none where the cluster "
+                "tells them."
+            )
+        if self.distributed and not hasattr(signal, "pthread_sigmask"):
+            raise InputError("--distributed needs signals that Windows does not have: use Linux or macOS.")
+        check_number("num_processes", self.num_processes, 1, MOST_PROCESSES)
+        check_number("process_id", self.process_id, 0, (self.num_processes or 1) - 1)
+        if self.coordinator is not None:
+            found = re.fullmatch(r"(?:[^\s:\[\]/]+|\[[^\s\[\]/]+\]):(\d{1,5})", self.coordinator)
+            if not found or not 1 <= int(found[1]) <= MOST_PORT:
+                raise InputError(
+                    f"--coordinator is {excerpt(repr(self.coordinator))}: use host and port, such as 10.0.0.1:1234."
+                )
