@@ -11,10 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
-from jaxstyle.cli import joining, watching
+from jaxstyle import image
+from jaxstyle.cli import joining, main, watching
+from jaxstyle.cli.batch_record import BatchRecord
 from jaxstyle.cli.processes import Processes
 from jaxstyle.errors import UnavailableError
 
@@ -43,10 +46,9 @@ class Run:
 
     def __init__(self, folder: Path, number: int, options: str, **environment: str) -> None:
         self.said = folder / f"said{number}.txt"
-        command = f"{STYLIZE} {QUICK} {options}".replace("out.png", f"out{number}.png")
         with self.said.open("w") as file:
             self.parent = subprocess.Popen(
-                [sys.executable, "-c", f"{INTERRUPT} sys.exit(main())", *command.split()],
+                [sys.executable, "-c", f"{INTERRUPT} sys.exit(main())", *options.split()],
                 env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", **environment},
                 stdout=file,
                 stderr=file,
@@ -61,28 +63,24 @@ class Run:
         until(lambda: len(psutil.Process(self.parent.pid).children()) == 1)
         return psutil.Process(self.parent.pid).children()[0]
 
-    def paints(self) -> bool:
-        return "Network: " in self.text
-
-    def painted(self) -> bool:
-        return "png: " in self.text
-
     def ended(self) -> bool:
         return self.parent.poll() is not None
 
 
 @pytest.fixture
 def together(folder) -> Iterator[Callable[..., list[Run]]]:
-    """Start processes that paint together, with options of their own too, and end whatever is left of them."""
+    """Start processes of two devices each that share a command, with options of their own, and end what is left."""
     runs: list[Run] = []
 
-    def start(options: str, *own: str, of: int = 2, **environment: str) -> list[Run]:
+    def start(command: str, *own: str, of: int = 2, **environment: str) -> list[Run]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        shared = f"{options} --distributed --coordinator 127.0.0.1:{port} --num-processes {of} --process-id"
-        runs.extend(Run(folder, number, f"{shared} {number} {each}", **environment) for number, each in enumerate(own))
-        return runs
+        shared = f"{command} --distributed --coordinator 127.0.0.1:{port} --num-processes {of} --process-id"
+        environment = {"JAX_NUM_CPU_DEVICES": "2", **environment}
+        started = [Run(folder, number, f"{shared} {number} {each}", **environment) for number, each in enumerate(own)]
+        runs.extend(started)
+        return started
 
     yield start
     for run in runs:
@@ -92,59 +90,100 @@ def together(folder) -> Iterator[Callable[..., list[Run]]]:
         run.parent.wait()
 
 
+def all_ended(runs: list[Run], *, seconds: float = 100) -> list[int]:
+    until(lambda: all(run.ended() for run in runs), seconds=seconds)
+    return [run.parent.returncode for run in runs]
+
+
+def checkpoints() -> list[Path]:
+    return list(Path("kept").glob("*/facts.json"))
+
+
+def apart(one: Path, other: Path) -> float:
+    return float(np.abs(image.load(one).rgb - image.load(other).rgb).max())
+
+
+TEN = "--weights tiny.h5 --steps 10 --optimizer adam --scales 1 --bits 16"
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "who"), [(0, "child"), (1, "parent")])
-def test_where_a_process_is_killed_all_end_and_each_says_why(number, who, together):
-    runs = together(LONG, "", "")
+def test_rows_and_lanes_of_two_processes_are_those_of_one(together):
+    rows = f"stylize content.png style.png -o rows.png {TEN} --size 90"  # of 72 rows, 5 of them at relu5_1
+    lanes = f"sweep content.png style.png -o lanes {TEN} --size 40 --style-weight 1,2,3,4,5,6,7,8"
+    runs = together(rows, "", "")
+    assert all_ended(runs) == [0, 0], [run.text for run in runs]
+    assert "4 devices of 2 processes share the picture's rows" in runs[0].text and runs[1].text == ""
+    runs = together(lanes, "", "")
+    assert all_ended(runs) == [0, 0], [run.text for run in runs]
+    assert "4 devices of 2 processes share the pictures" in runs[0].text and runs[1].text == ""
+    assert main(rows.replace("rows.png", "alone.png").split()) == main(lanes.replace("lanes", "lone").split()) == 0
+    assert apart(Path("rows.png"), Path("alone.png")) < 4e-5  # of which 16 bits are 1.5e-5
+    pictures = sorted(path.name for path in Path("lone").glob("style*.png"))
+    assert len(pictures) == 8 and pictures == sorted(path.name for path in Path("lanes").glob("style*.png"))
+    assert max(apart(Path("lone") / name, Path("lanes") / name) for name in pictures) < 4e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "who"), [(1, "child"), (0, "parent")])
+def test_where_a_process_is_killed_all_end_and_the_last_checkpoint_goes_on(number, who, together):
+    command = f"{STYLIZE} {QUICK} --steps 2000 --checkpoint kept --every 10"
+    runs = together(command, "", "")
     children = [run.child() for run in runs]
-    until(lambda: all(run.paints() for run in runs))
+    until(lambda: len(checkpoints()) > 0)
     victim = children[number] if who == "child" else runs[number].parent
     victim.kill()
     until(lambda: all(run.ended() for run in runs) and not any(child.is_running() for child in children))
     for i, run in enumerate(runs):
-        _, *said = run.text.splitlines()
+        said = [line for line in run.text.splitlines() if line.startswith("jaxstyle: ")]
         if run.parent is victim:
             assert (run.parent.returncode, said) == (-signal.SIGKILL, [])
             continue
         [sentence] = said
-        assert run.parent.returncode == 1
+        assert run.parent.returncode == 1 and "Traceback" not in run.text
         assert sentence.startswith(KILLED if who == "child" and i == number else LOST)
+    taken = max(int(path.parent.name) for path in checkpoints())
+    again = together(command, "", "")
+    until(lambda: f"kept: going on after step {taken}" in again[0].text)
+    until(lambda: max(int(path.parent.name) for path in checkpoints()) > taken)
+    again[1].parent.send_signal(signal.SIGTERM)  # any of them may be told to stop, and all do
+    assert all_ended(again) == [143, 143]
+    assert "out.png: interrupted after" in again[0].text and Path("out.png").is_file()
+
+
+@pytest.mark.slow
+def test_processes_that_were_told_otherwise_are_refused(together):
+    runs = together(f"{STYLIZE} {QUICK}", "--steps 10", "--steps 20")
+    assert all_ended(runs) == [2, 2]
+    sentence = "jaxstyle: Process 0 has options.steps 10, but process 1 has 20: give all processes the same command and"
+    assert all(run.text.splitlines()[-1].startswith(sentence) for run in runs)
+
+
+@pytest.mark.slow
+def test_a_batch_is_shared_out_and_a_process_that_is_through_waits_for_the_others(together):
+    runs = together(f"batch content.png style.png --styles style.png -o out {QUICK} --weights tiny.h5", "", "")
+    assert all_ended(runs) == [0, 0], [run.text for run in runs]
+    assert sorted(path.name for path in Path("out").glob("*.png")) == ["content_style.png", "style_style.png"]
+    assert BatchRecord(Path("out")).read().keys() == {"content_style.png", "style_style.png"}
+    assert "out: 1 made, 0 there already, 0 left out" in runs[0].text
+    first, second = together(f"batch content.png --styles style.png -o more {QUICK} --weights tiny.h5 {LONG}", "", "")
+    until(lambda: "1 of 1: " in first.text)
+    time.sleep(1)
+    first.parent.send_signal(signal.SIGTERM)
+    assert all_ended([first, second]) == [143, 0]
 
 
 @pytest.mark.slow
 def test_after_an_error_a_process_does_not_wait_for_others_but_lets_them_end(together):
-    first, second = together(LONG, "", "--init none.png")
-    assert until(second.ended) < 60 and until(first.ended) < 60
-    assert second.parent.returncode == 2
+    runs = together(f"{STYLIZE} {QUICK} {LONG}", "", "--init none.png")
+    assert all_ended(runs) == [1, 2]
+    first, second = runs
     assert second.text == "jaxstyle: --init none.png is no file: use content, style, noise or the path of a picture.\n"
-    assert first.parent.returncode == 1
     assert first.text.splitlines()[-1].startswith(LOST)
 
 
 @pytest.mark.slow
-def test_a_process_that_is_through_waits_for_the_others(together):
-    first, second = together("", "--steps 1", LONG)
-    until(lambda: first.painted() and second.paints())
-    second.parent.send_signal(signal.SIGTERM)
-    until(lambda: first.ended() and second.ended())
-    assert (first.parent.returncode, second.parent.returncode) == (0, 143)
-    assert len(first.text.splitlines()) == 2
-
-
-@pytest.mark.slow
-def test_a_process_that_waits_for_others_can_be_interrupted(together):
-    first, second = together("", "--steps 1", LONG)
-    until(lambda: first.painted() and second.paints())
-    first.parent.send_signal(signal.SIGINT)
-    until(lambda: first.ended() and second.ended())
-    assert (first.parent.returncode, second.parent.returncode) == (130, 1)
-    assert len(first.text.splitlines()) == 2
-    assert second.text.splitlines()[-1].startswith(LOST)
-
-
-@pytest.mark.slow
 def test_where_another_process_does_not_come_the_first_one_says_so(together):
-    [only] = together("", "", JAXSTYLE_JOINING="2")
+    [only] = together(f"{STYLIZE} {QUICK}", "", JAXSTYLE_JOINING="2")
     until(only.ended)
     assert only.parent.returncode == 1
     assert "was not reached by all processes within 2 seconds: start the command in each of them" in only.text
