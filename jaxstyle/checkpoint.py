@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from jaxstyle.by_leader import by_leader
 from jaxstyle.checkpoint_folder import check
 from jaxstyle.errors import InputError, UnavailableError, excerpt
 from jaxstyle.files import check_room, write_text
@@ -51,22 +52,30 @@ class Checkpoints:
             >>> Checkpoints(folder).save(10, {"image": image}, {"size": 512})  # doctest: +SKIP
         """
         size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(arrays))
-        try:
+        folder = self.folder / str(step)
+
+        def begin() -> None:
             check(self.folder)
             self.folder.mkdir(parents=True, exist_ok=True)
             check_room(self.folder, size + SPARE)  # where there is none, Orbax fills the terminal
-            with self._manager() as manager:
+            with self._manager(alone=True) as manager:
                 if step in manager.all_steps():
                     manager.delete(step)
+
+        def end() -> None:
+            text = json.dumps({"facts": facts, "files": _hashes(folder)})
+            write_text(folder / FACTS, text)  # last, so that a checkpoint without them is not whole
+
+        try:
+            by_leader(begin)
+            with self._manager() as manager:
                 manager.save(step, args=ocp.args.Composite(arrays=ocp.args.StandardSave(arrays)), force=True)
-                folder = self.folder / str(step)
-                text = json.dumps({"facts": facts, "files": _hashes(folder)})
-                write_text(folder / FACTS, text)  # last, so that a checkpoint without them is not whole
+            by_leader(end)
         except InputError:
             raise
         except Exception as error:  # TensorStore and Orbax have many kinds
             reason = getattr(error, "strerror", None) or excerpt(error)
-            with contextlib.suppress(Exception), self._manager():
+            with contextlib.suppress(Exception), self._manager(alone=True):
                 pass  # which removes what was begun
             raise UnavailableError(
                 f"The checkpoint in {self.folder} cannot be written ({reason}): free space or name another folder."
@@ -86,18 +95,29 @@ class Checkpoints:
         Example:
             >>> Checkpoints(folder).latest(lambda facts: {"image": image})  # doctest: +SKIP
         """
-        check(self.folder)
-        if not self.folder.exists():
-            return None
-        with self._manager() as manager:
-            for step in sorted(manager.all_steps(), reverse=True):
-                try:
-                    return _read(manager, self.folder / str(step), like)
-                except InputError:
-                    raise
-                except Exception:  # from damaged bytes TensorStore and Orbax make many kinds
-                    self._remove(manager, step)
-        return None
+        found: list[tuple[int, dict[str, Any], Any]] = []
+
+        def look() -> int:
+            """Return the number of the newest one that is undamaged, 0 for none."""
+            check(self.folder)
+            if not self.folder.exists():
+                return 0
+            with self._manager(alone=True) as manager:
+                for step in sorted(manager.all_steps(), reverse=True):
+                    try:
+                        found.append((step, *_read(manager, self.folder / str(step), like)))
+                        return step
+                    except InputError:
+                        raise
+                    except Exception:  # from damaged bytes TensorStore and Orbax make many kinds
+                        self._remove(manager, step)
+            return 0
+
+        step = by_leader(look)
+        if step and not found:  # another process has looked
+            with self._manager(alone=True) as manager:
+                return _read(manager, self.folder / str(step), like)
+        return found[0][1:] if found else None
 
     def facts(self) -> dict[str, Any] | None:
         """Return the facts of the newest checkpoint whose facts can be read.
@@ -108,7 +128,7 @@ class Checkpoints:
         """
         check(self.folder)
         if self.folder.exists():
-            with self._manager() as manager:
+            with self._manager(alone=True) as manager:
                 for step in sorted(manager.all_steps(), reverse=True):
                     with contextlib.suppress(Exception):
                         return _facts(self.folder / str(step))
@@ -123,12 +143,15 @@ class Checkpoints:
         Example:
             >>> Checkpoints(Path("none")).clear()
         """
-        check(self.folder)
-        if not self.folder.exists():
-            return
-        with self._manager() as manager:
-            for step in manager.all_steps():
-                self._remove(manager, step)
+
+        def remove() -> None:
+            check(self.folder)
+            if self.folder.exists():
+                with self._manager(alone=True) as manager:
+                    for step in manager.all_steps():
+                        self._remove(manager, step)
+
+        by_leader(remove)
 
     def _remove(self, manager: ocp.CheckpointManager, step: int) -> None:
         try:
@@ -140,12 +163,25 @@ class Checkpoints:
             ) from error
 
     @contextlib.contextmanager
-    def _manager(self) -> Iterator[ocp.CheckpointManager]:
-        """Open the folder; what Orbax has to tell of it through absl's logger is told by what is raised or returned."""
+    def _manager(self, *, alone: bool = False) -> Iterator[ocp.CheckpointManager]:
+        """Open the folder, in all processes together or in this one `alone`.
+
+        What Orbax has to tell of it through absl's logger is told by what is raised or returned.
+        """
+        processes = ocp.options.MultiprocessingOptions()
+        if alone and jax.process_count() > 1:
+            me = jax.process_index()
+            processes = ocp.options.MultiprocessingOptions(
+                primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
+            )
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=KEPT, enable_async_checkpointing=False, cleanup_tmp_directories=True
+            max_to_keep=KEPT,
+            enable_async_checkpointing=False,
+            cleanup_tmp_directories=jax.process_count() == 1 or alone and jax.process_index() == 0,
+            create=False,
+            multiprocessing_options=processes,
         )
-        handlers = {"arrays": ocp.StandardCheckpointHandler()}
+        handlers = {"arrays": ocp.StandardCheckpointHandler(multiprocessing_options=processes)}
         logger = logging.getLogger("absl")
         before, logger.disabled = logger.disabled, True
         try:

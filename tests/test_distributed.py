@@ -146,7 +146,7 @@ def test_where_a_process_is_killed_all_end_and_the_last_checkpoint_goes_on(numbe
     until(lambda: f"kept: going on after step {taken}" in again[0].text)
     until(lambda: max(int(path.parent.name) for path in checkpoints()) > taken)
     again[1].parent.send_signal(signal.SIGTERM)  # any of them may be told to stop, and all do
-    assert all_ended(again) == [143, 143]
+    assert all_ended(again) == [143, 143], [run.text for run in again]
     assert "out.png: interrupted after" in again[0].text and Path("out.png").is_file()
 
 

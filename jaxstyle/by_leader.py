@@ -1,0 +1,43 @@
+"""What one process of a run does for all of them, such as looking at a folder that they share."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.experimental.multihost_utils import process_allgather
+
+from jaxstyle.errors import InputError, UnavailableError
+
+
+def by_leader(function: Callable[[], int | None]) -> int:
+    """Return what a function returns in process 0; the others wait for it, and fail where it does.
+
+    Args:
+        function: returns a number from 0, or None for 0.
+
+    Returns:
+        The number, in all processes.
+
+    Raises:
+        InputError: as the function does, in all processes.
+        UnavailableError: likewise; in the others for whatever else it raises.
+
+    Example:
+        >>> by_leader(lambda: 3)
+        3
+    """
+    if jax.process_count() == 1:
+        return function() or 0
+    found, raised = 0, None
+    if jax.process_index() == 0:
+        try:
+            found = function() or 0
+        except Exception as error:
+            found, raised = -2 if isinstance(error, InputError) else -1, error
+    first = int(process_allgather(np.asarray(found))[0])
+    if raised is not None:
+        raise raised
+    if first < 0:
+        kind = InputError if first == -2 else UnavailableError
+        raise kind("Process 0 of this run has failed, and said why: mend that, and repeat the command in all of them.")
+    return first
