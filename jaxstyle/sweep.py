@@ -11,10 +11,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from jaxstyle.coloring import Styles
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
+from jaxstyle.mesh import BATCH, map_lanes, mesh_of
 from jaxstyle.transfer import Result, stylize
 from jaxstyle.vgg import Params
 
@@ -31,6 +33,7 @@ def sweep(
     init: str | jax.Array = "content",
     blend: jax.typing.ArrayLike | Sequence[float] | None = None,
     lanes: int | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> Result:
     """Return what `stylize` makes of each of N lanes; whatever has a leading axis of N differs from lane to lane.
 
@@ -47,6 +50,7 @@ def sweep(
         init: as for `stylize`; an image may be `[N, H, W, 3]`.
         blend: how much each style counts, `[K]` for all lanes or `[N, K]`.
         lanes: how many run at a time, to bound memory; None for all.
+        devices: of `jax.devices()`, to share the lanes; None for one.
 
     Returns:
         Pictures `[N, H, W, 3]` and every term of every step, `[N, steps]`.
@@ -92,10 +96,11 @@ def sweep(
         steps=steps,
         start=start,
         lanes=min(lanes or count, count),
+        mesh=None if devices is None else mesh_of(devices, BATCH),
     )
 
 
-@partial(jax.jit, static_argnames=("lane_of", "structure", "config", "steps", "start", "lanes"))
+@partial(jax.jit, static_argnames=("lane_of", "structure", "config", "steps", "start", "lanes", "mesh"))
 def _run_lanes(
     params: Params,
     own: list[jax.Array],
@@ -107,19 +112,31 @@ def _run_lanes(
     steps: int,
     start: str | None,
     lanes: int,
+    mesh: Mesh | None,
 ) -> Result:
     """Run `stylize` on `shared` and each of `own`, so many lanes at a time."""
 
-    def lane(own: list[jax.Array]) -> Result:
+    def lane(inputs: tuple[Params, list[jax.Array]], own: list[jax.Array]) -> Result:
+        params, shared = inputs
         mine, ours = iter(own), iter(shared)
-        inputs = jax.tree.unflatten(structure, [next(mine) if each else next(ours) for each in lane_of])
-        weights, content, styles, key, image, blend = inputs
+        given = jax.tree.unflatten(structure, [next(mine) if each else next(ours) for each in lane_of])
+        weights, content, styles, key, image, blend = given
         init = image if start is None else start
         return stylize(
             params, content, styles, key=key, weights=weights, config=config, steps=steps, init=init, blend=blend
         )
 
-    return jax.vmap(lane)(own) if lanes == len(own[0]) else jax.lax.map(lane, own, batch_size=lanes)
+    def several(inputs: tuple[Params, list[jax.Array]], own: list[jax.Array]) -> Result:
+        at_a_time = lanes if mesh is None else -(-lanes // mesh.size)
+        each = partial(lane, inputs)
+        return jax.vmap(each)(own) if at_a_time >= len(own[0]) else jax.lax.map(each, own, batch_size=at_a_time)
+
+    if mesh is None:
+        return several((params, shared), own)
+    count = len(own[0])
+    even = jnp.minimum(jnp.arange(count + -count % mesh.size), count - 1)  # the last one again
+    found = map_lanes(several, (params, shared), [leaf[even] for leaf in own], mesh=mesh)
+    return jax.tree.map(lambda leaf: leaf[:count], found)
 
 
 def memory_of(program: jax.stages.Compiled) -> int:

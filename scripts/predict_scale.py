@@ -24,7 +24,6 @@ TF32, FLOAT32 = 0.4 * 989e12 / 2, 0.75 * 67e12  # operations a second: assumed s
 HBM, LINK = 4.8e12, 450e9  # bytes a second: an H200's memory; NVLink in one direction
 START = 2e-3  # seconds that a step takes at least to start some hundreds of kernels, assumed
 LAYERS, STATE = 6, 4  # how often a step reads or writes all layers and the optimiser's state, assumed
-LEAST_ROWS = 32  # of a device; of a smaller image every device computes the whole
 # Bytes a pixel by XLA's accounts of compiled steps, on a CPU:
 WHOLE = 970 * 2**20 / (1024 * 768)  # of an image that is not cut, besides state and targets
 BETWEEN, IN_WINDOW = 110, 1150  # of an image in blocks, likewise; of a window
@@ -77,17 +76,16 @@ def exchanged(params: Params, width: int, config: Config) -> int:
 def seconds(params: Params, scale: Scale, config: Config, devices: int) -> list[float]:
     """Return the seconds of a step: for the network, resampling, memory, links and in all; nothing overlaps."""
     of = sizes(scale, config)
-    parts = [devices if height >= LEAST_ROWS * devices else 1 for height, _ in of]
-    network = sum(operations(params, *size, config) / own for size, own in zip(of, parts, strict=True)) / TF32
-    links = sum(exchanged(params, width, config) for (_, width), own in zip(of, parts, strict=True) if own > 1)
+    network = sum(operations(params, *size, config) for size in of) / devices / TF32
+    links = sum(exchanged(params, width, config) for _, width in of) if devices > 1 else 0
     levels = 1 if config.optimizer == "adam" else PYRAMID_LEVELS
     pairs = [(fine, half_shape(*fine)) for fine in of[:-1]]
     pairs += [(of[0], (math.ceil(of[0][0] / 2**i), math.ceil(of[0][1] / 2**i))) for i in range(1, levels)]
     products = sum(12 * low * wide * (high + low_wide) for (high, wide), (low, low_wide) in pairs)  # forwards, back
-    gathered = sum(24 * low * wide for (_, wide), (low, _) in pairs) if parts[0] > 1 else 0  # 3 channels, and back
+    gathered = sum(24 * low * wide for (_, wide), (low, _) in pairs) if devices > 1 else 0  # 3 channels, and back
     written = sum(4 * made / 4**block for block, _, made in layers(params, config)) * sum(map(math.prod, of))
     moved = LAYERS * written + STATE * state_bytes(config) * math.prod(of[0])
-    each = network, products / FLOAT32 / parts[0], moved / HBM / parts[0], (links + gathered) / LINK
+    each = network, products / FLOAT32 / devices, moved / HBM / devices, (links + gathered) / LINK
     return [*each, max(START, sum(each))]
 
 

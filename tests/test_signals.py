@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 
 import pytest
@@ -212,3 +213,24 @@ def test_a_signal_waits_for_an_import_to_end(isolated, monkeypatch):
     monkeypatch.setattr(Networks, "run", run)
     assert main(["networks"]) == 143
     assert sys.modules.pop("slow_library").whole
+
+
+@pytest.mark.parametrize(("watched", "pause", "status"), [(True, 0.0, 0), (True, 0.7, 143), (False, 0.0, 143)])
+def test_a_signal_that_a_parent_passes_on_too_is_one(watched, pause, status, monkeypatch):
+    if watched:
+        monkeypatch.setenv(signals.VARIABLE, "0,0,0")
+
+    def twice() -> int:
+        with signals.held() as asked:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(pause)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert asked() == 143
+        return 0
+
+    if status == 0:
+        assert twice() == 0
+    else:
+        with pytest.raises(signals.Interrupted):
+            twice()
+    signals._noted.clear()

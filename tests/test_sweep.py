@@ -139,7 +139,8 @@ def test_the_memory_of_a_program_grows_by_the_same_for_each_lane(params, content
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "steps", "limit", "measure"),
-    [("adam", 15, 1e-5, np.max), ("adam", 50, 1 / 255, np.mean), ("lbfgs", 15, 1e-3, np.max)],
+    # later, where rounding has turned a ReLU over, lbfgs goes other ways on some processors
+    [("adam", 15, 1e-5, np.max), ("adam", 50, 1 / 255, np.mean), ("lbfgs", 5, 1e-5, np.max)],
 )
 def test_lanes_on_real_weights_are_single_runs(weights_path, real_pictures, optimizer, steps, limit, measure):
     params = load_params("vgg19", weights=weights_path)

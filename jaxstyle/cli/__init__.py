@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from jaxstyle import __version__
-from jaxstyle.cli.signals import end_at_once, noted, raising, status_of, stopping
+from jaxstyle.cli.signals import VARIABLE, end_at_once, noted, raising, status_of, stopping
 from jaxstyle.errors import InputError, own
 
 
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is not None:
         return _status(list(arguments))
     try:
-        if "JAXSTYLE_WATCHED" in os.environ:
+        if VARIABLE in os.environ:
             from jaxstyle.cli.joining import live
 
             live(lambda: _status(sys.argv[1:]))

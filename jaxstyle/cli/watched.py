@@ -8,7 +8,7 @@ import sys
 import threading
 from typing import Any
 
-from jaxstyle.cli.watching import VARIABLE
+from jaxstyle.cli.signals import VARIABLE
 
 
 def is_watched() -> bool:

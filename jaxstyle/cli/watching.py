@@ -21,10 +21,9 @@ from pathlib import Path
 from typing import IO
 
 import jaxstyle
-from jaxstyle.cli.signals import SIGNALS, handled_by
+from jaxstyle.cli.signals import SIGNALS, VARIABLE, handled_by
 from jaxstyle.errors import UnavailableError, excerpt
 
-VARIABLE = "JAXSTYLE_WATCHED"
 LOST, ENDED = "lost", "ended"
 AGAIN = "repeat the command in all of them, which goes on from the last checkpoint if there is one."
 MOST_SAID = 2**20  # bytes of it that are looked at
