@@ -61,8 +61,9 @@ def test_every_public_function_says_what_it_takes_and_gives_an_example(module):
 @pytest.mark.parametrize(
     "module",
     (
-        "bands by_leader color coloring conv descent encoding image image_limits losses mesh moments objective "
-        "optimize orientation parametrize presets regions scales sheet stage statistic sweep transport untrained vgg winograd"
+        "bands by_leader color coloring conv descent encoding image image_limits losses mesh moments objective"
+        " optimize orientation parametrize presets regions scales sheet stage statistic sweep transport"
+        " untrained vgg winograd"
     ).split(),
 )
 def test_the_examples_in_the_docstrings_run(module):

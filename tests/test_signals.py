@@ -217,6 +217,7 @@ def test_a_signal_waits_for_an_import_to_end(isolated, monkeypatch):
 
 @pytest.mark.parametrize(("watched", "pause", "status"), [(True, 0.0, 0), (True, 0.7, 143), (False, 0.0, 143)])
 def test_a_signal_that_a_parent_passes_on_too_is_one(watched, pause, status, monkeypatch):
+    monkeypatch.setattr(signals, "_noted", [])  # none of another test's
     if watched:
         monkeypatch.setenv(signals.VARIABLE, "0,0,0")
 
@@ -233,4 +234,3 @@ def test_a_signal_that_a_parent_passes_on_too_is_one(watched, pause, status, mon
     else:
         with pytest.raises(signals.Interrupted):
             twice()
-    signals._noted.clear()
