@@ -34,10 +34,26 @@ def by_leader(function: Callable[[], int | None]) -> int:
             found = function() or 0
         except Exception as error:
             found, raised = -2 if isinstance(error, InputError) else -1, error
-    first = int(process_allgather(np.asarray(found))[0])
+    first = of_each(found)[0]
     if raised is not None:
         raise raised
     if first < 0:
         kind = InputError if first == -2 else UnavailableError
         raise kind("Process 0 of this run has failed, and said why: mend that, and repeat the command in all of them.")
     return first
+
+
+def of_each(number: int) -> list[int]:
+    """Return what each process has for a number; all of them have to ask.
+
+    Args:
+        number: this process's.
+
+    Returns:
+        A number of each, process 0 first.
+
+    Example:
+        >>> of_each(3)
+        [3]
+    """
+    return [number] if jax.process_count() == 1 else [int(each) for each in process_allgather(np.asarray(number))]

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxstyle.by_leader import by_leader
+from jaxstyle.by_leader import by_leader, of_each
 from jaxstyle.checkpoint_folder import check
 from jaxstyle.errors import InputError, UnavailableError, excerpt
 from jaxstyle.files import check_room, write_text
@@ -68,6 +68,8 @@ class Checkpoints:
 
         try:
             by_leader(begin)
+            if not all(of_each(int(self.folder.is_dir()))):
+                raise InputError(f"The folder {self.folder} is not seen by all processes: name one that they share.")
             with self._manager() as manager:
                 manager.save(step, args=ocp.args.Composite(arrays=ocp.args.StandardSave(arrays)), force=True)
             by_leader(end)

@@ -19,7 +19,7 @@ from jaxstyle import image
 from jaxstyle.cli import joining, main, watching
 from jaxstyle.cli.batch_record import BatchRecord
 from jaxstyle.cli.processes import Processes
-from jaxstyle.errors import UnavailableError
+from jaxstyle.errors import InputError, UnavailableError
 
 ROOT = Path(__file__).parents[1]
 STYLIZE = "stylize content.png style.png -o out.png --weights tiny.h5"
@@ -292,9 +292,15 @@ def test_all_painting_commands_know_of_processes(command, refused):
     assert sentence.startswith("--process-id is of processes that paint together: ") and status == 2
 
 
+def test_processes_need_as_many_devices_each():
+    joining.check_devices([0, 1, 0, 1])
+    with pytest.raises(InputError, match="The processes have 1 to 2 devices each: give all of them as many, such as"):
+        joining.check_devices([0, 1, 0])
+
+
 @pytest.mark.parametrize("where", ["localhost:1234", "node-1.example.org:80", "10.0.0.1:65535", "[fe80::1%eth0]:1"])
 def test_addresses_of_all_kinds_will_do(where):
-    Processes(distributed=True, coordinator=where, num_processes=1, process_id=0).check()
+    Processes(distributed=True, coordinator=where, num_processes=1, process_id=0).check(devices=None)
 
 
 def test_windows_is_named_where_it_will_not_do(monkeypatch, refused):

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxstyle import image
+from jaxstyle import checkpoint, image
 from jaxstyle.by_leader import by_leader
-from jaxstyle.cli import devices, layout, recording
+from jaxstyle.cli import devices, layout
 from jaxstyle.config import Config
 from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.mesh import BATCH, HEIGHT, evened, map_lanes, mesh_of
@@ -149,10 +149,10 @@ def test_what_process_0_does_is_done_at_once_where_there_is_one():
     assert by_leader(lambda: 7) == 7 and by_leader(lambda: None) == 0
 
 
-def test_devices_are_not_chosen_where_processes_share_all(monkeypatch, refused):
-    monkeypatch.setattr(recording, "together", lambda: True)
-    arguments = ("stylize", "content.png", "style.png", "-o", "out.png", "--weights", "tiny.h5", "--quiet")
-    status, sentence = refused(*arguments, "--devices", 1)
+def test_devices_are_not_chosen_where_processes_share_all(refused):
+    status, sentence = refused(
+        "batch", "content.png", "--styles", "style.png", "-o", "out", "--distributed", "--devices", 1
+    )
     assert sentence == "--devices is 1, but --distributed uses all that there are: drop one." and status == 2
 
 
@@ -163,3 +163,9 @@ def test_where_process_0_fails_the_others_do_too(monkeypatch):
         monkeypatch.setattr("jaxstyle.by_leader.process_allgather", lambda own, found=found: np.asarray([found, own]))
         with pytest.raises(kind, match="Process 0 of this run has failed, and said why: mend that, and repeat the"):
             by_leader(lambda: 1)
+
+
+def test_a_checkpoint_that_only_process_0_sees_is_refused_everywhere(monkeypatch, tmp_path):
+    monkeypatch.setattr(checkpoint, "of_each", lambda own: [1, 0])
+    with pytest.raises(InputError, match="is not seen by all processes: name one that they share."):
+        checkpoint.Checkpoints(tmp_path / "kept").save(1, {"x": np.zeros(3)}, {})

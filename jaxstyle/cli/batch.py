@@ -99,9 +99,14 @@ class Batch:
             check_same({**{name: repr(value) for name, value in facts.items()}, "network": network.weights.sha256})
             check_same({"pictures": [command.output.name for command in commands]})
             process, processes = jax.process_index(), jax.process_count()
+        mine = list(enumerate(commands, 1))[process::processes]
+        theirs = {command.output.name for command in commands} - {command.output.name for _, command in mine}
+        done = {name: digest for name, digest in done.items() if name not in theirs}
+        if processes > 1:
+            record.write(done, process=process)
         compiled, known = {}, {}
         failed = skipped = made = status = 0
-        for number, command in list(enumerate(commands, 1))[process::processes]:
+        for number, command in mine:
             name = command.output.name
             try:
                 check()

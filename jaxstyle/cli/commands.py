@@ -40,7 +40,7 @@ def run(arguments: Sequence[str]) -> int:
     )
     if not isinstance(command, Stylize | Sweep | Batch | Reconstruct | Texture):
         return command.run()
-    command.processes.check()
+    command.processes.check(devices=command.computing.devices)
     if not command.processes.distributed:
         return command.run()
     return joining.run(command) if watched.is_watched() else watching.watch(arguments)

@@ -40,13 +40,15 @@ def lanes_among(count: int | None, *, lanes: int) -> Layout | None:
     return Layout(mesh_of(used, BATCH)) if len(used) > 1 else None
 
 
-def rows_among(count: int | None, *, config: Config, pixels: int) -> Layout | None:
+def rows_among(count: int | None, *, config: Config, pixels: int, memory: int | None = None) -> Layout | None:
     """Return how the rows of an image are shared out among so many devices, None for all; None where one will do.
 
     Args:
         count: as the user has it.
         config: some statistics are no sums over rows.
         pixels: of the image; unless the user has it otherwise, or there are several processes, each device has many.
+        memory: what the command may take; where that or `config.remat` is said, one device goes through the rows in
+            blocks or strips, if it is not said otherwise.
 
     Raises:
         InputError: as `available` does, or if the rows cannot be shared out, but have to be.
@@ -56,7 +58,8 @@ def rows_among(count: int | None, *, config: Config, pixels: int) -> Layout | No
     used = devices if asked else devices[: pixels // LEAST_PIXELS]
     whole = {"--statistic sliced": config.statistic == "sliced", "--normalize-gradients": config.normalize_gradients}
     cause = next((name for name, found in whole.items() if found), None)
-    if len(used) < 2 or cause is not None and not asked:
+    cut = memory is not None or config.remat
+    if len(used) < 2 or not asked and (cut or cause is not None):
         return None
     if cause is not None:
         raise InputError(f"{cause} looks at all rows at once, which {len(used)} devices would share: use one device.")
@@ -73,7 +76,7 @@ def laid_out(job: Job, *, tell: Callable[[str], None]) -> Job:
     if work.lanes is not None:
         layout = lanes_among(work.devices, lanes=work.lanes)
     else:
-        layout = rows_among(work.devices, config=work.config, pixels=last.height * last.width)
+        layout = rows_among(work.devices, config=work.config, pixels=last.height * last.width, memory=work.memory)
     if layout is None:
         return job
     what = "the picture's rows" if work.lanes is None else "the pictures"

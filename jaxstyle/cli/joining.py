@@ -17,7 +17,8 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jaxstyle.cli.signals import SIGNALS, end_at_once, status_of
@@ -122,7 +123,18 @@ def join(processes: Processes) -> None:
             f"{where} was not reached by all processes within {limit:g} seconds: start the command in each of them "
             "and let them connect to process 0."
         )
+    check_devices(device.process_index for device in jax.devices())
     _joined.set()
+
+
+def check_devices(processes: Iterable[int]) -> None:
+    """Refuse processes that have not all as many devices; `processes` has for each device whose it is."""
+    counts = Counter(processes).values()
+    if min(counts) < max(counts):
+        raise InputError(
+            f"The processes have {min(counts)} to {max(counts)} devices each: give all of them as many, such as by "
+            "$CUDA_VISIBLE_DEVICES."
+        )
 
 
 def is_of_others(error: BaseException) -> bool:

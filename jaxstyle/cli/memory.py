@@ -57,7 +57,15 @@ def peak_of(step: jax.stages.Compiled, *, missing: int = 0) -> int:
 
 
 def shortage(
-    step: jax.stages.Compiled, side: int, *, pair: int, pairs: int, lanes: int, strips: bool, missing: int = 0
+    step: jax.stages.Compiled,
+    side: int,
+    *,
+    pair: int,
+    pairs: int,
+    lanes: int,
+    strips: bool,
+    shared: bool = False,
+    missing: int = 0,
 ) -> str:
     """Return what a program takes, what there is, and which options would fit.
 
@@ -68,6 +76,7 @@ def shortage(
         pairs: how many of them it keeps.
         lanes: how many pictures there are at a time.
         strips: whether it could go through its largest layers in strips, but does not.
+        shared: whether several devices of this process share the work, which are not used in blocks.
         missing: bytes of its inputs that do not exist yet.
     """
     need, most, base = peak_of(step, missing=missing), limit(), in_use()
@@ -80,6 +89,8 @@ def shortage(
         cures.append(f"--memory {fewer}")
     if strips:
         cures.append("--remat")
+    if shared:
+        cures.append("--devices 1")
     takes = f"{side} pixels take {need / 2**30:.3g} GiB, but only {most / 2**30:.3g} GiB are there"
     return f"{takes}: use {' or '.join(cures)}."
 

@@ -30,7 +30,7 @@ class Processes:
     process_id: Annotated[int | None, arg(metavar="NUMBER", help_behavior_hint="(default: the cluster's)")] = None
     """Which of them this is, from 0."""
 
-    def check(self) -> None:
+    def check(self, *, devices: int | None) -> None:
         """Refuse options of processes that do not go together or cannot be."""
         options = {
             "--coordinator": self.coordinator,
@@ -46,6 +46,8 @@ class Processes:
                 f"{given[0]} is there without {' and '.join(missing)}: give all three, or none where the cluster "
                 "tells them."
             )
+        if self.distributed and devices is not None:
+            raise InputError(f"--devices is {devices}, but --distributed uses all that there are: drop one.")
         if self.distributed and not hasattr(signal, "pthread_sigmask"):
             raise InputError("--distributed needs signals that Windows does not have: use Linux or macOS.")
         check_number("num_processes", self.num_processes, 1, MOST_PROCESSES)

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxstyle.cli.agreeing import together
 from jaxstyle.cli.options import parse_memory
 from jaxstyle.cli.walk import Place
 from jaxstyle.cli.work import Work
@@ -49,8 +48,6 @@ def job(command: Any, work: Work, alpha: np.ndarray | None, network: Weights) ->
         versions=versions(),
         device=_device(),
     )
-    if computing.devices is not None and together():
-        raise InputError(f"--devices is {computing.devices}, but --distributed uses all that there are: drop one.")
     memory, every = parse_memory(computing.max_memory), command.saving.save_every
     return Job(replace(work, save_every=every, memory=memory, devices=computing.devices), alpha, record)
 

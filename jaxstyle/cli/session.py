@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from jaxstyle import image, record
 from jaxstyle.cli.agreeing import asked_of_any, check_same
 from jaxstyle.cli.devices import laid_out
@@ -75,6 +77,8 @@ class Session:
                     diverged, sound = error, error.fault.sound
                     place = error.place or walked_again(job.work, shown, asked, until=sound)
                 except KeyboardInterrupt as error:  # the second one, which did not wait
+                    if job.work.spans:
+                        raise  # the other processes, which were not asked, end with this one
                     stopped = status_of(error)
             stopped = stopped or asked()
             if place is None:
@@ -105,24 +109,25 @@ class Session:
 
     def _save(self, job: Job, place: Place) -> None:
         """Save the picture; if it cannot go where it should, keep hours of work as a PNG among the temporary files."""
+        rgb = picture_of(job.work, place)  # once: only the process that writes may fail
         try:
-            self._write(self.output, job, place)
+            self._write(self.output, job, place, rgb)
         except (InputError, UnavailableError) as error:
             reason = str(error).rstrip(".")
             kind = type(error) if self.output.parent.is_dir() else UnavailableError  # it was there at the beginning
             try:
                 kept = Path(tempfile.mkdtemp(prefix="jaxstyle-")) / f"{self.output.stem}.png"
-                self._write(kept, job, place)
+                self._write(kept, job, place, rgb)
             except OSError:
                 raise kind(f"{reason}; nor is there room for it among the temporary files.") from error
             raise kind(f"{reason}; until then the picture is {kept}.") from error
 
-    def _write(self, path: Path, job: Job, place: Place) -> None:
-        rgb = picture_of(job.work, place)
-        rgb = rgb if job.work.lanes is None else rgb[job.record.lane]
+    def _write(self, path: Path, job: Job, place: Place, rgb: np.ndarray | None = None) -> None:
+        shown = picture_of(job.work, place) if rgb is None else rgb
         told = record.text(finished(job.record, _own(job, place)))
         if job.work.leads:
-            image.save(path, rgb, alpha=job.alpha, bits=self.saving.bits, description=told)
+            own = shown if job.work.lanes is None else shown[job.record.lane]
+            image.save(path, own, alpha=job.alpha, bits=self.saving.bits, description=told)
 
     def _write_record(self, path: Path, job: Job, place: Place) -> None:
         if self.saving.record and job.work.leads:

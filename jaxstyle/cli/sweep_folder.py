@@ -64,6 +64,6 @@ class SweepFolder:
         try:
             image.load(self.picture(i), max_pixels=self.max_pixels)
         except InputError:
-            entry_of(self.picture(i)).unlink()
+            entry_of(self.picture(i)).unlink(missing_ok=True)  # another process may have been here
             return False
         return True

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxstyle import image
+from jaxstyle.cli.agreeing import of_leader
 from jaxstyle.cli.progress import Reporter, Steps
 from jaxstyle.cli.recording import Job, finished, numbers
 from jaxstyle.cli.report import Entry, entry_of, thinned, write_entry
@@ -42,7 +43,8 @@ class SweepRound:
         work, saving, resuming = self.job.work, self.folder.saving, Resuming(self.folder.saving, self.job)
         place = resumed = resuming.place(tell=reporter.console.print)
         lost = {} if place is None else self._faults(place)
-        late = {lane: fault for lane, fault in lost.items() if not self._path(lane).is_file()}
+        missing = [lane for lane in lost if not self._path(lane).is_file()]
+        late = {lane: lost[lane] for lane in (of_leader(missing) if work.spans else missing)}
         before, faults, recent = 0 if place is None else place.steps, int(bool(lost)), (None, place)
         for place in walk(work, shown, place=resumed, halted=asked):
             for lane, fault in self._faults(place).items():

@@ -7,18 +7,20 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 
-from jaxstyle.cli.agreeing import asked_of_any, check_same, leads, of_leader, together
+from jaxstyle.cli.agreeing import asked_of_any, check_same, leads, of_all, of_leader, together
 from jaxstyle.cli.devices import laid_out, lanes_among
 from jaxstyle.cli.memory import room_for
 from jaxstyle.cli.progress import Reporter
 from jaxstyle.cli.recording import Job, numbers
 from jaxstyle.cli.rehearsal import rehearse
 from jaxstyle.cli.resuming import Resuming, facts_of
-from jaxstyle.cli.signals import Interrupted, held, status_of
+from jaxstyle.cli.signals import held, status_of
 from jaxstyle.cli.sweep_folder import SweepFolder
 from jaxstyle.cli.sweep_round import SweepRound
 from jaxstyle.cli.work import Work
 from jaxstyle.sweep import lanes_within, memory_of
+
+STOPPED = "Interrupted: repeat the command to go on."
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,10 @@ class SweepSession:
             reporter.console.print(there)
         if not todo:
             return 0
-        began, faults, scales = time.perf_counter(), 0, job.work.scales()
+        began, faults, stopped, scales = time.perf_counter(), 0, 0, job.work.scales()
         saving = self.folder.saving
         resuming = Resuming(saving, job)
-        first = list(resuming.lanes())
+        first: list[int] = of_leader(list(resuming.lanes()))
         if not set(first) <= set(todo):  # they were finished, but not forgotten
             resuming.forget()
             first = []
@@ -63,18 +65,23 @@ class SweepSession:
                 for each in rounds:
                     some, tell = laid_out(self.job_of(job, each), tell=tell), _silent
                     faults |= SweepRound(some, self.folder).paint(shown, reporter, asked)
-                    if asked():
-                        raise Interrupted(asked() - 128)
+                    if stopped := asked():
+                        break
         except KeyboardInterrupt as error:
-            reporter.console.print("Interrupted: repeat the command to go on.")
+            if together():
+                raise  # the other processes, which were not asked, end with this one
+            reporter.console.print(STOPPED)
             return status_of(error)
+        if stopped:
+            reporter.console.print(STOPPED)
+            return stopped
         seconds = time.perf_counter() - began
         reporter.console.print(f"painted in {seconds:.1f} s (compiled in {shown.compile_seconds:.1f} s)")
         return faults
 
     def _rehearse(self, work: Work, *, at_a_time: int | None, memory: int | None, reporter: Reporter) -> int:
-        todo = [i for i in range(len(self.folder.lanes)) if self.folder.entry(i) is None]
-        if there := self._there(todo):
+        todo: list[int] = of_leader([i for i in range(len(self.folder.lanes)) if self.folder.entry(i) is None])
+        if leads() and (there := self._there(todo)):
             print(there)
         if todo:
             lanes = at_a_time or self._fitting(work, todo, memory, reporter)
@@ -113,8 +120,8 @@ class SweepSession:
                 return memory_of(step) * (1 if layout is None else layout.at_once)
 
         needed(len(todo))  # compiling takes memory, of which some stays taken
-        room = room_for(memory)
-        lanes = of_leader(lanes_within(room, count=len(todo), needed=needed))
+        room = min(of_all(room_for(memory)))
+        lanes = lanes_within(room, count=len(todo), needed=needed)
         takes = needed(lanes)
         reporter.console.print(
             f"{len(todo)} pictures, {lanes} at a time: {takes / 2**30:.1f} of {room / 2**30:.1f} GiB"

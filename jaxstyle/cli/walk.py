@@ -150,7 +150,9 @@ def _shortage(work: Work, ready: Ready, side: int, *, missing: int = 0) -> str:
     lbfgs = config.optimizer == "lbfgs"
     pair = ready.state_bytes // (config.memory + 1) if lbfgs else 0
     strips = lanes > 1 and not (ready.cut or config.remat)
-    return shortage(ready.step, side, missing=missing, pair=pair, pairs=config.memory, lanes=lanes, strips=strips)
+    shared = work.layout is not None and not work.spans
+    found = {"pair": pair, "pairs": config.memory, "lanes": lanes, "strips": strips, "shared": shared}
+    return shortage(ready.step, side, missing=missing, **found)
 
 
 def is_whole(work: Work, place: Place) -> bool:

@@ -225,7 +225,10 @@ class Work:
             alone = (self.lanes or 1) == 1
             step, cut = cut_to_fit(program, scale, config=self.config, alone=alone, memory=self.memory, there=there)
         give_back()
-        return Ready(targets, segment, step, cut, bytes_of(self.shape(scale)))
+        state_bytes = bytes_of(self.shape(scale))
+        if self.layout is not None:  # on one device, or on those that are one processor
+            state_bytes = state_bytes * self.layout.at_once // self.layout.mesh.size
+        return Ready(targets, segment, step, cut, state_bytes)
 
     def _cut(self, scale: Scale, targets: Targets, segment: int, cut: int) -> jax.stages.Compiled:
         return self.program(scale, targets, steps=segment, cut=cut)
