@@ -70,14 +70,14 @@ class Checkpoints:
             by_leader(begin)
             if not all(of_each(int(self.folder.is_dir()))):
                 raise InputError(f"The folder {self.folder} is not seen by all processes: name one that they share.")
-            with self._manager() as manager:
+            with self._manager(clean=True) as manager:
                 manager.save(step, args=ocp.args.Composite(arrays=ocp.args.StandardSave(arrays)), force=True)
             by_leader(end)
         except InputError:
             raise
         except Exception as error:  # TensorStore and Orbax have many kinds
             reason = getattr(error, "strerror", None) or excerpt(error)
-            with contextlib.suppress(Exception), self._manager(alone=True):
+            with contextlib.suppress(Exception), self._manager(alone=True, clean=True):
                 pass  # which removes what was begun
             raise UnavailableError(
                 f"The checkpoint in {self.folder} cannot be written ({reason}): free space or name another folder."
@@ -165,8 +165,10 @@ class Checkpoints:
             ) from error
 
     @contextlib.contextmanager
-    def _manager(self, *, alone: bool = False) -> Iterator[ocp.CheckpointManager]:
+    def _manager(self, *, alone: bool = False, clean: bool = False) -> Iterator[ocp.CheckpointManager]:
         """Open the folder, in all processes together or in this one `alone`.
+
+        What killed processes have left is removed if `clean`, in the background: only `save` waits for that.
 
         What Orbax has to tell of it through absl's logger is told by what is raised or returned.
         """
@@ -179,7 +181,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=KEPT,
             enable_async_checkpointing=False,
-            cleanup_tmp_directories=jax.process_count() == 1 or alone and jax.process_index() == 0,
+            cleanup_tmp_directories=clean,
             create=False,
             multiprocessing_options=processes,
         )

@@ -30,18 +30,11 @@ from jaxstyle.untrained import random_params
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 CASES: dict[str, dict[str, Any]] = {
-    "divides": {"height": 128},
     "does not divide": {"height": 125},
     "fewer rows than devices at relu5_1": {"height": 45},
     "circular": {"height": 128, "border": "circular"},
     "replicate": {"height": 125, "border": "replicate", "statistic": "wasserstein", "pooling": "avg"},
-    "variation of nine points": {
-        "height": 101,
-        "tv_form": "nine_point",
-        "statistic": "mean_std",
-        "style_layers": ("conv1_2", "conv3_1"),
-    },
-    "masks": {"height": 125},
+    "masks": {"height": 101, "tv_form": "nine_point", "statistic": "mean_std", "style_layers": ("conv1_2", "conv3_1")},
 }
 
 
