@@ -182,7 +182,7 @@ def _steps(
 @partial(jax.jit, static_argnames=("like", "config", "layout"))
 def _begin(image: jax.Array, *, like: jax.ShapeDtypeStruct, config: Config, layout: Layout) -> optimize.State:
     state = optimize.init(cropped(image, like), config=config)
-    return _evened(jax.tree.map(jnp.copy, state), layout)
+    return _evened(jax.tree.map(jnp.copy, state), layout)  # steps take its memory, which it may share
 
 
 @partial(jax.jit, static_argnames=("like", "layout"))

@@ -33,7 +33,7 @@ def rehearse(work: Work, *, rounds: int = 1, reporter: Reporter) -> None:
     assert ready is not None  # there is at least one scale
     need, most = peak_of(ready.step, missing=ready.state_bytes), limit()
     short = any(of_all(need > most)) if work.spans else need > most
-    tell = print if work.leads else _silent
+    tell = print if work.leads else silent
     shown = ", ".join(f"{scale.steps} steps at {scale.width}x{scale.height}" for scale in scales)
     tell(f"scales      {shown}")
     arithmetic = (work.lanes or 1) * gflop_a_step(work.params, last, config=work.config)
@@ -89,5 +89,5 @@ def _seconds_a_step(work: Work, ready: Ready, scale: Scale) -> float:
     return seconds / ready.segment
 
 
-def _silent(_: str) -> None:
-    """Tell nothing: another process does."""
+def silent(_: str) -> None:
+    """Tell nothing: another process does, or it has been told."""

@@ -12,7 +12,7 @@ from jaxstyle.cli.devices import laid_out, lanes_among
 from jaxstyle.cli.memory import room_for
 from jaxstyle.cli.progress import Reporter
 from jaxstyle.cli.recording import Job, numbers
-from jaxstyle.cli.rehearsal import rehearse
+from jaxstyle.cli.rehearsal import rehearse, silent
 from jaxstyle.cli.resuming import Resuming, facts_of
 from jaxstyle.cli.signals import held, status_of
 from jaxstyle.cli.sweep_folder import SweepFolder
@@ -63,7 +63,7 @@ class SweepSession:
             with held() as own, reporter.steps(plan) as shown:
                 asked, tell = asked_of_any(own), reporter.console.print
                 for each in rounds:
-                    some, tell = laid_out(self.job_of(job, each), tell=tell), _silent
+                    some, tell = laid_out(self.job_of(job, each), tell=tell), silent
                     faults |= SweepRound(some, self.folder).paint(shown, reporter, asked)
                     if stopped := asked():
                         break
@@ -127,7 +127,3 @@ class SweepSession:
             f"{len(todo)} pictures, {lanes} at a time: {takes / 2**30:.1f} of {room / 2**30:.1f} GiB"
         )
         return lanes
-
-
-def _silent(_: str) -> None:
-    """Tell nothing."""

@@ -35,7 +35,7 @@ class Ready(NamedTuple):
         step: the program.
         cut: how it was cut to fit into memory: 0 for not at all, or the most pixels that it sees at a time, those of
             the whole image where only its largest layers are gone through in strips.
-        state_bytes: what a state takes.
+        state_bytes: what a state takes, of the memory of one device.
     """
 
     targets: Targets
@@ -212,12 +212,17 @@ class Work:
         Raises:
             InputError: if its steps do not fit into the memory that the command may take.
         """
-        targets, segment, cut = self.targets(scale), self.segment(scale), 0
-        program = partial(self._cut, scale, targets, segment)
+        targets, segment, state_bytes = self.targets(scale), self.segment(scale), bytes_of(self.shape(scale))
+
+        def program(cut: int) -> jax.stages.Compiled:
+            return self.program(scale, targets, steps=segment, cut=cut)
+
         if self.layout is not None:
             step = program(0)
-            targets = placed(targets, self.layout.shapes_of(targets))
-        elif cuts is not None:
+            give_back()
+            state_bytes = state_bytes * self.layout.at_once // self.layout.mesh.size
+            return Ready(placed(targets, self.layout.shapes_of(targets)), segment, step, 0, state_bytes)
+        if cuts is not None:
             cut = cuts.get(max(scale.width, scale.height), 0)
             step = program(cut)
         else:
@@ -225,13 +230,7 @@ class Work:
             alone = (self.lanes or 1) == 1
             step, cut = cut_to_fit(program, scale, config=self.config, alone=alone, memory=self.memory, there=there)
         give_back()
-        state_bytes = bytes_of(self.shape(scale))
-        if self.layout is not None:  # on one device, or on those that are one processor
-            state_bytes = state_bytes * self.layout.at_once // self.layout.mesh.size
         return Ready(targets, segment, step, cut, state_bytes)
-
-    def _cut(self, scale: Scale, targets: Targets, segment: int, cut: int) -> jax.stages.Compiled:
-        return self.program(scale, targets, steps=segment, cut=cut)
 
     def segment(self, scale: Scale) -> int:
         """Return the steps between two looks at the state: few enough to interrupt, and one program serves a scale.
