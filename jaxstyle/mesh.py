@@ -33,8 +33,8 @@ def mesh_of(devices: Sequence[Any], axis: str) -> Mesh:
         InputError: if there is no device.
 
     Example:
-        >>> mesh_of(jax.devices()[:1], HEIGHT).shape
-        OrderedDict({'height': 1})
+        >>> dict(mesh_of(jax.devices()[:1], HEIGHT).shape)
+        {'height': 1}
     """
     if not devices:
         raise InputError("There are 0 devices to share work out among: name at least 1.")

