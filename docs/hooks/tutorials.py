@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jupytext
+from jupyter_client.manager import KernelManager
 from mkdocs.structure.files import File, Files
 from nbconvert import MarkdownExporter
 from nbconvert.preprocessors import ExecutePreprocessor
@@ -39,14 +40,16 @@ def _executed(path: Path) -> dict[str, str | bytes]:
         return {name: content if name.endswith(".md") else bytes.fromhex(content) for name, content in _read(kept)}
     notebook = jupytext.read(path)
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # which a kernel complains of
-    ExecutePreprocessor(timeout=SECONDS, kernel_name="python3").preprocess(
-        notebook, {"metadata": {"path": str(ROOT)}}
-    )
+    kernel = KernelManager(kernel_name="python3", transport="ipc")  # through files, which others cannot read
+    ExecutePreprocessor(timeout=SECONDS).preprocess(notebook, {"metadata": {"path": str(ROOT)}}, km=kernel)
+    kernel.shutdown_kernel(now=True)
     text, resources = MarkdownExporter().from_notebook_node(notebook, {"unique_key": path.stem})
     made: dict[str, str | bytes] = {f"{path.stem}.md": text, **resources["outputs"]}
     if serving:
         KEPT.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps({name: each if isinstance(each, str) else each.hex() for name, each in made.items()}))
+        kept.write_text(
+            json.dumps({name: each if isinstance(each, str) else each.hex() for name, each in made.items()})
+        )
     return made
 
 
