@@ -13,13 +13,14 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[2]
 ALWAYS = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "examples/README.md", "weights/README.md")
+TUTORIALS = "docs/tutorials/"  # each is a notebook there, and a page on the site
 PICTURES = (".jpg", ".png", ".h5")
 LINK = re.compile(r'(?P<before>\]\(|src=")(?P<path>[^)#\s":]+)(?P<after>[)#\s"])')
 
 
 def on_files(files: Files, config: Any) -> Files:
     """Add every file outside of docs/ that a page links to, or a page that it leads to."""
-    waiting = [*ALWAYS, *(f"docs/{file.src_uri}" for file in files if file.src_uri.endswith(".md"))]
+    waiting = [*ALWAYS, *(_source(file.src_uri) for file in files if file.src_uri.endswith(".md"))]
     seen = set()
     while waiting:
         path = waiting.pop()
@@ -28,7 +29,7 @@ def on_files(files: Files, config: Any) -> Files:
         seen.add(path)
         if not path.startswith("docs/"):
             files.append(_shown(path, config))
-        if path.endswith(".md"):
+        if path.endswith(".md") or path.startswith(TUTORIALS):
             text = (ROOT / path).read_text("utf-8")
             waiting += [_joined(path, found["path"]) for found in LINK.finditer(text)]
     return files
@@ -53,7 +54,7 @@ def _joined(page: str, link: str) -> str:
 
 def _place(path: str) -> str:
     """Return where the site has the repository's file `path`."""
-    if path.startswith("docs/tutorials/"):
+    if path.startswith(TUTORIALS):
         return str(Path(path).relative_to("docs").with_suffix(".md"))
     if path.startswith("docs/"):
         return path.removeprefix("docs/")
@@ -62,7 +63,10 @@ def _place(path: str) -> str:
 
 def _source(place: str) -> str:
     """Return which file of the repository the page `place` shows."""
-    return place.removeprefix("repo/") if place.startswith("repo/") else f"docs/{place}"
+    if place.startswith("repo/"):
+        return place.removeprefix("repo/")
+    path = Path("docs") / place
+    return str(path.with_suffix(".py") if str(path).startswith(TUTORIALS) else path)
 
 
 def _shown(path: str, config: Any) -> File:

@@ -47,9 +47,8 @@ def _executed(path: Path) -> dict[str, str | bytes]:
     made: dict[str, str | bytes] = {f"{path.stem}.md": text, **resources["outputs"]}
     if serving:
         KEPT.mkdir(parents=True, exist_ok=True)
-        kept.write_text(
-            json.dumps({name: each if isinstance(each, str) else each.hex() for name, each in made.items()})
-        )
+        texts = {name: content if isinstance(content, str) else content.hex() for name, content in made.items()}
+        kept.write_text(json.dumps(texts))
     return made
 
 

@@ -11,9 +11,9 @@
 # %% [markdown]
 # # Differentiating through style transfer
 #
-# `run` is a pure function: state in, state out, a `jax.lax.scan` of steps in between. So its picture has derivatives with
-# respect to whatever went in: the weights of the loss, the photograph, the style. This page takes some of them, at 64
-# pixels and with the mini network, so that it takes seconds.
+# `run` is a pure function: state in, state out, a `jax.lax.scan` of steps in between. So its picture has derivatives
+# with respect to whatever went in: the weights of the loss, the photograph, the style. This page takes some of them,
+# at 64 pixels and with the mini network, so that it takes seconds.
 
 # %%
 import jax
@@ -34,9 +34,10 @@ def show(*pictures):  # side by side
 
 
 # %% [markdown]
-# Derivatives of a long descent are only as good as its steps are smooth. Average pooling has no maxima that change places,
-# and adam with a large `epsilon` does not blow small gradients up. (lbfgs divides by differences of gradients; its picture
-# is better, its derivatives are not.) Adam clips at each step; where a value is clipped, its derivative is zero.
+# Derivatives of a long descent are only as good as its steps are smooth. Average pooling has no maxima that change
+# places, and adam with a large `epsilon` does not blow small gradients up. (lbfgs divides by differences of
+# gradients; its picture is better, its derivatives are not.) Adam clips at each step; where a value is clipped, its
+# derivative is zero.
 
 # %%
 config = Config(
@@ -67,9 +68,9 @@ show(content, *(painted(jnp.log(weight)) for weight in (0.3, 3.0, 30.0)))
 # %% [markdown]
 # ## A picture of sensitivity: forward mode
 #
-# `jax.jvp` carries one tangent along with the loop and gives the derivative of *every pixel* with respect to one number:
-# how the picture would change if the style weight did. It costs about as much as another run, and no memory for the
-# steps.
+# `jax.jvp` carries one tangent along with the loop and gives the derivative of *every pixel* with respect to one
+# number: how the picture would change if the style weight did. It costs about as much as another run, and no memory
+# for the steps.
 
 # %%
 middle = jnp.log(3.0)
@@ -77,8 +78,8 @@ picture, tangent = jax.jit(lambda s: jax.jvp(painted, (s,), (jnp.ones_like(s),))
 show(picture, 0.5 + 0.4 * tangent / jnp.abs(tangent).max())
 
 # %% [markdown]
-# Grey on the right is what stays. How well the tangent predicts what another weight gives is the angle between it and a
-# finite difference, here from a weight a third lower to one a third higher:
+# Grey on the right is what stays. How well the tangent predicts what another weight gives is the angle between it and
+# a finite difference, here between weights a quarter lower and a third higher:
 
 # %%
 change = (painted(middle + 0.3) - painted(middle - 0.3)) / 0.6
@@ -90,8 +91,8 @@ assert cosine > 0.8
 # ## The gradient of a judgement: reverse mode
 #
 # `jax.grad` goes the other way: from one number, some judgement of the final picture, back through all steps to
-# everything that went in. The judgement here is how far the picture has moved from the photograph, as the network sees
-# it at a layer that the loss does not compare:
+# everything that went in. The judgement here is how far the picture has moved from the photograph, as the network
+# sees it at a layer that the loss does not compare:
 
 # %%
 JUDGED = "relu2_2"

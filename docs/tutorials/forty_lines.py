@@ -62,7 +62,8 @@ for layer, activation in features(params, content).items():
 # $$C = \frac{\sum_{k,i} (F_{ki} - P_{ki})^2}{\sum_{k,i} P_{ki}^2}$$
 #
 # $F$ are the features of the image at pixel $k$ in channel $i$, $P$ those of the photograph. The paper takes half the
-# sum; divided by the target's own energy, the loss is 1 for features that are all zero, whatever the layer and the size.
+# sum; divided by the target's own energy, the loss is 1 for features that are all zero, whatever the layer and the
+# size.
 #
 # ## Style: the same correlations anywhere
 #
@@ -70,8 +71,8 @@ for layer, activation in features(params, content).items():
 #
 # $$G_{ij} = \frac{1}{N} \sum_k F_{ki} F_{kj}$$
 #
-# Swirls answer to certain pairs of channels, and so do dots. Matrices are compared as features are, at several layers,
-# for fine and for coarse structure.
+# Swirls answer to certain pairs of channels, and so do dots. Matrices are compared as features are, at several
+# layers, for fine and for coarse structure.
 
 # %%
 CONTENT_LAYER = "relu4_2"
@@ -107,8 +108,8 @@ print(f"the photograph scores {loss(content, 30.0, 5.0):.2f}, the painting's own
 # %% [markdown]
 # ## The loop: gradient descent on the pixels
 #
-# The network stays as it is. What is changed is the image, by the gradient of the loss with respect to *it*. A step is a
-# pure function of its state, so that all steps are one `jax.lax.scan`, compiled once.
+# The network stays as it is. What is changed is the image, by the gradient of the loss with respect to *it*. A step
+# is a pure function of its state, so that all steps are one `jax.lax.scan`, compiled once.
 
 # %%
 STEPS = 100
@@ -132,8 +133,8 @@ print("loss after", {step: round(float(losses[step]), 2) for step in (0, 10, 50,
 show(content, picture)
 
 # %% [markdown]
-# That is the whole method. The two functions above, `loss` and `paint`, are some thirty lines, and the rest of the forty
-# loads pictures.
+# That is the whole method. The two functions above, `loss` and `paint`, are some thirty lines, and the rest of the
+# forty loads pictures.
 #
 # ## More or less style
 #
@@ -152,7 +153,8 @@ show(*lanes)
 # %% [markdown]
 # ## What jaxstyle adds
 #
-# [The method](../method.md) has every loss of jaxstyle in a formula beside its function. What it does beyond this page:
+# [The method](../method.md) has every loss of jaxstyle in a formula beside its function. What it does beyond this
+# page:
 #
 # - lbfgs on a pyramid instead of adam on pixels, and from coarse to fine, both for large structures sooner;
 # - several statistics beside Gram matrices, several styles, regions, colours;
