@@ -12,7 +12,13 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[2]
-ALWAYS = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "examples/README.md", "weights/README.md")
+ALWAYS = (
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "examples/README.md",
+    "weights/README.md",
+)
 TUTORIALS = "docs/tutorials/"  # each is a notebook there, and a page on the site
 PICTURES = (".jpg", ".png", ".h5")
 LINK = re.compile(r'(?P<before>\]\(|src=")(?P<path>[^)#\s":]+)(?P<after>[)#\s"])')
@@ -20,7 +26,10 @@ LINK = re.compile(r'(?P<before>\]\(|src=")(?P<path>[^)#\s":]+)(?P<after>[)#\s"])
 
 def on_files(files: Files, config: Any) -> Files:
     """Add every file outside of docs/ that a page links to, or a page that it leads to."""
-    waiting = [*ALWAYS, *(_source(file.src_uri) for file in files if file.src_uri.endswith(".md"))]
+    waiting = [
+        *ALWAYS,
+        *(_source(file.src_uri) for file in files if file.src_uri.endswith(".md")),
+    ]
     seen = set()
     while waiting:
         path = waiting.pop()

@@ -10,7 +10,7 @@ import jupytext
 from jupyter_client.manager import KernelManager
 from mkdocs.structure.files import File, Files
 from nbconvert import MarkdownExporter
-from nbconvert.preprocessors import ExecutePreprocessor
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor, ExecutePreprocessor
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 300  # for a cell, at most
@@ -43,6 +43,7 @@ def _executed(path: Path) -> dict[str, str | bytes]:
     kernel = KernelManager(kernel_name="python3", transport="ipc")  # through files, which others cannot read
     ExecutePreprocessor(timeout=SECONDS).preprocess(notebook, {"metadata": {"path": str(ROOT)}}, km=kernel)
     kernel.shutdown_kernel(now=True)
+    notebook, _ = CoalesceStreamsPreprocessor().preprocess(notebook, {})  # else each print is a paragraph
     text, resources = MarkdownExporter().from_notebook_node(notebook, {"unique_key": path.stem})
     made: dict[str, str | bytes] = {f"{path.stem}.md": text, **resources["outputs"]}
     if serving:

@@ -21,16 +21,19 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from jaxstyle import Config, LossWeights, features, image, init, load_params, make_targets, run
+import jaxstyle
+from jaxstyle import Config, LossWeights, features, init, make_targets, run
 
-params = load_params("mini")
-content = jnp.asarray(image.load("examples/cat.jpg", size=64).rgb)
-style = jnp.asarray(image.load("examples/mosaic.jpg", size=64).rgb)
+params = jaxstyle.load_params("mini")
+content = jnp.asarray(jaxstyle.image.load("examples/cat.jpg", size=64).rgb)
+style = jnp.asarray(jaxstyle.image.load("examples/mosaic.jpg", size=64).rgb)
 
 
 def show(*pictures):  # side by side
-    whole = jnp.concatenate([jnp.clip(picture, 0, 1) for picture in pictures], axis=1)
-    return Image.fromarray(np.asarray(255 * whole + 0.5, np.uint8)).resize((4 * whole.shape[1], 4 * whole.shape[0]))
+    whole = jnp.concatenate([jnp.clip(each, 0, 1) for each in pictures], axis=1)
+    height, width, _ = whole.shape
+    picture = Image.fromarray(np.asarray(255 * whole + 0.5, np.uint8))
+    return picture.resize((4 * width, 4 * height))
 
 
 # %% [markdown]
@@ -57,7 +60,8 @@ def painted(strength):
     """Return the picture for a weight of e**strength, shared out among the style layers."""
     each = jnp.exp(strength) / len(config.style_layers)
     weights = LossWeights(
-        content=dict.fromkeys(config.content_layers, 1.0), style=dict.fromkeys(config.style_layers, each)
+        content=dict.fromkeys(config.content_layers, 1.0),
+        style=dict.fromkeys(config.style_layers, each),
     )
     state, _ = run(start, params, targets, weights, config=config, steps=STEPS)
     return state.image
@@ -74,7 +78,8 @@ show(content, *(painted(jnp.log(weight)) for weight in (0.3, 3.0, 30.0)))
 
 # %%
 middle = jnp.log(3.0)
-picture, tangent = jax.jit(lambda s: jax.jvp(painted, (s,), (jnp.ones_like(s),)))(middle)
+sensitivity = jax.jit(lambda s: jax.jvp(painted, (s,), (jnp.ones_like(s),)))
+picture, tangent = sensitivity(middle)
 show(picture, 0.5 + 0.4 * tangent / jnp.abs(tangent).max())
 
 # %% [markdown]
@@ -83,7 +88,8 @@ show(picture, 0.5 + 0.4 * tangent / jnp.abs(tangent).max())
 
 # %%
 change = (painted(middle + 0.3) - painted(middle - 0.3)) / 0.6
-cosine = jnp.vdot(change, tangent) / (jnp.linalg.norm(change) * jnp.linalg.norm(tangent))
+lengths = jnp.linalg.norm(change) * jnp.linalg.norm(tangent)
+cosine = jnp.vdot(change, tangent) / lengths
 print(f"cosine of tangent and finite difference: {cosine:.2f}")
 assert cosine > 0.8
 

@@ -34,8 +34,10 @@ def load(path, size):
 
 
 def show(*pictures):  # side by side
-    whole = jnp.concatenate([jnp.clip(picture, 0, 1) for picture in pictures], axis=1)
-    return Image.fromarray(np.asarray(255 * whole + 0.5, np.uint8)).resize((3 * whole.shape[1], 3 * whole.shape[0]))
+    whole = jnp.concatenate([jnp.clip(each, 0, 1) for each in pictures], axis=1)
+    height, width, _ = whole.shape
+    picture = Image.fromarray(np.asarray(255 * whole + 0.5, np.uint8))
+    return picture.resize((3 * width, 3 * height))
 
 
 params = load_params("mini")
@@ -89,7 +91,8 @@ def gram(activation):
 
 
 def smoothness(image):
-    return jnp.mean(jnp.diff(image, axis=0) ** 2) + jnp.mean(jnp.diff(image, axis=1) ** 2)
+    down, right = jnp.diff(image, axis=0), jnp.diff(image, axis=1)
+    return jnp.mean(down**2) + jnp.mean(right**2)
 
 
 kept = features(params, content)[CONTENT_LAYER]
@@ -99,11 +102,12 @@ wanted = {layer: gram(features(params, style)[layer]) for layer in STYLE_LAYERS}
 def loss(image, style_weight, smooth_weight):
     found = features(params, image)
     of_content = distance(found[CONTENT_LAYER], kept)
-    of_style = sum(distance(gram(found[layer]), wanted[layer]) for layer in STYLE_LAYERS) / len(STYLE_LAYERS)
+    each = [distance(gram(found[layer]), wanted[layer]) for layer in STYLE_LAYERS]
+    of_style = sum(each) / len(each)
     return of_content + style_weight * of_style + smooth_weight * smoothness(image)
 
 
-print(f"the photograph scores {loss(content, 30.0, 5.0):.2f}, the painting's own Grams 0 in style")
+print(f"the untouched photograph scores {loss(content, 30.0, 5.0):.2f}")
 
 # %% [markdown]
 # ## The loop: gradient descent on the pixels
@@ -129,12 +133,12 @@ def paint(image, style_weight, smooth_weight):
 
 
 picture, losses = paint(content, 30.0, 5.0)
-print("loss after", {step: round(float(losses[step]), 2) for step in (0, 10, 50, STEPS - 1)})
+for step in (0, 10, 50, STEPS - 1):
+    print(f"step {step}: loss {losses[step]:.2f}")
 show(content, picture)
 
 # %% [markdown]
-# That is the whole method. The two functions above, `loss` and `paint`, are some thirty lines, and the rest of the
-# forty loads pictures.
+# That is the whole method, in some forty lines with its imports.
 #
 # ## More or less style
 #
@@ -147,7 +151,8 @@ show(*(paint(content, weight, 5.0)[0] for weight in (3.0, 300.0)))
 # and pictures with several weights are lanes of one program, by `jax.vmap`:
 
 # %%
-lanes, _ = jax.vmap(paint, in_axes=(None, 0, None))(content, jnp.array([1.0, 10.0, 100.0]), 5.0)
+several = jax.vmap(paint, in_axes=(None, 0, None))
+lanes, _ = several(content, jnp.array([1.0, 10.0, 100.0]), 5.0)
 show(*lanes)
 
 # %% [markdown]
