@@ -73,8 +73,8 @@ show(content, *(painted(jnp.log(weight)) for weight in (0.3, 3.0, 30.0)))
 # ## A picture of sensitivity: forward mode
 #
 # `jax.jvp` carries one tangent along with the loop and gives the derivative of *every pixel* with respect to one
-# number: how the picture would change if the style weight did. It costs about as much as another run, and no memory
-# for the steps.
+# number: how the picture would change if the style weight did. It keeps nothing of the steps that lie behind, so
+# that its memory does not grow with their number.
 
 # %%
 middle = jnp.log(3.0)

@@ -12,10 +12,11 @@
 # # Neural style transfer in forty lines of JAX
 #
 # Gatys, Ecker and Bethge, [*A Neural Algorithm of Artistic Style*](https://arxiv.org/abs/1508.06576), written out. Of
-# jaxstyle this page takes two things only: `load_params`, the weights of a network that was trained to name things in
-# photographs, and `features`, which runs it. Losses and loop are plain JAX and Optax.
+# jaxstyle this page takes two things only: `load_params`, the weights of a network, and `features`, which runs it.
+# Losses and loop are plain JAX and Optax.
 #
-# It is painted by the mini network that comes with jaxstyle, at 128 pixels, so that it takes seconds on a laptop.
+# The network is the mini network that comes with jaxstyle, a small copy of VGG-19, which was trained to name things in
+# photographs. Pictures have 128 pixels, so that all of it takes seconds on a laptop.
 
 # %%
 import jax
