@@ -7,10 +7,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxstyle import color, image, presets, regions, statistics_file, sweep
+    from jaxstyle import color, image, parametrize, presets, regions, statistics_file, sweep
     from jaxstyle.config import Config, LossWeights
     from jaxstyle.objective import terms, total
     from jaxstyle.optimize import init, run
+    from jaxstyle.own import Parametrization
     from jaxstyle.pretrained import load_params
     from jaxstyle.targets import make_targets, summarize_style
     from jaxstyle.transfer import reconstruct, stylize, texture
@@ -21,12 +22,14 @@ __version__ = "0.1.0"
 __all__ = [
     "Config",
     "LossWeights",
+    "Parametrization",
     "color",
     "features",
     "image",
     "init",
     "load_params",
     "make_targets",
+    "parametrize",
     "presets",
     "reconstruct",
     "regions",
@@ -43,6 +46,7 @@ __all__ = [
 _HOMES = {
     "Config": "config",
     "LossWeights": "config",
+    "Parametrization": "own",
     "features": "vgg",
     "init": "optimize",
     "load_params": "pretrained",
@@ -59,7 +63,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for (PEP 562), so that `import jaxstyle` loads no jax."""
-    if name in ("color", "image", "presets", "regions", "statistics_file", "sweep"):
+    if name in ("color", "image", "parametrize", "presets", "regions", "statistics_file", "sweep"):
         return import_module(f"jaxstyle.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'jaxstyle' has no attribute {name!r}")

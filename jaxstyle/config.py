@@ -6,18 +6,20 @@ A config selects the program and is never swept inside one; weights are numbers 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 
 from jaxstyle import losses, vgg
 from jaxstyle.conv import PRODUCTS, Precision, conv3x3
-from jaxstyle.errors import InputError
+from jaxstyle.errors import InputError, excerpt
+from jaxstyle.own import Network, Optimizer, Parametrization, Term, is_optimizer, named_terms
 from jaxstyle.statistic import Statistic
 
 CONTENT_LAYERS = ("relu4_2",)
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 
+Parametrizations = Literal["pixels", "pyramid", "decorrelated", "fourier", "sigmoid"]
 Color = Literal["none", "keep", "match", "match-cholesky", "histogram"]
 
 
@@ -56,7 +58,7 @@ class Config:
             being the picture's own; None for as many as start near 128 pixels.
         halve_above: the longest side in pixels above which a picture is also compared at half its size, where the
             network sees structures twice as large, lest large pictures lack what small ones have; None for never.
-        optimizer: "lbfgs" or "adam".
+        optimizer: "lbfgs", "adam", or any gradient transformation of Optax, which clips nothing by itself.
         learning_rate: step size; None for 1 (lbfgs) or 0.02 (adam).
         memory: how many curvature pairs lbfgs keeps.
         betas: how much of adam's two means is kept at each step.
@@ -66,7 +68,11 @@ class Config:
         patience: after so many steps in which what is minimised has no new lowest value, lbfgs forgets its pairs the
             first time and stops the second; 0 for never, and never where gradients are normalised.
         normalize_gradients: divide each term's gradient, where it enters the network, by its sum of absolute values.
-        parametrization: "pixels" or "pyramid"; None for pyramid (lbfgs) or pixels (adam).
+        parametrization: "pixels", "pyramid", "decorrelated", "fourier" or "sigmoid", see `parametrize`, or one of one's
+            own; None for pyramid (lbfgs) or pixels (all others).
+        own_terms: further terms by name, see `own.Term`; images are then gone through whole, as far as memory allows.
+        own_layers: activations that those see besides the layers of content and style.
+        network: what gives activations in VGG-19's place, see `own.Network`; options of VGG-19 then do nothing.
     """
 
     content_layers: tuple[str, ...] = CONTENT_LAYERS
@@ -91,7 +97,7 @@ class Config:
     color: Color = "none"
     scales: int | tuple[int, ...] | None = None
     halve_above: int | None = 512
-    optimizer: Literal["lbfgs", "adam"] = "lbfgs"
+    optimizer: Literal["lbfgs", "adam"] | Optimizer = "lbfgs"
     learning_rate: float | None = None
     memory: int = 10
     betas: tuple[float, float] = (0.9, 0.999)
@@ -100,37 +106,66 @@ class Config:
     tolerance: float = 0.0
     patience: int = 30
     normalize_gradients: bool = False
-    parametrization: Literal["pixels", "pyramid"] | None = None
+    parametrization: Parametrizations | Parametrization | None = None
+    own_terms: Mapping[str, Term] | tuple[tuple[str, Term], ...] = ()
+    own_layers: tuple[str, ...] = ()
+    network: Network | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no later stage could explain as well."""
-        for name in ("content_layers", "style_layers"):
+        object.__setattr__(self, "own_terms", named_terms(self.own_terms))
+        for name in ("content_layers", "style_layers", "own_layers"):
             layers = getattr(self, name)
             object.__setattr__(self, name, (layers,) if isinstance(layers, str) else tuple(layers))  # hashable
         if isinstance(self.scales, list):
             object.__setattr__(self, "scales", tuple(self.scales))
-        for layer in self.content_layers + self.style_layers:
+        for layer in self.sized(self.layers):
             vgg.smallest_side(layer)
-        if not self.content_layers + self.style_layers:
+        if not self.layers and not self.own_terms:
             raise InputError("There are no content layers and no style layers: name at least one.")
         for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise InputError(f"{name} {getattr(self, name)!r} is unknown: use {' or '.join(map(repr, allowed))}.")
+            if (value := getattr(self, name)) not in allowed and not self._is_own(name):
+                raise InputError(f"{name} {excerpt(repr(value))} is unknown: use {' or '.join(map(repr, allowed))}.")
         for name, (least, most, cure) in _RANGES.items():
             value = getattr(self, name)
             if value is not None and not least <= value < most:
                 raise InputError(f"{name} is {value}: use {cure}.")
-        if self.block_pixels is not None:
-            for cause, cut in (
-                ("sliced statistics", self.statistic == "sliced"),
-                ("normalised gradients", self.normalize_gradients),
-            ):
-                if cut:
-                    raise InputError(
-                        f"block_pixels is {self.block_pixels}, but {cause} are no sums over blocks: leave it None."
-                    )
+        if self.block_pixels is not None and (cause := self.whole_only):
+            raise InputError(
+                f"block_pixels is {self.block_pixels}, but {cause} are no sums over blocks: leave it None."
+            )
+        if self.learning_rate is not None and self._is_own("optimizer"):
+            raise InputError(f"learning_rate is {self.learning_rate}, but the optimiser is your own: set it there.")
+        if self.network is not None and self.gram_divisor == "image":
+            raise InputError("gram_divisor is 'image', but the network is your own: use 'pixels' or 'elements'.")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"Adam's betas are {self.betas}: use two numbers from 0 and below 1.")
+
+    def _is_own(self, name: str) -> bool:
+        value = getattr(self, name)
+        if name == "parametrization":
+            return isinstance(value, Parametrization)
+        return name == "optimizer" and is_optimizer(value)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """All activations that are read, each once."""
+        return tuple(dict.fromkeys(self.content_layers + self.style_layers + self.own_layers))
+
+    @property
+    def whole_only(self) -> str | None:
+        """What of this config needs whole layers, which then cannot be gone through in blocks; None for nothing."""
+        causes = {
+            "sliced statistics": self.statistic == "sliced",
+            "normalised gradients": self.normalize_gradients,
+            "your own terms": bool(self.own_terms),
+            "activations of your own network": self.network is not None,
+        }
+        return next((cause for cause, given in causes.items() if given), None)
+
+    def sized(self, layers: tuple[str, ...]) -> tuple[str, ...]:
+        """Return those of `layers` whose size is known from the image's: all of VGG-19, none of one's own network."""
+        return layers if self.network is None else ()
 
     @property
     def style_border(self) -> vgg.Border:
@@ -150,7 +185,7 @@ _CHOICES = {
     "pixel_reduction": ("mean", "sum"),
     "color": ("none", "keep", "match", "match-cholesky", "histogram"),
     "optimizer": ("lbfgs", "adam"),
-    "parametrization": (None, "pixels", "pyramid"),
+    "parametrization": (None, *get_args(Parametrizations)),
 }
 _LEAST, _MOST, _INT32 = 1e-30, math.inf, 2**31
 _RANGES = {
@@ -176,9 +211,11 @@ class LossWeights(NamedTuple):
         style: a coefficient for each style layer.
         tv: of total variation.
         bounds: of the penalty on values out of range, which is minimised too but is not part of the objective.
+        own: a coefficient for each of `Config.own_terms`.
     """
 
     content: Mapping[str, jax.typing.ArrayLike] = {layer: 1.0 for layer in CONTENT_LAYERS}
     style: Mapping[str, jax.typing.ArrayLike] = {layer: 6.0 for layer in STYLE_LAYERS}
     tv: jax.typing.ArrayLike = 5.0
     bounds: jax.typing.ArrayLike = 1e4
+    own: Mapping[str, jax.typing.ArrayLike] = {}

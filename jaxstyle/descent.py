@@ -14,24 +14,28 @@ from jaxstyle.config import Config
 LEARNING_RATES = {"lbfgs": 1.0, "adam": 0.02}
 
 
-def transformation(config: Config) -> optax.GradientTransformation:
-    """Return adam or lbfgs as `config` has it.
+def transformation(config: Config) -> optax.GradientTransformationExtraArgs:
+    """Return adam or lbfgs as `config` has it, or what it has in their place.
 
     Args:
         config: its optimiser, learning rate, memory, betas and epsilon count.
 
     Returns:
-        Optax's transformation of gradients into updates.
+        Optax's transformation of gradients into updates; it may be told more than one's own takes.
 
     Example:
         >>> transformation(Config(optimizer="adam")).init(jnp.zeros(3))[0].mu.tolist()
         [0.0, 0.0, 0.0]
     """
+    if not isinstance(config.optimizer, str):
+        own: Any = config.optimizer
+        return optax.with_extra_args_support(own)
     rate = LEARNING_RATES[config.optimizer] if config.learning_rate is None else config.learning_rate
     if config.optimizer == "adam":
         # without the second epsilon the derivative at a gradient of zero is not finite
-        return optax.adam(rate, *config.betas, config.epsilon, eps_root=1e-16)
-    return optax.chain(_skip_negative_curvature(config.memory), optax.scale_by_learning_rate(rate))
+        return optax.with_extra_args_support(optax.adam(rate, *config.betas, config.epsilon, eps_root=1e-16))
+    lbfgs = optax.chain(_skip_negative_curvature(config.memory), optax.scale_by_learning_rate(rate))
+    return optax.with_extra_args_support(lbfgs)
 
 
 def forget_pairs(state: Any, *, when: jax.Array) -> Any:

@@ -15,14 +15,15 @@ from jaxstyle import losses, statistic, vgg
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
 from jaxstyle.moments import Moments
-from jaxstyle.parts import Part, read_distance, read_moments, whole
-from jaxstyle.reading import image_features, read_layers
+from jaxstyle.parts import Part, read_distance, read_moments
+from jaxstyle.reading import image_features, part_of, read_layers
 from jaxstyle.regions import compose
 from jaxstyle.scales import half_shape, resample
 from jaxstyle.targets import Targets, check_picture
 from jaxstyle.targets import make_targets as make_targets
 
 Terms = dict[str, jax.Array]
+FEATURES = "features"  # where a layer's own are found among what is read of it; no term is called so
 
 
 def terms(params: vgg.Params, image: jax.Array, targets: Targets, *, config: Config) -> Terms:
@@ -36,7 +37,7 @@ def terms(params: vgg.Params, image: jax.Array, targets: Targets, *, config: Con
 
     Returns:
         `{"content/relu4_2": [...], "style/relu1_1": ..., "tv": ...}`, each with the leading axis of `image`.
-        With targets for half the size, terms of content and style are the mean over both sizes: Snelgrove,
+        With targets for half the size, all terms but "tv" are the mean over both sizes: Snelgrove,
         *High-Resolution Multi-Scale Neural Texture Synthesis*, SIGGRAPH Asia 2017.
 
     Raises:
@@ -45,7 +46,7 @@ def terms(params: vgg.Params, image: jax.Array, targets: Targets, *, config: Con
     Example:
         >>> terms(params, image, targets, config=Config())["tv"]  # doctest: +SKIP
     """
-    image = check_picture("image", image, config.content_layers + config.style_layers)
+    image = check_picture("image", image, config.sized(config.layers))
     image = painted(image, targets)
     parts = _compared(params, image, targets, config=config)
     parts["tv"] = losses.total_variation(
@@ -61,13 +62,15 @@ def terms(params: vgg.Params, image: jax.Array, targets: Targets, *, config: Con
 def _compared(params: vgg.Params, image: jax.Array, targets: Targets, *, config: Config) -> Terms:
     """Return the terms of content and style: the means over both sizes where the image is compared at half its own."""
     height, width = image.shape[-3:-1]
-    layers = config.content_layers + config.style_layers
     read = partial(_read, config=config)
-    seen = read_layers(params, image, read, targets._replace(half=None), config=config, layers=layers)
+    seen = read_layers(params, image, read, targets._replace(half=None), config=config, layers=config.layers)
     parts = {
         name: _term(name, seen[name.partition("/")[2]][name], targets, config=config, height=height, width=width)
         for name in _names(config)
     }
+    activations = {layer: found[FEATURES] for layer, found in seen.items() if FEATURES in found}
+    for name, term in dict(config.own_terms).items():
+        parts[name] = _number(name, term(image, activations, targets), of=image)
     if targets.half is None:
         return parts
     halved = resample(image, *half_shape(height, width), circular=config.border == "circular")
@@ -114,11 +117,11 @@ def gradient_factors(params: vgg.Params, image: jax.Array, targets: Targets, *, 
     height, width = image.shape[-3:-1]
 
     def term(x: jax.Array, name: str) -> jax.Array:
-        part = whole(name.partition("/")[2], height, width)
+        part = part_of(name.partition("/")[2], x, height, width, config=config)
         seen = _seen(name, x, targets, config=config, part=part)
         return _term(name, seen, targets, config=config, height=height, width=width)
 
-    factors = {"tv": jnp.ones(())}
+    factors = {name: jnp.ones(()) for name in ("tv", *dict(config.own_terms))}
     for name in _names(config):
         gradient = jax.grad(term)(features[name.partition("/")[2]], name)
         factors[name] = 1 / (jnp.sum(jnp.abs(gradient)) + 1e-8)
@@ -144,7 +147,7 @@ def total(weights: LossWeights, terms: Mapping[str, jax.Array]) -> jax.Array:
     """
     coefficients = {f"content/{layer}": weight for layer, weight in weights.content.items()}
     coefficients |= {f"style/{layer}": weight for layer, weight in weights.style.items()}
-    coefficients["tv"] = weights.tv
+    coefficients |= {"tv": weights.tv, **weights.own}
     if coefficients.keys() != terms.keys():
         differ = ", ".join(sorted(coefficients.keys() ^ terms.keys()))
         raise InputError(
@@ -160,7 +163,18 @@ def _names(config: Config) -> list[str]:
 def _read(layer: str, features: jax.Array, part: Part, targets: Targets, *, config: Config) -> dict[str, Any]:
     """Return what the terms need of a layer."""
     names = [name for name in _names(config) if name.partition("/")[2] == layer]
-    return {name: _seen(name, features, targets, config=config, part=part) for name in names}
+    whole = {FEATURES: features} if config.own_terms else {}
+    return {name: _seen(name, features, targets, config=config, part=part) for name in names} | whole
+
+
+def _number(name: str, value: jax.typing.ArrayLike, *, of: jax.Array) -> jax.Array:
+    """Return the value of a term of one's own, if there is one for each image."""
+    found = jnp.asarray(value)
+    if found.shape != of.shape[:-3]:
+        raise InputError(
+            f"The term {name!r} is an array {list(found.shape)} of an image {list(of.shape)}: return a number for each."
+        )
+    return found
 
 
 def _seen(name: str, features: jax.Array, targets: Targets, *, config: Config, part: Part) -> Any:
@@ -182,10 +196,11 @@ def _term(name: str, seen: Any, targets: Targets, *, config: Config, height: int
     kind, _, layer = name.partition("/")
     if kind == "content":
         return losses.divided(seen, targets.content[layer], axes=3, divisor=config.content_divisor)
-    side = vgg.smallest_side(layer)
-    of_image = (height // side) * (width // side) / (height * width)
     channels = (seen.mean if isinstance(seen, Moments) else seen).shape[-1]
-    scale = {"pixels": 1.0, "elements": 1 / channels, "image": of_image}[config.gram_divisor]
+    scale = {"pixels": 1.0, "elements": 1 / channels}.get(config.gram_divisor)
+    if scale is None:
+        side = vgg.smallest_side(layer)
+        scale = (height // side) * (width // side) / (height * width)
     distance = partial(
         statistic.distance, statistic=config.statistic, divisor=config.style_divisor, shift=config.shift, scale=scale
     )

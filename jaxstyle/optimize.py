@@ -4,6 +4,7 @@
 for bit.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,10 +20,11 @@ from jaxstyle.descent import forget_pairs, transformation
 from jaxstyle.errors import InputError
 from jaxstyle.halting import Stall, Watch, init_halting, levelled_off, stalled
 from jaxstyle.objective import Targets, Terms, check_picture, gradient_factors, painted, terms, total
-from jaxstyle.parametrize import PYRAMID_LEVELS, Parameters, decode, encode
+from jaxstyle.parametrize import Parameters, decode, encode
 from jaxstyle.vgg import Params
 
 Trace = Terms  # terms, "total" and "bounds", stacked over the steps: each is [steps]
+Step = Callable[[Any, None], tuple[Any, Trace]]
 
 
 class Average(NamedTuple):
@@ -83,9 +85,7 @@ def init(image: jax.Array, *, config: Config) -> State:
     image = check_picture("initial image", image)
     if image.ndim == 4:
         return jax.vmap(partial(init, config=config))(image)
-    default = "pyramid" if config.optimizer == "lbfgs" else "pixels"
-    levels = PYRAMID_LEVELS if (config.parametrization or default) == "pyramid" else 1
-    parameters = encode(image, levels=levels, circular=config.border == "circular")
+    parameters: Any = encode(image, config=config)
     average = Average(parameters, jnp.zeros((), jnp.int32)) if config.averaging else None
     halting = init_halting(config, dtype=image.dtype)
     state = State(parameters, transformation(config).init(parameters), average, *halting)
@@ -93,9 +93,16 @@ def init(image: jax.Array, *, config: Config) -> State:
     return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), state)
 
 
-@partial(jax.jit, static_argnames=("config", "steps"))
+@partial(jax.jit, static_argnames=("config", "steps", "segments"))
 def run(
-    state: State, params: Params, targets: Targets, weights: LossWeights, *, config: Config, steps: int
+    state: State,
+    params: Params,
+    targets: Targets,
+    weights: LossWeights,
+    *,
+    config: Config,
+    steps: int,
+    segments: int | None = None,
 ) -> tuple[State, Trace]:
     """Take `steps` steps of gradient descent on the image; pure, and compiled once.
 
@@ -109,25 +116,36 @@ def run(
         weights: the coefficients of the loss; in a batch a coefficient may be `[N]`, one for each lane.
         config: the static facts that state and targets were made with.
         steps: how many gradient evaluations.
+        segments: into how many the steps are cut for a gradient through them; None to keep every step's activations.
+            Kept is then only where each segment begins, and what lies in it is computed again: about one more run's
+            time, in the memory of `segments` states and of the activations of `steps / segments` steps. A state of
+            adam is so much smaller than a step's activations that `segments=steps` takes the least.
 
     Returns:
         The state after the last step, and every term of every step, `[steps]` each (`[N, steps]` for a batch), as it
         was before that step; "total" is the objective, "bounds" the penalty on what lies out of range.
 
     Raises:
-        InputError: if `steps` is below 1, or if weights and config differ in layers.
+        InputError: if `steps` is below 1 or `segments` above it, or if weights and config differ in layers.
 
     Example:
         >>> state, trace = run(state, params, targets, weights, config=config, steps=100)  # doctest: +SKIP
+
+    Reference:
+        Griewank, *Achieving logarithmic growth of temporal and spatial complexity in reverse automatic
+        differentiation*, 1992; of its schedules this is the one with a single level.
     """
     if steps < 1:
         raise InputError(f"A run of {steps} steps does nothing: take at least 1.")
-    if state.parameters[0].ndim == 4:
-        lane = partial(run, config=config, steps=steps)
+    if segments is not None and not 1 <= segments <= steps:
+        raise InputError(f"{steps} steps cannot be cut into {segments} segments: take 1 to {steps}, or None.")
+    if state.parameters.batched:
+        lane = partial(run, config=config, steps=steps, segments=segments)
         own = jax.tree.map(lambda weight: 0 if jnp.ndim(weight) else None, weights)
         return jax.vmap(lane, in_axes=(0, None, _batched(targets), own))(state, params, targets, weights)
 
-    params = prepared(params, precision=config.precision, conv=config.conv)  # once, outside of the loop
+    if config.network is None:
+        params = prepared(params, precision=config.precision, conv=config.conv)  # once, outside of the loop
 
     def loss(parameters: Parameters, factors: Terms | None) -> tuple[jax.Array, Trace]:
         image = decode(parameters)
@@ -145,16 +163,24 @@ def run(
         factors = None
         if config.normalize_gradients:
             factors = gradient_factors(params, decode(state.parameters), targets, config=config)
-        gradient, trace = jax.grad(loss, has_aux=True)(state.parameters, factors)
+        before: Any = state.parameters
+        (value, trace), gradient = jax.value_and_grad(loss, has_aux=True)(before, factors)
         memory, watch, stall = state.optimizer, state.watch, state.stall
         if watch is not None:
             watch = levelled_off(watch, trace["total"], tolerance=config.tolerance)
         if stall is not None:
             stall = stalled(stall, trace["total"] + weights.bounds * trace["bounds"], patience=config.patience)
             memory = forget_pairs(memory, when=stall.restarting)
-        updates, memory = descent.update(gradient, memory, state.parameters)
-        parameters: Any = optax.apply_updates(state.parameters, updates)
-        if config.optimizer == "adam":
+        updates, memory = descent.update(
+            gradient,
+            memory,
+            before,
+            value=value,
+            grad=gradient,
+            value_fn=lambda parameters: loss(parameters, factors)[0],
+        )
+        parameters: Any = optax.apply_updates(before, updates)
+        if config.optimizer == "adam" and config.parametrization in (None, "pixels", "pyramid"):
             parameters = _clip(parameters)
         after = State(parameters, memory, _averaged(state.average, parameters, config.averaging), watch, stall)
         if watch is not None or stall is not None:  # not the optimiser's memory, which would be held twice
@@ -166,17 +192,33 @@ def run(
 
     # XLA inlines a loop that runs once, and then rounds it otherwise than a longer one.
     with set_xla_metadata(**{"skip-simplify-while-loops_trip-count-one": "true"}):
-        return jax.lax.scan(step, state, length=steps)
+        if segments is None:
+            return jax.lax.scan(step, state, length=steps)
+        return _in_segments(step, state, steps=steps, segments=segments)
 
 
 run_in_place = jax.jit(run, static_argnames=("config", "steps"), donate_argnames=("state",))
 """As `run`, in the memory of `state`, which cannot be used any more: lbfgs holds twice its memory in images."""
 
 
+def _in_segments(step: Step, state: State, *, steps: int, segments: int) -> tuple[State, Trace]:
+    """Take `steps` steps, of which a gradient finds kept where each segment begins; the longer ones come first."""
+    length, longer = divmod(steps, segments)
+    traces = []
+    for own, count in ((length + 1, longer), (length, segments - longer)):
+        if count:
+            segment = jax.checkpoint(partial(jax.lax.scan, step, length=own), prevent_cse=False)
+            state, trace = jax.lax.scan(segment, state, length=count)
+            traces.append(jax.tree.map(jnp.ravel, trace))  # [count, own] -> [count * own]
+    return state, jax.tree.map(lambda *parts: jnp.concatenate(parts), *traces)
+
+
 def _batched(targets: Targets) -> Targets:
     """Return which axis of `targets` a batch runs along: what comes from the content may have one."""
     axes = targets._replace(style=None, content={k: 0 if v.ndim == 4 else None for k, v in targets.content.items()})
-    axes = axes._replace(half=None if targets.half is None else _batched(targets.half))
+    half = None if targets.half is None else _batched(targets.half)
+    picture = 0 if targets.picture is not None and targets.picture.ndim == 4 else None
+    axes = axes._replace(half=half, picture=picture)
     regions = targets.regions
     if regions is None:
         return axes
@@ -184,13 +226,14 @@ def _batched(targets: Targets) -> Targets:
     return axes._replace(regions=regions._replace(guides=None, shares=None, cover=None, backdrop=backdrop))
 
 
-def _averaged(average: Average | None, parameters: Parameters, keep: float) -> Average | None:
+def _averaged(average: Average | None, parameters: Any, keep: float) -> Average | None:
     """Return the mean of all iterates so far, in which one k steps ago counts `keep ** k` times as much as the last."""
     if average is None:
         return None
     steps = average.steps + 1
     share = (1 - keep) / (1 - keep ** steps.astype(jnp.float32))
-    mean: Any = optax.incremental_update(parameters, average.parameters, share)
+    before: Any = average.parameters
+    mean: Any = optax.incremental_update(parameters, before, share)
     return Average(mean, steps)
 
 

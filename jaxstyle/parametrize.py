@@ -1,70 +1,120 @@
-"""What an image is written as while it is optimised: a tuple of arrays that a pure `decode` turns into the image.
+"""What an image is written as while it is optimised: arrays, with the pure function that turns them into the image."""
 
-`pixels` is the image itself. `pyramid` adds coarser levels, each enlarged bilinearly to full size and a quarter as
-strong. Both can write every image; what differs is the metric in which lbfgs takes its steps. A coarse level moves many
-pixels at once, so large smooth changes, which come last in plain pixels, come first.
-"""
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxstyle.scales import resample
-
-PYRAMID_LEVELS = 5  # full size to 1/16, as many halvings as VGG-19 has
-# Of every level but the finest. Preset neural-style-pt stood higher after 100 steps with 1, 1/2, 1/3 and 1/8.
-COARSE_GAIN = 0.25
-
-Parameters = tuple[jax.Array, ...]
+from jaxstyle.config import Config
+from jaxstyle.own import Parametrization
+from jaxstyle.parametrizations import PARAMETRIZATIONS
 
 
 @jax.tree_util.register_pytree_node_class
-class Circular(tuple):
-    """Parameters of an image that continues across its border, as do the enlargements of its levels."""
+class Parameters:
+    """What an image is written as, with the function that turns it into the image.
 
-    def tree_flatten(self) -> tuple[tuple[jax.Array, ...], None]:
-        """Return the levels; nothing else is in it."""
-        return tuple(self), None
+    Attributes:
+        values: a pytree of arrays, with a leading axis for a batch.
+        decode: takes them, returns the image `[H, W, 3]`.
+        ranks: of the arrays of one image.
+    """
+
+    def __init__(self, values: Any, decode: Callable[[Any], jax.Array], ranks: tuple[int, ...] | None = None) -> None:
+        """Keep the three; the ranks are those of `values` for None."""
+        self.values, self.decode = values, decode
+        self.ranks = tuple(map(jnp.ndim, jax.tree.leaves(values))) if ranks is None else ranks
+
+    @property
+    def batched(self) -> bool:
+        """Whether it is of several images, along the leading axis of each array."""
+        return any(leaf.ndim > rank for leaf, rank in zip(jax.tree.leaves(self.values), self.ranks, strict=True))
+
+    def tree_flatten(self) -> tuple[tuple[Any], tuple[Callable[[Any], jax.Array], tuple[int, ...]]]:
+        """Return the arrays, and what is static."""
+        return (self.values,), (self.decode, self.ranks)
 
     @classmethod
-    def tree_unflatten(cls, _: None, levels: Parameters) -> "Circular":
-        """Return the levels as what they are."""
-        return cls(levels)
+    def tree_unflatten(cls, static: tuple[Any, tuple[int, ...]], values: tuple[Any]) -> "Parameters":
+        """Return them as what they are."""
+        return cls(values[0], *static)
 
 
-def encode(image: jax.Array, *, levels: int, circular: bool = False) -> Parameters:
-    """Return parameters that decode to `image`: the finest level is the image, the others are zero.
+def parametrization(config: Config) -> Parametrization:
+    """Return how the image is written.
+
+    Args:
+        config: its parametrisation, optimiser and border count.
+
+    Returns:
+        The two functions.
+
+    Example:
+        >>> parametrization(Config(parametrization="pixels")).decode(0.5)
+        0.5
+    """
+    chosen = config.parametrization or ("pyramid" if config.optimizer == "lbfgs" else "pixels")
+    if isinstance(chosen, Parametrization):
+        return chosen
+    return PARAMETRIZATIONS["circular pyramid" if (chosen, config.border) == ("pyramid", "circular") else chosen]
+
+
+def encode(image: jax.Array, *, config: Config) -> Parameters:
+    """Return parameters that decode to `image`; up to `MARGIN` from it, for "sigmoid".
 
     Args:
         image: `[H, W, 3]`, in [0, 1].
-        levels: how many; each has half the height and width of the one before, rounded up.
-        circular: whether the image continues across its border.
+        config: as for `parametrization`.
 
     Returns:
-        Arrays `[H, W, 3]`, `[H / 2, W / 2, 3]`, ...
+        The parameters.
 
     Example:
-        >>> [level.shape for level in encode(jnp.zeros((32, 24, 3)), levels=3)]
-        [(32, 24, 3), (16, 12, 3), (8, 6, 3)]
+        >>> [level.shape for level in encode(jnp.zeros((32, 24, 3)), config=Config()).values]
+        [(32, 24, 3), (16, 12, 3), (8, 6, 3), (4, 3, 3), (2, 2, 3)]
     """
-    height, width, channels = image.shape
-    coarse = [(-(-height // 2**i), -(-width // 2**i), channels) for i in range(1, levels)]
-    parameters = (image, *(jnp.zeros(shape, image.dtype) for shape in coarse))
-    return Circular(parameters) if circular else parameters
+    chosen = parametrization(config)
+    return Parameters(chosen.encode(image), chosen.decode)
 
 
 def decode(parameters: Parameters) -> jax.Array:
-    r"""Return the image that `parameters` stand for, :math:`x = z_0 + g \sum_i U_i z_i` with bilinear enlargements U.
+    """Return the image that `parameters` stand for.
 
     Args:
         parameters: of `encode`.
 
     Returns:
-        `[H, W, 3]`, not clipped.
+        `[H, W, 3]`, or `[N, H, W, 3]` for a batch, not clipped.
 
     Example:
-        >>> decode((jnp.zeros((2, 2, 3)), jnp.ones((1, 1, 3)))).tolist()[0][0]
-        [0.25, 0.25, 0.25]
+        >>> decode(encode(jnp.ones((8, 8, 3)), config=Config())).shape
+        (8, 8, 3)
     """
-    image, *coarse = parameters
-    how = {"circular": isinstance(parameters, Circular), "method": "linear"}
-    return image + COARSE_GAIN * sum(resample(level, *image.shape[-3:-1], **how) for level in coarse)
+    function = parameters.decode
+    return (jax.vmap(function) if parameters.batched else function)(parameters.values)
+
+
+def compose(*parts: Parametrization) -> Parametrization:
+    """Return one parametrisation after the other; make it once, as a program knows it by which functions it has.
+
+    Args:
+        parts: the one that gives the image first; all but the last write an image as an image.
+
+    Returns:
+        The two functions.
+
+    Example:
+        >>> both = compose(PARAMETRIZATIONS["sigmoid"], PARAMETRIZATIONS["fourier"])
+        >>> float(abs(both.decode(both.encode(jnp.full((8, 8, 3), 0.25))) - 0.25).max()) < 1e-5
+        True
+    """
+
+    def through(image: jax.Array) -> Any:
+        return reduce(lambda x, part: part.encode(x), parts, image)
+
+    def back(values: Any) -> jax.Array:
+        return reduce(lambda x, part: part.decode(x), reversed(parts), values)
+
+    return Parametrization(through, back)

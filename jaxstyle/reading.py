@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,8 +10,10 @@ import jax
 from jaxstyle import vgg
 from jaxstyle.blocks import map_blocks, sum_over_blocks
 from jaxstyle.config import Config
+from jaxstyle.errors import InputError, excerpt
 from jaxstyle.grid import Block, Grid, grid, smallest_window
 from jaxstyle.mesh import SplitRows
+from jaxstyle.own import Network
 from jaxstyle.parts import Part, whole
 from jaxstyle.strips import Rows
 
@@ -35,7 +38,8 @@ def blocks_in_rows(config: Config, pixels: int) -> tuple[int, ...]:
         ((), (1,))
     """
     blocks = (1, 2) if config.remat else (1,) if pixels >= LARGE else ()
-    if config.statistic == "sliced" or isinstance(config.conv, SplitRows):  # whose devices have parts of all rows
+    whole = config.statistic == "sliced" or config.own_terms or config.network is not None
+    if whole or isinstance(config.conv, SplitRows):  # whose devices have parts of all rows
         return ()
     return tuple(block for block in blocks if all(int(layer[4]) != block for layer in config.content_layers))
 
@@ -55,17 +59,23 @@ def image_features(
         params: the network.
         image: `[H, W, 3]` or `[N, H, W, 3]`, in [0, 1].
         config: its pooling, border, white, precision and convolution count.
-        layers: which activations; those that `config` compares for None.
+        layers: which activations; those that `config` reads for None.
         read: as for `vgg.features`.
         in_rows: likewise.
 
     Returns:
         The activations, as `vgg.features` returns them.
 
+    Raises:
+        InputError: if a network of one's own does not give one of the layers, or gives it without an axis of channels.
+
     Example:
         >>> image_features(params, image, config=Config())["relu4_2"].shape  # doctest: +SKIP
         (32, 32, 512)
     """
+    layers = config.layers if layers is None else layers
+    if config.network is not None:
+        return _of_own_network(config.network, params, image, layers=layers, read=read)
     return vgg.features(
         params,
         image,
@@ -75,10 +85,53 @@ def image_features(
         white=config.white,
         precision=config.precision,
         conv=config.conv,
-        layers=config.content_layers + config.style_layers if layers is None else layers,
+        layers=layers,
         read=read,
         in_rows=in_rows,
     )
+
+
+def _of_own_network(
+    network: Network,
+    params: Any,
+    image: jax.Array,
+    *,
+    layers: tuple[str, ...],
+    read: Callable[[str, jax.Array, Rows | None], Any] | None,
+) -> dict[str, Any]:
+    function = partial(network, params)
+    found = (jax.vmap(function) if image.ndim == 4 else function)(image)
+    if missing := [layer for layer in layers if layer not in found]:
+        raise InputError(f"Your network has no layers {missing}: choose from {excerpt(', '.join(map(str, found)))}.")
+    for layer in layers:
+        if found[layer].ndim != image.ndim:
+            raise InputError(
+                f"Your network gives {layer!r} as an array {list(found[layer].shape)} of an image "
+                f"{list(image.shape)}: return activations [h, w, C]."
+            )
+    return {layer: found[layer] if read is None else read(layer, found[layer], None) for layer in layers}
+
+
+def part_of(layer: str, features: jax.Array, height: int, width: int, *, config: Config) -> Part:
+    """Return the part that is all of a layer, of which `features` may be a strip or a block, as only VGG-19's can be.
+
+    Args:
+        layer: its name.
+        features: `[..., h, w, C]`.
+        height: of the image, in pixels.
+        width: likewise.
+        config: its network counts.
+
+    Returns:
+        The part.
+
+    Example:
+        >>> part_of("relu2_1", jnp.zeros((4, 4, 8)), 16, 16, config=Config()).width
+        8
+    """
+    if config.network is not None:
+        return Part(features.shape[-3], features.shape[-2], 1, None, None)
+    return whole(layer, height, width)
 
 
 def read_layers(
@@ -119,7 +172,8 @@ def read_layers(
         params, context = inputs
 
         def of_layer(layer: str, features: jax.Array, rows: Rows | None) -> Any:
-            part = replace(whole(layer, height, width), block=block, rows=rows, devices=devices)
+            part = part_of(layer, features, height, width, config=config)
+            part = replace(part, block=block, rows=rows, devices=devices)
             return read(layer, features, part, context)
 
         in_rows = blocks_in_rows(config, image.shape[-3] * image.shape[-2])
@@ -175,7 +229,7 @@ def least_pixels(config: Config) -> int:
         >>> least_pixels(Config())
         36864
     """
-    return smallest_window(max(map(vgg.halo, config.content_layers + config.style_layers)))
+    return smallest_window(max(map(vgg.halo, config.layers)))
 
 
 def looking(config: Config) -> Config:
@@ -193,11 +247,13 @@ def looking(config: Config) -> Config:
         >>> looking(Config()).block_pixels == LOOKED_AT
         True
     """
-    if config.statistic == "sliced" or config.normalize_gradients or config.border == "circular":
+    if config.whole_only or config.border == "circular":
         return config
     return replace(config, block_pixels=min(config.block_pixels or LOOKED_AT, LOOKED_AT))
 
 
 def _cut(height: int, width: int, *, config: Config, layers: tuple[str, ...]) -> Grid | None:
+    if config.block_pixels is None:
+        return None
     halo, circular = max(map(vgg.halo, layers), default=0), config.border == "circular"
     return grid(height, width, most=config.block_pixels, halo=halo, circular=circular)

@@ -61,7 +61,7 @@ def plan(height: int, width: int, *, steps: int, config: Config) -> tuple[Scale,
     if config.border == "circular":
         rounded = [(_tiled(h), _tiled(w)) for h, w in shapes[:-1]]
         shapes = [shape for shape in dict.fromkeys(rounded) if max(shape) < longest] + shapes[-1:]
-    need = max(map(smallest_side, config.content_layers + config.style_layers))
+    need = max(map(smallest_side, config.sized(config.layers)), default=1)
     if config.scales is None:
         shapes = [shape for shape in shapes[:-1] if min(shape) >= need][-(steps - 1) or len(shapes) :] + shapes[-1:]
     for shape in shapes[:-1]:

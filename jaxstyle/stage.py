@@ -58,13 +58,13 @@ def targets_at(
     """
     height, width, _ = scale
     factor = max(height, width) / max(content.shape[-3:-1])
-    shrink = partial(resize_style, factor=factor, layers=config.style_layers)
+    shrink = partial(resize_style, factor=factor, layers=config.sized(config.style_layers))
     at_scale: list[Style] = []
     for style in styles:
         if isinstance(style, Mapping):
             at_scale.append(_nearest(style, max(height, width)))
         else:
-            at_scale.append(shrink(check_picture("style", style, config.style_layers, ranks=(3,))))
+            at_scale.append(shrink(check_picture("style", style, config.sized(config.style_layers), ranks=(3,))))
     masks, style_parts = content_masks, style_masks
     if content_masks is not None and content_masks.shape[-2:] == content.shape[-3:-1]:
         masks = jnp.stack([resize(mask, height, width) for mask in content_masks])
@@ -81,7 +81,7 @@ def targets_at(
         style_masks=style_parts,
     )
     half = Scale(*half_shape(height, width), steps=0)
-    need = max(map(smallest_side, config.content_layers + config.style_layers))
+    need = max(map(smallest_side, config.sized(config.layers)), default=1)
     if config.halve_above is None or max(height, width) <= config.halve_above or min(half[:2]) < need:
         return targets
     same = {"key": key, "config": config, "blend": blend, "content_masks": content_masks, "style_masks": style_masks}

@@ -12,7 +12,7 @@ from jaxstyle import statistic, vgg
 from jaxstyle.config import Config
 from jaxstyle.errors import InputError
 from jaxstyle.parts import Part, read_moments
-from jaxstyle.reading import layers_of, looking, read_layers
+from jaxstyle.reading import image_features, layers_of, looking, read_layers
 from jaxstyle.regions import Regions, guide, make_regions
 from jaxstyle.statistic import Summary
 
@@ -27,12 +27,14 @@ class Targets(NamedTuple):
         style: the styles' statistics by layer; with regions, of each of them along the leading axis.
         regions: which part takes which style, or None.
         half: what the image at half its size is held against as well, or None.
+        picture: the content itself, `[..., H, W, 3]`, for `Config.own_terms`; None without them.
     """
 
     content: dict[str, jax.Array]
     style: dict[str, Summary]
     regions: Regions | None = None
     half: "Targets | None" = None
+    picture: jax.Array | None = None
 
 
 @partial(jax.jit, static_argnames="config")
@@ -73,7 +75,7 @@ def make_targets(
     several = list(styles) if isinstance(styles, Sequence) else [styles]
     if not several:
         raise InputError("There is no style: pass a picture, or a sequence of at least one.")
-    content = check_picture("content", content, config.content_layers + config.style_layers)
+    content = check_picture("content", content, config.sized(config.layers))
     masks = [None] * len(several) if style_masks is None else list(style_masks)
     if len(masks) != len(several):
         raise InputError(f"There are {len(masks)} style masks for {len(several)} styles: pass one for each.")
@@ -84,12 +86,14 @@ def make_targets(
         for style, mask in zip(several, masks, strict=True)
     ]
     kept = layers_of(params, content, config=looking(config), layers=config.content_layers)
+    picture = content if config.own_terms else None
     if content_masks is None:
         shares = jnp.ones(len(several)) if blend is None else jnp.asarray(blend, jnp.float32)
         if shares.shape != (len(several),):
             raise InputError(f"There are {shares.size} blend weights for {len(several)} styles: pass one for each.")
         shares = shares / jnp.sum(shares)
-        return Targets(kept, jax.tree.map(lambda *each: sum(map(jnp.multiply, shares, each)), *summaries))
+        blended = jax.tree.map(lambda *each: sum(map(jnp.multiply, shares, each)), *summaries)
+        return Targets(kept, blended, picture=picture)
     if blend is not None:
         raise InputError("Styles have regions and blend weights: a region has one style, so drop the one or the other.")
     if content_masks.shape != (len(several), *content.shape[-3:-1]):
@@ -98,7 +102,8 @@ def make_targets(
             f"{list(content.shape)}: pass one of its height and width for each style."
         )
     stacked = jax.tree.map(lambda *each: jnp.stack(each), *summaries)
-    return Targets(kept, stacked, make_regions(content_masks, content, _shapes(content, config.style_layers)))
+    shapes = _shapes(params, content, config.style_layers, config=config)
+    return Targets(kept, stacked, make_regions(content_masks, content, shapes), picture=picture)
 
 
 def summarize_style(
@@ -128,13 +133,15 @@ def summarize_style(
         >>> summarize_style(params, style, config=Config())["relu1_1"].mean.shape  # doctest: +SKIP
         (64,)
     """
-    style = check_picture("style", style, config.style_layers, ranks=(3,))
+    style = check_picture("style", style, config.sized(config.style_layers), ranks=(3,))
     if mask is not None and mask.shape != style.shape[:2]:
         raise InputError(f"A style mask is {list(mask.shape)}, but its style is {list(style.shape)}: make them alike.")
     config, layers = looking(replace(config, border=config.style_border)), config.style_layers
     keys = dict(zip(layers, [None] * len(layers) if key is None else jax.random.split(key, len(layers)), strict=True))
-    shapes = _shapes(style, layers)
-    guides = {layer: None if mask is None else guide(mask, height=h, width=w) for layer, (h, w) in shapes.items()}
+    guides: dict[str, jax.Array | None] = dict.fromkeys(layers)
+    if mask is not None:
+        shapes = _shapes(params, style, layers, config=config)
+        guides = {layer: guide(mask, height=height, width=width) for layer, (height, width) in shapes.items()}
 
     def read(layer: str, features: jax.Array, part: Part, guides: dict[str, jax.Array | None]) -> Summary:
         if config.statistic != "sliced":
@@ -144,8 +151,13 @@ def summarize_style(
     return read_layers(params, style, read, guides, config=config, layers=layers)
 
 
-def _shapes(picture: jax.Array, layers: Sequence[str]) -> dict[str, tuple[int, int]]:
+def _shapes(
+    params: vgg.Params, picture: jax.Array, layers: tuple[str, ...], *, config: Config
+) -> dict[str, tuple[int, int]]:
     """Return height and width of each layer of a picture."""
+    if config.network is not None:
+        found = jax.eval_shape(partial(image_features, config=config, layers=layers), params, picture)
+        return {layer: found[layer].shape[-3:-1] for layer in layers}
     height, width = picture.shape[-3:-1]
     sides = {layer: vgg.smallest_side(layer) for layer in layers}
     return {layer: (height // side, width // side) for layer, side in sides.items()}

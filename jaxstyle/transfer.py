@@ -42,6 +42,7 @@ def stylize(
     blend: jax.typing.ArrayLike | Sequence[float] | None = None,
     content_masks: jax.Array | None = None,
     style_masks: Sequence[jax.Array | None] | None = None,
+    segments: int | None = None,
 ) -> Result:
     """Repaint `content` in the style of `styles`; traceable from end to end by `jit`, `vmap` and `grad`.
 
@@ -62,6 +63,8 @@ def stylize(
         blend: how much each style counts, `[K]`, not negative; None for all alike. Statistics are mixed, not pictures.
         content_masks: the region of each style, `[K, H, W]` in [0, 1]; what no region covers stays as it is.
         style_masks: which part of each style to take, `[H, W]` of its own shape in [0, 1], or None for all of it.
+        segments: into how many the steps of a scale are cut, as many as it has at most, for a gradient through them in
+            less memory, see `optimize.run`; None for none.
 
     Returns:
         The picture and the trace of every term, one scale after the other.
@@ -96,7 +99,8 @@ def stylize(
         else:
             image = enlarge(image, grounds, several, init, scale, circular=config.border == "circular")
         state = optimize.init(image, config=config)
-        state, trace = optimize.run(state, params, targets, weights, config=config, steps=scale.steps)
+        cut = segments and min(segments, scale.steps)
+        state, trace = optimize.run(state, params, targets, weights, config=config, steps=scale.steps, segments=cut)
         image = state.image
         traces.append(trace)
     assert image is not None  # there is at least one scale

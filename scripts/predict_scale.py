@@ -15,7 +15,7 @@ from jaxstyle.cli.memory import ESTIMATED
 from jaxstyle.cli.rehearsal import gflop_a_step
 from jaxstyle.cli.work import bytes_of
 from jaxstyle.grid import grid
-from jaxstyle.parametrize import PYRAMID_LEVELS
+from jaxstyle.parametrizations import PYRAMID_LEVELS
 from jaxstyle.reading import blocks_in_rows
 from jaxstyle.scales import Scale, half_shape, plan
 from jaxstyle.vgg import Params

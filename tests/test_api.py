@@ -62,7 +62,7 @@ def test_every_public_function_says_what_it_takes_and_gives_an_example(module):
     "module",
     (
         "bands by_leader color coloring conv descent encoding image image_limits losses mesh moments objective"
-        " optimize orientation parametrize presets regions scales sheet stage statistic sweep transport"
+        " optimize orientation own parametrize presets reading regions scales sheet stage statistic sweep transport"
         " untrained vgg winograd"
     ).split(),
 )
@@ -94,8 +94,10 @@ ROOMS = [name for name in MODULES if name.count(".") == 1 and not name.endswith(
 def test_a_room_imports_only_the_rooms_before_it(module):
     order = "errors by_leader files winograd conv mesh pooling strips vgg losses color moments transport statistic"
     order += " regions hdf5 weights_file untrained download pretrained bands image_opening image_limits orientation"
-    order += " image_file levels encoding_large encoding image plain_data record config grid blocks parts reading"
-    order += " scales convention presets targets objective coloring parametrize descent halting optimize"
+    order += " image_file levels encoding_large encoding image plain_data record own config grid blocks parts reading"
+    order += (
+        " scales convention presets targets objective coloring parametrizations parametrize descent halting optimize"
+    )
     order += " checkpoint_folder checkpoint stage transfer sweep sheet"
     order = [*order.split(), "statistics_file", "cli", "__main__"]
     assert imports(module) & set(order) <= set(order[: order.index(module.split(".")[1])])

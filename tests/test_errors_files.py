@@ -24,6 +24,7 @@ from jaxstyle.cli.work import Work
 from jaxstyle.config import Config
 from jaxstyle.moments import Moments
 from jaxstyle.optimize import State
+from jaxstyle.parametrize import Parameters
 from jaxstyle.transport import LEVELS, Quantiles
 
 LAYERS = "--style-layers relu1_1 --content-layers relu1_1 --optimizer adam".split()
@@ -235,7 +236,9 @@ def painted(refused, monkeypatch) -> list[int]:
     shape, trace = [32, 32, 3], {"total": np.zeros(1)}
 
     def walk(*_, **__):
-        yield Place(0, 1, State((), None), jnp.zeros(shape), np.full(1, 32), trace, {})
+        yield Place(
+            0, 1, State(Parameters((), lambda _: jnp.zeros(())), None), jnp.zeros(shape), np.full(1, 32), trace, {}
+        )
 
     monkeypatch.setattr(session, "walk", walk)
     monkeypatch.setattr(Work, "finish", lambda _, painted: painted)

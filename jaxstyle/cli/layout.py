@@ -175,7 +175,7 @@ def _steps(
         return run(own[0], *shared, own[1])
 
     state, trace = map_lanes(each, (params, targets), (state, weights), mesh=layout.mesh)
-    count = like[0].parameters[0].shape[0]
+    count = jax.tree.leaves(like[0])[0].shape[0]
     return state, {name: own[:count] for name, own in trace.items()}
 
 

@@ -22,6 +22,8 @@ from jaxstyle.record import Record, Weights, source, versions
 
 # options that no pixel depends on
 NOT_IN_PICTURE = ("output", "saving", "network", "preview", "lanes", "limits", "processes")
+# parts of a config that are functions, or are read by them; no command has other ones than those of the defaults
+FUNCTIONS = ("conv", "own_terms", "own_layers", "network")
 
 
 class Job(NamedTuple):
@@ -77,7 +79,7 @@ def command_of(kind: type, record: Record, *, picture: Path, inputs: Sequence[Pa
 
 
 def _facts(config: Config) -> dict[str, Any]:
-    return {name: plain(value, paths={}) for name, value in vars(config).items() if name != "conv"}
+    return {name: plain(value, paths={}) for name, value in vars(config).items() if name not in FUNCTIONS}
 
 
 def numbers(weights: LossWeights) -> dict[str, float]:

@@ -71,7 +71,8 @@ class Optimization:
     memory: Annotated[int | None, arg(metavar="PAIRS", help_behavior_hint=PRESETS_OWN)] = None
     """Curvature pairs that lbfgs keeps."""
     parametrization: Annotated[
-        Literal["pixels", "pyramid"] | None, arg(metavar="{pixels,pyramid}", help_behavior_hint="")
+        Literal["pixels", "pyramid", "decorrelated", "fourier", "sigmoid"] | None,
+        arg(metavar="{pixels,pyramid,decorrelated,fourier,sigmoid}", help_behavior_hint=""),
     ] = None
     """What the image is written as. (default: pyramid for lbfgs, pixels for adam)"""
     averaging: Annotated[float | None, arg(metavar="SHARE", help_behavior_hint=PRESETS_OWN)] = None

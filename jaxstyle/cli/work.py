@@ -142,7 +142,7 @@ class Work:
         if 0 < cut < scale.height * scale.width:
             config = replace(config, block_pixels=cut)
         state = self.shape(scale)
-        name = (state.parameters[0].shape, steps, config.remat, config.block_pixels, self.layout)
+        name = (jax.tree.leaves(state)[0].shape, steps, config.remat, config.block_pixels, self.layout)
         if name not in self.compiled:
             given = (self.ready, targets, self.weights)
             if self.layout is not None:
