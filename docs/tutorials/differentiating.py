@@ -141,6 +141,28 @@ show(content, painted(strength))
 # %% [markdown]
 # The same works for every leaf of `LossWeights`, for each layer by itself, for the photograph and for the style: give
 # them to the function that is differentiated. What bounds it is memory: reverse mode keeps what each step's gradient
-# needs, so that it grows with the number of steps.
-#
-# [The first page](forty_lines.py) writes the loop out; [the method](../method.md) has the losses.
+# needs. `run(..., segments=5)` keeps only where each of five segments begins, and computes the rest again; the gradient
+# is the same:
+
+
+# %%
+def moved_in_segments(strength):
+    each = jnp.exp(strength) / len(config.style_layers)
+    weights = LossWeights(
+        content=dict.fromkeys(config.content_layers, 1.0),
+        style=dict.fromkeys(config.style_layers, each),
+    )
+    state, _ = run(
+        start, params, targets, weights, config=config, steps=STEPS, segments=5
+    )
+    found = features(params, state.image)[JUDGED]
+    return jnp.sum((found - seen) ** 2) / jnp.sum(seen**2)
+
+
+again = jax.jit(jax.grad(moved_in_segments))(middle)
+print(f"whole {judge(middle)[1]:+.5f}, in segments {again:+.5f}")
+assert jnp.allclose(again, judge(middle)[1], rtol=1e-2)
+
+# %% [markdown]
+# [For researchers](../research.md) has terms, networks and optimisers of one's own, [the method](../method.md) the
+# losses, and [the first page](forty_lines.py) writes the loop out.
