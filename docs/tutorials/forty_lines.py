@@ -1,0 +1,170 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Neural style transfer in forty lines of JAX
+#
+# Gatys, Ecker and Bethge, [*A Neural Algorithm of Artistic Style*](https://arxiv.org/abs/1508.06576), written out. Of
+# jaxstyle this page takes two things only: `load_params`, the weights of a network, and `features`, which runs it.
+# Losses and loop are plain JAX and Optax.
+#
+# The network is the mini network that comes with jaxstyle, a small copy of VGG-19, which was trained to name things in
+# photographs. Pictures have 128 pixels, so that all of it takes seconds on a laptop.
+
+# %%
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from PIL import Image
+
+from jaxstyle import features, load_params
+
+
+def load(path, size):
+    picture = Image.open(path).convert("RGB")
+    picture.thumbnail((size, size), Image.Resampling.LANCZOS)
+    return jnp.asarray(picture, jnp.float32) / 255
+
+
+def show(*pictures):  # side by side
+    whole = jnp.concatenate([jnp.clip(each, 0, 1) for each in pictures], axis=1)
+    height, width, _ = whole.shape
+    picture = Image.fromarray(np.asarray(255 * whole + 0.5, np.uint8))
+    return picture.resize((3 * width, 3 * height))
+
+
+params = load_params("mini")
+content = load("examples/cat.jpg", 128)  # [H, W, 3], sRGB in [0, 1]
+style = load("examples/strokes.jpg", 128)
+print(content.shape, style.shape)
+
+# %% [markdown]
+# ## What the network sees
+#
+# `features` is a pure function. It returns every activation of the network for an image: early ones see colours and
+# edges, late ones see parts of things, at fewer pixels and in more channels.
+
+# %%
+for layer, activation in features(params, content).items():
+    if layer.startswith("relu") and layer.endswith("_1"):
+        print(layer, activation.shape)
+
+# %% [markdown]
+# ## Content: the same features at the same places
+#
+# Two pictures show the same things if their features agree, pixel by pixel, at a late layer:
+#
+# $$C = \frac{\sum_{k,i} (F_{ki} - P_{ki})^2}{\sum_{k,i} P_{ki}^2}$$
+#
+# $F$ are the features of the image at pixel $k$ in channel $i$, $P$ those of the photograph. The paper takes half the
+# sum; divided by the target's own energy, the loss is 1 for features that are all zero, whatever the layer and the
+# size.
+#
+# ## Style: the same correlations anywhere
+#
+# What is left when one forgets *where* something is are the correlations of channels, the Gram matrix:
+#
+# $$G_{ij} = \frac{1}{N} \sum_k F_{ki} F_{kj}$$
+#
+# Swirls answer to certain pairs of channels, and so do dots. Matrices are compared as features are, at several
+# layers, for fine and for coarse structure.
+
+# %%
+CONTENT_LAYER = "relu4_2"
+STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+
+
+def distance(x, target):
+    return jnp.sum((x - target) ** 2) / jnp.sum(target**2)
+
+
+def gram(activation):
+    pixels = activation.reshape(-1, activation.shape[-1])  # [N, C]
+    return pixels.T @ pixels / pixels.shape[0]  # [C, C]
+
+
+def smoothness(image):
+    down, right = jnp.diff(image, axis=0), jnp.diff(image, axis=1)
+    return jnp.mean(down**2) + jnp.mean(right**2)
+
+
+kept = features(params, content)[CONTENT_LAYER]
+wanted = {layer: gram(features(params, style)[layer]) for layer in STYLE_LAYERS}
+
+
+def loss(image, style_weight, smooth_weight):
+    found = features(params, image)
+    of_content = distance(found[CONTENT_LAYER], kept)
+    each = [distance(gram(found[layer]), wanted[layer]) for layer in STYLE_LAYERS]
+    of_style = sum(each) / len(each)
+    return of_content + style_weight * of_style + smooth_weight * smoothness(image)
+
+
+print(f"the untouched photograph scores {loss(content, 30.0, 5.0):.2f}")
+
+# %% [markdown]
+# ## The loop: gradient descent on the pixels
+#
+# The network stays as it is. What is changed is the image, by the gradient of the loss with respect to *it*. A step
+# is a pure function of its state, so that all steps are one `jax.lax.scan`, compiled once.
+
+# %%
+STEPS = 100
+descent = optax.adam(0.02)
+
+
+@jax.jit
+def paint(image, style_weight, smooth_weight):
+    def step(state, _):
+        image, memory = state
+        value, gradient = jax.value_and_grad(loss)(image, style_weight, smooth_weight)
+        updates, memory = descent.update(gradient, memory)
+        return (jnp.clip(optax.apply_updates(image, updates), 0, 1), memory), value
+
+    (image, _), losses = jax.lax.scan(step, (image, descent.init(image)), length=STEPS)
+    return image, losses
+
+
+picture, losses = paint(content, 30.0, 5.0)
+for step in (0, 10, 50, STEPS - 1):
+    print(f"step {step}: loss {losses[step]:.2f}")
+show(content, picture)
+
+# %% [markdown]
+# That is the whole method, in some forty lines with its imports.
+#
+# ## More or less style
+#
+# Weights are arguments, not constants, so other ones do not compile again:
+
+# %%
+show(*(paint(content, weight, 5.0)[0] for weight in (3.0, 300.0)))
+
+# %% [markdown]
+# and pictures with several weights are lanes of one program, by `jax.vmap`:
+
+# %%
+several = jax.vmap(paint, in_axes=(None, 0, None))
+lanes, _ = several(content, jnp.array([1.0, 10.0, 100.0]), 5.0)
+show(*lanes)
+
+# %% [markdown]
+# ## What jaxstyle adds
+#
+# [The method](../method.md) has every loss of jaxstyle in a formula beside its function. What it does beyond this
+# page:
+#
+# - lbfgs on a pyramid instead of adam on pixels, and from coarse to fine, both for large structures sooner;
+# - several statistics beside Gram matrices, several styles, regions, colours;
+# - pictures larger than memory, several devices, checkpoints.
+#
+# [scripts/stylize.py](../../scripts/stylize.py) is this page once more, over jaxstyle's own functions. The next page,
+# [differentiating through style transfer](differentiating.py), takes the gradient of `paint` itself.
