@@ -7,8 +7,9 @@ many pixels, so `jax.jvp` carries d image / d log w forwards beside the image: a
 whatever its length, and nothing is stored. To first order image((1 + e) w) = image(w) + e d image / d log w.
 
 Left is the picture, right its derivative on grey: what is brighter or redder than grey gets brighter or redder with
-more style. The 99th percentile of its absolute values spans the scale. Adam divides by the root of its gradients'
-squares; EPSILON keeps pixels whose gradients are next to nothing from deciding the derivative.
+more style. The 99th percentile of its absolute values spans the scale. Adam's step is at most learning_rate / epsilon
+times the gradient; with a large epsilon that is a stable descent, and so the derivative means something. With a small
+one pixels of next to no gradient bounce, and their derivative grows with every bounce.
 """
 
 import sys
@@ -21,19 +22,19 @@ from jaxstyle import Config, LossWeights, image, init, load_params, make_targets
 from jaxstyle.sheet import contact_sheet
 from jaxstyle.vgg import Params
 
-SIZE, STEPS, WEIGHT, EPSILON = 192, 60, 1.0, 1e-5
+SIZE, STEPS, WEIGHT = 192, 60, 1.0
+CONFIG = Config(optimizer="adam", learning_rate=0.05, epsilon=1e-3)
 
 
 def sensitivity(
     params: Params, content: jax.Array, style: jax.Array, weight: float = WEIGHT
 ) -> tuple[jax.Array, jax.Array]:
     """Return the picture `[H, W, 3]` at a style weight, and its derivative by the weight's logarithm."""
-    config = Config(optimizer="adam", epsilon=EPSILON)
-    targets = make_targets(params, content, style, config=config)
+    targets = make_targets(params, content, style, config=CONFIG)
 
     def painted(log_weight: jax.Array) -> jax.Array:
-        weights = LossWeights(style=dict.fromkeys(config.style_layers, jnp.exp(log_weight)))
-        state, _ = run(init(content, config=config), params, targets, weights, config=config, steps=STEPS)
+        weights = LossWeights(style=dict.fromkeys(CONFIG.style_layers, jnp.exp(log_weight)))
+        state, _ = run(init(content, config=CONFIG), params, targets, weights, config=CONFIG, steps=STEPS)
         return state.image
 
     at = jnp.log(jnp.asarray(weight))

@@ -59,7 +59,7 @@ def tune(respond: Callable, asked: float) -> jax.Array:
         if at == MOST and error < 0:
             break
         low, high = (at, high) if error < 0 else (low, at)
-        newton = min(at - error / rise, MOST) if rise > 0 and abs(error) < before / 2 else math.inf
+        newton = min(at - error / rise, MOST) if rise > 0 and abs(error) < 0.75 * before else math.inf
         at, before = newton if low < newton < high or newton == high == MOST else (low + high) / 2, abs(error)
     raise InputError(f"A share of {asked:g} is out of reach of {STEPS} steps: ask for another or take more steps.")
 

@@ -93,16 +93,15 @@ def test_a_share_that_no_weight_reaches_ends_with_a_sentence(end, started):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("share", [0.3, 0.5])
-def test_tuning_reaches_its_share_as_a_run_of_its_own_measures_it(share, started, params, content, style, capsys):
-    found = started("tune_weights", "--share", str(share), STEPS=10)
-    last = capsys.readouterr().out.splitlines()[-1]
-    weight = float(last.split("weight ")[1].split(",")[0])
+@pytest.mark.parametrize("share", [0.6, 0.8])
+def test_tuning_reaches_its_share_as_a_run_of_its_own_measures_it(share, started, params, capsys):
+    config = Config(optimizer="adam", learning_rate=0.01, epsilon=1e-3)
+    found = started("tune_weights", "--share", str(share), STEPS=20, CONFIG=config)
+    weight = float(capsys.readouterr().out.splitlines()[-1].split("weight ")[1].split(",")[0])
     content, style = (jnp.asarray(load(name).rgb) for name in ("content.png", "style.png"))
-    config = script("tune_weights")["CONFIG"]
     targets = make_targets(params, content, style, config=config)
     weights = LossWeights(style=dict.fromkeys(config.style_layers, weight))
-    state, _ = run(init(content, config=config), params, targets, weights, config=config, steps=10)
+    state, _ = run(init(content, config=config), params, targets, weights, config=config, steps=20)
     before, after = (
         sum(float(v) for k, v in terms(params, x, targets, config=config).items() if k.startswith("style"))
         for x in (content, state.image)
@@ -118,13 +117,11 @@ def test_tuning_reaches_its_share_as_a_run_of_its_own_measures_it(share, started
 def test_the_sensitivity_is_the_central_difference_of_two_runs(params, content, style):
     sensitivity = script("sensitivity", STEPS=6)["sensitivity"]
     with jax.enable_x64(True):
-        params, content, style = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), (params, content, style))
-        painted, change = sensitivity(params, content, style, 1.0)
-        above, below = (sensitivity(params, content, style, float(np.exp(d)))[0] for d in (1e-5, -1e-5))
-        difference = (above - below) / 2e-5
-    assert float(jnp.abs(change).max()) > 1e-3
-    assert np.linalg.norm(change - difference) < 1e-4 * np.linalg.norm(change)
-    assert painted.shape == change.shape == content.shape
+        given = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), (params, content, style))
+        each = [map(np.asarray, sensitivity(*given, float(np.exp(d)))) for d in (-1e-5, 0.0, 1e-5)]
+    (below, _), (painted, change), (above, _) = each
+    assert painted.shape == change.shape == content.shape and np.abs(change).max() > 1e-3
+    assert np.linalg.norm(change - (above - below) / 2e-5) < 1e-4 * np.linalg.norm(change)
 
 
 @pytest.mark.slow
@@ -214,9 +211,15 @@ def test_a_share_outside_of_0_and_1_ends_with_a_sentence(share, monkeypatch):
 
 
 @pytest.mark.slow
-def test_equal_networks_do_not_deviate_and_lanes_equal_runs(params, content, style):
-    names = script("ensemble", STEPS=4, NETWORKS=2)
-    same = names["ensemble"](params, content, style, 0.0)
+def test_the_ensemble_shows_what_differs_between_networks(started, capsys):
+    page = started("ensemble", STEPS=4, NETWORKS=2)
+    assert page.shape[0] > 96 and "2 networks, noise" in capsys.readouterr().out
+    assert np.ptp(page[:32, 36:68]) > 0.9  # the deviation, from near black to white
+
+
+@pytest.mark.slow
+def test_equal_networks_do_not_deviate_and_paint_what_one_paints(params, content, style):
+    same = script("ensemble", STEPS=4, NETWORKS=2)["ensemble"](params, content, style, 0.0)
     assert np.abs(same[0] - same[1]).max() == 0
     config = Config()
     targets = make_targets(params, content, style, config=config)
@@ -225,17 +228,10 @@ def test_equal_networks_do_not_deviate_and_lanes_equal_runs(params, content, sty
 
 
 def test_disturbed_networks_have_relative_noise_of_their_own(params):
-    disturbed = script("ensemble")["disturbed"]
+    disturbed, params = script("ensemble")["disturbed"], {name: params[name] for name in ("conv1_2", "conv5_1")}
     one, other = (disturbed(params, jax.random.key(seed), 0.1) for seed in (0, 1))
-    assert jax.tree.map(jnp.shape, one) == jax.tree.map(jnp.shape, dict(params))
+    assert jax.tree.map(jnp.shape, one) == jax.tree.map(jnp.shape, params)
     for name, layer in params.items():
         noise = np.asarray(one[name]["kernel"] / layer["kernel"] - 1)
-        assert abs(noise.std() - 0.1) < 0.02 and np.abs(one[name]["kernel"] - other[name]["kernel"]).max() > 0
+        assert abs(noise.std() - 0.1) < 0.03 and np.abs(one[name]["kernel"] - other[name]["kernel"]).max() > 0
         assert one[name]["bias"] is layer["bias"]
-
-
-@pytest.mark.slow
-def test_the_ensemble_shows_what_differs_between_networks(started, capsys):
-    page = started("ensemble", STEPS=3, NETWORKS=2)
-    assert page.shape[0] >= 64 and "2 networks, noise" in capsys.readouterr().out
-    assert np.ptp(page[:32, 36:68]) > 0.9  # the deviation, from near black to white
