@@ -1,6 +1,7 @@
 """What one brings along: terms, networks, optimisers and parametrisations of one's own."""
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +43,7 @@ OWN = replace(ADAM, own_terms={"edges": edges, "quiet": quiet}, own_layers=("con
 OWN_WEIGHTS = WEIGHTS._replace(own={"edges": 50.0, "quiet": 1e-4})
 
 
-def begin(params, content, style, config):
+def begin(params, content, style, config) -> tuple[Any, Any, Any]:
     return init(content, config=config), params, make_targets(params, content, style, config=config)
 
 
@@ -101,14 +102,15 @@ def test_own_terms_have_lanes_and_batches(params, content, style):
 
 @pytest.mark.slow
 def test_a_checkpoint_goes_on_with_own_terms(params, content, style, tmp_path):
-    state, *given = begin(params, content, style, OWN)
-    whole, _ = run(state, *given, OWN_WEIGHTS, config=OWN, steps=6)
-    half, trace = run(state, *given, OWN_WEIGHTS, config=OWN, steps=3)
+    state, params, targets = begin(params, content, style, OWN)
+    given = (params, targets, OWN_WEIGHTS)
+    whole, _ = run(state, *given, config=OWN, steps=6)
+    half, trace = run(state, *given, config=OWN, steps=3)
     like = jax.eval_shape(lambda: {"state": half, "trace": trace})
     Checkpoints(tmp_path / "kept").save(3, {"state": half, "trace": trace}, {})
     found = Checkpoints(tmp_path / "kept").latest(lambda facts: like)
     assert found is not None and found[1]["trace"].keys() >= {"edges", "quiet"}
-    again, _ = run(found[1]["state"], *given, OWN_WEIGHTS, config=OWN, steps=3)
+    again, _ = run(found[1]["state"], *given, config=OWN, steps=3)
     assert (again.image == whole.image).all()
 
 
