@@ -1,0 +1,77 @@
+"""What the loss resists most: leading eigenvectors of its Hessian by the image, as pictures.
+
+    python scripts/curvature.py examples/cat.jpg examples/strokes.jpg curvature.png
+
+The Hessian H of the loss at a stylised picture has (3 H W)^2 entries and is never made. A product with it is the
+derivative of the gradient in one direction, Hv = d/de grad(x + e v), a `jax.jvp` of `jax.grad`: a few gradients' cost.
+
+Lanczos turns such products into an orthonormal basis Q of span(v, Hv, H^2 v, ...), in which H is tridiagonal:
+H Q = Q T + (what is left) e^T. Eigenpairs (l, y) of T give those of H, l and Q y, the outermost ones first. In floating
+point Q would lose its orthogonality, so each new vector is made orthogonal to all before it, twice.
+Each pair is then held to its definition, by one more product: |H v - l v| / |l|.
+"""
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxstyle import Config, LossWeights, image, init, load_params, make_targets, run, terms, total
+from jaxstyle.sheet import contact_sheet
+from jaxstyle.vgg import Params
+
+SIZE, STEPS, PRODUCTS, PAIRS = 128, 60, 40, 5
+
+
+def lanczos(product: Callable, start: jax.Array, products: int, pairs: int) -> tuple[np.ndarray, jax.Array]:
+    """Return the `pairs` eigenvalues largest in magnitude of a symmetric `product`, and their vectors."""
+    basis, diagonal, beside = [start / jnp.linalg.norm(start)], [], []
+    for _ in range(products):
+        new = product(basis[-1])
+        diagonal.append(jnp.vdot(basis[-1], new))
+        for _ in range(2):
+            new -= sum(jnp.vdot(each, new) * each for each in basis)
+        beside.append(jnp.linalg.norm(new))
+        basis.append(new / beside[-1])
+    tridiagonal = np.diag(diagonal) + np.diag(beside[:-1], 1) + np.diag(beside[:-1], -1)
+    values, vectors = np.linalg.eigh(tridiagonal.astype(np.float64))
+    leading = np.argsort(-np.abs(values))[:pairs]
+    found = jnp.tensordot(jnp.asarray(vectors[:, leading].T, jnp.float32), jnp.stack(basis[:-1]), axes=1)
+    return values[leading], found
+
+
+def hessian_product(params: Params, content: jax.Array, style: jax.Array) -> tuple[Callable, jax.Array]:
+    """Return v -> Hv at what `STEPS` steps make of `content`, and that picture."""
+    config, weights = Config(), LossWeights()
+    targets = make_targets(params, content, style, config=config)
+    picture = run(init(content, config=config), params, targets, weights, config=config, steps=STEPS)[0].image
+
+    @jax.jit
+    def product(params: Params, targets: Any, v: jax.Array) -> jax.Array:
+        gradient = jax.grad(lambda x: total(weights, terms(params, x, targets, config=config)))
+        return jax.jvp(gradient, (picture,), (v,))[1]
+
+    return partial(product, params, targets), picture  # as arguments, lest XLA computes with constants for minutes
+
+
+def main(content_path: str, style_path: str, output_path: str) -> None:
+    """Save the picture and the eigenvectors beside it, and print eigenvalues and residuals."""
+    content, style = (jnp.asarray(image.load(path, size=SIZE).rgb) for path in (content_path, style_path))
+    product, picture = hessian_product(load_params("auto"), content, style)
+    start = jax.random.normal(jax.random.key(0), content.shape)
+    values, vectors = lanczos(product, start, PRODUCTS, PAIRS)
+    cells, labels = [picture], ["the picture"]
+    for number, (value, vector) in enumerate(zip(values, vectors, strict=True), 1):
+        residual = float(jnp.linalg.norm(product(vector) - value * vector)) / abs(value)
+        print(f"eigenvalue {number}: {value:.5g}, residual {residual:.1e}", flush=True)
+        cells.append(jnp.clip(0.5 + 0.5 * vector / jnp.quantile(jnp.abs(vector), 0.99), 0, 1))
+        labels.append(f"{number}: {value:.3g}")
+    image.save(output_path, contact_sheet(cells, labels, columns=3))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,66 @@
+"""What several networks agree on: one pair painted by disturbed copies of VGG-19, all in one program.
+
+    python scripts/ensemble.py examples/cat.jpg examples/strokes.jpg ensemble.png
+
+The network is an argument like any other, so `jax.vmap` runs along networks as along pictures. Each of them has its
+kernels disturbed by noise of its own, k (1 + NOISE n) with n normal, and its own targets from them; loop, start and
+weights are the same. Where the mean of the pictures is sharp and their deviation dark, what is painted does not
+hang on the very numbers of a network; where the mean is blurred and the deviation bright, it does.
+
+The deviation is the root of the variance over networks, averaged over the three channels.
+"""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxstyle import Config, LossWeights, image, init, load_params, make_targets, run
+from jaxstyle.sheet import contact_sheet
+from jaxstyle.vgg import Params
+
+SIZE, STEPS, NETWORKS, NOISE = 128, 60, 4, 0.3
+
+
+def disturbed(params: Params, key: jax.Array, noise: float) -> Params:
+    """Return a network of the same shape whose kernels are those of `params` times 1 + `noise` n."""
+    keys = dict(zip(params, jax.random.split(key, len(params)), strict=True))
+
+    def kernel(name: str) -> jax.Array:
+        exact = params[name]["kernel"]
+        return exact * (1 + noise * jax.random.normal(keys[name], exact.shape))
+
+    return {name: {**params[name], "kernel": kernel(name)} for name in params}
+
+
+def ensemble(params: Params, content: jax.Array, style: jax.Array, noise: float = NOISE) -> jax.Array:
+    """Return the picture of each network, `[NETWORKS, H, W, 3]`."""
+    config = Config()
+
+    def painted(network: Params) -> jax.Array:
+        targets = make_targets(network, content, style, config=config)
+        state = init(content, config=config)
+        return run(state, network, targets, LossWeights(), config=config, steps=STEPS)[0].image
+
+    keys = jax.random.split(jax.random.key(0), NETWORKS)
+    networks = jax.vmap(lambda key: disturbed(params, key, noise))(keys)  # each leaf [NETWORKS, ...]
+    return jax.jit(jax.vmap(painted))(networks)
+
+
+def main(content_path: str, style_path: str, output_path: str) -> None:
+    """Save mean, deviation and every network's picture on one sheet, and print how far they differ."""
+    content, style = (jnp.asarray(image.load(path, size=SIZE).rgb) for path in (content_path, style_path))
+    pictures = np.asarray(ensemble(load_params("auto"), content, style))
+    mean, deviation = pictures.mean(0), np.sqrt(pictures.var(0).mean(-1, keepdims=True))  # [H, W, 3] and [H, W, 1]
+    brightest = max(float(deviation.max()), 1e-12)
+    print(
+        f"{NETWORKS} networks, noise {NOISE:g}: deviation {deviation.mean():.4f} in the mean, {brightest:.4f} at most"
+    )
+    cells = [mean, np.repeat(deviation / brightest, 3, axis=-1), *pictures]
+    labels = ["mean", f"deviation, white is {brightest:.2f}", *(f"network {i + 1}" for i in range(NETWORKS))]
+    image.save(output_path, contact_sheet(cells, labels, columns=2))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

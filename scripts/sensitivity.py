@@ -1,0 +1,56 @@
+"""Where a picture changes if the style weighs more: d image / d log weight, through every step of the loop.
+
+    python scripts/sensitivity.py examples/cat.jpg examples/strokes.jpg sensitivity.png
+
+A run of adam is a function of the style weight w, image(w), so it has a derivative. There is one input and there are
+many pixels, so `jax.jvp` carries d image / d log w forwards beside the image: about as much again as the run itself,
+whatever its length, and nothing is stored. To first order image((1 + e) w) = image(w) + e d image / d log w.
+
+Left is the picture, right its derivative on grey: what is brighter or redder than grey gets brighter or redder with
+more style. The 99th percentile of its absolute values spans the scale. Adam's step is at most learning_rate / epsilon
+times the gradient; with a large epsilon that is a stable descent, and so the derivative means something. With a small
+one pixels of next to no gradient bounce, and their derivative grows with every bounce.
+"""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxstyle import Config, LossWeights, image, init, load_params, make_targets, run
+from jaxstyle.sheet import contact_sheet
+from jaxstyle.vgg import Params
+
+SIZE, STEPS, WEIGHT = 192, 60, 1.0
+CONFIG = Config(optimizer="adam", learning_rate=0.05, epsilon=1e-3)
+
+
+def sensitivity(
+    params: Params, content: jax.Array, style: jax.Array, weight: float = WEIGHT
+) -> tuple[jax.Array, jax.Array]:
+    """Return the picture `[H, W, 3]` at a style weight, and its derivative by the weight's logarithm."""
+    targets = make_targets(params, content, style, config=CONFIG)
+
+    def painted(log_weight: jax.Array) -> jax.Array:
+        weights = LossWeights(style=dict.fromkeys(CONFIG.style_layers, jnp.exp(log_weight)))
+        state, _ = run(init(content, config=CONFIG), params, targets, weights, config=CONFIG, steps=STEPS)
+        return state.image
+
+    at = jnp.log(jnp.asarray(weight))
+    return jax.jvp(painted, (at,), (jnp.ones_like(at),))
+
+
+def main(content_path: str, style_path: str, output_path: str) -> None:
+    """Save the picture beside its derivative, and print how large that is."""
+    content, style = (jnp.asarray(image.load(path, size=SIZE).rgb) for path in (content_path, style_path))
+    picture, change = map(np.asarray, sensitivity(load_params("auto"), content, style))
+    span = np.quantile(np.abs(change), 0.99)
+    print(f"d image / d log weight: root mean square {np.sqrt(np.mean(change**2)):.4f}, 99 % within {span:.4f}")
+    grey = np.clip(0.5 + 0.5 * change / max(span, 1e-12), 0, 1)
+    labels = [f"style weight {WEIGHT:g}", f"d image / d log weight, grey is 0, white {span:.3f}"]
+    image.save(output_path, contact_sheet([picture, grey], labels, columns=2))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,237 @@
+"""The five scripts that study the method, held to oracles on a tiny network and small pictures."""
+
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxstyle import Config, LossWeights, init, make_targets, pretrained, run, terms
+from jaxstyle.image import load, save
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+NAMES = ("tune_weights", "pareto", "sensitivity", "curvature", "ensemble")
+
+
+def script(name: str, **constants: Any) -> dict[str, Any]:
+    """Return what a script defines, with some of its constants replaced."""
+    found = runpy.run_path(str(SCRIPTS / f"{name}.py"))
+    found["main"].__globals__.update(constants)
+    return found["main"].__globals__
+
+
+@pytest.fixture
+def started(tmp_path, monkeypatch, params, content, style):
+    """Run a script as a process would, on two small pictures and a tiny network, and return what it saved."""
+    save(tmp_path / "content.png", content[:32, :32])
+    save(tmp_path / "style.png", style[:32, :32])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pretrained, "load_params", lambda network: params)
+
+    def run(name: str, *options: str, **constants: Any) -> np.ndarray:
+        monkeypatch.setattr(sys, "argv", [name, *options])
+        found = script(name, SIZE=32, **constants)
+        if name == "tune_weights":
+            found["tyro"].cli(found["main"], args=["content.png", "style.png", "out.png", *options])
+        else:
+            found["main"]("content.png", "style.png", "out.png")
+        return load(tmp_path / "out.png").rgb
+
+    return run
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_research_script_is_shorter_than_80_lines_and_says_how_it_is_run(name):
+    text = (SCRIPTS / f"{name}.py").read_text()
+    assert len(text.splitlines()) < 80
+    assert f"python scripts/{name}.py examples/cat.jpg examples/strokes.jpg" in text.split('"""')[1]
+
+
+# tune_weights
+
+
+def responding(curve: Any, slope: Any) -> Any:
+    """Return a response without a network, and the list of the weights that it is asked for."""
+    asked: list[float] = []
+
+    def respond(at: jax.Array) -> tuple[Any, Any, Any]:
+        asked.append(float(at))
+        return curve(float(at)), slope(float(at)), float(at)
+
+    return respond, asked
+
+
+def logistic(x: float) -> float:
+    return float(1 / (1 + np.exp(-0.7 * (x + 2))))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_newton_meets_a_logistic_response_in_two_tries(share):
+    respond, asked = responding(logistic, lambda x: 0.7 * logistic(x) * (1 - logistic(x)))
+    found = script("tune_weights")["tune"](respond, share)
+    assert abs(logistic(found) - share) < 1e-3 and len(asked) == 2
+
+
+@pytest.mark.parametrize("wild", [0.0, -15.0, 1e4, np.nan, np.inf, 1e-9])
+def test_a_slope_that_means_nothing_only_costs_tries(wild):
+    respond, asked = responding(logistic, lambda _: wild)
+    found = script("tune_weights")["tune"](respond, 0.3)
+    assert abs(logistic(found) - 0.3) < 0.01 and len(asked) <= 14
+
+
+@pytest.mark.parametrize("end", [0.85, 0.0])
+def test_a_share_that_no_weight_reaches_ends_with_a_sentence(end, started):
+    respond, asked = responding(lambda x: end * logistic(x), lambda x: 0.7 * end * logistic(x) * (1 - logistic(x)))
+    found = script("tune_weights")
+    with pytest.raises(found["InputError"], match="A share of 0.9 is out of reach of 60 steps: ask for another or"):
+        found["tune"](respond, 0.9)
+    assert max(asked) < 6.91 and len(asked) <= 16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.6, 0.8])
+def test_tuning_reaches_its_share_as_a_run_of_its_own_measures_it(share, started, params, capsys):
+    config = Config(optimizer="adam", learning_rate=0.01, epsilon=1e-3)
+    found = started("tune_weights", "--share", str(share), STEPS=20, CONFIG=config)
+    weight = float(capsys.readouterr().out.splitlines()[-1].split("weight ")[1].split(",")[0])
+    content, style = (jnp.asarray(load(name).rgb) for name in ("content.png", "style.png"))
+    targets = make_targets(params, content, style, config=config)
+    weights = LossWeights(style=dict.fromkeys(config.style_layers, weight))
+    state, _ = run(init(content, config=config), params, targets, weights, config=config, steps=20)
+    before, after = (
+        sum(float(v) for k, v in terms(params, x, targets, config=config).items() if k.startswith("style"))
+        for x in (content, state.image)
+    )
+    assert abs(1 - after / before - share) < 0.02
+    assert np.abs(found - state.image).max() < 0.02
+
+
+# sensitivity
+
+
+@pytest.mark.slow
+def test_the_sensitivity_is_the_central_difference_of_two_runs(params, content, style):
+    sensitivity = script("sensitivity", STEPS=6)["sensitivity"]
+    with jax.enable_x64(True):
+        given = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), (params, content, style))
+        each = [map(np.asarray, sensitivity(*given, float(np.exp(d)))) for d in (-1e-5, 0.0, 1e-5)]
+    (below, _), (painted, change), (above, _) = each
+    assert painted.shape == change.shape == content.shape and np.abs(change).max() > 1e-3
+    assert np.linalg.norm(change - (above - below) / 2e-5) < 1e-4 * np.linalg.norm(change)
+
+
+@pytest.mark.slow
+def test_the_sensitivity_is_a_picture_beside_the_picture(started, capsys):
+    page = started("sensitivity", STEPS=3)
+    assert page.shape[1] >= 64 and "root mean square" in capsys.readouterr().out
+    assert np.ptp(page[:32, 36:68]) > 0.5
+
+
+# curvature
+
+
+def test_lanczos_finds_the_leading_eigenpairs_of_a_matrix():
+    rng = np.random.default_rng(0)
+    basis, _ = np.linalg.qr(rng.normal(size=(48, 48)))
+    exact = np.concatenate([[100.0, -60.0, 30.0, 10.0], rng.uniform(-1, 1, 44)])
+    matrix = jnp.asarray(basis * exact @ basis.T, jnp.float32)
+    start = jnp.asarray(rng.normal(size=(4, 4, 3)), jnp.float32)
+    lanczos = script("curvature")["lanczos"]
+    values, vectors = lanczos(lambda v: (matrix @ v.ravel()).reshape(v.shape), start, 30, 4)
+    np.testing.assert_allclose(values, exact[:4], rtol=1e-5)
+    overlaps = np.abs(np.asarray(vectors).reshape(4, -1) @ basis[:, :4])
+    np.testing.assert_allclose(overlaps, np.eye(4), atol=1e-4)
+
+
+@pytest.mark.slow
+def test_lanczos_finds_the_leading_eigenvalues_of_the_losses_hessian(params, content, style):
+    names = script("curvature", STEPS=5)
+    product, picture = names["hessian_product"](params, content[:16, :16], style[:16, :16])
+    size = picture.size
+    dense = jax.lax.map(lambda v: product(v.reshape(picture.shape)).ravel(), jnp.eye(size))
+    assert np.abs(dense - dense.T).max() < 1e-4 * np.abs(dense).max()
+    exact = np.linalg.eigvalsh(np.asarray((dense + dense.T) / 2, np.float64))
+    exact = exact[np.argsort(-np.abs(exact))]
+    start = jax.random.normal(jax.random.key(0), picture.shape)
+    values, _ = names["lanczos"](product, start, 40, 3)
+    np.testing.assert_allclose(values, exact[:3], rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_the_curvature_prints_a_residual_for_each_picture(started, capsys):
+    page = started("curvature", STEPS=3, PRODUCTS=30, PAIRS=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and all(float(line.split()[-1]) < 0.05 for line in lines)
+    assert page.shape[1] >= 3 * 32
+
+
+# pareto
+
+
+@pytest.mark.slow
+def test_along_the_front_content_rises_and_style_falls(started, monkeypatch, params, content, style):
+    pytest.importorskip("matplotlib", reason="matplotlib is absent: pip install -e '.[plots]'")
+    names = script("pareto", STEPS=60, WEIGHTS=(0.03, 0.3, 3.0))
+    points, pictures = names["front"](params, content, style)
+    assert (np.diff(points[:, 0]) > 0).all() and (np.diff(points[:, 1]) < 0).all()
+    config = Config()
+    targets = make_targets(params, content, style, config=config)
+    parts = terms(params, jnp.asarray(pictures[-1]), targets, config=config)
+    mean = np.mean([parts[f"style/{layer}"] for layer in config.style_layers])
+    np.testing.assert_allclose(points[-1], [parts["content/relu4_2"], mean], rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_front_is_drawn(started):
+    pytest.importorskip("matplotlib", reason="matplotlib is absent: pip install -e '.[plots]'")
+    page = started("pareto", STEPS=2, WEIGHTS=(0.1, 1.0, 10.0))
+    assert page.shape[0] > 500 and np.ptp(page) == 1
+
+
+def test_without_matplotlib_the_front_ends_with_a_sentence(started, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(sys, "argv", ["pareto.py", "content.png", "style.png", "out.png"])
+    with pytest.raises(SystemExit, match=r"^pareto.py: The front is drawn by matplotlib, which is absent: pip install"):
+        runpy.run_path(str(SCRIPTS / "pareto.py"), run_name="__main__")
+
+
+@pytest.mark.parametrize("share", ["0", "1", "-0.5", "nan"])
+def test_a_share_outside_of_0_and_1_ends_with_a_sentence(share, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["tune_weights.py", "a.png", "b.png", "out.png", f"--share={share}"])
+    with pytest.raises(SystemExit, match=rf"^tune_weights.py: --share is {share}: ask for one between 0 and 1\.$"):
+        runpy.run_path(str(SCRIPTS / "tune_weights.py"), run_name="__main__")
+
+
+# ensemble
+
+
+@pytest.mark.slow
+def test_the_ensemble_shows_what_differs_between_networks(started, capsys):
+    page = started("ensemble", STEPS=4, NETWORKS=2)
+    assert page.shape[0] > 96 and "2 networks, noise" in capsys.readouterr().out
+    assert np.ptp(page[:32, 36:68]) > 0.9  # the deviation, from near black to white
+
+
+@pytest.mark.slow
+def test_equal_networks_do_not_deviate_and_paint_what_one_paints(params, content, style):
+    same = script("ensemble", STEPS=4, NETWORKS=2)["ensemble"](params, content, style, 0.0)
+    assert np.abs(same[0] - same[1]).max() == 0
+    config = Config()
+    targets = make_targets(params, content, style, config=config)
+    alone, _ = run(init(content, config=config), params, targets, LossWeights(), config=config, steps=4)
+    np.testing.assert_allclose(same[0], alone.image, atol=1e-3)
+
+
+def test_disturbed_networks_have_relative_noise_of_their_own(params):
+    disturbed, params = script("ensemble")["disturbed"], {name: params[name] for name in ("conv1_2", "conv5_1")}
+    one, other = (disturbed(params, jax.random.key(seed), 0.1) for seed in (0, 1))
+    assert jax.tree.map(jnp.shape, one) == jax.tree.map(jnp.shape, params)
+    for name, layer in params.items():
+        noise = np.asarray(one[name]["kernel"] / layer["kernel"] - 1)
+        assert abs(noise.std() - 0.1) < 0.03 and np.abs(one[name]["kernel"] - other[name]["kernel"]).max() > 0
+        assert one[name]["bias"] is layer["bias"]
