@@ -139,7 +139,7 @@ def test_config_is_hashable_and_equal_by_value():
         ({"patience": -1}, "patience is -1: use 1 to 2147483647 steps, or 0 for never"),
         ({"patience": 2**31}, "patience is 2147483648: use 1 to 2147483647 steps, or 0 for never"),
         ({"betas": (0.9, 1.0)}, r"betas are \(0.9, 1.0\)"),
-        ({"parametrization": "fourier"}, "parametrization 'fourier' is unknown"),
+        ({"parametrization": "waves"}, "parametrization 'waves' is unknown"),
         ({"memory": 0}, "memory is 0: use 1 to 2147483647 pairs"),
         ({"memory": 10**20}, "memory is 100000000000000000000: use 1 to 2147483647 pairs"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0: use a positive number"),

@@ -129,7 +129,7 @@ def test_what_is_no_term_is_refused():
 def test_a_term_that_is_no_number_is_refused(params, content, style):
     config = replace(ADAM, own_terms={"all": lambda image, activations, targets: image})
     targets = make_targets(params, content, style, config=config)
-    with pytest.raises(InputError, match=r"The term 'all' is an array \[32, 40, 3\] of an image"):
+    with pytest.raises(InputError, match=r"The term 'all' is an array .* of an image .*: return a number for each."):
         terms(params, content, targets, config=config)
 
 
@@ -181,6 +181,7 @@ def with_middle(image, tone):
     return stylize({"middle": tone}, image, 1 - image, weights=OF_NETWORK, config=NETWORK, steps=5)
 
 
+@pytest.mark.slow
 def test_an_own_network_paints_and_its_params_can_be_differentiated(middle, content, style):
     found = stylize(middle, content, style, weights=OF_NETWORK, config=NETWORK, steps=20)
     assert found.trace["total"][-1] < 0.7 * found.trace["total"][0]
@@ -209,7 +210,8 @@ def test_what_an_own_network_cannot_do_is_refused(middle, content, style):
     ):
         make_targets(middle, content, style, config=replace(NETWORK, content_layers=("bands7",)))
     flat = replace(NETWORK, network=lambda params, image: {name: image.ravel() for name in NETWORK.layers})
-    with pytest.raises(InputError, match=r"Your network gives 'bands0' as an array \[3456\] of an image"):
+    saying = r"Your network gives 'bands0' as an array .* of an image .*: return activations \[h, w, C\]"
+    with pytest.raises(InputError, match=saying):
         make_targets(middle, content, style, config=flat)
     with pytest.raises(InputError, match="block_pixels is 100000, but activations of your own network are no sums"):
         replace(NETWORK, block_pixels=100000)
