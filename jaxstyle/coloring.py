@@ -6,6 +6,7 @@ from functools import partial
 import jax
 
 from jaxstyle import color
+from jaxstyle.compiled import compiled
 from jaxstyle.config import Config
 from jaxstyle.errors import InputError
 from jaxstyle.statistic import Summary
@@ -15,7 +16,7 @@ Sizes = Mapping[int, Mapping[str, Summary]]  # a style's statistics at several s
 Styles = Style | Sizes | Sequence[Style | Sizes]
 
 
-@partial(jax.jit, static_argnames="config")
+@compiled("config")
 def recolor(content: jax.Array, styles: Styles, *, config: Config) -> tuple[jax.Array, list[Style | Sizes]]:
     """Return content and styles in the colours in which they are compared.
 

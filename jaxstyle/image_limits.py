@@ -64,7 +64,7 @@ def check_sides(name: str, width: int, height: int, *, size: int | None = None, 
         name: what the error message calls it.
         width: pixels.
         height: pixels.
-        size: the longest side that was asked for, if that is what made it so.
+        size: the longest side that was asked for, in pixels, if that is what made it so.
         max_pixels: how many pixels it may have; None for `PIL.Image.MAX_IMAGE_PIXELS`.
 
     Raises:

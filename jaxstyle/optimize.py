@@ -14,6 +14,7 @@ import optax
 from jax.experimental.xla_metadata import set_xla_metadata
 
 from jaxstyle import losses
+from jaxstyle.compiled import compiled
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.conv import prepared
 from jaxstyle.descent import forget_pairs, transformation
@@ -93,7 +94,7 @@ def init(image: jax.Array, *, config: Config) -> State:
     return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), state)
 
 
-@partial(jax.jit, static_argnames=("config", "steps", "segments"))
+@compiled("config", "steps", "segments")
 def run(
     state: State,
     params: Params,
@@ -197,7 +198,7 @@ def run(
         return _in_segments(step, state, steps=steps, segments=segments)
 
 
-run_in_place = jax.jit(run, static_argnames=("config", "steps"), donate_argnames=("state",))
+run_in_place = compiled("config", "steps", "segments", donated=("state",))(run)
 """As `run`, in the memory of `state`, which cannot be used any more: lbfgs holds twice its memory in images."""
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from jaxstyle import color
 from jaxstyle.coloring import Sizes
+from jaxstyle.compiled import compiled
 from jaxstyle.config import Config
 from jaxstyle.errors import InputError
 from jaxstyle.regions import compose, cover
@@ -21,7 +22,7 @@ from jaxstyle.targets import Style, Targets, check_picture, make_targets
 from jaxstyle.vgg import Params, smallest_side
 
 
-@partial(jax.jit, static_argnames=("scale", "config"))
+@compiled("scale", "config")
 def targets_at(
     params: Params,
     content: jax.Array,
@@ -132,8 +133,8 @@ def start_at(
     Args:
         content: of `coloring.recolor`.
         styles: of `coloring.recolor`, of which the first counts.
-        start: "content", "style" (resized), "noise" (uniform in [0, 1], Gatys et al.'s choice), or an image of any
-            size, resized too.
+        start: "content", "style" (resized), "noise" (uniform in [0, 1], Gatys et al.'s choice), or an image
+            `[..., h, w, 3]` of any size, resized too.
         scale: one of `plan`.
         key: of the noise.
 
@@ -206,7 +207,7 @@ def enlarge(
     return jnp.clip(now + painted, 0.0, 1.0)
 
 
-@partial(jax.jit, static_argnames="config")
+@compiled("config")
 def finish(
     image: jax.Array, content: jax.Array, *, config: Config, content_masks: jax.Array | None = None
 ) -> jax.Array:

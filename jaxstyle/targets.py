@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxstyle import statistic, vgg
+from jaxstyle.compiled import compiled
 from jaxstyle.config import Config
 from jaxstyle.errors import InputError
 from jaxstyle.parts import Part, read_moments
@@ -37,7 +38,7 @@ class Targets(NamedTuple):
     picture: jax.Array | None = None
 
 
-@partial(jax.jit, static_argnames="config")
+@compiled("config")
 def make_targets(
     params: vgg.Params,
     content: jax.Array,

@@ -242,7 +242,8 @@ def test_what_is_kept_of_a_style_is_what_its_picture_gives_at_every_half(params,
     content, style = picture(60, 80, seed=0), picture(70, 64, seed=1)
     found = kept_styles.look_at({Path("a"): style}, 60, 80, steps=10, params=params, config=config, seed=0)
     for scale in plan(60, 80, steps=10, config=config):
-        kept, given = (targets_at(params, content, [each], scale, config=config) for each in (found[Path("a")], style))
+        kept: Any = targets_at(params, content, [found[Path("a")]], scale, config=config)
+        given: Any = targets_at(params, content, [style], scale, config=config)
         for _ in range(2):
             np.testing.assert_allclose(kept.style["relu1_1"].second, given.style["relu1_1"].second, rtol=1e-4)
             kept, given = kept.half, given.half

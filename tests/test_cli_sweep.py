@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from conftest import TINY, picture
@@ -387,7 +388,12 @@ def test_a_lane_that_gets_nowhere_is_told_by_its_label(capsys):
 
 def test_lanes_follow_from_memory_and_are_told(monkeypatch, capsys):
     monkeypatch.setattr(sweep_session, "room_for", lambda memory: 40 * 2**20)
-    monkeypatch.setattr(sweep_session, "memory_of", lambda program: 15 * 2**20 * program.args_info[0][0][0][0].shape[0])
+
+    def needed(program) -> int:
+        lanes = jax.tree.leaves(program.args_info)[0].shape[0]
+        return 15 * 2**20 * lanes
+
+    monkeypatch.setattr(sweep_session, "memory_of", needed)
     assert sweep("--style-weight", "1,2,3,4,5") == 0
     assert "5 pictures, 2 at a time: 0.0 of 0.0 GiB" in capsys.readouterr().err
     assert len(table()) == 5

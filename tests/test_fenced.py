@@ -38,6 +38,11 @@ def by_name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+def ran(page: Path) -> Any:
+    """Return a page whose code is run by the slow tests, but for the first page's."""
+    return pytest.param(page, id=by_name(page), marks=() if page.name == "index.md" else pytest.mark.slow)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=by_name)
 def test_every_block_is_of_a_kind_that_is_tried(page: Path):
     assert not [block.name for block in blocks(page) if block.language not in LANGUAGES]
@@ -50,7 +55,7 @@ def test_no_fence_is_missed(page: Path):
 
 
 @pytest.mark.filterwarnings("ignore:.*the mini network")  # README's load_params() finds no VGG-19 here
-@pytest.mark.parametrize("page", of("python"), ids=by_name)
+@pytest.mark.parametrize("page", [ran(page) for page in of("python")])
 def test_blocks_of_python_run_in_order_and_print_what_is_shown(page: Path, isolated: Path, monkeypatch):
     monkeypatch.chdir(isolated)
     (isolated / "examples").symlink_to(ROOT / "examples")

@@ -53,6 +53,7 @@ def difference(inputs, config, ways, step):
     return (ends[0] - ends[1]) / (2 * step)
 
 
+@pytest.mark.slow
 @ADAM_SOON
 def test_gradients_by_all_that_goes_in_equal_central_differences(inputs, config):
     """Along a random way, uphill in each number so that the slope stands out from rounding."""
@@ -82,6 +83,7 @@ def test_gradients_in_segments_are_those_of_the_whole(inputs, config):
         np.testing.assert_allclose(mine, yours, rtol=1e-9, atol=1e-12 * float(jnp.abs(yours).max()))
 
 
+@pytest.mark.slow
 @ADAM_SOON
 def test_forward_mode_is_the_transpose_of_reverse_mode(inputs, config):
     ways = jax.tree.map(jnp.ones_like, inputs["weights"])

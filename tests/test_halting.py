@@ -135,6 +135,7 @@ def test_lanes_restart_and_stop_each_by_itself(params, small, advance):
     idle = jax.tree.map(lambda weight: jnp.asarray([0.0, weight]), WEIGHTS)  # the first lane has nothing to lower
     targets = make_targets(params, *small, config=HEALTHY)
     state, _ = run(init(jnp.stack([small[0]] * 2), config=HEALTHY), params, targets, idle, config=HEALTHY, steps=9)
+    assert state.stall is not None
     alone, _ = advance(HEALTHY, 9)
     assert state.stall.restarted.tolist() == [4, 0] and state.stall.stopped.tolist() == [7, 0]
     assert state.done.tolist() == [True, False]

@@ -1,6 +1,7 @@
 import dataclasses
 import re
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -194,7 +195,7 @@ def test_the_step_lowers_for_cpu_cuda_and_tpu(params, content, style, optimizer)
     config = Config(optimizer=optimizer)
     state, targets = start(params, content, style, config)
     for platform in ("cpu", "cuda", "tpu"):
-        exported = export.export(run, platforms=[platform])(
+        exported = export.export(jax.jit(run, static_argnames=("config", "steps")), platforms=[platform])(
             state, params, targets, LossWeights(), config=config, steps=2
         )
         assert exported.platforms == (platform,)
@@ -354,7 +355,8 @@ def test_normalized_gradients_sum_to_one_where_they_enter_the_network(params, co
 
     def term(layer, x):
         gram = jnp.einsum("hwi,hwj->ij", x, x) / (x.shape[0] * x.shape[1])
-        target = targets.style[layer].second
+        target: Any = targets.style[layer]
+        target = target.second
         return jnp.sum(jnp.square(gram - target)) / jnp.sum(jnp.square(target))
 
     for layer in LBFGS.style_layers:

@@ -264,7 +264,7 @@ def test_kept_colours_are_the_contents_wherever_they_can_be(params, content, sty
 
 @pytest.mark.parametrize("how", ["match", "match-cholesky", "histogram"])
 def test_a_recoloured_style_has_the_contents_colours_on_average(content, style, how):
-    _, (changed,) = recolor(content, style, config=dataclasses.replace(LBFGS, color=how))
+    changed: Any = recolor(content, style, config=dataclasses.replace(LBFGS, color=how))[1][0]
     np.testing.assert_allclose(changed.mean((0, 1)), content.mean((0, 1)), atol=0.02)
     assert changed.shape == style.shape
 

@@ -1,0 +1,89 @@
+"""The public surface as a program with types sees it: `pyright` reads this file strictly, and nothing runs it."""
+# pyright: strict, reportMissingTypeStubs=false
+
+from collections.abc import Mapping
+from typing import assert_type
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxstyle import (
+    Config,
+    LossWeights,
+    Parametrization,
+    color,
+    features,
+    image,
+    init,
+    load_params,
+    make_targets,
+    parametrize,
+    presets,
+    reconstruct,
+    regions,
+    run,
+    statistics_file,
+    stylize,
+    summarize_style,
+    sweep,
+    terms,
+    texture,
+    total,
+)
+from jaxstyle.objective import Terms
+from jaxstyle.optimize import State
+from jaxstyle.parametrizations import PARAMETRIZATIONS
+from jaxstyle.statistic import Summary
+from jaxstyle.targets import Targets
+from jaxstyle.transfer import Result
+
+
+def edges(image: jax.Array, activations: Mapping[str, jax.Array], targets: Targets) -> jax.Array:
+    """Return a term of one's own."""
+    assert targets.picture is not None
+    return jnp.square(image - targets.picture).mean() + activations["relu1_1"].mean()
+
+
+def bands(params: jax.Array, image: jax.Array) -> dict[str, jax.Array]:
+    """Return the activations of a network of one's own."""
+    return {"bright": image - params, "dark": params - image}
+
+
+def paint(content: jax.Array, style: jax.Array, key: jax.Array, numbers: jax.Array) -> None:
+    """Use every public name, and say what comes of it."""
+    params = load_params("mini")
+    loaded = image.load("cat.jpg", size=256)
+    image.save("out.png", loaded.rgb)
+
+    config = Config(own_terms={"edges": edges}, optimizer=optax.sgd(0.1))
+    of_bands = Config(network=bands, parametrization=Parametrization(jnp.sqrt, jnp.square))
+    weights = LossWeights(content={"relu4_2": 1.0}, style={"relu1_1": 6.0}, own={"edges": 2.0})
+    assert_type(weights.tv, jax.typing.ArrayLike)
+    activation: jax.Array = features(params, content)["relu4_2"]
+    assert_type(activation.shape, tuple[int, ...])
+
+    targets = make_targets(params, content, [style], config=config)
+    assert_type(targets, Targets)
+    assert_type(summarize_style(params, style, config=config), dict[str, Summary])
+    assert_type(terms(params, content, targets, config=config), Terms)
+    assert_type(total(weights, terms(params, content, targets, config=config)), jax.Array)
+
+    state = init(content, config=config)
+    assert_type(state, State)
+    state, trace = run(state, params, targets, weights, config=config, steps=9, segments=3)
+    assert_type(trace, Terms)
+    assert_type(state.image, jax.Array)
+
+    assert_type(stylize(params, content, style, key=key, weights=weights, config=of_bands, steps=9), Result)
+    assert_type(texture(params, style, key=key, height=64, width=64), Result)
+    assert_type(reconstruct(params, content, key=key, content_layers=("relu4_2",)), Result)
+    lanes = sweep.sweep(params, content, style, LossWeights(tv=numbers), steps=9)
+    assert_type(lanes.image, jax.Array)
+
+    way = parametrize.compose(PARAMETRIZATIONS["sigmoid"], PARAMETRIZATIONS["fourier"])
+    assert_type(way, Parametrization)
+    assert_type(color.with_colors_of(content, style), jax.Array)
+    assert_type(regions.cover(numbers), jax.Array)
+    assert_type(presets.preset("gatys-paper").config, Config)
+    assert_type(statistics_file.network_hash(params), str)
