@@ -12,11 +12,13 @@ times the gradient; with a large epsilon that is a stable descent, and so the de
 one pixels of next to no gradient bounce, and their derivative grows with every bounce.
 """
 
-import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from terminal import start
+from tyro.conf import Positional
 
 from jaxstyle import Config, LossWeights, image, init, load_params, make_targets, run
 from jaxstyle.sheet import contact_sheet
@@ -41,16 +43,16 @@ def sensitivity(
     return jax.jvp(painted, (at,), (jnp.ones_like(at),))
 
 
-def main(content_path: str, style_path: str, output_path: str) -> None:
+def main(content: Positional[Path], style: Positional[Path], output: Positional[Path]) -> None:
     """Save the picture beside its derivative, and print how large that is."""
-    content, style = (jnp.asarray(image.load(path, size=SIZE).rgb) for path in (content_path, style_path))
-    picture, change = map(np.asarray, sensitivity(load_params("auto"), content, style))
+    photograph, painting = (jnp.asarray(image.load(path, size=SIZE).rgb) for path in (content, style))
+    picture, change = map(np.asarray, sensitivity(load_params("auto"), photograph, painting))
     span = np.quantile(np.abs(change), 0.99)
     print(f"d image / d log weight: root mean square {np.sqrt(np.mean(change**2)):.4f}, 99 % within {span:.4f}")
     grey = np.clip(0.5 + 0.5 * change / max(span, 1e-12), 0, 1)
     labels = [f"style weight {WEIGHT:g}", f"d image / d log weight, grey is 0, white {span:.3f}"]
-    image.save(output_path, contact_sheet([picture, grey], labels, columns=2))
+    image.save(output, contact_sheet([picture, grey], labels, columns=2))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    start(main)
