@@ -11,7 +11,7 @@ def upright(size: tuple[int, int], orientation: int) -> tuple[int, int]:
     """Return the width and height of a picture when it is upright.
 
     Args:
-        size: its width and height as stored.
+        size: its width and height as stored, in pixels.
         orientation: 1 to 8; any other is 1.
 
     Example:
