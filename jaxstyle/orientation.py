@@ -26,7 +26,7 @@ def stored_box(size: tuple[int, int], orientation: int, top: int, end: int) -> t
     """Return where rows of the upright picture are stored: left, top, right and bottom.
 
     Args:
-        size: width and height as stored.
+        size: width and height as stored, in pixels.
         orientation: as of `upright`.
         top: the first row.
         end: the row after the last.

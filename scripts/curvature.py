@@ -26,7 +26,7 @@ from jaxstyle import Config, LossWeights, image, init, load_params, make_targets
 from jaxstyle.sheet import contact_sheet
 from jaxstyle.vgg import Params
 
-SIZE, STEPS, PRODUCTS, PAIRS = 128, 60, 40, 5
+SIZE, STEPS, PRODUCTS, PAIRS, ZOOM = 128, 60, 40, 5, 3
 
 
 def lanczos(product: Callable, start: jax.Array, products: int, pairs: int) -> tuple[np.ndarray, jax.Array]:
@@ -71,8 +71,14 @@ def main(content: Positional[Path], style: Positional[Path], output: Positional[
         residual = float(jnp.linalg.norm(product(vector) - value * vector)) / abs(value)
         print(f"eigenvalue {number}: {value:.5g}, residual {residual:.1e}", flush=True)
         cells.append(jnp.clip(0.5 + 0.5 * vector / jnp.quantile(jnp.abs(vector), 0.99), 0, 1))
+<<<<<<< HEAD
         labels.append(f"{number}: {value:.3g}")
     image.save(output, contact_sheet(cells, labels, columns=3))
+=======
+        labels.append(f"eigenvalue {value:.3g}")
+    cells = [np.kron(each, np.ones((ZOOM, ZOOM, 1))) for each in cells]
+    image.save(output_path, contact_sheet(cells, labels, columns=3))
+>>>>>>> wt-scripts
 
 
 if __name__ == "__main__":

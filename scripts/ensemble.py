@@ -22,7 +22,7 @@ from jaxstyle import Config, LossWeights, image, init, load_params, make_targets
 from jaxstyle.sheet import contact_sheet
 from jaxstyle.vgg import Params
 
-SIZE, STEPS, NETWORKS, NOISE = 128, 60, 4, 0.3
+SIZE, STEPS, NETWORKS, NOISE, ZOOM = 128, 60, 4, 0.3, 3
 
 
 def disturbed(params: Params, key: jax.Array, noise: float) -> Params:
@@ -61,7 +61,12 @@ def main(content: Positional[Path], style: Positional[Path], output: Positional[
     )
     cells = [mean, np.repeat(deviation / brightest, 3, axis=-1), *pictures]
     labels = ["mean", f"deviation, white is {brightest:.2f}", *(f"network {i + 1}" for i in range(NETWORKS))]
+<<<<<<< HEAD
     image.save(output, contact_sheet(cells, labels, columns=2))
+=======
+    cells = [np.kron(each, np.ones((ZOOM, ZOOM, 1))) for each in cells]
+    image.save(output_path, contact_sheet(cells, labels, columns=3))
+>>>>>>> wt-scripts
 
 
 if __name__ == "__main__":

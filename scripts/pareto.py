@@ -33,19 +33,19 @@ def front(params: Params, content: jax.Array, style: jax.Array) -> tuple[np.ndar
     config = Config()
     targets = make_targets(params, content, style, config=config)
     share = 1 / len(config.style_layers)
-    picture, points, pictures = content, [], []
+
+    def distances(picture: jax.Array) -> np.ndarray:
+        parts = terms(params, picture, targets, config=config)
+        content, style = (sum(float(v) for k, v in parts.items() if k.startswith(kind)) for kind in ("cont", "style"))
+        return np.array([content, share * style])
+
+    picture, before, points, pictures = content, distances(content), [], []
     for weight in WEIGHTS:
         weights = LossWeights(style=dict.fromkeys(config.style_layers, share * weight), tv=0.0)
-        state, _ = run(init(picture, config=config), params, targets, weights, config=config, steps=STEPS)
-        picture = state.image
-        parts = terms(params, picture, targets, config=config)
-        distances = [sum(float(v) for k, v in parts.items() if k.startswith(kind)) for kind in ("content", "style")]
-        points.append([distances[0], share * distances[1]])
-        slope = -np.divide(*(np.subtract(*points[-1:-3:-1]))) if len(points) > 1 else np.nan
-        print(
-            f"w = {weight:<8.4g} content {points[-1][0]:.4f}, style {points[-1][1]:.4f}, slope {slope:.4g}", flush=True
-        )
-        pictures.append(np.asarray(picture))
+        picture = run(init(picture, config=config), params, targets, weights, config=config, steps=STEPS)[0].image
+        (c, s), (rise, fall) = (point := distances(picture)), point - before
+        print(f"w = {weight:<8.4g} content {c:.4f}, style {s:.4f}, slope {-rise / fall:.4g}", flush=True)
+        before, points, pictures = point, [*points, point], [*pictures, np.asarray(picture)]
     return np.array(points), np.stack(pictures)
 
 
@@ -55,6 +55,7 @@ def draw(points: np.ndarray, pictures: np.ndarray, path: Path) -> None:
 
     figure = Figure(figsize=(1.6 * len(pictures), 6.5), layout="constrained")
     axes = figure.subplot_mosaic([["front"] * len(pictures), list(range(len(pictures)))], height_ratios=(3, 1))
+    axes["front"].margins(0.1)
     axes["front"].loglog(*points.T, "o-", color="black")
     axes["front"].set(xlabel="content distance C", ylabel="style distance S")
     for number, (point, weight) in enumerate(zip(points, WEIGHTS, strict=True)):

@@ -26,7 +26,7 @@ from jaxstyle import Config, LossWeights, image, init, load_params, make_targets
 from jaxstyle.sheet import contact_sheet
 from jaxstyle.vgg import Params
 
-SIZE, STEPS, WEIGHT = 192, 60, 1.0
+SIZE, STEPS, WEIGHT, ZOOM = 192, 60, 1.0, 2
 CONFIG = Config(pooling="avg", optimizer="adam", learning_rate=0.05, epsilon=1e-2)
 
 
@@ -52,8 +52,9 @@ def main(content: Positional[Path], style: Positional[Path], output: Positional[
     span = np.quantile(np.abs(change), 0.99)
     print(f"d image / d log weight: root mean square {np.sqrt(np.mean(change**2)):.4f}, 99 % within {span:.4f}")
     grey = np.clip(0.5 + 0.5 * change / max(span, 1e-12), 0, 1)
-    labels = [f"style weight {WEIGHT:g}", f"its derivative, white {span:.2f}"]
-    image.save(output, contact_sheet([picture, grey], labels, columns=2))
+    labels = [f"style weight {WEIGHT:g}", f"d image / d log weight, white {span:.2f}"]
+    cells = [np.kron(each, np.ones((ZOOM, ZOOM, 1))) for each in (picture, grey)]
+    image.save(output, contact_sheet(cells, labels, columns=2))
 
 
 if __name__ == "__main__":
