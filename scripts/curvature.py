@@ -64,21 +64,15 @@ def main(content: Positional[Path], style: Positional[Path], output: Positional[
     """Save the picture and the eigenvectors beside it, and print eigenvalues and residuals."""
     photograph, painting = (jnp.asarray(image.load(path, size=SIZE).rgb) for path in (content, style))
     product, picture = hessian_product(load_params("auto"), photograph, painting)
-    seed = jax.random.normal(jax.random.key(0), photograph.shape)
-    values, vectors = lanczos(product, seed, PRODUCTS, PAIRS)
+    values, vectors = lanczos(product, jax.random.normal(jax.random.key(0), photograph.shape), PRODUCTS, PAIRS)
     cells, labels = [picture], ["the picture"]
     for number, (value, vector) in enumerate(zip(values, vectors, strict=True), 1):
         residual = float(jnp.linalg.norm(product(vector) - value * vector)) / abs(value)
         print(f"eigenvalue {number}: {value:.5g}, residual {residual:.1e}", flush=True)
         cells.append(jnp.clip(0.5 + 0.5 * vector / jnp.quantile(jnp.abs(vector), 0.99), 0, 1))
-<<<<<<< HEAD
-        labels.append(f"{number}: {value:.3g}")
-    image.save(output, contact_sheet(cells, labels, columns=3))
-=======
         labels.append(f"eigenvalue {value:.3g}")
     cells = [np.kron(each, np.ones((ZOOM, ZOOM, 1))) for each in cells]
-    image.save(output_path, contact_sheet(cells, labels, columns=3))
->>>>>>> wt-scripts
+    image.save(output, contact_sheet(cells, labels, columns=3))
 
 
 if __name__ == "__main__":

@@ -61,12 +61,8 @@ def main(content: Positional[Path], style: Positional[Path], output: Positional[
     )
     cells = [mean, np.repeat(deviation / brightest, 3, axis=-1), *pictures]
     labels = ["mean", f"deviation, white is {brightest:.2f}", *(f"network {i + 1}" for i in range(NETWORKS))]
-<<<<<<< HEAD
-    image.save(output, contact_sheet(cells, labels, columns=2))
-=======
     cells = [np.kron(each, np.ones((ZOOM, ZOOM, 1))) for each in cells]
-    image.save(output_path, contact_sheet(cells, labels, columns=3))
->>>>>>> wt-scripts
+    image.save(output, contact_sheet(cells, labels, columns=3))
 
 
 if __name__ == "__main__":
