@@ -11,7 +11,7 @@ def upright(size: tuple[int, int], orientation: int) -> tuple[int, int]:
     """Return the width and height of a picture when it is upright.
 
     Args:
-        size: its width and height as stored.
+        size: its width and height as stored, in pixels.
         orientation: 1 to 8; any other is 1.
 
     Example:
@@ -26,7 +26,7 @@ def stored_box(size: tuple[int, int], orientation: int, top: int, end: int) -> t
     """Return where rows of the upright picture are stored: left, top, right and bottom.
 
     Args:
-        size: width and height as stored.
+        size: width and height as stored, in pixels.
         orientation: as of `upright`.
         top: the first row.
         end: the row after the last.

@@ -4,6 +4,7 @@
     python scripts/benchmark.py solve photo.jpg painting.jpg
     python scripts/benchmark.py memory photo.jpg painting.jpg
     python scripts/benchmark.py blocks photo.jpg painting.jpg
+    python scripts/benchmark.py gradient photo.jpg painting.jpg
     python scripts/benchmark.py sweep photo.jpg painting.jpg
     python scripts/benchmark.py startup photo.jpg painting.jpg
     python scripts/benchmark.py precision photo.jpg painting.jpg
@@ -21,6 +22,7 @@ import tyro
 from benchmark_accelerator import Accelerator, Rounding
 from benchmark_blocks import Blocks
 from benchmark_commands import Startup, Sweep
+from benchmark_gradients import Gradient
 from benchmark_pictures import Pictures
 from benchmark_solve import Solve
 from benchmark_steps import Memory, Step
@@ -33,6 +35,7 @@ Command = (
     | Annotated[Solve, subcommand("solve")]
     | Annotated[Memory, subcommand("memory")]
     | Annotated[Blocks, subcommand("blocks")]
+    | Annotated[Gradient, subcommand("gradient")]
     | Annotated[Sweep, subcommand("sweep")]
     | Annotated[Startup, subcommand("startup")]
     | Annotated[Rounding, subcommand("precision")]

@@ -11,14 +11,16 @@ point Q would lose its orthogonality, so each new vector is made orthogonal to a
 Each pair is then held to its definition, by one more product: |H v - l v| / |l|.
 """
 
-import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from terminal import start
+from tyro.conf import Positional
 
 from jaxstyle import Config, LossWeights, image, init, load_params, make_targets, run, terms, total
 from jaxstyle.sheet import contact_sheet
@@ -58,12 +60,11 @@ def hessian_product(params: Params, content: jax.Array, style: jax.Array) -> tup
     return partial(product, params, targets), picture  # as arguments, lest XLA computes with constants for minutes
 
 
-def main(content_path: str, style_path: str, output_path: str) -> None:
+def main(content: Positional[Path], style: Positional[Path], output: Positional[Path]) -> None:
     """Save the picture and the eigenvectors beside it, and print eigenvalues and residuals."""
-    content, style = (jnp.asarray(image.load(path, size=SIZE).rgb) for path in (content_path, style_path))
-    product, picture = hessian_product(load_params("auto"), content, style)
-    start = jax.random.normal(jax.random.key(0), content.shape)
-    values, vectors = lanczos(product, start, PRODUCTS, PAIRS)
+    photograph, painting = (jnp.asarray(image.load(path, size=SIZE).rgb) for path in (content, style))
+    product, picture = hessian_product(load_params("auto"), photograph, painting)
+    values, vectors = lanczos(product, jax.random.normal(jax.random.key(0), photograph.shape), PRODUCTS, PAIRS)
     cells, labels = [picture], ["the picture"]
     for number, (value, vector) in enumerate(zip(values, vectors, strict=True), 1):
         residual = float(jnp.linalg.norm(product(vector) - value * vector)) / abs(value)
@@ -71,8 +72,8 @@ def main(content_path: str, style_path: str, output_path: str) -> None:
         cells.append(jnp.clip(0.5 + 0.5 * vector / jnp.quantile(jnp.abs(vector), 0.99), 0, 1))
         labels.append(f"eigenvalue {value:.3g}")
     cells = [np.kron(each, np.ones((ZOOM, ZOOM, 1))) for each in cells]
-    image.save(output_path, contact_sheet(cells, labels, columns=3))
+    image.save(output, contact_sheet(cells, labels, columns=3))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    start(main)

@@ -10,11 +10,13 @@ hang on the very numbers of a network; where the mean is blurred and the deviati
 The deviation is the root of the variance over networks, averaged over the three channels.
 """
 
-import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from terminal import start
+from tyro.conf import Positional
 
 from jaxstyle import Config, LossWeights, image, init, load_params, make_targets, run
 from jaxstyle.sheet import contact_sheet
@@ -48,10 +50,10 @@ def ensemble(params: Params, content: jax.Array, style: jax.Array, noise: float 
     return jax.jit(jax.vmap(painted))(networks)
 
 
-def main(content_path: str, style_path: str, output_path: str) -> None:
+def main(content: Positional[Path], style: Positional[Path], output: Positional[Path]) -> None:
     """Save mean, deviation and every network's picture on one sheet, and print how far they differ."""
-    content, style = (jnp.asarray(image.load(path, size=SIZE).rgb) for path in (content_path, style_path))
-    pictures = np.asarray(ensemble(load_params("auto"), content, style))
+    photograph, painting = (jnp.asarray(image.load(path, size=SIZE).rgb) for path in (content, style))
+    pictures = np.asarray(ensemble(load_params("auto"), photograph, painting))
     mean, deviation = pictures.mean(0), np.sqrt(pictures.var(0).mean(-1, keepdims=True))  # [H, W, 3] and [H, W, 1]
     brightest = max(float(deviation.max()), 1e-12)
     print(
@@ -60,8 +62,8 @@ def main(content_path: str, style_path: str, output_path: str) -> None:
     cells = [mean, np.repeat(deviation / brightest, 3, axis=-1), *pictures]
     labels = ["mean", f"deviation, white is {brightest:.2f}", *(f"network {i + 1}" for i in range(NETWORKS))]
     cells = [np.kron(each, np.ones((ZOOM, ZOOM, 1))) for each in cells]
-    image.save(output_path, contact_sheet(cells, labels, columns=3))
+    image.save(output, contact_sheet(cells, labels, columns=3))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    start(main)

@@ -12,15 +12,17 @@ Printed beside w is the slope -dC/dS between a point and the one before. Where s
 weights. It is no more than a local front: another start may lead to pictures that are better in both.
 """
 
-import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from terminal import start
+from tyro.conf import Positional
 
 from jaxstyle import Config, LossWeights, image, init, load_params, make_targets, run, terms
-from jaxstyle.errors import InputError, own
+from jaxstyle.errors import InputError
 from jaxstyle.vgg import Params
 
 SIZE, STEPS, WEIGHTS = 128, 60, tuple(map(float, np.geomspace(0.01, 100, 9)))
@@ -47,7 +49,7 @@ def front(params: Params, content: jax.Array, style: jax.Array) -> tuple[np.ndar
     return np.array(points), np.stack(pictures)
 
 
-def draw(points: np.ndarray, pictures: np.ndarray, path: str) -> None:
+def draw(points: np.ndarray, pictures: np.ndarray, path: Path) -> None:
     """Save the front over its pictures."""
     from matplotlib.figure import Figure
 
@@ -63,16 +65,13 @@ def draw(points: np.ndarray, pictures: np.ndarray, path: str) -> None:
     figure.savefig(path, dpi=120)
 
 
-def main(content_path: str, style_path: str, output_path: str) -> None:
+def main(content: Positional[Path], style: Positional[Path], output: Positional[Path]) -> None:
     """Follow the front and draw it."""
     if find_spec("matplotlib") is None:
         raise InputError("The front is drawn by matplotlib, which is absent: pip install -e '.[plots]'.")
-    content, style = (jnp.asarray(image.load(path, size=SIZE).rgb) for path in (content_path, style_path))
-    draw(*front(load_params("auto"), content, style), output_path)
+    photograph, painting = (jnp.asarray(image.load(path, size=SIZE).rgb) for path in (content, style))
+    draw(*front(load_params("auto"), photograph, painting), output)
 
 
 if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:])
-    except (InputError, OSError) as error:
-        sys.exit(f"pareto.py: {own(error) or error}")
+    start(main)

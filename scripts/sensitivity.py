@@ -7,23 +7,27 @@ many pixels, so `jax.jvp` carries d image / d log w forwards beside the image: a
 whatever its length, and nothing is stored. To first order image((1 + e) w) = image(w) + e d image / d log w.
 
 Left is the picture, right its derivative on grey: what is brighter or redder than grey gets brighter or redder with
-more style. The 99th percentile of its absolute values spans the scale. Adam's step is at most learning_rate / epsilon
-times the gradient; with a large epsilon that is a stable descent, and so the derivative means something. With a small
+more style. The 99th percentile of its absolute values spans the scale.
+
+A derivative means something where the steps are smooth. Average pooling has no maxima that change places, and adam's
+step is at most learning_rate / epsilon times the gradient: with a large epsilon that is a stable descent, with a small
 one pixels of next to no gradient bounce, and their derivative grows with every bounce.
 """
 
-import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from terminal import start
+from tyro.conf import Positional
 
 from jaxstyle import Config, LossWeights, image, init, load_params, make_targets, run
 from jaxstyle.sheet import contact_sheet
 from jaxstyle.vgg import Params
 
 SIZE, STEPS, WEIGHT, ZOOM = 192, 60, 1.0, 2
-CONFIG = Config(optimizer="adam", learning_rate=0.05, epsilon=1e-2)
+CONFIG = Config(pooling="avg", optimizer="adam", learning_rate=0.05, epsilon=1e-2)
 
 
 def sensitivity(
@@ -41,17 +45,17 @@ def sensitivity(
     return jax.jvp(painted, (at,), (jnp.ones_like(at),))
 
 
-def main(content_path: str, style_path: str, output_path: str) -> None:
+def main(content: Positional[Path], style: Positional[Path], output: Positional[Path]) -> None:
     """Save the picture beside its derivative, and print how large that is."""
-    content, style = (jnp.asarray(image.load(path, size=SIZE).rgb) for path in (content_path, style_path))
-    picture, change = map(np.asarray, sensitivity(load_params("auto"), content, style))
+    photograph, painting = (jnp.asarray(image.load(path, size=SIZE).rgb) for path in (content, style))
+    picture, change = map(np.asarray, sensitivity(load_params("auto"), photograph, painting))
     span = np.quantile(np.abs(change), 0.99)
     print(f"d image / d log weight: root mean square {np.sqrt(np.mean(change**2)):.4f}, 99 % within {span:.4f}")
     grey = np.clip(0.5 + 0.5 * change / max(span, 1e-12), 0, 1)
     labels = [f"style weight {WEIGHT:g}", f"d image / d log weight, white {span:.2f}"]
     cells = [np.kron(each, np.ones((ZOOM, ZOOM, 1))) for each in (picture, grey)]
-    image.save(output_path, contact_sheet(cells, labels, columns=2))
+    image.save(output, contact_sheet(cells, labels, columns=2))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    start(main)

@@ -14,17 +14,16 @@ they do so anyway: a bracket is kept around the root, and halved where Newton's 
 """
 
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import tyro
+from terminal import start
 from tyro.conf import Positional
 
 from jaxstyle import Config, LossWeights, image, init, load_params, make_targets, run, terms
-from jaxstyle.errors import InputError, own
+from jaxstyle.errors import InputError
 from jaxstyle.vgg import Params
 
 SIZE, STEPS, TRIES, TOLERANCE = 128, 60, 16, 0.01
@@ -73,7 +72,4 @@ def main(content: Positional[Path], style: Positional[Path], output: Positional[
 
 
 if __name__ == "__main__":
-    try:
-        tyro.cli(main)
-    except (InputError, OSError) as error:
-        sys.exit(f"tune_weights.py: {own(error) or error}")
+    start(main)

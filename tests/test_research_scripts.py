@@ -24,6 +24,12 @@ def script(name: str, **constants: Any) -> dict[str, Any]:
     return found["main"].__globals__
 
 
+@pytest.fixture(autouse=True)
+def beside(monkeypatch):
+    """Have scripts find each other, as they do where one of them is run."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+
+
 @pytest.fixture
 def started(tmp_path, monkeypatch, params, content, style):
     """Run a script as a process would, on two small pictures and a tiny network, and return what it saved."""
@@ -33,12 +39,9 @@ def started(tmp_path, monkeypatch, params, content, style):
     monkeypatch.setattr(pretrained, "load_params", lambda network: params)
 
     def run(name: str, *options: str, **constants: Any) -> np.ndarray:
-        monkeypatch.setattr(sys, "argv", [name, *options])
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", "content.png", "style.png", "out.png", *options])
         found = script(name, SIZE=32, **constants)
-        if name == "tune_weights":
-            found["tyro"].cli(found["main"], args=["content.png", "style.png", "out.png", *options])
-        else:
-            found["main"]("content.png", "style.png", "out.png")
+        found["start"](found["main"])
         return load(tmp_path / "out.png").rgb
 
     return run
@@ -235,3 +238,10 @@ def test_disturbed_networks_have_relative_noise_of_their_own(params):
         noise = np.asarray(one[name]["kernel"] / layer["kernel"] - 1)
         assert abs(noise.std() - 0.1) < 0.03 and np.abs(one[name]["kernel"] - other[name]["kernel"]).max() > 0
         assert one[name]["bias"] is layer["bias"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_no_picture_ends_with_a_sentence(name, started):
+    Path("style.png").write_text("no picture")
+    with pytest.raises(SystemExit, match=rf"^{name}.py: style.png is not a picture of a kind that is read: convert it"):
+        started(name)

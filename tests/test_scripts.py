@@ -157,6 +157,18 @@ def benchmark(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_the_benchmark_differentiates_whole_runs_and_cut_ones_alike(benchmark):
+    found = benchmark("gradient", "--size", 32, "--steps", 4, 9, "--segments", 4, 0, "--turns", 1)
+    assert [row["program"] for row in found["results"]] == [
+        *("the run", "kept whole", "4 segments"),
+        *("the run", "kept whole", "3 segments"),
+    ]
+    for row in found["results"]:
+        assert row["apart"] < 1e-2 and row["time over the run's"] > 0
+    assert found["results"][5]["MiB"] < found["results"][4]["MiB"]
+
+
+@pytest.mark.slow
 def test_the_benchmark_times_a_sweep_against_its_lanes(benchmark, monkeypatch):
     monkeypatch.setattr(importlib.import_module("benchmark_commands"), "STRENGTHS", (3.0, 30.0))
     for backend in ("cpu", "gpu"):
