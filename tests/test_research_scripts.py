@@ -1,5 +1,6 @@
 """The five scripts that study the method, held to oracles on a tiny network and small pictures."""
 
+import importlib.util
 import runpy
 import sys
 from pathlib import Path
@@ -241,7 +242,8 @@ def test_disturbed_networks_have_relative_noise_of_their_own(params):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_no_picture_ends_with_a_sentence(name, started):
+def test_what_is_no_picture_ends_with_a_sentence(name, started, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)  # where matplotlib is absent
     Path("style.png").write_text("no picture")
     with pytest.raises(SystemExit, match=rf"^{name}.py: style.png is not a picture of a kind that is read: convert it"):
         started(name)
