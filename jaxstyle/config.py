@@ -58,7 +58,8 @@ class Config:
             being the picture's own; None for as many as start near 128 pixels.
         halve_above: the longest side in pixels above which a picture is also compared at half its size, where the
             network sees structures twice as large, lest large pictures lack what small ones have; None for never.
-        optimizer: "lbfgs", "adam", or any gradient transformation of Optax, which clips nothing by itself.
+        optimizer: "lbfgs", "adam", or any gradient transformation of Optax. Nothing is clipped then, and derivatives
+            through it are its own: `optax.adam` needs `eps_root` above 0, a line search has them forwards only.
         learning_rate: step size; None for 1 (lbfgs) or 0.02 (adam).
         memory: how many curvature pairs lbfgs keeps.
         betas: how much of adam's two means is kept at each step.
@@ -67,12 +68,14 @@ class Config:
         tolerance: stop when the total falls by less than this share in 10 steps; 0 for never.
         patience: after so many steps in which what is minimised has no new lowest value, lbfgs forgets its pairs the
             first time and stops the second; 0 for never, and never where gradients are normalised.
-        normalize_gradients: divide each term's gradient, where it enters the network, by its sum of absolute values.
+        normalize_gradients: divide each built-in term's gradient, where it enters the network, by its sum of absolute
+            values.
         parametrization: "pixels", "pyramid", "decorrelated", "fourier" or "sigmoid", see `parametrize`, or one of one's
             own; None for pyramid (lbfgs) or pixels (all others).
-        own_terms: further terms by name, see `own.Term`; images are then gone through whole, as far as memory allows.
+        own_terms: further terms by name, see `own.Term`; images are then gone through whole, without strips or blocks.
         own_layers: activations that those see besides the layers of content and style.
-        network: what gives activations in VGG-19's place, see `own.Network`; options of VGG-19 then do nothing.
+        network: what gives activations in VGG-19's place, see `own.Network`; it sees none of VGG-19's options, such as
+            pooling, border and precision.
     """
 
     content_layers: tuple[str, ...] = CONTENT_LAYERS
@@ -136,6 +139,8 @@ class Config:
             )
         if self.learning_rate is not None and self._is_own("optimizer"):
             raise InputError(f"learning_rate is {self.learning_rate}, but the optimiser is your own: set it there.")
+        if self.network is not None and not callable(self.network):
+            raise InputError(f"network is {excerpt(repr(self.network))}: pass a function of params and an image.")
         if self.network is not None and self.gram_divisor == "image":
             raise InputError("gram_divisor is 'image', but the network is your own: use 'pixels' or 'elements'.")
         if not all(0 <= beta < 1 for beta in self.betas):

@@ -72,7 +72,7 @@ def _adam(rate: float, first: float, second: float, epsilon: float) -> optax.Gra
     least = 1e-16  # under the root: without it the derivative at a gradient of zero is not finite
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
-        count = optax.safe_increment(state.count)
+        count: Any = optax.safe_increment(state.count)
         mean = jax.tree.map(lambda g, kept: (1 - first) * g + first * kept, updates, state.mu)
         square = jax.tree.map(lambda g, kept: (1 - second) * jnp.square(g) + second * kept, updates, state.nu)
 

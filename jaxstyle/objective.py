@@ -107,7 +107,7 @@ def gradient_factors(params: vgg.Params, image: jax.Array, targets: Targets, *, 
         config: the static facts that the targets were made with.
 
     Returns:
-        A factor for each of `terms`, 1 for "tv".
+        A factor for each of `terms`, 1 for "tv" and for terms of one's own.
 
     Example:
         >>> gradient_factors(params, image, targets, config=Config())["tv"]  # doctest: +SKIP
@@ -147,11 +147,14 @@ def total(weights: LossWeights, terms: Mapping[str, jax.Array]) -> jax.Array:
     """
     coefficients = {f"content/{layer}": weight for layer, weight in weights.content.items()}
     coefficients |= {f"style/{layer}": weight for layer, weight in weights.style.items()}
-    coefficients |= {"tv": weights.tv, **weights.own}
+    coefficients["tv"] = weights.tv
+    if twice := coefficients.keys() & weights.own.keys():
+        raise InputError(f"Your own weights name {', '.join(sorted(twice))}, which have one: weigh own terms only.")
+    coefficients |= weights.own
     if coefficients.keys() != terms.keys():
         differ = ", ".join(sorted(coefficients.keys() ^ terms.keys()))
         raise InputError(
-            f"The loss's weights and its terms differ in {differ}: give each layer of the config one weight."
+            f"The loss's weights and its terms differ in {differ}: give each layer and each own term one weight."
         )
     return sum((jnp.asarray(weight) * terms[name] for name, weight in coefficients.items()), jnp.zeros(()))
 

@@ -21,6 +21,7 @@ from jaxstyle.descent import forget_pairs, transformation
 from jaxstyle.errors import InputError
 from jaxstyle.halting import Stall, Watch, init_halting, levelled_off, stalled
 from jaxstyle.objective import Targets, Terms, check_picture, gradient_factors, painted, terms, total
+from jaxstyle.parametrizations import OF_LEVELS
 from jaxstyle.parametrize import Parameters, decode, encode
 from jaxstyle.vgg import Params
 
@@ -91,7 +92,8 @@ def init(image: jax.Array, *, config: Config) -> State:
     halting = init_halting(config, dtype=image.dtype)
     state = State(parameters, transformation(config).init(parameters), average, *halting)
     # Optax leaves weak types here and there, which the first step would make strong: that would compile `run` twice.
-    return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), state)
+    arrays = jax.tree.map(jnp.asarray, state)
+    return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), arrays)
 
 
 @compiled("config", "steps", "segments")
@@ -127,7 +129,7 @@ def run(
         was before that step; "total" is the objective, "bounds" the penalty on what lies out of range.
 
     Raises:
-        InputError: if `steps` is below 1 or `segments` above it, or if weights and config differ in layers.
+        InputError: if `steps` is below 1 or `segments` above it, or if weights and config differ in layers or terms.
 
     Example:
         >>> state, trace = run(state, params, targets, weights, config=config, steps=100)  # doctest: +SKIP
@@ -181,7 +183,7 @@ def run(
             value_fn=lambda parameters: loss(parameters, factors)[0],
         )
         parameters: Any = optax.apply_updates(before, updates)
-        if config.optimizer == "adam" and config.parametrization in (None, "pixels", "pyramid"):
+        if config.optimizer == "adam" and parameters.decode in OF_LEVELS:
             parameters = _clip(parameters)
         after = State(parameters, memory, _averaged(state.average, parameters, config.averaging), watch, stall)
         if watch is not None or stall is not None:  # not the optimiser's memory, which would be held twice
@@ -199,7 +201,10 @@ def run(
 
 
 run_in_place = compiled("config", "steps", "segments", donated=("state",))(run)
-"""As `run`, in the memory of `state`, which cannot be used any more: lbfgs holds twice its memory in images."""
+"""As `run`, in the memory of `state`, which cannot be used any more: lbfgs holds twice its memory in images.
+
+A state of `init` may lie in the memory of the image that it was made from: copy it first, where that is still needed.
+"""
 
 
 def _in_segments(step: Step, state: State, *, steps: int, segments: int) -> tuple[State, Trace]:

@@ -7,7 +7,8 @@ takes its steps.
 - `pyramid` adds coarser levels, each enlarged bilinearly to full size and a quarter as strong. A coarse level moves
   many pixels at once, so large smooth changes, which come last in plain pixels, come first.
 - `decorrelated` has three channels, of brightness and two of colour, that vary independently in photographs.
-- `fourier` has the waves of the image, long ones stronger than short ones, as photographs have them.
+- `fourier` has the waves of the image, long ones stronger than short ones, as photographs have them. It is meant for
+  adam: the steps of lbfgs are of full length, which sends long waves far out of range now and then.
 - `sigmoid` is what a logistic function, whose values lie between 0 and 1, is taken of: no bounds need to be kept.
 
 Olah, Mordvintsev and Schubert, *Feature Visualization*, Distill 2017, has the last three.
@@ -54,11 +55,11 @@ def _root(dtype: Any) -> jax.Array:
 
 
 def _decorrelate(image: jax.Array) -> jax.Array:
-    return image @ jnp.linalg.inv(_root(image.dtype)).T
+    return jnp.matmul(image, jnp.linalg.inv(_root(image.dtype)).T, precision="highest")
 
 
 def _correlate(channels: jax.Array) -> jax.Array:
-    return channels @ _root(channels.dtype).T
+    return jnp.matmul(channels, _root(channels.dtype).T, precision="highest")
 
 
 def _to_waves(image: jax.Array) -> jax.Array:
@@ -96,3 +97,5 @@ PARAMETRIZATIONS = {
     "fourier": Parametrization(_to_waves, _from_waves),
     "sigmoid": Parametrization(_logit, jax.nn.sigmoid),
 }
+# Those whose first array is the finest level, so that the image moves as it does.
+OF_LEVELS = tuple(PARAMETRIZATIONS[name].decode for name in ("pixels", "pyramid", "circular pyramid"))

@@ -1,6 +1,6 @@
 """How layers of an image are read on the way through the network: all at once, in strips of rows or in blocks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -101,6 +101,8 @@ def _of_own_network(
 ) -> dict[str, Any]:
     function = partial(network, params)
     found = (jax.vmap(function) if image.ndim == 4 else function)(image)
+    if not isinstance(found, Mapping):
+        raise InputError(f"Your network returns {excerpt(type(found).__name__)}: return activations by their names.")
     if missing := [layer for layer in layers if layer not in found]:
         raise InputError(f"Your network has no layers {missing}: choose from {excerpt(', '.join(map(str, found)))}.")
     for layer in layers:
@@ -229,7 +231,7 @@ def least_pixels(config: Config) -> int:
         >>> least_pixels(Config())
         36864
     """
-    return smallest_window(max(map(vgg.halo, config.layers)))
+    return smallest_window(max(map(vgg.halo, config.sized(config.layers)), default=0))
 
 
 def looking(config: Config) -> Config:

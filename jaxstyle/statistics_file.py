@@ -118,6 +118,8 @@ def read(path: str | os.PathLike[str], *, params: Params, config: Config) -> dic
 
 def _facts(params: Params, config: Config) -> dict[str, str]:
     """Return what has to be the same for statistics to be comparable."""
+    if config.network is not None:
+        raise InputError("The network is your own, which a file cannot tell from others: keep statistics in memory.")
     return {
         "format": FORMAT,
         "network": network_hash(params),

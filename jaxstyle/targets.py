@@ -28,7 +28,8 @@ class Targets(NamedTuple):
         style: the styles' statistics by layer; with regions, of each of them along the leading axis.
         regions: which part takes which style, or None.
         half: what the image at half its size is held against as well, or None.
-        picture: the content itself, `[..., H, W, 3]`, for `Config.own_terms`; None without them.
+        picture: the content as it is compared, in grey where its colours are kept, `[..., H, W, 3]`, for
+            `Config.own_terms`; None without them.
     """
 
     content: dict[str, jax.Array]

@@ -142,7 +142,7 @@ def reconstruct(
     Example:
         >>> reconstruct(params, image, key=jax.random.key(0), content_layers=("relu5_1",)).image  # doctest: +SKIP
     """
-    config = replace(config, content_layers=content_layers, style_layers=style_layers)
+    config = replace(config, content_layers=content_layers, style_layers=style_layers, own_terms=(), own_layers=())
     count = len(config.content_layers) + len(config.style_layers)
     content, style = (dict.fromkeys(layers, 1 / count) for layers in (config.content_layers, config.style_layers))
     weights = LossWeights(content=content, style=style, tv=tv)

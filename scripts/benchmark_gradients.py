@@ -10,6 +10,7 @@ from measuring import Pictures, in_turns
 from tyro.conf import OmitArgPrefixes
 
 from jaxstyle import Config, LossWeights, init, load_params, make_targets, run
+from jaxstyle.errors import InputError
 from jaxstyle.sweep import memory_of
 
 CONFIG = Config(optimizer="adam", scales=1)
@@ -32,6 +33,9 @@ class Gradient:
 
     def run(self) -> None:
         """Measure and print."""
+        many = len(self.steps) == len(self.segments)
+        if not many or any(cut > steps for steps, cut in zip(self.steps, self.segments, strict=True)):
+            raise InputError(f"--segments is {self.segments}: give each of --steps {self.steps} one up to it, or 0.")
         params = load_params(self.pictures.network)
         content, style = self.pictures.load(self.size)
         targets, start = make_targets(params, content, style, config=CONFIG), init(content, config=CONFIG)

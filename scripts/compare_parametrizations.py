@@ -12,9 +12,10 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import tyro
+from terminal import start
 
 from jaxstyle import Config, LossWeights, image, init, load_params, make_targets, run
+from jaxstyle.errors import InputError
 from jaxstyle.parametrizations import PARAMETRIZATIONS
 from jaxstyle.parametrize import compose
 
@@ -41,6 +42,8 @@ def main(
         evaluations: of each run.
         at: how many of plain pixels set the loss that all are to reach.
     """
+    if not 1 <= at <= evaluations:
+        raise InputError(f"--at is {at}: use 1 to {evaluations}, the number of --evaluations.")
     params = load_params(network)
     photograph, painting = (jnp.asarray(image.load(path, size=size).rgb) for path in (content, style))
     print(f"| optimiser | written as | evaluations to what pixels reach in {at} | lowest in {evaluations} |")
@@ -64,4 +67,4 @@ def minimized(params: Any, content: Any, style: Any, config: Config, evaluations
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    start(main)

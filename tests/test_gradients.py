@@ -106,6 +106,24 @@ def test_a_run_in_segments_is_the_same_run(params, content, style, config, segme
         assert mine.shape == yours.shape and (mine == yours).all()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("segments", [None, 3])
+def test_adam_is_the_same_bit_for_bit_where_its_gradient_is_asked_for(params, content, style, segments):
+    """Else derivatives of long runs, which hang on rounding, would be those of another run."""
+    config = Config(optimizer="adam", **LAYERS)
+    targets = make_targets(params, content, style, config=config)
+
+    def picture(weights):
+        state, _ = run(
+            init(content, config=config), params, targets, weights, config=config, steps=30, segments=segments
+        )
+        return state.image
+
+    weights = jax.tree.map(jnp.asarray, WEIGHTS)
+    beside = jax.jit(lambda weights: jax.vjp(picture, weights))(weights)[0]
+    np.testing.assert_array_equal(beside, jax.jit(picture)(weights))
+
+
 @pytest.mark.parametrize("segments", [0, STEPS + 1])
 def test_segments_that_there_cannot_be_are_refused(params, content, style, segments):
     targets = make_targets(params, content, style, config=ADAM)

@@ -10,15 +10,17 @@ import optax
 import pytest
 from conftest import picture
 
+from jaxstyle import statistics_file
 from jaxstyle.checkpoint import Checkpoints
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
 from jaxstyle.objective import make_targets, terms, total
 from jaxstyle.optimize import init, run
 from jaxstyle.own import Parametrization
+from jaxstyle.parametrizations import PARAMETRIZATIONS
 from jaxstyle.parametrize import decode
 from jaxstyle.sweep import sweep
-from jaxstyle.transfer import stylize
+from jaxstyle.transfer import reconstruct, stylize
 from jaxstyle.vgg import features
 
 LAYERS = {"content_layers": ("relu2_2",), "style_layers": ("relu1_1", "relu2_1")}  # few, to compile quickly
@@ -134,8 +136,20 @@ def test_a_term_that_is_no_number_is_refused(params, content, style):
 
 
 def test_a_term_without_a_weight_is_refused(params, content, style):
-    with pytest.raises(InputError, match="differ in edges, quiet: give each layer"):
+    with pytest.raises(InputError, match="differ in edges, quiet: give each layer and each own term one weight"):
         run(*begin(params, content, style, OWN), WEIGHTS, config=OWN, steps=1)
+
+
+def test_own_weights_are_of_own_terms_only(params, content, style):
+    found = terms(params, content, make_targets(params, content, style, config=ADAM), config=ADAM)
+    with pytest.raises(InputError, match="Your own weights name tv, which have one: weigh own terms only"):
+        total(WEIGHTS._replace(own={"tv": 3.0}), found)
+
+
+@pytest.mark.slow
+def test_a_reconstruction_has_no_own_terms(params, content):
+    found = reconstruct(params, content, key=jax.random.key(0), content_layers=("relu2_2",), config=OWN, steps=2)
+    assert "edges" not in found.trace
 
 
 # Networks
@@ -213,6 +227,15 @@ def test_what_an_own_network_cannot_do_is_refused(middle, content, style):
     saying = r"Your network gives 'bands0' as an array .* of an image .*: return activations \[h, w, C\]"
     with pytest.raises(InputError, match=saying):
         make_targets(middle, content, style, config=flat)
+    alone = replace(NETWORK, network=lambda params, image: image)
+    with pytest.raises(InputError, match="Your network returns .*: return activations by their names"):
+        make_targets(middle, content, style, config=alone)
+    with pytest.raises(InputError, match="network is 'mini': pass a function of params and an image"):
+        replace(NETWORK, network="mini")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(
+        InputError, match="your own, which a file cannot tell from others: keep statistics in memory"
+    ):
+        statistics_file.write("none.h5", {}, params=middle, config=NETWORK, pictures=[])
     with pytest.raises(InputError, match="block_pixels is 100000, but activations of your own network are no sums"):
         replace(NETWORK, block_pixels=100000)
     with pytest.raises(InputError, match="gram_divisor is 'image', but the network is your own"):
@@ -304,3 +327,12 @@ def test_an_own_parametrisation_has_batches(params, content, style):
 def test_what_is_no_parametrisation_is_refused():
     with pytest.raises(InputError, match="parametrization 'waves' is unknown: use None or 'pixels' or 'pyramid'"):
         Config(parametrization="waves")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.slow
+def test_a_built_in_parametrisation_is_the_same_by_its_name_and_by_itself(params, content, style):
+    found = []
+    for way in ("pixels", PARAMETRIZATIONS["pixels"]):
+        config = replace(ADAM, parametrization=way, learning_rate=0.5)
+        found.append(run(*begin(params, content, style, config), WEIGHTS, config=config, steps=4)[0].image)
+    np.testing.assert_array_equal(*found)

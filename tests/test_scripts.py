@@ -156,6 +156,20 @@ def benchmark(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.parametrize("options", [("--steps", 4, "--segments", 5), ("--steps", 4, 9, "--segments", 2)])
+def test_segments_that_do_not_fit_their_steps_are_refused(benchmark, options):
+    with pytest.raises(InputError, match=r"--segments is .*: give each of --steps .* one up to it, or 0"):
+        benchmark("gradient", "--size", 32, *options)
+
+
+@pytest.mark.parametrize("at", ["0", "201"])
+def test_a_loss_that_no_run_sets_is_refused(at, monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    found = runpy.run_path(str(SCRIPTS / "compare_parametrizations.py"))
+    with pytest.raises(InputError, match=f"--at is {at}: use 1 to 200, the number of --evaluations"):
+        found["main"](Path("a.png"), Path("b.png"), at=int(at))
+
+
 @pytest.mark.slow
 def test_the_benchmark_differentiates_whole_runs_and_cut_ones_alike(benchmark):
     found = benchmark("gradient", "--size", 32, "--steps", 4, 9, "--segments", 4, 0, "--turns", 1)
