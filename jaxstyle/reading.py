@@ -1,8 +1,7 @@
 """How layers of an image are read on the way through the network: all at once, in strips of rows or in blocks."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -10,10 +9,9 @@ import jax
 from jaxstyle import vgg
 from jaxstyle.blocks import map_blocks, sum_over_blocks
 from jaxstyle.config import Config
-from jaxstyle.errors import InputError, excerpt
 from jaxstyle.grid import Block, Grid, grid, smallest_window
 from jaxstyle.mesh import SplitRows
-from jaxstyle.own import Network
+from jaxstyle.own_network import activations
 from jaxstyle.parts import Part, whole
 from jaxstyle.strips import Rows
 
@@ -75,7 +73,7 @@ def image_features(
     """
     layers = config.layers if layers is None else layers
     if config.network is not None:
-        return _of_own_network(config.network, params, image, layers=layers, read=read)
+        return activations(config.network, params, image, layers=layers, read=read)
     return vgg.features(
         params,
         image,
@@ -89,29 +87,6 @@ def image_features(
         read=read,
         in_rows=in_rows,
     )
-
-
-def _of_own_network(
-    network: Network,
-    params: Any,
-    image: jax.Array,
-    *,
-    layers: tuple[str, ...],
-    read: Callable[[str, jax.Array, Rows | None], Any] | None,
-) -> dict[str, Any]:
-    function = partial(network, params)
-    found = (jax.vmap(function) if image.ndim == 4 else function)(image)
-    if not isinstance(found, Mapping):
-        raise InputError(f"Your network returns {excerpt(type(found).__name__)}: return activations by their names.")
-    if missing := [layer for layer in layers if layer not in found]:
-        raise InputError(f"Your network has no layers {missing}: choose from {excerpt(', '.join(map(str, found)))}.")
-    for layer in layers:
-        if found[layer].ndim != image.ndim:
-            raise InputError(
-                f"Your network gives {layer!r} as an array {list(found[layer].shape)} of an image "
-                f"{list(image.shape)}: return activations [h, w, C]."
-            )
-    return {layer: found[layer] if read is None else read(layer, found[layer], None) for layer in layers}
 
 
 def part_of(layer: str, features: jax.Array, height: int, width: int, *, config: Config) -> Part:

@@ -134,8 +134,8 @@ def test_nothing_is_public_that_nobody_else_uses(module):
     "module",
     (
         "bands by_leader color coloring compiled conv descent encoding image image_limits losses mesh moments objective"
-        " optimize orientation own parametrize presets reading regions scales sheet stage statistic sweep transport"
-        " untrained vgg winograd"
+        " optimize orientation own own_network parametrize presets reading regions scales sheet stage statistic sweep"
+        " transport untrained vgg winograd"
     ).split(),
 )
 def test_the_examples_in_the_docstrings_run(module):
@@ -165,8 +165,8 @@ ROOMS = [name for name in MODULES if name.count(".") == 1 and not name.endswith(
 ORDER = """
 errors compiled by_leader files winograd conv mesh pooling strips vgg losses color moments transport statistic regions
 hdf5 weights_file untrained download pretrained bands image_opening image_limits orientation image_file levels
-encoding_large encoding image plain_data record own config grid blocks parts reading scales convention presets targets
-objective coloring parametrizations parametrize descent halting optimize checkpoint_folder checkpoint stage transfer
+encoding_large encoding image plain_data record own own_network config grid blocks parts reading scales convention presets
+targets objective coloring parametrizations parametrize descent halting optimize checkpoint_folder checkpoint stage transfer
 sweep sheet statistics_file
 """
 

@@ -232,9 +232,7 @@ def test_what_an_own_network_cannot_do_is_refused(middle, content, style):
         make_targets(middle, content, style, config=alone)
     with pytest.raises(InputError, match="network is 'mini': pass a function of params and an image"):
         replace(NETWORK, network="mini")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(
-        InputError, match="your own, which a file cannot tell from others: keep statistics in memory"
-    ):
+    with pytest.raises(InputError, match="your own, which a file cannot tell from others: keep statistics in memory"):
         statistics_file.write("none.h5", {}, params=middle, config=NETWORK, pictures=[])
     with pytest.raises(InputError, match="block_pixels is 100000, but activations of your own network are no sums"):
         replace(NETWORK, block_pixels=100000)
