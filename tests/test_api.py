@@ -165,9 +165,9 @@ ROOMS = [name for name in MODULES if name.count(".") == 1 and not name.endswith(
 ORDER = """
 errors compiled by_leader files winograd conv mesh pooling strips vgg losses color moments transport statistic regions
 hdf5 weights_file untrained download pretrained bands image_opening image_limits orientation image_file levels
-encoding_large encoding image plain_data record own own_network config grid blocks parts reading scales convention presets
-targets objective coloring parametrizations parametrize descent halting optimize checkpoint_folder checkpoint stage transfer
-sweep sheet statistics_file
+encoding_large encoding image plain_data record own own_network config grid blocks parts reading scales convention
+presets targets objective coloring parametrizations parametrize descent halting optimize checkpoint_folder checkpoint
+stage transfer sweep sheet statistics_file
 """
 
 
