@@ -9,6 +9,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several worke
 import jax
 import numpy as np
 import pytest
+from fake_runner import FakeRunner
 from hypothesis import HealthCheck, settings
 
 from jaxstyle import download, image, pretrained, weights_file
@@ -27,16 +28,61 @@ RELAXED = {"deadline": None, "suppress_health_check": [HealthCheck.function_scop
 settings.register_profile("short", max_examples=10, derandomize=True, database=None, **RELAXED)
 settings.register_profile("long", max_examples=200, database=None, **RELAXED)
 
+MARKERS = ("slow", "parity", "soak", "docs", "browser")
+QUICK = " and ".join(f"not {name}" for name in MARKERS)  # addopts of pyproject.toml
+MOST_PROGRAMS = 40  # distinct programs of the quick suite that take XLA more than LONG_COMPILATION
+LONG_COMPILATION = 0.1  # seconds
+PROGRAMS = pytest.StashKey[dict[str, float]]()
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Offer `--long`: all of the damaged files and many more examples, other ones each time."""
-    parser.addoption("--long", action="store_true", help="read all of the damaged files, try many more examples")
+    """Add `--long`: all damaged files of the soak tests and 200 examples a property, with a new seed each time."""
+    parser.addoption("--long", action="store_true", help="run the soak tests in full, with random seeds")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compile the quick tests' many small programs quickly; the slow ones run as users' programs do."""
+    """Turn XLA's optimizations off for the quick suite; all other suites compile what users run."""
     settings.load_profile("long" if config.option.long else "short")
-    jax.config.update("jax_disable_most_optimizations", config.option.markexpr == "not slow")
+    jax.config.update("jax_disable_most_optimizations", config.option.markexpr == QUICK)
+    config.stash[PROGRAMS] = {}
+    _count_programs(config.stash[PROGRAMS])
+
+
+def _count_programs(programs: dict[str, float]) -> None:
+    """Enter every program that XLA compiles for longer than `LONG_COMPILATION`, by name and number."""
+
+    def listen(event: str, duration_secs: float, **facts: str | int) -> None:
+        if event == "/jax/core/compile/backend_compile_duration" and duration_secs > LONG_COMPILATION:
+            programs[f"{len(programs)} {facts.get('fun_name', '')} {os.environ.get('PYTEST_CURRENT_TEST', '')}"] = duration_secs
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error) -> None:
+    """Collect the programs of a worker."""
+    for name, seconds in getattr(node, "workeroutput", {}).get("programs", {}).items():
+        node.config.stash[PROGRAMS][f"{node.gateway.id} {name}"] = seconds
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the quick suite if it compiles too many programs."""
+    programs, config = session.config.stash[PROGRAMS], session.config
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["programs"] = programs
+    elif config.option.markexpr == QUICK and len(programs) > MOST_PROGRAMS:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    """Print how many programs were compiled, and the slowest where they are too many."""
+    programs = config.stash[PROGRAMS]
+    terminalreporter.write_line(f"{len(programs)} programs took XLA more than {LONG_COMPILATION} s")
+    if config.option.markexpr == QUICK and len(programs) > MOST_PROGRAMS:
+        terminalreporter.write_line(f"ERROR: at most {MOST_PROGRAMS} are allowed in the quick suite", red=True)
+    if config.option.markexpr == QUICK and (len(programs) > MOST_PROGRAMS or config.option.verbose > 0):
+        for name, seconds in sorted(programs.items(), key=lambda item: -item[1]):
+            terminalreporter.write_line(f"  {seconds:.2f} s  {name}")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -129,6 +175,14 @@ def folder(isolated, monkeypatch) -> Path:
 
 
 @pytest.fixture
+def fake_runner(monkeypatch) -> FakeRunner:
+    """Replace the optimization loop of the command line by one that compiles nothing."""
+    runner = FakeRunner()
+    runner.install(monkeypatch)
+    return runner
+
+
+@pytest.fixture
 def compilations():
     """A list that grows by one with each program that XLA compiles during the test."""
     compiled = []
@@ -139,7 +193,7 @@ def compilations():
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     yield compiled
-    jax.monitoring.clear_event_listeners()
+    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 @pytest.fixture(scope="session")
