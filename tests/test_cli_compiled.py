@@ -1,0 +1,114 @@
+"""Compiled runs of the command line: bit equality, tiles, memory, and messages that follow from the optimization."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from commands import log, write_inputs
+from conftest import TINY, picture
+
+from jaxstyle import image, record, weights_file
+from jaxstyle.cli import cutting, main, preview, work
+from jaxstyle.config import Config, LossWeights
+from jaxstyle.untrained import random_params
+
+pytestmark = pytest.mark.slow
+
+SHALLOW = "--style-layers relu1_1,relu2_1 --content-layers relu2_2 --optimizer adam".split()
+
+
+@pytest.fixture(autouse=True)
+def folder(isolated, monkeypatch) -> Path:
+    monkeypatch.chdir(isolated)
+    write_inputs(isolated)
+    return isolated
+
+
+def run(*options: object, output: str = "out.png") -> int:
+    fixed = ("stylize", "content.png", "style.png", "-o", output, "--offline", "--weights", "tiny.h5")
+    return main([str(each) for each in (*fixed, *options)])
+
+
+def test_the_length_of_segments_changes_no_byte_of_a_run_that_levels_off(monkeypatch):
+    monkeypatch.setattr(work, "WORK_A_SEGMENT", 1e12)
+    options = ("--size", 32, "--scales", 1, "--steps", 120, "--tolerance", 0.3, "--init", "noise", "--seed", 3)
+    found = []
+    for segment in (6, 10):
+        monkeypatch.setattr(work, "MOST_STEPS_A_SEGMENT", segment)
+        layers = ("--style-layers", "relu1_1", "--content-layers", "relu1_1")
+        assert run(*options, *layers, "--optimizer", "adam", "--log", "log.csv") == 0
+        found.append((Path("out.png").read_bytes(), Path("log.csv").read_text()))
+    assert found[0] == found[1]
+    assert 20 < len(log()) < 110
+
+
+def test_lbfgs_without_progress_reports_the_steps_of_its_restart_and_stop(monkeypatch, capfd):
+    monkeypatch.setattr(work, "WORK_A_SEGMENT", 0)  # one program of one step
+    options = ("--learning-rate", 5, "--patience", 3, "--size", 32, "--scales", 1, "--steps", 60)
+    layers = ("--content-layers", "relu1_2", "--style-layers", "relu1_1", "--parametrization", "pixels")
+    assert run(*options, *layers, "--log", "log.csv") == 0
+    said, first = " ".join(capfd.readouterr().err.split()), 1
+    values = [row["total"] + 1e4 * row["bounds"] for row in log()]
+    for sentence in ("restarted at step {}", "stopped at step {}"):
+        lowest = np.minimum.accumulate(values)
+        late = next(i for i in range(3, len(values)) if lowest[i] == lowest[i - 3])
+        step, values = first + late, values[late:]
+        assert "no progress in 3 steps at 32 pixels" in said and sentence.format(step) in said, said
+        first = step
+    assert len(values) == 1  # the stop ends the run
+    assert said.count("lbfgs made no progress") == 2 and f"levelled off after {first} steps" in said
+
+
+def test_a_dry_run_compiles_the_run_and_tiles_change_no_pixel_and_are_used_again_by_rerun(
+    monkeypatch, compilations, capsys
+):
+    options = ("--size", 96, "--scales", 1, "--steps", 4, *SHALLOW)
+    assert run(*options, "--dry-run") == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines["scales"] == "4 steps at 96x77" and list(lines) == "scales arithmetic memory time compiling".split()
+    longest, count = max(compilations), len(compilations)
+    assert run(*options) == 0
+    assert max(compilations[count:]) < longest / 3  # the steps come from the cache
+    with monkeypatch.context() as short:
+        short.setattr(cutting, "room_for", lambda memory: 2**10)
+        assert run(*options, output="tiles.png") == 0
+    np.testing.assert_allclose(image.load("tiles.png").rgb, image.load("out.png").rgb, atol=1.01 / 255)
+    assert np.abs(image.load("tiles.png").rgb - image.load("out.png").rgb).mean() <= 0.5 / 255
+    cuts = record.read(image.description_of("tiles.png")).cuts
+    assert list(cuts) == ["96"] and 0 < cuts["96"] < 96 * 77
+    assert main(["rerun", "tiles.png", "--weights", "tiny.h5", "--quiet"]) == 0
+    assert Path("tiles_rerun.png").read_bytes() == Path("tiles.png").read_bytes()
+
+
+def test_a_dry_run_predicts_the_peak_memory_of_a_run():
+    params = random_params(widths=((64, 64), *TINY[1:]))  # as many channels as VGG-19 in the layers that are compared
+    weights_file.write("wide.h5", params, source="a seed", checksum="none", licence="none")
+    code = "import sys\nfrom jaxstyle.cli import main\nfrom reading import peak_memory\n"
+    code += "assert main(['stylize', *sys.argv[1:]]) == 0\nprint(peak_memory() / 2**30)"
+    options = "content.png style.png -o out.png --size 512 --steps 2 --scales 1 --weights wide.h5 --quiet".split()
+    options += "--content-layers relu1_2 --style-layers relu1_1 --optimizer adam".split()
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    dry, real = (
+        subprocess.run([sys.executable, "-c", code, *options, *more], env=environment, check=True, capture_output=True)
+        for more in (["--dry-run"], [])
+    )
+    found = re.search(r"memory +(\S+) GiB", dry.stdout.decode())
+    assert found and abs(float(real.stdout.split()[-1]) / float(found[1]) - 1) < 0.25
+
+
+def test_the_time_of_a_step_is_measured_on_a_reduced_picture_and_scaled_by_its_pixels(monkeypatch):
+    params = random_params(widths=TINY)
+    monkeypatch.setattr(preview, "random_params", lambda: params)
+    monkeypatch.setattr(preview, "SIDE", 24)
+    clock = iter(range(1000))
+    monkeypatch.setattr(preview, "time", SimpleNamespace(perf_counter=lambda: next(clock)))  # a step takes 1 s
+    content, style = picture(32, 48, seed=0), picture(16, 60, seed=1)
+    shallow: Any = {"content_layers": ("relu1_1",), "style_layers": ("relu1_1",), "optimizer": "adam"}
+    weights = LossWeights(content={"relu1_1": 1.0}, style={"relu1_1": 1.0})
+    assert preview.seconds_a_step(content, style, weights, config=Config(**shallow)) == (32 * 48) / (16 * 24)

@@ -1,0 +1,221 @@
+"""Options of `jaxstyle stylize`: what they change of a preset, and which values are refused."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from commands import OLD, command, listing, stylize, write_inputs, write_masks
+
+from jaxstyle import image
+from jaxstyle.cli.options import parse_layers, parse_memory, parse_numbers, parse_scales
+from jaxstyle.errors import InputError
+
+NUMBERS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+    ({"size": 8}, ("--size", "8", "16")),
+    ({"steps": 0}, ("--steps", "0", "1")),
+    ({"seed": -1}, ("--seed", "-1", "4294967295")),
+    ({"seed": 2**32}, ("--seed", "4294967296")),
+    ({"memory": 0}, ("--memory", "0")),
+    ({"patience": -1}, ("--patience", "-1")),
+    ({"shift": float("nan")}, ("--shift", "nan")),
+    ({"save_every": -5}, ("--save-every", "-5")),
+    ({"content_weight": -1.0}, ("--content-weight", "-1")),
+    ({"style_weight": float("nan")}, ("--style-weight", "nan")),
+    ({"tv_weight": float("inf")}, ("--tv-weight", "inf", "1e+30")),
+    ({"learning_rate": 0.0}, ("learning_rate", "0.0")),
+    ({"learning_rate": float("nan")}, ("learning_rate", "nan")),
+    ({"averaging": 1.0}, ("averaging", "1.0")),
+    ({"tolerance": 2.0}, ("tolerance", "2.0")),
+    ({"style_size": 8}, ("--style-size", "8")),
+    ({"style_scale": 0.0}, ("--style-scale", "0")),
+    ({"feather": -1, "content_mask": (Path("left.png"),)}, ("--feather", "-1")),
+    ({"blend": "1,2"}, ("--blend", "2 numbers", "1 styles")),
+    ({"blend": "0"}, ("--blend", "'0'", "zero")),
+    ({"blend": "much"}, ("--blend", "'much'")),
+    ({"blend": "-1"}, ("--blend", "'-1'")),
+    ({"max_memory": "9MiB"}, ("--max-memory", "9MiB", "256MiB")),
+    ({"max_memory": "many"}, ("--max-memory", "many")),
+    ({"max_pixels": "9"}, ("--max-pixels", "'9'")),
+    ({"size": 999_999}, ("Pillow", "limit")),
+]
+NAMES: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+    ({"style_layers": "relu9_1"}, ("'relu9_1'", "not a layer of VGG-19")),
+    ({"content_layers": ""}, ("''", "not a layer of VGG-19")),
+    ({"style_layers": "relu1_1,relu1_1:2"}, ("relu1_1", "twice")),
+    ({"content_layers": "relu1_1:-1"}, ("relu1_1", "'-1'")),
+    ({"preset": "gatys"}, ("'gatys'", "gatys-paper")),
+    ({"init": Path("stlye")}, ("--init", "stlye", "noise")),
+    ({"network": "random"}, ("tiny.h5", "random")),
+    ({"network": "vgg16", "weights": None}, ("vgg16", "mini")),
+    ({"network": "vgg19", "weights": None}, ("VGG-19's weights", "--weights")),
+    ({"preview": True, "network": "random", "weights": None}, ("--preview", "random")),
+    ({"preview": True, "network": "tiny.h5", "weights": None}, ("--preview", "tiny.h5")),
+]
+FILES: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+    ({"output": "content.png"}, ("content.png", "same file")),
+    ({"output": "./style.png"}, ("style.png", "same file")),
+    ({"init": Path("out.png")}, ("out.png", "same file")),
+    ({"init": Path("out_0002.png"), "save_every": 1}, ("out_0002.png", "--save-every")),
+    ({"output": "missing/out.png"}, ("missing", "writable")),
+    ({"output": "folder.png"}, ("folder.png", "folder")),
+    ({"output": "out.gif"}, ("out.gif", "'.gif'")),
+    ({"output": "out"}, ("out", "''")),
+    ({"output": "out.jpg", "bits": 16}, ("out.jpg", "16 bits", "JPEG")),
+    ({"log": Path("log.txt")}, ("log.txt", "'.txt'")),
+    ({"log": Path("folder.csv")}, ("folder.csv", "folder")),
+    ({"log": Path("missing/log.csv")}, ("missing/log.csv",)),
+    ({"init": Path("content.csv"), "log": Path("content.csv")}, ("content.csv", "input")),
+    ({"every": 5}, ("--every", "5", "--checkpoint")),
+    ({"styles": ()}, ("no style",)),
+    ({"styles": ("folder.png",)}, ("folder.png", "jaxstyle statistics")),
+]
+COMBINATIONS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+    ({"content_mask": (Path("left.png"), Path("right.png"))}, ("--content-mask", "2 times", "1 styles")),
+    ({"style_mask": (Path("left.png"), "all")}, ("--style-mask", "2 times", "1 styles")),
+    ({"content_mask": (Path("square.png"),)}, ("--content-mask", "square.png", "16x16", "32x26")),
+    ({"content_mask": (Path("black.png"),)}, ("--content-mask", "black.png", "empty")),
+    ({"content_mask": (Path("missing.png"),)}, ("missing.png", "No such file")),
+    ({"content_mask": (Path("left.png"),), "blend": "1"}, ("--blend", "--content-mask")),
+    ({"style_mask": (Path("notes.txt"),)}, ("notes.txt", "not a picture")),
+    ({"feather": 5}, ("--feather", "--content-mask")),
+    ({"style_size": 32, "style_scale": 2.0}, ("--style-size", "--style-scale")),
+    ({"scales": "3000"}, ("3000 scales",)),
+    ({"scales": "0"}, ("0 scales",)),
+    ({"scales": "2.5"}, ("--scales", "'2.5'", "auto")),
+    ({"scales": "20"}, ("1x1 pixels",)),
+    ({"scales": "16,24"}, ("32 pixels", "rise")),
+    ({"scales": "4", "steps": 2, "style_layers": "relu1_1", "content_layers": "relu1_1"}, ("2 steps", "4 scales")),
+]
+
+
+@pytest.fixture
+def inputs(isolated, monkeypatch) -> None:
+    """Write pictures and masks of all kinds into the current folder."""
+    monkeypatch.chdir(isolated)
+    write_inputs(isolated)
+    write_masks()
+    image.save("square.png", np.ones((16, 16, 3)))
+    image.save("black.png", np.zeros((32, 40, 3)))
+    Path("notes.txt").write_text("no picture")
+    for name in ("content.csv", "out_0002.png"):
+        Path(name).write_bytes(Path("content.png").read_bytes())
+    Path("folder.png").mkdir()
+    Path("folder.csv").mkdir()
+    Path("out.png").write_bytes(OLD)
+
+
+@pytest.mark.usefixtures("inputs", "fake_runner")
+@pytest.mark.parametrize(
+    "rows", [NUMBERS, NAMES, FILES, COMBINATIONS], ids=["numbers", "names", "files", "combinations"]
+)
+def test_an_invalid_option_is_refused_with_its_value_and_writes_nothing(rows, capsys):
+    before = listing()
+    for options, texts in rows:
+        with pytest.raises(InputError) as raised:
+            stylize(**options)
+        message = str(raised.value)
+        assert [text for text in texts if text not in message] == [], (options, message)
+        assert message.endswith(".") and message.isprintable(), message
+    assert listing() == before
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("base", ["jaxstyle", "neural-style-pt"])
+def test_an_option_overrides_its_value_in_the_preset_and_no_other(base):
+    before, _ = command(preset=base).checked()
+    values: dict[str, Any] = {
+        "pooling": "avg",
+        "memory": 7,
+        "patience": 0,
+        "optimizer": "adam",
+        "learning_rate": 0.5,
+        "parametrization": "pixels",
+        "averaging": 0.5,
+        "tolerance": 0.1,
+        "normalize_gradients": True,
+        "precision": "float32",
+        "remat": True,
+        "color": "keep",
+        "statistic": "mean_std",
+        "shift": -1.0,
+        "content_weight": 0.0,
+        "style_weight": 7.0,
+        "tv_weight": 0.25,
+        "content_layers": "relu3_2",
+        "style_layers": "relu1_1,conv2_1",
+    }
+    for option, value in values.items():
+        after, _ = command(preset=base, **{option: value}).checked()
+        old, new = (vars(each) | vars(each.config) for each in (before, after))
+        changed = {name: found for name, found in new.items() if found != old[name] and name != "config"}
+        assert changed == {option: tuple(str(value).split(",")) if "layers" in option else value}
+
+
+def test_layers_are_parsed_with_their_shares():
+    assert parse_layers("relu1_1:1, conv2_1:0.5,relu5_4") == {"relu1_1": 1.0, "conv2_1": 0.5, "relu5_4": 1.0}
+    assert parse_layers("relu1_1,relu2_1:2", shares={"relu1_1": 3.0, "relu2_1": 4.0}) == {
+        "relu1_1": 3.0,
+        "relu2_1": 2.0,
+    }
+
+
+def test_invalid_layers_are_refused():
+    for text, value in {
+        "relu1_1,relu1_1:2": "twice",
+        "relu1_1:-1": "'-1'",
+        "relu1_1:much": "'much'",
+        "relu1_1:nan": "'nan'",
+        "relu1_1:inf": "'inf'",
+        "relu6_1": "'relu6_1'",
+        "": "''",
+    }.items():
+        with pytest.raises(InputError, match=value):
+            parse_layers(text)
+
+
+def test_numbers_scales_and_sizes_of_memory_are_parsed():
+    assert parse_numbers("blend", "1, 2.5,0", count=3) == [1.0, 2.5, 0.0]
+    assert [parse_scales(text) for text in (None, "auto", "3", "64,512")] == [None, None, 3, (64, 512)]
+    sizes = {"4GiB": 4 * 2**30, "256MiB": 2**28, "1.5 GB": 1_500_000_000, "300000000": 300_000_000, "1024TiB": 2**50}
+    assert {text: parse_memory(text) for text in sizes} == sizes and parse_memory(None) is None
+    for text in ("255MiB", "1025TiB", "4 parsecs", "GiB"):
+        with pytest.raises(InputError, match="--max-memory"):
+            parse_memory(text)
+
+
+def test_layers_without_a_share_use_the_share_of_the_preset():
+    _, weights = command(preset="gatys-code", style_layers="relu1_1,relu2_1:1").checked()
+    assert weights.style == {"relu1_1": pytest.approx(1e3 / 64**2), "relu2_1": 1e3}
+
+
+def test_a_style_weight_is_divided_among_layers_only_where_the_preset_does_so():
+    options: dict[str, Any] = {"style_weight": 8.0, "style_layers": "relu1_1:1,relu2_1:3"}
+    assert command(**options).checked()[1].style == {"relu1_1": 2.0, "relu2_1": 6.0}
+    assert command(preset="neural-style-pt", **options).checked()[1].style == {"relu1_1": 8.0, "relu2_1": 24.0}
+
+
+def test_optimizer_settings_of_a_preset_hold_for_its_optimizer_only():
+    config = command(preset="crowsonkb", optimizer="lbfgs").checked()[0].config
+    assert (config.averaging, config.betas, config.learning_rate) == (0.0, (0.9, 0.999), None)
+    assert command(preset="crowsonkb", optimizer="adam").checked()[0].config.averaging == 0.99
+    assert command(preset="crowsonkb", optimizer="lbfgs", averaging=0.5).checked()[0].config.averaging == 0.5
+
+
+def test_scales_and_pooling_gain_follow_the_preset_unless_set():
+    of_scales: list[tuple[dict[str, Any], Any]] = [
+        ({"preset": "neural-style-pt"}, 1),
+        ({"preset": "neural-style-pt", "scales": "auto"}, None),
+        ({"preset": "neural-style-pt", "scales": "3"}, 3),
+        ({"scales": "64,512"}, (64, 512)),
+        ({}, None),
+    ]
+    for options, scales in of_scales:
+        assert command(**options).checked()[0].config.scales == scales
+    of_gain: list[tuple[dict[str, Any], float]] = [
+        ({"preset": "crowsonkb"}, 1.0),
+        ({"preset": "crowsonkb", "pooling": "avg"}, 2.0),
+        ({"pooling": "avg"}, 1.0),
+    ]
+    for options, gain in of_gain:
+        assert command(**options).checked()[0].config.pooling_gain == gain

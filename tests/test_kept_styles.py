@@ -1,0 +1,147 @@
+"""The cache of style statistics: one computation per style, size, network and config, and no error if it fails."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from commands import stylize, write_inputs
+from conftest import picture
+
+from jaxstyle.cli import kept_styles
+from jaxstyle.config import Config
+from jaxstyle.moments import Moments
+from jaxstyle.scales import plan
+from jaxstyle.stage import targets_at
+
+CONFIG = Config(style_layers=("relu1_1",), content_layers=("relu1_1",))
+STYLE = np.full((40, 32, 3), 0.5, np.float32)
+
+
+@pytest.fixture
+def computed(isolated, monkeypatch) -> list[float]:
+    """Replace the statistics of a style by constants; return a list of the factors by which it is resized."""
+    factors: list[float] = []
+
+    def compute(style: Any, factor: float, **_: Any) -> dict[str, Moments]:
+        factors.append(factor)
+        mean: Any = np.full(4, factor, np.float32)
+        second: Any = np.full((4, 4), style.mean(), np.float32)
+        return {"relu1_1": Moments(mean, second)}
+
+    monkeypatch.setattr(kept_styles, "_look", compute)
+    return factors
+
+
+@pytest.fixture
+def get(params):
+    """Return the statistics of a style for some sizes."""
+
+    def get(
+        style: Any = STYLE, sides: Any = (32, 64), *, longest: int = 64, config: Config = CONFIG, seed: int = 0
+    ) -> Any:
+        return kept_styles.statistics_of(style, sides, longest=longest, params=params, config=config, seed=seed)
+
+    return get
+
+
+def test_statistics_are_computed_once_per_size_and_read_from_the_cache(computed, get):
+    first = get()
+    assert computed == [0.5, 1.0] and list(first) == [32, 64]
+    again = get()
+    assert computed == [0.5, 1.0]
+    for side in (32, 64):
+        np.testing.assert_array_equal(again[side]["relu1_1"].mean, first[side]["relu1_1"].mean)
+    assert list(get(sides=(16, 64))) == [16, 64] and computed == [0.5, 1.0, 0.25]
+    assert list(get(sides=(16, 32, 64))) == [16, 32, 64] and len(computed) == 3
+
+
+def test_another_style_size_config_network_or_seed_is_computed_anew(computed, get, params):
+    get()
+    for options in (
+        {"style": STYLE + 1 / 256},
+        {"style": STYLE.reshape(32, 40, 3)},
+        {"longest": 128},
+        {"config": replace(CONFIG, pooling="avg")},
+        {"config": replace(CONFIG, pooling_gain=2.0)},
+        {"config": replace(CONFIG, precision="bfloat16")},
+        {"config": replace(CONFIG, border="replicate")},
+        {"config": replace(CONFIG, white=256.0)},
+    ):
+        before = len(computed)
+        get(**options)
+        assert len(computed) == before + 2, options
+    before = len(computed)
+    get(config=Config(style_layers=("relu1_1",), content_layers=("relu1_2",)), seed=7)  # used by no moment of the style
+    assert len(computed) == before
+    sliced: Any = {"longest": 64, "params": params, "config": replace(CONFIG, statistic="sliced")}
+    assert kept_styles._path(STYLE, seed=0, **sliced) != kept_styles._path(STYLE, seed=7, **sliced)  # pyright: ignore
+    other = jax.tree.map(lambda leaf: np.asarray(leaf) + 1, params)
+    kept_styles.statistics_of(STYLE, (64,), longest=64, params=other, config=CONFIG, seed=0)  # pyright: ignore
+    assert len(computed) == before + 1
+
+
+@pytest.mark.parametrize("fault", ["damaged", "a folder", "not writable"])
+def test_a_cache_that_fails_costs_a_computation_only(computed, get, fault):
+    get()
+    [file] = Path(os.environ["JAXSTYLE_CACHE"], "styles").glob("*.h5")
+    if fault == "damaged":
+        file.write_bytes(file.read_bytes()[:500])
+    elif fault == "a folder":
+        file.unlink()
+        file.mkdir()
+    else:
+        file.unlink()
+        file.parent.rmdir()
+        file.parent.write_text("a file in place of the folder")
+    assert list(get()) == [32, 64] and len(computed) == 4
+
+
+def test_the_least_recently_used_statistics_are_removed_first(computed, get, monkeypatch):
+    styles = [STYLE + i / 256 for i in range(4)]
+    folder = Path(os.environ["JAXSTYLE_CACHE"], "styles")
+    files: list[Path] = []
+    for age, style in enumerate(styles[:3]):
+        get(style)
+        [new] = set(folder.glob("*.h5")) - set(files)
+        os.utime(new, (age, age))
+        files.append(new)
+    get(styles[0])  # now the most recently used
+    monkeypatch.setattr(kept_styles, "MOST", 3 * files[0].stat().st_size)
+    get(styles[3])
+    assert files[0].exists() and not files[1].exists() and files[2].exists() and len(list(folder.glob("*.h5"))) == 3
+
+
+def test_a_command_reads_statistics_only_where_nothing_else_of_a_style_is_used(fake_runner, isolated, monkeypatch):
+    monkeypatch.chdir(isolated)
+    write_inputs(isolated)
+    asked: list[Any] = []
+    monkeypatch.setattr(kept_styles, "look_at", lambda pictures, *size, **_: asked.append((list(pictures), size)) or {})
+    assert stylize() == 0
+    assert asked == [([Path("style.png")], (26, 32))]
+    for options in ({"color": "keep"}, {"init": "style"}, {"style_mask": ("all",)}):
+        assert stylize(**options) == 0
+    assert len(asked) == 1
+
+
+def test_sizes_are_those_of_all_scales_and_halves(computed, params):
+    config = Config(style_layers=("relu1_1",), content_layers=("relu1_2",), halve_above=16, scales=(40, 80))
+    found = kept_styles.look_at({Path("a"): STYLE}, 60, 80, steps=10, params=params, config=config, seed=0)  # pyright: ignore
+    assert list(found) == [Path("a")] and list(found[Path("a")]) == [10, 20, 40, 80]
+    assert computed == [1 / 8, 1 / 4, 1 / 2, 1.0]
+
+
+@pytest.mark.slow
+def test_cached_statistics_equal_those_of_the_picture_at_every_scale_and_half(params, isolated):
+    config = Config(style_layers=("relu1_1",), content_layers=("relu1_1",), halve_above=40, scales=1)
+    content, style = picture(60, 80, seed=0), picture(70, 64, seed=1)
+    found = kept_styles.look_at({Path("a"): style}, 60, 80, steps=10, params=params, config=config, seed=0)
+    for scale in plan(60, 80, steps=10, config=config):
+        cached: Any = targets_at(params, content, [found[Path("a")]], scale, config=config)
+        direct: Any = targets_at(params, content, [style], scale, config=config)
+        for _ in range(2):
+            np.testing.assert_allclose(cached.style["relu1_1"].second, direct.style["relu1_1"].second, rtol=1e-4)
+            cached, direct = cached.half, direct.half
