@@ -1,183 +1,202 @@
-import itertools
-import math
+import re
+from functools import partial
+from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jaxstyle.config import Config
 from jaxstyle.errors import InputError
-from jaxstyle.scales import COARSEST, plan, resample, resize, resize_style
+from jaxstyle.scales import half_shape, plan, resample, resize, resize_style
 
 RNG = np.random.default_rng(0)
-PICTURE = jnp.asarray(RNG.uniform(size=(12, 16, 3)), jnp.float32)
+PICTURES: Any = RNG.uniform(size=(2, 12, 16, 3)).astype(np.float32)
 SHALLOW = {"content_layers": (), "style_layers": ("relu1_1",)}
-SIZES = [(1, 1), (16, 16), (90, 200), (512, 512), (600, 800), (2000, 300), (16, 4000)]
-
-every_size = pytest.mark.parametrize(("height", "width"), SIZES)
 
 
-def refusal(height, width, *, steps=100, **options):
+def sizes(height: int, width: int, *, steps: int = 300, **options) -> list[tuple[int, int]]:
+    return [(scale.height, scale.width) for scale in plan(height, width, steps=steps, config=Config(**options))]
+
+
+def refusal(height: int, width: int, *, steps: int = 100, **options) -> str:
     with pytest.raises(InputError) as caught:
         plan(height, width, steps=steps, config=Config(**options))
-    message = str(caught.value)
-    assert message.endswith(".") and ". " not in message and ": " in message
-    return message
+    return str(caught.value)
 
 
-@every_size
-def test_steps_are_shared_out_among_the_scales_to_the_last(height, width):
-    for steps in range(1, 301):
-        counts = [scale.steps for scale in plan(height, width, steps=steps, config=Config())]
-        assert sum(counts) == steps and min(counts) >= 1
-
-
-@pytest.mark.parametrize("scales", [1, 3, 5, (20, 64, 128)])
-def test_steps_are_shared_out_among_the_scales_that_were_asked_for(scales):
-    count = scales if isinstance(scales, int) else len(scales)
-    for steps in range(count, 100):
-        found = plan(128, 128, steps=steps, config=Config(scales=scales))
-        assert len(found) == count and sum(scale.steps for scale in found) == steps
-        assert min(scale.steps for scale in found) >= 1
-
-
-@every_size
-@pytest.mark.parametrize("steps", [1, 2, 7, 300])
-def test_the_last_scale_is_the_picture_and_the_others_are_smaller(height, width, steps):
-    scales = plan(height, width, steps=steps, config=Config())
-    assert scales[-1][:2] == (height, width)
+@given(
+    st.integers(1, 2000),
+    st.integers(1, 2000),
+    st.integers(1, 400),
+    st.sampled_from(["relu1_1", "relu3_1", "relu5_1"]),
+    st.sampled_from(["zeros", "circular"]),
+)
+def test_scales_grow_to_the_size_of_the_picture_and_share_out_all_steps(height, width, steps, layer, border):
+    config = Config(content_layers=(), style_layers=("relu1_1", layer), border=border)
+    scales = plan(height, width, steps=steps, config=config)
+    assert scales[-1][:2] == (height, width) and sum(scale.steps for scale in scales) == steps
     longest = [max(scale[:2]) for scale in scales]
     assert longest == sorted(set(longest))
-
-
-@pytest.mark.parametrize("longest", [100, 128, 200, 256, 500, 512, 1000, 1024, 2048, 4001])
-def test_the_coarsest_scale_is_near_128_pixels_and_each_is_larger_by_about_the_root_of_two(longest):
-    sides = [max(scale[:2]) for scale in plan(longest // 2, longest, steps=300, config=Config())]
-    assert COARSEST / 2**0.25 - 1 <= sides[0] <= COARSEST * 2**0.25 + 1 or len(sides) == 1
-    for smaller, larger in itertools.pairwise(sides):
-        assert larger / smaller == pytest.approx(math.sqrt(2), rel=0.01)
-
-
-def test_scales_keep_the_shape_of_the_picture_to_a_pixel():
-    for scale in plan(600, 801, steps=300, config=Config()):
-        assert scale.height == pytest.approx(600 / 801 * scale.width, abs=1)
-
-
-@every_size
-@pytest.mark.parametrize("steps", [100, 300, 1000])
-def test_no_scale_takes_more_steps_than_the_one_before_it(height, width, steps):
-    counts = [scale.steps for scale in plan(height, width, steps=steps, config=Config())]
-    assert counts == sorted(counts, reverse=True)
-
-
-@every_size
-@pytest.mark.parametrize("layer", ["relu1_1", "relu3_1", "relu5_1"])
-def test_scales_of_no_number_are_large_enough_for_every_layer(height, width, layer):
-    config = Config(content_layers=(), style_layers=("relu1_1", layer))
-    for scale in plan(height, width, steps=300, config=config)[:-1]:
-        assert min(scale.height, scale.width) >= 2 ** (int(layer[4]) - 1)
-
-
-def test_a_single_step_is_taken_at_full_size():
-    assert plan(600, 800, steps=1, config=Config()) == ((600, 800, 1),)
-
-
-def test_a_number_of_scales_halves_the_area_that_often():
-    found = plan(200, 200, steps=90, config=Config(scales=3))
-    assert [scale[:2] for scale in found] == [(100, 100), (141, 141), (200, 200)]
-    assert plan(100, 200, steps=90, config=Config(scales=1)) == ((100, 200, 90),)
-
-
-@pytest.mark.parametrize("kind", [tuple, list])
-def test_scales_by_their_longest_sides_are_those(kind):
-    found = plan(100, 200, steps=90, config=Config(scales=kind([40, 150, 200])))
-    assert [scale[:2] for scale in found] == [(20, 40), (75, 150), (100, 200)]
-    assert plan(200, 100, steps=9, config=Config(scales=kind([200])))[0][:2] == (200, 100)
+    counts = [scale.steps for scale in scales]
+    assert counts == sorted(counts, reverse=True) and counts[-1] >= 1
+    for scale in scales[:-1]:
+        assert min(scale[:2]) >= 2 ** (int(layer[4]) - 1)
+        if border == "circular":
+            assert scale.height % 16 == scale.width % 16 == 0
+        else:
+            assert scale.height == pytest.approx(height / width * scale.width, abs=1 + height / width)
 
 
 @pytest.mark.parametrize(
-    ("scales", "message"),
+    ("steps", "counts"),
     [
-        ((30, 200), "A scale is 30x15 pixels, but the deepest layer needs 16x16: take fewer or larger --scales."),
-        (9, "A scale is 12x6 pixels, but the deepest layer needs 16x16: take fewer or larger --scales."),
-        ((150, 100, 200), "The scales 150, 100, 200 do not rise to the picture's 200 pixels: end them with that."),
-        ((100, 100, 200), "The scales 100, 100, 200 do not rise to the picture's 200 pixels: end them with that."),
-        ((100, 150), "The scales 100, 150 do not rise to the picture's 200 pixels: end them with that."),
-        ((100, 200, 300), "The scales 100, 200, 300 do not rise to the picture's 200 pixels: end them with that."),
-        ((0, 200), "The scales 0, 200 do not rise to the picture's 200 pixels: end them with that."),
-        ((), "do not rise to the picture's 200 pixels: end them with that."),
-        (0, "0 scales are none or too many: take 1 to 30"),
-        (-2, "-2 scales are none or too many: take 1 to 30"),
+        (3, [1, 1, 1]),
+        (7, [4, 2, 1]),  # 1 each, and 4 more by 1, 0.75 and 0.5625 over 2.3125: 1.7, 1.3 and 1.0, rounded down
+        (59, [26, 19, 14]),
+        (60, [30, 15, 15]),  # from 4 units of 5 steps per scale in units: 3 units, and 9 more by 3.9, 2.9 and 2.2
+        (100, [45, 30, 25]),
+        (303, [138, 95, 70]),
     ],
 )
-def test_scales_that_cannot_be_are_refused_in_one_sentence(scales, message):
-    assert message in refusal(100, 200, scales=scales)
+def test_each_scale_takes_three_quarters_of_the_steps_of_the_one_before_in_units_of_five(steps, counts):
+    assert [scale.steps for scale in plan(200, 200, steps=steps, config=Config(scales=3))] == counts
 
 
-def test_a_scale_need_not_be_larger_than_its_layers_ask():
-    assert plan(100, 200, steps=9, config=Config(scales=(1, 200), **SHALLOW))[0][:2] == (1, 1)
+def test_by_default_scales_start_near_128_pixels_and_grow_by_the_root_of_two():
+    expected = {
+        1: [1],
+        128: [128],
+        152: [152],  # below 128 times the fourth root of two
+        153: [108, 153],
+        256: [128, 181, 256],
+        2048: [128, 181, 256, 362, 512, 724, 1024, 1448, 2048],
+    }
+    for longest, sides in expected.items():
+        assert [max(size) for size in sizes(-(-longest // 2), longest, **SHALLOW)] == sides
+        assert [max(size) for size in sizes(longest, 1 + longest // 2, **SHALLOW)] == sides
 
 
-@pytest.mark.parametrize("steps", [1, 2])
-def test_fewer_steps_than_scales_are_refused(steps):
-    message = f"{steps} steps are too few for 3 scales: take more --steps or fewer --scales."
-    assert refusal(200, 200, steps=steps, scales=3) == message
+def test_scales_too_small_for_a_layer_or_too_many_for_the_steps_are_left_out():
+    assert sizes(32, 512) == [(16, 256), (23, 362), (32, 512)]  # not 11x181, since relu5_1 needs 16 pixels
+    assert sizes(600, 800, steps=1) == [(600, 800)]
+    assert sizes(600, 800, steps=2) == [(424, 566), (600, 800)]
+    assert sizes(100, 200, steps=9, scales=(1, 200), **SHALLOW) == [(1, 1), (100, 200)]
 
 
-@pytest.mark.parametrize("steps", [0, -1])
-def test_no_steps_are_refused(steps):
-    assert refusal(200, 200, steps=steps) == f"A run of {steps} steps does nothing: take at least 1."
+def test_scales_are_those_of_the_option():
+    assert sizes(200, 200, scales=3) == [(100, 100), (141, 141), (200, 200)]
+    assert sizes(100, 200, scales=1) == [(100, 200)]
+    for kind in (tuple, list):
+        assert sizes(100, 200, scales=kind([40, 150, 200])) == [(20, 40), (75, 150), (100, 200)]
+    assert sizes(200, 100, scales=(200,)) == [(200, 100)]
+    assert sizes(75, 101, scales=(50, 100)) == sizes(75, 101, scales=(50, 102)) == [(37, 50), (75, 101)]  # rounding
+    many = sizes(30000, 40000, steps=30, scales=30, **SHALLOW)
+    assert len(many) == 30 and many[-2:] == [(21213, 28284), (30000, 40000)]
 
 
-def test_resize_to_the_same_size_returns_the_same_array():
-    mask = PICTURE[..., 0]
-    assert resize(PICTURE, 12, 16) is PICTURE and resize(mask, 12, 16) is mask
+def test_scales_of_a_tileable_picture_are_multiples_of_16():
+    assert sizes(192, 256, border="circular") == [(96, 128), (128, 176), (192, 256)]
+    assert sizes(40, 48, border="circular", scales=3) == [(16, 32), (32, 32), (40, 48)]
+    assert sizes(32, 48, border="circular", scales=3) == [(16, 32), (32, 48)]  # two of the same size become one
 
 
-@pytest.mark.parametrize("shape", [(6, 8), (20, 30)])
-def test_resize_gives_pictures_batches_and_masks_their_size_and_stays_in_range(shape):
-    sharp = jnp.round(PICTURE)  # lanczos3 overshoots at edges
-    picture = resize(sharp, *shape)
-    assert picture.shape == (*shape, 3)
-    assert picture.min() >= 0 and picture.max() <= 1
-    batch = resize(jnp.stack([PICTURE, sharp]), *shape)
-    np.testing.assert_allclose(batch[1], picture, atol=1e-6)
-    np.testing.assert_allclose(resize(sharp[..., 1], *shape), picture[..., 1], atol=1e-6)
+def test_impossible_scales_are_refused_with_their_values():
+    for scales, values in [
+        ((30, 200), "30x15 .*16x16"),
+        (9, "12x6 .*16x16"),
+        ((150, 100, 200), "150, 100, 200 .*200"),
+        ((100, 100, 200), "100, 100, 200 .*200"),
+        ((100, 150), "100, 150 .*200"),
+        ((100, 198), "100, 198 .*200"),
+        ((100, 200, 300), "100, 200, 300 .*200"),
+        ((0, 200), "0, 200 .*200"),
+        ((), "200"),
+        (0, "^0 scales .*1 to 30"),
+        (-2, "^-2 scales"),
+        (31, "^31 scales"),
+    ]:
+        message = refusal(100, 200, scales=scales)
+        assert re.search(values, message), message
+
+
+def test_too_few_steps_are_refused_with_their_number():
+    for steps in (0, -1):
+        assert f" {steps} steps" in refusal(200, 200, steps=steps)
+    for steps in (1, 2):
+        message = refusal(200, 200, steps=steps, scales=3)
+        assert message.startswith(f"{steps} steps") and "3 scales" in message
+
+
+def test_half_a_shape_is_rounded_and_at_least_one_pixel():
+    assert half_shape(768, 1023) == (384, 512) and half_shape(1, 7) == (1, 4)
+
+
+def numpy_weights(size: int, other: int, *, circular: bool, method: str) -> np.ndarray:
+    """Return the weights `[other, size]` of the pixels of a side in each pixel of the resized side."""
+    wide = max(1.0, size / other)  # a kernel is as wide as the larger pixels
+    found = np.zeros((other, size))
+    for i in range(other):
+        for j in range(-4 * size, 5 * size) if circular else range(size):
+            x = abs((i + 0.5) * size / other - 0.5 - j) / wide
+            lanczos = np.sinc(x) * np.sinc(x / 3) * (x < 3)
+            found[i, j % size] += lanczos if method == "lanczos3" else max(0.0, 1 - x)
+    return found / found.sum(axis=1, keepdims=True)
+
+
+@jax.jit
+def resampled(batch):
+    """Return a batch, a picture and a mask by kernel, and a picture clipped to its range: of one program."""
+    return {
+        "lanczos3": resample(batch, 20, 9),
+        "circular": resample(batch[0], 20, 9, circular=True),
+        "linear": resample(batch[0, ..., 0], 20, 9, method="linear"),
+        "clipped": resize(batch[0], 20, 9),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "picture"), [("lanczos3", PICTURES), ("circular", PICTURES[0]), ("linear", PICTURES[0, ..., 0])]
+)
+def test_resample_weights_the_pixels_around_by_its_kernel(name, picture):
+    """Rows are enlarged and columns reduced; a batch, a picture and a mask are treated alike."""
+    circular, method = name == "circular", "linear" if name == "linear" else "lanczos3"
+    found = np.asarray(resampled(PICTURES)[name])
+    rows, columns = (numpy_weights(*sides, circular=circular, method=method) for sides in ((12, 20), (16, 9)))
+    subscripts = "ih,hw,jw->ij" if method == "linear" else "ih,...hwc,jw->...ijc"
+    expected = np.einsum(subscripts, rows, picture.astype(np.float64), columns)
+    np.testing.assert_allclose(found, expected, atol=3e-6)
+
+
+def test_resize_clips_to_the_range_and_returns_a_picture_of_the_same_size_itself():
+    found = jax.device_get(resampled(np.round(PICTURES)))  # lanczos3 overshoots at edges
+    unclipped = found["lanczos3"][0]
+    assert unclipped.min() < 0 and unclipped.max() > 1
+    np.testing.assert_allclose(found["clipped"], np.clip(unclipped, 0, 1), atol=1e-6)
+    assert found["clipped"].min() == 0 and found["clipped"].max() == 1
+    for picture in (PICTURES, PICTURES[0, ..., 0]):
+        assert resize(picture, 12, 16) is picture and resample(picture, 12, 16, circular=True) is picture
+
+
+def test_resize_style_reduces_it_like_the_picture_but_leaves_the_deepest_layer_a_pixel():
+    def shape(shape, factor, layer):
+        style = jax.ShapeDtypeStruct(shape, np.float32)
+        return jax.eval_shape(lambda style: resize_style(style, factor, layers=("relu1_1", layer)), style).shape
+
+    assert shape((64, 40, 3), 0.5, "relu1_1") == (32, 20, 3)
+    assert shape((64, 40), 0.5, "relu1_1") == (32, 20)
+    for layer, side in {"relu1_1": 1, "relu3_1": 4, "relu4_2": 8, "relu5_1": 16}.items():
+        assert shape((57, 41), 0.02, layer) == (round(57 / 41 * side), side)
+    style = PICTURES[0]
+    for factor in (0.5, 1.0, 1.5):
+        assert resize_style(style, factor, layers=("relu5_1",)) is style  # relu5_1 needs 16 pixels
+    assert resize_style(style, 1.5, layers=("relu1_1",)) is style
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [(24, 20), (9, 31)])
-def test_a_circular_picture_is_resized_as_the_middle_of_its_copies(size):
-    height, width = size
-    copies = resample(jnp.tile(PICTURE, (3, 3, 1)), 3 * height, 3 * width)
-    found = resample(PICTURE, height, width, circular=True)
-    np.testing.assert_allclose(found, copies[height:-height, width:-width], atol=1e-5)
-    assert np.abs(found - resample(PICTURE, height, width)).max() > 0.05
-
-
-def test_scales_of_what_is_tiled_are_multiples_of_16():
-    config = Config(border="circular")
-    assert [scale[:2] for scale in plan(192, 256, steps=90, config=config)] == [(96, 128), (128, 176), (192, 256)]
-    assert [scale[:2] for scale in plan(32, 48, steps=9, config=Config(border="circular", scales=3))][-1] == (32, 48)
-
-
-def test_resize_averages_what_becomes_too_fine_to_see():
-    checks = jnp.asarray(np.indices((32, 32)).sum(axis=0) % 2, jnp.float32)
-    np.testing.assert_allclose(resize(checks, 8, 8), 0.5, atol=0.05)
-
-
-def test_resize_style_reduces_it_like_the_picture():
-    assert resize_style(jnp.ones((64, 40, 3)), 0.5, layers=("relu1_1",)).shape == (32, 20, 3)
-    assert resize_style(jnp.ones((64, 40)), 0.5, layers=("relu1_1",)).shape == (32, 20)
-
-
-@pytest.mark.parametrize(("layer", "side"), [("relu1_1", 1), ("relu3_1", 4), ("relu4_2", 8), ("relu5_1", 16)])
-def test_resize_style_leaves_the_deepest_layer_a_pixel(layer, side):
-    small = resize_style(jnp.ones((57, 41)), 0.02, layers=("relu1_1", layer))
-    assert small.shape == (round(57 / 41 * side), side)
-
-
-@pytest.mark.parametrize("factor", [0.5, 1.0, 1.5])
-def test_resize_style_never_enlarges_and_leaves_what_is_small_as_it_is(factor):
-    style = jnp.ones((12, 16, 3))
-    assert resize_style(style, factor, layers=("relu5_1",)) is style  # which needs 16 pixels
+def test_a_circular_picture_is_resized_as_the_middle_of_its_copies():
+    resized = jax.jit(partial(resample, height=9, width=31, circular=True))(PICTURES[0])
+    copies = jax.jit(partial(resample, height=27, width=93))(np.tile(PICTURES[0], (3, 3, 1)))
+    np.testing.assert_allclose(resized, copies[9:-9, 31:-31], atol=1e-5)

@@ -1,11 +1,12 @@
-from functools import partial
 from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_moments import numpy_statistics
 
+from jaxstyle import statistic as module
 from jaxstyle.errors import InputError
 from jaxstyle.losses import Divisor
 from jaxstyle.moments import Moments
@@ -14,142 +15,93 @@ from jaxstyle.transport import Quantiles
 
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(0)
-STATISTICS = get_args(Statistic)
-SHAPE = (16, 12, 4)
-STYLE = jnp.asarray(RNG.normal(size=SHAPE) @ RNG.normal(size=(4, 4)) + RNG.normal(size=4), jnp.float32)
-X = jnp.asarray(0.2 * RNG.normal(size=SHAPE), jnp.float32)
-
-every_statistic = pytest.mark.parametrize("statistic", STATISTICS)
-
-
-@partial(jax.jit, static_argnames="statistic")
-def summary(style, *, statistic, guide=None):
-    return summarize(style, key=KEY, statistic=statistic, guide=guide)
+FEATURES = RNG.normal(0.5, 1, (2, 5, 7, 3)).astype(np.float32)
+STYLE = (RNG.normal(size=(5, 7, 3)) @ RNG.normal(size=(3, 3)) + 1).astype(np.float32)
+WEIGHTS = RNG.uniform(size=(5, 7))
+GUIDE = (WEIGHTS / WEIGHTS.sum()).astype(np.float32)
+ELEMENTS: dict[Statistic, int] = {"gram": 9, "covariance": 9, "mean_std": 6}
+ZEROS: Any = np.zeros(3, np.float32)
+EYE: Any = np.eye(3, dtype=np.float32)
+LEVELS: Any = np.zeros((3, 512), np.float32)
+MOMENTS, QUANTILES = Moments(ZEROS, EYE), Quantiles(EYE, LEVELS)
 
 
-@partial(jax.jit, static_argnames="statistic")
-def by_divisor(x, target, *, statistic, guide=None) -> dict[str, Any]:
-    return {name: distance(x, target, statistic=statistic, guide=guide, divisor=name) for name in get_args(Divisor)}
+@jax.jit
+def compared(x, style) -> Any:
+    """Return the distance of guided features by statistic and divisor."""
+    found, options = {}, {"guide": GUIDE, "shift": -1.0, "scale": 1 / 3}
+    for statistic in ELEMENTS:
+        target = summarize(style, statistic=statistic)
+        found[statistic] = {
+            name: distance(x, target, statistic=statistic, divisor=name, **options) for name in get_args(Divisor)
+        }
+    return found
 
 
-def compared(x, style, *, statistic, guide=None) -> Any:
-    """Return the distance of two pictures that share their guide."""
-    target = summary(style, statistic=statistic, guide=guide)
-    return by_divisor(x, target, statistic=statistic, guide=guide)["energy"]
+@pytest.mark.parametrize("statistic", ELEMENTS)
+def test_distance_of_guided_features_is_that_of_their_statistics(statistic):
+    name = "shifted" if statistic == "gram" else statistic  # shift and scale are those of Gram matrices only
+    target = numpy_statistics(STYLE, np.full((5, 7), 1 / 35))[name]
+    squares = np.stack([np.sum((numpy_statistics(x, GUIDE)[name] - target) ** 2) for x in FEATURES])
+    found = jax.device_get(compared(FEATURES, STYLE))[statistic]
+    for divisor, by in {"energy": np.sum(target**2), "elements": ELEMENTS[statistic], "none": 1}.items():
+        np.testing.assert_allclose(found[divisor], squares / by, rtol=1e-5)
 
 
-slope = jax.jit(jax.value_and_grad(distance), static_argnames="statistic")
+def test_distance_of_moments_by_default_is_that_of_gram_matrices_over_their_energy():
+    found = jax.jit(distance)(MOMENTS, Moments(ZEROS + 1, 0 * EYE + 2))
+    assert found == pytest.approx((3 * 1 + 6 * 4) / 36, rel=1e-6)
 
 
-@every_statistic
-def test_a_style_is_at_no_distance_from_itself_and_another_picture_is(statistic):
-    assert compared(STYLE, STYLE, statistic=statistic) == pytest.approx(0, abs=1e-4)
-    assert compared(X, STYLE, statistic=statistic) > 0.1
+def test_transport_distances_get_the_features_the_guide_and_the_divisor(monkeypatch):
+    calls = []
+    for name in ("wasserstein", "sliced"):
+        monkeypatch.setattr(module, name, lambda *given, name=name, **options: calls.append((name, given, options)))
+    distance(MOMENTS, MOMENTS, statistic="wasserstein", divisor="none")
+    features: Any = FEATURES
+    distance(features, QUANTILES, statistic="sliced", guide=GUIDE, divisor="elements")  # pyright: ignore[reportArgumentType]
+    assert calls[0] == ("wasserstein", (MOMENTS, MOMENTS), {"divisor": "none"})
+    name, given, options = calls[1]
+    assert name == "sliced" and given[0] is FEATURES and given[1] is QUANTILES
+    assert options["guide"] is GUIDE and options["divisor"] == "elements"
 
 
-@every_statistic
-def test_pixels_that_change_places_change_nothing(statistic):
-    x, style = (jnp.asarray(RNG.permutation(np.asarray(each).reshape(-1, 4)).reshape(SHAPE)) for each in (X, STYLE))
-    before = compared(X, STYLE, statistic=statistic)
-    assert compared(x, style, statistic=statistic) == pytest.approx(float(before), rel=1e-4)
+@pytest.mark.parametrize("statistic", get_args(Statistic))
+def test_only_sliced_is_summarized_by_quantiles(statistic):
+    found = jax.eval_shape(lambda style: summarize(style, key=KEY, statistic=statistic, guide=GUIDE), STYLE)
+    assert isinstance(found, Quantiles if statistic == "sliced" else Moments)
 
 
-@every_statistic
-def test_the_distance_falls_all_along_the_line_to_the_style(statistic):
-    along = [float(compared((1 - t) * X + t * STYLE, STYLE, statistic=statistic)) for t in np.linspace(0, 1, 9)]
-    assert all(after < before for before, after in zip(along, along[1:], strict=False))
-
-
-@every_statistic
-def test_constant_pictures_have_finite_distances_and_gradients_both_ways(statistic):
-    zeros, threes = jnp.zeros(SHAPE), jnp.full(SHAPE, 3.0)
-    for x, style in ((zeros, STYLE), (threes, STYLE), (X, zeros), (X, threes), (zeros, zeros), (threes, threes)):
-        number, gradient = slope(x, summary(style, statistic=statistic), statistic=statistic)
-        assert np.isfinite(number) and np.isfinite(gradient).all()
-
-
-@every_statistic
-def test_constant_features_of_vggs_size_have_finite_distances_and_gradients(statistic):
-    """There float32 leaves a covariance of several units, of either sign, where it should be zero."""
-    levels = jnp.asarray(RNG.uniform(0, 300, 64), jnp.float32)
-    flat = jnp.broadcast_to(levels, (48, 48, 64))
-    other = flat + jnp.asarray(RNG.normal(size=(48, 48, 64)) * 100, jnp.float32)
-    for x, style in ((flat, other), (other, flat), (flat, flat), (flat, 2 * flat)):
-        number, gradient = slope(x, summary(style, statistic=statistic), statistic=statistic)
-        assert np.isfinite(number) and np.isfinite(gradient).all()
-
-
-@pytest.mark.parametrize(("statistic", "other"), [("sliced", "gram"), ("wasserstein", "sliced")])
-def test_a_summary_of_another_kind_is_refused(statistic, other):
-    with pytest.raises(InputError, match=f"The target is .*, not what '{other}' compares: summarize it again"):
-        distance(X, summary(STYLE, statistic=statistic), statistic=other)
-
-
-@every_statistic
-def test_one_step_down_the_gradient_makes_the_distance_smaller(statistic):
-    before, gradient = slope(X, summary(STYLE, statistic=statistic), statistic=statistic)
-    step = 1e-3 / jnp.max(jnp.abs(gradient))
-    assert compared(X - step * gradient, STYLE, statistic=statistic) < before
-
-
-@every_statistic
-def test_a_batch_has_the_distance_of_each(statistic):
-    batch = jnp.stack([X, 3 * X + 1])
-    each = [compared(x, STYLE, statistic=statistic) for x in batch]
-    np.testing.assert_allclose(compared(batch, STYLE, statistic=statistic), each, rtol=1e-4)
-
-
-@every_statistic
-def test_jit_equals_eager(statistic):
-    eager = distance(X, summarize(STYLE, key=KEY, statistic=statistic), statistic=statistic)
-    assert compared(X, STYLE, statistic=statistic) == pytest.approx(float(eager), rel=1e-4)
-
-
-@every_statistic
-def test_guides_make_a_part_of_a_picture_a_picture(statistic):
-    left = jnp.zeros((16, 24)).at[:, :12].set(1 / 192)
-    x, style = jnp.concatenate([X, 5 * STYLE + 5], axis=1), jnp.concatenate([STYLE, 5 * X + 5], axis=1)
-    guided = compared(x, style, statistic=statistic, guide=left)
-    assert guided == pytest.approx(float(compared(X, STYLE, statistic=statistic)), rel=1e-3)
-
-
-@every_statistic
-def test_divisors_are_factors_of_one_distance(statistic):
-    found = by_divisor(X, summary(STYLE, statistic=statistic), statistic=statistic)
-    elements = {"gram": 16, "covariance": 16, "mean_std": 8, "wasserstein": 4, "sliced": 4}[statistic]
-    assert found["elements"] == pytest.approx(float(found["none"]) / elements, rel=1e-5)
-
-
-@pytest.mark.parametrize("statistic", ["gram", "wasserstein", "sliced"])
-def test_divided_by_energy_zeros_are_at_distance_one(statistic):
-    far = 100 * STYLE  # beside which the ridge is nothing
-    assert compared(jnp.zeros(SHAPE), far, statistic=statistic) == pytest.approx(1, rel=1e-3)
-
-
-@pytest.mark.parametrize("statistic", ["covariance", "mean_std"])
-def test_a_statistic_of_deviations_is_divided_by_its_own_squares(statistic):
-    pixels = np.asarray(STYLE, np.float64).reshape(-1, 4)
-    own = np.cov(pixels, rowvar=False, bias=True)
-    if statistic == "mean_std":
-        own = np.stack([pixels.mean(axis=0), np.sqrt(np.diag(own) + 1e-4)])
-    found = by_divisor(X, summary(STYLE, statistic=statistic), statistic=statistic)
-    assert found["energy"] == pytest.approx(float(found["none"]) / np.sum(own**2), rel=1e-4)
-
-
-def test_shift_and_scale_are_those_of_the_gram_matrices():
-    target = summarize(STYLE)
-    shifted = distance(X, target, shift=-1.0, scale=0.5, divisor="none")
-    x, style = (np.asarray(each, np.float64).reshape(-1, 4) - 1 for each in (X, STYLE))
-    expected = np.sum((0.5 * (x.T @ x - style.T @ style) / 192) ** 2)
-    assert shifted == pytest.approx(expected, rel=1e-4)
-
-
-@every_statistic
-def test_only_sliced_keeps_quantiles(statistic):
-    kind = Quantiles if statistic == "sliced" else Moments
-    assert isinstance(summarize(STYLE, key=KEY, statistic=statistic), kind)
+def test_a_summary_of_another_statistic_is_refused():
+    for target, other in ((QUANTILES, "gram"), (MOMENTS, "sliced")):
+        with pytest.raises(InputError, match=f"{type(target).__name__}.*'{other}'"):
+            distance(FEATURES, target, statistic=other)  # pyright: ignore[reportArgumentType]
 
 
 def test_sliced_without_a_key_is_refused():
-    with pytest.raises(InputError, match=r"'sliced' has no seed for its directions: pass key=jax\.random\.key\(0\)\."):
-        summarize(STYLE, statistic="sliced")
+    with pytest.raises(InputError, match="'sliced' .*key"):
+        summarize(STYLE, statistic="sliced")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("statistic", get_args(Statistic))
+def test_distances_are_finite_on_constant_features_and_fall_along_the_gradient_and_toward_the_style(statistic):
+    """On features of VGG's size float32 leaves a covariance of several units, of either sign, where it should be 0."""
+    levels = RNG.uniform(0, 300, 64).astype(np.float32)
+    flat = np.broadcast_to(levels, (48, 48, 64))
+    other = flat + (RNG.normal(size=(48, 48, 64)) * 100).astype(np.float32)
+    zeros = np.zeros_like(other)
+
+    @jax.jit
+    def slope(x, style):
+        target = summarize(style, key=KEY, statistic=statistic)
+        return jax.value_and_grad(lambda x: distance(x, target, statistic=statistic))(x)
+
+    for x, style in ((flat, other), (other, flat), (flat, flat), (flat, 2 * flat), (zeros, other), (other, zeros)):
+        value, gradient = jax.device_get(slope(x, style))
+        assert np.isfinite(value) and np.isfinite(gradient).all()
+    style = jnp.asarray(other) @ jnp.asarray(RNG.normal(size=(64, 64)) / 8, jnp.float32)
+    before, gradient = slope(other, style)
+    assert slope(other - gradient * 1e-2 / jnp.max(jnp.abs(gradient)), style)[0] < before
+    along = [float(slope((1 - t) * other + t * style, style)[0]) for t in np.linspace(0, 1, 5)]
+    assert along == sorted(along, reverse=True) and along[-1] < 1e-3
