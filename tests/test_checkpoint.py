@@ -1,58 +1,67 @@
-"""Checkpoints: a run that was stopped anywhere ends as if it had not been, and damage is not trusted."""
+"""Checkpoints: a resumed run equals an uninterrupted one, and damaged or foreign checkpoints are not used."""
 
 import json
 import os
 import runpy
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from conftest import TINY, picture
+from fake_runner import FakeRunner
+from quick_commands import run
 
-from jaxstyle import image, optimize, pretrained, record, weights_file
+from jaxstyle import image, record, weights_file
 from jaxstyle.checkpoint import KEPT, Checkpoints
-from jaxstyle.cli import main, walk
+from jaxstyle.cli import main, session, sweep_round
+from jaxstyle.cli.reconstruct import Reconstruct
+from jaxstyle.cli.resuming import Resuming
+from jaxstyle.cli.stylize import Stylize
+from jaxstyle.cli.sweep import Sweep
 from jaxstyle.errors import InputError, UnavailableError
+from jaxstyle.untrained import random_params
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
-SHALLOW = ("--content-layers", "relu1_2", "--style-layers", "relu1_1")
-FIXED = ("--size", 32, "--steps", 8, "--weights", "tiny.h5")
-STYLIZE = ("stylize", "content.png", "style.png", *SHALLOW, *FIXED)
-KEEPING = ("--checkpoint", "kept", "--every", 1)
-ARRAYS = {"image": jnp.arange(12.0).reshape(3, 4), "count": jnp.asarray(3)}
-
+QUICK = {"size": 32, "steps": 4, "weights": Path("tiny.h5"), "content_layers": "relu1_2", "style_layers": "relu1_1"}
+QUICK |= {"optimizer": "adam", "parametrization": "pixels", "checkpoint": Path("kept"), "every": 1}
+ARRAYS = {"image": np.arange(12, dtype=np.float32).reshape(3, 4), "count": np.asarray(3, np.int32)}
 
 pytestmark = pytest.mark.usefixtures("folder")
-
-
-def jaxstyle(*arguments: object) -> int:
-    return main([str(each) for each in arguments])
 
 
 def steps_kept() -> list[int]:
     return sorted(int(path.name) for path in Path("kept").iterdir() if path.name.isdecimal())
 
 
-# The checkpoints themselves
+# Checkpoints
 
 
 def same(_):
     return ARRAYS
 
 
-def test_the_newest_checkpoint_is_read_as_it_was_saved_and_the_two_newest_are_kept():
+def of_step(step: int) -> dict[str, np.ndarray]:
+    return ARRAYS | {"count": np.asarray(step, np.int32)}
+
+
+def test_the_two_newest_checkpoints_remain_and_the_newest_is_read():
     kept = Checkpoints(Path("kept"))
     assert kept.latest(same) is None and kept.facts() is None
     for step in (1, 2, 3):
-        kept.save(step, ARRAYS | {"count": jnp.asarray(step)}, {"step": step})
+        kept.save(step, of_step(step), {"step": step})
     found = kept.latest(same)
-    assert found is not None and found[0]["step"] == 3
+    assert found is not None and found[0]["step"] == 3 and kept.facts() == {"step": 3}
     np.testing.assert_array_equal(found[1]["image"], ARRAYS["image"])
-    assert found[1]["count"] == 3 and found[1]["count"].dtype == jnp.int32
+    assert found[1]["count"] == 3 and found[1]["count"].dtype == np.int32
     assert steps_kept() == [2, 3] and KEPT == 2
+    kept.save(3, of_step(5), {"step": 5})  # once more
+    found = kept.latest(same)
+    assert found is not None and found[1]["count"] == 5
     kept.clear()
     assert steps_kept() == [] and kept.latest(same) is None
 
@@ -60,79 +69,115 @@ def test_the_newest_checkpoint_is_read_as_it_was_saved_and_the_two_newest_are_ke
 def damaged(data: bytes, how: str) -> bytes:
     middle = len(data) // 2
     flipped = data[:middle] + bytes([data[middle] ^ 0x55]) + data[middle + 1 :] if data else b"\0"
-    return {"cut": data[:middle], "flipped": flipped, "empty": b"", "longer": data + b"\0" * 100_000}[how]
+    return {"cut": data[:middle], "flipped": flipped, "empty": b"", "longer": data + b"\0" * 600_000}[how]
 
 
-@pytest.mark.parametrize("how", ["cut", "flipped", "empty"])
-def test_any_damage_falls_back_to_the_checkpoint_before_or_changes_nothing(how):
-    kept = Checkpoints(Path("kept"))
+@pytest.fixture
+def two_checkpoints() -> list[Path]:
+    """Two checkpoints, and a copy of their folder; return the files of the newer one."""
     for step in (1, 2):
-        kept.save(step, ARRAYS | {"count": jnp.asarray(step)}, {"step": step})
-    shutil.copytree("kept", "whole")
-    files = [path.relative_to("kept/2") for path in sorted(Path("kept/2").rglob("*")) if path.is_file()]
-    fell = 0
-    for file in files:
-        shutil.rmtree("kept")
-        shutil.copytree("whole", "kept")
-        path = Path("kept/2", file)
-        path.write_bytes(damaged(path.read_bytes(), how))
-        found = kept.latest(same)
-        assert found is not None, file
-        np.testing.assert_array_equal(found[1]["image"], ARRAYS["image"])
-        assert found[1]["count"] == found[0]["step"]
-        fell += found[0]["step"] == 1
-    assert fell >= 4  # the facts, the manifests and the arrays
+        Checkpoints(Path("kept")).save(step, of_step(step), {"step": step})
+    shutil.copytree("kept", "copy")
+    return [path for path in sorted(Path("kept/2").rglob("*")) if path.is_file()]
 
 
-@pytest.mark.parametrize(
-    "arrays", [{"image": jnp.zeros((3, 5))}, {"image": jnp.zeros((300, 400))}, {"other": jnp.ones(3)}]
-)
-def test_a_checkpoint_of_other_shapes_is_not_read(arrays):
+def step_after_damage(file: Path, how: str) -> int:
+    """Return which of two checkpoints is read when one file of the newer is damaged; its arrays have to be its own."""
+    shutil.rmtree("kept")
+    shutil.copytree("copy", "kept")
+    file.write_bytes(damaged(file.read_bytes(), how))
+    found = Checkpoints(Path("kept")).latest(same)
+    assert found is not None, file
+    np.testing.assert_array_equal(found[1]["image"], ARRAYS["image"])
+    assert found[1]["count"] == found[0]["step"]
+    return found[0]["step"]
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "empty", "longer"])
+def test_a_damaged_checkpoint_is_skipped(how, two_checkpoints):
+    arrays = next(path for path in two_checkpoints if path.parent.name == "d")
+    assert step_after_damage(arrays, how) == 1
+    assert step_after_damage(Path("kept/2/facts.json"), how if how != "longer" else "cut") == 1
+    assert steps_kept() == [1]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("how", ["cut", "flipped", "empty", "longer"])
+def test_damage_of_any_file_skips_the_checkpoint_or_changes_nothing(how, two_checkpoints):
+    assert sum(step_after_damage(file, how) == 1 for file in two_checkpoints) >= 4
+
+
+def test_checkpoints_of_other_arrays_are_skipped():
     kept = Checkpoints(Path("kept"))
-    kept.save(1, arrays, {})
-    assert kept.latest(same) is None
+    for arrays in (
+        {"image": np.zeros((3, 5), np.float32)},
+        {"image": np.zeros((300, 400), np.float32)},
+        {"other": np.ones(3, np.float32)},
+        {"image": np.zeros((3, 4), np.float64), "count": np.asarray(3, np.int32)},
+    ):
+        kept.save(1, arrays, {})
+        assert kept.latest(same) is None
 
 
-def test_links_out_of_a_checkpoint_are_not_followed():
+def test_links_in_a_checkpoint_are_not_followed():
     kept = Checkpoints(Path("kept"))
     kept.save(1, ARRAYS, {})
     file = next(path for path in Path("kept/1/arrays").rglob("d/*"))
     shutil.copy(file, "elsewhere")
     file.unlink()
     file.symlink_to(Path("elsewhere").absolute())
-    assert kept.latest(same) is None
+    assert kept.facts() is None and kept.latest(same) is None
+    kept.save(1, ARRAYS, {})
+    Path("kept/1").rename("outside")
+    Path("kept/1").symlink_to("../outside")
+    with pytest.raises(UnavailableError, match="^The checkpoint kept/1 cannot be removed .*link.*: remove it.$"):
+        kept.latest(same)
+    assert Path("outside/facts.json").exists()
 
 
-def test_facts_as_long_as_a_book_are_not_read():
+def test_facts_beyond_a_limit_or_of_another_type_are_not_read():
     kept = Checkpoints(Path("kept"))
     kept.save(1, ARRAYS, {"long": "x" * 2**23})
     assert kept.facts() is None and kept.latest(same) is None
+    kept.save(1, ARRAYS, {})
+    Path("kept/1/facts.json").write_text('{"facts": []}')
+    assert kept.facts() is None and kept.latest(same) is None
 
 
-def test_a_checkpoint_that_cannot_be_written_is_one_sentence():
+def test_a_checkpoint_that_cannot_be_written_names_the_reason():
     Path("file").touch()
-    with pytest.raises(
-        UnavailableError,
-        match=r"^The checkpoint in file/kept cannot be written \(.*\): free space or name another folder",
-    ):
+    sentence = r"^The checkpoint in file/kept cannot be written \(.*\): free space or name another folder"
+    with pytest.raises(UnavailableError, match=sentence):
         Checkpoints(Path("file/kept")).save(1, ARRAYS, {})
     for attempt in (lambda kept: kept.save(1, ARRAYS, {}), lambda kept: kept.latest(same)):
         with pytest.raises(InputError, match="--checkpoint file is a file: name a folder for the checkpoints"):
             attempt(Checkpoints(Path("file")))
 
 
-def test_folders_that_are_called_as_checkpoints_are_refused_and_stay_as_they_are(refused):
-    for name in ("2021/a.txt", "3/b.txt", "my.orbax-checkpoint-tmp/c.txt"):
+def test_a_checkpoint_that_cannot_be_removed_names_the_reason(monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    kept = Checkpoints(Path("kept"))
+    kept.save(1, ARRAYS, {})
+    monkeypatch.setattr(ocp.CheckpointManager, "delete", refuse)
+    sentence = r"^The checkpoint kept/1 cannot be removed \(Operation not permitted\): remove it\.$"
+    with pytest.raises(UnavailableError, match=sentence):
+        kept.clear()
+
+
+def test_other_folders_with_the_names_of_checkpoints_are_refused_and_not_changed(refused):
+    names = ("2021/a.txt", "3/b.txt", "my.orbax-checkpoint-tmp/c.txt")
+    for name in names:
         Path("photos", name).parent.mkdir(parents=True)
         Path("photos", name).write_text(name)
-    for first in ("2021", "3", "my.orbax-checkpoint-tmp"):
-        saying = f"--checkpoint photos holds {first}, which is no checkpoint: name another folder."
-        for command in ([*STYLIZE, "-o", "out.png"], ["sweep", *STYLIZE[1:], "--style-weight", "1,2", "-o", "out"]):
-            status, sentence = refused(*map(str, command), "--checkpoint", "photos")
-            assert saying in sentence and status == 2
-        kept = Checkpoints(Path("photos"))
-        for attempt in (lambda kept=kept: kept.save(4, ARRAYS, {}), lambda kept=kept: kept.latest(same), kept.clear):
-            with pytest.raises(InputError, match="which is no checkpoint"):
+    command = ["sweep", "content.png", "style.png", "--weights", "tiny.h5", "-o", "out", "--checkpoint", "photos"]
+    status, sentence = refused(*command, "--style-weight", "1,2")
+    assert status == 2 and sentence == "--checkpoint photos holds 2021, which is no checkpoint: name another folder."
+    kept = Checkpoints(Path("photos"))
+    for first in (name.split("/")[0] for name in names):
+        for attempt in (lambda: kept.save(4, ARRAYS, {}), lambda: kept.latest(same), kept.clear):
+            with pytest.raises(InputError, match=f"holds {first}, which is no checkpoint"):
                 attempt()
         assert [path.read_text() for path in Path("photos", first).iterdir()] != []
         Path("photos", first).rename(f"photos/no{first.replace('.orbax', '')}")  # such names may be there
@@ -141,197 +186,205 @@ def test_folders_that_are_called_as_checkpoints_are_refused_and_stay_as_they_are
     assert len([path for path in Path("photos").rglob("*") if path.is_file()]) == 3
 
 
-def test_a_link_in_place_of_a_checkpoint_is_not_followed():
-    kept = Checkpoints(Path("kept"))
-    kept.save(1, ARRAYS, {})
-    Path("kept/1").rename("elsewhere")
-    Path("kept/1").symlink_to("../elsewhere")
-    with pytest.raises(UnavailableError, match="^The checkpoint kept/1 cannot be removed .*link.*: remove it.$"):
-        kept.latest(same)
-    assert Path("elsewhere/facts.json").exists()
+# Runs that are resumed, without their computation
 
 
-def test_checkpoints_that_cannot_be_removed_are_one_sentence(monkeypatch):
-    def refused(*_):
-        raise PermissionError(1, "Operation not permitted")
-
-    kept = Checkpoints(Path("kept"))
-    kept.save(1, ARRAYS, {})
-    monkeypatch.setattr(ocp.CheckpointManager, "delete", refused)
-    saying = r"^The checkpoint kept/1 cannot be removed \(Operation not permitted\): remove it\.$"
-    with pytest.raises(UnavailableError, match=saying):
-        kept.clear()
+class Killed(Exception):
+    """Ends a run as SIGKILL does: nothing more is saved."""
 
 
-# Runs that go on
+@pytest.fixture
+def runner(fake_runner, monkeypatch) -> FakeRunner:
+    """A `fake_runner` whose states have the arrays of real ones, of which the first is the image, to be saved."""
+
+    def walk(work, shown, **options: Any) -> Iterator[Any]:
+        for place in fake_runner.walk(work, shown, **options):
+            shapes, structure = jax.tree.flatten(work.shape(work.scales()[place.scale]))
+            others = [np.zeros(each.shape, each.dtype) for each in shapes[1:]]
+            state = jax.tree.unflatten(structure, [np.asarray(place.image), *others])
+            yield place._replace(state=state, trace=dict(sorted(place.trace.items())))  # sorted as by jax.jit
+
+    for module in (session, sweep_round):
+        monkeypatch.setattr(module, "walk", walk)
+    return fake_runner
 
 
-class Stopped(Exception):
-    """What stands for a power cut."""
+def stylize(**options: Any) -> int:
+    return run(Stylize(Path("content.png"), (Path("style.png"),), Path("out.png")), **{**QUICK, **options})
 
 
-def stopped_after(monkeypatch, calls: int) -> None:
-    """Let the process end at the given look at a step's terms."""
-    real, seen = walk._summary, []
-
-    def summary(*arguments):
-        seen.append(1)
-        if len(seen) == calls:
-            raise Stopped
-        return real(*arguments)
-
-    monkeypatch.setattr(walk, "_summary", summary)
+@pytest.fixture(scope="module")
+def finished_files(tmp_path_factory) -> Path:
+    """The files of `finished`, which are written once."""
+    return tmp_path_factory.mktemp("finished") / "files"
 
 
-RUNS = {
-    "adam, averaged": (*STYLIZE, "--optimizer", "adam", "--averaging", 0.9, "--scales", 1),
-    "lbfgs, two scales": (*STYLIZE, "--scales", 2, "--size", 40, "--tolerance", 0.0001),
-    "levelled off": (*STYLIZE, "--scales", 2, "--steps", 45, "--tolerance", 0.1, "--save-every", 20),
-    "texture": ("texture", "style.png", "--style-layers", "relu1_1", *FIXED, "--size", "32x48"),
-}
+@pytest.fixture
+def finished(folder, runner, finished_files) -> bytes:
+    """A finished run with the checkpoints of its last two steps; return the bytes of its picture."""
+    if not finished_files.exists():
+        assert stylize() == 0 and steps_kept() == [3, 4]
+        shutil.copytree("kept", finished_files / "kept")
+        shutil.copy("out.png", finished_files)
+        runner.works.clear()
+    else:
+        shutil.copytree(finished_files, ".", dirs_exist_ok=True)
+    return Path("out.png").read_bytes()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name if name.startswith("adam") else pytest.param(name, marks=pytest.mark.slow) for name in RUNS],
-)
-def test_a_run_that_was_stopped_anywhere_ends_with_the_bytes_of_the_whole_one(name, monkeypatch):
-    monkeypatch.setattr("jaxstyle.cli.work.MOST_STEPS_A_SEGMENT", 1)
-    assert jaxstyle(*RUNS[name], "-o", "whole.png", "--log", "whole.csv") == 0
-    for calls in (2, 5, 7):
-        shutil.rmtree("kept", ignore_errors=True)
-        with monkeypatch.context() as patch:
-            stopped_after(patch, calls)
-            with pytest.raises(Stopped):
-                jaxstyle(*RUNS[name], *KEEPING, "-o", "out.png")
-        assert not Path("out.png").exists()
-        assert jaxstyle(*RUNS[name], *KEEPING, "-o", "out.png", "--log", "log.csv") == 0
-        assert Path("out.png").read_bytes() == Path("whole.png").read_bytes()
-        assert Path("log.csv").read_text() == Path("whole.csv").read_text()
-        Path("out.png").unlink()
+def test_a_run_that_was_killed_is_resumed_after_its_last_checkpoint(runner, capsys):
+    options = {"scales": "2", "steps": 8, "every": 3, "init": "noise"}
+    assert stylize(**options, checkpoint=Path("other"), output=Path("whole.png"), log=Path("whole.csv")) == 0
+    taken = []
 
+    def kill(step: int) -> None:
+        taken.append(step)
+        if len(taken) in (5, 10):
+            raise Killed
 
-def test_a_finished_checkpoint_writes_the_picture_again_without_a_step(monkeypatch, capsys):
-    run = RUNS["adam, averaged"]
-    assert jaxstyle(*run, *KEEPING, "-o", "out.png") == 0
-    before = Path("out.png").read_bytes()
-    Path("out.png").unlink()
-    monkeypatch.setattr(walk, "_summary", lambda *_: pytest.fail("took a step"))
+    runner.on_step = kill
+    for kept in ([3], [3, 6]):
+        with pytest.raises(Killed):
+            stylize(**options, log=Path("log.csv"))
+        assert steps_kept() == kept and not Path("out.png").exists()
     capsys.readouterr()
-    assert jaxstyle(*run, *KEEPING, "-o", "out.png") == 0
-    assert Path("out.png").read_bytes() == before
-    said = capsys.readouterr().err
-    assert "kept: going on after step 8" in said and "out.png: 8 steps all of them before, total " in said
+    assert stylize(**options, log=Path("log.csv")) == 0
+    assert "kept: going on after step 6" in capsys.readouterr().err
+    assert taken == [1, 2, 3, 4, 5, 4, 5, 6, 7, 8, 7, 8] and steps_kept() == [6, 8]
+    assert Path("out.png").read_bytes() == Path("whole.png").read_bytes()
+    assert Path("log.csv").read_text() == Path("whole.csv").read_text()
 
 
-def test_a_checkpoint_comes_every_so_many_steps(monkeypatch):
-    saved = []
-    real = Checkpoints.save
-    monkeypatch.setattr(Checkpoints, "save", lambda self, step, *rest: (saved.append(step), real(self, step, *rest)))
-    monkeypatch.setattr("jaxstyle.cli.work.MOST_STEPS_A_SEGMENT", 1)
-    assert jaxstyle(*RUNS["adam, averaged"], "--checkpoint", "kept", "--every", 3, "-o", "out.png") == 0
-    assert saved == [3, 6, 8]
+def test_a_finished_run_writes_its_picture_again_without_a_step(finished, runner, capsys):
+    Path("out.png").unlink()
+    runner.on_step = lambda step: pytest.fail("took a step")
+    assert stylize() == 0
+    assert Path("out.png").read_bytes() == finished
+    message = capsys.readouterr().err
+    assert "kept: going on after step 4" in message and "out.png: 4 steps all of them before, total " in message
 
 
-def test_the_checkpoint_of_a_damaged_folder_falls_back_and_ends_the_same(monkeypatch):
-    run = RUNS["adam, averaged"]
-    monkeypatch.setattr("jaxstyle.cli.work.MOST_STEPS_A_SEGMENT", 1)
-    assert jaxstyle(*run, *KEEPING, "-o", "whole.png") == 0
-    assert steps_kept() == [7, 8]
-    for path in Path("kept/8").rglob("*"):
+def test_a_run_whose_last_checkpoint_is_damaged_is_resumed_from_the_one_before(finished, runner):
+    for path in Path("kept/4").rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[:-9])
-    assert jaxstyle(*run, *KEEPING, "-o", "out.png") == 0
-    assert Path("out.png").read_bytes() == Path("whole.png").read_bytes()
-    assert steps_kept() == [7, 8]
+    taken = []
+    runner.on_step = taken.append
+    assert stylize() == 0
+    assert taken == [4] and Path("out.png").read_bytes() == finished and steps_kept() == [3, 4]
 
 
-@pytest.mark.parametrize(
-    ("options", "saying"),
-    [
-        (("--steps", 9), "whose options.steps is 8 and not 9"),
-        (("--style-weight", 3), "whose options.balance.style_weight is None and not 3.0"),
-        (("--seed", 1), "whose options.seed is 0 and not 1"),
-    ],
-)
-def test_a_checkpoint_of_other_settings_is_refused_with_the_difference(options, saying, capsys):
-    run = RUNS["adam, averaged"]
-    assert jaxstyle(*run, *KEEPING, "-o", "out.png") == 0
-    before = Path("out.png").read_bytes()
-    capsys.readouterr()
-    assert jaxstyle(*run, *options, *KEEPING, "-o", "out.png", "--quiet") == 2
-    said = capsys.readouterr().err
-    assert said.startswith("jaxstyle: kept has a checkpoint of another run, ") and saying in said
-    assert said.endswith(": name another folder, or repeat that run's command.\n") and len(said.splitlines()) == 1
-    assert Path("out.png").read_bytes() == before
+def test_a_checkpoint_of_another_run_is_refused_with_the_difference(finished, monkeypatch, capsys):
+    def refused(saying: str, **options: Any) -> None:
+        capsys.readouterr()
+        assert stylize(quiet=True, **options) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith("jaxstyle: kept has a checkpoint of another run, ") and saying in line
+        assert line.endswith(": name another folder, or repeat that run's command.")
 
-
-def test_a_checkpoint_of_other_files_weights_or_versions_is_refused(monkeypatch, capsys):
-    run = RUNS["adam, averaged"]
-    assert jaxstyle(*run, *KEEPING, "-o", "out.png") == 0
+    refused("whose options.steps is 4 and not 9", steps=9)
+    refused("whose options.balance.style_weight is None and not 3.0", style_weight=3.0)
+    refused("whose options.seed is 0 and not 1", seed=1)
     with monkeypatch.context() as patch:
         versions = record.versions() | {"jax": "0.99"}
         patch.setattr("jaxstyle.cli.recording.versions", lambda: versions)
-        assert jaxstyle(*run, *KEEPING, "-o", "out.png") == 2
-    params = pretrained.random_params(widths=TINY, seed=2)
+        refused("whose versions.jax is")
     os.rename("tiny.h5", "first.h5")
-    weights_file.write("tiny.h5", params, source="a seed", checksum="none", licence="none")
-    assert jaxstyle(*run, *KEEPING, "-o", "out.png") == 2
+    weights_file.write("tiny.h5", random_params(widths=TINY, seed=2), source="", checksum="none", licence="none")
+    refused("whose network.sha256 is")
     os.rename("first.h5", "tiny.h5")
+    os.rename("style.png", "renamed.png")
+    assert stylize(styles=(Path("renamed.png"),)) == 0  # names of files do not count
     image.save("style.png", picture(36, 32, seed=9))
-    assert jaxstyle(*run, *KEEPING, "-o", "out.png") == 2
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("jaxstyle: ")]
-    assert len(said) == 3 and "whose versions.jax is" in said[0]
-    assert "whose network.sha256 is" in said[1] and "whose inputs 2 is" in said[2]
+    refused("whose inputs 2 is")
+    assert Path("out.png").exists()
 
 
-def test_a_strangers_facts_are_shown_without_what_a_terminal_obeys(capsys):
-    run = RUNS["adam, averaged"]
-    assert jaxstyle(*run, *KEEPING, "-o", "out.png") == 0
-    for facts in Path("kept").glob("*/facts.json"):
-        told = json.loads(facts.read_text())
-        told["facts"]["run"]["options"]["\x1b[2J" * 50] = "\x1b[2J" * 50
-        facts.write_text(json.dumps(told))
-    capsys.readouterr()
-    assert jaxstyle(*run, *KEEPING, "-o", "out.png", "--quiet") == 2
-    said = capsys.readouterr().err.removesuffix("\n")
-    assert said.isprintable() and len(said) < 400
-
-
-@pytest.mark.parametrize(
-    "facts", [{"scale": 7}, {"scale": "x"}, {"taken": 0}, {"steps": 10**12}, {"cuts": {"32": "x"}}]
-)
-def test_facts_that_can_be_nobodys_are_taken_for_damage(facts):
-    run = RUNS["adam, averaged"]
-    assert jaxstyle(*run, *KEEPING, "-o", "whole.png") == 0
+def with_facts(change: Any) -> None:
     for path in Path("kept").glob("*/facts.json"):
-        told = json.loads(path.read_text())
-        path.write_text(json.dumps(told | {"facts": told["facts"] | facts}))
-    assert jaxstyle(*run, *KEEPING, "-o", "out.png") == 0
-    assert Path("out.png").read_bytes() == Path("whole.png").read_bytes()
+        stored = json.loads(path.read_text())
+        change(stored["facts"])
+        path.write_text(json.dumps(stored))
 
 
-@pytest.mark.slow
-def test_a_sweep_that_was_stopped_goes_on_within_its_round(monkeypatch):
-    command = ("sweep", *STYLIZE[1:], "--optimizer", "adam", "--scales", 1, "--style-weight", "1,10,100", "--lanes", 2)
-    assert jaxstyle(*command, "-o", "whole") == 0
-    with monkeypatch.context() as patch:
-        patch.setattr("jaxstyle.cli.work.MOST_STEPS_A_SEGMENT", 2)
-        stopped_after(patch, 3)
-        with pytest.raises(Stopped):
-            jaxstyle(*command, *KEEPING, "-o", "out")
-    assert steps_kept() == [2, 4]
-    began = []
-    real = optimize.init
-    monkeypatch.setattr(optimize, "init", lambda *all_, **each: began.append(1) or real(*all_, **each))
-    assert jaxstyle(*command, *KEEPING, "-o", "out") == 0
+def test_control_characters_of_untrusted_facts_are_escaped(finished, capsys):
+    with_facts(lambda facts: facts["run"]["options"].update({"\x1b[2J" * 50: "\x1b[2J" * 50}))
+    assert stylize(quiet=True) == 2
+    message = capsys.readouterr().err.removesuffix("\n")
+    assert message.isprintable() and len(message) < 400
+
+
+def test_impossible_facts_are_damage(finished, monkeypatch):
+    jobs, messages = [], []
+    monkeypatch.setattr(session.Session, "run", lambda self, job, **_: jobs.append((self.saving, job)) or 0)
+    assert stylize() == 0
+    shutil.copytree("kept", "copy")
+    possible = Resuming(*jobs[0]).place(messages.append)
+    assert possible is not None and possible.steps == 4 and messages == ["kept: going on after step 4"]
+    for facts in ({"scale": 7}, {"scale": "x"}, {"taken": 0}, {"taken": 5}, {"steps": 10**12}, {"cuts": {"32": "x"}}):
+        with_facts(lambda stored, facts=facts: stored.update(facts))
+        assert Resuming(*jobs[0]).place(pytest.fail) is None
+        assert steps_kept() == []
+        shutil.copytree("copy", "kept", dirs_exist_ok=True)
+
+
+def test_a_sweep_that_was_killed_is_resumed_within_its_round(runner):
+    command = Sweep(Path("content.png"), (Path("style.png"),), Path("out"))
+    options = QUICK | {"style_weight": "1,10,100", "lanes": 2, "every": 2}
+    assert run(command, **options, output=Path("whole")) == 0 and steps_kept() == []
+    taken = []
+
+    def kill(step: int) -> None:
+        taken.append(step)
+        if len(taken) == 4:
+            raise Killed
+
+    runner.on_step = kill
+    with pytest.raises(Killed):
+        run(command, **options)
+    assert steps_kept() == [2]
+    taken.clear()
+    runner.on_step = taken.append
+    assert run(command, **options) == 0
+    assert taken == [3, 4, 1, 2, 3, 4] and steps_kept() == []
     for name in ("style-weight=1.png", "style-weight=10.png", "style-weight=100.png"):
         assert Path("out", name).read_bytes() == Path("whole", name).read_bytes()
-    assert steps_kept() == []
+
+
+# Runs that are resumed, with their computation
 
 
 @pytest.mark.slow
-def test_runs_that_are_killed_at_random_instants_end_the_same(capsys):
+def test_a_resumed_reconstruction_and_a_rerun_have_the_same_bytes(monkeypatch):
+    monkeypatch.setattr("jaxstyle.cli.work.MOST_STEPS_A_SEGMENT", 3)
+    command = Reconstruct(Path("content.png"), Path("out.png"))
+    options = {"layer": "relu2_1", "scales": "2", "size": 40, "steps": 12, "weights": Path("tiny.h5")}
+    options |= {"checkpoint": Path("kept"), "every": 1, "log": Path("log.csv")}
+    save = Checkpoints.save
+    for count in (1, 2):
+        with monkeypatch.context() as patch:
+            calls: list[int] = []
+
+            def kill(self: Checkpoints, step: int, *rest: Any, count=count, calls=calls) -> None:
+                save(self, step, *rest)
+                calls.append(step)
+                if len(calls) == count:
+                    raise Killed
+
+            patch.setattr(Checkpoints, "save", kill)
+            with pytest.raises(Killed):
+                run(command, **options)
+        assert not Path("out.png").exists()
+    assert run(command, **options) == 0
+    assert main(["rerun", "out.png"]) == 0  # computed at once, from the start
+    assert Path("out_rerun.png").read_bytes() == Path("out.png").read_bytes()
+    sides = [line.split(",")[1] for line in Path("log.csv").read_text().splitlines()[1:]]
+    assert len(sides) == 12 and len(set(sides)) == 2
+
+
+@pytest.mark.soak
+def test_runs_that_are_killed_at_random_instants_have_the_bytes_of_undisturbed_ones(capsys, is_long):
     script = runpy.run_path(str(SCRIPTS / "kill_and_resume.py"))
-    assert script["main"](["--runs", "4", "--seed", "7"]) == 0
-    assert "4 of 4 runs ended with the bytes of a run that nobody disturbed" in capsys.readouterr().out
+    runs = 40 if is_long else 4
+    assert script["main"](["--runs", str(runs), "--seed", "7"]) == 0
+    assert f"{runs} of {runs} runs ended with the bytes" in capsys.readouterr().out

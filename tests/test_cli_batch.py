@@ -1,182 +1,166 @@
 """`jaxstyle batch`, `texture` and `reconstruct` from their options to their files."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import TINY, picture
+from quick_commands import run
 
-from jaxstyle import image, optimize, presets, pretrained, stage, stylize, texture, weights_file
-from jaxstyle.cli import main, session
+from jaxstyle import image, presets, weights_file
+from jaxstyle.cli import kept_styles, main, session
+from jaxstyle.cli.batch import Batch
 from jaxstyle.cli.batch_record import BatchRecord
+from jaxstyle.cli.pictures import expanded
+from jaxstyle.cli.reconstruct import Reconstruct
+from jaxstyle.cli.texture import Texture
+from jaxstyle.cli.work import Work
+from jaxstyle.errors import InputError
+from jaxstyle.untrained import random_params
 
-FIXED = ("--size", 32, "--steps", 2, "--weights", "tiny.h5", "--offline", "--optimizer", "adam")
-SHALLOW = ("--content-layers", "relu1_2", "--style-layers", "relu1_1")
+QUICK = {"size": 32, "steps": 2, "weights": Path("tiny.h5"), "optimizer": "adam", "content_layers": "relu1_2"}
+QUICK |= {"style_layers": "relu1_1"}
 NETWORK = ("--weights", "tiny.h5", "--offline", "--steps", 2)
+PAIRS = {"a_x.png", "a_y.png", "b_x.png", "b_y.png"}
 
 
 @pytest.fixture(autouse=True)
-def folder(isolated, monkeypatch) -> Path:
-    """Work in a folder of the test's own, with two contents, two styles and a tiny network."""
-    monkeypatch.chdir(isolated)
-    for name, shape in {
-        "contents/a": (32, 40),
-        "contents/b": (40, 32),
-        "styles/x": (36, 32),
-        "styles/y": (32, 32),
-    }.items():
+def folders(folder) -> None:
+    """Write two contents and two styles."""
+    shapes = {"contents/a": (32, 40), "contents/b": (40, 32), "styles/x": (36, 32), "styles/y": (32, 32)}
+    for name, shape in shapes.items():
         Path(name).parent.mkdir(exist_ok=True)
         image.save(f"{name}.png", picture(*shape, seed=len(name) + sum(shape)))
-    params = pretrained.random_params(widths=TINY, seed=1)
-    weights_file.write("tiny.h5", params, source="a seed", checksum="none", licence="none")
-    return isolated
 
 
 def jaxstyle(*arguments: Any) -> int:
     return main([str(argument) for argument in arguments])
 
 
-def batch(*options: Any, contents=("contents",), styles=("styles",)) -> int:
-    return jaxstyle("batch", *contents, "--styles", *styles, "-o", "out", *FIXED, *SHALLOW, *options)
+def batch(**options: Any) -> int:
+    return run(Batch((Path("contents"),), (Path("styles"),), Path("out")), **{**QUICK, **options})
 
 
 def made() -> set[str]:
     return {path.name for path in Path("out").iterdir() if path.suffix != ".json"}
 
 
-PAIRS = {"a_x.png", "a_y.png", "b_x.png", "b_y.png"}
+# Pairs
 
 
-@pytest.mark.parametrize("contents", [("contents",), ("contents/a.png", "contents/b.png"), ("contents/*.png",)])
-def test_every_pair_of_files_folders_or_patterns_is_a_picture_as_of_stylize(contents):
-    assert batch(contents=contents) == 0
+def test_files_folders_and_patterns_name_the_same_pictures():
+    pictures = [Path("contents/a.png"), Path("contents/b.png")]
+    for paths in ([Path("contents")], [Path("contents/*.png")], pictures):
+        assert expanded(paths) == pictures
+        assert len(expanded(paths, besides={pictures[0].resolve()})) == (2 if paths is pictures else 1)
+    Path("empty").mkdir()
+    for path, message in {
+        "nothing*.png": r"No file is like nothing\*.png",
+        "empty": "The folder empty holds no",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            expanded([Path(path)])
+
+
+def test_every_pair_is_a_picture_of_its_content_and_style(fake_runner):
+    assert jaxstyle("batch", "contents", "--styles", "styles", "-o", "out", *NETWORK, "--size", 32) == 0
     assert made() == PAIRS
-    assert jaxstyle("stylize", "contents/b.png", "styles/x.png", "-o", "alone.png", *FIXED, *SHALLOW) == 0
-    np.testing.assert_allclose(image.load("out/b_x.png").rgb, image.load("alone.png").rgb, atol=1.01 / 255)
+    shapes = [(work.content.shape[:2], work.styles[0].shape[:2]) for work in fake_runner.works]
+    x, y, wide, high = (32, 28), (32, 32), (26, 32), (32, 26)
+    assert shapes == [(wide, x), (high, x), (wide, y), (high, y)]  # those of one style after each other
 
 
-def test_zipped_contents_have_a_style_each():
-    assert batch("--zip", "--format", "jpg") == 0
+def test_zipped_contents_have_one_style_each(fake_runner):
+    assert batch(zip=True, format="jpg") == 0
     assert made() == {"a_x.jpg", "b_y.jpg"}
 
 
-@pytest.mark.parametrize(
-    ("text", "done"),
-    [
-        ('{"a.png": "00"}', {"a.png": "00"}),
-        ("[" * 100_000, {}),
-        ('{"a.png"', {}),
-        ('{"a.png": 0}', {}),
-        ("[[1, 2]]", {}),
-    ],
-)
-def test_what_is_done_is_not_read_from_a_damaged_file(text, done):
-    Path("out").mkdir()
-    Path("out/batch.json").write_text(text)
-    assert BatchRecord(Path("out")).read() == done
-
-
-def test_a_bad_file_is_reported_and_left_out(capsys):
-    Path("contents/bad.png").write_text("no picture")
-    assert batch() == 1
-    said = capsys.readouterr().err
-    assert (
-        said.count("is left out: contents/bad.png is not a picture") == 2
-        and "4 made, 0 there already, 2 left out" in said
-    )
-    assert made() == PAIRS
-
-
-def test_a_repeated_batch_skips_what_is_done_and_makes_what_changed(capsys):
+def test_the_statistics_of_a_style_are_computed_once_and_pictures_share_programs(fake_runner, monkeypatch):
+    computed = []
+    monkeypatch.setattr(kept_styles, "statistics_of", lambda style, *_, **__: computed.append(style.shape) or style)
+    image.save("contents/c.png", picture(32, 40, seed=9))
     assert batch() == 0
+    assert computed == [(32, 28, 3), (32, 32, 3)]
+    assert len(fake_runner.works) == 6 and len({id(work.compiled) for work in fake_runner.works}) == 1
+
+
+def test_programs_are_dropped_beyond_a_limit(fake_runner, monkeypatch):
+    dropped = []
+    monkeypatch.setattr("jaxstyle.cli.batch.MOST_PROGRAMS", 1)
+    monkeypatch.setattr(jax, "clear_caches", lambda: dropped.append(len(fake_runner.works)))
+    program: Any = None
+    fake_runner.on_step = lambda step: fake_runner.works[-1].compiled.update({(step, "program"): program})
+    assert batch() == 0
+    assert dropped == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_pictures_of_a_batch_share_programs_by_shape_and_rerun_has_their_bytes(monkeypatch):
+    image.save("contents/c.png", picture(32, 40, seed=9))
+    programs: dict[int, Any] = {}
+    program = Work.program
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        found = program(*arguments, **options)
+        programs[id(found)] = found
+        return found
+
+    monkeypatch.setattr(Work, "program", counted)
+    options = ("--size", 32, "--content-layers", "relu1_2", "--style-layers", "relu1_1", "--optimizer", "adam")
+    assert jaxstyle("batch", "contents", "--styles", "styles", "-o", "out", *options, *NETWORK) == 0
+    assert len(programs) == 2 and made() == PAIRS | {"c_x.png", "c_y.png"}
+    assert jaxstyle("rerun", "out/b_x.png", "--inputs", "contents", "styles", ".") == 0
+    assert Path("out/b_x_rerun.png").read_bytes() == Path("out/b_x.png").read_bytes()
+
+
+# Repeating a command
+
+
+def test_a_damaged_record_of_a_batch_is_not_read():
+    Path("out").mkdir()
+    damaged = ("[" * 100_000, '{"a.png"', '{"a.png": 0}', "[[1, 2]]")
+    for text, done in {'{"a.png": "00"}': {"a.png": "00"}, **dict.fromkeys(damaged, {})}.items():
+        Path("out/batch.json").write_text(text)
+        assert BatchRecord(Path("out")).read() == done
+    BatchRecord(Path("out")).write({"b.png": "01"}, process=2)
+    Path("out/batch.json").write_text('{"a.png": "00"}')
+    assert BatchRecord(Path("out")).read() == {"a.png": "00", "b.png": "01"}
+
+
+def test_a_repeated_batch_computes_what_is_missing_or_changed(fake_runner, capsys, folder):
+    assert batch() == 0
+    assert batch(output=folder / "out") == 0  # the same folder by another name
+    assert "0 made, 4 there already" in capsys.readouterr().err
     image.save("contents/a.png", picture(32, 40, seed=9))
     Path("out/b_y.png").unlink()
-    capsys.readouterr()
+    assert batch() == 0
+    assert "3 made, 1 there already" in capsys.readouterr().err
+    weights_file.write("tiny.h5", random_params(widths=TINY, seed=2), source="", checksum="none", licence="none")
+    assert batch() == 0
+    assert "4 made, 0 there already" in capsys.readouterr().err
+
+
+def test_an_interrupted_batch_continues(fake_runner, capsys):
+    def interrupt(step: int) -> None:
+        if len(fake_runner.works) == 2:
+            raise KeyboardInterrupt
+
+    fake_runner.on_step = interrupt
+    assert batch() == 130
+    message = capsys.readouterr().err
+    assert "1 made, 0 there already" in message and "repeat the command to go on" in message
     assert batch() == 0
     assert "3 made, 1 there already" in capsys.readouterr().err
 
 
-def test_a_shape_compiles_once_and_a_style_is_summed_up_once(monkeypatch):
-    image.save("contents/c.png", picture(32, 40, seed=9))
-    lowered, summed = [], []
-    real = optimize.run_in_place.lower
-    monkeypatch.setattr(
-        optimize.run_in_place, "lower", lambda *a, **k: lowered.append(jax.tree.leaves(a[0])[0].shape) or real(*a, **k)
-    )
-    monkeypatch.setattr(stage, "style_sides", lambda *a, real=stage.style_sides, **k: summed.append(a) or real(*a, **k))
-    assert batch() == 0
-    assert sorted(lowered) == [(26, 32, 3), (32, 26, 3)] and len(summed) == 2
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("--blend", "1"), "A batch has one style for each picture"),
-        (("--zip", "--styles", "styles/x.png"), "--zip pairs 2 contents with 1 styles"),
-        (("--styles", "nothing*.png"), "No file is like nothing*.png"),
-        (("--styles", "styles/x.png", "styles/../styles/x.png"), "Two pictures would be called a_x.png"),
-        (("-o", "tiny.h5"), "tiny.h5 is a file"),
-        (("--init", "typo"), "--init typo is no file"),
-        (("--bits", 16, "--format", "jpg"), "cannot hold 16 bits a channel as JPEG"),
-    ],
-)
-def test_a_batch_that_cannot_be_is_one_sentence(options, message, capsys):
-    assert batch(*options) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and message in lines[0]
-
-
-def test_inputs_of_other_pairs_survive_in_a_folder_of_their_own(capsys):
-    image.save("contents/a_x.png", picture(32, 40, seed=9))
-    before = Path("contents/a_x.png").read_bytes()
-    assert batch("-o", "contents") == 2
-    assert "contents/a_x.png is an input that would be replaced" in capsys.readouterr().err
-    assert Path("contents/a_x.png").read_bytes() == before
-
-
-def test_a_folder_that_holds_its_own_pictures_is_not_painted_again(capsys):
-    for _ in range(2):
-        assert batch("-o", "contents") == 0
-    assert "0 made, 4 there already" in capsys.readouterr().err
-
-
-def test_a_folder_named_otherwise_is_the_same_folder(isolated, capsys):
-    assert batch() == 0
-    assert batch("-o", isolated / "out") == 0
-    assert "0 made, 4 there already" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("when", ["painting", "compiling"])
-def test_a_batch_that_was_stopped_keeps_what_is_whole_and_goes_on(when, monkeypatch, capsys):
-    real, walked = session.walk, []
-
-    def walk(work, shown, **options):
-        walked.append(when)
-        for place in real(work, shown, **options):
-            if len(walked) == 2 and when == "compiling":
-                raise KeyboardInterrupt
-            yield place
-            if len(walked) == 2:
-                raise KeyboardInterrupt
-
-    monkeypatch.setattr(session, "walk", walk)
-    assert batch("--steps", 12) == 130
-    said = capsys.readouterr().err
-    assert "1 made, 0 there already" in said and "repeat the command to go on" in said
-    assert batch("--steps", 12) == 0
-    assert "3 made, 1 there already" in capsys.readouterr().err
-
-
-def test_a_picture_that_was_painted_over_is_made_again(monkeypatch, capsys):
+def test_a_picture_whose_replacement_was_interrupted_is_computed_again(fake_runner, monkeypatch, capsys):
     assert batch() == 0
     before = Path("out/a_x.png").read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(session, "walk", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
-        assert batch("--style-weight", 500) == 130
+        assert batch(style_weight=500) == 130
     Path("out/a_x.png").write_bytes(Path("out/a_y.png").read_bytes())
     capsys.readouterr()
     assert batch() == 0
@@ -184,108 +168,123 @@ def test_a_picture_that_was_painted_over_is_made_again(monkeypatch, capsys):
     assert Path("out/a_x.png").read_bytes() == before
 
 
-def test_memory_that_runs_out_is_the_fault_of_one_picture(monkeypatch, capsys):
-    real, walked = session.walk, []
+def test_the_output_folder_may_be_that_of_the_contents(fake_runner, capsys):
+    for _ in range(2):
+        assert batch(output=Path("contents")) == 0
+    assert "0 made, 4 there already" in capsys.readouterr().err
 
-    def walk(work, shown, **options):
-        walked.append(work)
-        if len(walked) == 1:
-            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory")
-        return real(work, shown, **options)
 
-    monkeypatch.setattr(session, "walk", walk)
+# Faults
+
+
+def test_an_invalid_picture_is_reported_and_left_out(fake_runner, capsys):
+    Path("contents/bad.png").write_text("no picture")
     assert batch() == 1
-    said = capsys.readouterr().err
-    assert "is left out: memory is too small" in said and "3 made, 0 there already, 1 left out" in said
+    message = capsys.readouterr().err
+    assert message.count("is left out: contents/bad.png is not a picture") == 2
+    assert "4 made, 0 there already, 2 left out" in message and made() == PAIRS
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("options", [(), ("--color", "match"), ("--init", "style"), ("--style-scale", 1.5)])
-def test_a_style_that_serves_several_contents_serves_them_as_alone(options):
-    assert batch(*options) == 0
-    assert jaxstyle("stylize", "contents/b.png", "styles/y.png", "-o", "alone.png", *FIXED, *SHALLOW, *options) == 0
-    np.testing.assert_allclose(image.load("out/b_y.png").rgb, image.load("alone.png").rgb, atol=1.01 / 255)
+def test_a_picture_without_enough_memory_is_left_out(fake_runner, capsys):
+    def exhaust(step: int) -> None:
+        if len(fake_runner.works) == 1:
+            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    fake_runner.on_step = exhaust
+    assert batch() == 1
+    message = capsys.readouterr().err
+    assert "is left out: memory is too small" in message and "3 made, 0 there already, 1 left out" in message
 
 
-def test_other_weights_paint_again(capsys):
-    assert batch() == 0
-    params = pretrained.random_params(widths=TINY, seed=2)
-    weights_file.write("tiny.h5", params, source="a seed", checksum="none", licence="none")
-    assert batch() == 0
-    assert capsys.readouterr().err.count("4 made") == 2
+def test_an_input_of_another_pair_is_not_replaced(capsys):
+    image.save("contents/a_x.png", picture(32, 40, seed=9))
+    before = Path("contents/a_x.png").read_bytes()
+    assert batch(output=Path("contents")) == 2
+    assert "contents/a_x.png is an input that would be replaced" in capsys.readouterr().err
+    assert Path("contents/a_x.png").read_bytes() == before
 
 
-def test_programs_that_serve_no_more_are_dropped(monkeypatch):
-    monkeypatch.setattr("jaxstyle.cli.batch.MOST_PROGRAMS", 1)
-    dropped = []
-    monkeypatch.setattr(jax, "clear_caches", lambda: dropped.append(1))
-    assert batch() == 0
-    assert dropped
+def test_options_that_do_not_fit_a_batch_are_refused(capsys):
+    x = Path("styles/x.png")
+    cases: dict[str, dict[str, Any]] = {
+        "A batch has one style for each picture": {"blend": "1"},
+        "--zip pairs 2 contents with 1 styles": {"zip": True, "styles": (x,)},
+        "No file is like nothing*.png": {"styles": (Path("nothing*.png"),)},
+        "There is no content or no style": {"styles": ()},
+        "Two pictures would be called a_x.png": {"styles": (x, Path("styles/../styles/x.png"))},
+        "tiny.h5 is a file": {"output": Path("tiny.h5")},
+        "--init typo is no file": {"init": Path("typo")},
+        "cannot hold 16 bits a channel as JPEG": {"bits": 16, "format": "jpg"},
+    }
+    for message, options in cases.items():
+        assert batch(**options) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert message in line
 
 
-# From noise
+# Textures and reconstructions
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("options", [("--layer", "relu1_2"), ("--style-layers", "relu1_1,relu2_1")])
-def test_a_reconstruction_is_the_librarys(options):
-    assert jaxstyle("reconstruct", "contents/a.png", "-o", "out.png", "--size", 32, *NETWORK, *options) == 0
-    layers, preset = options[1].split(","), presets.preset("jaxstyle")
-    content, style = (layers, []) if options[0] == "--layer" else ([], layers)
-    config = dataclasses.replace(preset.config, content_layers=tuple(content), style_layers=tuple(style))
-    weights = preset.loss_weights(dict.fromkeys(content, 1.0), dict.fromkeys(style, 1.0))
-    rgb = jnp.asarray(image.load("contents/a.png", size=32).rgb)
-    noise = {"key": jax.random.key(0), "init": "noise"}
-    params = pretrained.random_params(widths=TINY, seed=1)
-    found = stylize(params, rgb, rgb, weights=weights, config=config, steps=2, **noise).image
-    assert found.shape == (26, 32, 3)
-    np.testing.assert_allclose(image.load("out.png").rgb, found, atol=1.01 / 255)
+def test_a_texture_starts_from_noise_and_has_no_content(fake_runner):
+    options = ("--size", "48x64", "--tileable", "--blend", "1,2", "--style-layers", "relu1_1", "--seed", 3)
+    assert jaxstyle("texture", "styles/x.png", "styles/y.png", "-o", "out.png", *options, *NETWORK) == 0
+    [work] = fake_runner.works
+    assert work.start == "noise" and work.content.shape == (48, 64, 3) and work.blend == [1, 2] and work.steps == 2
+    np.testing.assert_array_equal(jax.random.key_data(work.key), jax.random.key_data(jax.random.key(3)))
+    assert work.config.border == "circular" and work.config.content_layers == () and work.weights.content == {}
+    for style, name in zip(work.styles, "xy", strict=True):
+        np.testing.assert_array_equal(style, image.load(f"styles/{name}.png").rgb)
+    weights = presets.preset("jaxstyle").loss_weights({}, {"relu1_1": 1.0})
+    assert work.weights._replace(content={}) == weights
+    assert run(Texture((Path("styles/x.png"),), Path("out.png")), size="40", steps=2, weights=Path("tiny.h5")) == 0
+    assert image.load("out.png").rgb.shape == (40, 40, 3) and fake_runner.works[-1].config.border != "circular"
 
 
-@pytest.mark.parametrize(
-    ("options", "tileable", "blend"),
-    [
-        pytest.param((), False, None, marks=pytest.mark.slow),
-        pytest.param(["--tileable"], True, None, marks=pytest.mark.slow),
-        pytest.param(["--blend", "1,2"], False, [1, 2], marks=pytest.mark.slow),
-    ],
-)
-def test_a_texture_is_the_librarys(options, tileable, blend):
-    command = ("texture", "styles/x.png", "styles/y.png", "-o", "out.png", "--size", "48x64", *options)
-    assert jaxstyle(*command, "--style-layers", "relu1_1", *NETWORK) == 0
-    params = pretrained.random_params(widths=TINY, seed=1)
-    styles = [jnp.asarray(image.load(f"styles/{name}.png").rgb) for name in "xy"]
+def test_a_reconstruction_weights_content_or_style_layers(fake_runner):
     preset = presets.preset("jaxstyle")
-    config = dataclasses.replace(preset.config, style_layers=("relu1_1",), content_layers=())
-    weights = preset.loss_weights({}, {"relu1_1": 1.0})
-    blend = None if blend is None else jnp.asarray(blend) / sum(blend)
-    own = {"weights": weights, "config": config, "steps": 2, "blend": blend, "tileable": tileable}
-    found = texture(params, styles, key=jax.random.key(0), height=48, width=64, **own)
-    np.testing.assert_allclose(image.load("out.png").rgb, found.image, atol=1.01 / 255)
+    for options, content, style in (
+        ({"layer": "relu1_2:2,relu2_1"}, {"relu1_2": 2.0, "relu2_1": 1.0}, {}),
+        ({}, {"relu4_2": 1.0}, {}),
+        ({"style_layers": "relu1_1,relu2_1"}, {}, {"relu1_1": 1.0, "relu2_1": 1.0}),
+    ):
+        command = Reconstruct(Path("contents/a.png"), Path("out.png"))
+        assert run(command, size=32, steps=2, weights=Path("tiny.h5"), **options) == 0
+        work = fake_runner.works[-1]
+        assert work.weights == preset.loss_weights(content, style)
+        assert (work.config.content_layers, work.config.style_layers) == (tuple(content), tuple(style))
+        assert work.start == "noise" and work.steps == 2
+        for each in (work.content, *work.styles):
+            np.testing.assert_array_equal(each, image.load("contents/a.png", size=32).rgb)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("texture", "styles/x.png", "--size", "big"), "--size is 'big': use height x width"),
-        (("texture", "styles/x.png", "--size", "8x64"), "both sides must be at least 16"),
-        (
-            ("texture", "styles/x.png", "--size", "50x64", "--tileable"),
-            "which does not tile: use multiples of 16, such as 48x64.",
-        ),
-        (("texture", "styles/x.png", "--blend", "1,2"), "--blend has 2 numbers for 1 styles"),
-        (("texture", "styles.h5"), "A texture is of pictures"),
-        (("texture", "styles/x.png", "--size", "20000x20000"), "over Pillow's limit of"),
-        (("texture", "styles/x.png", "--seed", 2**32), "--seed is 4294967296"),
-        (("reconstruct", "contents/a.png", "--layer", "relu4_2:0"), "All layers have the weight 0"),
-        (("reconstruct", "contents/a.png", "--layer", ""), "is not a layer"),
-        (("texture", "missing.png"), "missing.png cannot be read"),
-        (("reconstruct", "contents/a.png", "--layer", "relu9_1"), "'relu9_1' is not a layer"),
-        (("reconstruct", "contents/a.png", "--layer", "relu1_1", "--style-layers", "relu1_1"), "drop one"),
-        (("reconstruct", "missing.png"), "missing.png cannot be read"),
-    ],
-)
-def test_what_cannot_be_painted_from_noise_is_one_sentence(arguments, message, capsys):
-    assert jaxstyle(*arguments, "-o", "out.png", *NETWORK) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and message in lines[0]
+@pytest.mark.slow
+def test_rerun_has_the_bytes_of_a_texture():
+    options = ("--size", "32x48", "--tileable", "--blend", "1,2", "--style-layers", "relu1_1")
+    assert jaxstyle("texture", "styles/x.png", "styles/y.png", "-o", "out.png", *options, *NETWORK) == 0
+    assert jaxstyle("rerun", "out.png", "--inputs", "styles", ".") == 0
+    assert Path("out_rerun.png").read_bytes() == Path("out.png").read_bytes()
+
+
+def test_invalid_options_of_textures_and_reconstructions_are_refused(capsys):
+    x, a, missing = Path("styles/x.png"), Path("contents/a.png"), Path("missing.png")
+    cases: list[tuple[type[Texture] | type[Reconstruct], dict[str, Any], str]] = [
+        (Texture, {"size": "big"}, "--size is 'big': use height x width"),
+        (Texture, {"size": "8x64"}, "both sides must be at least 16"),
+        (Texture, {"size": "50x64", "tileable": True}, "which does not tile: use multiples of 16, such as 48x64"),
+        (Texture, {"blend": "1,2"}, "--blend has 2 numbers for 1 styles"),
+        (Texture, {"styles": ()}, "There is no style"),
+        (Texture, {"styles": (Path("styles.h5"),)}, "A texture is of pictures"),
+        (Texture, {"size": "20000x20000"}, "--size is 20000x20000, over"),
+        (Texture, {"seed": 2**32}, "--seed is 4294967296"),
+        (Texture, {"styles": (missing,)}, "missing.png cannot be read"),
+        (Reconstruct, {"layer": "relu4_2:0"}, "All layers have the weight 0"),
+        (Reconstruct, {"layer": ""}, "is not a layer"),
+        (Reconstruct, {"layer": "relu9_1"}, "'relu9_1' is not a layer"),
+        (Reconstruct, {"layer": "relu1_1", "style_layers": "relu1_1"}, "drop one"),
+        (Reconstruct, {"image": missing}, "missing.png cannot be read"),
+    ]
+    commands = {Texture: Texture((x,), Path("out.png")), Reconstruct: Reconstruct(a, Path("out.png"))}
+    for kind, options, message in cases:
+        assert run(commands[kind], **options, weights=Path("tiny.h5")) == 2, message
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith("jaxstyle: ") and message in line

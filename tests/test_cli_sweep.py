@@ -2,418 +2,480 @@
 
 import csv
 import re
+import shutil
 import signal
-from functools import partial
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import TINY, picture
+from quick_commands import run
 
-from jaxstyle import image, pretrained, weights_file
+from jaxstyle import image, presets, record, weights_file
+from jaxstyle import stylize as library_stylize
+from jaxstyle.checkpoint import Checkpoints
 from jaxstyle.cli import main, sweep_round, sweep_session
+from jaxstyle.cli import walk as walk_module
 from jaxstyle.cli.grid import combinations, parse_values
 from jaxstyle.cli.options import parse_memory
-from jaxstyle.cli.report import Entry, page, read_entry, thinned, write_entry
+from jaxstyle.cli.report import CELLS, Entry, page, read_entry, thinned, write_entry
 from jaxstyle.cli.saving import write_log
+from jaxstyle.cli.stylize import Stylize
+from jaxstyle.cli.sweep import Sweep
+from jaxstyle.cli.work import Work
 from jaxstyle.errors import InputError
+from jaxstyle.sheet import contact_sheet
+from jaxstyle.untrained import random_params
 
-FIXED = ("--size", 32, "--steps", 3, "--weights", "tiny.h5", "--offline", "--optimizer", "adam")
-SHALLOW = ("--content-layers", "relu1_2")
-
+FIXED = ("--size", 32, "--steps", 3, "--weights", "tiny.h5", "--optimizer", "adam", "--content-layers", "relu1_2")
+QUICK = {"size": 32, "steps": 3, "weights": Path("tiny.h5"), "optimizer": "adam", "content_layers": "relu1_2"}
+QUICK |= {"style_layers": "relu1_1"}
+FITTING = sweep_session.SweepSession._fitting  # which `fake_runner` replaces
 
 pytestmark = pytest.mark.usefixtures("folder")
 
 
-def sweep(*options: Any, layers=(*SHALLOW, "--style-layers", "relu1_1"), output="out") -> int:
-    fixed = ("sweep", "content.png", "style.png", "-o", output, *FIXED, *layers)
-    return main([str(argument) for argument in (*fixed, *options)])
+def jaxstyle(name: str, *options: object) -> int:
+    return main([str(each) for each in (name, "content.png", "style.png", *FIXED, *options)])
 
 
-def stylize(*options: Any, layers=(*SHALLOW, "--style-layers", "relu1_1")) -> np.ndarray:
-    fixed = ("stylize", "content.png", "style.png", "-o", "alone.png", *FIXED, *layers)
-    assert main([str(argument) for argument in (*fixed, *options)]) == 0
-    return image.load("alone.png").rgb
+def sweep(**options: Any) -> int:
+    return run(Sweep(Path("content.png"), (Path("style.png"),), Path("out")), **{**QUICK, **options})
 
 
-def table() -> list[dict[str, str]]:
-    with open("out/sweep.csv", newline="") as file:
+def stylize(**options: Any) -> int:
+    return run(Stylize(Path("content.png"), (Path("style.png"),), Path("alone.png")), **{**QUICK, **options})
+
+
+def table(path: str = "out/sweep.csv") -> list[dict[str, str]]:
+    with open(path, newline="") as file:
         return list(csv.DictReader(file))
 
 
-# Ranges
+def files(folder: str | Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.is_file()}
 
 
-@pytest.mark.parametrize(
-    ("text", "values"),
-    [
-        ("3", [3]),
-        ("1,10, 100", [1, 10, 100]),
-        ("10:1e4:4", [10, 100, 1000, 10000]),
-        ("0:1:3", [0, 0.5, 1]),
-        ("8:2:3", [8, 4, 2]),
-        ("0,1:4:3", [0, 1, 2, 4]),
-    ],
-)
-def test_ranges_and_lists_are_read(text, values):
-    assert parse_values("style-weight", text, least=0) == pytest.approx(values)
+@pytest.fixture(scope="module")
+def two_pictures(tmp_path_factory) -> Path:
+    """The output folder of a finished sweep over the style weights 1 and 10."""
+    return tmp_path_factory.mktemp("two") / "out"
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("much", "use a number, numbers with commas, or a range"),
-        ("1:2", "use a number, numbers with commas, or a range"),
-        ("1:2:3:4", "a range is from:to:count"),
-        ("1:2:1", "with 2 values at least"),
-        ("1:nan:3", "a range is from:to:count"),
-        ("-1:2:3", "both 0 or more"),
-        ("2:2:3", "from one number to another"),
-        ("1,1", "has a value twice"),
-        ("-1", "--style-weight is -1"),
-    ],
-)
-def test_ranges_that_cannot_be_read_are_refused(text, message):
-    with pytest.raises(InputError, match=message):
-        parse_values("style-weight", text, least=0)
+@pytest.fixture
+def swept(folder, fake_runner, two_pictures) -> Path:
+    """The folder `out` with a finished sweep over the style weights 1 and 10."""
+    if not two_pictures.exists():
+        assert sweep(style_weight="1,10") == 0
+        shutil.copytree("out", two_pictures)
+        fake_runner.works.clear()
+    else:
+        shutil.copytree(two_pictures, "out")
+    return Path("out")
 
 
-def test_lanes_are_all_combinations_and_the_last_option_varies_fastest():
+# Values of options and their combinations
+
+
+def test_values_are_numbers_and_logarithmic_or_linear_ranges():
+    for text, values in {
+        "3": [3],
+        "1,10, 100": [1, 10, 100],
+        "10:1e4:4": [10, 100, 1000, 10000],
+        "0:1:3": [0, 0.5, 1],
+        "1:0:3": [1, 0.5, 0],
+        "8:2:3": [8, 4, 2],
+        "1:3:3": [1, 1.73205, 3],
+        "0,1:4:3": [0, 1, 2, 4],
+    }.items():
+        assert parse_values("style-weight", text, least=0) == values
+
+
+def test_invalid_ranges_are_refused():
+    for text, message in {
+        "much": "use a number, numbers with commas, or a range",
+        "1:2": "use a number, numbers with commas, or a range",
+        "1:2:3:4": "a range is from:to:count",
+        "1:2:1": "with 2 values at least",
+        "1:10:20000": "a range is from:to:count",
+        "1:nan:3": "a range is from:to:count",
+        "-1:2:3": "both 0 or more",
+        "2:2:3": "from one number to another",
+        "1,1": "has a value twice",
+        "-1": "--style-weight is -1",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            parse_values("style-weight", text, least=0)
+
+
+def test_combinations_are_complete_and_the_last_option_varies_fastest():
     lanes = combinations({"style-weight": [1, 2], "seed": range(2)})
     assert [tuple(lane.settings.values()) for lane in lanes] == [(1, 0), (1, 1), (2, 0), (2, 1)]
-    assert lanes[3].label == "style-weight 2, seed 1"
+    assert lanes[3].label == "style-weight 2, seed 1" and lanes[3].name == "style-weight=2_seed=1"
+    assert combinations({})[0].name == "picture"
+
+
+def test_names_of_lanes_are_distinct_valid_and_short():
     near = combinations({"style-weight": [1.00000001, 1.00000002]})
     assert len({lane.label for lane in near}) == len({lane.name for lane in near}) == 2
     many = combinations({"style-layers": [",".join(f"relu{i}_1:{w}" for i in range(1, 6)) * 3 for w in (0.25, 0.5)]})
     assert len({lane.name for lane in many}) == 2 and all(len(lane.name) < 120 for lane in many)
-    assert lanes[3].name == "style-weight=2_seed=1"
+    assert not set(many[0].name) & set(":,/")
 
 
-@pytest.mark.parametrize(("text", "size"), [("4GiB", 2**32), ("1.5 GB", 1_500_000_000), ("300MiB", 300 * 2**20)])
-def test_a_size_of_memory_is_read(text, size):
-    assert parse_memory(text) == size
+def test_sizes_of_memory_have_decimal_and_binary_units():
+    sizes = {"4GiB": 2**32, "1.5 GB": 1_500_000_000, "300MiB": 300 * 2**20}
+    assert [parse_memory(text) for text in sizes] == list(sizes.values())
 
 
-# What a sweep writes
+# The computation
 
 
-def test_each_picture_is_that_of_stylize_with_its_settings():
-    assert sweep("--style-weight", "3:300:2", "--tv-weight", "0,5") == 0
+def test_each_lane_has_the_coefficients_of_its_settings(fake_runner):
+    assert sweep(style_weight="3:300:2", tv_weight="0,5") == 0
+    [work] = fake_runner.works
+    assert work.lanes == 4 and work.noise is None and work.start == "content"
+    np.testing.assert_array_equal(work.weights.style["relu1_1"], [3, 3, 300, 300])
+    np.testing.assert_array_equal(work.weights.tv, [0, 5, 0, 5])
+    rows = [(row["picture"], float(row["style-weight"]), float(row["tv-weight"])) for row in table()]
+    assert rows == [(f"style-weight={w}_tv-weight={t}.png", w, t) for w in (3, 300) for t in (0, 5)]
+    for lane, (name, style, tv) in enumerate(rows):
+        stated = record.read(image.description_of(Path("out", name)))
+        assert (stated.lane, stated.lanes, stated.steps) == (lane, (0, 1, 2, 3), 3)
+        assert stated.weights["style/relu1_1"] == style and stated.weights["tv"] == tv
+
+
+def test_layers_of_other_lanes_have_the_coefficient_zero(fake_runner):
+    sets = {"content": ("relu1_2", "relu2_2"), "style": ("relu1_1", "relu1_1,relu2_1:3")}
+    assert sweep(**{f"{kind}_layers": "; ".join(own) for kind, own in sets.items()}) == 0
+    [work] = fake_runner.works
+    pairs = [(content, style) for content in sets["content"] for style in sets["style"]]
+    for lane, layers in enumerate(pairs):
+        assert stylize(content_layers=layers[0], style_layers=layers[1]) == 0
+        alone = fake_runner.works[-1].weights
+        for own, expected in ((work.weights.content, alone.content), (work.weights.style, alone.style)):
+            assert {name: float(value[lane]) for name, value in own.items() if value[lane]} == pytest.approx(expected)
+    assert work.config.content_layers == sets["content"] and work.config.style_layers == ("relu1_1", "relu2_1")
+
+
+def test_seeds_are_the_keys_of_the_noise(fake_runner):
+    assert sweep(seeds=2, seed=5) == 0
+    [work] = fake_runner.works
+    assert work.start == "noise" and [row["seed"] for row in table()] == ["5", "6"]
+    keys = [np.asarray(jax.random.key_data(jax.random.key(seed))) for seed in (5, 6)]
+    np.testing.assert_array_equal(jax.random.key_data(work.noise), keys)
+    assert sweep(init="noise", seed=5, output=Path("one")) == 0
+    np.testing.assert_array_equal(jax.random.key_data(fake_runner.works[-1].noise), keys[:1])
+    assert Path("one/picture.png").is_file()
+
+
+@pytest.mark.slow
+def test_a_resumed_sweep_has_the_pictures_of_stylize_and_rerun_has_their_bytes(monkeypatch):
+    layers, kept = ("relu1_1", "relu1_1,relu2_1:3"), ("--checkpoint", "kept", "--every", 1)
+    common = ("--save-every", 2, "--averaging", 0.9, "--tolerance", 1e-9)  # the state has a mean and its history
+    command = ("--style-layers", ";".join(layers), "--tv-weight", "0,5", "--lanes", 2, *common, "-o", "out")
+    save, walk, began = Checkpoints.save, walk_module.walk, []
+    with monkeypatch.context() as patch:
+        stops = iter([signal.SIGINT])
+        patch.setattr(Checkpoints, "save", lambda *all_: (save(*all_), *map(signal.raise_signal, stops)))
+        assert jaxstyle("sweep", *command, *kept) == 130
+    assert [path.name for path in Path("kept").iterdir() if path.name.isdecimal()] == ["1"]
+    monkeypatch.setattr(sweep_round, "walk", lambda *all_, **each: began.append(each) or walk(*all_, **each))
+    assert jaxstyle("sweep", *command, *kept) == 0
+    assert [each["place"] and each["place"].steps for each in began] == [1, None]
+    assert not [path for path in Path("kept").iterdir() if path.name.isdecimal()]
     rows = table()
-    assert [(row["style-weight"], row["tv-weight"]) for row in rows] == [
-        ("3.0", "0.0"), ("3.0", "5.0"), ("300.0", "0.0"), ("300.0", "5.0")
-    ]  # fmt: skip
-    for row in (rows[0], rows[3]):
-        alone = stylize("--style-weight", row["style-weight"], "--tv-weight", row["tv-weight"])
-        np.testing.assert_allclose(image.load(Path("out", row["picture"])).rgb, alone, atol=1.01 / 255)
+    assert [row["style-layers"] for row in rows] == [*layers, *layers]
+    last, first = (Path("out", rows[lane]["picture"]) for lane in (3, 0))
+    single = ("--style-layers", layers[1], "--tv-weight", 5, *common, "-o", "alone.png")
+    assert jaxstyle("stylize", *single) == 0
+    np.testing.assert_allclose(image.load("alone.png").rgb, of_library(), atol=1.01 / 255)
+    for path, expected in ((last, "alone.png"), (last.with_stem(f"{last.stem}_0002"), "alone_0002.png")):
+        np.testing.assert_allclose(image.load(path).rgb, image.load(expected).rgb, atol=1.01 / 255)
+    assert main(["rerun", str(first), "--inputs", ".", "-o", "again.png"]) == 0
+    assert Path("again.png").read_bytes() == first.read_bytes()
 
 
-def test_layer_sets_are_lanes_with_weights_of_zero():
-    assert sweep("--style-layers", "relu1_1; relu1_1,relu2_1:3", layers=SHALLOW) == 0
-    for row, layers in zip(table(), ("relu1_1", "relu1_1,relu2_1:3"), strict=True):
-        alone = stylize("--style-layers", layers, layers=SHALLOW)
-        np.testing.assert_allclose(image.load(Path("out", row["picture"])).rgb, alone, atol=1.01 / 255)
+def of_library() -> np.ndarray:
+    """Return the picture of the last lane, computed by `jaxstyle.stylize`."""
+    preset = replace(presets.preset("jaxstyle"), tv_weight=5.0)
+    layers: dict[str, Any] = {"content_layers": ("relu1_2",), "style_layers": ("relu1_1", "relu2_1")}
+    config = replace(preset.config, optimizer="adam", averaging=0.9, tolerance=1e-9, **layers)
+    weights = preset.loss_weights({"relu1_2": 1.0}, {"relu1_1": 1.0, "relu2_1": 3.0})
+    content, style = (jnp.asarray(image.load(f"{name}.png", size=32).rgb) for name in ("content", "style"))
+    params, key = random_params(widths=TINY, seed=1), jax.random.key(0)
+    return np.asarray(library_stylize(params, content, style, key=key, weights=weights, config=config, steps=3).image)
 
 
-def test_seeds_start_from_noise():
-    assert sweep("--seeds", 2, "--seed", 5) == 0
-    assert [row["seed"] for row in table()] == ["5", "6"]
-    for row in table():
-        alone = stylize("--init", "noise", "--seed", row["seed"])
-        np.testing.assert_allclose(image.load(Path("out", row["picture"])).rgb, alone, atol=1.01 / 255)
+# Files
 
 
-def test_a_sweep_of_one_is_a_run():
-    assert sweep() == 0
-    np.testing.assert_allclose(image.load("out/picture.png").rgb, stylize(), atol=1.01 / 255)
-
-
-def test_the_sheet_has_a_row_for_each_value_of_the_first_option():
-    assert sweep("--style-weight", "1,10", "--tv-weight", "0,1,2") == 0
+def test_table_sheet_and_page_show_all_lanes(fake_runner):
+    assert sweep(style_weight="1,10", tv_weight="0,1,2") == 0
     height, width, _ = image.load("out/grid.png").rgb.shape
-    assert width == 3 * (32 + 4) and height > 2 * 26
-
-
-def test_the_page_names_pictures_that_are_there_and_fetches_nothing():
-    assert sweep("--style-weight", "1,10") == 0
+    assert width == 3 * (32 + 4) and height > 2 * 26  # a row for each value of the first option
     text = Path("out/index.html").read_text()
     sources = re.findall(r'<img src="([^"]*)"', text)
-    assert len(sources) == 2 and all(Path("out", source).is_file() for source in sources)
-    assert not re.search(r"https?://|//", text.replace("<!doctype html>", ""))
-    assert "style-weight 10" in text and text.count("<polyline") == 2
+    assert len(sources) == 6 and all(Path("out", source).is_file() for source in sources)
+    assert not re.search(r"https?://|//", text.replace("<!doctype html>", ""))  # nothing is fetched
+    assert "style-weight 10" in text and text.count("<polyline") == 6
+    assert [float(row["total"]) for row in table()] == pytest.approx(
+        [float(record.read(image.description_of(Path("out", source))).trace["total"][1]) for source in sources]
+    )
 
 
-def test_the_page_escapes_what_it_shows():
-    entry = Entry("a#b.png", '<b>"', {"style-layers": "<b>"}, {"total": 1.0, "tv<": 2.0}, (2.0, 1.0), "")
+def test_the_page_escapes_names_and_labels():
+    entry = Entry("a#b%?.png", '<b>"', {"style-layers": "<b>"}, {"total": 1.0, "tv<": 2.0}, (100.0, 10.0, 1.0), "")
     shown = page([entry], columns=None)
-    assert 'src="a%23b.png"' in shown and "&lt;b&gt;&quot;" in shown and "tv&lt;" in shown
+    assert 'src="a%23b%25%3F.png"' in shown and "&lt;b&gt;&quot;" in shown and "tv&lt;" in shown
+    assert 'points="0.0,2.0 50.0,15.0 100.0,28.0"' in shown  # logarithmic, from the top to the bottom
+    assert "repeat(1," in shown and "repeat(7," in page([entry], columns=7)
+    flat = Entry("a.png", "a", {}, {"total": 0.0}, (0.0, float("nan"), 1.0), "")
+    assert "<polyline" not in page([flat] * 9, columns=None) and "repeat(4," in page([flat] * 9, columns=None)
 
 
 def test_a_long_curve_is_thinned_between_its_ends():
-    assert thinned([3.0, 2.0, 1.0]) == (3.0, 2.0, 1.0)
+    assert thinned([3.0, 2.0, 1.0]) == (3.0, 2.0, 1.0) and thinned([3.0]) == (3.0,)
     short = thinned([float(i) for i in range(1000)])
     assert len(short) == 120 and short[0] == 0 and short[-1] == 999 and [*short] == sorted(short)
+    assert max(np.diff(short)) <= 9  # evenly spaced
 
 
-def test_save_every_saves_each_lane_on_the_way():
-    assert sweep("--style-weight", "1,10", "--save-every", 2) == 0
-    for row in table():
-        early = Path("out", row["picture"]).with_suffix("").name + "_0002.png"
-        alone = stylize("--style-weight", row["style-weight"], "--save-every", 2)
-        saved, expected = image.load(Path("out", early)).rgb, image.load("alone_0002.png").rgb
-        np.testing.assert_allclose(saved, expected, atol=1.01 / 255)
-        assert np.abs(saved - alone).max() > 2 / 255
+def test_cells_of_the_contact_sheet_stand_row_by_row_over_their_labels():
+    colors = np.linspace(0.2, 0.8, 3)
+    sheet = contact_sheet([np.full((16, 32, 3), color) for color in colors], ["a", "b\nc", "d"], columns=2)
+    height, width, _ = sheet.shape
+    assert width == 2 * (32 + 4) and height % 2 == 0
+    for number, color in enumerate(colors):
+        row, column = divmod(number, 2)
+        cell = sheet[row * height // 2 :, column * 36 :][:16, :32]
+        np.testing.assert_allclose(cell, color, atol=0.5 / 255)
+        assert sheet[row * height // 2 + 17 :, column * 36 :][: height // 2 - 17, :32].min() < 0.5  # a label
+    small = contact_sheet([np.zeros((20, 40, 3))] * 9, [""] * 9, cell=20)
+    assert small.shape[1] == 3 * (20 + 4)  # about as wide as high
+    assert [side for most, side in CELLS if most >= 150][0] == 192
 
 
-def test_the_log_has_every_step_of_every_lane():
-    assert sweep("--style-weight", "1,10", "--log", "log.csv") == 0
-    with open("log.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [(row["style-weight"], row["step"]) for row in rows] == [(w, s) for w in ("1.0", "10.0") for s in "123"]
-    stylize("--style-weight", "10", "--log", "alone.csv")
-    with open("alone.csv", newline="") as file:
-        alone = list(csv.DictReader(file))
-    assert set(rows[0]) == {"picture", "style-weight", *alone[0]}
-    for mine, its in zip(rows[3:], alone, strict=True):
-        assert [float(mine[name]) for name in its] == pytest.approx([float(value) for value in its.values()], rel=1e-4)
-
-
-def test_a_log_of_other_lanes_begins_anew():
+def test_save_every_and_log_have_every_step_of_every_lane(fake_runner):
     for weights in ("1,10", "2,20"):
-        assert sweep("--style-weight", weights, "--log", "log.csv") == 0
-    with open("log.csv", newline="") as file:
-        assert [row["style-weight"] for row in csv.DictReader(file)] == [*["2.0"] * 3, *["20.0"] * 3]
+        assert sweep(style_weight=weights, save_every=2, log=Path("log.csv")) == 0
+    assert stylize(style_weight=20, log=Path("alone.csv")) == 0
+    rows, alone = table("log.csv"), table("alone.csv")
+    assert [(row["style-weight"], row["step"]) for row in rows] == [(w, s) for w in ("2.0", "20.0") for s in "123"]
+    assert set(rows[0]) == {"picture", "style-weight", *alone[0]}
+    assert [{name: row[name] for name in alone[0]} for row in rows[3:]] == alone
+    for name in ("1", "10", "2", "20"):
+        early = f"out/style-weight={name}_0002.png"
+        assert record.read(image.description_of(early)).steps == 2
+        assert np.abs(image.load(early).rgb - image.load(f"out/style-weight={name}.png").rgb).max() > 2 / 255
 
 
-def test_what_is_added_to_a_log_is_there_whole_or_not_at_all(folder, monkeypatch):
+def test_rows_are_appended_to_a_log_completely_or_not_at_all(folder, monkeypatch):
     path, rows = folder / "log.csv", [{"step": 1, "total": 2.5}, {"step": 2, "total": 1.5}]
     write_log(path, rows[:1], mode="a")
     write_log(path, rows[1:], mode="a")
-    before = {each.name: each.read_bytes() for each in folder.iterdir() if each.is_file()}
+    before = files(folder)
     assert before["log.csv"] == b"step,total\r\n1,2.5\r\n2,1.5\r\n"
+
+    def killed(path: Path, data: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(data[: len(data) // 2])
+        raise KeyboardInterrupt
+
     monkeypatch.setattr(Path, "write_bytes", killed)
     with pytest.raises(KeyboardInterrupt):
         write_log(path, rows, mode="a")
-    assert {each.name: each.read_bytes() for each in folder.iterdir() if each.is_file()} == before
+    assert files(folder) == before
 
 
-def killed(path: Path, data: bytes) -> None:
-    """Write half of the data."""
-    with path.open("wb") as file:
-        file.write(data[: len(data) // 2])
-    raise KeyboardInterrupt
-
-
-# Going on
-
-
-def test_a_repeated_sweep_paints_nothing_again(monkeypatch, capsys):
-    assert sweep("--style-weight", "1,10") == 0
-    before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
-    monkeypatch.setattr(sweep_round, "walk", lambda *_, **__: pytest.fail("painted again"))
-    capsys.readouterr()
-    assert sweep("--style-weight", "1,10") == 0
-    assert "2 of 2 pictures are there already" in capsys.readouterr().err
-    assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
-
-
-def test_a_sweep_that_was_stopped_goes_on_where_it_stopped(monkeypatch, capsys):
-    real, rounds = sweep_round.walk, []
-
-    def walk(work, shown, **options):
-        rounds.append(work.lanes)
-        if len(rounds) == 2:
-            raise KeyboardInterrupt
-        yield from real(work, shown, **options)
-
-    monkeypatch.setattr(sweep_round, "walk", walk)
-    options = ("--style-weight", "1,10,100", "--lanes", 1, "--log", "log.csv")
-    assert sweep(*options) == 130
-    said = capsys.readouterr().err
-    assert "Interrupted: repeat the command to go on" in said and "1 of 3 pictures are finished" in said
-    assert len(table()) == 1 and Path("out/grid.png").exists()
-    assert sweep(*options) == 0
-    assert rounds == [1, 1, 1, 1] and len(table()) == 3
-    with open("log.csv", newline="") as file:
-        assert [row["style-weight"] for row in csv.DictReader(file)] == [*["1.0"] * 3, *["10.0"] * 3, *["100.0"] * 3]
-
-
-@pytest.mark.parametrize(
-    "changed",
-    ["--steps 2", "--tv-weight 1", "--init style", "--color match", "--size 33", "--bits 16"],
-)
-def test_another_setting_paints_again(changed):
-    assert sweep("--style-weight", "1,10") == 0
-    before = Path("out/style-weight=10.png").read_bytes()
-    assert sweep("--style-weight", "1,10", *changed.split()) == 0
-    assert Path("out/style-weight=10.png").read_bytes() != before
-
-
-def test_other_weights_paint_again():
-    assert sweep() == 0
-    before = Path("out/picture.png").read_bytes()
-    params = pretrained.random_params(widths=TINY, seed=2)
-    weights_file.write("tiny.h5", params, source="a seed", checksum="none", licence="none")
-    assert sweep() == 0
-    assert Path("out/picture.png").read_bytes() != before
-
-
-def test_another_content_paints_again():
-    assert sweep() == 0
-    image.save("content.png", picture(32, 40, seed=5))
-    before = Path("out/picture.png").read_bytes()
-    assert sweep() == 0
-    assert Path("out/picture.png").read_bytes() != before
-
-
-@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:60])])
-def test_a_picture_that_was_lost_or_damaged_is_painted_again(damage, capsys):
-    assert sweep("--style-weight", "1,10") == 0
-    before = image.load("out/style-weight=10.png").rgb
-    damage(Path("out/style-weight=10.png"))
-    assert sweep("--style-weight", "1,10") == 0
-    assert "1 of 2 pictures are there already" in capsys.readouterr().err
-    np.testing.assert_array_equal(image.load("out/style-weight=10.png").rgb, before)
-
-
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"picture"', ("9" * 401).join(("2.5", "2.5"))])
-def test_an_entry_that_is_damaged_is_none(text, folder):
-    entry = Entry("a.png", "a", {}, {"total": 2.5}, (2.5,), "")
-    write_entry(folder / "a.json", entry)
-    assert read_entry(folder / "a.json") == entry
-    (folder / "a.json").write_text(text)
-    assert read_entry(folder / "a.json") is None
-
-
-def test_a_longer_range_paints_only_what_is_new(capsys):
-    assert sweep("--style-weight", "1,100") == 0
-    assert sweep("--style-weight", "1,10,100") == 0
-    assert "2 of 3 pictures are there already" in capsys.readouterr().err
-    assert [row["picture"] for row in table()] == [f"style-weight={weight}.png" for weight in (1, 10, 100)]
-
-
-def diverged(place, lane: Any = ...):
-    return place._replace(image=place.image.at[lane, 0, 0, 0].set(np.nan))
-
-
-def test_a_sweep_of_which_nothing_is_finished_leaves_no_page_of_another(monkeypatch, capsys):
-    assert sweep("--style-weight", "1,10") == 0
-    real = sweep_round.walk
-    monkeypatch.setattr(sweep_round, "walk", lambda *all_, **each: map(diverged, real(*all_, **each)))
-    capsys.readouterr()
-    assert sweep("--style-weight", "2,20") == 1
-    said = capsys.readouterr().err
-    assert "0 of 2 pictures are finished" in said and "index.html" not in said
-    assert not any(Path("out", name).exists() for name in ("index.html", "grid.png", "sweep.csv"))
-
-
-def test_transparency_and_16_bits_are_each_lanes():
+def test_transparency_and_16_bits_hold_for_each_lane(fake_runner):
     alpha = np.tile(np.linspace(0, 1, 40, dtype=np.float32), (32, 1))
     image.save("content.png", picture(32, 40, seed=0), alpha=alpha)
-    assert sweep("--style-weight", "1,10", "--bits", 16) == 0
+    assert sweep(style_weight="1,10", bits=16) == 0
     for row in table():
         found = image.load(Path("out", row["picture"]))
         assert found.alpha is not None and found.alpha.std() > 0.2
         assert np.abs(255 * found.rgb - np.rint(255 * found.rgb)).max() > 0.1
 
 
-def test_a_lane_that_diverges_leaves_the_others(monkeypatch, capsys):
-    real = sweep_round.walk
-    monkeypatch.setattr(sweep_round, "walk", lambda *all_, **each: map(partial(diverged, lane=1), real(*all_, **each)))
-    assert sweep("--style-weight", "1,10,100") == 1
-    said, kept = capsys.readouterr().err, "out/style-weight=10.png is as it was after step 2"
-    assert f"style-weight 10: the picture is not finite after step 3, so {kept}: lower" in said
-    assert [float(row["style-weight"]) for row in table()] == [1, 100]
-    monkeypatch.setattr(sweep_round, "walk", real)
-    assert sweep("--style-weight", "1,10,100", "--save-every", 2, output="sound") == 0
-    sound = image.load("sound/style-weight=10_0002.png").rgb
-    np.testing.assert_allclose(image.load("out/style-weight=10.png").rgb, sound, atol=1e-6)
+# Repeating a command
 
 
-@pytest.mark.slow
-def test_a_lane_that_diverges_at_one_scale_leaves_the_others_at_the_next(monkeypatch, capsys):
-    real = sweep_round.walk
-    monkeypatch.setattr(
-        sweep_round,
-        "walk",
-        lambda *all_, **each: (diverged(at, lane=1) if at.steps > 3 else at for at in real(*all_, **each)),
-    )
-    monkeypatch.setattr("jaxstyle.cli.work.MOST_STEPS_A_SEGMENT", 1)
-    options = ("--style-weight", "1,10", "--scales", 2, "--steps", 9)
-    assert sweep(*options) == 1
-    kept = "so out/style-weight=10.png is as it was after step 3: lower the weights"
-    assert f"style-weight 10: the picture is not finite after step 4, {kept}" in capsys.readouterr().err
-    monkeypatch.setattr(sweep_round, "walk", real)
-    assert sweep(*options, "--save-every", 3, output="sound") == 0
-    for name, sound in {"10": "10_0003", "1": "1"}.items():
-        found = (image.load(f"{path}.png").rgb for path in (f"out/style-weight={name}", f"sound/style-weight={sound}"))
-        np.testing.assert_allclose(next(found), next(found), atol=1e-6)
+def test_a_repeated_sweep_computes_nothing(swept, fake_runner, capsys):
+    before = files(swept)
+    assert sweep(style_weight="1,10") == 0
+    assert "2 of 2 pictures are there already" in capsys.readouterr().err
+    assert fake_runner.works == [] and files(swept) == before
 
 
-def test_a_sweep_that_is_interrupted_saves_its_lanes_as_they_are_and_begins_them_anew(monkeypatch, capsys):
-    real = sweep_round.walk
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:60])])
+def test_a_missing_or_damaged_picture_is_computed_again(damage, swept, fake_runner, capsys):
+    before = files(swept)
+    damage(swept / "style-weight=10.png")
+    assert sweep(style_weight="1,10") == 0
+    assert "1 of 2 pictures are there already" in capsys.readouterr().err
+    [work] = fake_runner.works
+    np.testing.assert_array_equal(work.weights.style["relu1_1"], [10])
+    assert files(swept)["style-weight=1.png"] == before["style-weight=1.png"]
+    assert image.load(swept / "style-weight=10.png").rgb.shape == (26, 32, 3)
 
-    def walk(*arguments, **options):
-        for place in real(*arguments, **options):
-            if place.steps == 2:
-                signal.raise_signal(signal.SIGINT)
-            yield place
 
-    monkeypatch.setattr(sweep_round, "walk", walk)
-    monkeypatch.setattr("jaxstyle.cli.work.MOST_STEPS_A_SEGMENT", 1)
-    assert sweep("--style-weight", "1,10") == 130
-    monkeypatch.setattr(sweep_round, "walk", real)
-    assert sweep("--style-weight", "1,10", "--save-every", 2, output="whole") == 0
-    for name in ("1", "10"):
-        found = image.load(f"out/style-weight={name}.png").rgb
-        np.testing.assert_allclose(found, image.load(f"whole/style-weight={name}_0002.png").rgb, atol=1e-6)
-    capsys.readouterr()
-    assert sweep("--style-weight", "1,10") == 0
+def test_a_longer_range_computes_only_the_new_lanes(swept, fake_runner, capsys):
+    assert sweep(style_weight="1,5,10") == 0
+    assert "2 of 3 pictures are there already" in capsys.readouterr().err
+    [work] = fake_runner.works
+    np.testing.assert_array_equal(work.weights.style["relu1_1"], [5])
+    assert [row["picture"] for row in table()] == [f"style-weight={weight}.png" for weight in (1, 5, 10)]
+
+
+def test_a_changed_setting_or_file_computes_all_lanes_again(swept, two_pictures, fake_runner):
+    def changed(**options: Any) -> None:
+        shutil.rmtree(swept)
+        shutil.copytree(two_pictures, swept)
+        fake_runner.works.clear()
+        before = files(swept)
+        assert sweep(style_weight="1,10", **options) == 0
+        assert [work.lanes for work in fake_runner.works] == [2]
+        assert files(swept)["style-weight=10.png"] != before["style-weight=10.png"]
+
+    options = {"steps": 2, "tv_weight": "1", "init": "style", "style_size": 40, "size": 33, "bits": 16}
+    for name, value in options.items():
+        changed(**{name: value})
+    weights_file.write("tiny.h5", random_params(widths=TINY, seed=2), source="", checksum="none", licence="none")
+    changed()
+    image.save("content.png", picture(32, 40, seed=5))
+    changed()
+
+
+def test_a_damaged_entry_is_none(folder):
+    entry = Entry("a.png", "a", {}, {"total": 2.5}, (2.5,), "")
+    for text in ("[" * 100_000, '{"picture"', ("9" * 401).join(("2.5", "2.5"))):
+        write_entry(folder / "a.json", entry)
+        assert read_entry(folder / "a.json") == entry
+        (folder / "a.json").write_text(text)
+        assert read_entry(folder / "a.json") is None
+
+
+# Interruptions and divergence
+
+
+def test_a_sweep_that_is_interrupted_between_rounds_continues(fake_runner, capsys):
+    def interrupt(step: int) -> None:
+        if len(fake_runner.works) == 2:
+            raise KeyboardInterrupt
+
+    fake_runner.on_step = interrupt
+    options = {"style_weight": "1,10,100", "lanes": 1, "log": Path("log.csv")}
+    assert sweep(**options) == 130
+    message = capsys.readouterr().err
+    assert "Interrupted: repeat the command to go on" in message and "1 of 3 pictures are finished" in message
+    assert len(table()) == 1 and Path("out/grid.png").exists()
+    assert sweep(**options) == 0
+    assert [work.lanes for work in fake_runner.works] == [1, 1, 1, 1] and len(table()) == 3
+    assert [float(row["style-weight"]) for row in table("log.csv")] == [*[1] * 3, *[10] * 3, *[100] * 3]
+
+
+def test_a_sweep_that_is_interrupted_within_a_round_saves_its_lanes_and_restarts_them(fake_runner, capsys):
+    fake_runner.on_step = lambda step: signal.raise_signal(signal.SIGINT) if step == 2 else None
+    assert sweep(style_weight="1,10") == 130
+    assert "0 of 2 pictures are finished" in capsys.readouterr().err
+    assert [record.read(image.description_of(f"out/style-weight={w}.png")).steps for w in (1, 10)] == [2, 2]
+    fake_runner.on_step = lambda step: None
+    assert sweep(style_weight="1,10") == 0
     assert "2 of 2 pictures are finished" in capsys.readouterr().err and len(table()) == 2
 
 
-@pytest.mark.slow
-def test_a_lane_that_gets_nowhere_is_told_by_its_label(capsys):
-    stuck = ("--optimizer", "lbfgs", "--learning-rate", 5, "--patience", 3, "--steps", 20)
-    assert sweep("--style-weight", "1,30", *stuck) == 0
-    said = capsys.readouterr().err
-    assert re.search("style-weight 30: lbfgs made no progress in 3 steps at 32 pixels after its restart", said)
-    assert Path("out/style-weight=30.png").exists()
+def not_finite(place, lane: Any = ...):
+    damaged = np.array(place.image)
+    damaged[lane, 0, 0, 0] = np.nan
+    return place._replace(image=damaged)
+
+
+def test_a_sweep_without_a_finished_lane_removes_the_report_of_another(swept, fake_runner, monkeypatch, capsys):
+    monkeypatch.setattr(sweep_round, "walk", lambda *all_, **each: map(not_finite, fake_runner.walk(*all_, **each)))
+    assert sweep(style_weight="2,20") == 1
+    message = capsys.readouterr().err
+    assert "0 of 2 pictures are finished" in message and "index.html" not in message
+    assert not any(Path("out", name).exists() for name in ("index.html", "grid.png", "sweep.csv"))
+
+
+@pytest.mark.parametrize("fault", ["image", "term", "term between two segments"])
+def test_a_lane_that_diverges_is_saved_as_it_was_before_and_the_others_are_finished(
+    fault, fake_runner, monkeypatch, capsys
+):
+    options = {"style_weight": "1,10,100", "scales": "2", "steps": 9}
+    assert sweep(**options, save_every=3, output=Path("sound")) == 0
+    real = fake_runner.walk
+
+    def walk(*arguments, **options):
+        for place in real(*arguments, **options):
+            if fault == "image" and place.steps > 3:
+                place = not_finite(place, 1)
+            yield place
+
+    if fault != "image":
+        fake_runner.history = lambda step: {"tv": [1, np.nan, 1]} if step == 5 else {}
+    monkeypatch.setattr(sweep_round, "walk", walk)
+    if fault == "term between two segments":  # so that the lane has to be computed again up to there
+        monkeypatch.setattr(sweep_round, "walk", lambda *all_, **each: islice(walk(*all_, **each), 8, None, 9))
+        monkeypatch.setattr(walk_module, "walk", walk)
+    assert sweep(**options) == 1
+    message = capsys.readouterr().err
+    reason = "the picture is not finite after step 4" if fault == "image" else "tv is nan at step 5"
+    assert f"style-weight 10: {reason}, so out/style-weight=10.png is as it was after step 3: lower" in message
+    assert [float(row["style-weight"]) for row in table()] == [1, 100]
+    for name, expected in {"10": "10_0003", "1": "1", "100": "100"}.items():
+        found, sound = (Path(path) for path in (f"out/style-weight={name}.png", f"sound/style-weight={expected}.png"))
+        np.testing.assert_array_equal(image.load(found).rgb, image.load(sound).rgb)
+
+
+def test_a_lane_without_progress_is_named_by_its_label(fake_runner, monkeypatch, capsys):
+    def walk(*arguments, **options):
+        for place in fake_runner.walk(*arguments, **options):
+            stall = SimpleNamespace(
+                restarted=np.array([0, place.steps > 0]), stopped=np.array([0, 2 * (place.steps > 1)])
+            )
+            yield place._replace(state=SimpleNamespace(stall=stall, done=np.asarray(False)))
+
+    monkeypatch.setattr(sweep_round, "walk", walk)
+    assert sweep(style_weight="1,30", patience=3) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "no progress" in line]
+    assert len(lines) == 2 and all(
+        line.startswith("style-weight 30: lbfgs made no progress in 3 steps") for line in lines
+    )
+    assert "restarted at step 1" in lines[0] and "stopped at step 2" in lines[1]
 
 
 # Memory
 
 
-def test_lanes_follow_from_memory_and_are_told(monkeypatch, capsys):
+def test_the_number_of_lanes_follows_from_the_memory(fake_runner, monkeypatch, capsys):
+    monkeypatch.setattr(sweep_session.SweepSession, "_fitting", FITTING)
     monkeypatch.setattr(sweep_session, "room_for", lambda memory: 40 * 2**20)
-
-    def needed(program) -> int:
-        lanes = jax.tree.leaves(program.args_info)[0].shape[0]
-        return 15 * 2**20 * lanes
-
-    monkeypatch.setattr(sweep_session, "memory_of", needed)
-    assert sweep("--style-weight", "1,2,3,4,5") == 0
+    monkeypatch.setattr(Work, "targets", lambda *_: None)
+    monkeypatch.setattr(Work, "program", lambda self, *_, **__: self.lanes)
+    monkeypatch.setattr(sweep_session, "memory_of", lambda lanes: 15 * 2**20 * lanes)
+    assert sweep(style_weight="1,2,3,4,5") == 0
     assert "5 pictures, 2 at a time: 0.0 of 0.0 GiB" in capsys.readouterr().err
-    assert len(table()) == 5
+    assert [work.lanes for work in fake_runner.works] == [2, 2, 1] and len(table()) == 5
 
 
-def test_memory_for_less_than_one_picture_is_refused(capsys):
-    assert sweep("--style-weight", "1,2", "--max-memory", "256MiB") == 2
-    assert "--max-memory is 256 MiB, but steps at 32 pixels take" in capsys.readouterr().err
-
-
-def test_what_a_process_has_taken_counts():
+def test_available_memory_excludes_what_the_process_uses():
     assert sweep_session.room_for(1) == 0
     assert 0 < sweep_session.room_for(2**40) < 2**40
     assert sweep_session.room_for(None) > 2**20
 
 
-# Bad input
+# Invalid options
 
 
-def test_inputs_in_the_folder_of_a_sweep_survive(capsys):
+def test_inputs_in_the_output_folder_are_not_replaced(capsys):
     Path("out").mkdir()
     for name in ("style-weight=10.png", "style-weight=10_0002.png"):
         Path("style.png").rename(Path("out", name))
@@ -423,33 +485,29 @@ def test_inputs_in_the_folder_of_a_sweep_survive(capsys):
         Path("out", name).rename("style.png")
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("--save-every", -1), "--save-every is -1"),
-        (("--log", "log.txt"), "The log log.txt has the suffix '.txt'"),
-        (("--log", "out/sweep.csv"), "is where the sweep's table goes"),
-        (("--style-weight", "1:2"), "--style-weight is '1:2'"),
-        (("--style-weight", "1:10:20000"), "a range is from:to:count"),
-        (
-            ("--style-weight", "1:10:200", "--tv-weight", "1:10:200"),
-            "This sweep has 40000 lanes: take shorter ranges, for at most 10000.",
-        ),
-        (("--style-layers", "relu1_1;relu9_1"), "'relu9_1' is not a layer"),
-        (("--seeds", 0), "--seeds is 0"),
-        (("--seeds", 2, "--init", "style"), "--seeds starts from noise, but --init is style: drop one"),
-        (("--seeds", 2, "--seed", 2**32 - 1), "--seed is 4294967295: use a whole number from 0 to 4294967294"),
-        (("--style-layers", "relu1_1;relu1_1 "), "has a value twice"),
-        (("--lanes", 0), "--lanes is 0"),
-        (("--lanes", 2, "--max-memory", "4GiB"), "--lanes and --max-memory both say"),
-        (("--max-memory", "4 gigs"), "--max-memory is '4 gigs': use a size"),
-        (("--max-memory", "1MiB"), "use a size from 256MiB to 1024TiB, such as 4GiB."),
-        (("-o", "style.png"), "style.png is a file: name a folder"),
-        (("--scales", "3000"), "3000 scales are none or too many"),
-        (("--blend", "1,2"), "--blend has 2 numbers for 1 styles"),
-    ],
-)
-def test_what_cannot_be_swept_is_one_sentence(options, message, capsys):
-    assert sweep(*options) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("Network: ")]
-    assert len(lines) == 1 and message in lines[0]
+def test_an_invalid_option_has_status_2_and_one_line(capsys):
+    assert jaxstyle("sweep", "-o", "out", "--seeds", 2, "--init", "style") == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("jaxstyle: --seeds starts from noise, but --init is style")
+
+
+def test_options_that_contradict_each_other_or_exceed_limits_are_refused(capsys):
+    Path("folders/sweep.csv").mkdir(parents=True)
+    cases: dict[str, dict[str, Any]] = {
+        "is where the sweep's table goes": {"log": Path("out/sweep.csv")},
+        "--style-weight is '1:2'": {"style_weight": "1:2"},
+        "40000 lanes: take shorter ranges, for at most 10000": {"style_weight": "1:9:200", "tv_weight": "1:9:200"},
+        "'relu9_1' is not a layer": {"style_layers": "relu1_1;relu9_1"},
+        "has a value twice": {"style_layers": "relu1_1;relu1_1 "},
+        "--seeds is 0": {"seeds": 0},
+        "--seed is 4294967295: use a whole number from 0 to 4294967294": {"seeds": 2, "seed": 2**32 - 1},
+        "--lanes is 0": {"lanes": 0},
+        "--lanes and --max-memory both say": {"lanes": 2, "max_memory": "4GiB"},
+        "--max-memory is '4 gigs': use a size": {"max_memory": "4 gigs"},
+        "use a size from 256MiB to 1024TiB": {"max_memory": "1MiB"},
+        "style.png is a file: name a folder": {"output": Path("style.png")},
+        "folders/sweep.csv is a folder": {"output": Path("folders")},
+    }
+    for message, options in cases.items():
+        assert sweep(**options) == 2
+        assert message in capsys.readouterr().err

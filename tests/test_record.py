@@ -1,10 +1,10 @@
-"""A run's record: what it holds, what it refuses, and the pictures that are made again from it."""
+"""A run's record: its contents, invalid records, and equal records of equal runs."""
 
 import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -31,42 +31,40 @@ def stylize(*options: object) -> int:
     return jaxstyle(*command, *SHALLOW, "--weights", "tiny.h5", *options)
 
 
-# What a record says
+# Contents
 
 
-@pytest.mark.parametrize(
-    ("name", "bits"),
-    [("out.png", 8), ("out.png", 16), ("out.tiff", 8), ("out.tiff", 16), ("out.jpg", 8), ("out.webp", 8)],
-)
-def test_a_picture_says_what_it_was_told_to_and_looks_the_same(name, bits):
+def test_a_picture_of_any_format_holds_its_record_and_the_same_pixels():
     rgb = picture(20, 30, seed=2)
-    image.save("plain" + name, rgb, bits=bits)
-    image.save(name, rgb, bits=bits, description=record.text(MADE))
-    assert record.read(image.description_of(name)) == MADE
-    assert image.description_of("plain" + name) == ""
-    np.testing.assert_array_equal(image.load(name).rgb, image.load("plain" + name).rgb)
-    with Image.open(name) as shown:
-        shown.verify()
+    for name, bits in (("a.png", 8), ("a.png", 16), ("a.tiff", 8), ("a.tiff", 16), ("a.jpg", 8), ("a.webp", 8)):
+        image.save("plain" + name, rgb, bits=bits)
+        image.save(name, rgb, bits=bits, description=record.text(MADE))
+        assert record.read(image.description_of(name)) == MADE
+        assert image.description_of("plain" + name) == ""
+        np.testing.assert_array_equal(image.load(name).rgb, image.load("plain" + name).rgb)
+        with Image.open(name) as shown:
+            shown.verify()
 
 
-def test_a_record_names_settings_files_hashes_versions_and_what_came_of_it():
+def test_a_record_has_settings_files_hashes_versions_and_first_and_last_terms(fake_runner):
     assert stylize("--record", "--style-weight", 30, "--seed", 3, "--log", "log.csv") == 0
-    told = record.read(image.description_of("out.png"))
-    assert record.read(Path("out.json").read_text()) == told
-    assert told.command == "stylize" and told.options["seed"] == 3 and told.options["balance"]["style_weight"] == 30
-    assert told.options["content"] == 0 and told.options["styles"] == [1]
-    assert told.inputs == tuple(record.source(Path(name)) for name in ("content.png", "style.png"))
-    assert told.inputs[0].sha256 == weights_file.sha256("content.png")
-    assert told.network.name == "vgg19" and told.network.file == "tiny.h5" and len(told.network.sha256) == 64
-    assert told.versions["jax"] and told.versions["jaxstyle"] and told.device
-    assert told.config["style_layers"] == ["relu1_1"] and told.weights["style/relu1_1"] == 30
+    stated = record.read(image.description_of("out.png"))
+    assert record.read(Path("out.json").read_text()) == stated
+    assert stated.command == "stylize" and stated.options["seed"] == 3
+    assert stated.options["balance"]["style_weight"] == 30
+    assert stated.options["content"] == 0 and stated.options["styles"] == [1]
+    assert stated.inputs == tuple(record.source(Path(name)) for name in ("content.png", "style.png"))
+    assert stated.inputs[0].sha256 == weights_file.sha256("content.png")
+    assert stated.network.name == "vgg19" and stated.network.file == "tiny.h5" and len(stated.network.sha256) == 64
+    assert stated.versions["jax"] and stated.versions["jaxstyle"] and stated.device
+    assert stated.config["style_layers"] == ["relu1_1"] and stated.weights["style/relu1_1"] == 30
     logged = Path("log.csv").read_text().splitlines()
     column = logged[0].split(",").index("total")
-    assert told.steps == 4
-    assert told.trace["total"] == tuple(float(logged[line].split(",")[column]) for line in (1, -1))
+    assert stated.steps == 4
+    assert stated.trace["total"] == tuple(float(logged[line].split(",")[column]) for line in (1, -1))
 
 
-def test_equal_runs_make_equal_bytes_and_no_record_names_a_folder(folder):
+def test_equal_runs_have_equal_bytes_and_no_record_names_a_folder(folder, fake_runner):
     assert stylize() == 0
     before = Path("out.png").read_bytes()
     (folder / "elsewhere").mkdir()
@@ -79,52 +77,50 @@ def test_equal_runs_make_equal_bytes_and_no_record_names_a_folder(folder):
     assert str(folder).encode() not in before and b"elsewhere" not in before
 
 
-# What is no record
+# Invalid records
 
 
-def told(**changes) -> str:
+def changed(**changes) -> str:
     return json.dumps(json.loads(record.text(MADE)) | changes)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "no JSON",
-        "[]",
-        "null",
-        "{}",
-        "[" * 100_000,
-        '{"steps": ' + "9" * 10_000 + "}",
-        " " * (record.MOST + 1),
-        told(steps=True),
-        told(steps="3"),
-        told(steps=1.5),
-        told(format="jaxstyle run 2"),
-        told(inputs=["content.png"]),
-        told(inputs=[{"name": "content.png"}]),
-        told(weights={"tv": "much"}),
-        told(trace={"total": [1.0]}),
-        told(trace={"total": [1.0, True]}),
-        told(more=1),
-        told(network=None),
-        told(config={"a": json.loads("[" * 300 + "]" * 300)}),
-        told().replace("1.0", "1e999"),
-        told().replace("1.0", "9" * 401),
-        told().replace("1.0", "NaN"),
-        told().replace("1.0", "Infinity"),
-    ],
-)
-def test_what_is_no_record_is_refused_in_one_sentence(text):
-    with pytest.raises(
-        InputError, match=r"^the record holds no record of a run( \([ -~]{1,110}\))?: name a picture .*\.$"
-    ):
-        record.read(text)
+INVALID = [
+    "",
+    "no JSON",
+    "[]",
+    "null",
+    "{}",
+    "[" * 100_000,
+    '{"steps": ' + "9" * 10_000 + "}",
+    " " * (record.MOST + 1),
+    changed(steps=True),
+    changed(steps="3"),
+    changed(steps=1.5),
+    changed(format="jaxstyle run 2"),
+    changed(inputs=["content.png"]),
+    changed(inputs=[{"name": "content.png"}]),
+    changed(weights={"tv": "much"}),
+    changed(trace={"total": [1.0]}),
+    changed(trace={"total": [1.0, True]}),
+    changed(more=1),
+    changed(network=None),
+    changed(config={"a": json.loads("[" * 300 + "]" * 300)}),
+    changed().replace("1.0", "1e999"),
+    changed().replace("1.0", "9" * 401),
+    changed().replace("1.0", "NaN"),
+    changed().replace("1.0", "Infinity"),
+]
 
 
-@pytest.mark.parametrize(
-    ("kind", "value", "found"),
-    [
+def test_a_text_that_is_no_record_is_refused_in_one_sentence():
+    for text in INVALID:
+        sentence = r"^the record holds no record of a run( \([ -~]{1,110}\))?: name a picture .*\.$"
+        with pytest.raises(InputError, match=sentence):
+            record.read(text)
+
+
+def test_json_data_becomes_values_of_the_annotated_type():
+    cases: list[tuple[Any, Any, Any]] = [
         (int, 3, 3),
         (float, 3, 3.0),
         (str | None, None, None),
@@ -133,19 +129,19 @@ def test_what_is_no_record_is_refused_in_one_sentence(text):
         (tuple[Path, ...], [0, 0], (Path("in.png"),) * 2),
         (tuple[float, float], [1, 2], (1.0, 2.0)),
         (dict[str, int], {"a": 1}, {"a": 1}),
-    ],
-)
-def test_data_becomes_the_type_that_it_has_to_have(kind, value, found):
-    assert plain_data.structured(kind, value, paths=[Path("in.png")]) == found
+    ]
+    for kind, value, expected in cases:
+        found = plain_data.structured(kind, value, paths=[Path("in.png")])
+        assert found == expected and type(found) is type(expected)
 
 
-@pytest.mark.parametrize(
-    ("kind", "value"),
-    [
+def test_json_data_of_another_type_or_with_a_path_is_refused():
+    cases: list[tuple[Any, Any]] = [
         (int, True),
         (int, 1.0),
         (bool, 1),
         (float, "1"),
+        (float, True),
         (float, 10**400),
         (str, 1),
         (Path, "/etc/passwd"),
@@ -154,23 +150,25 @@ def test_data_becomes_the_type_that_it_has_to_have(kind, value, found):
         (Path, True),
         (Literal["a"] | Path, "/etc/passwd"),
         (Literal["a"] | Path, "c"),
+        (Literal[1], True),
         (tuple[float, float], [1.0]),
         (tuple[int, ...], {"0": 1}),
         (record.Source, {"name": "a", "sha256": "b", "path": "/etc/passwd"}),
         (record.Source, {"name": "a"}),
-    ],
-)
-def test_data_of_another_type_names_no_path_and_is_refused(kind, value):
-    with pytest.raises(ValueError):
-        plain_data.structured(kind, value, paths=[Path("in.png")])
+    ]
+    for kind, value in cases:
+        with pytest.raises(ValueError):
+            plain_data.structured(kind, value, paths=[Path("in.png")])
 
 
-def test_differences_are_named_with_both_values():
+def test_differences_have_a_name_and_both_values():
     other = replace(MADE, options={"size": 64, "seed": 0}, device="2 x cpu")
     found = plain_data.differences(*(plain_data.plain(each, paths={}) for each in (MADE, other)))
     assert list(found) == [("options.size", 32, 64), ("options.seed", None, 0), ("device", "1 x cpu", "2 x cpu")]
+    assert list(plain_data.differences([{"a": [1, 2]}], [{"a": [1, 3]}])) == [(" 1.a 2", 2, 3)]
+    assert list(plain_data.differences([1], [1, 2], name="lanes")) == [("lanes", [1], [1, 2])]
 
 
-def test_a_file_that_cannot_be_read_has_no_hash():
+def test_the_hash_of_an_unreadable_file_is_an_error():
     with pytest.raises(InputError, match=r"cannot be read \(No such file.*\): name a file that you may read"):
         record.source(Path("missing.png"))

@@ -1,278 +1,255 @@
-"""`jaxstyle rerun`: pictures made again byte for byte, and what it says where it cannot."""
+"""`jaxstyle rerun`: the same computation from a picture's record, differences, and invalid records."""
 
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from conftest import TINY, picture
+from quick_commands import run
 
-from jaxstyle import image, pretrained, record, weights_file
+from jaxstyle import image, record, weights_file
 from jaxstyle.cli import main
+from jaxstyle.cli.rerun import Rerun
+from jaxstyle.cli.stylize import Stylize
+from jaxstyle.cli.sweep import Sweep
+from jaxstyle.untrained import random_params
 
 SHALLOW = ("--content-layers", "relu1_2", "--style-layers", "relu1_1")
 SMALL = ("--size", 32, "--steps", 4, "--weights", "tiny.h5", "--quiet")
-STYLIZE = ("stylize", "content.png", "style.png", *SHALLOW, *SMALL)
+QUICK = {"size": 32, "steps": 4, "weights": Path("tiny.h5"), "content_layers": "relu1_2", "style_layers": "relu1_1"}
 DIGITS = "9" * 401  # more than a float has
-ADAM = ("--optimizer", "adam", "--scales", 1)
 
 
 @pytest.fixture(autouse=True)
-def folder(isolated, monkeypatch) -> Path:
-    """Work in a folder of the test's own, with pictures, masks and a tiny network."""
-    monkeypatch.chdir(isolated)
-    image.save("content.png", picture(32, 40, seed=0))
-    image.save("style.png", picture(36, 32, seed=1))
+def inputs(folder) -> None:
+    """Write a third picture and a mask."""
     image.save("other.png", picture(32, 32, seed=2))
     image.save("mask.png", np.pad(np.ones((32, 20, 3)), ((0, 0), (0, 20), (0, 0))))
-    params = pretrained.random_params(widths=TINY, seed=1)
-    weights_file.write("tiny.h5", params, source="a seed", checksum="none", licence="none")
-    return isolated
 
 
 def jaxstyle(*arguments: object) -> int:
     return main([str(each) for each in arguments])
 
 
-def made_again(name: str, *options: object) -> bool:
-    status = jaxstyle("rerun", name, *options)
-    again = Path(name).with_stem(f"{Path(name).stem}_rerun")
-    assert again.exists()
-    same = again.read_bytes() == Path(name).read_bytes()
-    assert status == (0 if same else 1)
-    return same
+def stylize(**options: Any) -> int:
+    return run(Stylize(Path("content.png"), (Path("style.png"),), Path("out.png")), **{**QUICK, **options})
 
 
-# Byte for byte: more than 20 pictures of varied settings
+def rerun(name: str, *inputs: str, **options: Any) -> int:
+    return run(Rerun(Path(name), inputs=tuple(map(Path, inputs))), **options)
 
-VARIED = [
-    (),
-    ("--seed", 3, "--init", "noise"),
-    ("--init", "other.png", "--optimizer", "adam"),
-    ("--init", "style", "--color", "keep"),
-    ("--color", "match", "--style-weight", 30),
-    ("--color", "histogram", "--bits", 16),
-    ("--preset", "neural-style-pt"),
-    ("--preset", "crowsonkb"),
-    ("--preset", "gatys-paper", "--pooling", "avg"),
-    ("--statistic", "mean_std", "--tv-weight", 2),
-    ("--statistic", "sliced", "--seed", 7),
-    ("--style-scale", 1.5, "--normalize-gradients"),
-    ("--content-mask", "mask.png", "--feather", 2, "--style-mask", "all"),
-    ("--scales", "2", "--save-every", 2),
-    ("--optimizer", "adam", "--averaging", 0.9, "--remat"),
-    ("--precision", "bfloat16", "--parametrization", "pixels"),
-    ("--scales", 2, "--steps", 60, "--tolerance", 0.1, "--save-every", 3),
-    ("--scales", 2, "--steps", 90, "--learning-rate", 3, "--patience", 4, "--save-every", 7),
-]
-KINDS = [
-    ("stylize", "content.png", "style.png", "other.png", "--blend", "1,2", *SHALLOW, *SMALL, *ADAM, "-o", "out.webp"),
-    ("stylize", "content.png", "style.png", "--preview", "--size", 32, "--steps", 2, *SHALLOW, *ADAM, "-o", "out.jpg"),
+
+def again(name: str) -> Path:
+    return Path(name).with_stem(f"{Path(name).stem}_rerun")
+
+
+@pytest.fixture(scope="module")
+def bytes_of_picture() -> list[bytes]:
+    """The bytes of the picture that `painted` writes."""
+    return []
+
+
+@pytest.fixture
+def painted(fake_runner, bytes_of_picture) -> str:
+    """A picture of stylize and its record, beside its inputs."""
+    if not bytes_of_picture:
+        assert stylize() == 0
+        bytes_of_picture.append(Path("out.png").read_bytes())
+        fake_runner.works.clear()
+    Path("out.png").write_bytes(bytes_of_picture[0])
+    return "out.png"
+
+
+# The same computation
+
+COMMANDS = [
+    ("stylize", "content.png", "style.png", *SHALLOW, *SMALL, "--seed", 3, "--init", "noise", "--preset", "crowsonkb",
+     "--bits", 16, "--save-every", 2, "-o", "out.png"),
+    ("stylize", "content.png", "style.png", *SHALLOW, *SMALL, "--init", "other.png", "--optimizer", "adam",
+     "--averaging", 0.9, "--remat", "--precision", "bfloat16", "--parametrization", "pixels", "-o", "out.webp"),
+    ("stylize", "content.png", "style.png", "other.png", *SHALLOW, *SMALL, "--blend", "1,2",
+     "--statistic", "mean_std", "--tv-weight", 2, "--style-scale", 1.5, "--normalize-gradients", "--scales", 2,
+     "--patience", 4, "--tolerance", 0.1, "-o", "out.jpg"),
+    ("stylize", "content.png", "style.png", "other.png", *SHALLOW, *SMALL, "--content-mask", "mask.png",
+     "--content-mask", "mask.png", "--style-mask", "all", "--style-mask", "all",
+     "--preset", "gatys-paper", "--pooling", "avg", "-o", "out.tiff"),
     ("texture", "style.png", "--size", "32x48", "--style-layers", "relu1_1", "--steps", 3, "--seed", 2, "--weights",
-     "tiny.h5", "-o", "out.tiff"),
+     "tiny.h5", "-o", "out.png"),
     ("reconstruct", "content.png", "--layer", "relu1_2", *SMALL, "-o", "out.png"),
+    ("sweep", "content.png", "style.png", *SHALLOW, *SMALL, "--style-weight", "1,10,100", "--seeds", 1, "--lanes", 2,
+     "-o", "out"),
+    ("batch", "content.png", "--styles", "style.png", *SHALLOW, *SMALL, "-o", "out"),
 ]  # fmt: skip
+OUTPUTS = {"sweep": "out/style-weight=10.png", "batch": "out/content_style.png"}
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        pytest.param(options, id=" ".join(map(str, options)) or "plain", marks=[] if i in (0, 2) else pytest.mark.slow)
-        for i, options in enumerate(VARIED)
-    ],
-)
-def test_a_picture_is_made_again_byte_for_byte(options):
-    assert jaxstyle(*STYLIZE, *options, "-o", "out.png") == 0
-    assert made_again("out.png")
+def of_work(work: Any) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """Return all that a picture depends on: facts, and arrays as NumPy has them."""
+    facts = {name: getattr(work, name) for name in ("config", "steps", "lanes", "save_every", "blend")}
+    parts = [work.params, work.picture, work.content, work.styles, work.weights, work.content_masks, work.style_masks]
+    keys = [jax.random.key_data(key) for key in (work.key, work.noise) if key is not None]
+    arrays, structure = jax.tree.flatten([*parts, None if isinstance(work.start, str) else work.start, keys])
+    start = work.start if isinstance(work.start, str) else "picture"
+    return {**facts, "structure": structure, "start": start}, [np.asarray(each) for each in arrays]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("command", KINDS, ids=lambda command: command[0] + Path(command[-1]).suffix)
-def test_a_picture_of_any_kind_is_made_again_byte_for_byte(command):
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: f"{command[0]} {command[-1]}")
+def test_rerun_repeats_the_computation_of_a_picture(command, fake_runner):
     assert jaxstyle(*command) == 0
-    assert made_again(command[-1])
+    [first, *_] = fake_runner.works
+    name = OUTPUTS.get(str(command[0]), str(command[-1]))
+    assert rerun(name, ".") == 0
+    facts, arrays = of_work(first)
+    facts_again, arrays_again = of_work(fake_runner.works[-1])
+    assert facts_again == facts
+    for one, other in zip(arrays, arrays_again, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert again(name).read_bytes() == Path(name).read_bytes()
 
 
-def test_a_picture_of_the_way_is_made_again():
-    assert jaxstyle(*STYLIZE, *ADAM, "--save-every", 2, "-o", "out.png") == 0
-    assert made_again("out_0002.png")
+def test_intermediate_pictures_are_computed_again_up_to_their_step(fake_runner):
+    assert stylize(save_every=2, steps=5) == 0
+    sweep = Sweep(Path("content.png"), (Path("style.png"),), Path("out"))
+    assert run(sweep, **QUICK, style_weight="1,10", save_every=3) == 0
+    for name in ("out_0002.png", "out/style-weight=10_0003.png"):
+        assert rerun(name, ".") == 0
+        assert again(name).read_bytes() == Path(name).read_bytes()
 
 
-def test_each_lane_of_a_sweep_is_made_again_as_it_was_among_the_others():
-    command = ("sweep", "content.png", "style.png", *SHALLOW, *SMALL, *ADAM, "--style-weight", "1,10,100")
-    assert jaxstyle(*command, "--lanes", 2, "--save-every", 3, "-o", "out") == 0
-    for name in ("content.png", "style.png", "tiny.h5"):
-        shutil.copy(name, "out")
-    assert made_again("out/style-weight=10.png") and made_again("out/style-weight=100.png")
-    assert made_again("out/style-weight=10_0003.png")
+def test_a_preview_is_computed_again_by_the_mini_network(fake_runner, monkeypatch):
+    monkeypatch.setattr("jaxstyle.cli.preview.forecast", lambda *_, **__: None)
+    assert stylize(preview=True, weights=None) == 0
+    assert rerun("out.png") == 0
+    assert record.read(image.description_of("out_rerun.png")).network.name == "mini"
 
 
-def test_a_picture_of_a_batch_is_made_again():
-    assert jaxstyle("batch", "content.png", "--styles", "style.png", *SHALLOW, *SMALL, *ADAM, "-o", "out") == 0
-    assert made_again("out/content_style.png", "--inputs", ".")
-
-
-def test_the_files_are_found_by_what_they_hold_and_may_have_other_names(folder):
-    assert jaxstyle(*STYLIZE, *ADAM, "-o", "out.png") == 0
+def test_inputs_are_found_by_their_contents_whatever_their_names(painted, folder):
     for directory in ("a", "b"):
         (folder / directory).mkdir()
     Path("content.png").rename("a/photograph.jpeg")
     Path("style.png").rename("a/content.png")  # the name of another
     Path("tiny.h5").rename("b/weights.h5")
-    assert made_again("out.png", "--inputs", "a", "b")
+    assert rerun(painted, "a", "b") == 0
 
 
-def test_a_picture_that_lost_its_record_is_made_again_from_the_one_beside_it():
-    assert jaxstyle(*STYLIZE, *ADAM, "--record", "-o", "out.png") == 0
-    image.save("out.png", image.load("out.png").rgb)
-    assert not made_again("out.png")
-    assert (image.load("out.png").rgb == image.load("out_rerun.png").rgb).all()
+def test_a_record_beside_a_picture_replaces_one_that_was_lost(fake_runner):
+    sweep = Sweep(Path("content.png"), (Path("style.png"),), Path("out"))
+    assert stylize(record=True) == 0
+    assert run(sweep, **QUICK, save_every=2, record=True) == 0
+    rgb = image.load("out.png").rgb
+    for name in ("out.png", "out/picture.png", "out/picture_0002.png"):
+        image.save(name, rgb := image.load(name).rgb)
+        assert rerun(name, ".") == 1
+        assert (rgb == image.load(again(name)).rgb).all()
+    image.save("out.png", image.load("out.png").rgb, description="A CAMERA")  # the description of another program
+    assert rerun("out.png") == 1
+    Path("out.json").write_bytes(b"\xff")
+    assert rerun("out.png") == 2
 
 
-def test_pictures_of_a_sweep_that_lost_their_records_are_made_again_from_those_beside_them():
-    command = ("sweep", "content.png", "style.png", *SHALLOW, *SMALL, *ADAM, "--save-every", 2, "--record")
-    assert jaxstyle(*command, "-o", "out") == 0
-    for name in ("out/picture.png", "out/picture_0002.png"):
-        image.save(name, image.load(name).rgb)
-        assert not made_again(name, "--inputs", ".")
-        assert (image.load(name).rgb == image.load(name.replace(".png", "_rerun.png")).rgb).all()
+# Differences
 
 
-def test_another_programs_description_does_not_hide_the_record_beside_a_picture():
-    assert jaxstyle(*STYLIZE, *ADAM, "--record", "-o", "out.png") == 0
-    image.save("out.png", image.load("out.png").rgb, description="A CAMERA")
-    assert not made_again("out.png")
-    assert (image.load("out.png").rgb == image.load("out_rerun.png").rgb).all()
-
-
-# What differs
-
-
-def test_it_says_which_versions_differ_and_by_how_much(monkeypatch, capsys):
-    assert jaxstyle(*STYLIZE, *ADAM, "-o", "out.png") == 0
+def test_differing_versions_are_named(painted, monkeypatch, capsys):
     versions = record.versions()
     monkeypatch.setattr("jaxstyle.cli.recording.versions", lambda: versions | {"jax": "0.99"})
-    assert not made_again("out.png")
-    said = capsys.readouterr().err
-    assert f"versions.jax: '{versions['jax']}' then, '0.99' now" in said
-    assert "out_rerun.png differs from out.png in no pixel" in said
+    assert rerun(painted) == 1
+    message = capsys.readouterr().err
+    assert f"versions.jax: '{versions['jax']}' then, '0.99' now" in message
+    assert "out_rerun.png differs from out.png in no pixel" in message
 
 
-def test_a_picture_that_was_painted_over_is_said_to_differ(capsys):
-    assert jaxstyle(*STYLIZE, *ADAM, "-o", "out.png") == 0
+def test_differing_pixels_are_counted(painted, capsys):
     rgb = image.load("out.png").rgb.copy()
-    rgb[0, 0] = 1 - rgb[0, 0].round()
+    rgb[0, 0] = np.where(rgb[0, 0] > 0.5, rgb[0, 0] - 10 / 255, rgb[0, 0] + 10 / 255)
     image.save("out.png", rgb, description=image.description_of("out.png"))
-    assert not made_again("out.png")
-    assert "out_rerun.png differs from out.png in 3 of 2496 values, by " in capsys.readouterr().err
+    assert rerun(painted) == 1
+    assert "out_rerun.png differs from out.png in 3 of 2496 values, by 10 of 255 at most" in capsys.readouterr().err
+    image.save("out.png", rgb[:20], description=image.description_of("out.png"))
+    assert rerun(painted) == 1
+    assert "out_rerun.png differs from out.png, which is 32x20 pixels" in capsys.readouterr().err
 
 
-# What cannot be made again
+# What cannot be repeated
 
 
-def refused(capsys, *arguments: object, saying: str, status: int = 2) -> None:
+def refused(capsys, name: str, *inputs: str, saying: str, **options: Any) -> None:
     capsys.readouterr()
-    assert jaxstyle("rerun", *arguments, "--quiet") == status
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("jaxstyle: ") and saying in lines[0]
-    assert lines[0].endswith(".") and lines[0].isprintable()
+    assert rerun(name, *inputs, quiet=True, **options) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("jaxstyle: ") and saying in line and line.endswith(".") and line.isprintable()
 
 
-def rewritten(**changes) -> None:
-    """Save out.png with another record, as a stranger may."""
-    told = json.loads(image.description_of("out.png"))
-    told |= changes
-    image.save("out.png", image.load("out.png").rgb, description=json.dumps(told))
-
-
-def test_a_picture_without_a_record_is_refused(capsys):
-    refused(capsys, "content.png", saying="content.png holds no record of a run: name a picture that")
-
-
-def test_a_file_that_is_no_picture_is_refused(capsys):
+def test_files_without_a_record_are_refused(capsys):
     Path("notes.txt").write_text("notes")
+    refused(capsys, "content.png", saying="content.png holds no record of a run: name a picture that")
     refused(capsys, "notes.txt", saying="notes.txt holds no record of a run")
     refused(capsys, "missing.png", saying="missing.png cannot be read (No such file or directory)")
+    refused(capsys, "out.json", saying="out.json is a record and no picture")
 
 
-def test_a_record_in_the_place_of_its_picture_is_refused(capsys):
-    saying = "out.json is a record and no picture: name the picture that it lies beside."
-    refused(capsys, "out.json", saying=saying)
+def test_outputs_that_cannot_be_written_are_refused_before_the_computation(fake_runner, capsys):
+    assert stylize(bits=16) == 0
+    fake_runner.works.clear()
+    for output, saying in {
+        "again.jpg": "again.jpg cannot hold 16 bits a channel as JPEG",
+        "out.png": "out.png is the same file as the input out.png",
+        "content.png": "content.png is the same file as the input ",
+        "none/out.png": "needs a folder",
+    }.items():
+        refused(capsys, "out.png", output=Path(output), saying=saying)
+    assert fake_runner.works == []
 
 
-def test_a_format_that_cannot_hold_the_pictures_bits_is_refused_before_anything_is_painted(capsys, monkeypatch):
-    assert jaxstyle(*STYLIZE, *ADAM, "--bits", 16, "-o", "out.png") == 0
-    monkeypatch.setattr("jaxstyle.cli.session.Session.run", lambda *_, **__: pytest.fail("painted"))
-    refused(capsys, "out.png", "-o", "again.jpg", saying="again.jpg cannot hold 16 bits a channel as JPEG: use .png")
-
-
-def test_a_missing_input_is_named_with_the_folders_that_were_searched(capsys):
-    assert jaxstyle(*STYLIZE, *ADAM, "-o", "out.png") == 0
+def test_missing_inputs_and_networks_are_named(painted, capsys):
+    weights_file.write("other.h5", random_params(widths=TINY, seed=2), source="", checksum="none", licence="none")
+    Path("tiny.h5").rename("tiny.bin")
+    refused(capsys, painted, weights=Path("other.h5"), saying="out.png was painted by a vgg19 of SHA-256 ")
+    refused(capsys, painted, offline=True, saying="VGG-19's weights are not installed")
+    refused(capsys, painted, "missing", saying="missing cannot be searched (No such file or directory)")
     image.save("style.png", picture(36, 32, seed=9))
-    refused(capsys, "out.png", saying="was made from style.png, and no file in . has the same bytes: name the folder")
-    refused(
-        capsys,
-        "out.png",
-        "--inputs",
-        "missing",
-        saying="missing cannot be searched (No such file or directory): name a folder that you may",
-    )
+    refused(capsys, painted, saying="was made from style.png, and no file in . has the same bytes: name the folder")
 
 
-def test_another_network_is_refused(capsys):
-    assert jaxstyle(*STYLIZE, *ADAM, "-o", "out.png") == 0
-    params = pretrained.random_params(widths=TINY, seed=2)
-    weights_file.write("tiny.h5", params, source="a seed", checksum="none", licence="none")
-    refused(capsys, "out.png", "--weights", "tiny.h5", saying="out.png was painted by a vgg19 of SHA-256 ")
-    refused(capsys, "out.png", "--offline", saying="VGG-19's weights are not installed")
+def test_an_untrusted_record_is_data_and_names_no_path(painted, capsys, fake_runner):
+    files: dict[str, Any] = {"content": 0, "styles": [1]}
+    original, rgb = json.loads(image.description_of(painted)), image.load(painted).rgb
+    for saying, changes in [
+        ("holds the record of no picture that was painted", {"command": "rm"}),
+        ("holds the record of no picture that was painted", {"steps": 0}),
+        ("was painted by an unknown network", {"network": {"name": "/etc/passwd", "file": "", "sha256": ""}}),
+        ("with options that stylize does not take", {"options": files | {"content": "/etc/passwd"}}),
+        ("2 is no Path): use the version that made it", {"options": files | {"styles": [2]}}),
+        ("with options that stylize does not take", {"options": files | {"init": "/etc/passwd"}}),
+        ("does not take", {"options": files | {"saving": {"log": "/tmp/log.csv"}, "size": "x"}}),
+        ("over Pillow's limit", {"options": files | {"size": 10**9}}),
+        ("is unknown", {"options": files | {"comparison": {"preset": "\x1b[2J"}}}),
+        ("with options that stylize does not take", {"options": files | {"bits": 7}}),
+        ("This sweep has no lane 0", {"command": "sweep", "options": files, "lanes": [4]}),
+        ("..., each of them once", {"command": "sweep", "options": files, "lanes": [0] * 3000}),
+        ("out.png holds no record of a run (99", {"weights": {"tv": int(DIGITS)}}),
+        ("9...: use a whole number from 16 to", {"options": files | {"size": int(DIGITS)}}),
+        ("--steps is 3000000000: use a whole", {"options": files | {"steps": 3 * 10**9}}),
+        ("does not take (99", {"options": files | {"balance": {"tv_weight": int(DIGITS)}}}),
+        ("9...: use a whole", {"options": files | {"controls": {"feather": int(DIGITS)}}}),
+        ("that made it, xxx", {"options": files | {"styles": [9]}, "versions": {"jaxstyle": "x" * 5000}}),
+    ]:
+        image.save(painted, rgb, description=json.dumps(original | changes))
+        refused(capsys, painted, saying=saying)
+    assert not Path("out_rerun.png").exists() and fake_runner.works == []
 
 
-def test_the_picture_and_its_inputs_are_not_replaced(capsys):
-    assert jaxstyle(*STYLIZE, *ADAM, "-o", "out.png") == 0
-    refused(capsys, "out.png", "-o", "out.png", saying="out.png is the same file as the input out.png")
-    refused(capsys, "out.png", "-o", "content.png", saying="content.png is the same file as the input ")
-    refused(capsys, "out.png", "-o", "folder/out.png", saying="needs a folder")
-
-
-@pytest.mark.parametrize(
-    ("changes", "saying"),
-    [
-        ({"command": "rm"}, "holds the record of no picture that was painted"),
-        ({"steps": 0}, "holds the record of no picture that was painted"),
-        ({"network": {"name": "/etc/passwd", "file": "", "sha256": ""}}, "was painted by an unknown network"),
-        ({"options": {"content": "/etc/passwd", "styles": [1]}}, "painted with options that stylize does not take"),
-        ({"options": {"content": 0, "styles": [2]}}, "2 is no Path): use the version that made it"),
-        ({"options": {"content": 0, "styles": [7]}}, "out.png was painted with options that stylize does not take"),
-        ({"options": {"content": 0, "styles": [1], "init": "/etc/passwd"}}, "with options that stylize does not take"),
-        ({"options": {"content": 0, "styles": [1], "saving": {"log": "/tmp/log.csv"}, "size": "x"}}, "does not take"),
-        ({"options": {"content": 0, "styles": [1], "size": 10**9}}, "over Pillow's limit"),
-        ({"options": {"content": 0, "styles": [1], "comparison": {"preset": "\x1b[2J"}}}, "is unknown"),
-        ({"options": {"content": 0, "styles": [1], "bits": 7}}, "with options that stylize does not take"),
-        ({"command": "sweep", "options": {"content": 0, "styles": [1]}, "lanes": [4]}, "This sweep has no lane 0"),
-        ({"command": "sweep", "options": {"content": 0, "styles": [1]}, "lanes": [0] * 3000},
-         "..., each of them once: name a picture that it has saved."),
-        ({"weights": {"tv": int(DIGITS)}}, "out.png holds no record of a run (99"),
-        ({"options": {"content": 0, "styles": [1], "size": int(DIGITS)}}, "9...: use a whole number from 16 to"),
-        ({"options": {"content": 0, "styles": [1], "steps": 3 * 10**9}}, "--steps is 3000000000: use a whole"),
-        ({"options": {"content": 0, "styles": [1], "balance": {"tv_weight": int(DIGITS)}}}, "does not take (99"),
-        ({"options": {"content": 0, "styles": [1], "controls": {"feather": int(DIGITS)}}}, "9...: use a whole"),
-        ({"options": {"content": 0, "styles": [9]}, "versions": {"jaxstyle": "x" * 5000}}, "that made it, xxx"),
-    ],
-)  # fmt: skip
-def test_a_strangers_record_is_data_and_names_no_path(changes, saying, capsys):
-    assert jaxstyle(*STYLIZE, *ADAM, "-o", "out.png") == 0
-    rewritten(**changes)
-    refused(capsys, "out.png", saying=saying)
-    assert not Path("out_rerun.png").exists()
-
-
-def test_options_that_say_where_to_write_are_not_taken_from_a_record(folder):
-    assert jaxstyle(*STYLIZE, *ADAM, "-o", "out.png") == 0
-    options = json.loads(image.description_of("out.png"))["options"]
-    rewritten(options=options | {"saving": {"record": True, "log": 0}, "output": 0, "network": {"weights": 0}})
+def test_a_record_does_not_choose_where_to_write(painted, folder):
+    stated = json.loads(image.description_of(painted))
+    stated["options"] |= {"saving": {"record": True, "log": 0}, "output": 0, "network": {"weights": 0}}
+    image.save(painted, image.load(painted).rgb, description=json.dumps(stated))
+    shutil.rmtree("cache", ignore_errors=True)
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    jaxstyle("rerun", "out.png")
+    rerun(painted)
     after = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     assert after.keys() - before.keys() == {"out_rerun.png"}
     assert {name: data for name, data in after.items() if name in before} == before
