@@ -1,4 +1,7 @@
-"""What tests run with four devices, each a process of its own: `python several_devices.py CASE ...` prints JSON."""
+"""Runs with four CPU devices: `python several_devices.py` prints comparisons with one device as JSON.
+
+The current folder holds content.png, style.png and tiny.h5, and receives the pictures of the commands.
+"""
 
 import contextlib
 import io
@@ -6,9 +9,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 os.environ["JAX_NUM_CPU_DEVICES"] = "4"
@@ -19,48 +20,49 @@ import jax.numpy as jnp
 import numpy as np
 from conftest import TINY, picture
 
-from jaxstyle import image as images
 from jaxstyle.cli import main
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.mesh import HEIGHT, SplitRows, mesh_of
 from jaxstyle.objective import make_targets, terms, total
-from jaxstyle.pretrained import load_params
 from jaxstyle.sweep import sweep
 from jaxstyle.untrained import random_params
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+WIDTH = 32
+SHALLOW = {"content_layers": ("relu2_1",), "style_layers": ("relu1_1", "relu2_1")}
 CASES: dict[str, dict[str, Any]] = {
-    "does not divide": {"height": 125},
     "fewer rows than devices at relu5_1": {"height": 45},
-    "circular": {"height": 128, "border": "circular"},
-    "replicate": {"height": 125, "border": "replicate", "statistic": "wasserstein", "pooling": "avg"},
-    "masks": {"height": 101, "tv_form": "nine_point", "statistic": "mean_std", "style_layers": ("conv1_2", "conv3_1")},
+    "circular": {"height": 32, "border": "circular", **SHALLOW},
+    "masks": {"height": 45, "border": "replicate", "statistic": "mean_std", "pooling": "avg", **SHALLOW},
+}
+CASES["masks"] |= {"tv_form": "nine_point"}
+HOW = "--weights tiny.h5 --steps 10 --optimizer adam --scales 1 --bits 16"
+HOW += " --content-layers relu1_1 --style-layers relu1_1"
+PAINT = f"stylize content.png style.png {HOW} --size 50 -o"
+SWEEP = f"sweep content.png style.png {HOW} --size 40 --style-weight 1,2,3,4,5 -o"
+FOUR = "--checkpoint kept --save-every 5 --every 5"
+COMMANDS = {
+    "one": f"{PAINT} one.png",  # one device, since the picture is small
+    "dry run": f"{PAINT} never.png --devices 4 {FOUR} --dry-run",
+    "four": f"{PAINT} four.png --devices 4 {FOUR}",
+    "rerun": "rerun four.png --weights tiny.h5",
+    "three": f"{PAINT} three.png --devices 3 {FOUR}",
+    "lanes": f"{SWEEP} some",
+    "lanes on one": f"{SWEEP} single --devices 1",
+    "rerun of a lane": "rerun some/style-weight=5.png --weights tiny.h5 --inputs .",
 }
 
 
-def compared(name: str, *, height: int, **chosen: Any) -> dict[str, Any]:
-    """Return how far loss and gradient of rows on four devices are from those of one, and what devices exchange."""
-    params = random_params(widths=TINY, seed=1)
-    content, image = picture(height, 96, seed=4), picture(height, 96, seed=2)
-    styles, masks = [picture(150, 131, seed=5)], None
+def rows(name: str, *, height: int, **chosen: Any) -> dict[str, Any]:
+    """Return differences of loss and gradient between four devices and one, and the communication of the program."""
+    config, params = Config(**chosen), random_params(widths=TINY, seed=1)
+    content, image = picture(height, WIDTH, seed=4), picture(height, WIDTH, seed=2)
+    styles, masks = [picture(50, 43, seed=5)], None
     if name == "masks":
-        masks = jnp.stack([image[..., 0], jnp.zeros((height, 96)).at[30:].set(1.0)])
-        styles.append(picture(88, 90, seed=6))
-    return rows(params, content, styles, image, config=Config(**chosen), masks=masks)
-
-
-def real() -> dict[str, Any]:
-    """Return the same for VGG-19 and a photograph, with half its size compared too."""
-    folder = Path(os.environ["PICTURES"])
-    content, style = (
-        jnp.asarray(images.load(folder / name, size=141).rgb) for name in ("golden_gate.jpg", "starry_night_google.jpg")
-    )
-    image = jnp.clip(content + 0.05 * jax.random.normal(jax.random.key(0), content.shape), 0, 1)
-    return rows(load_params("vgg19"), content, [style], image, config=Config())
-
-
-def rows(params: Any, content: jax.Array, styles: Any, image: jax.Array, *, config: Config, masks: Any = None) -> Any:
-    targets = make_targets(params, content, styles, config=config, content_masks=masks)
+        masks = jnp.stack([image[..., 0], jnp.zeros((height, WIDTH)).at[10:].set(1.0)])
+        styles.append(picture(48, 50, seed=6))
+    prepare = jax.jit(make_targets, static_argnames="config")
+    targets = prepare(params, content, styles, config=config, content_masks=masks)
     weights = LossWeights(dict.fromkeys(config.content_layers, 1.0), dict.fromkeys(config.style_layers, 6.0))
 
     def loss(image: jax.Array, params: Any, targets: Any, config: Config) -> jax.Array:
@@ -72,43 +74,39 @@ def rows(params: Any, content: jax.Array, styles: Any, image: jax.Array, *, conf
     program = step.lower(image, params, targets, split).compile()
     other, theirs = program(image, params, targets)
     text = program.as_text() or ""
-    gathered = [re.findall(r"\w+\[([\d,]+)\]", line.partition(" all-gather")[0]) for line in text.splitlines()]
-    gathered = [
-        shape
-        for line, shapes in zip(text.splitlines(), gathered, strict=True)
-        if " all-gather" in line
-        for shape in shapes
-    ]
+    gathers = re.findall(r"^(.*) all-gather", text, flags=re.MULTILINE)
     return {
         "loss": abs(float(value - other)) / float(value),
         "gradient": float(np.linalg.norm(gradient - theirs) / np.linalg.norm(gradient)),
         "permutes": len(re.findall(r" collective-permute(?:-start)?\(", text)),
-        "gathered": gathered,
+        "gathered": [shape for line in gathers for shape in re.findall(r"\w+\[([\d,]+)\]", line)],
     }
 
 
 def lanes() -> dict[str, Any]:
-    """Return how far a sweep of five lanes on four devices is from one on one device."""
+    """Return the difference between a sweep of five lanes on four devices and on one."""
     params, content, style = random_params(widths=TINY, seed=1), picture(40, 36, seed=0), picture(36, 32, seed=1)
-    weights = LossWeights(tv=jnp.asarray([0.0, 1.0, 5.0, 10.0, 50.0]))
-    how: dict[str, Any] = {"config": Config(optimizer="adam", scales=1), "steps": 5}
+    tv = jnp.asarray([0.0, 1.0, 5.0, 10.0, 50.0])
+    weights = LossWeights(content={"relu1_1": 1.0}, style={"relu1_1": 100.0}, tv=tv)
+    layers: dict[str, Any] = {"content_layers": ("relu1_1",), "style_layers": ("relu1_1",)}
+    how: dict[str, Any] = {"config": Config(optimizer="adam", scales=1, **layers), "steps": 5}
     one = sweep(params, content, style, weights, **how)
-    some = sweep(params, content, style, weights, **how, devices=jax.devices())
-    few = sweep(params, content, style, weights, **how, devices=jax.devices(), lanes=4)
-    return {"apart": [float(jnp.abs(each.image - one.image).max()) for each in (some, few)], "shape": one.image.shape}
+    four = sweep(params, content, style, weights, **how, devices=jax.devices(), lanes=4)
+    images, others = np.asarray(one.image), np.asarray(four.image)
+    return {"apart": float(abs(images - others).max()), "shape": images.shape, "differ": float(np.ptp(images, 0).max())}
 
 
-def commands(path: Path) -> Any:
-    """Return status and standard error of each command in a file."""
-    found = []
-    for line in path.read_text().splitlines():
-        with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(said):
-            status = main(line.split())
-        found.append([status, said.getvalue()])
-    return found
+def command(line: str) -> tuple[int, str]:
+    """Return the status and the output of a command."""
+    with contextlib.redirect_stderr(io.StringIO()) as output, contextlib.redirect_stdout(output):
+        status = main(line.split())
+    return status, output.getvalue()
 
 
 if __name__ == "__main__":
-    [_, case, *rest] = sys.argv
-    special: dict[str, Callable[[], Any]] = {"real": real, "lanes": lanes, "commands": lambda: commands(Path(rest[0]))}
-    print(json.dumps(special[case]() if case in special else compared(case, **CASES[case])))
+    found = {
+        "rows": {name: rows(name, **case) for name, case in CASES.items()},
+        "lanes": lanes(),
+        "commands": {name: command(line) for name, line in COMMANDS.items()},
+    }
+    print(json.dumps(found), file=sys.__stdout__)

@@ -1,14 +1,14 @@
-"""Sound files, to be damaged: small pictures, HDF5 files of tiny networks, records of runs."""
+"""Undamaged files: small pictures, HDF5 files of tiny networks and of statistics, records of runs."""
 
 import json
 import struct
 import zlib
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import h5py
 import imagecodecs
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
@@ -35,7 +35,7 @@ CONFIGS = {
 
 
 def pictures() -> dict[str, bytes]:
-    """Return files of 33x24 pixels by what is particular about them."""
+    """Return picture files of 33x24 pixels by format and variant."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[0 : 1 : HEIGHT * 1j, 0 : 1 : WIDTH * 1j]
     rgb = np.rint(255 * np.stack([x, y, 1 - x], -1)).astype(np.uint8)
@@ -114,7 +114,7 @@ def _interlaced(rgb: np.ndarray) -> bytes:
 
 
 def hdf5_files(folder: Path) -> dict[str, bytes]:
-    """Return weights in both layouts and statistics of both kinds, by layout or kind; `folder` is for scratch."""
+    """Return weights in both layouts and statistics of both kinds; a file is written to `folder` meanwhile."""
     params = random_params(widths=WIDTHS, seed=1)
     path, rng = folder / "sound.h5", np.random.default_rng(0)
     origin = {"source": "https://example.org/a", "checksum": "md5:12", "licence": "CC BY"}
@@ -130,10 +130,11 @@ def hdf5_files(folder: Path) -> dict[str, bytes]:
     found["own, in pieces"] = path.read_bytes()
     for name, config in CONFIGS.items():
         kind = Moments if name == "moments" else Quantiles
-        summary = {}
+        summary: dict[str, Any] = {}
         for layer, n in SHAPES.items():
             shapes = [(n,), (n, n)] if kind is Moments else [(n, n - 1), (n - 1, LEVELS)]
-            summary[layer] = kind(*(jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes))
+            arrays: list[Any] = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+            summary[layer] = kind(*arrays)
         statistics_file.write(path, {128: summary, 512: summary}, params=params, config=config, pictures=["a.jpg"])
         found[name] = path.read_bytes()
     return found
@@ -152,7 +153,7 @@ def _write_keras(path: Path, params: Params, libver: str) -> None:
 
 
 def records() -> dict[str, bytes]:
-    """Return the record of a run by itself, in the entry of a sweep and in a picture of each format that is written."""
+    """Return the record of a run as JSON, in the entry of a sweep and in a picture of each output format."""
     inputs: dict[Path, int] = {}
     command = Stylize(content=Path("content.png"), styles=(Path("style.png"),), output=Path("out.png"))
     names = [name for name in vars(command) if name not in NOT_IN_PICTURE]

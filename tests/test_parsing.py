@@ -1,43 +1,56 @@
-"""Whatever text stands behind an option, it is understood or refused in one sentence."""
+"""Text of options is parsed to valid values or refused in one sentence."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jaxstyle.cli.grid import parse_sets, parse_values
-from jaxstyle.cli.options import LEAST_MEMORY, MOST, parse_layers, parse_memory, parse_numbers, parse_scales
+from jaxstyle.cli.limits import Limits
+from jaxstyle.cli.options import (
+    LEAST_MEMORY,
+    MOST,
+    check_number,
+    parse_layers,
+    parse_memory,
+    parse_numbers,
+    parse_scales,
+)
 from jaxstyle.errors import InputError
 from jaxstyle.vgg import ACTIVATIONS
 
-MANY = settings(max_examples=20 * settings().max_examples)  # they cost next to nothing
+MANY = settings(max_examples=4 * settings().max_examples)
+DIGITS = "9" * 401  # more than a float has
 
 numbers = st.one_of(
     st.floats().map(str), st.integers().map(str), st.sampled_from(["", " ", "1_0", "-0", "1e999", "٣", "\n1"])
 )
 layers = st.sampled_from([*ACTIVATIONS, "relu9_1", "", "relu1_1 "])
 units = st.sampled_from(["", "B", "KiB", "MiB", "GiB", "TiB", "kB", "MB", "GB", "iB", " GiB", "gib"])
-anything = st.text(max_size=40)
+anything = st.text("0123456789.,:;-+e_ relu\n\t\x1b\u2028\ud800é٣GMiB", max_size=20)
 
 
 def joined(parts: st.SearchStrategy[str], by: str) -> st.SearchStrategy[str]:
     return st.lists(parts, max_size=5).map(by.join)
 
 
-def understood(parse, *args, **options):
-    """Return what was read, or None where it was refused in one sentence."""
+def parsed(parse: Callable[..., Any], *args: object, **options: object) -> Any:
+    """Return the parsed value, or None if the text is refused in one sentence."""
     try:
         return parse(*args, **options)
     except InputError as error:
         message = str(error)
-        assert message.isprintable() and message.endswith(".") and ": " in message, message
+        assert message.isprintable() and message.endswith(".") and ": " in message and len(message) < 300, message
         return None
 
 
 @MANY
 @given(st.one_of(anything, joined(layers, ","), joined(st.tuples(layers, numbers).map(":".join), ",")))
-def test_layers_are_of_the_network_and_have_finite_weights(text):
-    for layer, weight in (understood(parse_layers, text) or {}).items():
+def test_parsed_layers_are_of_the_network_and_have_finite_weights(text):
+    for layer, weight in (parsed(parse_layers, text) or {}).items():
         assert layer in ACTIVATIONS and 0 <= weight < math.inf
 
 
@@ -46,23 +59,23 @@ def test_layers_are_of_the_network_and_have_finite_weights(text):
 @example("1\n,2", 3)
 @example("0\n,0", 2)
 @example("1\n,-2", 2)
-def test_numbers_are_as_many_as_asked_for_and_not_all_zero(text, count):
-    if (found := understood(parse_numbers, "blend", text, count=count)) is not None:
+def test_parsed_numbers_have_the_requested_count_and_a_positive_sum(text, count):
+    if (found := parsed(parse_numbers, "blend", text, count=count)) is not None:
         assert len(found) == count and all(0 <= number <= MOST for number in found) and sum(found)
 
 
 @MANY
 @given(st.one_of(anything, st.tuples(numbers, units).map("".join)))
-def test_memory_is_a_whole_number_of_bytes(text):
-    if (found := understood(parse_memory, text)) is not None:
+def test_parsed_memory_is_an_integer_above_the_lower_limit(text):
+    if (found := parsed(parse_memory, text)) is not None:
         assert isinstance(found, int) and found >= LEAST_MEMORY
 
 
 @MANY
 @given(st.one_of(anything, joined(numbers, ",")))
 @example("9" * 5000)
-def test_scales_are_whole_numbers(text):
-    found = understood(parse_scales, text)
+def test_parsed_scales_are_integers(text):
+    found = parsed(parse_scales, text)
     assert found is None or isinstance(found, int) or all(isinstance(side, int) for side in found)
 
 
@@ -72,14 +85,72 @@ def test_scales_are_whole_numbers(text):
 @example("5e-324:1e30:7")
 @example("1:2:" + "9" * 5000)
 @example("1:1.0000001:50")
-def test_values_are_different_numbers_in_range(text):
-    found = understood(parse_values, "style-weight", text, least=0)
+def test_parsed_values_are_distinct_and_in_range(text):
+    found = parsed(parse_values, "style-weight", text, least=0)
     assert found is None or (len(set(found)) == len(found) and all(0 <= value <= MOST for value in found))
 
 
 @MANY
 @given(st.one_of(anything, joined(joined(layers, ","), ";")))
 @example("a\n;a")
-def test_sets_are_different(text):
-    found = understood(parse_sets, "style-layers", text)
+def test_parsed_sets_are_distinct(text):
+    found = parsed(parse_sets, "style-layers", text)
     assert found is None or len(set(found)) == len(found)
+
+
+def pixels(text: str) -> int | None:
+    return Limits(text).pixels()
+
+
+def blend(text: str, count: int = 1) -> list[float]:
+    return parse_numbers("blend", text, count=count)
+
+
+def style_weight(text: str) -> list[float]:
+    return parse_values("style-weight", text, least=0)
+
+
+def style_layers(text: str) -> list[str]:
+    return parse_sets("style-layers", text)
+
+
+@pytest.mark.parametrize(
+    ("parse", "texts", "mentioned"),
+    [
+        (pixels, ("many", "5GP", "4.1GP", "500KP", "1", "0.9MP", "MP", "nan", "inf", "-1MP", DIGITS), "--max-pixels"),
+        (parse_memory, ("many", "255MiB", "1025TiB", "4gib", "GiB", "nan", DIGITS, "9" * 300), "--max-memory"),
+        (blend, ("", "x", "1,2", "1e31", "-1", "nan", "1," * 3000, "0" * 5000), "--blend"),
+        (parse_scales, ("many", "1.5", "1,x", "9" * 5000), "--scales"),
+        (style_weight, ("many", "1:2", "5:5:3", "-1:2:3", "1:inf:3", "1:2:1", "1:2:3:4"), "--style-weight"),
+        (style_weight, ("1,1", "2e+30", "-1", "x" * 5000, f"1:2:{DIGITS}", "1:2:10001"), "--style-weight"),
+        (style_layers, ("relu1_1;relu1_1", "relu1_1" + ";relu1_1" * 900), "--style-layers"),
+        (parse_layers, ("relu1_1:nan", "relu1_1:-1", "relu1_1:" + "x" * 5000), "relu1_1"),
+        (parse_layers, ("relu1_1,relu1_1", "relu1_1" + ",relu1_1" * 900), "relu1_1"),
+        (parse_layers, ("relu9_1", "x" * 5000), "layer"),
+    ],
+)
+def test_an_invalid_text_is_refused_by_an_error_that_names_the_option_and_is_short(parse, texts, mentioned):
+    for text in texts:
+        with pytest.raises(InputError) as caught:
+            parse(text)
+        message = str(caught.value)
+        assert mentioned in message and (text[:5] in message or "numbers for" in message), message
+        assert len(message) < 300, message
+
+
+def test_units_of_memory_and_pixels():
+    assert (
+        parse_memory("4GiB") == 2**32 and parse_memory("1.5 GB") == 1_500_000_000 and parse_memory("268435456") == 2**28
+    )
+    assert parse_memory("1024TiB") == 2**50 and parse_memory(None) is None
+    assert pixels("500MP") == 500_000_000 and pixels("4GP") == 4 * 10**9 and pixels("1000000") == 10**6
+    assert Limits().pixels() is None
+
+
+def test_a_number_is_accepted_up_to_and_including_its_limits():
+    for value in (None, 16, 10**9):
+        check_number("style_size", value, 16, 10**9)
+    for value in (15, 10**9 + 1, int(DIGITS), 2.5, math.nan):
+        with pytest.raises(InputError, match=r"--style-size is .*: use a .*number from 16 to ") as caught:
+            check_number("style_size", value, 16, 10**9)
+        assert len(str(caught.value)) < 200

@@ -1,4 +1,4 @@
-"""Damage: bytes of a sound file to those of a broken one, by chance or where a format keeps its lengths and sizes."""
+"""Damages the bytes of files, at random or where a format stores lengths and sizes."""
 
 import random
 import struct
@@ -11,17 +11,17 @@ WORDS = tuple(order + size for order in "<>" for size in "BHIQ")
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def mutated(sound: bytes, others: Sequence[bytes], numbers: Sequence[int], rng: random.Random) -> bytes:
+def damaged(sound: bytes, others: Sequence[bytes], numbers: Sequence[int], rng: random.Random) -> bytes:
     """Return `sound` damaged in one to six places.
 
     Args:
-        sound: a whole file.
-        others: more of them, to be spliced with.
-        numbers: what the file is known to hold, such as its width: these are sought and overwritten.
-        rng: what decides.
+        sound: a file.
+        others: files to splice it with.
+        numbers: integers in the file, such as its width, to be overwritten.
+        rng: the source of randomness.
 
     Returns:
-        The damaged file; a PNG has right checksums as often as not, since without them little of it is looked at.
+        The damaged file; most PNGs get valid checksums, since decoders ignore chunks without them.
     """
     data = bytearray(sound)
     for _ in range(rng.choice((1, 1, 1, 2, 3, 6))):
@@ -55,7 +55,7 @@ def _put(data: bytearray, at: int, word: str, value: int) -> None:
 
 
 def _overwrite_known(data: bytearray, numbers: Sequence[int], rng: random.Random) -> None:
-    """Overwrite one of the places that hold one of `numbers` as an integer of 2 to 8 bytes."""
+    """Overwrite one occurrence of one of `numbers`, stored as an integer of 2 to 8 bytes."""
     word = rng.choice([word for word in WORDS if word[1] != "B"])
     sought, places = struct.pack(word, rng.choice(numbers)), []
     at = data.find(sought)
@@ -67,14 +67,14 @@ def _overwrite_known(data: bytearray, numbers: Sequence[int], rng: random.Random
 
 
 def _moved(data: bytearray, at: int, rng: random.Random) -> bytearray:
-    """Copy a piece to another place, over what is there or in between."""
+    """Copy a piece to another place, by overwriting or inserting."""
     piece = data[at : at + rng.choice((4, 8, 12, 64, 1000))]
     to = rng.randrange(len(data))
     return data[:to] + piece + data[to + rng.choice((0, len(piece))) :]
 
 
 def _with_checksums(data: bytes) -> bytes:
-    """Return a PNG with its chunks' checksums put right as far as chunks can be told; anything else as it is."""
+    """Return a PNG with the checksums of its chunks recomputed; other files unchanged."""
     if not data.startswith(PNG):
         return data
     fixed, at = bytearray(data), len(PNG)
