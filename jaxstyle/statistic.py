@@ -80,7 +80,7 @@ def distance(
     if isinstance(target, Quantiles) != (statistic == "sliced"):
         raise InputError(f"The target is {type(target).__name__}, not what {statistic!r} compares: summarize it again.")
     if isinstance(target, Quantiles):
-        assert not isinstance(x, Moments)
+        assert not isinstance(x, Moments)  # noqa: S101  # narrows the type
         return sliced(x, target, guide=guide, divisor=divisor)
     found = x if isinstance(x, Moments) else moments(x, guide=guide)
     if statistic == "wasserstein":

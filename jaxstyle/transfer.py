@@ -103,7 +103,7 @@ def stylize(
         state, trace = optimize.run(state, params, targets, weights, config=config, steps=scale.steps, segments=cut)
         image = state.image
         traces.append(trace)
-    assert image is not None  # there is at least one scale
+    assert image is not None  # noqa: S101  # there is at least one scale
     whole = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-1), *traces)
     return Result(finish(image, content, config=config, content_masks=content_masks), whole)
 

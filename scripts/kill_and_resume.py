@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_inputs(inputs)
         wanted = {name: undisturbed(inputs, name) for name in COMMANDS}
         names = [list(COMMANDS)[number % len(COMMANDS)] for number in range(options.runs)]
-        rngs = [random.Random(options.seed + number) for number in range(options.runs)]
+        rngs = [random.Random(options.seed + number) for number in range(options.runs)]  # noqa: S311  # instants to kill at
 
         def one(name: str, rng: random.Random) -> tuple[bool, int, int]:
             return disturbed(inputs, name, rng, *wanted[name])

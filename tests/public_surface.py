@@ -1,4 +1,4 @@
-"""The public surface as a program with types sees it: `pyright` reads this file strictly, and nothing runs it."""
+"""The types of the public names: `pyright` checks this file strictly, and nothing runs it."""
 # pyright: strict, reportMissingTypeStubs=false
 
 from collections.abc import Mapping
@@ -40,18 +40,18 @@ from jaxstyle.transfer import Result
 
 
 def edges(image: jax.Array, activations: Mapping[str, jax.Array], targets: Targets) -> jax.Array:
-    """Return a term of one's own."""
+    """Return a user-defined term of the loss."""
     assert targets.picture is not None
     return jnp.square(image - targets.picture).mean() + activations["relu1_1"].mean()
 
 
 def bands(params: jax.Array, image: jax.Array) -> dict[str, jax.Array]:
-    """Return the activations of a network of one's own."""
+    """Return the activations of a user-defined network."""
     return {"bright": image - params, "dark": params - image}
 
 
 def paint(content: jax.Array, style: jax.Array, key: jax.Array, numbers: jax.Array) -> None:
-    """Use every public name, and say what comes of it."""
+    """Use the public names, and assert the types of the results."""
     params = load_params("mini")
     loaded = image.load("cat.jpg", size=256)
     image.save("out.png", loaded.rgb)

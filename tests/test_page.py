@@ -1,4 +1,4 @@
-"""The page of a sweep in a browser, from a file: a click enlarges, nothing is fetched, nothing is complained about."""
+"""The page of a sweep in a browser, opened from a file."""
 
 import shutil
 
@@ -8,16 +8,17 @@ import pytest
 from jaxstyle import image
 from jaxstyle.cli.report import Entry, write_report
 
-sync_api = pytest.importorskip(
-    "playwright.sync_api", reason="Playwright is absent: pip install -e '.[browser]', and apt-get install chromium"
-)
 CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is absent: apt-get install chromium")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is absent: apt-get install chromium"),
+]
 
 
 @pytest.fixture
 def page(tmp_path):
-    """A browser's page on the report of three pictures, with what it asked for and what it complained about."""
+    """The opened report of three pictures, its requests, and its messages and errors."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is absent: pip install -e '.[browser]'")
     entries = []
     for i, shade in enumerate((0.2, 0.5, 0.8)):
         name = f"{i:04d}_style-weight={i}%.png"
@@ -26,17 +27,17 @@ def page(tmp_path):
     write_report(tmp_path, entries, columns=None)
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page, asked, said = browser.new_page(), [], []
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
+        page, requests, messages = browser.new_page(), [], []
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
         page.goto((tmp_path / "index.html").as_uri())
-        yield page, asked, said
+        yield page, requests, messages
         browser.close()
 
 
-def test_a_click_enlarges_and_another_closes(page):
-    page, _, said = page
+def test_a_click_enlarges_a_picture_and_another_click_closes_it(page):
+    page, _, messages = page
     dialog = page.locator("dialog")
     assert not dialog.is_visible()
     small = page.locator("figure img").nth(1)
@@ -45,12 +46,12 @@ def test_a_click_enlarges_and_another_closes(page):
     assert dialog.is_visible() and large.get_attribute("src") == small.evaluate("image => image.src")
     assert large.bounding_box()["width"] > 2 * small.bounding_box()["width"]
     large.click()
-    assert not dialog.is_visible() and not said
+    assert not dialog.is_visible() and not messages
 
 
-def test_pictures_and_curves_are_drawn_and_nothing_is_fetched(page):
-    page, asked, said = page
+def test_pictures_and_curves_are_drawn_without_network_requests(page):
+    page, requests, messages = page
     page.wait_for_load_state("networkidle")
     widths = page.locator("figure img").evaluate_all("images => images.map(image => image.naturalWidth)")
     assert widths == [64, 64, 64] and page.locator("polyline").count() == 3
-    assert asked and all(url.startswith(("file:", "data:")) for url in asked) and not said
+    assert requests and all(url.startswith(("file:", "data:")) for url in requests) and not messages

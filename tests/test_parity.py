@@ -1,4 +1,4 @@
-"""jaxstyle against PyTorch, on the real weights and a real picture."""
+"""jaxstyle against PyTorch, with the real weights of VGG-19 and a real photograph."""
 
 import h5py
 import jax
@@ -12,10 +12,16 @@ from jaxstyle.optimize import init, run
 from jaxstyle.presets import preset
 from jaxstyle.vgg import ACTIVATIONS, features
 
-torch = pytest.importorskip("torch", reason="PyTorch is absent: pip install -e '.[parity]'")
+pytestmark = pytest.mark.parity
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 TOLERANCE = 1e-4
+
+
+@pytest.fixture(autouse=True)
+def torch():
+    """PyTorch, which is slow to import: not at collection."""
+    return pytest.importorskip("torch", reason="PyTorch is absent: pip install -e '.[parity]'")
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +38,7 @@ def real_params(weights_path):
 
 @pytest.fixture(scope="module")
 def pictures(real_pictures):
-    """The bridge and the night, 128 pixels wide, as neural-style-pt resizes them."""
+    """A photograph and a painting, 128 pixels wide, resized as by neural-style-pt."""
     names = ("golden_gate.jpg", "starry_night_google.jpg")
     how = {"size": 128, "resample": "bilinear", "rounding": "truncate"}
     return [jnp.asarray(image.load(real_pictures / name, **how).rgb) for name in names]
@@ -40,7 +46,9 @@ def pictures(real_pictures):
 
 @pytest.fixture(scope="module")
 def torch_layers(weights_path):
-    """The kernels and biases, read from Keras' file by its block names, as PyTorch wants them: out, in, 3, 3."""
+    """Kernels `[out, in, 3, 3]` and biases, read from Keras' file by its block names."""
+    import torch
+
     layers = {}
     with h5py.File(weights_path) as file:
         for block, convolutions in enumerate((2, 2, 4, 4, 4), 1):
@@ -52,7 +60,9 @@ def torch_layers(weights_path):
 
 
 def torch_features(layers, picture):
-    """Every activation of VGG-19, from an RGB tensor `[1, 3, H, W]` in [0, 1]."""
+    """Return all activations of VGG-19 for an RGB tensor `[1, 3, H, W]` in [0, 1]."""
+    import torch
+
     mean = torch.tensor([103.939, 116.779, 123.68], dtype=picture.dtype).reshape(1, 3, 1, 1)
     x, found = 255 * picture.flip(1) - mean, {}
     for name, (kernel, bias) in layers.items():
@@ -64,7 +74,8 @@ def torch_features(layers, picture):
 
 
 def torch_objective(layers, picture, content, style):
-    """The objective of neural-style-pt."""
+    """Return the objective of neural-style-pt."""
+    import torch
 
     def gram(x):
         rows = x.reshape(x.shape[1], -1)
@@ -79,6 +90,8 @@ def torch_objective(layers, picture, content, style):
 
 
 def to_torch(picture):
+    import torch
+
     return torch.tensor(np.asarray(picture)).permute(2, 0, 1)[None]
 
 
@@ -120,7 +133,7 @@ def test_loss_and_image_gradient_agree_with_pytorch(real_params, pictures, torch
     assert relative(gradient, picture.grad[0].permute(1, 2, 0).numpy()) < TOLERANCE / 10
 
 
-def test_the_objective_of_the_untouched_photograph_is_what_neural_style_pt_itself_reports(real_params, real_pictures):
+def test_the_objective_of_the_photograph_equals_the_value_that_neural_style_pt_reports(real_params, real_pictures):
     how = {"size": 256, "resample": "bilinear", "rounding": "truncate"}
     content, style = (
         jnp.asarray(image.load(real_pictures / name, **how).rgb)

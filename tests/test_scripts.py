@@ -1,3 +1,5 @@
+"""The scripts as a user runs them: their errors, and their results at small settings."""
+
 import builtins
 import importlib
 import json
@@ -5,23 +7,249 @@ import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
-from conftest import picture
 from PIL import Image
 
 from jaxstyle import pretrained
+from jaxstyle.cli import main
+from jaxstyle.conv import PRODUCTS
 from jaxstyle.errors import InputError
-from jaxstyle.image import load, save
+from jaxstyle.image import load
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
+@pytest.fixture(autouse=True)
+def beside(monkeypatch):
+    """Put the scripts on Python's path, as running one of them does."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+
+
+def test_importing_a_script_runs_nothing_and_needs_no_optional_package(monkeypatch, capsys):
+    for package in ("torch", "skimage", "matplotlib"):
+        monkeypatch.setitem(sys.modules, package, None)
+    for path in sorted(set(SCRIPTS.glob("*.py")) - {SCRIPTS / "torch_baseline.py"}):
+        runpy.run_path(str(path), run_name="imported")
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.fixture
+def ended(tmp_path, monkeypatch):
+    """Run a script as a process does, without matplotlib, and return its exit status."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+
+    def run(name: str, *arguments: str) -> str | int | None:
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        with pytest.raises(SystemExit) as caught:
+            runpy.run_path(str(SCRIPTS / name), run_name="__main__")
+        return caught.value.code
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("command", "value", "cure"),
+    [
+        ("benchmark.py step a.png b.png --lanes 2 --baseline torch", "2 lanes", "--baseline"),
+        ("compare_networks.py a.png", "1 pictures", "contents and styles"),
+        ("paper_figures.py a.png b.png", "matplotlib", "pip install -e"),
+        ("pareto.py a.png b.png out.png", "matplotlib", "pip install -e"),
+        ("train_mini.py a.h5 --out none/b.h5", "none/b.h5", "folder"),
+        ("train_mini.py a.h5 --out b.h5 --images .", ". holds no .jpg and no .png", "folder of photographs"),
+        ("tune_weights.py a.png b.png out.png --share=0", "--share is 0", "between 0 and 1"),
+        ("tune_weights.py a.png b.png out.png --share=1", "--share is 1", "between 0 and 1"),
+        ("tune_weights.py a.png b.png out.png --share=nan", "--share is nan", "between 0 and 1"),
+    ],
+)
+def test_a_script_with_wrong_input_ends_with_one_sentence_and_status_1(command, value, cure, ended):
+    name, *arguments = command.split()
+    code = str(ended(name, *arguments))  # sys.exit prints a string and ends with status 1
+    assert code.startswith(f"{name}: ") and code.endswith(".") and code.isprintable()
+    assert value in code and cure in code
+
+
+def test_options_of_a_training_that_contradict_each_other_are_refused_with_status_2(ended, capsys):
+    for options, values in {
+        "--pictures 10": ("10", "multiple", "3"),
+        "--repainted 3": ("3", "192", "4", "38"),
+        "--side 90": ("90", "16"),
+        "--rounds 1 --pictures 48": ("48", "50", "rounds"),
+    }.items():
+        assert ended("train_mini.py", "a.h5", *options.split()) == 2
+        error = capsys.readouterr().err
+        assert all(value in error for value in values) and "Traceback" not in error
+
+
+def without_torch(name: str, *arguments: Any, real: Callable[..., Any] = builtins.__import__, **options: Any) -> Any:
+    """Import a module, unless it is PyTorch."""
+    if name == "torch":
+        raise ImportError(name)
+    return real(name, *arguments, **options)
+
+
+def test_converting_without_pytorch_ends_with_one_sentence_and_status_1(ended, monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr(builtins, "__import__", without_torch)
+    assert ended("convert_weights.py", "a.pth", "--kind", "caffe", "--out", "a.h5") == 1
+    out, error = capsys.readouterr()
+    assert out == "" and error.count("\n") == 1 and "a.pth" in error and "pip install torch" in error
+
+
+def test_a_benchmark_refuses_to_compare_sides_whose_objectives_differ(monkeypatch):
+    names = runpy.run_path(str(SCRIPTS / "benchmark_steps.py"))
+    totals = {"jaxstyle": 1.0, "torch": 2.0}
+    changed = {"side": lambda name, *_, **__: lambda steps: totals[name], "load_params": lambda _: None}
+    names["Step"].run.__globals__.update(changed, matrix_peak=lambda **_: 1.0)
+    monkeypatch.setattr(names["Pictures"], "load", lambda *_: (None, None))
+    step = names["Step"](names["Pictures"](Path("a.png"), Path("b.png")), baseline="torch")
+    with pytest.raises(InputError, match=r"3 steps .*\[1.0, 2.0\]"):
+        step.run()
+
+
+@pytest.fixture
+def benchmark(folder, monkeypatch):
+    """Run a benchmark on two small pictures and a tiny network, and return its results."""
+    script = runpy.run_path(str(SCRIPTS / "benchmark.py"))
+    monkeypatch.setattr(importlib.import_module("benchmark_steps"), "matrix_peak", lambda **_: 1.0)
+
+    def run(name: str, *options: object) -> dict[str, Any]:
+        given = [name, "content.png", "style.png", "--network", "tiny.h5", "--turns", 1, "--json", "results.json"]
+        script["main"]([str(each) for each in (*given, *options)])
+        results = folder / "results.json"
+        return json.loads(results.read_text()) if results.exists() else {}
+
+    return run
+
+
+def test_a_gradient_benchmark_refuses_segments_that_do_not_fit_the_steps(benchmark):
+    for options in (("--steps", 4, "--segments", 5), ("--steps", 4, 9, "--segments", 2)):
+        with pytest.raises(InputError, match=rf"--segments is \({options[-1]},\).*--steps"):
+            benchmark("gradient", "--size", 32, *options)
+
+
+def test_comparing_parametrizations_refuses_an_evaluation_outside_of_the_run():
+    compare = runpy.run_path(str(SCRIPTS / "compare_parametrizations.py"))["main"]
+    for at in (0, 201):
+        with pytest.raises(InputError, match=f"--at is {at}: use 1 to 200"):
+            compare(Path("a.png"), Path("b.png"), at=at)
+
+
+def test_the_accelerator_benchmark_runs_all_its_parts_though_one_fails(benchmark, monkeypatch):
+    module = importlib.import_module("benchmark_accelerator")
+    parts = []
+
+    def note(part) -> None:
+        parts.append(part)
+        if len(parts) == 2:
+            raise InputError("this part fails")
+
+    for name in ("Rounding", "Sweep", "Step"):
+        monkeypatch.setattr(getattr(module, name), "run", note)
+    benchmark("accelerator", "--size", 32, "--steps", 200, "--lanes", 2)
+    assert [type(each).__name__ for each in parts] == ["Rounding", "Sweep", *["Step"] * 5]
+    assert [each.precision for each in parts[2:]] == ["tf32", "bfloat16", "bfloat16", "tf32", "bfloat16"]
+    assert [each.steps for each in parts] == [100, 20, 20, 20, 20, 200, 200]
+    assert [each.pictures.json.name for each in parts] == [f"results-{number}.json" for number in range(1, 8)]
+
+
+def test_the_sweep_benchmark_compares_one_sweep_to_a_run_of_each_weight(benchmark, fake_runner, monkeypatch):
+    commands = importlib.import_module("benchmark_commands")
+    monkeypatch.setattr(commands, "STRENGTHS", (3.0, 30.0))
+    monkeypatch.setattr(commands, "jaxstyle", lambda *arguments: main([str(each) for each in arguments]))
+    found = benchmark("sweep", "--sizes", 32, "--steps", 1)
+    [result] = found["results"]
+    assert result["median"] == result["turns"][0]["one sweep"] / result["turns"][0]["six runs"] > 0
+    assert found["machine"]["versions"]["jax"] == jax.__version__ and found["settings"]["steps"] == 1
+    lanes, *alone = (sum(work.weights.style.values()) for work in fake_runner.works)  # style weights in order
+    np.testing.assert_allclose(lanes, alone, rtol=1e-6)
+    assert len(alone) == 2
+
+
+def test_the_sweep_benchmark_on_an_accelerator_gives_the_same_weights_to_both_sides(benchmark, monkeypatch):
+    commands = importlib.import_module("benchmark_commands")
+    called: dict[str, list[Any]] = {"sweep": [], "stylize": []}
+
+    def sweep(params, content, style, weights, **_) -> Any:
+        called["sweep"].append(weights.style["relu1_1"])
+        return SimpleNamespace(image=None)
+
+    def stylize(params, content, style, *, weights, **_) -> Any:
+        called["stylize"].append(weights.style["relu1_1"])
+        return SimpleNamespace(image=None)
+
+    monkeypatch.setattr(commands, "sweep", sweep)
+    monkeypatch.setattr(commands, "stylize", stylize)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    [result] = benchmark("sweep", "--sizes", 32, "--steps", 1)["results"]
+    assert result["median"] > 0
+    warm_up, timed = called["sweep"]
+    expected = np.float32(commands.STRENGTHS) / 5
+    np.testing.assert_allclose([warm_up, timed], [expected] * 2, rtol=1e-6)
+    np.testing.assert_allclose(called["stylize"], [*expected] * 2, rtol=1e-6)
+
+
+def test_the_startup_benchmark_times_help_and_the_first_step(benchmark, fake_runner, monkeypatch):
+    commands = importlib.import_module("benchmark_commands")
+    called = []
+
+    def start(command: list[str]) -> Any:
+        assert main([*command[3:], "--steps", "2"]) == 0  # after `python -m jaxstyle`
+        return SimpleNamespace(poll=lambda: 0, terminate=lambda: None, wait=lambda: 0)
+
+    monkeypatch.setattr(commands.subprocess, "Popen", start)
+    monkeypatch.setattr(commands, "jaxstyle", lambda *arguments: called.append(arguments))
+    results = benchmark("startup", "--size", 32)["results"]
+    assert len(results) == 2 and all(0 < result["best, s"] <= result["worst, s"] for result in results)
+    assert called == [("--help",)] * 2 and len(fake_runner.works) == 2  # the first of each warms up
+
+
+def test_the_figures_of_the_paper_vary_the_weights_along_rows_and_columns():
+    script = runpy.run_path(str(SCRIPTS / "paper_figures.py"))
+    called: list[tuple[Any, dict[str, Any]]] = []
+
+    class Paint:
+        """Stands in for the script's; returns as many pictures as there are weights, starts or keys."""
+
+        content, style, key = np.zeros((2, 3, 3)), np.ones((2, 3, 3)), jax.random.key(0)
+
+        def __call__(self, weights: Any, config: Any, **options: Any) -> np.ndarray:
+            called.append((weights, options))
+            lanes = len(next(iter(options.values()))) if options else len(weights.tv)
+            return np.broadcast_to(np.arange(lanes, dtype=float)[:, None, None, None], (lanes, 2, 3, 3))
+
+    for name, shape in {"figure_1": (2, 5), "figure_3": (5, 4), "figure_6": (1, 6)}.items():
+        figure, rows, columns, _ = script["FIGURES"][name]
+        assert figure(Paint()).shape == (*shape, 2, 3, 3) and shape == (len(rows), len(columns))
+    (first, _), (third, _), (sixth, starts), (_, noises) = called
+    steps = np.tri(5) / np.arange(1, 6)[:, None]  # the first n layers count 1 / n each
+    np.testing.assert_allclose(np.transpose([*first.content.values()]), np.vstack([np.eye(5), 0 * steps]) / 2)
+    np.testing.assert_allclose(np.transpose([*first.style.values()]), np.vstack([0 * steps, steps]) / 4, rtol=1e-6)
+    np.testing.assert_allclose([*third.content.values()], [[5e-6, 5e-5, 5e-4, 5e-3] * 5], rtol=1e-6)
+    np.testing.assert_allclose(np.transpose([*third.style.values()]), np.repeat(steps, 4, axis=0) / 4, rtol=1e-6)
+    np.testing.assert_allclose([*sixth.content.values(), *sixth.style.values()], [5e-4] + [0.05] * 5, rtol=1e-6)
+    np.testing.assert_array_equal(starts["init"], [Paint.content, Paint.style])
+    assert len(np.unique(jax.random.key_data(noises["key"]), axis=0)) == 4
+
+
+@pytest.fixture
+def unoptimized():
+    """Skip XLA's optimizations: the scripts' results are compared, not timed."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.mark.slow
-def test_stylize_runs_the_whole_method_over_the_public_api(tmp_path, monkeypatch, capsys, params):
+def test_stylize_in_forty_lines_saves_a_picture_of_the_contents_size(
+    tmp_path, monkeypatch, capsys, params, unoptimized
+):
     pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
     for name in ("content.png", "style.png"):
         Image.fromarray(pixels).save(tmp_path / name)
@@ -34,201 +262,64 @@ def test_stylize_runs_the_whole_method_over_the_public_api(tmp_path, monkeypatch
     assert "step 4: total" in capsys.readouterr().out
 
 
-def test_stylize_reads_in_some_forty_lines():
-    lines = (SCRIPTS / "stylize.py").read_text().splitlines()
-    code = [line for line in lines if line.strip() and not line.strip().startswith(("#", '"""'))]
-    assert len(code) <= 45
-
-
-@pytest.mark.parametrize("script", sorted({path.name for path in SCRIPTS.glob("*.py")} - {"torch_baseline.py"}))
-def test_importing_a_script_does_nothing_and_needs_no_optional_package(script, monkeypatch):
-    for package in ("torch", "skimage"):
-        monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.syspath_prepend(SCRIPTS)  # where Python looks when a script is run
-    runpy.run_path(str(SCRIPTS / script), run_name="imported")
-
-
-@pytest.fixture
-def ended(tmp_path, monkeypatch):
-    """Run a script as a process would, where matplotlib is absent, and return what it ends with."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(SCRIPTS)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-
-    def run(name: str, *arguments: str) -> str | int | None:
-        monkeypatch.setattr(sys, "argv", [name, *arguments])
-        with pytest.raises(SystemExit) as caught:
-            runpy.run_path(str(SCRIPTS / name), run_name="__main__")
-        return caught.value.code
-
-    return run
-
-
-def importing(name: str, *arguments: Any, real: Callable[..., Any] = builtins.__import__, **options: Any) -> Any:
-    """Import a module, unless it is PyTorch."""
-    if name == "torch":
-        raise ImportError(name)
-    return real(name, *arguments, **options)
-
-
-@pytest.mark.parametrize(
-    ("command", "saying"),
-    [
-        ("benchmark.py step a.png b.png --lanes 2 --baseline torch", "2 lanes have no baseline: drop --baseline or"),
-        ("compare_networks.py a.png", "1 pictures make no pairs: name contents and styles in turn."),
-        ("paper_figures.py a.png b.png", "The figures are drawn by matplotlib, which is absent: pip install -e"),
-        ("train_mini.py a.h5 --out none/b.h5", "none/b.h5 is a folder or lacks one: name a file in a folder that"),
-        ("train_mini.py a.h5 --out b.h5 --images .", ". holds no .jpg and no .png: name a folder of photographs."),
-    ],
-)
-def test_a_script_that_cannot_go_on_ends_with_its_name_and_a_sentence_and_so_status_1(command, saying, ended):
-    name, *arguments = command.split()
-    code = str(ended(name, *arguments))
-    assert code.startswith(f"{name}: {saying}") and code.endswith(".") and code.isprintable()
-
-
-@pytest.mark.parametrize(
-    ("options", "saying"),
-    [
-        ("--pictures 10", "10 pictures make no whole batches of 3: use a multiple."),
-        ("--repainted 3", "3 repainted pairs do not fit 192 pictures: use a multiple of 4 up to 38."),
-        ("--side 90", "Pictures of 90 pixels cannot be halved four times: use a multiple of 16."),
-        ("--rounds 1 --pictures 48", "48 steps are fewer than 50: use more rounds or pictures."),
-    ],
-)
-def test_a_training_that_cannot_be_is_a_sentence_and_status_2(options, saying, ended, capsys):
-    assert ended("train_mini.py", "a.h5", *options.split()) == 2
-    said = capsys.readouterr().err.replace("\u2502", " ")  # within a frame
-    assert saying in " ".join(said.split()) and "Traceback" not in said
-
-
-def test_converting_without_pytorch_ends_with_a_sentence_and_status_1(ended, monkeypatch, capsys):
-    monkeypatch.delitem(sys.modules, "torch", raising=False)
-    monkeypatch.setattr(builtins, "__import__", importing)
-    assert ended("convert_weights.py", "a.pth", "--kind", "caffe", "--out", "a.h5") == 1
-    assert capsys.readouterr() == ("", "a.pth takes PyTorch to read: run pip install torch.\n")
-
-
-def test_a_benchmark_of_sides_that_differ_is_refused(monkeypatch, content, style):
-    monkeypatch.syspath_prepend(SCRIPTS)
-    names = runpy.run_path(str(SCRIPTS / "benchmark_steps.py"))
-    totals = {"jaxstyle": 1.0, "torch": 2.0}
-    changed = {"side": lambda name, *_, **__: lambda steps: totals[name], "load_params": lambda _: None}
-    names["Step"].run.__globals__.update(changed, matrix_peak=lambda **_: 1.0)
-    monkeypatch.setattr(names["Pictures"], "load", lambda *_: (content, style))
-    step = names["Step"](names["Pictures"](Path("a.png"), Path("b.png")), baseline="torch")
-    with pytest.raises(
-        InputError, match=r"After 3 steps the sides are at \[1.0, 2.0\], so they do not minimise the same"
-    ):
-        step.run()
-
-
 @pytest.mark.slow
-def test_the_papers_figures_have_their_rows_and_columns(tmp_path, params, content, style):
-    """And what stands first in a row differs from what stands last."""
+def test_a_figure_of_the_paper_is_painted_and_drawn(tmp_path, params, content, style, unoptimized):
     pytest.importorskip("matplotlib", reason="matplotlib is absent: pip install -e '.[plots]'")
     script = runpy.run_path(str(SCRIPTS / "paper_figures.py"))
     paint = script["Paint"](params, content[:32, :32], style[:32, :32], jax.random.key(0), 30, None)
-    for name, shape in {"figure_1": (2, 5), "figure_3": (5, 4), "figure_6": (1, 6)}.items():
-        drawn, rows, columns, title = script["FIGURES"][name]
-        pictures = drawn(paint)
-        assert pictures.shape[:2] == shape == (len(rows), len(columns))
-        assert all(np.abs(row[0] - row[-1]).max() > 5e-5 for row in pictures)
-        script["draw"](pictures, rows, columns, title, tmp_path / name)
-        assert load(tmp_path / f"{name}.png").rgb.ndim == 3
-        assert (tmp_path / f"{name}.pdf").read_bytes().startswith(b"%PDF")
-
-
-@pytest.fixture
-def benchmark(tmp_path, monkeypatch):
-    """Runs a benchmark on two small pictures and returns what it wrote."""
-    for name, seed in {"content.png": 0, "style.png": 1}.items():
-        save(tmp_path / name, picture(32, 32, seed=seed))
-    monkeypatch.syspath_prepend(SCRIPTS)
-    script = runpy.run_path(str(SCRIPTS / "benchmark.py"))
-
-    def run(name: str, *options: object) -> dict[str, Any]:
-        files = [tmp_path / each for each in ("content.png", "style.png", "results.json")]
-        given = [name, *files[:2], "--network", "mini", "--turns", 1, "--json", files[2], *options]
-        script["main"]([str(each) for each in given])
-        return json.loads(files[2].read_text()) if files[2].exists() else {}
-
-    return run
-
-
-@pytest.mark.parametrize("options", [("--steps", 4, "--segments", 5), ("--steps", 4, 9, "--segments", 2)])
-def test_segments_that_do_not_fit_their_steps_are_refused(benchmark, options):
-    with pytest.raises(InputError, match=r"--segments is .*: give each of --steps .* one up to it, or 0"):
-        benchmark("gradient", "--size", 32, *options)
-
-
-@pytest.mark.parametrize("at", ["0", "201"])
-def test_a_loss_that_no_run_sets_is_refused(at, monkeypatch):
-    monkeypatch.syspath_prepend(SCRIPTS)
-    found = runpy.run_path(str(SCRIPTS / "compare_parametrizations.py"))
-    with pytest.raises(InputError, match=f"--at is {at}: use 1 to 200, the number of --evaluations"):
-        found["main"](Path("a.png"), Path("b.png"), at=int(at))
+    drawn, rows, columns, title = script["FIGURES"]["figure_1"]
+    pictures = drawn(paint)
+    assert pictures.shape == (2, 5, 32, 32, 3)
+    assert all(np.abs(row[0] - row[-1]).max() > 5e-5 for row in pictures)
+    script["draw"](pictures, rows, columns, title, tmp_path / "figure")
+    assert load(tmp_path / "figure.png").rgb.ndim == 3
+    assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
 
 
 @pytest.mark.slow
-def test_the_benchmark_differentiates_whole_runs_and_cut_ones_alike(benchmark):
-    found = benchmark("gradient", "--size", 32, "--steps", 4, 9, "--segments", 4, 0, "--turns", 1)
-    assert [row["program"] for row in found["results"]] == [
-        *("the run", "kept whole", "4 segments"),
-        *("the run", "kept whole", "3 segments"),
-    ]
-    for row in found["results"]:
+def test_the_gradient_benchmark_finds_equal_gradients_in_less_memory_with_segments(benchmark, unoptimized):
+    found = benchmark("gradient", "--size", 32, "--steps", 9, "--segments", 0)["results"]
+    assert [row["program"] for row in found] == ["the run", "kept whole", "3 segments"]
+    for row in found:
         assert row["apart"] < 1e-2 and row["time over the run's"] > 0
-    assert found["results"][5]["MiB"] < found["results"][4]["MiB"]
+    assert found[2]["MiB"] < found[1]["MiB"]
 
 
 @pytest.mark.slow
-def test_the_benchmark_times_a_sweep_against_its_lanes(benchmark, monkeypatch):
-    monkeypatch.setattr(importlib.import_module("benchmark_commands"), "STRENGTHS", (3.0, 30.0))
-    for backend in ("cpu", "gpu"):
-        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
-        found = benchmark("sweep", "--sizes", 32, "--steps", 1)
-        [result] = found["results"]
-        assert result["median"] == result["turns"][0]["one sweep"] / result["turns"][0]["six runs"] > 0
-        assert found["machine"]["versions"]["jax"] == jax.__version__ and found["settings"]["steps"] == 1
+def test_the_precision_benchmark_reports_objectives_relative_to_float32(benchmark, unoptimized):
+    results = benchmark("precision", "--size", 32, "--steps", 2)["results"]
+    assert [result["precision"] for result in results] == [*PRODUCTS] * 2
+    assert all(result["over float32"] > 0 for result in results)
+    for exact in results[:: len(PRODUCTS)]:
+        assert exact["precision"] == "float32" and exact["over float32"] == 1 and exact["mean difference of 255"] == 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["step", "solve", "memory", "startup", "precision"])
-def test_the_benchmark_measures_against_pytorch(benchmark, name):
+@pytest.mark.parity
+@pytest.mark.parametrize(
+    ("name", "options", "measured"),
+    [
+        ("step", ["--sizes", 32, "--steps", 1, "--baseline", "torch"], "over torch, median"),
+        ("solve", ["--sizes", 32, "--evaluations", 4, "--every", 2, "--steps", 10], "median"),
+    ],
+)
+def test_a_benchmark_reports_the_ratio_of_time_to_pytorch(benchmark, unoptimized, name, options, measured):
     pytest.importorskip("torch", reason="PyTorch is absent: pip install -e '.[parity]'")
-    options = {
-        "step": ["--sizes", 32, "--steps", 1, "--baseline", "torch"],
-        "solve": ["--sizes", 32, "--evaluations", 4, "--every", 2, "--steps", 10],
-        "memory": ["--sizes", 32, "--steps", 1],
-        "startup": ["--size", 32],
-        "precision": ["--size", 32, "--steps", 2],
-    }
-    measured = {
-        "step": "over torch, median",
-        "solve": "median",
-        "memory": "jaxstyle --remat over torch",
-        "startup": "best, s",
-        "precision": "over float32",
-    }
-    found = benchmark(name, *options[name])
-    assert found["results"] and all(result[measured[name]] > 0 for result in found["results"])
+    results = benchmark(name, *options)["results"]
+    assert results and all(result[measured] > 0 for result in results)
 
 
-def test_all_that_a_gpu_is_held_to_is_one_command(benchmark, tmp_path, monkeypatch):
-    """Its parts, which have tests of their own, are only noted; one of them fails, which keeps none from being run."""
-    rooms = importlib.import_module("benchmark_accelerator")
-    noted = []
+@pytest.mark.parity
+def test_the_memory_benchmark_reports_the_ratio_of_peaks_to_that_of_a_pytorch_process(benchmark, monkeypatch):
+    pytest.importorskip("torch", reason="PyTorch is absent: pip install -e '.[parity]'")
+    memory = importlib.import_module("benchmark_steps").Memory
+    measure = memory._peak
+    assumed = {"jaxstyle": 6.0, "jaxstyle --remat": 3.0}  # MiB, to save two processes that compile
 
-    def note(part) -> None:
-        noted.append(part)
-        if len(noted) == 2:
-            raise InputError("no room")
+    def peak(self, name: str, size: int) -> float:
+        return assumed.get(name) or measure(self, name, size)
 
-    for name in ("Rounding", "Sweep", "Step"):
-        monkeypatch.setattr(getattr(rooms, name), "run", note)
-    benchmark("accelerator", "--size", 32, "--steps", 200, "--lanes", 2)
-    assert [type(each).__name__ for each in noted] == ["Rounding", "Sweep", *["Step"] * 5]
-    assert [each.precision for each in noted[2:]] == ["tf32", "bfloat16", "bfloat16", "tf32", "bfloat16"]
-    assert [each.steps for each in noted] == [100, 20, 20, 20, 20, 200, 200]
-    assert [each.pictures.json.name for each in noted] == [f"results-{number}.json" for number in range(1, 8)]
+    monkeypatch.setattr(memory, "_peak", peak)
+    [result] = benchmark("memory", "--sizes", 32, "--steps", 1)["results"]
+    assert 0 < result["torch, MiB"] < 1000
+    for name, number in assumed.items():
+        assert result[f"{name} over torch"] == pytest.approx(number / result["torch, MiB"])

@@ -1,8 +1,7 @@
-"""The documents as a site: what it is made from, and, where it is built, each of its pages in a browser."""
+"""The pages of the built documentation in a browser: run `mkdocs build --strict` first."""
 
 import functools
 import http.server
-import pkgutil
 import re
 import shutil
 import threading
@@ -10,45 +9,16 @@ from pathlib import Path
 
 import pytest
 
-import jaxstyle
-
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "build" / "site"
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.py"))
 CHROMIUM = shutil.which("chromium")
-FOUND_BUT_NOT_SHOWN = {"by_leader", "cli", "encoding", "encoding_large", "image_file", "image_opening", "levels"}
-FOUND_BUT_NOT_SHOWN |= {"orientation", "__main__"}  # behind `image`, or the command line
-
-
-def test_every_room_has_one_place_in_the_reference():
-    shown = [name for page in (ROOT / "docs" / "api").glob("*.md") for name in shown_on(page)]
-    rooms = {module.name for module in pkgutil.iter_modules(jaxstyle.__path__)}
-    assert sorted(shown) == sorted(rooms - FOUND_BUT_NOT_SHOWN)
-
-
-def test_the_overview_names_every_page_and_room_and_public_name():
-    overview = (ROOT / "docs" / "api" / "index.md").read_text("utf-8")
-    assert not [name for name in jaxstyle.__all__ if f"| [{name}](" not in overview]
-    for page in (ROOT / "docs" / "api").glob("*.md"):
-        if rooms := shown_on(page):
-            assert f"({page.name}) | {', '.join(f'`{room}`' for room in rooms)} |" in overview
-
-
-def shown_on(page: Path) -> list[str]:
-    return re.findall(r"^::: jaxstyle\.(\w+)$", page.read_text("utf-8"), re.MULTILINE)
-
-
-@pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: path.stem)
-def test_a_tutorial_is_a_notebook_whose_cells_compile(tutorial: Path):
-    """The build of the site runs them."""
-    text = tutorial.read_text("utf-8")
-    assert text.startswith("# ---\n# jupyter:") and text.count("\n# %%\n") >= 5
-    assert compile(text, tutorial.name, "exec")
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
 def browser():
-    """A browser, the address of the site, and all pages of it; what it loads from elsewhere fails, as offline."""
+    """A browser, and the address at which the site is served."""
     if not (SITE / "index.html").exists():
         pytest.skip("the site is not built: pip install -e '.[docs]' and mkdocs build --strict")
     if CHROMIUM is None:
@@ -67,21 +37,21 @@ def browser():
 
 
 class Silent(http.server.SimpleHTTPRequestHandler):
-    """Serves files and says nothing."""
+    """Serves files without logging."""
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def opened(browser):
-    """Open a page of the site; return it, and a list of what went wrong on it or was asked of elsewhere."""
+    """Return a function that opens a page of the site and returns it with its errors and requests to other hosts."""
     launched, address = browser
     context = launched.new_context()
 
     def open_page(name: str):
         page, wrong = context.new_page(), []
-        page.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("requestfailed", lambda request: wrong.append(f"failed: {request.url}"))
         page.on("response", lambda got: wrong.append(f"{got.status}: {got.url}") if got.status >= 400 else None)
@@ -94,8 +64,7 @@ def opened(browser):
     context.close()
 
 
-@pytest.mark.slow
-def test_every_page_opens_without_a_complaint_and_asks_for_nothing_elsewhere(opened):
+def test_every_page_opens_without_errors_or_requests_to_other_hosts(opened):
     names = sorted(path.relative_to(SITE).as_posix() for path in SITE.rglob("*.html") if path.name != "404.html")
     assert len(names) > 30
     for name in names:
@@ -115,7 +84,6 @@ PROSE = """article => {
 }"""
 
 
-@pytest.mark.slow
 def test_formulas_are_drawn(opened):
     page, wrong = opened("method.html")
     sizes = [math.bounding_box() for math in page.locator("article math").all()]
@@ -123,15 +91,13 @@ def test_formulas_are_drawn(opened):
     assert page.locator("article math mfrac").count() > 10 and not page.locator("article merror").count()
 
 
-@pytest.mark.slow
-def test_tutorials_show_what_they_print_and_draw(opened):
+def test_tutorials_show_the_pictures_that_they_draw(opened):
     for tutorial in TUTORIALS:
         page, _ = opened(f"tutorials/{tutorial.stem}.html")
         widths = page.locator("article img").evaluate_all("images => images.map(image => image.naturalWidth)")
         assert len(widths) >= 3 and all(width >= 256 for width in widths)
 
 
-@pytest.mark.slow
 def test_the_search_finds_a_function(opened):
     page, wrong = opened("index.html")
     page.locator("input.md-search__input").first.click()

@@ -30,7 +30,7 @@ def rehearse(work: Work, *, rounds: int = 1, reporter: Reporter) -> None:
             compiling += time.perf_counter() - began
             if before and scale is before[0]:
                 least = _seconds_a_step(work, ready, scale)
-    assert ready is not None  # there is at least one scale
+    assert ready is not None  # noqa: S101  # there is at least one scale
     need, most = peak_of(ready.step, missing=ready.state_bytes), limit()
     short = any(of_all(need > most)) if work.spans else need > most
     tell = print if work.leads else silent

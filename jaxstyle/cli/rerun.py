@@ -124,7 +124,7 @@ class Rerun:
             loaded = reporter.load_network(wanted.name, Network(wanted.name, path, self.offline))
             if loaded.weights.sha256 == wanted.sha256:
                 return loaded
-        assert loaded is not None  # there is at least one place
+        assert loaded is not None  # noqa: S101  # there is at least one place
         raise InputError(
             f"{self.picture} was painted by a {wanted.name} of SHA-256 {excerpt(wanted.sha256, most=15)}, but the one "
             f"here has {excerpt(loaded.weights.sha256, most=15)}: name its file with --weights."

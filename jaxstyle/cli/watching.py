@@ -77,7 +77,9 @@ def _start(arguments: Sequence[str], inherited: tuple[int, int, int]) -> subproc
     here = Path(jaxstyle.__file__).resolve().parents[1] == Path.cwd()  # else files there are not meant to be modules
     command = [sys.executable, *([] if here else ["-P"]), "-m", "jaxstyle", *arguments]
     numbers = ",".join(map(str, inherited))
-    return subprocess.Popen(command, env={**os.environ, VARIABLE: numbers}, pass_fds=inherited, start_new_session=True)
+    return subprocess.Popen(  # noqa: S603  # a list of arguments, and no shell
+        command, env={**os.environ, VARIABLE: numbers}, pass_fds=inherited, start_new_session=True
+    )
 
 
 def _status(code: int, told: Sequence[str], said: IO[bytes]) -> int:
