@@ -2,7 +2,6 @@ from functools import partial
 from typing import Any, get_args
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_moments import numpy_statistics
