@@ -55,7 +55,7 @@ def excerpt(text: object, *, most: int = 80) -> str:
         >>> excerpt(ValueError("bad chunk\n\x00.")), excerpt(MemoryError()), excerpt("abcdef", most=5)
         ('bad chunk', 'MemoryError', 'ab...')
     """
-    line = " ".join(printable(str(text)).split()).rstrip(".").replace(". ", ", ")
+    line = " ".join(printable(str(text)).split()).rstrip(". ").replace(". ", ", ")
     if not line and isinstance(text, Exception):
         line = type(text).__name__
     return line if len(line) <= most else f"{line[: most - 3]}..."

@@ -1,6 +1,8 @@
 """Shared fixtures: a tiny network, small pictures, and the real weights and pictures where they are present."""
 
 import os
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,8 +32,8 @@ settings.register_profile("long", max_examples=200, database=None, **RELAXED)
 
 MARKERS = ("slow", "parity", "soak", "docs", "browser")
 QUICK = " and ".join(f"not {name}" for name in MARKERS)  # addopts of pyproject.toml
-MOST_PROGRAMS = 40  # distinct programs of the quick suite that take XLA more than LONG_COMPILATION
-LONG_COMPILATION = 0.1  # seconds
+MOST_PROGRAMS = 40  # distinct programs of the quick suite that take XLA longer than LONG_COMPILATION
+LONG_COMPILATION = 0.1  # processor seconds, which do not depend on what else the machine does
 PROGRAMS = pytest.StashKey[dict[str, float]]()
 
 
@@ -48,12 +50,27 @@ def pytest_configure(config: pytest.Config) -> None:
     _count_programs(config.stash[PROGRAMS])
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the soak tests that are no part of the sample, `soak(long=True)`, unless `--long` is given."""
+    if not config.option.long:
+        longer = [item for item in items if (mark := item.get_closest_marker("soak")) and mark.kwargs.get("long")]
+        config.hook.pytest_deselected(items=longer)
+        items[:] = [item for item in items if item not in longer]
+
+
 def _count_programs(programs: dict[str, float]) -> None:
-    """Enter every program that XLA compiles for longer than `LONG_COMPILATION`, by name and number."""
+    """Enter every program whose compilation takes XLA more processor seconds than `LONG_COMPILATION`, with its test."""
+    began = time.process_time()
 
     def listen(event: str, duration_secs: float, **facts: str | int) -> None:
-        if event == "/jax/core/compile/backend_compile_duration" and duration_secs > LONG_COMPILATION:
-            programs[f"{len(programs)} {facts.get('fun_name', '')} {os.environ.get('PYTEST_CURRENT_TEST', '')}"] = duration_secs
+        nonlocal began
+        if event == "/jax/core/compile/jaxpr_to_mlir_module_duration":  # ends where XLA begins
+            began = time.process_time()
+        elif event == "/jax/core/compile/backend_compile_duration":
+            seconds = min(time.process_time() - began, duration_secs)
+            if seconds > LONG_COMPILATION:
+                name = f"{len(programs)} {facts.get('fun_name', '')} {os.environ.get('PYTEST_CURRENT_TEST', '')}"
+                programs[name] = seconds
 
     jax.monitoring.register_event_duration_secs_listener(listen)
 
@@ -77,7 +94,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
     """Print how many programs were compiled, and the slowest where they are too many."""
     programs = config.stash[PROGRAMS]
-    terminalreporter.write_line(f"{len(programs)} programs took XLA more than {LONG_COMPILATION} s")
+    terminalreporter.write_line(f"{len(programs)} programs took XLA more than {LONG_COMPILATION} processor seconds")
     if config.option.markexpr == QUICK and len(programs) > MOST_PROGRAMS:
         terminalreporter.write_line(f"ERROR: at most {MOST_PROGRAMS} are allowed in the quick suite", red=True)
     if config.option.markexpr == QUICK and (len(programs) > MOST_PROGRAMS or config.option.verbose > 0):
@@ -88,6 +105,8 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def programs(tmp_path_factory):
     """Share compiled programs among the workers of one run of the tests: most of their time is compiling."""
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
     folder = tmp_path_factory.getbasetemp()
     folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
     jax.config.update("jax_compilation_cache_dir", str(folder / "programs"))
@@ -144,13 +163,29 @@ def isolated(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def input_files(tmp_path_factory) -> Path:
+    """A folder with two pictures and a tiny network, to be copied."""
+    path = tmp_path_factory.mktemp("inputs")
+    image.save(path / "content.png", picture(32, 40, seed=0))
+    image.save(path / "style.png", picture(36, 32, seed=1))
+    params = random_params(widths=TINY, seed=1)
+    weights_file.write(path / "tiny.h5", params, source="a seed", checksum="none", licence="none")
+    return path
+
+
 @pytest.fixture
-def refused(isolated, monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
-    """Run a command that fails, in a folder with two pictures and a network; return its status and its one sentence."""
+def folder(isolated, input_files, monkeypatch) -> Path:
+    """Work in a folder of the test's own, with two pictures and a tiny network."""
     monkeypatch.chdir(isolated)
-    for seed, name in enumerate(("content.png", "style.png")):
-        image.save(name, picture(32, 32, seed=seed))
-    weights_file.write("tiny.h5", random_params(widths=TINY), source="", checksum="", licence="")
+    for path in input_files.iterdir():
+        shutil.copy(path, isolated)
+    return isolated
+
+
+@pytest.fixture
+def refused(folder, capsys) -> Callable[..., tuple[int, str]]:
+    """Run a command that fails, in `folder`; return its status and its one sentence."""
 
     def run(*arguments: object) -> tuple[int, str]:
         status = main([str(argument) for argument in arguments])
@@ -161,17 +196,6 @@ def refused(isolated, monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
         return status, sentence.removeprefix("jaxstyle: ")
 
     return run
-
-
-@pytest.fixture
-def folder(isolated, monkeypatch) -> Path:
-    """Work in a folder of the test's own, with two pictures and a tiny network."""
-    monkeypatch.chdir(isolated)
-    image.save("content.png", picture(32, 40, seed=0))
-    image.save("style.png", picture(36, 32, seed=1))
-    params = random_params(widths=TINY, seed=1)
-    weights_file.write("tiny.h5", params, source="a seed", checksum="none", licence="none")
-    return isolated
 
 
 @pytest.fixture

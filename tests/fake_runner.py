@@ -73,7 +73,9 @@ class FakeRunner:
                 self.on_step(step)
                 if not lanes and (fault := fault_of(history, finite=bool(np.isfinite(shaped).all()))):
                     raise Diverged(fault, last_sound((*places[-2:], place), fault))
-                places.append(Place(number, step - before, state, shaped, np.asarray(sides, np.int32), dict(history), {}))
+                places.append(
+                    Place(number, step - before, state, shaped, np.asarray(sides, np.int32), dict(history), {})
+                )
                 yield places[-1]
             before += scale.steps
 

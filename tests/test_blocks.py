@@ -114,7 +114,10 @@ def test_sums_over_blocks_their_gradients_and_layers_equal_those_of_the_image(ci
     "chosen",
     [
         {"halve_above": 100, "pooling": "avg", "pooling_gain": 2.0, "content_divisor": "elements"},
-        {"border": "replicate", "statistic": "wasserstein", "gram_divisor": "image"},
+        pytest.param(
+            {"border": "replicate", "statistic": "wasserstein", "gram_divisor": "image"},
+            marks=pytest.mark.soak(long=True),
+        ),
         {
             "statistic": "mean_std",
             "style_layers": ("conv1_2", "conv3_1"),
@@ -150,7 +153,7 @@ def test_blocks_have_the_gradients_of_a_batch_by_targets_and_network(params):
     assert_equal(blocked, whole)
 
 
-@pytest.mark.slow
+@pytest.mark.soak(long=True)
 def test_a_run_in_blocks_is_that_of_the_whole_image(params):
     content, style = picture(125, 109, seed=4), picture(60, 64, seed=5)
     found = []
@@ -227,7 +230,7 @@ def test_images_and_options_that_cannot_be_cut_are_refused_with_their_values():
         Config(normalize_gradients=True, block_pixels=9)
 
 
-@pytest.mark.slow
+@pytest.mark.soak(long=True)
 def test_blocks_are_exact_on_the_real_network_with_all_terms(weights_path, real_pictures):
     params = load_params(str(weights_path))
     content, style = (

@@ -42,7 +42,6 @@ LOOP = re.compile(r"^for (\w+) in (.+); do\n((?:.*\n)+?)done$", re.MULTILINE)
 README_SETTINGS = {"size=256": "size=32", "steps=100": "steps=2"}  # replaced to keep the test short
 PARSED = "parsed"
 MODULES = [module.name for module in pkgutil.iter_modules(jaxstyle.__path__) if module.name not in ("cli", "__main__")]
-WRONG = {"errors": "excerpt() leaves a space at the end where a full stop is removed after an unprintable character"}
 
 
 def blocks(page: Path) -> Iterator[tuple[str, str, bool]]:
@@ -196,13 +195,7 @@ def test_calls_of_scripts_parse(page: Path, monkeypatch):
             assert ended.value.code == PARSED, given
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.xfail(strict=True, reason=WRONG[name])] if name in WRONG else [])
-        for name in MODULES
-    ],
-)
+@pytest.mark.parametrize("name", MODULES)
 def test_examples_in_docstrings_give_the_values_shown(name: str, isolated: Path, monkeypatch):
     monkeypatch.chdir(isolated)
     names = {"jax": jax, "jnp": jnp, "np": np, "PRESETS": PRESETS}

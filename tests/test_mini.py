@@ -151,7 +151,7 @@ def test_narrowing_a_network_to_its_widths_reproduces_it(script, monkeypatch):
         assert np.mean(miss**2) / np.mean(theirs[layer] ** 2) < limit, layer
 
 
-@pytest.mark.soak
+@pytest.mark.soak(long=True)
 def test_training_lowers_the_error_and_resumes_from_its_checkpoint_to_the_same_bytes(
     script, tmp_path, capsys, monkeypatch
 ):
@@ -230,7 +230,7 @@ def test_an_odd_number_of_pictures_is_refused(script):
             main(("a.png",) * count)
 
 
-@pytest.mark.soak
+@pytest.mark.soak(long=True)
 def test_the_mini_network_reaches_most_of_vgg19s_quality(script, weights_path, real_pictures, capsys, monkeypatch):
     names = ("golden_gate.jpg", "starry_night_google.jpg")
     main = script("compare_networks")["main"]

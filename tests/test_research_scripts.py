@@ -131,7 +131,7 @@ def test_the_sensitivity_is_the_central_difference_of_two_runs(params, content, 
     assert np.linalg.norm(change - (above - below) / 2e-5) < 1e-4 * np.linalg.norm(change)
 
 
-@pytest.mark.slow
+@pytest.mark.soak(long=True)
 def test_the_sensitivity_is_drawn_beside_the_picture(started, capsys):
     page = started("sensitivity", STEPS=3)
     assert page.shape[1] >= 64 and "root mean square" in capsys.readouterr().out
@@ -169,7 +169,7 @@ def test_lanczos_finds_the_leading_eigenvalues_of_the_losses_hessian(params, con
     np.testing.assert_allclose(values, exact[:3], rtol=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.soak(long=True)
 def test_the_curvature_prints_a_residual_for_each_picture(started, capsys):
     page = started("curvature", STEPS=3, PRODUCTS=30, PAIRS=2)
     lines = capsys.readouterr().out.splitlines()
@@ -180,7 +180,7 @@ def test_the_curvature_prints_a_residual_for_each_picture(started, capsys):
 # pareto
 
 
-@pytest.mark.slow
+@pytest.mark.soak(long=True)
 def test_along_the_front_content_rises_and_style_falls(started, monkeypatch, params, content, style):
     pytest.importorskip("matplotlib", reason="matplotlib is absent: pip install -e '.[plots]'")
     names = script("pareto", STEPS=60, WEIGHTS=(0.03, 0.3, 3.0))
@@ -193,7 +193,7 @@ def test_along_the_front_content_rises_and_style_falls(started, monkeypatch, par
     np.testing.assert_allclose(points[-1], [parts["content/relu4_2"], mean], rtol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.soak(long=True)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_front_is_drawn(started):
     pytest.importorskip("matplotlib", reason="matplotlib is absent: pip install -e '.[plots]'")
@@ -204,7 +204,7 @@ def test_the_front_is_drawn(started):
 # ensemble
 
 
-@pytest.mark.slow
+@pytest.mark.soak(long=True)
 def test_the_ensemble_shows_the_deviation_between_networks(started, capsys):
     page = started("ensemble", STEPS=4, NETWORKS=2)
     assert page.shape[0] > 96 and "2 networks, noise" in capsys.readouterr().out
@@ -214,7 +214,7 @@ def test_the_ensemble_shows_the_deviation_between_networks(started, capsys):
 @pytest.mark.slow
 def test_equal_networks_give_the_picture_of_a_single_run(params, content, style):
     same = script("ensemble", STEPS=4, NETWORKS=2)["ensemble"](params, content, style, 0.0)
-    assert np.abs(same[0] - same[1]).max() == 0
+    np.testing.assert_allclose(same[0], same[1], atol=1e-6)
     config = Config()
     targets = make_targets(params, content, style, config=config)
     alone, _ = run(init(content, config=config), params, targets, LossWeights(), config=config, steps=4)

@@ -262,7 +262,7 @@ def test_stylize_in_forty_lines_saves_a_picture_of_the_contents_size(
     assert "step 4: total" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.soak(long=True)
 def test_a_figure_of_the_paper_is_painted_and_drawn(tmp_path, params, content, style, unoptimized):
     pytest.importorskip("matplotlib", reason="matplotlib is absent: pip install -e '.[plots]'")
     script = runpy.run_path(str(SCRIPTS / "paper_figures.py"))
@@ -276,7 +276,7 @@ def test_a_figure_of_the_paper_is_painted_and_drawn(tmp_path, params, content, s
     assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
 
 
-@pytest.mark.slow
+@pytest.mark.soak(long=True)
 def test_the_gradient_benchmark_finds_equal_gradients_in_less_memory_with_segments(benchmark, unoptimized):
     found = benchmark("gradient", "--size", 32, "--steps", 9, "--segments", 0)["results"]
     assert [row["program"] for row in found] == ["the run", "kept whole", "3 segments"]
