@@ -16,7 +16,7 @@ from measuring import PRESET, Pictures, in_turns, matrix_peak, ratios
 from tyro.conf import OmitArgPrefixes
 
 from jaxstyle import init, load_params, make_targets, run
-from jaxstyle.cli.rehearsal import gflop_a_step
+from jaxstyle.cli.arithmetic import gflop_per_step
 from jaxstyle.conv import Precision, prepared
 from jaxstyle.errors import InputError
 from jaxstyle.scales import Scale
@@ -72,7 +72,7 @@ class Step:
             calls = {name: lambda own=own: own(self.steps) for name, own in take.items()}
             rows = in_turns(calls, turns=self.pictures.turns)
             best = {name: min(row[name] for row in rows) / self.steps for name in names}
-            arithmetic = self.lanes * gflop_a_step(params, Scale(*content.shape[:2], steps=1), config=PRESET.config)
+            arithmetic = self.lanes * gflop_per_step(params, Scale(*content.shape[:2], steps=1), config=PRESET.config)
             speed = arithmetic / best["jaxstyle"]
             result = {"size": size, **{f"{name}, s": value for name, value in best.items()}}
             result |= {

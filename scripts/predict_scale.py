@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxstyle import Config, load_params, optimize, vgg
+from jaxstyle.cli.arithmetic import gflop_per_step
 from jaxstyle.cli.memory import ESTIMATED
-from jaxstyle.cli.rehearsal import gflop_a_step
 from jaxstyle.cli.work import bytes_of
 from jaxstyle.grid import grid
 from jaxstyle.parametrizations import PYRAMID_LEVELS
@@ -55,7 +55,7 @@ def layers(params: Params, config: Config) -> list[tuple[int, int, int]]:
 
 def operations(params: Params, height: int, width: int, config: Config) -> float:
     """Return those of one size: in blocks with what windows see around, a first pass and what is computed again."""
-    once = 1e9 * gflop_a_step(params, Scale(height, width, 1), config=replace(config, halve_above=None))
+    once = 1e9 * gflop_per_step(params, Scale(height, width, 1), config=replace(config, halve_above=None))
     cut = grid(height, width, most=config.block_pixels, halo=max(map(vgg.halo, config.style_layers)))
     seen = height * width if cut is None else math.prod(cut.window)
     around = 1 if cut is None else len(cut.rows) * len(cut.columns) * seen / (height * width)

@@ -174,6 +174,15 @@ def input_files(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def square_files(tmp_path_factory) -> Path:
+    """A folder with two pictures of 32x32 pixels, to be copied."""
+    path = tmp_path_factory.mktemp("square")
+    for seed, name in enumerate(("content.png", "style.png")):
+        image.save(path / name, picture(32, 32, seed=seed))
+    return path
+
+
 @pytest.fixture
 def folder(isolated, input_files, monkeypatch) -> Path:
     """Work in a folder of the test's own, with two pictures and a tiny network."""
@@ -184,8 +193,10 @@ def folder(isolated, input_files, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def refused(folder, capsys) -> Callable[..., tuple[int, str]]:
-    """Run a command that fails, in `folder`; return its status and its one sentence."""
+def refused(folder, square_files, capsys) -> Callable[..., tuple[int, str]]:
+    """Run a command that fails, in `folder` with pictures of 32x32 pixels; return its status and its one sentence."""
+    for path in square_files.iterdir():
+        shutil.copy(path, folder)
 
     def run(*arguments: object) -> tuple[int, str]:
         status = main([str(argument) for argument in arguments])

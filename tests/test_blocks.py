@@ -113,7 +113,10 @@ def test_sums_over_blocks_their_gradients_and_layers_equal_those_of_the_image(ci
 @pytest.mark.parametrize(
     "chosen",
     [
-        {"halve_above": 100, "pooling": "avg", "pooling_gain": 2.0, "content_divisor": "elements"},
+        pytest.param(
+            {"halve_above": 100, "pooling": "avg", "pooling_gain": 2.0, "content_divisor": "elements"},
+            marks=pytest.mark.soak(long=True),
+        ),
         pytest.param(
             {"border": "replicate", "statistic": "wasserstein", "gram_divisor": "image"},
             marks=pytest.mark.soak(long=True),
@@ -147,6 +150,7 @@ def test_blocks_change_nothing_where_masks_divide_the_picture(params):
 
 
 @pytest.mark.slow
+@pytest.mark.soak(long=True)
 def test_blocks_have_the_gradients_of_a_batch_by_targets_and_network(params):
     batch = jnp.stack([picture(125, 109, seed=seed) for seed in (2, 3)])
     whole, blocked = gradients(params, batch, most=WINDOW, arguments=(0, 1, 2))

@@ -258,6 +258,7 @@ def test_a_reconstruction_weights_content_or_style_layers(fake_runner):
 
 
 @pytest.mark.slow
+@pytest.mark.soak(long=True)
 def test_rerun_has_the_bytes_of_a_texture():
     options = ("--size", "32x48", "--tileable", "--blend", "1,2", "--style-layers", "relu1_1")
     assert jaxstyle("texture", "styles/x.png", "styles/y.png", "-o", "out.png", *options, *NETWORK) == 0

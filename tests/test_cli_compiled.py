@@ -5,17 +5,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 from commands import log, write_inputs
-from conftest import TINY, picture
+from conftest import TINY
 
 from jaxstyle import image, record, weights_file
-from jaxstyle.cli import cutting, main, preview, work
-from jaxstyle.config import Config, LossWeights
+from jaxstyle.cli import cutting, main, work
 from jaxstyle.untrained import random_params
 
 pytestmark = pytest.mark.slow
@@ -100,15 +97,3 @@ def test_a_dry_run_predicts_the_peak_memory_of_a_run():
     )
     found = re.search(r"memory +(\S+) GiB", dry.stdout.decode())
     assert found and abs(float(real.stdout.split()[-1]) / float(found[1]) - 1) < 0.25
-
-
-def test_the_time_of_a_step_is_measured_on_a_reduced_picture_and_scaled_by_its_pixels(monkeypatch):
-    params = random_params(widths=TINY)
-    monkeypatch.setattr(preview, "random_params", lambda: params)
-    monkeypatch.setattr(preview, "SIDE", 24)
-    clock = iter(range(1000))
-    monkeypatch.setattr(preview, "time", SimpleNamespace(perf_counter=lambda: next(clock)))  # a step takes 1 s
-    content, style = picture(32, 48, seed=0), picture(16, 60, seed=1)
-    shallow: Any = {"content_layers": ("relu1_1",), "style_layers": ("relu1_1",), "optimizer": "adam"}
-    weights = LossWeights(content={"relu1_1": 1.0}, style={"relu1_1": 1.0})
-    assert preview.seconds_a_step(content, style, weights, config=Config(**shallow)) == (32 * 48) / (16 * 24)

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from commands import command, listing, stylize, write_inputs
 
-from jaxstyle.cli import containers, cutting, main, memory, rehearsal, work
+from jaxstyle.cli import arithmetic, containers, cutting, main, memory, rehearsal, work
 from jaxstyle.cli.progress import Reporter
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
@@ -265,9 +265,9 @@ def test_arithmetic_counts_layers_up_to_the_deepest_and_half_sizes():
     config = Config(style_layers=("relu1_1", "conv2_1"), content_layers=("relu1_2",), halve_above=None)
     multiply_adds = 32 * 48 * 9 * (12 + 16) + 16 * 24 * 9 * 24 + 32 * 48 * 4**2 + 16 * 24 * 6**2
     scale = Scale(32, 48, steps=1)
-    assert rehearsal.gflop_a_step(params, scale, config=config) == pytest.approx(4 * multiply_adds / 1e9)
+    assert arithmetic.gflop_per_step(params, scale, config=config) == pytest.approx(4 * multiply_adds / 1e9)
     halved = replace(config, halve_above=24)  # 48 and 24 pixels
-    assert rehearsal.gflop_a_step(params, scale, config=halved) == pytest.approx(4 * 1.25 * multiply_adds / 1e9)
+    assert arithmetic.gflop_per_step(params, scale, config=halved) == pytest.approx(4 * 1.25 * multiply_adds / 1e9)
 
 
 def test_a_step_is_timed_in_the_second_call_unless_the_first_is_long(monkeypatch):

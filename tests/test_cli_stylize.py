@@ -17,7 +17,6 @@ from PIL import Image
 from jaxstyle import image, pretrained, regions
 from jaxstyle.cli import main, preview, signals
 from jaxstyle.cli.options import Comparison, Network
-from jaxstyle.cli.progress import Reporter
 from jaxstyle.cli.saving import numbered
 from jaxstyle.cli.statistics import Statistics
 from jaxstyle.errors import InputError
@@ -341,45 +340,33 @@ def test_an_interruption_before_a_picture_is_saved_leaves_the_output_unchanged(w
 # The preview
 
 
-def test_a_preview_uses_the_mini_network_and_prints_the_time_of_vgg19(fake_runner, monkeypatch, capsys):
-    monkeypatch.setattr(preview, "seconds_a_step", lambda *_, **__: 100.0)
+def test_a_preview_uses_the_mini_network_and_prints_the_time_of_vgg19(fake_runner, capsys):
     assert stylize(preview=True) == 0
     network, summary, advice = capsys.readouterr().err.splitlines()
     assert network == f"Network: mini, {pretrained.MINI}" and summary.startswith("out.png: 3 steps")
-    assert "VGG-19" in advice and "5 min" in advice and "3 steps" in advice and "--init out.png" in advice
+    assert "VGG-19" in advice and "3 steps" in advice and "--init out.png" in advice
     one = Path("out.png").read_bytes()
     for network in ("mini", "builtin"):
         assert stylize(network=network, weights=None) == 0
         assert Path("out.png").read_bytes() == one
-    assert (
-        fake_runner.works[0].params["conv1_1"]["kernel"].shape == fake_runner.works[1].params["conv1_1"]["kernel"].shape
-    )
-    monkeypatch.setattr(preview, "seconds_a_step", lambda *_, **__: pytest.fail("timed"))
+    kernels = [work.params["conv1_1"]["kernel"].shape for work in fake_runner.works[:2]]
+    assert kernels[0] == kernels[1]
     capsys.readouterr()
     assert stylize(preview=True, quiet=True) == 0
     assert capsys.readouterr() == ("", "")
 
 
-def test_the_time_of_vgg19_is_proportional_to_the_pixels_of_all_steps(monkeypatch, capsys):
+def test_the_time_of_vgg19_is_that_of_the_steps_times_the_ratio_of_operations(monkeypatch, compilations):
     scales = [SimpleNamespace(steps=2, height=16, width=16), SimpleNamespace(steps=3, height=32, width=32)]
-    work: Any = SimpleNamespace(
-        content=np.zeros((32, 32, 3)), scales=lambda: scales, styles=[{}], weights=None, config=None, steps=5
+    work: Any = SimpleNamespace(params="mini", config=None, scales=lambda: scales, steps=5)
+    operations = {"mini": 3.0}
+    monkeypatch.setattr(
+        preview,
+        "gflop_per_step",
+        lambda params, scale, config: scale.height * (operations[params] if isinstance(params, str) else 12.0),
     )
-    monkeypatch.setattr(preview, "seconds_a_step", lambda *_, **__: 10.0)
-    preview.forecast(work, output=Path("my cat.png"), reporter=Reporter(quiet=False))
-    said = capsys.readouterr().err
-    assert "about 35 s" in said and "these 5 steps" in said and "--init 'my cat.png'" in said  # 10 (2 / 4 + 3)
-
-
-def test_a_preview_is_saved_when_the_timing_of_vgg19_fails(monkeypatch, capsys):
-    for error in [KeyboardInterrupt(), MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED")]:
-
-        def fail(*_: object, error: BaseException = error, **__: object) -> float:
-            raise error
-
-        monkeypatch.setattr(preview, "seconds_a_step", fail)
-        work: Any = SimpleNamespace(
-            content=np.zeros((32, 32, 3)), scales=lambda: [], styles=[{}], weights=None, config=None
-        )
-        preview.forecast(work, output=Path("out.png"), reporter=Reporter(quiet=False))
-        assert "VGG-19 was not timed" in capsys.readouterr().err
+    text = preview.forecast(work, seconds=20.0, output=Path("my cat.png"))
+    assert f"about {preview.RELATIVE_TIME * 20 * 4:.0f} s" in text
+    assert "these 5 steps" in text and "--init 'my cat.png'" in text
+    assert "about 5 min" in preview.forecast(work, seconds=75 / preview.RELATIVE_TIME, output=Path("out.png"))
+    assert compilations == []

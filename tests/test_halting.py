@@ -205,6 +205,7 @@ def test_lanes_restart_and_stop_each_by_itself(double):
 
 
 @pytest.mark.slow
+@pytest.mark.soak(long=True)
 def test_patience_and_tolerance_take_no_second_memory_of_lbfgs(params, content, style):
     def taken(**chosen):
         config = dataclasses.replace(VGG, **chosen)

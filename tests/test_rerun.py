@@ -120,8 +120,7 @@ def test_intermediate_pictures_are_computed_again_up_to_their_step(fake_runner):
         assert again(name).read_bytes() == Path(name).read_bytes()
 
 
-def test_a_preview_is_computed_again_by_the_mini_network(fake_runner, monkeypatch):
-    monkeypatch.setattr("jaxstyle.cli.preview.forecast", lambda *_, **__: None)
+def test_a_preview_is_computed_again_by_the_mini_network(fake_runner):
     assert stylize(preview=True, weights=None) == 0
     assert rerun("out.png") == 0
     assert record.read(image.description_of("out_rerun.png")).network.name == "mini"

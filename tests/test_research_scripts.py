@@ -156,6 +156,7 @@ def test_lanczos_finds_the_leading_eigenpairs_of_a_matrix():
 
 
 @pytest.mark.slow
+@pytest.mark.soak(long=True)
 def test_lanczos_finds_the_leading_eigenvalues_of_the_losses_hessian(params, content, style):
     names = script("curvature", STEPS=5)
     product, picture = names["hessian_product"](params, content[:16, :16], style[:16, :16])
@@ -212,6 +213,7 @@ def test_the_ensemble_shows_the_deviation_between_networks(started, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.soak(long=True)
 def test_equal_networks_give_the_picture_of_a_single_run(params, content, style):
     same = script("ensemble", STEPS=4, NETWORKS=2)["ensemble"](params, content, style, 0.0)
     np.testing.assert_allclose(same[0], same[1], atol=1e-6)

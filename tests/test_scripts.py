@@ -285,7 +285,7 @@ def test_the_gradient_benchmark_finds_equal_gradients_in_less_memory_with_segmen
     assert found[2]["MiB"] < found[1]["MiB"]
 
 
-@pytest.mark.slow
+@pytest.mark.soak(long=True)
 def test_the_precision_benchmark_reports_objectives_relative_to_float32(benchmark, unoptimized):
     results = benchmark("precision", "--size", 32, "--steps", 2)["results"]
     assert [result["precision"] for result in results] == [*PRODUCTS] * 2

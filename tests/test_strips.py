@@ -108,7 +108,9 @@ def test_a_block_with_a_content_layer_is_not_computed_in_strips(params):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("derivative", ["forward over reverse", "batch", "params"])
+@pytest.mark.parametrize(
+    "derivative", [pytest.param("forward over reverse", marks=pytest.mark.soak(long=True)), "batch", "params"]
+)
 def test_strips_have_every_derivative(params, content, style, derivative):
     def loss(params, image, config):
         targets = make_targets(params, content, style, config=config)
@@ -133,6 +135,7 @@ def test_strips_have_every_derivative(params, content, style, derivative):
 
 
 @pytest.mark.slow
+@pytest.mark.soak(long=True)
 def test_steps_in_strips_need_less_memory_and_give_the_same_losses():
     params = random_params(widths=((16, 16), (16, 16), (8,) * 4, (8,) * 4, (8,) * 4))
     image, style = picture(384, 256, seed=2), picture(48, 40, seed=5)

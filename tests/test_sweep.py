@@ -179,6 +179,7 @@ def test_the_memory_of_a_program_grows_by_the_same_for_each_lane(content, style)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "steps"), [("adam", 15), ("lbfgs", 5)])
+@pytest.mark.soak(long=True)
 def test_lanes_on_real_weights_are_single_runs(weights_path, real_pictures, optimizer, steps):
     """Later, where rounding changes the sign of an activation, lbfgs takes another path on some processors."""
     params = load_params("vgg19", weights=weights_path)

@@ -319,6 +319,7 @@ def test_one_region_of_everything_is_no_region(params, content, style):
 
 
 @pytest.mark.slow
+@pytest.mark.soak(long=True)
 def test_each_region_comes_closer_to_its_own_style(params, content):
     """Exchanging a dark and a bright style darkens the one side and brightens the other."""
     dark, bright = (jnp.full((24, 24, 3), value) for value in (0.1, 0.9))
@@ -434,6 +435,7 @@ def test_a_reconstruction_from_style_layers_has_their_statistics(params, content
 
 
 @pytest.mark.slow
+@pytest.mark.soak(long=True)
 def test_a_texture_has_the_statistics_of_its_style_and_no_seam_if_it_is_tileable(params, style):
     """At two scales: the step across the border is hardly larger than steps elsewhere only if it is tileable."""
     config = dataclasses.replace(LBFGS, scales=(32, 64))

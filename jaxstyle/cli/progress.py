@@ -46,6 +46,7 @@ class Reporter:
     def __init__(self, *, quiet: bool) -> None:
         """Print nothing if `quiet`."""
         quiet = quiet or not leads()
+        self.run_seconds = 0.0  # of the steps of the last finished run, estimated for those before it was resumed
         # no markup and no emoji: a path may hold brackets and colons
         self.console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
@@ -103,6 +104,7 @@ class Reporter:
         if place.steps < of:
             count = f"interrupted after {place.steps} of {of} steps" if stopped else f"levelled off after {count}"
         new = place.steps - since
+        self.run_seconds = seconds * place.steps / max(1, new)
         pace = f"{new / seconds:.2f} steps/s; compiled in {compiled:.1f} s"
         took = f"{f'the last {new} ' if since else ''}in {seconds:.1f} s ({pace})" if new else "all of them before"
         self.console.print(f"{output}: {count} {took}, total {totals[0]:.4g} to {totals[-1]:.4g}")

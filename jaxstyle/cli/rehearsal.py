@@ -5,12 +5,11 @@ import time
 import jax
 
 from jaxstyle.cli.agreeing import of_all
+from jaxstyle.cli.arithmetic import gflop_per_step, pixels_per_step
 from jaxstyle.cli.memory import limit, peak_of
 from jaxstyle.cli.progress import Reporter
 from jaxstyle.cli.work import Ready, Work
-from jaxstyle.config import Config
-from jaxstyle.scales import Scale, half_shape
-from jaxstyle.vgg import CONV_LAYERS, Params
+from jaxstyle.scales import Scale
 
 LONG = 5.0  # seconds of a few steps, which are timed only once if they take longer
 
@@ -36,7 +35,7 @@ def rehearse(work: Work, *, rounds: int = 1, reporter: Reporter) -> None:
     tell = print if work.leads else silent
     shown = ", ".join(f"{scale.steps} steps at {scale.width}x{scale.height}" for scale in scales)
     tell(f"scales      {shown}")
-    arithmetic = (work.lanes or 1) * gflop_a_step(work.params, last, config=work.config)
+    arithmetic = (work.lanes or 1) * gflop_per_step(work.params, last, config=work.config)
     tell(f"arithmetic  {arithmetic:.0f} GFLOP a step at the last scale, as direct convolutions")
     tell(f"memory      {need / 2**30:.2f} GiB at most, of {most / 2**30:.1f} GiB")
     if short:
@@ -46,34 +45,11 @@ def rehearse(work: Work, *, rounds: int = 1, reporter: Reporter) -> None:
     with reporter.console.status("Timing"):
         longest = _seconds_a_step(work, ready, last)
     least = least or longest
-    of = [_pixels(scale, config=work.config) for scale in scales]
+    of = [pixels_per_step(scale, config=work.config) for scale in scales]
     slope = (longest - least) / max(1.0, of[-1] - of[0])
     whole = rounds * sum(scale.steps * (least + slope * (own - of[0])) for scale, own in zip(scales, of, strict=True))
     tell(f"time        {whole:.0f} s for all steps, {longest:.3g} s for one at the last scale")
     tell(f"compiling   {compiling:.0f} s, done and kept; no picture was painted")
-
-
-def gflop_a_step(params: Params, scale: Scale, *, config: Config) -> float:
-    """Return the arithmetic of the objective and its gradient with respect to the image, by direct convolutions."""
-    compared = config.content_layers + config.style_layers
-    deepest = max(CONV_LAYERS.index("conv" + layer[4:]) for layer in compared)
-    operations = 0
-    for name in CONV_LAYERS[: deepest + 1]:
-        block = int(name[4]) - 1
-        pixels = (scale.height >> block) * (scale.width >> block)
-        kernel = params[name]["kernel"]
-        operations += 2 * 2 * kernel.size * pixels  # forwards and back
-        if {"relu" + name[4:], name} & set(config.style_layers):
-            operations += 2 * 2 * kernel.shape[-1] ** 2 * pixels  # the Gram matrix, forwards and back
-    return operations * _pixels(scale, config=config) / (scale.height * scale.width) / 1e9
-
-
-def _pixels(scale: Scale, *, config: Config) -> float:
-    """Return the pixels of a scale, those at half its size among them where it is compared there too."""
-    pixels = scale.height * scale.width
-    halved = config.halve_above is not None and max(scale.height, scale.width) > config.halve_above
-    half = Scale(*half_shape(scale.height, scale.width), steps=0)
-    return pixels + (_pixels(half, config=config) if halved else 0)
 
 
 def _seconds_a_step(work: Work, ready: Ready, scale: Scale) -> float:

@@ -65,7 +65,7 @@ class Stylize:
     seed: int = 0
     """Of noise and of the directions of --statistic sliced."""
     preview: bool = False
-    """Run with the mini network, which needs no weights, and say how long VGG-19 would take."""
+    """Run with the mini network, which needs no weights, and print an estimate of VGG-19's time."""
 
     saving: OmitArgPrefixes[Saving] = field(default_factory=Saving)
     controls: OmitArgPrefixes[Controls] = field(default_factory=Controls)
@@ -92,7 +92,7 @@ class Stylize:
         if self.preview and not status and not self.saving.quiet and not self.saving.dry_run:
             from jaxstyle.cli.preview import forecast
 
-            forecast(job.work, output=self.output, reporter=reporter)
+            reporter.console.print(forecast(job.work, seconds=reporter.run_seconds, output=self.output))
         return status
 
     def inputs(self) -> list[Path]:
