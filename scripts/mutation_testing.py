@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
@@ -104,14 +104,14 @@ def _change(before: str, after: str) -> str:
     return " ".join(f"{line[0]} {line[1:].strip()}" for line in lines if line[:2] not in ("--", "++", "@@"))
 
 
-def outcome(mutant: Mutant, folder: Path, cache: Path) -> str:
+def outcome(mutant: Mutant, folder: Path, cache: Path, *, suites: Sequence[str]) -> str:
     """Return which suite catches a mutant, or "survived"; `folder` is a copy of the repository."""
     path = folder / "jaxstyle" / f"{mutant.module}.py"
     sound = path.read_text()
     environment = os.environ | {"PYTHONPATH": str(folder), "JAX_COMPILATION_CACHE_DIR": str(cache)}
     path.write_text(mutant.code)
     try:
-        for suite, (marker, limit) in SUITES.items():
+        for suite, (marker, limit) in ((suite, SUITES[suite]) for suite in suites):
             files = [f"tests/test_{name}.py" for name in TESTS[mutant.module]]
             command = [sys.executable, "-m", "pytest", "-n", "0", "-x", "-q", "-p", "no:cacheprovider", *files]
             command += ["-m", marker] if marker else []
@@ -134,6 +134,7 @@ def main() -> None:
     parser.add_argument("--mutants", type=int, default=160, help="size of the sample")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sample")
     parser.add_argument("--jobs", type=int, default=2, help="mutants tested at a time")
+    parser.add_argument("--quick", action="store_true", help="run the quick tests only")
     arguments = parser.parse_args()
 
     everything = [spot for module in TESTS for spot in spots(module)]
@@ -142,6 +143,7 @@ def main() -> None:
     listed = EQUIVALENT.read_text().splitlines() if EQUIVALENT.is_file() else []
     equivalent = {line for line in listed if line and not line.startswith("#")}
     print(f"{len(sample)} of {len(everything)} mutants of {len(TESTS)} modules", flush=True)
+    suites = ["quick"] if arguments.quick else list(SUITES)
     found: dict[str, list[Mutant]] = {"quick": [], "slow": [], "survived": [], "equivalent": []}
     with tempfile.TemporaryDirectory() as scratch:
         folders: Queue[Path] = Queue()
@@ -157,7 +159,7 @@ def main() -> None:
                 result = "equivalent"
             else:
                 folder = folders.get()
-                result = outcome(mutant, folder, Path(scratch, "programs"))
+                result = outcome(mutant, folder, Path(scratch, "programs"), suites=suites)
                 folders.put(folder)
             found[result].append(mutant)
             print(f"{result:10} {mutant.module}: {mutant.change}", flush=True)

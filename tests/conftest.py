@@ -86,7 +86,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail the quick suite if it compiles too many programs."""
     programs, config = session.config.stash[PROGRAMS], session.config
     if hasattr(config, "workeroutput"):
-        config.workeroutput["programs"] = programs
+        config.workeroutput["programs"] = programs  # pyright: ignore[reportAttributeAccessIssue]
     elif config.option.markexpr == QUICK and len(programs) > MOST_PROGRAMS:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -69,7 +69,7 @@ class FakeRunner:
                     history[name] = np.concatenate([history.get(name, found[..., :0]), found], -1)
                 shown.advance(1, {"total": float(np.mean(history["total"][..., -1]))})
                 state: Any = SimpleNamespace(stall=None, done=np.asarray(False))
-                shaped = image if lanes else image[0]
+                shaped: Any = image if lanes else image[0]
                 self.on_step(step)
                 if not lanes and (fault := fault_of(history, finite=bool(np.isfinite(shaped).all()))):
                     raise Diverged(fault, last_sound((*places[-2:], place), fault))

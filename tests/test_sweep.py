@@ -47,15 +47,15 @@ def test_a_lane_is_the_run_with_its_weights_and_another_sweep_compiles_nothing(c
         return toy.WEIGHTS._replace(style={"full": strength, "half": 2.0}, tv=tv)
 
     with jax.enable_x64(True):
-        arrays = jax.tree.map(jnp.asarray, (toy.PARAMS, toy.CONTENT, toy.STYLE))
-        found = sweep(*arrays, of(strengths, tvs), config=TOY, steps=3)
+        network, content, style = jax.tree.map(jnp.asarray, (toy.PARAMS, toy.CONTENT, toy.STYLE))
+        found = sweep(network, content, style, of(strengths, tvs), config=TOY, steps=3)
         assert found.image.shape == (2, *CONTENT.shape)
         for lane, own in enumerate(map(of, strengths, tvs)):
             iterates, totals, _ = toy.adam(toy.CONTENT, weights=own, config=TOY, steps=3)
             np.testing.assert_allclose(found.image[lane], iterates[-1], atol=1e-9)
             np.testing.assert_allclose(found.trace["total"][lane], totals, rtol=1e-8)
         compilations.clear()
-        sweep(*arrays, of(strengths + 1, tvs), config=TOY, steps=3)
+        sweep(network, content, style, of(strengths + 1, tvs), config=TOY, steps=3)
     assert compilations == []
 
 
