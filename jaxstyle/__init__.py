@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxstyle import color, image, parametrize, presets, regions, statistics_file, sweep
+    from jaxstyle.compile_cache import enable_compile_cache
     from jaxstyle.config import Config, LossWeights
     from jaxstyle.objective import terms, total
     from jaxstyle.optimize import init, run
@@ -24,6 +25,7 @@ __all__ = [
     "LossWeights",
     "Parametrization",
     "color",
+    "enable_compile_cache",
     "features",
     "image",
     "init",
@@ -47,6 +49,7 @@ _HOMES = {
     "Config": "config",
     "LossWeights": "config",
     "Parametrization": "own",
+    "enable_compile_cache": "compile_cache",
     "features": "vgg",
     "init": "optimize",
     "load_params": "pretrained",

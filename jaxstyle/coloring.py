@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 
@@ -16,7 +17,6 @@ Sizes = Mapping[int, Mapping[str, Summary]]  # a style's statistics at several s
 Styles = Style | Sizes | Sequence[Style | Sizes]
 
 
-@compiled("config")
 def recolor(content: jax.Array, styles: Styles, *, config: Config) -> tuple[jax.Array, list[Style | Sizes]]:
     """Return content and styles in the colours in which they are compared.
 
@@ -41,19 +41,23 @@ def recolor(content: jax.Array, styles: Styles, *, config: Config) -> tuple[jax.
         raise InputError("There is no style: pass a picture, or a sequence of at least one.")
     if config.color == "none":
         return content, several
+    if any(isinstance(style, Mapping) for style in several):
+        raise InputError(f"Saved statistics have no colours to change by {config.color!r}: pass the style's picture.")
     if content.ndim != 3:
         raise InputError(f"Colours are changed by {config.color!r} for one content at a time: use jax.vmap.")
-    change = {
+    pictures: Any = several
+    recolored: Any = _recolor(content, pictures, change=config.color)
+    return recolored
+
+
+@compiled("change")
+def _recolor(content: jax.Array, styles: list[Style], *, change: str) -> tuple[jax.Array, list[Style]]:
+    """Return content and styles after a change of colours, by one program."""
+    function = {
         "keep": color.match_luminance,
         "match": color.match,
         "match-cholesky": partial(color.match, form="cholesky"),
         "histogram": color.match_histogram,
-    }[config.color]
-    recolored: list[Style | Sizes] = []
-    for style in several:
-        if isinstance(style, Mapping):
-            raise InputError(
-                f"Saved statistics have no colours to change by {config.color!r}: pass the style's picture."
-            )
-        recolored.append(change(style, content))
-    return color.luminance(content) if config.color == "keep" else content, recolored
+    }[change]
+    recolored: list[Style] = [function(style, content) for style in styles]
+    return color.luminance(content) if change == "keep" else content, recolored

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxstyle.config import Config
+from jaxstyle.errors import InputError
 
 LEARNING_RATES = {"lbfgs": 1.0, "adam": 0.02}
 
@@ -33,30 +34,7 @@ def transformation(config: Config) -> optax.GradientTransformationExtraArgs:
     rate = LEARNING_RATES[config.optimizer] if config.learning_rate is None else config.learning_rate
     if config.optimizer == "adam":
         return optax.with_extra_args_support(_adam(rate, *config.betas, config.epsilon))
-    lbfgs = optax.chain(_skip_negative_curvature(config.memory), optax.scale_by_learning_rate(rate))
-    return optax.with_extra_args_support(lbfgs)
-
-
-def forget_pairs(state: Any, *, when: jax.Array) -> Any:
-    """Return the state of lbfgs as if it began anew at the next update: without pairs, if `when` is true.
-
-    Without a count and without the weights of the pairs nothing reads the others' arrays, so they stay where they are.
-
-    Args:
-        state: of `transformation(...)` for lbfgs.
-        when: whether to, `[]`.
-
-    Returns:
-        The state.
-
-    Example:
-        >>> state = transformation(Config()).init(jnp.zeros(3))
-        >>> forget_pairs(state, when=jnp.asarray(True))[0].count.tolist()
-        0
-    """
-    lbfgs, *rest = state
-    count, weights = (jnp.where(when, 0, kept) for kept in (lbfgs.count, lbfgs.weights_memory))
-    return (lbfgs._replace(count=count, weights_memory=weights), *rest)
+    raise InputError("Optax's interface does not fit the guarded lbfgs: use jaxstyle.lbfgs.")
 
 
 def _adam(rate: float, first: float, second: float, epsilon: float) -> optax.GradientTransformation:
@@ -85,35 +63,3 @@ def _adam(rate: float, first: float, second: float, epsilon: float) -> optax.Gra
         return jax.tree.map(step, mean, square), state._replace(count=count, mu=mean, nu=square)
 
     return optax.GradientTransformation(moments.init, update)
-
-
-def _skip_negative_curvature(memory: int) -> optax.GradientTransformation:
-    """Return Optax's lbfgs, but for pairs with s.y <= 0, which it would store and which would point uphill.
-
-    Such a pair is passed over by taking the last good step once more in its place: it lands in the slot where it is
-    already, and the memory, the scale of the first guess and the order of the pairs stay what they were.
-    """
-    lbfgs = optax.scale_by_lbfgs(memory)
-
-    def update(updates: Any, state: Any, params: Any = None) -> Any:
-        s = optax.tree.sub(params, state.params)
-        y = optax.tree.sub(updates, state.updates)
-        skip = (state.count > 0) & (jnp.asarray(optax.tree.vdot(s, y)) <= 0)
-        last = (state.count - 2) % memory  # where the step before this one left its pair
-        first = state.count - skip <= 0  # no pair is stored: Optax masks the one it sees, but divides by its s.y
-
-        def before(new: jax.Array, old: jax.Array, pairs: jax.Array) -> jax.Array:
-            return jnp.where(first, new - 1, jnp.where(skip, new - pairs[last], old))
-
-        state = state._replace(
-            count=state.count - skip,
-            params=jax.tree.map(before, params, state.params, state.diff_params_memory),
-            updates=jax.tree.map(before, updates, state.updates, state.diff_updates_memory),
-        )
-        direction, state = lbfgs.update(updates, state, params)
-        # Optax holds the length of the first step constant when it is differentiated; the same length, differentiable:
-        squared = jnp.asarray(optax.tree.vdot(updates, updates))
-        length = jnp.where(squared > 1, jax.lax.rsqrt(jnp.where(squared > 1, squared, 1.0)), 1.0)
-        return jax.tree.map(lambda d, g: jnp.where(first, length * g, d), direction, updates), state
-
-    return optax.GradientTransformation(lbfgs.init, update)

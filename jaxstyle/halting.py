@@ -3,10 +3,11 @@
 Both are counted inside of the loop, so that what comes out does not depend on how the steps are divided into segments.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxstyle.config import Config
 
@@ -65,11 +66,13 @@ def init_halting(config: Config, *, dtype: jax.typing.DTypeLike) -> tuple[Watch 
         >>> init_halting(Config(optimizer="adam"), dtype=jnp.float32)
         (None, None)
     """
-    none = jnp.zeros((), jnp.int32)
-    watch = Watch(jnp.full(WINDOW, jnp.inf), none, none) if config.tolerance else None
+    none: Any = np.zeros((), np.int32)
+    totals: Any = np.full(WINDOW, np.inf, dtype)
+    watch = Watch(totals, none, none) if config.tolerance else None
     if not config.patience or config.optimizer != "lbfgs" or config.normalize_gradients:
         return watch, None  # what normalised gradients minimise is another thing at each step
-    return watch, Stall(none, jnp.full((), jnp.inf, dtype), none, none, none)
+    lowest: Any = np.full((), np.inf, dtype)
+    return watch, Stall(none, lowest, none, none, none)
 
 
 def levelled_off(watch: Watch, total: jax.Array, *, tolerance: float) -> Watch:
@@ -88,7 +91,10 @@ def levelled_off(watch: Watch, total: jax.Array, *, tolerance: float) -> Watch:
         >>> int(levelled_off(watch, jnp.asarray(0.999), tolerance=0.01).stopped)
         11
     """
-    totals, steps = jnp.append(watch.totals[1:], jax.lax.stop_gradient(total)), watch.steps + 1
+    totals, steps = (
+        jnp.append(watch.totals[1:], jax.lax.stop_gradient(total).astype(watch.totals.dtype)),
+        watch.steps + 1,
+    )
     stop = (watch.stopped == 0) & (totals[-1] >= (1 - tolerance) * watch.totals[0])
     return Watch(totals, steps, jnp.where(stop, steps, watch.stopped))
 
@@ -96,7 +102,7 @@ def levelled_off(watch: Watch, total: jax.Array, *, tolerance: float) -> Watch:
 def stalled(stall: Stall, minimized: jax.Array, *, patience: int) -> Stall:
     """Return the stall after one more step.
 
-    After the restart only what comes then counts: from where a run has strayed to, the lowest value of all may be far.
+    It restarts after `patience` steps without a new lowest value, and stops after as many since the restart.
 
     Args:
         stall: before it.
@@ -111,7 +117,7 @@ def stalled(stall: Stall, minimized: jax.Array, *, patience: int) -> Stall:
         >>> for value in (3.0, 2.0, 2.0, 2.5, 2.4, 2.4, 2.4):
         ...     stall = stalled(stall, jnp.asarray(value), patience=2)
         >>> int(stall.restarted), int(stall.stopped)
-        (4, 7)
+        (4, 6)
     """
     value, steps = jax.lax.stop_gradient(minimized).astype(stall.lowest.dtype), stall.steps + 1
     fallen = value < stall.lowest
@@ -120,7 +126,7 @@ def stalled(stall: Stall, minimized: jax.Array, *, patience: int) -> Stall:
     restart, stop = late & (stall.restarted == 0), late & (stall.restarted > 0) & (stall.stopped == 0)
     return Stall(
         steps=steps,
-        lowest=jnp.where(fallen | restart, value, stall.lowest),
+        lowest=jnp.where(fallen, value, stall.lowest),
         since=jnp.where(restart, 0, since),
         restarted=jnp.where(restart, steps, stall.restarted),
         stopped=jnp.where(stop, steps, stall.stopped),

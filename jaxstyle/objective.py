@@ -159,6 +159,22 @@ def total(weights: LossWeights, terms: Mapping[str, jax.Array]) -> jax.Array:
     return sum((jnp.asarray(weight) * terms[name] for name, weight in coefficients.items()), jnp.zeros(()))
 
 
+def term_names(config: Config) -> tuple[str, ...]:
+    """Return the names in the history of a run: all terms, the total and the penalty on values out of range.
+
+    Args:
+        config: its layers and extra terms count.
+
+    Returns:
+        The names.
+
+    Example:
+        >>> term_names(Config(style_layers=()))
+        ('content/relu4_2', 'tv', 'total', 'bounds')
+    """
+    return (*_names(config), *dict(config.own_terms), "tv", "total", "bounds")
+
+
 def _names(config: Config) -> list[str]:
     return [f"content/{layer}" for layer in config.content_layers] + [f"style/{layer}" for layer in config.style_layers]
 

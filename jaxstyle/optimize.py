@@ -10,23 +10,25 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.experimental.xla_metadata import set_xla_metadata
 
-from jaxstyle import losses
+from jaxstyle import lbfgs, losses
 from jaxstyle.compiled import compiled
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.conv import prepared
-from jaxstyle.descent import forget_pairs, transformation
+from jaxstyle.descent import LEARNING_RATES, transformation
 from jaxstyle.errors import InputError
 from jaxstyle.halting import Stall, Watch, init_halting, levelled_off, stalled
-from jaxstyle.objective import Targets, Terms, check_picture, gradient_factors, painted, terms, total
-from jaxstyle.parametrizations import OF_LEVELS
-from jaxstyle.parametrize import Parameters, decode, encode
+from jaxstyle.objective import Targets, Terms, check_picture, gradient_factors, painted, term_names, terms, total
+from jaxstyle.parametrizations import HOST_ENCODERS, OF_LEVELS
+from jaxstyle.parametrize import Parameters, decode, decode_on_host, encode, parametrization
+from jaxstyle.scales import array_module
 from jaxstyle.vgg import Params
 
 Trace = Terms  # terms, "total" and "bounds", stacked over the steps: each is [steps]
-Step = Callable[[Any, None], tuple[Any, Trace]]
+Step = Callable[[Any, None], tuple[Any, jax.Array]]
 
 
 class Average(NamedTuple):
@@ -44,6 +46,7 @@ class State(NamedTuple):
     average: Average | None = None
     watch: Watch | None = None
     stall: Stall | None = None
+    terms: jax.Array | None = None  # of lbfgs, at the best iterate, [T] in the order of `term_names`
 
     @property
     def image(self) -> jax.Array:
@@ -56,9 +59,10 @@ class State(NamedTuple):
 
         The total had levelled off then, or lbfgs got nowhere.
         """
-        first, *others = [each.stopped for each in (self.watch, self.stall) if each] or [jnp.zeros((), jnp.int32)]
+        first: Any
+        first, *others = [each.stopped for each in (self.watch, self.stall) if each] or [np.zeros((), np.int32)]
         for other in others:
-            first = jnp.where((first > 0) & ((other == 0) | (first < other)), first, other)
+            first = array_module(first, other).where((first > 0) & ((other == 0) | (first < other)), first, other)
         return first
 
     @property
@@ -85,11 +89,50 @@ def init(image: jax.Array, *, config: Config) -> State:
         (32, 32, 3)
     """
     image = check_picture("initial image", image)
+    if not _on_host(config):
+        return _init(image, config=config)
     if image.ndim == 4:
-        return jax.vmap(partial(init, config=config))(image)
+        return jax.tree.map(lambda *each: array_module(*each).stack(each), *(init(one, config=config) for one in image))
+    return _state(image, config=config)
+
+
+def image_on_host(state: State) -> np.ndarray:
+    """Return the image of a state as a NumPy array, without a program where the parametrization is linear in levels.
+
+    Args:
+        state: of `init` or `run`, not traced.
+
+    Returns:
+        `[H, W, 3]`, or `[N, H, W, 3]` for a batch, in [0, 1].
+
+    Example:
+        >>> image_on_host(init(np.zeros((32, 32, 3), np.float32), config=Config())).shape
+        (32, 32, 3)
+    """
+    return decode_on_host(state.average.parameters if state.average else state.parameters)
+
+
+def _on_host(config: Config) -> bool:
+    """Return whether NumPy can make the state, so that it takes no program."""
+    return config.optimizer == "lbfgs" and parametrization(config).encode in HOST_ENCODERS
+
+
+@compiled("config")
+def _init(image: jax.Array, *, config: Config) -> State:
+    """Return the state by one program."""
+    make = partial(_state, config=config)
+    return jax.vmap(make)(image) if image.ndim == 4 else make(image)
+
+
+def _state(image: jax.Array, *, config: Config) -> State:
     parameters: Any = encode(image, config=config)
-    average = Average(parameters, jnp.zeros((), jnp.int32)) if config.averaging else None
+    none: Any = np.zeros((), np.int32)
+    average = Average(parameters, none) if config.averaging else None
     halting = init_halting(config, dtype=image.dtype)
+    if config.optimizer == "lbfgs":
+        memory: Any = lbfgs.init(parameters.values, history_size=config.pairs(image.shape[-3] * image.shape[-2]))
+        unknown: Any = np.full(len(term_names(config)), np.nan, image.dtype)
+        return State(parameters, memory, average, *halting, unknown)
     state = State(parameters, transformation(config).init(parameters), average, *halting)
     # Optax leaves weak types here and there, which the first step would make strong: that would compile `run` twice.
     arrays = jax.tree.map(jnp.asarray, state)
@@ -147,7 +190,84 @@ def run(
         own = jax.tree.map(lambda weight: 0 if jnp.ndim(weight) else None, weights)
         return jax.vmap(lane, in_axes=(0, None, _batched(targets), own))(state, params, targets, weights)
 
-    if config.network is None:
+    step = _step(params, targets, weights, config=config)
+    # XLA inlines a loop that runs once, and then rounds it otherwise than a longer one.
+    with set_xla_metadata(**{"skip-simplify-while-loops_trip-count-one": "true"}):
+        if segments is None:
+            state, history = jax.lax.scan(step, state, length=steps)
+        else:
+            state, history = _in_segments(step, state, steps=steps, segments=segments)
+    return state, named(history, config=config)
+
+
+def named(history: Any, *, config: Config) -> Trace:
+    """Return the columns of a history by name.
+
+    Args:
+        history: `[..., T]`, one column for each of `term_names`.
+        config: its layers and extra terms count.
+
+    Returns:
+        `[...]` by name.
+
+    Example:
+        >>> named(np.zeros((5, 4)), config=Config(style_layers=()))["tv"].shape
+        (5,)
+    """
+    return {name: history[..., i] for i, name in enumerate(term_names(config))}
+
+
+@compiled("config", "most_steps", donated=("state",))
+def run_segment(
+    state: State,
+    params: Params,
+    targets: Targets,
+    weights: LossWeights,
+    steps: jax.typing.ArrayLike,
+    *,
+    config: Config,
+    most_steps: int,
+) -> tuple[State, jax.Array]:
+    """Take `steps` steps, a number that is traced, so that one program serves any number; in the memory of `state`.
+
+    Args:
+        state: of `init`, or of an earlier call; it cannot be used any more.
+        params: the network.
+        targets: of `make_targets`.
+        weights: the coefficients of the loss; in a batch a coefficient may be `[N]`.
+        steps: number of gradient evaluations, from 0 to `most_steps`.
+        config: the static facts.
+        most_steps: length of the history that is returned.
+
+    Returns:
+        The state after the last step, and the history `[most_steps, T]` (`[N, most_steps, T]`) for `named`, zero
+        beyond `steps`.
+
+    Example:
+        >>> run_segment(state, params, targets, weights, 3, config=config, most_steps=9)  # doctest: +SKIP
+    """
+    if state.parameters.batched:
+        lane = partial(run_segment, config=config, most_steps=most_steps)
+        own = jax.tree.map(lambda weight: 0 if jnp.ndim(weight) else None, weights)
+        return jax.vmap(lane, in_axes=(0, None, _batched(targets), own, None))(state, params, targets, weights, steps)
+    step = _step(params, targets, weights, config=config)
+    history = jnp.zeros((most_steps, len(term_names(config))), _dtype(state))
+
+    def body(i: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
+        state, history = carry
+        state, row = step(state, None)
+        return state, history.at[i].set(row)
+
+    return jax.lax.fori_loop(0, jnp.asarray(steps, jnp.int32), body, (state, history))
+
+
+def _dtype(state: State) -> Any:
+    return jnp.result_type(*jax.tree.leaves(state.parameters))
+
+
+def _step(params: Params, targets: Targets, weights: LossWeights, *, config: Config) -> Step:
+    """Return the function of one step: from state to state and terms."""
+    if config.network is None and config.precision == "bfloat16":
         params = prepared(params, precision=config.precision, conv=config.conv)  # once, outside of the loop
 
     def loss(parameters: Parameters, factors: Terms | None) -> tuple[jax.Array, Trace]:
@@ -160,23 +280,56 @@ def run(
         )
         return minimized + weights.bounds * bounds, {**parts, "total": objective, "bounds": bounds}
 
-    descent = transformation(config)
-
-    def step(state: State, _: None) -> tuple[State, Trace]:
-        factors = None
+    def evaluated(parameters: Parameters) -> tuple[jax.Array, Trace, Parameters, Terms | None]:
+        factors: Terms | None = None
         if config.normalize_gradients:
-            factors = gradient_factors(params, decode(state.parameters), targets, config=config)
-        before: Any = state.parameters
-        (value, trace), gradient = jax.value_and_grad(loss, has_aux=True)(before, factors)
-        memory, watch, stall = state.optimizer, state.watch, state.stall
+            factors = gradient_factors(params, decode(parameters), targets, config=config)
+        (value, trace), gradient = jax.value_and_grad(loss, has_aux=True)(parameters, factors)
+        return value, trace, gradient, factors
+
+    def watched(state: State, trace: Trace) -> tuple[Watch | None, Stall | None]:
+        watch, stall = state.watch, state.stall
         if watch is not None:
             watch = levelled_off(watch, trace["total"], tolerance=config.tolerance)
         if stall is not None:
             stall = stalled(stall, trace["total"] + weights.bounds * trace["bounds"], patience=config.patience)
-            memory = forget_pairs(memory, when=stall.restarting)
+        return watch, stall
+
+    def row(state: State, trace: Trace) -> jax.Array:
+        return jnp.stack([trace[name] for name in term_names(config)]).astype(_dtype(state))
+
+    def lbfgs_step(state: State, _: None) -> tuple[State, jax.Array]:
+        rate = LEARNING_RATES["lbfgs"] if config.learning_rate is None else config.learning_rate
+        best, memory = state.parameters, state.optimizer
+        tried = best.replace(lbfgs.trial(best.values, memory, learning_rate=rate))
+        value, trace, gradient = evaluated(tried)[:3]
+        watch, stall = watched(state, trace)
+        after = state._replace(watch=watch, stall=stall)
+        point, memory, accepted = lbfgs.update(
+            best.values,
+            tried.values,
+            value,
+            gradient.values,
+            memory,
+            restart=False if stall is None else stall.restarting,
+            frozen=False if watch is stall is None else after.done,
+            guarded=not config.normalize_gradients,
+        )
+        before: Any = state.terms
+        found = jnp.where(accepted, row(state, trace), before)
+        parameters = best.replace(point)
+        average = _averaged(state.average, parameters, config.averaging)
+        return after._replace(parameters=parameters, optimizer=memory, average=average, terms=found), found
+
+    descent: Any = None if config.optimizer == "lbfgs" else transformation(config)
+
+    def first_order_step(state: State, _: None) -> tuple[State, jax.Array]:
+        before: Any = state.parameters
+        value, trace, gradient, factors = evaluated(before)
+        watch, stall = watched(state, trace)
         updates, memory = descent.update(
             gradient,
-            memory,
+            state.optimizer,
             before,
             value=value,
             grad=gradient,
@@ -191,23 +344,12 @@ def run(
             after = after._replace(
                 parameters=hold(state.parameters, after.parameters), average=hold(state.average, after.average)
             )
-        return after, trace
+        return after, row(state, trace)
 
-    # XLA inlines a loop that runs once, and then rounds it otherwise than a longer one.
-    with set_xla_metadata(**{"skip-simplify-while-loops_trip-count-one": "true"}):
-        if segments is None:
-            return jax.lax.scan(step, state, length=steps)
-        return _in_segments(step, state, steps=steps, segments=segments)
+    return lbfgs_step if config.optimizer == "lbfgs" else first_order_step
 
 
-run_in_place = compiled("config", "steps", "segments", donated=("state",))(run)
-"""As `run`, in the memory of `state`, which cannot be used any more: lbfgs holds twice its memory in images.
-
-A state of `init` may lie in the memory of the image that it was made from: copy it first, where that is still needed.
-"""
-
-
-def _in_segments(step: Step, state: State, *, steps: int, segments: int) -> tuple[State, Trace]:
+def _in_segments(step: Step, state: State, *, steps: int, segments: int) -> tuple[State, jax.Array]:
     """Take `steps` steps, of which a gradient finds kept where each segment begins; the longer ones come first."""
     length, longer = divmod(steps, segments)
     traces = []
@@ -215,8 +357,8 @@ def _in_segments(step: Step, state: State, *, steps: int, segments: int) -> tupl
         if count:
             segment = jax.checkpoint(partial(jax.lax.scan, step, length=own), prevent_cse=False)
             state, trace = jax.lax.scan(segment, state, length=count)
-            traces.append(jax.tree.map(jnp.ravel, trace))  # [count, own] -> [count * own]
-    return state, jax.tree.map(lambda *parts: jnp.concatenate(parts), *traces)
+            traces.append(trace.reshape(-1, trace.shape[-1]))  # [count, own, T] -> [count * own, T]
+    return state, jnp.concatenate(traces)
 
 
 def _batched(targets: Targets) -> Targets:

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxstyle.own import Parametrization
-from jaxstyle.scales import resample
+from jaxstyle.scales import array_module, resample
 
 PYRAMID_LEVELS = 5  # full size to 1/16, as many halvings as VGG-19 has
 # Of every level but the finest. Preset neural-style-pt stood higher after 100 steps with 1, 1/2, 1/3 and 1/8.
@@ -39,7 +39,7 @@ def _levels(image: jax.Array) -> tuple[jax.Array, ...]:
     """Return a pyramid whose finest level is the image; each has half the sides of the one before, rounded up."""
     height, width, channels = image.shape
     coarse = [(-(-height // 2**i), -(-width // 2**i), channels) for i in range(1, PYRAMID_LEVELS)]
-    return image, *(jnp.zeros(shape, image.dtype) for shape in coarse)
+    return image, *(array_module(image).zeros(shape, image.dtype) for shape in coarse)
 
 
 def _sum_of_levels(levels: tuple[jax.Array, ...], *, circular: bool) -> jax.Array:
@@ -99,3 +99,5 @@ PARAMETRIZATIONS = {
 }
 # Those whose first array is the finest level, so that the image moves as it does.
 OF_LEVELS = tuple(PARAMETRIZATIONS[name].decode for name in ("pixels", "pyramid", "circular pyramid"))
+# Those that NumPy can apply, so that a state takes no program.
+HOST_ENCODERS = (_same, _levels)

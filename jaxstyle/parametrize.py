@@ -1,15 +1,19 @@
 """What an image is written as while it is optimised: arrays, with the pure function that turns them into the image."""
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxstyle.config import Config
 from jaxstyle.own import Parametrization
-from jaxstyle.parametrizations import PARAMETRIZATIONS
+from jaxstyle.parametrizations import OF_LEVELS, PARAMETRIZATIONS
+from jaxstyle.scales import array_module
 
 
 @jax.tree_util.register_pytree_node_class
@@ -31,6 +35,10 @@ class Parameters:
     def batched(self) -> bool:
         """Whether it is of several images, along the leading axis of each array."""
         return any(leaf.ndim > rank for leaf, rank in zip(jax.tree.leaves(self.values), self.ranks, strict=True))
+
+    def replace(self, values: Any) -> "Parameters":
+        """Return parameters of other values of the same structure."""
+        return Parameters(values, self.decode, self.ranks)
 
     def tree_flatten(self) -> tuple[tuple[Any], tuple[Callable[[Any], jax.Array], tuple[int, ...]]]:
         """Return the arrays, and what is static."""
@@ -72,11 +80,34 @@ def encode(image: jax.Array, *, config: Config) -> Parameters:
         The parameters.
 
     Example:
-        >>> [level.shape for level in encode(jnp.zeros((32, 24, 3)), config=Config()).values]
-        [(32, 24, 3), (16, 12, 3), (8, 6, 3), (4, 3, 3), (2, 2, 3)]
+        >>> encode(jnp.zeros((32, 24, 3)), config=Config(optimizer="adam")).values.shape
+        (32, 24, 3)
     """
     chosen = parametrization(config)
-    return Parameters(chosen.encode(image), chosen.decode)
+    values = chosen.encode(image)
+    if config.optimizer != "lbfgs":
+        return Parameters(values, chosen.decode)
+    leaves, structure = jax.tree.flatten(values)
+    shapes = tuple(leaf.shape for leaf in leaves)
+    flat = array_module(*leaves).concatenate([leaf.reshape(-1) for leaf in leaves])
+    return Parameters(flat, FlatDecode(chosen.decode, structure, shapes))
+
+
+@dataclass(frozen=True)
+class FlatDecode:
+    """The decoder of parameters that are one vector: the arrays of a parametrization one after the other."""
+
+    decode: Callable[[Any], jax.Array]
+    structure: Any
+    shapes: tuple[tuple[int, ...], ...]
+
+    def __call__(self, vector: jax.Array) -> jax.Array:
+        """Return the image `[..., H, W, 3]` of a vector `[..., n]`."""
+        leaves, end = [], 0
+        for shape in self.shapes:
+            begin, end = end, end + math.prod(shape)
+            leaves.append(vector[..., begin:end].reshape(*vector.shape[:-1], *shape))
+        return self.decode(jax.tree.unflatten(self.structure, leaves))
 
 
 def decode(parameters: Parameters) -> jax.Array:
@@ -93,7 +124,33 @@ def decode(parameters: Parameters) -> jax.Array:
         (8, 8, 3)
     """
     function = parameters.decode
-    return (jax.vmap(function) if parameters.batched else function)(parameters.values)
+    linear = function.decode if isinstance(function, FlatDecode) else function
+    return (jax.vmap(function) if parameters.batched and linear not in OF_LEVELS else function)(parameters.values)
+
+
+def decode_on_host(parameters: Parameters) -> np.ndarray:
+    """Return the image of `decode`, clipped to [0, 1], by NumPy where it is linear in levels, else by one program.
+
+    Args:
+        parameters: of `encode`.
+
+    Returns:
+        `[H, W, 3]`, or `[N, H, W, 3]` for a batch.
+
+    Example:
+        >>> decode_on_host(encode(np.ones((8, 8, 3), np.float32), config=Config())).shape
+        (8, 8, 3)
+    """
+    function = parameters.decode
+    linear = function.decode if isinstance(function, FlatDecode) else function
+    if linear in OF_LEVELS:
+        return np.clip(function(jax.device_get(parameters.values)), 0.0, 1.0)
+    return np.asarray(_decode_clipped(parameters))
+
+
+@jax.jit
+def _decode_clipped(parameters: Parameters) -> jax.Array:
+    return jnp.clip(decode(parameters), 0.0, 1.0)
 
 
 def compose(*parts: Parametrization) -> Parametrization:

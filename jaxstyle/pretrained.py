@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jaxstyle import weights_file
 from jaxstyle.download import CURE, FILE, KERAS_FILE, cache, download
@@ -158,7 +157,7 @@ def load(found: Found) -> Params:
         >>> load(find("random"))["conv5_4"]["bias"].shape
         (512,)
     """
-    return jax.tree.map(jnp.asarray, weights_file.read(found.path)) if found.path else random_params()
+    return jax.device_put(weights_file.read(found.path)) if found.path else random_params()
 
 
 def installed() -> list[Found]:

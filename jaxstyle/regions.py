@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxstyle.losses import positive
+from jaxstyle.scales import resample
 
 
 class Regions(NamedTuple):
@@ -65,7 +66,7 @@ def guide(mask: jax.Array, *, height: int, width: int) -> jax.Array:
         >>> guide(jnp.ones((8, 8)), height=2, width=2).round(6).tolist()
         [[0.25, 0.25], [0.25, 0.25]]
     """
-    squares = jnp.square(jax.image.resize(mask, (height, width), "linear"))
+    squares = jnp.square(resample(mask, height, width, method="linear"))
     return squares / positive(jnp.sum(squares))
 
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 
 from jaxstyle import color
 from jaxstyle.coloring import Sizes
@@ -16,13 +15,12 @@ from jaxstyle.compiled import compiled
 from jaxstyle.config import Config
 from jaxstyle.errors import InputError
 from jaxstyle.regions import compose, cover
-from jaxstyle.scales import Scale, half_shape, resample, resize, resize_style
+from jaxstyle.scales import Scale, array_module, half_shape, resample, resize, resize_style
 from jaxstyle.statistic import Summary
 from jaxstyle.targets import Style, Targets, check_picture, make_targets
 from jaxstyle.vgg import Params, smallest_side
 
 
-@compiled("scale", "config")
 def targets_at(
     params: Params,
     content: jax.Array,
@@ -68,14 +66,14 @@ def targets_at(
             at_scale.append(shrink(check_picture("style", style, config.sized(config.style_layers), ranks=(3,))))
     masks, style_parts = content_masks, style_masks
     if content_masks is not None and content_masks.shape[-2:] == content.shape[-3:-1]:
-        masks = jnp.stack([resize(mask, height, width) for mask in content_masks])
+        masks = array_module(content_masks).stack([resize(mask, height, width) for mask in content_masks])
     if style_masks is not None:
         style_parts = [None if mask is None else shrink(mask) for mask in style_masks]
     targets = make_targets(
         params,
         resize(content, height, width),
         at_scale,
-        key=None if key is None else jax.random.fold_in(key, 1),
+        key=None if key is None or config.statistic != "sliced" else jax.random.fold_in(key, 1),
         config=config,
         blend=blend,
         content_masks=masks,
@@ -162,7 +160,8 @@ def start_at(
     if start == "style":
         if isinstance(styles[0], Mapping):
             raise InputError("The initial image is the style's, which has no picture: start from content or noise.")
-        return jnp.broadcast_to(resize(jnp.asarray(styles[0]), height, width), shape)
+        style = resize(check_picture("style", styles[0], ranks=(3,)), height, width)
+        return array_module(style).broadcast_to(style, shape)
     if start == "noise":
         if key is None:
             raise InputError("Noise as the initial image has no seed: pass key=jax.random.key(0).")
@@ -204,10 +203,9 @@ def enlarge(
     before = Scale(*image.shape[-3:-1], steps=0)
     then, now = (start_at(content, styles, start, each) for each in (before, scale))
     painted = resample(image - then, scale.height, scale.width, circular=circular)
-    return jnp.clip(now + painted, 0.0, 1.0)
+    return array_module(now, painted).clip(now + painted, 0.0, 1.0)
 
 
-@compiled("config")
 def finish(
     image: jax.Array, content: jax.Array, *, config: Config, content_masks: jax.Array | None = None
 ) -> jax.Array:
@@ -227,6 +225,14 @@ def finish(
         (8, 8, 3)
     """
     image = resize(image, *content.shape[-3:-1])
-    if config.color == "keep":
+    if config.color != "keep" and content_masks is None:
+        return image
+    return _with_content(image, content, content_masks, keep=config.color == "keep")
+
+
+@compiled("keep")
+def _with_content(image: jax.Array, content: jax.Array, content_masks: jax.Array | None, *, keep: bool) -> jax.Array:
+    """Return `image` in the content's colours if they are to be kept, and the content outside of its masks."""
+    if keep:
         image = color.with_colors_of(content, image)
     return image if content_masks is None else compose(image, content, cover=cover(content_masks))

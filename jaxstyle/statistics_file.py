@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import jax.numpy as jnp
 import numpy as np
 
 from jaxstyle.config import Config
@@ -153,5 +152,5 @@ def _summary(file: h5py.File, name: str, kind: type[Moments] | type[Quantiles], 
             raise InputError(f"{file.filename} holds {name}/{part} in another form than {shapes[part]}: {CURE}")
         if not np.isfinite(values := dataset[()]).all():
             raise InputError(f"{file.filename} holds values in {name}/{part} that are not finite: {CURE}")
-        arrays[part] = jnp.asarray(values)
+        arrays[part] = values
     return kind(**arrays)

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxstyle import statistic, vgg
 from jaxstyle.compiled import compiled
@@ -186,7 +187,7 @@ def check_picture(
         >>> check_picture("content", np.zeros((32, 32, 3), np.float16), ("relu5_1",)).dtype
         dtype('float32')
     """
-    array = jnp.asarray(picture)
+    array = picture if isinstance(picture, np.ndarray) else jnp.asarray(picture)
     if array.ndim not in ranks or array.shape[-1] != 3 or not jnp.issubdtype(array.dtype, jnp.floating):
         raise InputError(
             f"The {what} is an array {array.dtype}{list(array.shape)}, not a picture: pass float32 [H, W, 3] in [0, 1]."
@@ -198,4 +199,5 @@ def check_picture(
                 f"The {what} is {width}x{height} pixels, but {layer} needs at least {side}x{side}: "
                 "pass a larger picture or drop deep layers with --style-layers and --content-layers."
             )
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+    floats: Any = array.astype(jax.dtypes.canonicalize_dtype(jnp.promote_types(array.dtype, jnp.float32)))
+    return floats

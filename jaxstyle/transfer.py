@@ -1,20 +1,31 @@
 """The whole method as one function, content and style in, picture and trace out, and its two halves by themselves."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from jaxstyle import optimize
 from jaxstyle.coloring import Styles, recolor
 from jaxstyle.config import Config, LossWeights
+from jaxstyle.conv import prepared, winograd_pays
 from jaxstyle.optimize import Trace
-from jaxstyle.scales import plan
+from jaxstyle.scales import array_module, plan
 from jaxstyle.stage import enlarge, finish, start_at, targets_at
 from jaxstyle.targets import check_picture
 from jaxstyle.vgg import Params
+
+
+def on_host(array: Any) -> Any:
+    """Return a NumPy array, which is then resized without a program; what `jit`, `vmap` or `grad` traces as it is."""
+    if isinstance(array, Tracer) or not isinstance(array, jax.Array) or not array.is_fully_addressable:
+        return array
+    return np.asarray(array)
 
 
 class Result(NamedTuple):
@@ -79,9 +90,11 @@ def stylize(
     Reference:
         Gatys, Ecker and Bethge, *A Neural Algorithm of Artistic Style*, arXiv:1508.06576.
     """
-    content = check_picture("content", content)
-    grounds, several = recolor(content, styles, config=config)
-    image, traces = None, []
+    content = check_picture("content", on_host(content))
+    grounds, several = jax.tree.map(on_host, recolor(content, jax.tree.map(on_host, styles), config=config))
+    init = init if isinstance(init, str) else on_host(init)
+    image: Any = None
+    traces = []
     for scale in plan(*content.shape[-3:-1], steps=steps, config=config):
         targets = targets_at(
             params,
@@ -100,11 +113,17 @@ def stylize(
             image = enlarge(image, grounds, several, init, scale, circular=config.border == "circular")
         state = optimize.init(image, config=config)
         cut = segments and min(segments, scale.steps)
-        state, trace = optimize.run(state, params, targets, weights, config=config, steps=scale.steps, segments=cut)
-        image = state.image
+        ready = params
+        if config.network is None:
+            pixels = math.prod(image.shape[:-1])
+            wide = winograd_pays(params, pixels=pixels, steps=scale.steps, layers=config.layers)
+            ready = prepared(params, precision=config.precision, conv=config.conv, use_winograd=wide)
+        state, trace = optimize.run(state, ready, targets, weights, config=config, steps=scale.steps, segments=cut)
+        concrete = all(isinstance(on_host(leaf), np.ndarray) for leaf in jax.tree.leaves(state.parameters))
+        image = optimize.image_on_host(state) if concrete else state.image
         traces.append(trace)
     assert image is not None  # noqa: S101  # there is at least one scale
-    whole = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-1), *traces)
+    whole = jax.tree.map(lambda *parts: array_module(*map(on_host, parts)).concatenate(parts, axis=-1), *traces)
     return Result(finish(image, content, config=config, content_masks=content_masks), whole)
 
 

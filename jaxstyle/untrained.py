@@ -6,8 +6,10 @@ textures with them.
 
 import itertools
 import math
+from functools import partial
+from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from jaxstyle.vgg import BLOCK_WIDTHS, CONV_LAYERS, Params, Widths
@@ -38,6 +40,27 @@ def random_params(*, widths: Widths = BLOCK_WIDTHS, seed: int = 0) -> Params:
         if 9 * channels < out:
             matrix = matrix.T
         kernel = matrix.reshape(3, 3, channels, out) * math.sqrt(2 * max(1, out / (9 * channels)))
-        params[name] = {"kernel": jnp.asarray(kernel, jnp.float32), "bias": jnp.zeros(out, jnp.float32)}
+        params[name] = {"kernel": np.asarray(kernel, np.float32), "bias": np.zeros(out, np.float32)}
         channels = out
-    return params
+    return jax.device_put(params)
+
+
+def param_shapes(*, widths: Widths = BLOCK_WIDTHS) -> Any:
+    """Return the shapes of the parameters of a network.
+
+    Args:
+        widths: channels of each convolution, block by block.
+
+    Returns:
+        The tree of `random_params` with `jax.ShapeDtypeStruct` in place of arrays.
+
+    Example:
+        >>> param_shapes()["conv1_2"]["kernel"].shape
+        (3, 3, 64, 64)
+    """
+    outputs = list(itertools.chain(*widths))
+    shape = partial(jax.ShapeDtypeStruct, dtype=np.float32)
+    return {
+        name: {"kernel": shape((3, 3, *ends)), "bias": shape(ends[1:])}
+        for name, ends in zip(CONV_LAYERS, itertools.pairwise([3, *outputs]), strict=True)
+    }

@@ -8,7 +8,7 @@ Simonyan and Zisserman, *Very Deep Convolutional Networks for Large-Scale Image 
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import flax.linen as nn
 import jax
@@ -75,6 +75,11 @@ class Block(nn.Module):
             activations[f"relu{layer}"] = x
             x = x if inside is None else jnp.where(inside, x, jnp.zeros((), x.dtype))
         return activations
+
+
+@partial(jax.jit, static_argnums=0)  # traced once per process for each shape, in whichever programs it occurs
+def _apply(block: Block, params: Params, x: jax.Array, inside: jax.Array | None) -> dict[str, jax.Array]:
+    return cast(dict[str, jax.Array], block.apply({"params": params}, x, inside))
 
 
 def _continue(x: jax.Array, *, mode: str) -> jax.Array:
@@ -208,7 +213,7 @@ def features(
         block = Block(number, widths[number - 1], border, precision, conv, ready)
         margin = 0 if rows is None else len(block.widths)
         inside = None if rows is None or border == "circular" else rows.inside(margin=margin)
-        activations: Any = block.apply({"params": own}, x, inside)
+        activations: Any = _apply(block, own, x, inside)
         if margin:
             activations = {name: found[..., margin:-margin, :, :] for name, found in activations.items()}
         asked = {name: found for name, found in activations.items() if name in layers}

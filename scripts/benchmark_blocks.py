@@ -10,13 +10,14 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from benchmark_steps import status
 from measuring import Pictures, in_turns, ratios
 from tyro.conf import OmitArgPrefixes
 
 from jaxstyle import Config, LossWeights, image, init, load_params, make_targets
 from jaxstyle.conv import prepared
-from jaxstyle.optimize import run_in_place
+from jaxstyle.optimize import run_segment
 
 CONFIG = Config(optimizer="adam")
 
@@ -64,11 +65,11 @@ def _steps(content: Path, style: Path, network: str, *, side: int, window: int |
     targets, weights = make_targets(params, picture, painting, config=config), LossWeights()
     ready = jax.jit(prepared)(params)
     state = jax.tree.map(jnp.copy, init(picture, config=config))
-    step = run_in_place.lower(state, ready, targets, weights, config=config, steps=1).compile()
+    step = run_segment.lower(state, ready, targets, weights, np.int32(1), config=config, most_steps=1).compile()
 
     def take() -> None:
         nonlocal state
-        state, _ = jax.block_until_ready(step(state, ready, targets, weights))
+        state, _ = jax.block_until_ready(step(state, ready, targets, weights, np.int32(1)))
 
     return take
 

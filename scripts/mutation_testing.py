@@ -37,6 +37,7 @@ TESTS = {
     "objective": ("objective", "optimize", "transfer"),
     "optimize": ("optimize", "halting", "own", "transfer"),
     "descent": ("descent", "halting", "optimize"),
+    "lbfgs": ("lbfgs", "halting", "optimize"),
     "scales": ("scales", "transfer"),
     "color": ("color", "transfer"),
     "regions": ("regions", "transfer"),

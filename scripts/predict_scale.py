@@ -29,7 +29,7 @@ WHOLE = 970 * 2**20 / (1024 * 768)  # of an image that is not cut, besides state
 BETWEEN, IN_WINDOW = 110, 1150  # of an image in blocks, likewise; of a window
 TARGETS, PICTURES = 32, 24  # relu4_2 of an image and of each of its halves; the picture as it came and as it is used
 FIXED = 2**30  # bytes of a process
-CASES = {"adam": Config(optimizer="adam"), "lbfgs, 3 pairs": Config(memory=3), "lbfgs, 10 pairs": Config()}
+CASES = {"adam": Config(optimizer="adam"), "lbfgs, 3 pairs": Config(memory=3), "lbfgs, 10 pairs": Config(memory=10)}
 MEMORIES = {"`--max-memory 24GiB`": (24 * 2**30, ESTIMATED, 2**19), "0.95 of 141 GB": (0.95 * 141e9, 1, 2**23)}
 TASKS = {  # side, devices, pixels of a window, pictures of each device
     "1 gigapixel, 1 GPU, whole": (2**15, 1, None, 1),

@@ -8,13 +8,14 @@ import jax
 import numpy as np
 import pytest
 
+from jaxstyle import coloring
 from jaxstyle.cli import kept_styles, session, sweep_round, sweep_session
 from jaxstyle.cli.walk import Diverged, Place, fault_of, last_sound
 from jaxstyle.cli.work import Work
 
 
 class FakeRunner:
-    """Replaces `walk`, `picture_of` and the statistics of styles; every other part of a command runs as usual.
+    """Replaces `walk`, `picture_of`, the statistics and the colors of styles; every other part of a command runs as usual.
 
     The image moves in equal steps from its start to the mean of content and mean style color, so that it depends on
     the inputs, the seed of the noise and the number of steps. Every term of the history falls as 1 / step.
@@ -35,6 +36,7 @@ class FakeRunner:
             monkeypatch.setattr(module, "walk", self.walk)
             monkeypatch.setattr(module, "picture_of", self.picture_of)
         monkeypatch.setattr(kept_styles, "look_at", lambda *_, **__: {})
+        monkeypatch.setattr(coloring, "_recolor", lambda content, styles, change: (content, styles))
         monkeypatch.setattr(kept_styles, "statistics_of", lambda style, *_, **__: style)
         monkeypatch.setattr(sweep_session.SweepSession, "_fitting", lambda self, work, todo, *_: len(todo))
 
@@ -68,7 +70,7 @@ class FakeRunner:
                     found = np.broadcast_to(np.asarray(value, np.float32), lanes)[..., None]
                     history[name] = np.concatenate([history.get(name, found[..., :0]), found], -1)
                 shown.advance(1, {"total": float(np.mean(history["total"][..., -1]))})
-                state: Any = SimpleNamespace(stall=None, done=np.asarray(False))
+                state: Any = SimpleNamespace(watch=None, stall=None)
                 shaped: Any = image if lanes else image[0]
                 self.on_step(step)
                 if not lanes and (fault := fault_of(history, finite=bool(np.isfinite(shaped).all()))):

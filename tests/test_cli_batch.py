@@ -86,6 +86,15 @@ def test_the_statistics_of_a_style_are_computed_once_and_pictures_share_programs
     assert len(fake_runner.works) == 6 and len({id(work.compiled) for work in fake_runner.works}) == 1
 
 
+def test_contents_of_one_size_follow_each_other_and_the_programs_are_counted(fake_runner, capsys):
+    for name in "cde":
+        image.save(f"contents/{name}.png", picture(*((32, 40) if name == "d" else (40, 32)), seed=0))
+    assert batch() == 0
+    shapes = [work.content.shape[:2] for work in fake_runner.works[:5]]
+    assert shapes == sorted(shapes, key=shapes.index) and len(set(shapes)) == 2
+    assert "10 pictures, for which 2 programs of steps are compiled" in capsys.readouterr().err
+
+
 def test_programs_are_dropped_beyond_a_limit(fake_runner, monkeypatch):
     dropped = []
     monkeypatch.setattr("jaxstyle.cli.batch.MOST_PROGRAMS", 1)

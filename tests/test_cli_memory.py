@@ -276,7 +276,7 @@ def test_a_step_is_timed_in_the_second_call_unless_the_first_is_long(monkeypatch
         monkeypatch.setattr(rehearsal, "time", SimpleNamespace(perf_counter=lambda ticks=ticks: next(ticks)))
         step: Any = lambda state, *_, done=done: (done.append(state), None)  # noqa: E731
         ready = work.Ready(NOTHING, 2, step, 0, 0)
-        runner: Any = SimpleNamespace(begin=lambda scale: 0, ready=None, coefficients=None, spans=False)
+        runner: Any = SimpleNamespace(begin=lambda scale: 0, ready=lambda scale: None, coefficients=None, spans=False)
         assert rehearsal._seconds_a_step(runner, ready, NOTHING) == (0.5 if calls == 2 else 4.5)
         assert len(done) == calls
 

@@ -83,7 +83,7 @@ COMBINATIONS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"scales": "3000"}, ("3000 scales",)),
     ({"scales": "0"}, ("0 scales",)),
     ({"scales": "2.5"}, ("--scales", "'2.5'", "auto")),
-    ({"scales": "20"}, ("1x1 pixels",)),
+    ({"scales": "2", "size": 20}, ("16x13 pixels",)),
     ({"scales": "16,24"}, ("32 pixels", "rise")),
     ({"scales": "4", "steps": 2, "style_layers": "relu1_1", "content_layers": "relu1_1"}, ("2 steps", "4 scales")),
 ]

@@ -285,7 +285,7 @@ def test_a_quiet_run_prints_nothing_and_others_print_network_and_summary_to_stan
     out, err = capfd.readouterr()
     network, summary = err.splitlines()
     assert out == "" and network == "Network: vgg19, tiny.h5"
-    assert summary.startswith("out.png: 3 steps in ") and " steps/s; compiled in " in summary and ", total " in summary
+    assert summary.startswith("out.png: 3 steps in ") and " steps/s), total " in summary and "; traced in " in summary
 
 
 # Interruptions

@@ -185,10 +185,10 @@ def test_a_resumed_sweep_has_the_pictures_of_stylize_and_rerun_has_their_bytes(m
         stops = iter([signal.SIGINT])
         patch.setattr(Checkpoints, "save", lambda *all_: (save(*all_), *map(signal.raise_signal, stops)))
         assert jaxstyle("sweep", *command, *kept) == 130
-    assert [path.name for path in Path("kept").iterdir() if path.name.isdecimal()] == ["1"]
+    assert [path.name for path in Path("kept").iterdir() if path.name.isdecimal()] == ["2"]
     monkeypatch.setattr(sweep_round, "walk", lambda *all_, **each: began.append(each) or walk(*all_, **each))
     assert jaxstyle("sweep", *command, *kept) == 0
-    assert [each["place"] and each["place"].steps for each in began] == [1, None]
+    assert [each["place"] and each["place"].steps for each in began] == [2, None]
     assert not [path for path in Path("kept").iterdir() if path.name.isdecimal()]
     rows = table()
     assert [row["style-layers"] for row in rows] == [*layers, *layers]
@@ -441,7 +441,7 @@ def test_a_lane_without_progress_is_named_by_its_label(fake_runner, monkeypatch,
             stall = SimpleNamespace(
                 restarted=np.array([0, place.steps > 0]), stopped=np.array([0, 2 * (place.steps > 1)])
             )
-            yield place._replace(state=SimpleNamespace(stall=stall, done=np.asarray(False)))
+            yield place._replace(state=SimpleNamespace(watch=None, stall=stall))
 
     monkeypatch.setattr(sweep_round, "walk", walk)
     assert sweep(style_weight="1,30", patience=3) == 0

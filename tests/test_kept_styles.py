@@ -26,13 +26,16 @@ def computed(isolated, monkeypatch) -> list[float]:
     """Replace the statistics of a style by constants; return a list of the factors by which it is resized."""
     factors: list[float] = []
 
-    def compute(style: Any, factor: float, **_: Any) -> dict[str, Moments]:
-        factors.append(factor)
-        mean: Any = np.full(4, factor, np.float32)
+    def one(style: Any) -> dict[str, Moments]:
+        factors.append(len(style) / len(STYLE))
+        mean: Any = np.full(4, factors[-1], np.float32)
         second: Any = np.full((4, 4), style.mean(), np.float32)
         return {"relu1_1": Moments(mean, second)}
 
-    monkeypatch.setattr(kept_styles, "_look", compute)
+    def compute(_params: Any, styles: Any, _key: Any, **_: Any) -> Any:
+        return {side: one(style) for side, style in styles.items()}
+
+    monkeypatch.setattr(kept_styles, "_summarize", compute)
     return factors
 
 

@@ -33,33 +33,33 @@ def half_size(image):
 
 
 @jax.jit
-def evaluated(image, content, style):
+def evaluated(params, image, content, style):
     """Return terms of one image in many ways: one program."""
-    of_config = partial(make_targets, toy.PARAMS, content, style)
-    found: dict[str, Any] = {"default": terms(toy.PARAMS, image, of_config(config=TOY), config=TOY)}
+    of_config = partial(make_targets, params, content, style)
+    found: dict[str, Any] = {"default": terms(params, image, of_config(config=TOY), config=TOY)}
     for name, chosen in VARIANTS.items():
         config = dataclasses.replace(TOY, **chosen)
-        found[name] = terms(toy.PARAMS, image, of_config(config=config), config=config)
+        found[name] = terms(params, image, of_config(config=config), config=config)
     targets = of_config(config=TOY)
-    found["factors"] = gradient_factors(toy.PARAMS, image, targets, config=TOY)
-    small = make_targets(toy.PARAMS, half_size(content), style, config=TOY)
-    found["half"] = terms(toy.PARAMS, half_size(image), small, config=TOY)
-    found["both"] = terms(toy.PARAMS, image, targets._replace(half=small), config=TOY)
+    found["factors"] = gradient_factors(params, image, targets, config=TOY)
+    small = make_targets(params, half_size(content), style, config=TOY)
+    found["half"] = terms(params, half_size(image), small, config=TOY)
+    found["both"] = terms(params, image, targets._replace(half=small), config=TOY)
     batch = jnp.stack([content, image])
-    found["batch"] = terms(toy.PARAMS, batch[::-1], make_targets(toy.PARAMS, batch, style, config=TOY), config=TOY)
-    regions = make_targets(toy.PARAMS, content, [style, 1 - style], config=TOY, content_masks=jnp.asarray(MASKS))
-    found["regions"] = terms(toy.PARAMS, image, regions, config=TOY)
+    found["batch"] = terms(params, batch[::-1], make_targets(params, batch, style, config=TOY), config=TOY)
+    regions = make_targets(params, content, [style, 1 - style], config=TOY, content_masks=jnp.asarray(MASKS))
+    found["regions"] = terms(params, image, regions, config=TOY)
     found["painted"] = painted(image, regions)
     found["guides"] = regions.regions.guides  # pyright: ignore[reportOptionalMemberAccess]
-    found["region factors"] = gradient_factors(toy.PARAMS, image, regions, config=TOY)
-    found["painted factors"] = gradient_factors(toy.PARAMS, found["painted"], regions, config=TOY)
+    found["region factors"] = gradient_factors(params, image, regions, config=TOY)
+    found["painted factors"] = gradient_factors(params, found["painted"], regions, config=TOY)
     return found
 
 
 @pytest.fixture(scope="module")
 def found():
     with jax.enable_x64(True):
-        return jax.tree.map(np.asarray, evaluated(toy.START, toy.CONTENT, toy.STYLE))
+        return jax.tree.map(np.asarray, evaluated(toy.PARAMS, toy.START, toy.CONTENT, toy.STYLE))
 
 
 def close(expected, rel=1e-9):
@@ -229,13 +229,13 @@ def test_styles_are_mixed_by_their_statistics():
     other = toy.STYLE[::-1] ** 2
 
     @jax.jit
-    def program(style, other):
-        of = partial(make_targets, toy.PARAMS, toy.CONTENT, config=TOY)
+    def program(params, style, other):
+        of = partial(make_targets, params, toy.CONTENT, config=TOY)
         tiled = jnp.tile(style, (3, 3, 1))
         return of([style, other]).style, of([style, other], blend=[3.0, 1.0]).style, of(tiled).style
 
     with jax.enable_x64(True):
-        alike, blended, tiled = jax.tree.map(np.asarray, program(toy.STYLE, other))
+        alike, blended, tiled = jax.tree.map(np.asarray, program(toy.PARAMS, toy.STYLE, other))
     for layer in TOY.style_layers:
         one, two = (toy.network(toy.PARAMS, each)[layer] for each in (toy.STYLE, other))
         np.testing.assert_allclose(alike[layer].second, (toy.gram(one) + toy.gram(two)) / 2, rtol=1e-9)

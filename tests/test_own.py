@@ -47,6 +47,9 @@ ADAM = replace(OWN, optimizer="adam", parametrization="pixels")
 CONTENT: Any
 STYLE: Any
 CONTENT, STYLE = (np.asarray(each, np.float32) for each in (toy.CONTENT, toy.STYLE))
+PARAMS: Any = jax.tree.map(
+    np.float32, toy.PARAMS
+)  # not those of the tests in double precision: jax keeps its copy of an array
 VGG = Config(content_layers=("relu2_2",), style_layers=("relu1_1", "relu2_1"), optimizer="adam", scales=1)
 WEIGHTS = LossWeights(content={"relu2_2": 1.0}, style={"relu1_1": 6.0, "relu2_1": 6.0}, tv=0.1)
 
@@ -109,12 +112,12 @@ def test_a_term_that_returns_an_array_is_refused():
     config = replace(ADAM, own_terms={"all": lambda image, activations, targets: image})
     for image in (CONTENT, np.stack([CONTENT])):
         with pytest.raises(InputError, match=r"The term 'all' is an array .* of an image .*: return a number for each"):
-            traced(partial(terms, config=config), toy.PARAMS, image, toy.TARGETS)
+            traced(partial(terms, config=config), PARAMS, image, toy.TARGETS)
 
 
 def test_a_term_without_a_weight_is_refused():
     def call(image):
-        return run(*begin(toy.PARAMS, image, image, OWN), PLAIN_WEIGHTS, config=OWN, steps=1)
+        return run(*begin(PARAMS, image, image, OWN), PLAIN_WEIGHTS, config=OWN, steps=1)
 
     with pytest.raises(InputError, match="differ in edges, quiet: give each layer and each own term one weight"):
         traced(call, CONTENT)
@@ -130,7 +133,7 @@ def test_own_terms_count_at_half_the_size_too():
 
     config = replace(ADAM, own_terms={"size": size}, own_layers=(), halve_above=40)
     content, weights = picture(48, 64, seed=3), PLAIN_WEIGHTS._replace(own={"size": 0.0})
-    seen = stylize(toy.PARAMS, content, content, weights=weights, config=config, steps=1)
+    seen = stylize(PARAMS, content, content, weights=weights, config=config, steps=1)
     assert seen.trace["size"][0] == pytest.approx(float(content.mean()) + (48 + 24) / 2, rel=1e-3)
 
 
@@ -138,13 +141,13 @@ def test_own_terms_count_at_half_the_size_too():
 def test_own_terms_have_lanes_and_batches():
     options: dict[str, Any] = {"config": ADAM, "steps": 4}
     lanes = OWN_WEIGHTS._replace(own={"edges": jnp.asarray([0.0, 30.0]), "quiet": 0.4})
-    swept = sweep(toy.PARAMS, CONTENT, STYLE, lanes, init=1 - CONTENT, **options)
-    alone = stylize(toy.PARAMS, CONTENT, STYLE, weights=OWN_WEIGHTS, init=1 - CONTENT, **options)
+    swept = sweep(PARAMS, CONTENT, STYLE, lanes, init=1 - CONTENT, **options)
+    alone = stylize(PARAMS, CONTENT, STYLE, weights=OWN_WEIGHTS, init=1 - CONTENT, **options)
     np.testing.assert_allclose(swept.image[1], alone.image, atol=1e-4)
     np.testing.assert_allclose(swept.trace["edges"][1], alone.trace["edges"], rtol=1e-3, atol=1e-7)
     assert alone.trace["edges"][-1] < swept.trace["edges"][0][-1]  # which has the weight 0
     both, starts = jnp.stack([CONTENT[::-1], CONTENT]), jnp.stack([CONTENT, 1 - CONTENT])
-    batch = stylize(toy.PARAMS, both, STYLE, weights=OWN_WEIGHTS, init=starts, **options)
+    batch = stylize(PARAMS, both, STYLE, weights=OWN_WEIGHTS, init=starts, **options)
     np.testing.assert_allclose(batch.image[1], alone.image, atol=1e-4)
 
 
@@ -166,7 +169,7 @@ def test_own_terms_of_vgg_may_use_activations_that_no_other_term_uses(params, co
 
 @pytest.mark.slow
 def test_a_run_with_own_terms_resumes_from_a_checkpoint(tmp_path):
-    state, params, targets = begin(toy.PARAMS, CONTENT, STYLE, ADAM)
+    state, params, targets = begin(PARAMS, CONTENT, STYLE, ADAM)
     given = (params, targets, OWN_WEIGHTS)
     half, trace = run(state, *given, config=ADAM, steps=3)
     whole, _ = run(half, *given, config=ADAM, steps=3)
@@ -224,11 +227,11 @@ def test_an_own_network_has_regions_scales_and_lanes():
     masks[:, :, :6] = 1
     options: dict[str, Any] = {"config": replace(TOY, optimizer="adam", scales=(8, 12), halve_above=10), "steps": 4}
     parts: dict[str, Any] = {"content_masks": jnp.asarray(masks), "style_masks": [np.ones((8, 12), np.float32)]}
-    found = stylize(toy.PARAMS, content, style, weights=PLAIN_WEIGHTS, **parts, **options)
+    found = stylize(PARAMS, content, style, weights=PLAIN_WEIGHTS, **parts, **options)
     assert (found.image[:, 6:] == content[:, 6:]).all() and (found.image[:, :6] != content[:, :6]).any()
     lanes = PLAIN_WEIGHTS._replace(tv=jnp.asarray([PLAIN_WEIGHTS.tv, 1.0]))
-    swept = sweep(toy.PARAMS, content, style, weights=lanes, **options)
-    alone = stylize(toy.PARAMS, content, style, weights=PLAIN_WEIGHTS, **options)
+    swept = sweep(PARAMS, content, style, weights=lanes, **options)
+    alone = stylize(PARAMS, content, style, weights=PLAIN_WEIGHTS, **options)
     np.testing.assert_allclose(swept.image[0], alone.image, atol=1e-4)
 
 
@@ -268,7 +271,7 @@ def test_options_that_an_own_network_does_not_have_are_refused():
 def test_an_own_optimizer_may_search_along_lines():
     """Optax's lbfgs with its line search, which needs the value, the gradient and the function."""
     config = replace(TOY, optimizer=optax.lbfgs(memory_size=3), parametrization="pixels")
-    state, params, targets = begin(toy.PARAMS, CONTENT, STYLE, config)
+    state, params, targets = begin(PARAMS, CONTENT, STYLE, config)
     _, trace = run(state, params, targets, PLAIN_WEIGHTS, config=config, steps=10)
     assert (np.diff(trace["total"] + PLAIN_WEIGHTS.bounds * trace["bounds"]) <= 0).all()  # full steps do not promise it
     assert trace["total"][-1] < 0.5 * trace["total"][0]
@@ -278,7 +281,7 @@ def test_an_own_optimizer_may_search_along_lines():
 def test_an_own_chain_with_a_schedule_resumes_at_its_step():
     schedule = optax.scale_by_schedule(lambda n: -0.02 / (1 + n))
     config = replace(ADAM, optimizer=optax.chain(optax.scale_by_adam(), schedule))
-    state, params, targets = begin(toy.PARAMS, CONTENT, STYLE, config)
+    state, params, targets = begin(PARAMS, CONTENT, STYLE, config)
     given = (params, targets, OWN_WEIGHTS)
     whole, _ = run(state, *given, config=config, steps=6)
     for _ in range(2):
@@ -313,8 +316,8 @@ def test_an_own_parametrization_of_another_shape_has_batches():
     grey = Parametrization(lambda image: {"tone": image.mean(-1)}, lambda x: jnp.repeat(x["tone"][..., None], 3, -1))
     config = replace(ADAM, parametrization=grey, learning_rate=0.5)
     both = np.stack([CONTENT, CONTENT[::-1]])
-    state, _ = run(*begin(toy.PARAMS, both, STYLE, config), OWN_WEIGHTS, config=config, steps=4)
-    alone, trace = run(*begin(toy.PARAMS, CONTENT, STYLE, config), OWN_WEIGHTS, config=config, steps=4)
+    state, _ = run(*begin(PARAMS, both, STYLE, config), OWN_WEIGHTS, config=config, steps=4)
+    alone, trace = run(*begin(PARAMS, CONTENT, STYLE, config), OWN_WEIGHTS, config=config, steps=4)
     assert alone.parameters.values["tone"].shape == CONTENT.shape[:2] and trace["bounds"].max() > 0
     assert (state.image[..., 0] == state.image[..., 2]).all()
     np.testing.assert_allclose(state.image[0], alone.image, atol=1e-4)
@@ -325,5 +328,5 @@ def test_a_built_in_parametrization_is_the_same_by_its_name_and_as_functions():
     found = []
     for way in ("pixels", PARAMETRIZATIONS["pixels"]):
         config = replace(ADAM, parametrization=way, learning_rate=0.5)
-        found.append(run(*begin(toy.PARAMS, CONTENT, STYLE, config), OWN_WEIGHTS, config=config, steps=4)[0].image)
+        found.append(run(*begin(PARAMS, CONTENT, STYLE, config), OWN_WEIGHTS, config=config, steps=4)[0].image)
     np.testing.assert_array_equal(*found)

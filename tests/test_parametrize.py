@@ -10,9 +10,10 @@ import pytest
 from jaxstyle.config import Config
 from jaxstyle.own import Parametrization
 from jaxstyle.parametrizations import COARSE_GAIN, COLOR_ROOT, MARGIN, PARAMETRIZATIONS, PYRAMID_LEVELS
-from jaxstyle.parametrize import Parameters, compose, decode, encode, parametrization
+from jaxstyle.parametrize import Parameters, compose, decode, decode_on_host, encode, parametrization
 
 LATER = pytest.param("circular pyramid", marks=pytest.mark.slow)  # whose compilation takes long
+PYRAMID = Config(optimizer="adam", parametrization="pyramid")
 NAMES = sorted(PARAMETRIZATIONS.keys() - {"circular pyramid"})
 every_way = pytest.mark.parametrize("name", [*NAMES, LATER])
 SHAPES = ((16, 24, 3), (17, 9, 3), (1, 5, 3))
@@ -36,7 +37,7 @@ def calculated():
     def program(names, pictures):
         found = {}
         for name in names:
-            way, own = PARAMETRIZATIONS[name], Config(parametrization=PARAMETRIZATIONS[name])
+            way, own = PARAMETRIZATIONS[name], Config(optimizer="adam", parametrization=PARAMETRIZATIONS[name])
             batch = jax.vmap(partial(encode, config=own))(jnp.stack([pictures[0], pictures[0][::-1]]))
             single = encode(pictures[1], config=own)
             assert batch.batched and not single.batched
@@ -75,7 +76,7 @@ def test_a_constant_in_every_level_is_a_constant_image(calculated):
 
 
 def test_levels_halve_and_round_up():
-    levels = jax.eval_shape(partial(encode, config=Config()), np.zeros((33, 20, 3), np.float32)).values
+    levels = jax.eval_shape(partial(encode, config=PYRAMID), np.zeros((33, 20, 3), np.float32)).values
     assert [level.shape[:2] for level in levels] == [(33, 20), (17, 10), (9, 5), (5, 3), (3, 2)]
     assert len(levels) == PYRAMID_LEVELS
 
@@ -159,7 +160,8 @@ def test_the_optimizer_and_the_border_select_the_default(chosen, name):
 
 
 def test_parameters_are_a_pytree_with_static_decoder_and_ranks():
-    own = Config(parametrization=Parametrization(lambda image: {"root": jnp.sqrt(image)}, lambda x: x["root"] ** 2))
+    way = Parametrization(lambda image: {"root": jnp.sqrt(image)}, lambda x: x["root"] ** 2)
+    own = Config(optimizer="adam", parametrization=way)
 
     @jax.jit
     def program(image):
@@ -169,3 +171,14 @@ def test_parameters_are_a_pytree_with_static_decoder_and_ranks():
     parameters, decoded = program(uniform((4, 5, 3)))
     assert isinstance(parameters, Parameters) and parameters.ranks == (3,) and not parameters.batched
     np.testing.assert_allclose(decoded, uniform((4, 5, 3)), atol=1e-6)
+
+
+def test_lbfgs_has_the_arrays_of_a_parametrization_in_one_vector():
+    image = uniform((6, 5, 3)) / 2
+    levels, flat = encode(image, config=PYRAMID), encode(image, config=Config())
+    assert flat.values.shape == (3 * (30 + 9 + 4 + 1 + 1),)
+    moved = flat.replace(np.stack([flat.values, flat.values + np.float32(0.1)]))
+    assert moved.batched and not flat.batched
+    expected = decode(levels.replace(jax.tree.map(lambda level: level + np.float32(0.1), levels.values)))
+    for found in (decode(moved), decode_on_host(moved)):
+        np.testing.assert_allclose(found, np.stack([image, expected]), atol=1e-6)

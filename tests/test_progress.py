@@ -63,20 +63,20 @@ def test_the_time_of_compiling_is_added_up_and_shown(monkeypatch):
         for side in (32, 64):
             with steps.compiling(side):
                 assert steps.progress.tasks[0].fields["terms"] == f"compiling for {side} pixels"
-    assert steps.compile_seconds == 3.0
+    assert steps.wait_seconds == 3.0
 
 
 def test_the_summary_gives_steps_speed_and_totals(capsys):
     for since, stopped, taken, text in [
-        (0, False, 4, "4 steps in 2.0 s (2.00 steps/s; compiled in 0.5 s), total 8 to 2"),
-        (1, False, 4, "4 steps the last 3 in 2.0 s (1.50 steps/s; compiled in 0.5 s), total 8 to 2"),
-        (4, False, 4, "4 steps all of them before, total 8 to 2"),
-        (0, False, 3, "levelled off after 3 steps in 2.0 s (1.50 steps/s; compiled in 0.5 s), total 8 to 3"),
-        (0, True, 3, "interrupted after 3 of 4 steps in 2.0 s (1.50 steps/s; compiled in 0.5 s), total 8 to 3"),
+        (0, False, 4, "4 steps in 2.0 s (2.00 steps/s), total 8 to 2"),
+        (1, False, 4, "4 steps, the last 3 in 2.0 s (1.50 steps/s), total 8 to 2"),
+        (4, False, 4, "4 steps, all of them before, total 8 to 2"),
+        (0, False, 3, "levelled off after 3 steps in 2.0 s (1.50 steps/s), total 8 to 3"),
+        (0, True, 3, "interrupted after 3 of 4 steps in 2.0 s (1.50 steps/s), total 8 to 3"),
     ]:
         totals = np.array([8.0, 5.0, 3.0, 2.0])[:taken]
         place = Place(0, taken, NOTHING, NOTHING, np.full(taken, 32), {"total": totals}, {})
-        options: dict[str, Any] = {"since": since, "of": 4, "seconds": 2.0, "compiled": 0.5, "stopped": stopped}
+        options: dict[str, Any] = {"since": since, "of": 4, "seconds": 2.0, "stopped": stopped}
         Reporter(quiet=False).finished(Path("[red]a:smile:.png"), place, **options)
         assert capsys.readouterr().err == f"[red]a:smile:.png: {text}\n"
         Reporter(quiet=True).finished(Path("a.png"), place, **options)

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxstyle import scales
 from jaxstyle.config import Config
 from jaxstyle.errors import InputError
-from jaxstyle.scales import half_shape, plan, resample, resize, resize_style
+from jaxstyle.scales import STEPS_BY_PIXELS, half_shape, plan, resample, resize, resize_style, shared_shape
 
 RNG = np.random.default_rng(0)
 PICTURES: Any = RNG.uniform(size=(2, 12, 16, 3)).astype(np.float32)
@@ -34,79 +35,93 @@ def refusal(height: int, width: int, *, steps: int = 100, **options) -> str:
     st.sampled_from(["relu1_1", "relu3_1", "relu5_1"]),
     st.sampled_from(["zeros", "circular"]),
 )
-def test_scales_grow_to_the_size_of_the_picture_and_share_out_all_steps(height, width, steps, layer, border):
+def test_scales_grow_to_the_size_of_the_picture_and_split_all_steps(height, width, steps, layer, border):
     config = Config(content_layers=(), style_layers=("relu1_1", layer), border=border)
     scales = plan(height, width, steps=steps, config=config)
     assert scales[-1][:2] == (height, width) and sum(scale.steps for scale in scales) == steps
     longest = [max(scale[:2]) for scale in scales]
     assert longest == sorted(set(longest))
     counts = [scale.steps for scale in scales]
-    assert counts == sorted(counts, reverse=True) and counts[-1] >= 1
+    assert counts == sorted(counts, reverse=True) and counts[-1] >= min(3, steps)
     for scale in scales[:-1]:
         assert min(scale[:2]) >= 2 ** (int(layer[4]) - 1)
         if border == "circular":
             assert scale.height % 16 == scale.width % 16 == 0
         else:
-            assert scale.height == pytest.approx(height / width * scale.width, abs=1 + height / width)
+            exact = min(height, width) / max(height, width) * max(scale[:2])
+            assert min(scale[:2]) == pytest.approx(exact, rel=0.03, abs=0.6)
+            assert (scale.height > scale.width) <= (height >= width)
 
 
-@pytest.mark.parametrize(
-    ("steps", "counts"),
-    [
-        (3, [1, 1, 1]),
-        (7, [4, 2, 1]),  # 1 each, and 4 more by 1, 0.75 and 0.5625 over 2.3125: 1.7, 1.3 and 1.0, rounded down
-        (59, [26, 19, 14]),
-        (60, [30, 15, 15]),  # from 4 units of 5 steps per scale in units: 3 units, and 9 more by 3.9, 2.9 and 2.2
-        (100, [45, 30, 25]),
-        (303, [138, 95, 70]),
-    ],
-)
-def test_each_scale_takes_three_quarters_of_the_steps_of_the_one_before_in_units_of_five(steps, counts):
-    assert [scale.steps for scale in plan(200, 200, steps=steps, config=Config(scales=3))] == counts
+@pytest.mark.parametrize("steps", [2, 3, 7, 8, 100, 303])
+def test_steps_are_split_by_a_power_of_the_pixels(steps):
+    scales = plan(300, 200, steps=steps, config=Config(scales=(150, 300)))
+    coarse, fine = (scale.height * scale.width for scale in scales)
+    fewest = min(3, steps // 2)
+    share = fine**STEPS_BY_PIXELS / (coarse**STEPS_BY_PIXELS + fine**STEPS_BY_PIXELS)
+    fine_steps = fewest + int((steps - 2 * fewest) * share)
+    assert [scale.steps for scale in scales] == [steps - fine_steps, fine_steps]
 
 
-def test_by_default_scales_start_near_128_pixels_and_grow_by_the_root_of_two():
+def test_by_default_longest_sides_are_a_geometric_series_from_128_pixels_in_multiples_of_16():
     expected = {
         1: [1],
         128: [128],
-        152: [152],  # below 128 times the fourth root of two
-        153: [108, 153],
-        256: [128, 181, 256],
-        2048: [128, 181, 256, 362, 512, 724, 1024, 1448, 2048],
+        198: [198],
+        199: [128, 199],  # from 128 times the root of 2.4
+        256: [128, 256],
+        384: [128, 384],
+        512: [128, 256, 512],
+        1000: [128, 352, 1000],
+        2048: [128, 320, 816, 2048],
     }
     for longest, sides in expected.items():
         assert [max(size) for size in sizes(-(-longest // 2), longest, **SHALLOW)] == sides
         assert [max(size) for size in sizes(longest, 1 + longest // 2, **SHALLOW)] == sides
 
 
+def test_pictures_of_similar_aspect_ratio_share_the_shapes_of_coarse_scales():
+    ratios = [(3, 4), (2, 3), (9, 16), (4, 5), (1, 1)]
+    assert [shared_shape(*ratio, 128) for ratio in ratios] == [(96, 128), (84, 128), (72, 128), (104, 128), (128, 128)]
+    assert [shared_shape(width, height, 128) for height, width in ratios[:2]] == [(128, 96), (128, 84)]
+    shapes = {shared_shape(height, 4000, 128) for height in range(2000, 4000)}
+    assert len(shapes) < 20
+    assert shared_shape(1, 4000, 128) == (1, 128)
+
+
 def test_scales_too_small_for_a_layer_or_too_many_for_the_steps_are_left_out():
-    assert sizes(32, 512) == [(16, 256), (23, 362), (32, 512)]  # not 11x181, since relu5_1 needs 16 pixels
-    assert sizes(600, 800, steps=1) == [(600, 800)]
-    assert sizes(600, 800, steps=2) == [(424, 566), (600, 800)]
+    assert sizes(32, 512) == [(16, 256), (32, 512)]  # not 8x128, since relu5_1 needs 16 pixels
+    assert sizes(600, 800, steps=5) == [(600, 800)]
+    assert sizes(600, 800, steps=6) == [(240, 320), (600, 800)]
     assert sizes(100, 200, steps=9, scales=(1, 200), **SHALLOW) == [(1, 1), (100, 200)]
 
 
 def test_scales_are_those_of_the_option():
-    assert sizes(200, 200, scales=3) == [(100, 100), (141, 141), (200, 200)]
+    assert sizes(200, 200, scales=3) == [(128, 128), (160, 160), (200, 200)]
     assert sizes(100, 200, scales=1) == [(100, 200)]
     for kind in (tuple, list):
-        assert sizes(100, 200, scales=kind([40, 150, 200])) == [(20, 40), (75, 150), (100, 200)]
+        assert sizes(100, 200, scales=kind([40, 150, 200])) == [(20, 40), (76, 150), (100, 200)]
     assert sizes(200, 100, scales=(200,)) == [(200, 100)]
-    assert sizes(75, 101, scales=(50, 100)) == sizes(75, 101, scales=(50, 102)) == [(37, 50), (75, 101)]  # rounding
+    assert sizes(75, 101, scales=(50, 100)) == sizes(75, 101, scales=(50, 102)) == [(38, 50), (75, 101)]  # rounding
     many = sizes(30000, 40000, steps=30, scales=30, **SHALLOW)
-    assert len(many) == 30 and many[-2:] == [(21213, 28284), (30000, 40000)]
+    assert len(many) == 30 and many[0] == (96, 128) and many[-1] == (30000, 40000)
+    few = sizes(40, 48, scales=8, steps=30, **SHALLOW)
+    assert len(few) == 8 and few[0] == (26, 32)
 
 
 def test_scales_of_a_tileable_picture_are_multiples_of_16():
-    assert sizes(192, 256, border="circular") == [(96, 128), (128, 176), (192, 256)]
-    assert sizes(40, 48, border="circular", scales=3) == [(16, 32), (32, 32), (40, 48)]
-    assert sizes(32, 48, border="circular", scales=3) == [(16, 32), (32, 48)]  # two of the same size become one
+    assert sizes(192, 256, border="circular") == [(96, 128), (192, 256)]
+    assert sizes(40, 48, border="circular", scales=2) == [(32, 32), (40, 48)]
+    assert sizes(32, 48, border="circular", scales=4) == [
+        (16, 32),
+        (32, 32),
+        (32, 48),
+    ]  # scales of the same size become one
 
 
 def test_impossible_scales_are_refused_with_their_values():
-    for scales, values in [
+    for chosen, values in [
         ((30, 200), "30x15 .*16x16"),
-        (9, "12x6 .*16x16"),
         ((150, 100, 200), "150, 100, 200 .*200"),
         ((100, 100, 200), "100, 100, 200 .*200"),
         ((100, 150), "100, 150 .*200"),
@@ -118,7 +133,7 @@ def test_impossible_scales_are_refused_with_their_values():
         (-2, "^-2 scales"),
         (31, "^31 scales"),
     ]:
-        message = refusal(100, 200, scales=scales)
+        message = refusal(100, 200, scales=chosen)
         assert re.search(values, message), message
 
 
@@ -146,9 +161,8 @@ def numpy_weights(size: int, other: int, *, circular: bool, method: str) -> np.n
     return found / found.sum(axis=1, keepdims=True)
 
 
-@jax.jit
 def resampled(batch):
-    """Return a batch, a picture and a mask by kernel, and a picture clipped to its range: of one program."""
+    """Return a batch, a picture and a mask by kernel, and a picture clipped to its range."""
     return {
         "lanczos3": resample(batch, 20, 9),
         "circular": resample(batch[0], 20, 9, circular=True),
@@ -193,6 +207,15 @@ def test_resize_style_reduces_it_like_the_picture_but_leaves_the_deepest_layer_a
     for factor in (0.5, 1.0, 1.5):
         assert resize_style(style, factor, layers=("relu5_1",)) is style  # relu5_1 needs 16 pixels
     assert resize_style(style, 1.5, layers=("relu1_1",)) is style
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("most", [scales.MOST_CONSTANT, 0], ids=["constant", "computed"])
+def test_a_program_resamples_as_numpy_does(most, monkeypatch):
+    monkeypatch.setattr(scales, "MOST_CONSTANT", most)
+    found, expected = jax.jit(lambda batch: resampled(batch))(PICTURES), resampled(PICTURES)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, atol=3e-6)
 
 
 @pytest.mark.slow

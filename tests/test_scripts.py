@@ -196,19 +196,29 @@ def test_the_sweep_benchmark_on_an_accelerator_gives_the_same_weights_to_both_si
     np.testing.assert_allclose(called["stylize"], [*expected] * 2, rtol=1e-6)
 
 
-def test_the_startup_benchmark_times_help_and_the_first_step(benchmark, fake_runner, monkeypatch):
+def test_the_startup_benchmark_runs_each_command_with_a_cache_per_version_and_turn(benchmark, monkeypatch, tmp_path):
     commands = importlib.import_module("benchmark_commands")
-    called = []
+    called: list[tuple[str, str, Path | None]] = []
 
-    def start(command: list[str]) -> Any:
-        assert main([*command[3:], "--steps", "2"]) == 0  # after `python -m jaxstyle`
-        return SimpleNamespace(poll=lambda: 0, terminate=lambda: None, wait=lambda: 0)
+    def timed(command: list[object], *, cache: Path, checkout: Path | None = None) -> Any:
+        called.append((str(command[0]), cache.name, checkout))
+        return commands.Run(2.0 if checkout else 1.0, 0.5, 0.1, 7)
 
-    monkeypatch.setattr(commands.subprocess, "Popen", start)
-    monkeypatch.setattr(commands, "jaxstyle", lambda *arguments: called.append(arguments))
-    results = benchmark("startup", "--size", 32)["results"]
-    assert len(results) == 2 and all(0 < result["best, s"] <= result["worst, s"] for result in results)
-    assert called == [("--help",)] * 2 and len(fake_runner.works) == 2  # the first of each warms up
+    monkeypatch.setattr(commands, "timed", timed)
+    results = benchmark("startup", "--size", 32, "--turns", 2, "--baseline", tmp_path)["results"]
+    assert len(results) == 2 * 6
+    assert {row["of the baseline's seconds"] for row in results if row["version"] == "jaxstyle"} == {0.5}
+    caches = list(dict.fromkeys((cache, checkout) for _, cache, checkout in called))
+    assert caches == [("jaxstyle 0", None), ("baseline 0", tmp_path), ("jaxstyle 1", None), ("baseline 1", tmp_path)]
+    assert [name for name, *_ in called[:6]] == ["--help", *["stylize"] * 4, "batch"]
+
+
+def test_seconds_of_steps_and_programs_are_read_from_the_summaries_of_a_command(monkeypatch, tmp_path):
+    commands = importlib.import_module("benchmark_commands")
+    said = "a.png: 3 steps in 1.5 s (2 steps/s), total 1 to 2; traced in 0.1 s, 9 programs compiled in 2.0 s\n"
+    monkeypatch.setattr(commands.subprocess, "run", lambda *_, **__: SimpleNamespace(stderr=2 * said))
+    run = commands.timed(["batch"], cache=tmp_path)
+    assert (run.step_seconds, run.programs) == (3.0, 18)
 
 
 def test_the_figures_of_the_paper_vary_the_weights_along_rows_and_columns():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import toy_problem as toy
 
-from jaxstyle import color, transfer
+from jaxstyle import color, coloring, transfer
 from jaxstyle.coloring import recolor
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
@@ -248,7 +248,7 @@ def test_statistics_and_a_blend_of_one_style_serve_as_its_picture(params, conten
 def test_recolor_changes_each_style_by_the_method_of_the_config(monkeypatch):
     """Whose functions have tests of their own."""
     content, styles = pictures()[0], list(pictures())
-    change: Any = recolor
+    change: Any = coloring._recolor
     monkeypatch.setattr(color, "luminance", lambda image: ("luminance", image))
     for name in ("match_luminance", "match", "match_histogram"):
         monkeypatch.setattr(color, name, lambda style, content, name=name, **form: (name, style, content, form))
@@ -258,11 +258,11 @@ def test_recolor_changes_each_style_by_the_method_of_the_config(monkeypatch):
         ("match-cholesky", "match", {"form": "cholesky"}),
         ("histogram", "match_histogram", {}),
     ):
-        ground, found = change.__wrapped__(content, styles, config=dataclasses.replace(LBFGS, color=how))
+        ground, found = change.__wrapped__(content, styles, change=how)
         assert (ground[0] == "luminance" and ground[1] is content) if how == "keep" else ground is content
         for (name, style, of, given), own in zip(found, styles, strict=True):
             assert (name, given) == (expected, form) and style is own and of is content
-    ground, found = change.__wrapped__(content, styles[0], config=LBFGS)
+    ground, found = recolor(content, styles[0], config=LBFGS)
     assert ground is content and len(found) == 1 and found[0] is styles[0]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -17,11 +18,14 @@ from jaxstyle.cli import memory, walk, work
 from jaxstyle.cli.walk import Diverged, Place, is_whole, news_of, walked_again
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import UnavailableError
+from jaxstyle.halting import Watch
+from jaxstyle.objective import term_names
 from jaxstyle.scales import Scale
 from jaxstyle.vgg import BLOCK_WIDTHS
 
 NOTHING: Any = None
 SCALES = (Scale(16, 20, steps=5), Scale(32, 40, steps=7))
+CONFIG = Config(optimizer="adam", content_layers=("relu1_1",), style_layers=("relu1_2",))
 WEIGHTS = LossWeights(content={"relu1_1": 2.0}, style={"relu1_2": 3.0}, tv=0.5)
 
 
@@ -31,34 +35,33 @@ class State(NamedTuple):
     image: np.ndarray
     taken: int
     stop: int
+    parameters: None = None
     stall: None = None
 
     @property
-    def stopped(self) -> np.ndarray:
-        return np.asarray(self.stop if self.stop and self.taken >= self.stop else 0)
+    def watch(self) -> Any:
+        return Watch(NOTHING, NOTHING, np.asarray(self.stop if self.done else 0))  # pyright: ignore
 
     @property
-    def done(self) -> np.ndarray:
-        return self.stopped > 0
+    def done(self) -> bool:
+        return bool(self.stop) and self.taken >= self.stop
 
 
 class Step:
     """A program of some steps in NumPy; `fault(step)` returns terms that replace those of a step of the scale."""
 
-    def __init__(
-        self, steps: int, *, fault: Callable[[int], dict[str, float]] = lambda step: {}, size: int = 0
-    ) -> None:
-        self.steps, self.fault, self.size = steps, fault, size
+    def __init__(self, *, fault: Callable[[int], dict[str, float]] = lambda step: {}, size: int = 0) -> None:
+        self.fault, self.size = fault, size
 
-    def __call__(self, state: State, *_: object) -> tuple[State, dict[str, np.ndarray]]:
+    def __call__(self, state: State, *given: Any) -> tuple[State, np.ndarray]:
         rows = []
-        for _step in range(self.steps):
+        for _step in range(given[-1]):
             if not state.done:
                 state = state._replace(image=state.image + 1 / 64, taken=state.taken + 1)
             value = float(state.image.flat[0])
             terms = {"content/relu1_1": value, "style/relu1_2": 2 * value, "tv": 1.0, "bounds": 0.0, "total": 9 * value}
             rows.append(terms | self.fault(state.taken))
-        return state, {name: np.asarray([row[name] for row in rows], np.float32) for name in rows[0]}
+        return state, np.asarray([[row[name] for name in term_names(CONFIG)] for row in rows], np.float32)
 
     def memory_analysis(self) -> SimpleNamespace:
         return SimpleNamespace(temp_size_in_bytes=self.size, output_size_in_bytes=0, alias_size_in_bytes=0)
@@ -67,7 +70,7 @@ class Step:
 class FakeWork(work.Work):
     """A `Work` of two scales, whose programs are `Step` objects."""
 
-    ready: Any = None
+    ready: Any = staticmethod(lambda scale: None)
     stops: Any = {}  # the step at which a scale levels off, by its number
     fault: Any = staticmethod(lambda step: {})
     size = 0
@@ -76,13 +79,16 @@ class FakeWork(work.Work):
     def scales(self) -> tuple[Scale, ...]:
         return SCALES
 
-    def program(self, scale: Scale, targets: Any, *, steps: int, cut: int = 0) -> Any:
-        return Step(steps, fault=self.fault, size=self.size)
+    def program(self, scale: Scale, targets: Any, *, cut: int = 0) -> Any:
+        return Step(fault=self.fault, size=self.size)
 
     def at(self, scale: Scale, *, cuts: Any = None) -> Any:
         segment = self.segment(scale)
         cut = self.cut if cuts is None else cuts.get(max(scale.width, scale.height), 0)
-        return work.Ready(NOTHING, segment, self.program(scale, None, steps=segment), cut, state_bytes=100)
+        return work.Ready(NOTHING, segment, self.program(scale, None), cut, state_bytes=100)
+
+    def compile_ahead(self, scale: Scale) -> None:
+        self.compiled[scale.width,] = NOTHING
 
     def begin(self, scale: Scale, painted: Any = None) -> Any:
         start = 0.0 if painted is None else float(painted.flat[0])
@@ -100,7 +106,7 @@ class FakeWork(work.Work):
 def fake(*, config: Config | None = None, **attributes: Any) -> FakeWork:
     own = {name: attributes.pop(name) for name in list(attributes) if name in ("stops", "fault", "size", "cut")}
     kind: Any = type("Fake", (FakeWork,), own)
-    config = config or Config(optimizer="adam")
+    config = config or CONFIG
     return kind({}, NOTHING, NOTHING, [], WEIGHTS, config, "content", NOTHING, steps=12, **attributes)
 
 
@@ -149,6 +155,14 @@ def test_a_walk_takes_all_steps_of_all_scales_and_starts_each_from_the_image_bef
     np.testing.assert_array_equal(last.image, np.full((32, 40, 3), 12 / 64, np.float32))
     np.testing.assert_allclose(last.trace["content/relu1_1"], np.arange(1, 13) / 64)
     assert is_whole(fake(), last) and not is_whole(fake(), found[0])
+
+
+def test_each_scale_but_the_first_is_compiled_while_the_one_before_runs():
+    of = fake()
+    next(walk.walk(of, steps()))  # waits for the thread when it is closed
+    assert list(of.compiled) == [(40,)]
+    of = fake()
+    assert [place.steps for place in places(of, until=5)] == [5] and of.compiled == {}
 
 
 @given(save_every=st.integers(0, 13), most=st.integers(1, 10), until=st.integers(1, 12), split=st.integers(1, 12))
@@ -238,7 +252,7 @@ def test_memory_that_runs_out_in_a_step_names_need_and_cures(monkeypatch):
     monkeypatch.setattr(memory, "in_use", lambda: 2**30)
     monkeypatch.setattr(memory, "limit", lambda: 3 * 2**30)
     monkeypatch.setattr(walk, "most_of_all", lambda: 2**60)
-    lbfgs = fake(size=4 * 2**30, fault=staticmethod(fault), config=Config(memory=10))
+    lbfgs = fake(size=4 * 2**30, fault=staticmethod(fault), config=replace(CONFIG, optimizer="lbfgs", memory=10))
     with pytest.raises(UnavailableError, match="20 pixels take 5 GiB, but only 3 GiB .* use --size 16"):
         places(lbfgs)
 
@@ -252,7 +266,7 @@ def test_memory_that_runs_out_in_a_step_names_need_and_cures(monkeypatch):
 def test_the_cures_for_a_shortage_fit_by_the_memory_of_the_program(monkeypatch):
     monkeypatch.setattr(memory, "in_use", lambda: 2**30)
     monkeypatch.setattr(memory, "limit", lambda: 3 * 2**30)
-    step: Any = Step(1, size=4 * 2**30)
+    step: Any = Step(size=4 * 2**30)
     options: Any = {"pair": 2**28, "pairs": 20, "lanes": 8, "strips": True}
     said = memory.shortage(step, 1000, **options)
     assert said.startswith("1000 pixels take 5 GiB, but only 3 GiB are there: use --lanes 4 or --size ")
@@ -288,8 +302,8 @@ def test_a_segment_on_a_cpu_is_longer_for_less_arithmetic_per_step(monkeypatch):
     mini = weights_file.widths(pretrained.MINI)
     for widths, size, expected in [
         (BLOCK_WIDTHS, 512, 1),
-        (BLOCK_WIDTHS, 128, 5),
-        (mini, 512, 5),
+        (BLOCK_WIDTHS, 128, 6),
+        (mini, 512, 6),
         (mini, 2048, 1),
         (TINY, 512, 10),
     ]:
@@ -300,9 +314,8 @@ def test_a_segment_on_a_cpu_is_longer_for_less_arithmetic_per_step(monkeypatch):
         some = work.Work(params, NOTHING, NOTHING, [], LossWeights(), Config(), "content", NOTHING, steps=100)
         assert some.segment(Scale(size * 3 // 4, size, steps=100)) == expected
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    for steps_, save_every, expected in ((100, 0, 10), (100, 8, 4), (7, 0, 7), (14, 4, 2), (11, 0, 1)):
-        some = work.Work({}, NOTHING, NOTHING, [], LossWeights(), Config(), "", NOTHING, 100, save_every=save_every)
-        assert some.segment(Scale(32, 32, steps=steps_)) == expected
+    some = work.Work({}, NOTHING, NOTHING, [], LossWeights(), Config(), "", NOTHING, steps=100)
+    assert some.segment(Scale(32, 32, steps=100)) == 10
 
 
 def test_the_summary_of_a_step_weights_the_terms_and_averages_over_lanes():

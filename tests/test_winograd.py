@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from test_conv import IMAGE, KERNEL, derivatives, numpy_conv, numpy_derivatives
 
-from jaxstyle import conv, vgg, winograd
+from jaxstyle import conv, pretrained, vgg, weights_file, winograd
 from jaxstyle.conv import prepared
+from jaxstyle.untrained import param_shapes
 
 RNG = np.random.default_rng(0)
 WIDTHS = {"conv2_2": (128, 128), "conv3_1": (128, 256), "conv3_2": (256, 128), "conv4_1": (127, 512)}
@@ -31,9 +32,9 @@ def relative(found, expected) -> float:
 def test_the_domain_of_kernels_is_that_of_the_paper_and_has_an_inverse():
     g = np.asarray([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 
-    inside = np.asarray(jax.jit(winograd.to_domain)(KERNEL))
+    inside, again = jax.jit(lambda kernel: (found := winograd.to_domain(kernel), winograd.from_domain(found)))(KERNEL)
     np.testing.assert_allclose(inside, np.einsum("xi,ijcd,yj->xycd", g, KERNEL, g), atol=1e-6)
-    np.testing.assert_allclose(jax.jit(winograd.from_domain)(inside), KERNEL, atol=1e-6)
+    np.testing.assert_allclose(again, KERNEL, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -90,14 +91,25 @@ def test_the_algorithm_is_chosen_where_a_program_is_lowered(platform):
 
 @pytest.mark.slow
 def test_features_of_a_prepared_network_are_the_networks(params, monkeypatch):
-    monkeypatch.setattr(conv, "WINOGRAD_FROM", (6, 8))
+    monkeypatch.setattr(conv, "WINOGRAD_FROM", 8)
     ready = prepared(params)
-    assert [name for name in ready if ready[name]["kernel"].shape[0] == 4] == list(ready)[4:]
+    assert [name for name in ready if ready[name]["kernel"].shape[0] == 4] == list(ready)[5:]
     assert prepared(ready)["conv5_1"] is ready["conv5_1"]
     image = RNG.uniform(size=(33, 40, 3)).astype(np.float32)
     found, expected = (jax.jit(vgg.features)(each, image) for each in (ready, params))
     for name in expected:
         assert relative(found[name], expected[name]) < 1e-5, name
+
+
+def test_winograd_pays_where_many_wide_products_win_its_compilation_back(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    winograd_pays = partial(conv.winograd_pays, layers=("relu3_1", "relu5_1"))
+    vgg19, mini = param_shapes(), param_shapes(widths=weights_file.widths(pretrained.MINI))
+    assert winograd_pays(vgg19, pixels=192 * 256, steps=100) and not winograd_pays(vgg19, pixels=192 * 256, steps=10)
+    assert winograd_pays(vgg19, pixels=384 * 512, steps=30) and not winograd_pays(vgg19, pixels=96 * 128, steps=60)
+    assert not winograd_pays(mini, pixels=2048**2, steps=1000)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert not winograd_pays(vgg19, pixels=2048**2, steps=1000)
 
 
 def test_wide_layers_are_prepared_on_the_cpu_for_the_default_convolution():
@@ -106,6 +118,7 @@ def test_wide_layers_are_prepared_on_the_cpu_for_the_default_convolution():
     assert prepared(shapes, conv=jax.lax.conv_general_dilated) is shapes
     ready = jax.eval_shape(prepared, shapes)
     wide = [name for name, layer in ready.items() if layer["kernel"].shape[0] == 4]
-    assert wide == (["conv3_1", "conv3_2"] if jax.default_backend() == "cpu" else [])
+    assert wide == (["conv3_2"] if jax.default_backend() == "cpu" else [])
+    assert prepared(shapes, use_winograd=False) is shapes
     half = jax.eval_shape(lambda params: prepared(params, precision="bfloat16"), shapes)
     assert {leaf.dtype for leaf in jax.tree.leaves(half)} == {jnp.dtype("bfloat16")}

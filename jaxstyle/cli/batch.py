@@ -25,6 +25,7 @@ from jaxstyle.errors import InputError, own
 if TYPE_CHECKING:
     from jaxstyle.coloring import Sizes
     from jaxstyle.config import Config
+    from jaxstyle.presets import Preset
     from jaxstyle.vgg import Params
 
     Known = Mapping[Path, Sizes]
@@ -104,6 +105,9 @@ class Batch:
         done = {name: digest for name, digest in done.items() if name not in theirs}
         if processes > 1:
             record.write(done, process=process)
+        mine, programs = self._by_size(mine, preset)
+        if len(mine) > 1:
+            reporter.console.print(f"{len(mine)} pictures, for which {programs} programs of steps are compiled")
         compiled, known = {}, {}
         failed = skipped = made = status = 0
         for number, command in mine:
@@ -144,6 +148,30 @@ class Batch:
             reporter.console.print("Interrupted: repeat the command to go on.")
         return status or (1 if failed else 0)
 
+    def _by_size(
+        self, commands: Sequence[tuple[int, Stylize]], preset: Preset
+    ) -> tuple[list[tuple[int, Stylize]], int]:
+        """Return numbered commands in an order in which equal sizes of a style follow each other.
+
+        The second value is the number of programs for steps: one for each shape of a scale.
+        """
+        from jaxstyle import image
+        from jaxstyle.scales import plan
+
+        sizes: dict[Path, tuple[int, int]] = {}
+        shapes: set[tuple[int, int]] = set()
+        for content in dict.fromkeys(command.content for _, command in commands):
+            try:
+                own = image.size_of(content, max_pixels=self.limits.pixels())
+                width, height = sizes[content] = image.fit(*own, self.size, rounding=preset.rounding)
+                shapes |= {scale[:2] for scale in plan(height, width, steps=self.steps, config=preset.config)}
+            except InputError:  # is reported when its turn comes
+                sizes[content] = 0, 0
+        styles = {style: number for number, style in enumerate(dict.fromkeys(each.styles for _, each in commands))}
+        order = {size: number for number, size in enumerate(dict.fromkeys(sizes.values()))}
+        ordered = sorted(commands, key=lambda each: (styles[each[1].styles], order[sizes[each[1].content]]))
+        return ordered, len(shapes)
+
     def _check(self, commands: Sequence[Stylize]) -> None:
         """Refuse outputs that cannot be or that are inputs, of this picture or of another."""
         from jaxstyle import image
@@ -182,8 +210,6 @@ class Batch:
 
     def _known(self, command: Stylize, known: Known, params: Params, config: Config) -> Known:
         """Return the statistics of the command's style, if they are all that is needed of it; made once for a style."""
-        import jax.numpy as jnp
-
         from jaxstyle import image, presets
         from jaxstyle.cli.kept_styles import statistics_of
         from jaxstyle.scales import plan
@@ -197,7 +223,7 @@ class Batch:
             return {}
         size = self.controls.style_size or max(16, round((self.controls.style_scale or 1.0) * self.size))
         how: dict[str, Any] = {"rounding": preset.rounding, "max_pixels": self.limits.pixels()}
-        style = jnp.asarray(image.load(path, size=size, resample=preset.resample, **how).rgb)
+        style: Any = image.load(path, size=size, resample=preset.resample, **how).rgb
         sides = style_sides(self.size, plan(self.size, self.size, steps=1_000_000, config=config), config=config)
         return {path: statistics_of(style, sides, longest=self.size, params=params, config=config, seed=self.seed)}
 

@@ -10,7 +10,7 @@ PACKAGES = "jaxstyle jax jaxlib flax optax numpy pillow imagecodecs h5py pooch t
 
 @dataclass(frozen=True)
 class Doctor:
-    """Print versions, devices, memory and folders."""
+    """Print versions, devices, memory, folders, and whether compiled programs are cached."""
 
     def run(self) -> int:
         """Print the report and return the exit status."""
@@ -19,6 +19,7 @@ class Doctor:
 
         from jaxstyle import download
         from jaxstyle.cli.containers import memory_left
+        from jaxstyle.compile_cache import cache_works
 
         print(f"python       {platform.python_version()}, {platform.platform()}")
         for package in PACKAGES:
@@ -32,6 +33,8 @@ class Doctor:
         print(f"memory       {_gib(memory.total)} in all, {_gib(free)} free")
         print(f"weights      $JAXSTYLE_WEIGHTS is {os.environ.get('JAXSTYLE_WEIGHTS', 'not set')}")
         print(f"cache        {download.cache()}")
+        works = "works" if cache_works() else "finds no program again here: every command compiles"
+        print(f"compilation  the cache of compiled programs {works}")
         return 0
 
 

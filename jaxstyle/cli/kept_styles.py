@@ -4,7 +4,9 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,7 +17,6 @@ from jaxstyle.config import Config
 from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.scales import plan, resize_style
 from jaxstyle.stage import style_sides
-from jaxstyle.statistic import Summary
 from jaxstyle.targets import summarize_style
 from jaxstyle.vgg import Params
 
@@ -54,13 +55,9 @@ def statistics_of(
     with contextlib.suppress(InputError, OSError):
         found = statistics_file.read(path, params=params, config=config)
         os.utime(path)
-    missing = {
-        side: _look(style, side / longest, params=params, config=config, seed=seed)
-        for side in sides
-        if side not in found
-    }
-    if missing:
-        found = {**found, **missing}
+    if missing := [side for side in sides if side not in found]:
+        reduced = {side: resize_style(style, side / longest, layers=config.style_layers) for side in missing}
+        found = {**found, **_summarize(params, reduced, jax.random.key(seed), config=config)}
         with contextlib.suppress(UnavailableError, OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             statistics_file.write(path, found, params=params, config=config, pictures=[])
@@ -68,10 +65,11 @@ def statistics_of(
     return {side: found[side] for side in sides}
 
 
-def _look(style: jax.Array, factor: float, *, params: Params, config: Config, seed: int) -> dict[str, Summary]:
-    key = jax.random.fold_in(jax.random.key(seed), 1)  # as where pictures are compared
-    reduced = resize_style(style, factor, layers=config.style_layers)
-    return jax.jit(summarize_style, static_argnames="config")(params, reduced, key=key, config=config)
+@partial(jax.jit, static_argnames="config")
+def _summarize(params: Params, styles: dict[int, jax.Array], key: jax.Array, *, config: Config) -> dict[int, Any]:
+    """Return the statistics of a style at several sizes, by one program."""
+    key = jax.random.fold_in(key, 1)  # as where pictures are compared
+    return {side: summarize_style(params, style, key=key, config=config) for side, style in styles.items()}
 
 
 def _path(style: jax.Array, *, longest: int, params: Params, config: Config, seed: int) -> Path:

@@ -89,7 +89,7 @@ class Layout:
         weights: LossWeights,
         *,
         config: Config,
-        steps: int,
+        most_steps: int,
     ) -> jax.stages.Compiled:
         """Return the program that takes so many steps from a state as it is kept, in its memory.
 
@@ -99,15 +99,16 @@ class Layout:
             targets: or their shapes.
             weights: the coefficients.
             config: the static facts; rows that are shared out are gone through neither in strips nor in blocks.
-            steps: how many.
+            most_steps: that it takes at a time.
         """
         if self.axis == HEIGHT:
             config = replace(config, conv=SplitRows(self.mesh), remat=False, block_pixels=None)
         own = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (like, targets))
-        step = partial(_steps, like=own, config=config, steps=steps, layout=self)
+        step = partial(_steps, like=own, config=config, most_steps=most_steps, layout=self)
         where = (jax.tree.map(lambda leaf: leaf.sharding, self.kept(like)), NamedSharding(self.mesh, PartitionSpec()))
         lower = jax.jit(step, donate_argnums=0, out_shardings=where).lower
-        return lower(self.kept(like), self.whole(params), self.shapes_of(targets), self.coefficients(weights)).compile()
+        arrays = (self.kept(like), self.whole(params), self.shapes_of(targets), self.coefficients(weights))
+        return lower(*arrays, self.whole(jax.ShapeDtypeStruct((), jnp.int32))).compile()
 
 
 def longer(like: Any, *, axis: str, count: int) -> Any:
@@ -160,23 +161,24 @@ def _steps(
     params: Params,
     targets: Targets,
     weights: LossWeights,
+    steps: jax.Array,
     *,
     like: tuple[optimize.State, Targets],
     config: Config,
-    steps: int,
+    most_steps: int,
     layout: Layout,
-) -> tuple[optimize.State, optimize.Trace]:
-    run = partial(optimize.run, config=config, steps=steps)
+) -> tuple[optimize.State, jax.Array]:
+    run = partial(optimize.run_segment, config=config, most_steps=most_steps)
     if layout.axis == HEIGHT:
-        state, trace = run(cropped(state, like[0]), params, cropped(targets, like[1]), weights)
+        state, trace = run(cropped(state, like[0]), params, cropped(targets, like[1]), weights, steps)
         return _evened(state, layout), trace
 
-    def each(shared: tuple[Params, Targets], own: tuple[optimize.State, LossWeights]) -> Any:
-        return run(own[0], *shared, own[1])
+    def each(shared: tuple[Params, Targets, jax.Array], own: tuple[optimize.State, LossWeights]) -> Any:
+        return run(own[0], *shared[:2], own[1], shared[2])
 
-    state, trace = map_lanes(each, (params, targets), (state, weights), mesh=layout.mesh)
+    state, trace = map_lanes(each, (params, targets, steps), (state, weights), mesh=layout.mesh)
     count = jax.tree.leaves(like[0])[0].shape[0]
-    return state, {name: own[:count] for name, own in trace.items()}
+    return state, trace[:count]
 
 
 @partial(jax.jit, static_argnames=("like", "config", "layout"))

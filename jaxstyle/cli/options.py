@@ -81,7 +81,7 @@ class Comparison:
     pooling: Annotated[Pooling | None, arg(metavar="{max,avg,l2}", help_behavior_hint=PRESETS_OWN)] = None
     """How VGG-19 halves its layers."""
     scales: Annotated[str | None, arg(metavar="auto|N|SIDES", help_behavior_hint=PRESETS_OWN)] = None
-    """From coarse to fine: auto (from about 128 pixels by sqrt 2), how many sizes, or their longest sides."""
+    """Coarse to fine: auto (from 128 pixels by factors of about 2.4), the number of scales, or their longest sides."""
 
     def chosen(self, **config: Any) -> Preset:
         """Return the preset with these options, and other ones of its config, in it."""

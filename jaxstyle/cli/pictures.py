@@ -79,8 +79,6 @@ class Controls:
         self, path: Path, *, size: int, content: Picture, preset: Preset, max_pixels: int | None
     ) -> jax.Array:
         """Read a style at the size at which it is shown."""
-        import jax.numpy as jnp
-
         from jaxstyle import image
 
         height, width, _ = content.rgb.shape
@@ -88,7 +86,8 @@ class Controls:
         side = self.style_size or max(16, round((self.style_scale or 1.0) * size))
         fit = (width, height) if preset.style_fit == "content" and not own else side
         how: dict[str, Any] = {"resample": preset.resample, "rounding": preset.rounding, "max_pixels": max_pixels}
-        return jnp.asarray(image.load(path, size=fit, **how).rgb)
+        style: Any = image.load(path, size=fit, **how).rgb
+        return style
 
     def load_statistics(
         self, path: Path, *, size: int, params: Params, config: Config, tell: Callable[[str], None]
@@ -128,6 +127,7 @@ class Controls:
     ) -> list[jax.Array | None] | None:
         """Read the style masks at the size at which their styles are shown."""
         from jaxstyle import image
+        from jaxstyle.scales import resample
 
         if not self.style_mask:
             return None
@@ -138,7 +138,7 @@ class Controls:
                 continue
             width, height = image.size_of(source, max_pixels=max_pixels)  # a style may be shown in another shape
             mask = load_mask(path, height=height, width=width, option="--style-mask", max_pixels=max_pixels)
-            masks.append(resize(mask, style.shape[:2]))
+            masks.append(resample(mask, *style.shape[:2], method="linear"))
         return masks
 
 
@@ -167,6 +167,7 @@ def load_mask(path: Path, *, height: int, width: int, option: str, max_pixels: i
     import jax.numpy as jnp
 
     from jaxstyle import color, image
+    from jaxstyle.scales import resample
 
     found = image.load(path, max_pixels=max_pixels)
     mask = color.luminance(jnp.asarray(found.rgb))[..., 0]
@@ -177,14 +178,7 @@ def load_mask(path: Path, *, height: int, width: int, option: str, max_pixels: i
             f"{option} {path} is {own_width}x{own_height} pixels, but its picture has the shape {width}x{height}: "
             "make a mask of the picture's own shape."
         )
-    mask = resize(mask, (height, width))
+    mask = resample(mask, height, width, method="linear")
     if float(mask.max()) < 1 / 255:
         raise InputError(f"{option} {path} is empty: paint the region white on black.")
     return mask
-
-
-def resize(mask: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Return `mask` at another size, in which an edge may become soft but never rings."""
-    import jax
-
-    return mask if mask.shape == shape else jax.image.resize(mask, shape, "linear")

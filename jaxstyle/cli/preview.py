@@ -5,11 +5,9 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-import jax
-
 from jaxstyle.cli.arithmetic import gflop_per_step
 from jaxstyle.cli.work import Work
-from jaxstyle.untrained import random_params
+from jaxstyle.untrained import param_shapes
 
 # Time per operation of VGG-19 over that of the mini network, whose narrow layers reach less of a processor's peak:
 # 0.721 and 0.090 s a step at 256 pixels on two cores (AMD EPYC), 14.8 times the operations.
@@ -29,7 +27,7 @@ def forecast(work: Work, *, seconds: float, output: Path) -> str:
     """
     mini, full = (
         sum(scale.steps * gflop_per_step(params, scale, config=work.config) for scale in work.scales())
-        for params in (work.params, jax.eval_shape(random_params))
+        for params in (work.params, param_shapes())
     )
     estimate = RELATIVE_TIME * seconds * full / mini
     duration = f"{estimate:.0f} s" if estimate < 120 else f"{estimate / 60:.0f} min"

@@ -28,6 +28,7 @@ from jaxstyle.record import Weights
 
 if TYPE_CHECKING:
     from jaxstyle.cli.walk import Place
+    from jaxstyle.compile_cache import CompileClock
     from jaxstyle.vgg import Params
 
 SPEED_PERIOD = 3600.0  # seconds over which steps are averaged; by rich's 30, a slower step has no speed at all
@@ -46,6 +47,7 @@ class Reporter:
     def __init__(self, *, quiet: bool) -> None:
         """Print nothing if `quiet`."""
         quiet = quiet or not leads()
+        self.clock: CompileClock | None = None
         self.run_seconds = 0.0  # of the steps of the last finished run, estimated for those before it was resumed
         # no markup and no emoji: a path may hold brackets and colons
         self.console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=True)
@@ -53,10 +55,12 @@ class Reporter:
     def load_network(self, name: str, options: Network) -> Loaded:
         """Find and load the network of that name, with a bar for its download and a line for what it is."""
         from jaxstyle import pretrained
-        from jaxstyle.cli.programs import keep_programs
+        from jaxstyle.compile_cache import CompileClock, enable_compile_cache
         from jaxstyle.statistics_file import network_hash
 
-        keep_programs()
+        enable_compile_cache()
+        if self.clock is None:
+            self.clock = CompileClock().start()
         with Progress(
             "Downloading VGG-19",
             BarColumn(),
@@ -96,18 +100,22 @@ class Reporter:
         ) as progress:
             yield Steps(progress, plan)
 
-    def finished(
-        self, output: Path, place: Place, *, since: int, of: int, seconds: float, compiled: float, stopped: bool
-    ) -> None:
-        """Say what was written, how far the run has come, and how long its steps took, those before `since` apart."""
+    def finished(self, output: Path, place: Place, *, since: int, of: int, seconds: float, stopped: bool) -> None:
+        """Print what was written, after how many steps, the time of those after `since`, and that of compiling."""
         count, totals = f"{place.steps} steps", place.trace["total"]
         if place.steps < of:
             count = f"interrupted after {place.steps} of {of} steps" if stopped else f"levelled off after {count}"
         new = place.steps - since
         self.run_seconds = seconds * place.steps / max(1, new)
-        pace = f"{new / seconds:.2f} steps/s; compiled in {compiled:.1f} s"
-        took = f"{f'the last {new} ' if since else ''}in {seconds:.1f} s ({pace})" if new else "all of them before"
-        self.console.print(f"{output}: {count} {took}, total {totals[0]:.4g} to {totals[-1]:.4g}")
+        took = f"{f', the last {new}' if since else ''} in {seconds:.1f} s ({new / seconds:.2f} steps/s)"
+        took = took if new else ", all of them before"
+        self.console.print(f"{output}: {count}{took}, total {totals[0]:.4g} to {totals[-1]:.4g}{self.compile_times()}")
+
+    def compile_times(self) -> str:
+        """Return the time that tracing, compiling and loading took since the last call, for the end of a sentence."""
+        if self.clock is None:
+            return ""
+        return f"; {self.clock.take()}"
 
 
 class Steps:
@@ -119,7 +127,7 @@ class Steps:
         self.steps = np.array([0, *accumulate(count for count, _ in plan)])  # at the end of each part of the plan
         self.pixels = np.array([0.0, *accumulate(float(count * pixels) for count, pixels in plan)])  # up to there
         self.taken = 0
-        self.compile_seconds = 0.0
+        self.wait_seconds = 0.0
         self.task = progress.add_task("", total=self.pixels[-1], taken=self._label(), rate="", terms="")
 
     def _label(self) -> str:
@@ -131,11 +139,11 @@ class Steps:
 
     @contextmanager
     def compiling(self, side: int) -> Iterator[None]:
-        """Show that the program for pictures of `side` pixels is being compiled, and note how long it takes."""
+        """Show that the program for pictures of `side` pixels is being compiled, and add up the time."""
         began = time.perf_counter()
         self.progress.update(self.task, terms=f"compiling for {side} pixels")
         yield
-        self.compile_seconds += time.perf_counter() - began
+        self.wait_seconds += time.perf_counter() - began
 
     def go_on(self, taken: int) -> None:
         """Begin after so many steps of the plan."""

@@ -61,7 +61,6 @@ class Reconstruct:
         preset, weights = self.checked()
 
         import jax
-        import jax.numpy as jnp
 
         from jaxstyle import image
         from jaxstyle.cli.recording import job
@@ -69,7 +68,8 @@ class Reconstruct:
 
         how: dict[str, Any] = {"rounding": preset.rounding, "max_pixels": self.limits.pixels()}
         picture = image.load(self.image, size=self.size, resample=preset.resample, **how)
-        rgb, key = jnp.asarray(picture.rgb), jax.random.key(self.noise.seed)
+        rgb: Any = picture.rgb
+        key = jax.random.key(self.noise.seed)
         network = network or reporter.load_network(self.network.network, self.network)
         work = Work(network.params, rgb, rgb, [rgb], weights, preset.config, "noise", key, self.noise.steps)
         return job(self, work, picture.alpha, network.weights)

@@ -3,12 +3,14 @@
 import time
 
 import jax
+import numpy as np
 
 from jaxstyle.cli.agreeing import of_all
 from jaxstyle.cli.arithmetic import gflop_per_step, pixels_per_step
 from jaxstyle.cli.memory import limit, peak_of
 from jaxstyle.cli.progress import Reporter
 from jaxstyle.cli.work import Ready, Work
+from jaxstyle.compile_cache import CompileTimes
 from jaxstyle.scales import Scale
 
 LONG = 5.0  # seconds of a few steps, which are timed only once if they take longer
@@ -21,12 +23,10 @@ def rehearse(work: Work, *, rounds: int = 1, reporter: Reporter) -> None:
     kept for the run itself.
     """
     *before, last = scales = work.scales()
-    least, ready, compiling = None, None, 0.0
+    least, ready = None, None
     with reporter.console.status("Compiling"):
         for scale in scales:
-            began = time.perf_counter()
             ready = work.at(scale)
-            compiling += time.perf_counter() - began
             if before and scale is before[0]:
                 least = _seconds_a_step(work, ready, scale)
     assert ready is not None  # noqa: S101  # there is at least one scale
@@ -49,7 +49,13 @@ def rehearse(work: Work, *, rounds: int = 1, reporter: Reporter) -> None:
     slope = (longest - least) / max(1.0, of[-1] - of[0])
     whole = rounds * sum(scale.steps * (least + slope * (own - of[0])) for scale, own in zip(scales, of, strict=True))
     tell(f"time        {whole:.0f} s for all steps, {longest:.3g} s for one at the last scale")
-    tell(f"compiling   {compiling:.0f} s, done and kept; no picture was painted")
+    times = reporter.clock.take() if reporter.clock else CompileTimes()
+    loading = f"{times.loaded:.1f} s to load {times.hits}" if times.hits else "loading"
+    if times.programs:
+        compiling = f"{times.compiled:.1f} s to compile {times.programs} programs, now in the cache"
+        tell(f"compiling   first run: {times.traced:.1f} s to trace, {compiling}; later runs: tracing and {loading}")
+    else:
+        tell(f"compiling   every run: {times.traced:.1f} s to trace, {loading}, which are in the cache")
 
 
 def _seconds_a_step(work: Work, ready: Ready, scale: Scale) -> float:
@@ -57,7 +63,9 @@ def _seconds_a_step(work: Work, ready: Ready, scale: Scale) -> float:
     state, seconds = work.begin(scale), 0.0
     for _ in range(2):
         began = time.perf_counter()
-        state, _ = jax.block_until_ready(ready.step(state, work.ready, ready.targets, work.coefficients))
+        state, _ = jax.block_until_ready(
+            ready.step(state, work.ready(scale), ready.targets, work.coefficients, np.int32(ready.segment))
+        )
         seconds = time.perf_counter() - began
         seconds = max(of_all(seconds)) if work.spans else seconds
         if seconds > LONG:

@@ -85,7 +85,7 @@ class Session:
                 if diverged is not None:
                     raise UnavailableError(f"{diverged}, so there is no picture: {CURE}")
                 raise Interrupted(stopped - 128)
-            seconds = time.perf_counter() - began - shown.compile_seconds
+            seconds = time.perf_counter() - began - shown.wait_seconds
             if diverged is None and before > since:
                 faults |= attempt(partial(resuming.save, place))
             self._save(job, place)
@@ -101,7 +101,6 @@ class Session:
             of=until or self.steps,
             stopped=bool(stopped),
             seconds=seconds,
-            compiled=shown.compile_seconds,
         )
         if stopped and resuming.folder is not None:
             reporter.console.print("Repeat the command to go on.")

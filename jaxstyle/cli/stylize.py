@@ -113,7 +113,6 @@ class Stylize:
         preset, weights = self.checked()
 
         import jax
-        import jax.numpy as jnp
 
         from jaxstyle import image
         from jaxstyle.cli.kept_styles import look_at
@@ -125,9 +124,9 @@ class Stylize:
         how: dict[str, Any] = {"resample": preset.resample, "max_pixels": self.limits.pixels()}
         content = image.load(self.content, size=self.size, rounding=preset.rounding, **how)
         height, width, _ = content.rgb.shape
-        start = self.init
+        start: Any = self.init
         if isinstance(start, Path):
-            start = jnp.asarray(image.load(start, size=(width, height), **how).rgb)
+            start = image.load(start, size=(width, height), **how).rgb
         masks = controls.load_content_masks(content, max_pixels=self.limits.pixels())
         pictures = {
             path: controls.load_style(
@@ -154,9 +153,11 @@ class Stylize:
                 )
         shown = [(path, pictures[path]) for path in self.styles if path in pictures]
         style_masks = controls.load_style_masks(shown, max_pixels=self.limits.pixels())
-        picture = jnp.asarray(content.rgb)
+        picture: Any = content.rgb
         ordered = [{**pictures, **saved, **known}[path] for path in self.styles]
         ground, styles = recolor(picture, ordered, config=config)
+        if config.color != "none":
+            ground, styles = jax.device_get((ground, styles))
         work = Work(
             params=network.params,
             picture=picture,

@@ -76,7 +76,7 @@ class SweepSession:
             reporter.console.print(STOPPED)
             return stopped
         seconds = time.perf_counter() - began
-        reporter.console.print(f"painted in {seconds:.1f} s (compiled in {shown.compile_seconds:.1f} s)")
+        reporter.console.print(f"painted in {seconds:.1f} s {reporter.compile_times()}")
         return faults
 
     def _rehearse(self, work: Work, *, at_a_time: int | None, memory: int | None, reporter: Reporter) -> int:
@@ -116,7 +116,7 @@ class SweepSession:
             layout = lanes_among(work.devices, lanes=lanes)
             some = replace(self._work(work, todo[:lanes]), layout=layout)
             with reporter.console.status(f"Estimating the memory of {lanes} lanes"):
-                step = some.program(last, targets, steps=some.segment(last))  # what `walk` asks for, compiled once
+                step = some.program(last, targets)  # what `walk` asks for, compiled once
                 return memory_of(step) * (1 if layout is None else layout.at_once)
 
         needed(len(todo))  # compiling takes memory, of which some stays taken

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
@@ -68,16 +68,17 @@ class Texture:
         height, width = self._shape()
 
         import jax
-        import jax.numpy as jnp
+        import numpy as np
 
         from jaxstyle import image
         from jaxstyle.cli.recording import job
         from jaxstyle.cli.work import Work
 
         most = self.limits.pixels()
-        styles = [jnp.asarray(image.load(path, size=self.style_size, max_pixels=most).rgb) for path in self.styles]
+        styles: Any = [image.load(path, size=self.style_size, max_pixels=most).rgb for path in self.styles]
         network = network or reporter.load_network(self.network.network, self.network)
-        ground, key, blend = jnp.zeros((height, width, 3)), jax.random.key(self.noise.seed), self._blend()
+        ground: Any = np.zeros((height, width, 3), np.float32)
+        key, blend = jax.random.key(self.noise.seed), self._blend()
         work = Work(
             network.params, ground, ground, styles, weights, preset.config, "noise", key, self.noise.steps, blend
         )

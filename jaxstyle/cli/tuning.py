@@ -69,7 +69,7 @@ class Optimization:
     learning_rate: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint="")] = None
     """Step size. (default: 1 for lbfgs, 0.02 for adam)"""
     memory: Annotated[int | None, arg(metavar="PAIRS", help_behavior_hint=PRESETS_OWN)] = None
-    """Curvature pairs that lbfgs keeps."""
+    """Number of curvature pairs of lbfgs; by default 20, and 10 from 2^20 pixels up."""
     parametrization: Annotated[
         Literal["pixels", "pyramid", "decorrelated", "fourier", "sigmoid"] | None,
         arg(metavar="{pixels,pyramid,decorrelated,fourier,sigmoid}", help_behavior_hint=""),

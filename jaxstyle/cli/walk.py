@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -88,6 +89,20 @@ def walk(
         Diverged: if a term or the picture is not finite; where there are lanes, the others go on.
         UnavailableError: if the steps of a scale take more memory than there is.
     """
+    with ThreadPoolExecutor(1) as thread:
+        yield from _walk(work, shown, thread, place=place, until=until, halted=halted)
+
+
+def _walk(
+    work: Work,
+    shown: Steps,
+    thread: Executor,
+    *,
+    place: Place | None,
+    until: int | None,
+    halted: Callable[[], Any],
+) -> Iterator[Place]:
+    """Do the work of `walk`; each scale but the first is compiled in a thread while the one before runs."""
     scales, resumed = work.scales(), place
     at = scales[0 if place is None else place.scale]
     sides, image, before = np.zeros(0, np.int32), None, None
@@ -96,6 +111,7 @@ def walk(
     if place is not None:
         image, sides, trace, cuts = place.image, place.sides, dict(place.trace), dict(place.cuts)
         shown.go_on(sum(scale.steps for scale in scales[: place.scale]) + place.taken)
+    compiling: Future[None] | None = None
     for number, scale in enumerate(scales):
         here = resumed if resumed is not None and number == resumed.scale else None
         side, taken = max(scale.width, scale.height), here.taken if here else 0
@@ -103,20 +119,22 @@ def walk(
         if left <= 0 or resumed is not None and number < resumed.scale:
             continue
         with shown.compiling(side):
+            if compiling is not None:
+                compiling.result()
             ready = work.at(scale, cuts=cuts if here else work.cuts)
             missing = 0 if here else ready.state_bytes
             if peak_of(ready.step, missing=missing) > most_of_all():
                 raise UnavailableError(_shortage(work, ready, side, missing=missing))
             state = here.state if here else work.begin(scale, image if image is None else work.seen(image, at))
         cuts = {**cuts, side: ready.cut} if ready.cut else cuts
-        while left and not halted() and not work.read(state.done).all():
+        if number + 1 < len(scales) and (until is None or until - len(sides) > left):
+            compiling = thread.submit(work.compile_ahead, scales[number + 1])
+        while left and not halted() and not _stopped(work, state).all():
             to_save = work.save_every - len(sides) % work.save_every if work.save_every else left
-            count, step = min(ready.segment, left, to_save), ready.step
-            if count < ready.segment:
-                step = work.program(scale, ready.targets, steps=count, cut=ready.cut)
+            count, network = min(ready.segment, left, to_save), work.ready(scale)
             try:
-                state, found = step(state, work.ready, ready.targets, work.coefficients)
-                found = jax.device_get(found)
+                state, history = ready.step(state, network, ready.targets, work.coefficients, np.int32(count))
+                found: Any = optimize.named(np.asarray(history)[..., :count, :], config=work.config)
             except (MemoryError, RuntimeError) as error:
                 if out_of_memory(error) is None:
                     raise
@@ -124,8 +142,9 @@ def walk(
             image, at = work.image_of(state, scale), scale
             if work.lanes is None and (fault := fault_of(found, finite=bool(work.finite(image)), done=len(sides))):
                 raise Diverged(fault, last_sound((before, place), fault))
-            if work.read(state.done).all():  # the steps after that have changed nothing
-                count = int(work.read(state.stopped).max()) - taken
+            stopped = _stopped(work, state)
+            if stopped.all():  # the steps after that have changed nothing
+                count = int(stopped.max()) - taken
                 found = {name: own[..., :count] for name, own in found.items()}
             left, taken = left - count, taken + count
             sides = np.append(sides, np.full(count, side, np.int32))
@@ -139,6 +158,13 @@ def walk(
             shown.advance(left, {"levelled off at": side})
 
 
+def _stopped(work: Work, state: optimize.State) -> np.ndarray:
+    """Return the step at which a state has stopped, 0 for none; of each lane."""
+    none: Any = None  # parameters, which may be large and are not read
+    few = optimize.State(none, None, watch=work.read(state.watch), stall=work.read(state.stall))
+    return np.asarray(few.stopped)
+
+
 def picture_of(work: Work, place: Place) -> np.ndarray:
     """Return the picture to save at a place, or those of all lanes; all processes have to ask for it."""
     return jax.device_get(work.finish(work.seen(place.image, work.scales()[place.scale])))
@@ -148,10 +174,12 @@ def _shortage(work: Work, ready: Ready, side: int, *, missing: int = 0) -> str:
     """Return the sentence for a scale whose steps need more memory than there is, `missing` bytes of state included."""
     config, lanes = work.config, work.lanes or 1
     lbfgs = config.optimizer == "lbfgs"
-    pair = ready.state_bytes // (config.memory + 1) if lbfgs else 0
+    pixels = max(scale.height * scale.width for scale in work.scales() if side in scale[:2])
+    pairs = config.pairs(pixels)
+    pair = ready.state_bytes // (pairs + 1) if lbfgs else 0
     strips = lanes > 1 and not (ready.cut or config.remat)
     shared = work.layout is not None and not work.spans
-    found = {"pair": pair, "pairs": config.memory, "lanes": lanes, "strips": strips, "shared": shared}
+    found = {"pair": pair, "pairs": pairs, "lanes": lanes, "strips": strips, "shared": shared}
     return shortage(ready.step, side, missing=missing, **found)
 
 
@@ -159,7 +187,7 @@ def is_whole(work: Work, place: Place) -> bool:
     """Return whether a walk has nothing left to do at a place."""
     scales = work.scales()
     last = place.scale == len(scales) - 1
-    return last and (place.taken == scales[-1].steps or bool(work.read(place.state.done).all()))
+    return last and (place.taken == scales[-1].steps or bool(_stopped(work, place.state).all()))
 
 
 def news_of(work: Work, place: Place, *, before: int) -> list[tuple[int, str]]:

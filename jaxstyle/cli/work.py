@@ -1,7 +1,6 @@
 """What a command computes: its arrays and facts, and the program for a few steps of each scale."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -16,9 +15,9 @@ from jaxstyle.cli.layout import Layout, cropped, placed
 from jaxstyle.cli.memory import give_back
 from jaxstyle.coloring import Sizes
 from jaxstyle.config import Config, LossWeights
-from jaxstyle.conv import prepared
+from jaxstyle.conv import prepared, winograd_pays
 from jaxstyle.mesh import HEIGHT
-from jaxstyle.scales import Scale, plan
+from jaxstyle.scales import Scale, array_module, plan
 from jaxstyle.targets import Style, Targets
 from jaxstyle.vgg import Params
 
@@ -27,7 +26,7 @@ WORK_A_SEGMENT = 2e11  # multiply-adds forwards: two steps of VGG-19 at 512 pixe
 
 
 class Ready(NamedTuple):
-    """What the steps of one scale need besides a state: a program that takes `segment` of them.
+    """What the steps of one scale need besides a state: a program that takes up to `MOST_STEPS_A_SEGMENT` of them.
 
     Attributes:
         targets: what the image is held against, where the program wants it.
@@ -75,15 +74,20 @@ class Work:
     devices: int | None = None
     layout: Layout | None = None
     compiled: dict[tuple, jax.stages.Compiled] = field(default_factory=dict)
+    networks: dict[bool, Params] = field(default_factory=dict)
 
-    @cached_property
-    def ready(self) -> Params:
-        """The network as the steps take it."""
-        if self.layout is not None and self.layout.axis == HEIGHT:  # which takes the direct convolution
-            return placed(self.params, self.layout.whole(self.params))
-        ready = jax.jit(prepared, static_argnames=("precision", "conv"))
-        params = ready(self.params, precision=self.config.precision, conv=self.config.conv)
-        return params if self.layout is None else placed(params, self.layout.whole(params))
+    def ready(self, scale: Scale) -> Params:
+        """Return the network as the steps of a scale take it."""
+        split = self.layout is not None and self.layout.axis == HEIGHT  # which takes the direct convolution
+        pixels = scale.height * scale.width * (self.lanes or 1)
+        wide = not split and winograd_pays(self.params, pixels=pixels, steps=scale.steps, layers=self.config.layers)
+        if wide not in self.networks:
+            params = self.params
+            if wide or self.config.precision == "bfloat16" and not split:
+                prepare = jax.jit(prepared, static_argnames=("precision", "conv"))
+                params = prepare(params, precision=self.config.precision, conv=self.config.conv)
+            self.networks[wide] = params if self.layout is None else placed(params, self.layout.whole(params))
+        return self.networks[wide]
 
     @cached_property
     def coefficients(self) -> LossWeights:
@@ -108,33 +112,28 @@ class Work:
             style_masks=self.style_masks,
         )
 
-    def start_at(self, scale: Scale, painted: jax.Array | None) -> jax.Array:
+    def start_at(self, scale: Scale, painted: Any) -> Any:
         """Return the image to start a scale from, after what the scale before has painted."""
         if painted is not None:
             circular = self.config.border == "circular"
-            return self._each(
-                lambda image: stage.enlarge(image, self.content, self.styles, self.start, scale, circular=circular),
-                painted,
-            )
+            painted = np.asarray(painted)
+            return stage.enlarge(painted, self.content, self.styles, self.start, scale, circular=circular)
         if self.noise is not None:
-            return self._each(
-                lambda key: stage.start_at(self.content, self.styles, self.start, scale, key=key), self.noise
-            )
-        image = stage.start_at(self.content, self.styles, self.start, scale, key=self.key)
-        return image if self.lanes is None else jnp.broadcast_to(image, (self.lanes, *image.shape))
+            shape = (scale.height, scale.width, 3)
+            return np.asarray(jax.jit(jax.vmap(partial(jax.random.uniform, shape=shape)))(self.noise))
+        image = np.asarray(stage.start_at(self.content, self.styles, self.start, scale, key=self.key))
+        return image if self.lanes is None else np.broadcast_to(image, (self.lanes, *image.shape))
 
-    def finish(self, painted: jax.Array) -> jax.Array:
+    def finish(self, painted: Any) -> Any:
         """Return the picture to save, or those of all lanes."""
-        return self._each(
-            lambda image: stage.finish(image, self.picture, config=self.config, content_masks=self.content_masks),
-            painted,
-        )
+        finish = partial(stage.finish, config=self.config, content_masks=self.content_masks)
+        painted = np.asarray(painted)
+        if self.lanes is None or self.config.color != "keep" and self.content_masks is None:
+            return finish(painted, self.picture)
+        return np.stack([np.asarray(finish(image, self.picture)) for image in painted])
 
-    def _each(self, function: Callable[[jax.Array], jax.Array], array: jax.Array) -> jax.Array:
-        return function(array) if self.lanes is None else jax.vmap(function)(array)
-
-    def program(self, scale: Scale, targets: Targets, *, steps: int, cut: int = 0) -> jax.stages.Compiled:
-        """Return the compiled program that takes so many steps from a scale's state, in the state's memory.
+    def program(self, scale: Scale, targets: Targets, *, cut: int = 0) -> jax.stages.Compiled:
+        """Return the compiled program that takes steps from a scale's state, in the state's memory.
 
         It is cut as `Ready` has it.
         """
@@ -142,39 +141,41 @@ class Work:
         if 0 < cut < scale.height * scale.width:
             config = replace(config, block_pixels=cut)
         state = self.shape(scale)
-        name = (jax.tree.leaves(state)[0].shape, steps, config.remat, config.block_pixels, self.layout)
+        shapes = tuple(leaf.shape for leaf in jax.tree.leaves((state, self.ready(scale))))
+        name = (scale.height, scale.width, shapes, config.remat, config.block_pixels, self.layout)
         if name not in self.compiled:
-            given = (self.ready, targets, self.weights)
+            given = (self.ready(scale), targets, self.weights)
             if self.layout is not None:
-                self.compiled[name] = self.layout.program(state, *given, config=config, steps=steps)
+                self.compiled[name] = self.layout.program(state, *given, config=config, most_steps=MOST_STEPS_A_SEGMENT)
             else:
-                lowered = optimize.run_in_place.lower(state, *given, config=config, steps=steps)
+                steps = jax.ShapeDtypeStruct((), jnp.int32)
+                run = optimize.run_segment
+                lowered = run.lower(state, *given, steps, config=config, most_steps=MOST_STEPS_A_SEGMENT)
                 self.compiled[name] = lowered.compile()
         return self.compiled[name]
 
     def begin(self, scale: Scale, painted: jax.Array | None = None) -> optimize.State:
         """Return the state in which a scale starts after what the one before, as `seen`, has painted."""
-        image = self.start_at(scale, painted)
+        image: Any = np.asarray(self.start_at(scale, painted))
         if self.layout is not None:
             return self.layout.begin(image, config=self.config)
-        leaves, structure = jax.tree.flatten(optimize.init(image, config=self.config))
-        for i, leaf in enumerate(leaves):  # one by one, lest there are two of all
-            leaves[i] = jnp.copy(leaf)  # steps take its memory, which it may share
-        return jax.tree.unflatten(structure, leaves)
+        return optimize.init(image, config=self.config)
 
     def resumed(self, state: optimize.State) -> optimize.State:
         """Return a state that was saved, as it is kept."""
-        return jax.tree.map(jnp.array, state) if self.layout is None else placed(state, self.layout.kept(state))
+        return state if self.layout is None else placed(state, self.layout.kept(state))
 
-    def image_of(self, state: optimize.State, scale: Scale) -> jax.Array:
+    def image_of(self, state: optimize.State, scale: Scale) -> Any:
         """Return the image of a scale's state, as it is kept."""
-        return state.image if self.layout is None else self.layout.image_of(state, self.shape(scale))
+        if self.layout is not None:
+            return self.layout.image_of(state, self.shape(scale))
+        return optimize.image_on_host(state)
 
     def seen(self, image: jax.Array, scale: Scale) -> jax.Array:
         """Return the image of a scale's state as it is, that of all lanes; all processes have to ask for it."""
         if self.layout is None:
             return image
-        return jnp.asarray(cropped(self.read(image), self._image_at(scale)))
+        return cropped(self.read(image), self._image_at(scale))
 
     @property
     def leads(self) -> bool:
@@ -192,7 +193,8 @@ class Work:
 
     def finite(self, image: jax.Array) -> np.ndarray:
         """Return whether an image, as it is kept, is finite, or which lanes are."""
-        found = np.asarray(self.read(jnp.isfinite(image).all((-3, -2, -1))))
+        module = array_module(image)
+        found = np.asarray(self.read(module.isfinite(image).all((-3, -2, -1))))
         return found if self.lanes is None else found[: self.lanes]
 
     def shape(self, scale: Scale) -> optimize.State:
@@ -215,7 +217,7 @@ class Work:
         targets, segment, state_bytes = self.targets(scale), self.segment(scale), bytes_of(self.shape(scale))
 
         def program(cut: int) -> jax.stages.Compiled:
-            return self.program(scale, targets, steps=segment, cut=cut)
+            return self.program(scale, targets, cut=cut)
 
         if self.layout is not None:
             step = program(0)
@@ -226,14 +228,22 @@ class Work:
             cut = cuts.get(max(scale.width, scale.height), 0)
             step = program(cut)
         else:
-            there = bytes_of(targets) + bytes_of(self.ready)
+            there = bytes_of(targets) + bytes_of(self.ready(scale))
             alone = (self.lanes or 1) == 1
             step, cut = cut_to_fit(program, scale, config=self.config, alone=alone, memory=self.memory, there=there)
         give_back()
         return Ready(targets, segment, step, cut, state_bytes)
 
+    def compile_ahead(self, scale: Scale) -> None:
+        """Trace and compile the program of a scale that does not run yet; `at` then finds it, unless it has to be cut.
+
+        For a thread beside the steps of the scale before: compiling does not hold Python's lock.
+        """
+        if self.layout is None:
+            self.program(scale, jax.eval_shape(partial(self.targets, scale)))
+
     def segment(self, scale: Scale) -> int:
-        """Return the steps between two looks at the state: few enough to interrupt, and one program serves a scale.
+        """Return the number of steps between two looks at the state: few enough to interrupt.
 
         More than one where that takes no time: each call costs fresh memory, a fifth of a step of the mini network.
         """
@@ -242,8 +252,7 @@ class Work:
             kernels = ((int(name[4]) - 1, layer["kernel"].size) for name, layer in self.params.items())
             work = scale.width * scale.height * (self.lanes or 1) * sum(size / 4**block for block, size in kernels)
             most = min(most, max(1, int(WORK_A_SEGMENT / work)))
-        whole = math.gcd(scale.steps, self.save_every)
-        return max(n for n in range(1, most + 1) if whole % n == 0)
+        return most
 
 
 def bytes_of(tree: Any) -> int:
