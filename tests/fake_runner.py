@@ -15,7 +15,7 @@ from jaxstyle.cli.work import Work
 
 
 class FakeRunner:
-    """Replaces `walk`, `picture_of`, the statistics and the colors of styles; every other part of a command runs as usual.
+    """Replaces `walk`, `picture_of`, statistics and colors of styles; every other part of a command runs as usual.
 
     The image moves in equal steps from its start to the mean of content and mean style color, so that it depends on
     the inputs, the seed of the noise and the number of steps. Every term of the history falls as 1 / step.
