@@ -382,8 +382,8 @@ def test_a_sweep_that_is_interrupted_between_rounds_continues(fake_runner, capsy
 
 
 def test_a_sweep_that_is_interrupted_within_a_round_saves_its_lanes_and_restarts_them(fake_runner, capsys):
-    fake_runner.on_step = lambda step: signal.raise_signal(signal.SIGINT) if step == 2 else None
-    assert sweep(style_weight="1,10") == 130
+    fake_runner.on_step = lambda step: signal.raise_signal(signal.SIGTERM) if step == 2 else None
+    assert sweep(style_weight="1,10") == 143
     assert "0 of 2 pictures are finished" in capsys.readouterr().err
     assert [record.read(image.description_of(f"out/style-weight={w}.png")).steps for w in (1, 10)] == [2, 2]
     fake_runner.on_step = lambda step: None
