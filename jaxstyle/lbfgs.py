@@ -97,6 +97,26 @@ def trial(point: jax.Array, state: LBFGSState, *, learning_rate: float) -> jax.A
     return point + learning_rate * state.length * state.direction
 
 
+def improves(value: jax.Array, state: LBFGSState, *, guarded: bool = True) -> jax.Array:
+    """Return whether a step to a value is accepted.
+
+    Args:
+        value: minimized at the trial point, `[]`.
+        state: the state that `trial` took.
+        guarded: whether the value may not be above that of the best point; else it only has to be finite.
+
+    Returns:
+        `[]`.
+
+    Example:
+        >>> from jaxstyle import lbfgs
+        >>> bool(improves(jnp.asarray(2.0), lbfgs.init(jnp.ones(2), history_size=1)))
+        True
+    """
+    finite = jnp.isfinite(value)
+    return finite & (value <= state.value) if guarded else finite
+
+
 def update(
     point: jax.Array,
     tried: jax.Array,
@@ -132,9 +152,7 @@ def update(
     """
     count = jnp.where(restart, 0, state.stored)
     inverse = jnp.where(restart, 0.0, state.inverse_curvatures)
-    accepted = jnp.isfinite(value) & ~jnp.asarray(frozen)
-    if guarded:
-        accepted &= value <= state.value
+    accepted = improves(value, state, guarded=guarded) & ~jnp.asarray(frozen)
     s, y = tried - point, gradient - state.gradient
     curvature = _dot(s, y)
     store = accepted & (curvature > LEAST_CURVATURE * _dot(y, y)) & jnp.isfinite(state.value)

@@ -152,8 +152,9 @@ def run(
 ) -> tuple[State, Trace]:
     """Take `steps` steps of gradient descent on the image; pure, and compiled once.
 
-    No line search: the first step of lbfgs has at most length 1 over all parameters, and each later one is the full
-    quasi-Newton step. So a step costs one gradient evaluation, in every lane of a batch alike.
+    There is no line search: the first step of lbfgs has at most length 1 over all parameters, and each later one is the
+    full quasi-Newton step, or a quarter of the one before if that raised the value and was undone. So a step costs one
+    gradient evaluation, in every lane of a batch alike.
 
     Args:
         state: of `init`, or of an earlier `run`.
@@ -168,8 +169,9 @@ def run(
             adam is so much smaller than a step's activations that `segments=steps` takes the least.
 
     Returns:
-        The state after the last step, and every term of every step, `[steps]` each (`[N, steps]` for a batch), as it
-        was before that step; "total" is the objective, "bounds" the penalty on what lies out of range.
+        The state after the last step, and every term of every step, `[steps]` each (`[N, steps]` for a batch): of the
+        image before that step, for lbfgs of the best image that it has evaluated. "total" is the objective, "bounds"
+        the penalty on values out of range.
 
     Raises:
         InputError: if `steps` is below 1 or `segments` above it, or if weights and config differ in layers or terms.
@@ -300,10 +302,13 @@ def _step(params: Params, targets: Targets, weights: LossWeights, *, config: Con
 
     def lbfgs_step(state: State, _: None) -> tuple[State, jax.Array]:
         rate = LEARNING_RATES["lbfgs"] if config.learning_rate is None else config.learning_rate
-        best, memory = state.parameters, state.optimizer
+        best, memory, guarded = state.parameters, state.optimizer, not config.normalize_gradients
         tried = best.replace(lbfgs.trial(best.values, memory, learning_rate=rate))
         value, trace, gradient = evaluated(tried)[:3]
-        watch, stall = watched(state, trace)
+        improved = lbfgs.improves(value, memory, guarded=guarded)
+        before: Any = state.terms
+        found = jnp.where(improved, row(state, trace), before)
+        watch, stall = watched(state, named(found, config=config))
         after = state._replace(watch=watch, stall=stall)
         point, memory, accepted = lbfgs.update(
             best.values,
@@ -313,10 +318,9 @@ def _step(params: Params, targets: Targets, weights: LossWeights, *, config: Con
             memory,
             restart=False if stall is None else stall.restarting,
             frozen=False if watch is stall is None else after.done,
-            guarded=not config.normalize_gradients,
+            guarded=guarded,
         )
-        before: Any = state.terms
-        found = jnp.where(accepted, row(state, trace), before)
+        found = jnp.where(accepted, found, before)
         parameters = best.replace(point)
         average = _averaged(state.average, parameters, config.averaging)
         return after._replace(parameters=parameters, optimizer=memory, average=average, terms=found), found

@@ -23,9 +23,12 @@ from jaxstyle.vgg import Params
 
 def on_host(array: Any) -> Any:
     """Return a NumPy array, which is then resized without a program; what `jit`, `vmap` or `grad` traces as it is."""
-    if isinstance(array, Tracer) or not isinstance(array, jax.Array) or not array.is_fully_addressable:
-        return array
-    return np.asarray(array)
+    return np.asarray(array) if isinstance(array, jax.Array) and _is_readable(array) else array
+
+
+def _is_readable(array: Any) -> bool:
+    """Return whether the values of an array are known and on devices of this process."""
+    return not isinstance(array, Tracer) and array.is_fully_addressable
 
 
 class Result(NamedTuple):
@@ -119,11 +122,11 @@ def stylize(
             wide = winograd_pays(params, pixels=pixels, steps=scale.steps, layers=config.layers)
             ready = prepared(params, precision=config.precision, conv=config.conv, use_winograd=wide)
         state, trace = optimize.run(state, ready, targets, weights, config=config, steps=scale.steps, segments=cut)
-        concrete = all(isinstance(on_host(leaf), np.ndarray) for leaf in jax.tree.leaves(state.parameters))
-        image = optimize.image_on_host(state) if concrete else state.image
-        traces.append(trace)
+        readable = all(map(_is_readable, jax.tree.leaves(state.parameters)))
+        image = optimize.image_on_host(state) if readable else state.image
+        traces.append(jax.tree.map(on_host, trace))
     assert image is not None  # noqa: S101  # there is at least one scale
-    whole = jax.tree.map(lambda *parts: array_module(*map(on_host, parts)).concatenate(parts, axis=-1), *traces)
+    whole = jax.tree.map(lambda *parts: array_module(*parts).concatenate(parts, axis=-1), *traces)
     return Result(finish(image, content, config=config, content_masks=content_masks), whole)
 
 

@@ -385,6 +385,6 @@ def test_a_resumed_reconstruction_and_a_rerun_have_the_same_bytes(monkeypatch):
 @pytest.mark.soak
 def test_runs_that_are_killed_at_random_instants_have_the_bytes_of_undisturbed_ones(capsys, is_long):
     script = runpy.run_path(str(SCRIPTS / "kill_and_resume.py"))
-    runs = 40 if is_long else 2
+    runs = 40 if is_long else 4
     assert script["main"](["--runs", str(runs), "--seed", "7"]) == 0
     assert f"{runs} of {runs} runs ended with the bytes" in capsys.readouterr().out

@@ -180,6 +180,18 @@ def test_a_total_has_levelled_off_when_it_has_not_fallen_by_the_tolerance_within
 
 
 @pytest.mark.slow
+def test_a_step_of_lbfgs_that_is_undone_does_not_count_as_levelled_off(double):
+    """The stop is that of the totals of the best iterates, which the history has."""
+    tolerance = 0.2
+    config = dataclasses.replace(STUCK, tolerance=tolerance, patience=0)
+    given = (init(jnp.asarray(toy.CONTENT), config=config), toy.PARAMS, toy.TARGETS, toy.WEIGHTS)
+    state, trace = run(*given, config=config, steps=40)
+    totals = np.asarray(trace["total"])
+    late = [k for k in range(WINDOW, 40) if totals[k] >= (1 - tolerance) * totals[k - WINDOW]]
+    assert late and state.stopped == late[0] + 1 and (totals[late[0] :] == totals[late[0]]).all()
+
+
+@pytest.mark.slow
 def test_lanes_restart_and_stop_each_by_itself(double):
     """In the first lane, without weights, nothing falls; the second is that of a run without patience."""
     config = dataclasses.replace(STUCK, learning_rate=1.0)

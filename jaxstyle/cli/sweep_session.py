@@ -76,7 +76,7 @@ class SweepSession:
             reporter.console.print(STOPPED)
             return stopped
         seconds = time.perf_counter() - began
-        reporter.console.print(f"painted in {seconds:.1f} s {reporter.compile_times()}")
+        reporter.console.print(f"painted in {seconds:.1f} s{reporter.compile_times()}")
         return faults
 
     def _rehearse(self, work: Work, *, at_a_time: int | None, memory: int | None, reporter: Reporter) -> int:

@@ -126,12 +126,12 @@ def _walk(
             if peak_of(ready.step, missing=missing) > most_of_all():
                 raise UnavailableError(_shortage(work, ready, side, missing=missing))
             state = here.state if here else work.begin(scale, image if image is None else work.seen(image, at))
-        cuts = {**cuts, side: ready.cut} if ready.cut else cuts
+        cuts, network = {**cuts, side: ready.cut} if ready.cut else cuts, work.ready(scale)
         if number + 1 < len(scales) and (until is None or until - len(sides) > left):
             compiling = thread.submit(work.compile_ahead, scales[number + 1])
         while left and not halted() and not _stopped(work, state).all():
             to_save = work.save_every - len(sides) % work.save_every if work.save_every else left
-            count, network = min(ready.segment, left, to_save), work.ready(scale)
+            count = min(ready.segment, left, to_save)
             try:
                 state, history = ready.step(state, network, ready.targets, work.coefficients, np.int32(count))
                 found: Any = optimize.named(np.asarray(history)[..., :count, :], config=work.config)
