@@ -7,16 +7,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxstyle import color, image, parametrize, presets, regions, statistics_file, sweep
-    from jaxstyle.compile_cache import enable_compile_cache
-    from jaxstyle.config import Config, LossWeights
-    from jaxstyle.objective import terms, total
-    from jaxstyle.optimize import init, run
-    from jaxstyle.own import Parametrization
-    from jaxstyle.pretrained import load_params
-    from jaxstyle.targets import make_targets, summarize_style
-    from jaxstyle.transfer import reconstruct, stylize, texture
-    from jaxstyle.vgg import features
+    from jaxstyle.config import Config, LossWeights, Parametrization
+    from jaxstyle.images.load import load_image
+    from jaxstyle.images.save import save_image
+    from jaxstyle.losses import masks, statistics_io
+    from jaxstyle.losses.objective import terms, total
+    from jaxstyle.losses.targets import make_targets, summarize_style
+    from jaxstyle.networks.pretrained import load_params
+    from jaxstyle.networks.vgg import features
+    from jaxstyle.optim import parametrizations
+    from jaxstyle.optim.loop import init, run
+    from jaxstyle.runtime.compile_cache import enable_compile_cache
+    from jaxstyle.transfer import color, presets, sweep
+    from jaxstyle.transfer.stylize import reconstruct, stylize, texture
 
 __version__ = "0.1.0"
 
@@ -27,16 +30,17 @@ __all__ = [
     "color",
     "enable_compile_cache",
     "features",
-    "image",
     "init",
+    "load_image",
     "load_params",
     "make_targets",
-    "parametrize",
+    "masks",
+    "parametrizations",
     "presets",
     "reconstruct",
-    "regions",
     "run",
-    "statistics_file",
+    "save_image",
+    "statistics_io",
     "stylize",
     "summarize_style",
     "sweep",
@@ -45,29 +49,39 @@ __all__ = [
     "total",
 ]
 
+_MODULES = {
+    "color": "transfer.color",
+    "masks": "losses.masks",
+    "parametrizations": "optim.parametrizations",
+    "presets": "transfer.presets",
+    "statistics_io": "losses.statistics_io",
+    "sweep": "transfer.sweep",
+}
 _HOMES = {
     "Config": "config",
     "LossWeights": "config",
-    "Parametrization": "own",
-    "enable_compile_cache": "compile_cache",
-    "features": "vgg",
-    "init": "optimize",
-    "load_params": "pretrained",
-    "make_targets": "targets",
-    "reconstruct": "transfer",
-    "run": "optimize",
-    "stylize": "transfer",
-    "summarize_style": "targets",
-    "terms": "objective",
-    "texture": "transfer",
-    "total": "objective",
+    "Parametrization": "config",
+    "enable_compile_cache": "runtime.compile_cache",
+    "features": "networks.vgg",
+    "init": "optim.loop",
+    "load_image": "images.load",
+    "load_params": "networks.pretrained",
+    "make_targets": "losses.targets",
+    "reconstruct": "transfer.stylize",
+    "run": "optim.loop",
+    "save_image": "images.save",
+    "stylize": "transfer.stylize",
+    "summarize_style": "losses.targets",
+    "terms": "losses.objective",
+    "texture": "transfer.stylize",
+    "total": "losses.objective",
 }
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for (PEP 562), so that `import jaxstyle` loads no jax."""
-    if name in ("color", "image", "parametrize", "presets", "regions", "statistics_file", "sweep"):
-        return import_module(f"jaxstyle.{name}")
+    if name in _MODULES:
+        return import_module(f"jaxstyle.{_MODULES[name]}")
     if name not in _HOMES:
         raise AttributeError(f"module 'jaxstyle' has no attribute {name!r}")
     return getattr(import_module(f"jaxstyle.{_HOMES[name]}"), name)

@@ -1,20 +1,107 @@
 """What a run is told: a config of static facts, and the weights that each term of the loss counts with.
 
-A config selects the program and is never swept inside one; weights are numbers that go into it.
+A config selects the program and is never swept inside one; weights are numbers that go into it. User-supplied terms,
+networks, optimizers and parametrizations are pure functions, hashed by identity: a new function object is compiled
+again.
 """
 
+from __future__ import annotations
+
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeGuard, get_args
 
 import jax
 
-from jaxstyle import losses, vgg
-from jaxstyle.conv import PRODUCTS, Precision, conv3x3
 from jaxstyle.errors import InputError, excerpt
-from jaxstyle.own import Network, Optimizer, Parametrization, Term, is_optimizer, named_terms
-from jaxstyle.statistic import Statistic
+from jaxstyle.networks import vgg
+from jaxstyle.networks.conv import PRODUCTS, Precision, conv3x3
+from jaxstyle.networks.user_network import Network
+
+if TYPE_CHECKING:  # the losses import this module
+    from jaxstyle.losses import pixel
+    from jaxstyle.losses.style import Statistic
+
+Term = Callable[[jax.Array, Mapping[str, jax.Array], Any], jax.typing.ArrayLike]
+"""Takes an image `[H, W, 3]`, its activations by layer, and the `Targets`; returns a number.
+
+With a leading axis on image and activations it returns one for each, `[N]`.
+"""
+
+
+class Parametrization(NamedTuple):
+    """What an image is written as while it is optimised: two pure functions, inverse to each other.
+
+    Attributes:
+        encode: takes an image `[H, W, 3]` in [0, 1]; returns a pytree of arrays that it is written as.
+        decode: takes such a pytree; returns the image, not clipped.
+    """
+
+    encode: Callable[[jax.Array], Any]
+    decode: Callable[[Any], jax.Array]
+
+
+class Optimizer(Protocol):
+    """What Optax calls a gradient transformation; it may take `value`, `grad` and `value_fn`, as line searches do.
+
+    Attributes:
+        init: takes parameters; returns its state.
+        update: takes gradients, its state and parameters; returns updates and its state.
+    """
+
+    @property
+    def init(self) -> Callable[..., Any]: ...  # noqa: D102
+
+    @property
+    def update(self) -> Callable[..., Any]: ...  # noqa: D102
+
+
+BUILT_IN = ("tv", "total", "bounds")
+
+
+def is_optimizer(value: object) -> TypeGuard[Optimizer]:
+    """Return whether `value` is an optimiser of one's own.
+
+    Args:
+        value: what was given for one.
+
+    Returns:
+        Whether it can begin and go on.
+
+    Example:
+        >>> is_optimizer("adam")
+        False
+    """
+    return callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))
+
+
+def named_terms(terms: Mapping[str, Term] | Iterable[tuple[str, Term]]) -> tuple[tuple[str, Term], ...]:
+    """Return terms of one's own in a form that can be hashed.
+
+    Args:
+        terms: functions by name.
+
+    Returns:
+        Pairs of name and function.
+
+    Raises:
+        InputError: if a name is that of a built-in term or has a slash, as those of layers have, or if a term is none.
+
+    Example:
+        >>> def darkness(image, activations, targets):
+        ...     return 1 - image.mean((-3, -2, -1))
+        >>> [name for name, _ in named_terms({"darkness": darkness})]
+        ['darkness']
+    """
+    pairs = tuple(dict(terms).items())
+    for name, term in pairs:
+        if not name or name in BUILT_IN or "/" in name:
+            raise InputError(f"A term cannot be called {excerpt(repr(name))}: take a name without '/', not {BUILT_IN}.")
+        if not callable(term):
+            raise InputError(f"The term {excerpt(repr(name))} is {excerpt(repr(term))}: pass a function.")
+    return pairs
+
 
 CONTENT_LAYERS = ("relu4_2",)
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
@@ -35,8 +122,8 @@ class Config:
     Attributes:
         content_layers: activations compared pixel by pixel.
         style_layers: activations compared by a statistic.
-        statistic: what of them: "gram", "mean_std", "covariance", "wasserstein" or "sliced", see `statistic.distance`.
-        shift: added to features before their Gram matrices, see `statistic.gram`.
+        statistic: what of them: "gram", "mean_std", "covariance", "wasserstein" or "sliced", see `style.distance`.
+        shift: added to features before their Gram matrices, see `moments.gram`.
         pooling: "max", "avg" or "l2", see `vgg.features`.
         pooling_gain: what pooled layers are multiplied by.
         border: what lies outside the image, "zeros", "replicate" or "circular", see `vgg.features`.
@@ -45,7 +132,7 @@ class Config:
         remat: whether the activations of the first two blocks, which are the largest, are computed again for the
             gradient instead of kept, strip by strip; those of the first block are so in images of 2**19 pixels or more.
             Not a block with a content layer, and none where the statistic is "sliced".
-        block_pixels: larger images are gone through in overlapping blocks of at most so many pixels, see `blocks`: the
+        block_pixels: larger images are gone through in overlapping blocks of at most so many pixels, see `tiling`: the
             same objective and gradient in less memory, in about twice the time; None for never. Not for the statistic
             "sliced", nor where gradients are normalised.
         conv: the convolution, see `vgg.features`.
@@ -54,11 +141,11 @@ class Config:
         style_divisor: style terms likewise.
         gram_divisor: Gram matrices are divided by the number of "pixels" or "elements" of their layer, or by the
             pixels of the "image".
-        tv_form: total variation is "separate", "joint" or "nine_point", see `losses.total_variation`.
+        tv_form: total variation is "separate", "joint" or "nine_point", see `pixel.total_variation`.
         tv_power: its exponent.
         pixel_reduction: total variation and what is out of range are a "mean" or a "sum" over pixels.
         pixel_range: the white that those two terms count in, such as 1 or 255.
-        color: whose colours the picture has, see `transfer.stylize`.
+        color: whose colours the picture has, see `stylize.stylize`.
         scales: number of sizes, whose longest sides are a geometric series from 128 pixels, or these sides, the largest
             being the picture's own; None for as many as start near 128 pixels.
         halve_above: the longest side in pixels above which a picture is also compared at half its size, where the
@@ -75,12 +162,13 @@ class Config:
             first time and stops the second; 0 for never, and never where gradients are normalised.
         normalize_gradients: divide each built-in term's gradient, where it enters the network, by its sum of absolute
             values.
-        parametrization: "pixels", "pyramid", "decorrelated", "fourier" or "sigmoid", see `parametrize`, or one of one's
-            own; None for pyramid (lbfgs) or pixels (all others).
-        own_terms: further terms by name, see `own.Term`; images are then gone through whole, without strips or blocks.
+        parametrization: "pixels", "pyramid", "decorrelated", "fourier" or "sigmoid", see
+            `parametrizations`, or one of one's own; None for pyramid (lbfgs) or pixels (all others).
+        own_terms: further terms by name, see `config.Term`; images are then gone through whole, without strips or
+            blocks.
         own_layers: activations that those see besides the layers of content and style.
-        network: what gives activations in VGG-19's place, see `own.Network`; it sees none of VGG-19's options, such as
-            pooling, border and precision.
+        network: what gives activations in VGG-19's place, see `user_network.Network`; it sees none of VGG-19's options,
+            such as pooling, border and precision.
     """
 
     content_layers: tuple[str, ...] = CONTENT_LAYERS
@@ -95,12 +183,12 @@ class Config:
     remat: bool = False
     block_pixels: int | None = None
     conv: Callable[..., jax.Array] = conv3x3
-    content_divisor: losses.Divisor = "energy"
-    style_divisor: losses.Divisor = "energy"
+    content_divisor: pixel.Divisor = "energy"
+    style_divisor: pixel.Divisor = "energy"
     gram_divisor: Literal["pixels", "elements", "image"] = "pixels"
-    tv_form: losses.Variation = "separate"
+    tv_form: pixel.Variation = "separate"
     tv_power: float = 2
-    pixel_reduction: losses.Reduction = "mean"
+    pixel_reduction: pixel.Reduction = "mean"
     pixel_range: float = 1.0
     color: Color = "none"
     scales: int | tuple[int, ...] | None = None

@@ -11,8 +11,8 @@ from measuring import Pictures
 from tyro.conf import OmitArgPrefixes
 
 from jaxstyle import Config, LossWeights, init, load_params, make_targets, run, terms, total
-from jaxstyle.conv import PRODUCTS, Precision
 from jaxstyle.errors import InputError
+from jaxstyle.networks.conv import PRODUCTS, Precision
 
 FEW = 20  # steps in a turn, where two sides take turns
 

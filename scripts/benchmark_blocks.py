@@ -15,9 +15,9 @@ from benchmark_steps import status
 from measuring import Pictures, in_turns, ratios
 from tyro.conf import OmitArgPrefixes
 
-from jaxstyle import Config, LossWeights, image, init, load_params, make_targets
-from jaxstyle.conv import prepared
-from jaxstyle.optimize import run_segment
+from jaxstyle import Config, LossWeights, init, load_image, load_params, make_targets
+from jaxstyle.networks.conv import prepared
+from jaxstyle.optim.loop import run_segment
 
 CONFIG = Config(optimizer="adam")
 
@@ -60,8 +60,8 @@ class Blocks:
 def _steps(content: Path, style: Path, network: str, *, side: int, window: int | None) -> Callable[[], object]:
     """Return what takes a step on a square image, once it is compiled."""
     params, config = load_params(network), replace(CONFIG, block_pixels=window)
-    picture = jnp.asarray(image.load(content, size=(side, side)).rgb)
-    painting = jnp.asarray(image.load(style, size=512).rgb)
+    picture = jnp.asarray(load_image(content, size=(side, side)).rgb)
+    painting = jnp.asarray(load_image(style, size=512).rgb)
     targets, weights = make_targets(params, picture, painting, config=config), LossWeights()
     ready = jax.jit(prepared)(params)
     state = jax.tree.map(jnp.copy, init(picture, config=config))

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from measuring import Pictures, in_turns, ratios
 from tyro.conf import OmitArgPrefixes
 
-from jaxstyle import Config, LossWeights, image, load_params, stylize
-from jaxstyle.sweep import sweep
+from jaxstyle import Config, LossWeights, load_image, load_params, save_image, stylize
+from jaxstyle.transfer.sweep import sweep
 
 # Heights and widths: of cameras and phones, of squares, and of crops by hand.
 RATIOS = ((3, 4), (4, 3), (9, 16), (16, 9), (1, 1), (2, 3), (3, 2), (13, 16), (5, 7), (10, 13), (11, 20), (17, 14))
@@ -140,11 +140,11 @@ class Startup:
     def _crops(self, folder: Path) -> int:
         """Save crops of the content of twelve aspect ratios; return their number."""
         folder.mkdir()
-        content = image.load(self.pictures.content, size=2 * self.size).rgb
+        content = load_image(self.pictures.content, size=2 * self.size).rgb
         longest = min(content.shape[:2])
         for number, (height, width) in enumerate(RATIOS):
             share = longest / max(height, width)
-            image.save(folder / f"{number}.png", content[: round(share * height), : round(share * width)])
+            save_image(folder / f"{number}.png", content[: round(share * height), : round(share * width)])
         return len(RATIOS)
 
 

@@ -11,7 +11,7 @@ from tyro.conf import OmitArgPrefixes
 
 from jaxstyle import Config, LossWeights, init, load_params, make_targets, run
 from jaxstyle.errors import InputError
-from jaxstyle.sweep import memory_of
+from jaxstyle.transfer.sweep import memory_of
 
 CONFIG = Config(optimizer="adam", scales=1)
 

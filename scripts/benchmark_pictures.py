@@ -13,7 +13,7 @@ CHILD = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from jaxstyle import image
+from jaxstyle import load_image, save_image
 
 def peak():
     if sys.platform == "linux":  # not getrusage, which counts the parent's
@@ -32,10 +32,10 @@ if action == "save":
         np.add(grain[: len(rows)], slope * (top / height), out=rows)
     del grain
     began = time.perf_counter()
-    image.save(path, rgb, bits=bits)
+    save_image(path, rgb, bits=bits)
 else:
     size = None if action == "load" else int(action.partition(" ")[2])
-    image.load(path, size=size, max_pixels=max(10**6, height * width))
+    load_image(path, size=size, max_pixels=max(10**6, height * width))
 print(peak(), time.perf_counter() - began)
 """
 

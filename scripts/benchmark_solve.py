@@ -13,7 +13,7 @@ import numpy as np
 from measuring import PRESET, Pictures, ratios
 from tyro.conf import OmitArgPrefixes
 
-from jaxstyle import image, load_params, make_targets, terms, total
+from jaxstyle import load_image, load_params, make_targets, save_image, terms, total
 from jaxstyle.cli.progress import Reporter
 from jaxstyle.cli.walk import picture_of, walk
 from jaxstyle.cli.work import Work
@@ -86,7 +86,7 @@ def scorer(params: Any, content: jax.Array, style: jax.Array) -> Score:
     def score(picture: Any) -> float:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "picture.png"
-            image.save(path, picture)
-            return float(compiled(jnp.asarray(image.load(path).rgb)))
+            save_image(path, picture)
+            return float(compiled(jnp.asarray(load_image(path).rgb)))
 
     return score

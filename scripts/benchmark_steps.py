@@ -17,9 +17,9 @@ from tyro.conf import OmitArgPrefixes
 
 from jaxstyle import init, load_params, make_targets, run
 from jaxstyle.cli.arithmetic import gflop_per_step
-from jaxstyle.conv import Precision, prepared
 from jaxstyle.errors import InputError
-from jaxstyle.scales import Scale
+from jaxstyle.networks.conv import Precision, prepared
+from jaxstyle.transfer.schedule import Scale
 
 Side = Callable[[int], float]  # takes so many steps and returns the objective before the last of them
 Baseline = Literal["none", "torch", "compile", "both"]

@@ -19,13 +19,13 @@ import jax.numpy as jnp
 import tyro
 from tyro.conf import Positional, arg
 
-from jaxstyle import image, load_params, stylize
+from jaxstyle import load_image, load_params, save_image, stylize
 from jaxstyle.config import LossWeights
 from jaxstyle.errors import InputError, own
-from jaxstyle.objective import Targets, Terms, make_targets, terms, total
-from jaxstyle.optimize import init, run
-from jaxstyle.presets import PRESETS
-from jaxstyle.vgg import Params
+from jaxstyle.losses.objective import Targets, Terms, make_targets, terms, total
+from jaxstyle.networks.vgg import Params
+from jaxstyle.optim.loop import init, run
+from jaxstyle.transfer.presets import PRESETS
 
 CONFIG = replace(PRESETS["jaxstyle"].config, scales=1)
 TURNS, TIMED_STEPS = 5, 4
@@ -84,7 +84,7 @@ def main(
     narrow, whole = load_params(network), load_params("vgg19", weights=weights)
     qualities = []
     for content_path, style_path in zip(pictures[::2], pictures[1::2], strict=True):
-        content, style = (jnp.asarray(image.load(path, size=size).rgb) for path in (content_path, style_path))
+        content, style = (jnp.asarray(load_image(path, size=size).rgb) for path in (content_path, style_path))
         targets = make_targets(whole, content, style, config=CONFIG)
         scores = [float(objective(whole, content, targets)[0])]
         for name, params in ((network, narrow), ("vgg19", whole)):
@@ -93,7 +93,7 @@ def main(
             scores.append(float(score))
             print(*(f"{term} {share:.4f}" for term, share in shares.items()), Path(name).stem, sep="  ")
             if keep:
-                image.save(
+                save_image(
                     keep / f"{content_path.stem}_{style_path.stem}_{Path(name).stem}.png", jax.device_get(picture)
                 )
         a, b, c = scores
@@ -103,7 +103,7 @@ def main(
             flush=True,
         )
     print(f"quality {sum(qualities) / len(qualities):.3f}, the mean of {len(qualities)}")
-    content, style = (jnp.asarray(image.load(path, size=timed_size).rgb) for path in pictures[:2])
+    content, style = (jnp.asarray(load_image(path, size=timed_size).rgb) for path in pictures[:2])
     turns = list(seconds([narrow, whole], content, style))
     for ours, theirs in turns:
         print(f"a step at {timed_size} pixels: {ours:.3f} s and {theirs:.3f} s, {ours / theirs:.3f} of it")

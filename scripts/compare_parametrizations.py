@@ -14,10 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from terminal import start
 
-from jaxstyle import Config, LossWeights, image, init, load_params, make_targets, run
+from jaxstyle import Config, LossWeights, init, load_image, load_params, make_targets, run
 from jaxstyle.errors import InputError
-from jaxstyle.parametrizations import PARAMETRIZATIONS
-from jaxstyle.parametrize import compose
+from jaxstyle.optim.parametrizations import PARAMETRIZATIONS, compose
 
 WAYS: dict[str, Any] = {
     "pixels": "pixels",
@@ -45,7 +44,7 @@ def main(
     if not 1 <= at <= evaluations:
         raise InputError(f"--at is {at}: use 1 to {evaluations}, the number of --evaluations.")
     params = load_params(network)
-    photograph, painting = (jnp.asarray(image.load(path, size=size).rgb) for path in (content, style))
+    photograph, painting = (jnp.asarray(load_image(path, size=size).rgb) for path in (content, style))
     print(f"| optimiser | written as | evaluations to what pixels reach in {at} | lowest in {evaluations} |")
     print("|---|---|---|---|")
     for optimizer in ("lbfgs", "adam"):

@@ -14,9 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxstyle import Config, LossWeights, load_params, make_targets, stylize, terms
-from jaxstyle.image import load, save
-from jaxstyle.sheet import contact_sheet
+from jaxstyle import Config, LossWeights, load_image, load_params, make_targets, save_image, stylize, terms
+from jaxstyle.images.contact_sheet import contact_sheet
 
 LAYERS = Config().style_layers
 DEEP = dict(zip(LAYERS, (2.0, 4.0, 6.0, 8.0, 10.0), strict=True))
@@ -55,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     params = load_params(options.network)
     for paths in zip(options.pictures[::2], options.pictures[1::2], strict=True):
-        content, style = (jnp.asarray(load(path, size=options.size).rgb) for path in paths)
+        content, style = (jnp.asarray(load_image(path, size=options.size).rgb) for path in paths)
         targets = make_targets(params, content, style, config=Config())
         untouched = terms(params, content, targets, config=Config())
         cells = []
@@ -74,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
             cells.append((image, label))
             jax.clear_caches()  # no program serves two settings, and a process may map only so many
         page = contact_sheet(*zip(*cells, strict=True), columns=4)
-        save(options.output / f"{paths[0].stem}_{paths[1].stem}.png", page)
+        save_image(options.output / f"{paths[0].stem}_{paths[1].stem}.png", page)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,9 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from jaxstyle import weights_file
 from jaxstyle.errors import InputError, UnavailableError
-from jaxstyle.vgg import CONV_LAYERS, MEAN_BGR
+from jaxstyle.networks import weights_io
+from jaxstyle.networks.vgg import CONV_LAYERS, MEAN_BGR
 
 Arrays = dict[str, dict[str, np.ndarray]]
 FEATURES = (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34)  # indices of torchvision's vgg19().features
@@ -44,11 +44,11 @@ def convert(
         kind: whose weights they are, and so which images the network was trained to see.
         out: the file to write.
     """
-    params = weights_file.read(file) if kind == "keras" else from_torch(file)
+    params = weights_io.read(file) if kind == "keras" else from_torch(file)
     if kind == "torchvision":
         params["conv1_1"] = fold(**params["conv1_1"])
-    checksum = f"sha256:{weights_file.sha256(file)}"
-    weights_file.write(out, params, source=f"{file.name} ({kind})", checksum=checksum, licence=LICENCES[kind])
+    checksum = f"sha256:{weights_io.sha256(file)}"
+    weights_io.write(out, params, source=f"{file.name} ({kind})", checksum=checksum, licence=LICENCES[kind])
 
 
 def from_torch(file: Path) -> Arrays:

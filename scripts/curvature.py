@@ -22,9 +22,9 @@ import numpy as np
 from terminal import start
 from tyro.conf import Positional
 
-from jaxstyle import Config, LossWeights, image, init, load_params, make_targets, run, terms, total
-from jaxstyle.sheet import contact_sheet
-from jaxstyle.vgg import Params
+from jaxstyle import Config, LossWeights, init, load_image, load_params, make_targets, run, save_image, terms, total
+from jaxstyle.images.contact_sheet import contact_sheet
+from jaxstyle.networks.vgg import Params
 
 SIZE, STEPS, PRODUCTS, PAIRS, ZOOM = 128, 60, 40, 5, 3
 
@@ -62,7 +62,7 @@ def hessian_product(params: Params, content: jax.Array, style: jax.Array) -> tup
 
 def main(content: Positional[Path], style: Positional[Path], output: Positional[Path]) -> None:
     """Save the picture and the eigenvectors beside it, and print eigenvalues and residuals."""
-    photograph, painting = (jnp.asarray(image.load(path, size=SIZE).rgb) for path in (content, style))
+    photograph, painting = (jnp.asarray(load_image(path, size=SIZE).rgb) for path in (content, style))
     product, picture = hessian_product(load_params("auto"), photograph, painting)
     values, vectors = lanczos(product, jax.random.normal(jax.random.key(0), photograph.shape), PRODUCTS, PAIRS)
     cells, labels = [picture], ["the picture"]
@@ -72,7 +72,7 @@ def main(content: Positional[Path], style: Positional[Path], output: Positional[
         cells.append(jnp.clip(0.5 + 0.5 * vector / jnp.quantile(jnp.abs(vector), 0.99), 0, 1))
         labels.append(f"eigenvalue {value:.3g}")
     cells = [np.kron(each, np.ones((ZOOM, ZOOM, 1))) for each in cells]
-    image.save(output, contact_sheet(cells, labels, columns=3))
+    save_image(output, contact_sheet(cells, labels, columns=3))
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ import numpy as np
 from terminal import start
 from tyro.conf import Positional
 
-from jaxstyle import Config, LossWeights, image, init, load_params, make_targets, run
-from jaxstyle.sheet import contact_sheet
-from jaxstyle.vgg import Params
+from jaxstyle import Config, LossWeights, init, load_image, load_params, make_targets, run, save_image
+from jaxstyle.images.contact_sheet import contact_sheet
+from jaxstyle.networks.vgg import Params
 
 SIZE, STEPS, NETWORKS, NOISE, ZOOM = 128, 60, 4, 0.3, 3
 
@@ -52,7 +52,7 @@ def ensemble(params: Params, content: jax.Array, style: jax.Array, noise: float 
 
 def main(content: Positional[Path], style: Positional[Path], output: Positional[Path]) -> None:
     """Save mean, deviation and every network's picture on one sheet, and print how far they differ."""
-    photograph, painting = (jnp.asarray(image.load(path, size=SIZE).rgb) for path in (content, style))
+    photograph, painting = (jnp.asarray(load_image(path, size=SIZE).rgb) for path in (content, style))
     pictures = np.asarray(ensemble(load_params("auto"), photograph, painting))
     mean, deviation = pictures.mean(0), np.sqrt(pictures.var(0).mean(-1, keepdims=True))  # [H, W, 3] and [H, W, 1]
     brightest = max(float(deviation.max()), 1e-12)
@@ -62,7 +62,7 @@ def main(content: Positional[Path], style: Positional[Path], output: Positional[
     cells = [mean, np.repeat(deviation / brightest, 3, axis=-1), *pictures]
     labels = ["mean", f"deviation, white is {brightest:.2f}", *(f"network {i + 1}" for i in range(NETWORKS))]
     cells = [np.kron(each, np.ones((ZOOM, ZOOM, 1))) for each in cells]
-    image.save(output, contact_sheet(cells, labels, columns=3))
+    save_image(output, contact_sheet(cells, labels, columns=3))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxstyle import image, weights_file
-from jaxstyle.untrained import random_params
+from jaxstyle import save_image
+from jaxstyle.networks import weights_io
+from jaxstyle.networks.random_init import random_params
 
 WIDTHS = ((4, 4), (6, 6), (8,) * 4, (8,) * 4, (8,) * 4)
 SMALL = ("--steps", "240", "--weights", "tiny.h5", "--style-layers", "relu1_1,relu2_1", "--quiet")
@@ -70,9 +71,9 @@ def write_inputs(folder: Path) -> None:
     y, x = np.mgrid[0:1:56j, 0:1:64j]
     for name, waves in (("content", (3, 5, 7)), ("style", (23, 31, 17))):
         rgb = np.stack([0.5 + 0.4 * np.sin(wave * x + 2 * wave * y) for wave in waves], -1)
-        image.save(folder / f"{name}.png", rgb)
+        save_image(folder / f"{name}.png", rgb)
     params = random_params(widths=WIDTHS, seed=1)
-    weights_file.write(folder / "tiny.h5", params, source="a seed", checksum="none", licence="none")
+    weights_io.write(folder / "tiny.h5", params, source="a seed", checksum="none", licence="none")
 
 
 def started(inputs: Path, name: str, folder: Path) -> subprocess.Popen:

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from tyro.conf import Positional, arg
 
-from jaxstyle import image, presets
-from jaxstyle.conv import PRODUCTS, Precision
+from jaxstyle import load_image, presets
+from jaxstyle.networks.conv import PRODUCTS, Precision
 
 PRESET = presets.preset("neural-style-pt")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
@@ -40,7 +40,7 @@ class Pictures:
     def load(self, size: int) -> tuple[jax.Array, jax.Array]:
         """Return photograph and painting as neural-style-pt resizes them."""
         how: dict[str, Any] = {"size": size, "resample": PRESET.resample, "rounding": PRESET.rounding}
-        content, style = (jnp.asarray(image.load(path, **how).rgb) for path in (self.content, self.style))
+        content, style = (jnp.asarray(load_image(path, **how).rgb) for path in (self.content, self.style))
         return content, style
 
     def report(self, name: str, results: list[dict[str, Any]], **settings: Any) -> None:

@@ -31,16 +31,18 @@ from cosmic_ray.plugins import get_operator, operator_names
 ROOT = Path(__file__).resolve().parents[1]
 EQUIVALENT = ROOT / "tests" / "equivalent_mutants.txt"
 TESTS = {
-    "losses": ("losses",),
-    "moments": ("moments", "statistic"),
-    "transport": ("transport", "statistic"),
-    "objective": ("objective", "optimize", "transfer"),
-    "optimize": ("optimize", "halting", "own", "transfer"),
-    "descent": ("descent", "halting", "optimize"),
-    "lbfgs": ("lbfgs", "halting", "optimize"),
-    "scales": ("scales", "transfer"),
-    "color": ("color", "transfer"),
-    "regions": ("regions", "transfer"),
+    "losses/pixel": ("pixel",),
+    "losses/moments": ("moments", "style"),
+    "losses/wasserstein": ("wasserstein", "style"),
+    "losses/objective": ("objective", "loop", "stylize"),
+    "losses/masks": ("masks", "stylize"),
+    "optim/loop": ("loop", "early_stopping", "user_functions", "stylize"),
+    "optim/optimizers": ("optimizers", "early_stopping", "loop"),
+    "optim/lbfgs": ("lbfgs", "early_stopping", "loop"),
+    "images/resample": ("schedule", "stylize"),
+    "transfer/schedule": ("schedule", "stylize"),
+    "transfer/resize": ("schedule", "stylize"),
+    "transfer/color": ("color", "stylize"),
 }
 SUITES = {"quick": ("", 600), "slow": ("slow", 1800)}  # the marker and the limit in seconds
 

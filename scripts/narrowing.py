@@ -1,7 +1,7 @@
 """VGG-19 narrowed without training: fewer channels, each of which stands for one of the teacher's own.
 
 A student is trained in whitened units: the input of each of its kernels has no mean, variance 1 and no correlation,
-which suits optimisers that treat all weights alike. `plain` turns it into the network that `jaxstyle.vgg` takes.
+which suits optimisers that treat all weights alike. `plain` turns it into the network that `vgg` takes.
 
 He, Zhang and Sun, *Channel Pruning for Accelerating Very Deep Neural Networks*, ICCV 2017, arXiv:1707.06168, for least
 squares; Desjardins et al., *Natural Neural Networks*, arXiv:1507.00210, for whitened units.
@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxstyle.conv import conv3x3
-from jaxstyle.vgg import CONV_LAYERS, MEAN_BGR, Params, Widths, features
+from jaxstyle.networks.conv import conv3x3
+from jaxstyle.networks.vgg import CONV_LAYERS, MEAN_BGR, Params, Widths, features
 
 BATCH = 8  # pictures at once where nothing is learned
 SAMPLES = 100_000  # places of pictures that a layer is fitted to at the start
@@ -48,7 +48,7 @@ def mixed(image: jax.Array, kernel: jax.Array, *_: object, **__: object) -> jax.
 
 
 def plain(student: Student, narrowed: Narrowed) -> Params:
-    """Return the student's layers as `jaxstyle.vgg` takes them, every channel in the units of the teacher's."""
+    """Return the student's layers as `vgg` takes them, every channel in the units of the teacher's."""
     params, before = {}, jnp.ones(3)
     for name, layer in student.items():
         *_, inputs, width = layer["kernel"].shape

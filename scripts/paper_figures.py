@@ -24,10 +24,10 @@ import numpy as np
 import tyro
 from tyro.conf import Positional
 
-from jaxstyle import Config, LossWeights, image, load_params, make_targets, presets, terms, total
+from jaxstyle import Config, LossWeights, load_image, load_params, make_targets, presets, terms, total
 from jaxstyle.errors import InputError, own
-from jaxstyle.sweep import sweep
-from jaxstyle.vgg import Params
+from jaxstyle.networks.vgg import Params
+from jaxstyle.transfer.sweep import sweep
 
 LAYERS = tuple(f"conv{block}_1" for block in range(1, 6))
 RATIOS = (1e-5, 1e-4, 1e-3, 1e-2)
@@ -171,8 +171,8 @@ def main(
     if find_spec("matplotlib") is None:
         raise InputError("The figures are drawn by matplotlib, which is absent: pip install -e '.[plots]'.")
     output.mkdir(parents=True, exist_ok=True)
-    photograph = jnp.asarray(image.load(content, size=size).rgb)
-    painting = jnp.asarray(image.load(style, size=(photograph.shape[1], photograph.shape[0])).rgb)
+    photograph = jnp.asarray(load_image(content, size=size).rgb)
+    painting = jnp.asarray(load_image(style, size=(photograph.shape[1], photograph.shape[0])).rgb)
     paint = Paint(load_params(network), photograph, painting, jax.random.key(seed), steps, lanes)
     for name in figures:
         drawn, rows, columns, title = FIGURES[name]

@@ -21,9 +21,9 @@ import numpy as np
 from terminal import start
 from tyro.conf import Positional
 
-from jaxstyle import Config, LossWeights, image, init, load_params, make_targets, run, terms
+from jaxstyle import Config, LossWeights, init, load_image, load_params, make_targets, run, terms
 from jaxstyle.errors import InputError
-from jaxstyle.vgg import Params
+from jaxstyle.networks.vgg import Params
 
 SIZE, STEPS, WEIGHTS = 128, 60, tuple(map(float, np.geomspace(0.01, 100, 9)))
 
@@ -69,7 +69,7 @@ def main(content: Positional[Path], style: Positional[Path], output: Positional[
     """Follow the front and draw it."""
     if find_spec("matplotlib") is None:
         raise InputError("The front is drawn by matplotlib, which is absent: pip install -e '.[plots]'.")
-    photograph, painting = (jnp.asarray(image.load(path, size=SIZE).rgb) for path in (content, style))
+    photograph, painting = (jnp.asarray(load_image(path, size=SIZE).rgb) for path in (content, style))
     draw(*front(load_params("auto"), photograph, painting), output)
 
 

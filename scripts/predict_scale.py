@@ -10,15 +10,18 @@ from functools import cache, partial
 import jax
 import jax.numpy as jnp
 
-from jaxstyle import Config, load_params, optimize, vgg
+from jaxstyle import Config, load_params
 from jaxstyle.cli.arithmetic import gflop_per_step
 from jaxstyle.cli.memory import ESTIMATED
 from jaxstyle.cli.work import bytes_of
-from jaxstyle.grid import grid
-from jaxstyle.parametrizations import PYRAMID_LEVELS
-from jaxstyle.reading import blocks_in_rows
-from jaxstyle.scales import Scale, half_shape, plan
-from jaxstyle.vgg import Params
+from jaxstyle.images.resample import half_shape
+from jaxstyle.losses.layer_summaries import blocks_in_rows
+from jaxstyle.losses.tiling import grid
+from jaxstyle.networks import vgg
+from jaxstyle.networks.vgg import Params
+from jaxstyle.optim import loop
+from jaxstyle.optim.parametrizations import PYRAMID_LEVELS
+from jaxstyle.transfer.schedule import Scale, plan
 
 TF32, FLOAT32 = 0.4 * 989e12 / 2, 0.75 * 67e12  # operations a second: assumed shares of an H200's peaks
 HBM, LINK = 4.8e12, 450e9  # bytes a second: an H200's memory; NVLink in one direction
@@ -93,7 +96,7 @@ def seconds(params: Params, scale: Scale, config: Config, devices: int) -> list[
 def state_bytes(config: Config) -> float:
     """Return the bytes a pixel of the optimiser's state."""
     image = jax.ShapeDtypeStruct((1024, 1024, 3), jnp.float32)
-    return bytes_of(jax.eval_shape(partial(optimize.init, config=config), image)) / 2**20
+    return bytes_of(jax.eval_shape(partial(loop.init, config=config), image)) / 2**20
 
 
 def held(side: int, config: Config, devices: int, window: int | None) -> float:

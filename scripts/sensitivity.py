@@ -22,9 +22,9 @@ import numpy as np
 from terminal import start
 from tyro.conf import Positional
 
-from jaxstyle import Config, LossWeights, image, init, load_params, make_targets, run
-from jaxstyle.sheet import contact_sheet
-from jaxstyle.vgg import Params
+from jaxstyle import Config, LossWeights, init, load_image, load_params, make_targets, run, save_image
+from jaxstyle.images.contact_sheet import contact_sheet
+from jaxstyle.networks.vgg import Params
 
 SIZE, STEPS, WEIGHT, ZOOM = 192, 60, 1.0, 2
 CONFIG = Config(pooling="avg", optimizer="adam", learning_rate=0.05, epsilon=1e-2)
@@ -47,14 +47,14 @@ def sensitivity(
 
 def main(content: Positional[Path], style: Positional[Path], output: Positional[Path]) -> None:
     """Save the picture beside its derivative, and print how large that is."""
-    photograph, painting = (jnp.asarray(image.load(path, size=SIZE).rgb) for path in (content, style))
+    photograph, painting = (jnp.asarray(load_image(path, size=SIZE).rgb) for path in (content, style))
     picture, change = map(np.asarray, sensitivity(load_params("auto"), photograph, painting))
     span = np.quantile(np.abs(change), 0.99)
     print(f"d image / d log weight: root mean square {np.sqrt(np.mean(change**2)):.4f}, 99 % within {span:.4f}")
     grey = np.clip(0.5 + 0.5 * change / max(span, 1e-12), 0, 1)
     labels = [f"style weight {WEIGHT:g}", f"d image / d log weight, white {span:.2f}"]
     cells = [np.kron(each, np.ones((ZOOM, ZOOM, 1))) for each in (picture, grey)]
-    image.save(output, contact_sheet(cells, labels, columns=2))
+    save_image(output, contact_sheet(cells, labels, columns=2))
 
 
 if __name__ == "__main__":

@@ -8,15 +8,27 @@ import sys
 import jax
 import jax.numpy as jnp
 
-from jaxstyle import Config, LossWeights, features, image, init, load_params, make_targets, run, terms, total
+from jaxstyle import (
+    Config,
+    LossWeights,
+    features,
+    init,
+    load_image,
+    load_params,
+    make_targets,
+    run,
+    save_image,
+    terms,
+    total,
+)
 
 SIZE, STEPS, SEGMENT = 384, 150, 10
 
 
 def main(content_path: str, style_path: str, output_path: str) -> None:
     """Repaint the picture at `content_path` in the style of the one at `style_path`."""
-    content = jnp.asarray(image.load(content_path, size=SIZE).rgb)  # [H, W, 3], sRGB in [0, 1]
-    style = jnp.asarray(image.load(style_path, size=SIZE).rgb)
+    content = jnp.asarray(load_image(content_path, size=SIZE).rgb)  # [H, W, 3], sRGB in [0, 1]
+    style = jnp.asarray(load_image(style_path, size=SIZE).rgb)
     params = load_params("auto")  # VGG-19, or the mini network where it cannot be had
     activations = jax.eval_shape(features, params, content)
     print(f"conv1_1 to relu5_4: {len(activations)} activations, relu4_2 is {activations['relu4_2'].shape}")
@@ -37,7 +49,7 @@ def main(content_path: str, style_path: str, output_path: str) -> None:
     for step in range(0, STEPS, SEGMENT):
         state, trace = run(state, params, targets, weights, config=config, steps=SEGMENT)
         print(f"step {step + SEGMENT}: total {trace['total'][-1]:.4f}, content {trace['content/relu4_2'][-1]:.4f}")
-    image.save(output_path, state.image)
+    save_image(output_path, state.image)
 
 
 if __name__ == "__main__":

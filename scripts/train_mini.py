@@ -34,11 +34,11 @@ from PIL import Image
 from training_pictures import cut, draw, made_up, photographs, repaint
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from jaxstyle import weights_file
 from jaxstyle.config import Config
-from jaxstyle.download import LICENCE
 from jaxstyle.errors import InputError, own
-from jaxstyle.vgg import CONV_LAYERS, Params, Widths, features
+from jaxstyle.networks import weights_io
+from jaxstyle.networks.pretrained import LICENCE
+from jaxstyle.networks.vgg import CONV_LAYERS, Params, Widths, features
 
 WIDTHS: Widths = ((16, 16), (32, 32), (64,) * 4, (128, 128, 128, 160), (256, 64, 64, 64))
 READ = dict.fromkeys(("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2"), 1.0) | {"relu5_1": 2.0}
@@ -232,11 +232,11 @@ def main(
     if bad := [path for path in (out, checkpoint) if path.is_dir() or not path.absolute().parent.is_dir()]:
         raise InputError(f"{bad[0]} is a folder or lacks one: name a file in a folder that exists.")
     sources = photographs(images)
-    widths = weights_file.widths(weights)
+    widths = weights_io.widths(weights)
     if widths == WIDTHS or any(a < b for a, b in zip(sum(widths, ()), sum(WIDTHS, ()), strict=True)):
         raise InputError(f"{weights} is not wider than what is to be made of it, {WIDTHS}: name a whole VGG-19.")
-    teacher = jax.tree.map(jnp.asarray, weights_file.read(weights))
-    digest = weights_file.sha256(weights)
+    teacher = jax.tree.map(jnp.asarray, weights_io.read(weights))
+    digest = weights_io.sha256(weights)
     run_of = f"teacher {digest}, {len(sources)} photographs, widths {WIDTHS}, {training}"
     progress = resume(checkpoint, training, run_of) or begin(teacher, sources, training)
     while progress.round < training.rounds:
@@ -246,7 +246,7 @@ def main(
     unseen = drawn(4 * BATCH, sources, training, stream=training.rounds + 1)
     shares = examine(jax.tree.map(jnp.float32, network), teacher, progress.narrowed, unseen)
     table = ", ".join(f"{layer} {share:.3f}" for layer, share in shares.items())
-    weights_file.write(
+    weights_io.write(
         out,
         network,
         source="VGG-19, narrowed and distilled by scripts/train_mini.py",

@@ -21,9 +21,9 @@ from tyro.conf import Positional
 
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
-from jaxstyle.objective import make_targets
-from jaxstyle.optimize import init, run
-from jaxstyle.vgg import Params
+from jaxstyle.losses.objective import make_targets
+from jaxstyle.networks.vgg import Params
+from jaxstyle.optim.loop import init, run
 
 Pixels = NDArray[np.uint8]
 Rng = np.random.Generator

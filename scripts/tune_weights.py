@@ -22,9 +22,9 @@ import jax.numpy as jnp
 from terminal import start
 from tyro.conf import Positional
 
-from jaxstyle import Config, LossWeights, image, init, load_params, make_targets, run, terms
+from jaxstyle import Config, LossWeights, init, load_image, load_params, make_targets, run, save_image, terms
 from jaxstyle.errors import InputError
-from jaxstyle.vgg import Params
+from jaxstyle.networks.vgg import Params
 
 SIZE, STEPS, TRIES, TOLERANCE = 128, 60, 16, 0.01
 LEAST, START, MOST = math.log(1e-3), math.log(0.3), math.log(1e3)
@@ -67,8 +67,8 @@ def main(content: Positional[Path], style: Positional[Path], output: Positional[
     """Save the picture for which a share of the style distance is closed."""
     if not 0 < share < 1:
         raise InputError(f"--share is {share:g}: ask for one between 0 and 1.")
-    photograph, painting = (jnp.asarray(image.load(path, size=SIZE).rgb) for path in (content, style))
-    image.save(output, tune(response(load_params("auto"), photograph, painting), share))
+    photograph, painting = (jnp.asarray(load_image(path, size=SIZE).rgb) for path in (content, style))
+    save_image(output, tune(response(load_params("auto"), photograph, painting), share))
 
 
 if __name__ == "__main__":

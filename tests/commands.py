@@ -11,10 +11,11 @@ import numpy as np
 from conftest import TINY, picture
 from PIL import Image
 
-from jaxstyle import image, weights_file
 from jaxstyle.cli.options import Network
 from jaxstyle.cli.stylize import Stylize
-from jaxstyle.untrained import random_params
+from jaxstyle.images.save import save_image
+from jaxstyle.networks import weights_io
+from jaxstyle.networks.random_init import random_params
 
 OLD = b"an older picture"
 
@@ -23,10 +24,10 @@ OLD = b"an older picture"
 def _inputs() -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        image.save(folder / "content.png", picture(32, 40, seed=0))
-        image.save(folder / "style.png", picture(36, 32, seed=1))
+        save_image(folder / "content.png", picture(32, 40, seed=0))
+        save_image(folder / "style.png", picture(36, 32, seed=1))
         params = random_params(widths=TINY, seed=1)
-        weights_file.write(folder / "tiny.h5", params, source="a seed", checksum="none", licence="none")
+        weights_io.write(folder / "tiny.h5", params, source="a seed", checksum="none", licence="none")
         return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -87,5 +88,5 @@ def write_masks(feather: int = 0) -> np.ndarray:
     for name, columns in {"left.png": slice(0, 20), "right.png": slice(20, 40)}.items():
         mask = np.zeros((32, 40, 3))
         mask[:, columns] = 1
-        image.save(name, mask)
+        save_image(name, mask)
     return np.arange(40) < 20 + feather

@@ -14,9 +14,11 @@ import pytest
 from fake_runner import FakeRunner
 from hypothesis import HealthCheck, settings
 
-from jaxstyle import download, image, pretrained, weights_file
 from jaxstyle.cli import main
-from jaxstyle.untrained import random_params
+from jaxstyle.images.save import save_image
+from jaxstyle.networks import pretrained, weights_io
+from jaxstyle.networks import pretrained as pretrained_module
+from jaxstyle.networks.random_init import random_params
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 TINY = ((4, 4), (6, 6), (8,) * 4, (8,) * 4, (8,) * 4)
@@ -156,8 +158,8 @@ def picture(height: int, width: int, *, seed: int) -> jax.Array:
 def isolated(tmp_path, monkeypatch) -> Path:
     """A folder of the test's own; the user's weights and cache are out of sight, and a download is refused."""
     monkeypatch.setattr(pretrained, "CHECKOUT", tmp_path / "none")
-    monkeypatch.setattr(download, "URL", "http://127.0.0.1:9/vgg19.h5")  # the discard port: refused
-    monkeypatch.setattr(download, "TIMEOUT", 2.0)
+    monkeypatch.setattr(pretrained_module, "URL", "http://127.0.0.1:9/vgg19.h5")  # the discard port: refused
+    monkeypatch.setattr(pretrained_module, "TIMEOUT", 2.0)
     monkeypatch.setenv("JAXSTYLE_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("JAXSTYLE_WEIGHTS", raising=False)
     return tmp_path
@@ -167,10 +169,10 @@ def isolated(tmp_path, monkeypatch) -> Path:
 def input_files(tmp_path_factory) -> Path:
     """A folder with two pictures and a tiny network, to be copied."""
     path = tmp_path_factory.mktemp("inputs")
-    image.save(path / "content.png", picture(32, 40, seed=0))
-    image.save(path / "style.png", picture(36, 32, seed=1))
+    save_image(path / "content.png", picture(32, 40, seed=0))
+    save_image(path / "style.png", picture(36, 32, seed=1))
     params = random_params(widths=TINY, seed=1)
-    weights_file.write(path / "tiny.h5", params, source="a seed", checksum="none", licence="none")
+    weights_io.write(path / "tiny.h5", params, source="a seed", checksum="none", licence="none")
     return path
 
 
@@ -179,7 +181,7 @@ def square_files(tmp_path_factory) -> Path:
     """A folder with two pictures of 32x32 pixels, to be copied."""
     path = tmp_path_factory.mktemp("square")
     for seed, name in enumerate(("content.png", "style.png")):
-        image.save(path / name, picture(32, 32, seed=seed))
+        save_image(path / name, picture(32, 32, seed=seed))
     return path
 
 

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from jaxstyle import coloring
 from jaxstyle.cli import kept_styles, session, sweep_round, sweep_session
 from jaxstyle.cli.walk import Diverged, Place, fault_of, last_sound
 from jaxstyle.cli.work import Work
+from jaxstyle.transfer import color
 
 
 class FakeRunner:
@@ -36,7 +36,7 @@ class FakeRunner:
             monkeypatch.setattr(module, "walk", self.walk)
             monkeypatch.setattr(module, "picture_of", self.picture_of)
         monkeypatch.setattr(kept_styles, "look_at", lambda *_, **__: {})
-        monkeypatch.setattr(coloring, "_recolor", lambda content, styles, change: (content, styles))
+        monkeypatch.setattr(color, "_recolor", lambda content, styles, change: (content, styles))
         monkeypatch.setattr(kept_styles, "statistics_of", lambda style, *_, **__: style)
         monkeypatch.setattr(sweep_session.SweepSession, "_fitting", lambda self, work, todo, *_: len(todo))
 

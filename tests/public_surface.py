@@ -12,31 +12,30 @@ from jaxstyle import (
     Config,
     LossWeights,
     Parametrization,
-    color,
     features,
-    image,
     init,
     load_params,
     make_targets,
-    parametrize,
-    presets,
     reconstruct,
-    regions,
     run,
-    statistics_file,
     stylize,
     summarize_style,
-    sweep,
     terms,
     texture,
     total,
 )
-from jaxstyle.objective import Terms
-from jaxstyle.optimize import State
-from jaxstyle.parametrizations import PARAMETRIZATIONS
-from jaxstyle.statistic import Summary
-from jaxstyle.targets import Targets
-from jaxstyle.transfer import Result
+from jaxstyle.images.load import load_image
+from jaxstyle.images.save import save_image
+from jaxstyle.losses import statistics_io
+from jaxstyle.losses.masks import cover
+from jaxstyle.losses.objective import Terms
+from jaxstyle.losses.style import Summary
+from jaxstyle.losses.targets import Targets
+from jaxstyle.optim import parametrizations
+from jaxstyle.optim.loop import State
+from jaxstyle.optim.parametrizations import PARAMETRIZATIONS
+from jaxstyle.transfer import color, presets, sweep
+from jaxstyle.transfer.stylize import Result
 
 
 def edges(image: jax.Array, activations: Mapping[str, jax.Array], targets: Targets) -> jax.Array:
@@ -53,8 +52,8 @@ def bands(params: jax.Array, image: jax.Array) -> dict[str, jax.Array]:
 def paint(content: jax.Array, style: jax.Array, key: jax.Array, numbers: jax.Array) -> None:
     """Use the public names, and assert the types of the results."""
     params = load_params("mini")
-    loaded = image.load("cat.jpg", size=256)
-    image.save("out.png", loaded.rgb)
+    loaded = load_image("cat.jpg", size=256)
+    save_image("out.png", loaded.rgb)
 
     config = Config(own_terms={"edges": edges}, optimizer=optax.sgd(0.1))
     of_bands = Config(network=bands, parametrization=Parametrization(jnp.sqrt, jnp.square))
@@ -81,9 +80,9 @@ def paint(content: jax.Array, style: jax.Array, key: jax.Array, numbers: jax.Arr
     lanes = sweep.sweep(params, content, style, LossWeights(tv=numbers), steps=9)
     assert_type(lanes.image, jax.Array)
 
-    way = parametrize.compose(PARAMETRIZATIONS["sigmoid"], PARAMETRIZATIONS["fourier"])
+    way = parametrizations.compose(PARAMETRIZATIONS["sigmoid"], PARAMETRIZATIONS["fourier"])
     assert_type(way, Parametrization)
     assert_type(color.with_colors_of(content, style), jax.Array)
-    assert_type(regions.cover(numbers), jax.Array)
+    assert_type(cover(numbers), jax.Array)
     assert_type(presets.preset("gatys-paper").config, Config)
-    assert_type(statistics_file.network_hash(params), str)
+    assert_type(statistics_io.network_hash(params), str)

@@ -96,23 +96,25 @@ def peak_memory() -> int:
 
 
 def pictures() -> list[Callable[[Path], object]]:
-    from jaxstyle import image
+    from jaxstyle.images.load import load_image
+    from jaxstyle.images.metadata import description_of
 
-    return [image.load, image.description_of]
+    return [load_image, description_of]
 
 
 def hdf5_files() -> list[Callable[[Path], object]]:
     import specimens
 
-    from jaxstyle import statistics_file, weights_file
+    from jaxstyle.losses import statistics_io
+    from jaxstyle.networks import weights_io
 
-    weights_file.BLOCK_WIDTHS = specimens.WIDTHS  # stands for VGG-19's own widths, which make 80 MB
+    weights_io.BLOCK_WIDTHS = specimens.WIDTHS  # stands for VGG-19's own widths, which make 80 MB
     params = specimens.random_params(widths=specimens.WIDTHS, seed=1)
     statistics = [
-        lambda path, config=config: statistics_file.read(path, params=params, config=config)
+        lambda path, config=config: statistics_io.read(path, params=params, config=config)
         for config in specimens.CONFIGS.values()
     ]
-    return [weights_file.read, weights_file.widths, weights_file.provenance, *statistics]
+    return [weights_io.read, weights_io.widths, weights_io.provenance, *statistics]
 
 
 def records() -> list[Callable[[Path], object]]:

@@ -22,10 +22,10 @@ from conftest import TINY, picture
 
 from jaxstyle.cli import main
 from jaxstyle.config import Config, LossWeights
-from jaxstyle.mesh import HEIGHT, SplitRows, mesh_of
-from jaxstyle.objective import make_targets, terms, total
-from jaxstyle.sweep import sweep
-from jaxstyle.untrained import random_params
+from jaxstyle.distributed.sharding import HEIGHT, SplitRows, mesh_of
+from jaxstyle.losses.objective import make_targets, terms, total
+from jaxstyle.networks.random_init import random_params
+from jaxstyle.transfer.sweep import sweep
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 WIDTH = 32

@@ -13,16 +13,19 @@ import numpy as np
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
-from jaxstyle import encoding, plain_data, record, statistics_file, weights_file
 from jaxstyle.cli.recording import NOT_IN_PICTURE
 from jaxstyle.cli.report import Entry
 from jaxstyle.cli.stylize import Stylize
 from jaxstyle.config import Config
-from jaxstyle.levels import Levels
-from jaxstyle.moments import Moments
-from jaxstyle.transport import LEVELS, Quantiles
-from jaxstyle.untrained import random_params
-from jaxstyle.vgg import Params
+from jaxstyle.images import save
+from jaxstyle.images.quantize import Levels
+from jaxstyle.losses import statistics_io
+from jaxstyle.losses.moments import Moments
+from jaxstyle.losses.wasserstein import LEVELS, Quantiles
+from jaxstyle.networks import weights_io
+from jaxstyle.networks.random_init import random_params
+from jaxstyle.networks.vgg import Params
+from jaxstyle.runtime import plain_data, record
 
 HEIGHT, WIDTH = 24, 33
 WIDTHS = ((2, 3), (4, 2), (3, 2, 4, 2), (3, 2, 2, 3), (2, 3, 2, 4))
@@ -118,7 +121,7 @@ def hdf5_files(folder: Path) -> dict[str, bytes]:
     params = random_params(widths=WIDTHS, seed=1)
     path, rng = folder / "sound.h5", np.random.default_rng(0)
     origin = {"source": "https://example.org/a", "checksum": "md5:12", "licence": "CC BY"}
-    weights_file.write(path, params, **origin)
+    weights_io.write(path, params, **origin)
     found = {"own": path.read_bytes()}
     for libver in ("earliest", "latest"):
         _write_keras(path, params, libver)
@@ -135,7 +138,7 @@ def hdf5_files(folder: Path) -> dict[str, bytes]:
             shapes = [(n,), (n, n)] if kind is Moments else [(n, n - 1), (n - 1, LEVELS)]
             arrays: list[Any] = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
             summary[layer] = kind(*arrays)
-        statistics_file.write(path, {128: summary, 512: summary}, params=params, config=config, pictures=["a.jpg"])
+        statistics_io.write(path, {128: summary, 512: summary}, params=params, config=config, pictures=["a.jpg"])
         found[name] = path.read_bytes()
     return found
 
@@ -173,12 +176,12 @@ def records() -> dict[str, bytes]:
     found = {"by itself": text.encode(), "with line breaks": record.text(run, indent=2).encode()}
     entry = Entry("out.png", "seed 1", {"seed": 1}, {"total": 1.5}, (2.5, 1.5), "0" * 64, run)
     found["in an entry"] = json.dumps(plain_data.plain(entry, paths={})).encode()
-    for container in sorted(set(encoding.FORMATS.values())):
+    for container in sorted(set(save.FORMATS.values())):
         found[container] = _described(container, 8, text)
     return found | {"TIFF 16": _described("TIFF", 16, text)}
 
 
 def _described(container: str, bits: int, text: str) -> bytes:
     file = BytesIO()
-    encoding.write(file, Levels(np.zeros((16, 16, 3), np.float32), bits=bits), container, description=text)
+    save.write(file, Levels(np.zeros((16, 16, 3), np.float32), bits=bits), container, description=text)
     return file.getvalue()

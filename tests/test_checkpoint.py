@@ -16,15 +16,17 @@ from conftest import TINY, picture
 from fake_runner import FakeRunner
 from quick_commands import run
 
-from jaxstyle import image, record, weights_file
-from jaxstyle.checkpoint import KEPT, Checkpoints
 from jaxstyle.cli import main, session, sweep_round
 from jaxstyle.cli.reconstruct import Reconstruct
 from jaxstyle.cli.resuming import Resuming
 from jaxstyle.cli.stylize import Stylize
 from jaxstyle.cli.sweep import Sweep
 from jaxstyle.errors import InputError, UnavailableError
-from jaxstyle.untrained import random_params
+from jaxstyle.images.save import save_image
+from jaxstyle.networks import weights_io
+from jaxstyle.networks.random_init import random_params
+from jaxstyle.runtime import record
+from jaxstyle.runtime.checkpoint import KEPT, Checkpoints
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 QUICK = {"size": 32, "steps": 4, "weights": Path("tiny.h5"), "content_layers": "relu1_2", "style_layers": "relu1_1"}
@@ -290,12 +292,12 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_difference(finished, mo
         patch.setattr("jaxstyle.cli.recording.versions", lambda: versions)
         refused("whose versions.jax is")
     os.rename("tiny.h5", "first.h5")
-    weights_file.write("tiny.h5", random_params(widths=TINY, seed=2), source="", checksum="none", licence="none")
+    weights_io.write("tiny.h5", random_params(widths=TINY, seed=2), source="", checksum="none", licence="none")
     refused("whose network.sha256 is")
     os.rename("first.h5", "tiny.h5")
     os.rename("style.png", "renamed.png")
     assert stylize(styles=(Path("renamed.png"),)) == 0  # names of files do not count
-    image.save("style.png", picture(36, 32, seed=9))
+    save_image("style.png", picture(36, 32, seed=9))
     refused("whose inputs 2 is")
     assert Path("out.png").exists()
 

@@ -12,9 +12,10 @@ import pytest
 from commands import listing, log, size_of, write_inputs, write_masks
 
 import jaxstyle
-from jaxstyle import image, pretrained, weights_file
 from jaxstyle.cli import main, work
 from jaxstyle.errors import UnavailableError
+from jaxstyle.images.load import load_image
+from jaxstyle.networks import pretrained, weights_io
 
 RUN = "stylize content.png style.png -o out.png --size 32 --steps 3 --offline --weights tiny.h5".split()
 OPTIONS = """size steps content-weight style-weight tv-weight content-layers style-layers preset network weights
@@ -44,7 +45,7 @@ def test_a_compiled_run_lowers_the_total_which_is_the_weighted_sum_of_the_logged
     assert rows[0]["content/relu1_2"] == 0 < rows[1]["content/relu1_2"]  # the start is the content
     assert rows[-1]["total"] < rows[0]["total"]
     assert size_of("out.png") == size_of("out_0002.png") == (32, 26)
-    assert np.abs(image.load("out.png").rgb - image.load("content.png", size=32).rgb).mean() > 0.01
+    assert np.abs(load_image("out.png").rgb - load_image("content.png", size=32).rgb).mean() > 0.01
     out, err = capfd.readouterr()
     network, summary = err.splitlines()
     assert out == "" and network == "Network: vgg19, tiny.h5"
@@ -110,9 +111,9 @@ def test_networks_lists_files_with_sha256_and_provenance(monkeypatch, capsys):
     digest = hashlib.sha256(Path("tiny.h5").read_bytes()).hexdigest()
     assert [line.split() for line in out.splitlines()[:2]] == [["vgg19", "tiny.h5"], ["sha256", digest]]
     mini = out[out.index("\nmini ") :]
-    assert str(pretrained.MINI) in mini and weights_file.sha256(pretrained.MINI) in mini
+    assert str(pretrained.MINI) in mini and weights_io.sha256(pretrained.MINI) in mini
     for text, path in ((out, Path("tiny.h5")), (mini, pretrained.MINI)):
-        for key, value in weights_file.provenance(path).items():
+        for key, value in weights_io.provenance(path).items():
             assert f"{key} {value}" in text
     assert out.splitlines()[-1].split()[0] == "random"
     monkeypatch.setenv("JAXSTYLE_WEIGHTS", "missing.h5")

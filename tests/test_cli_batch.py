@@ -9,7 +9,6 @@ import pytest
 from conftest import TINY, picture
 from quick_commands import run
 
-from jaxstyle import image, presets, weights_file
 from jaxstyle.cli import kept_styles, main, session
 from jaxstyle.cli.batch import Batch
 from jaxstyle.cli.batch_record import BatchRecord
@@ -18,7 +17,11 @@ from jaxstyle.cli.reconstruct import Reconstruct
 from jaxstyle.cli.texture import Texture
 from jaxstyle.cli.work import Work
 from jaxstyle.errors import InputError
-from jaxstyle.untrained import random_params
+from jaxstyle.images.load import load_image
+from jaxstyle.images.save import save_image
+from jaxstyle.networks import weights_io
+from jaxstyle.networks.random_init import random_params
+from jaxstyle.transfer import presets
 
 QUICK = {"size": 32, "steps": 2, "weights": Path("tiny.h5"), "optimizer": "adam", "content_layers": "relu1_2"}
 QUICK |= {"style_layers": "relu1_1"}
@@ -32,7 +35,7 @@ def folders(folder) -> None:
     shapes = {"contents/a": (32, 40), "contents/b": (40, 32), "styles/x": (36, 32), "styles/y": (32, 32)}
     for name, shape in shapes.items():
         Path(name).parent.mkdir(exist_ok=True)
-        image.save(f"{name}.png", picture(*shape, seed=len(name) + sum(shape)))
+        save_image(f"{name}.png", picture(*shape, seed=len(name) + sum(shape)))
 
 
 def jaxstyle(*arguments: Any) -> int:
@@ -80,7 +83,7 @@ def test_zipped_contents_have_one_style_each(fake_runner):
 def test_the_statistics_of_a_style_are_computed_once_and_pictures_share_programs(fake_runner, monkeypatch):
     computed = []
     monkeypatch.setattr(kept_styles, "statistics_of", lambda style, *_, **__: computed.append(style.shape) or style)
-    image.save("contents/c.png", picture(32, 40, seed=9))
+    save_image("contents/c.png", picture(32, 40, seed=9))
     assert batch() == 0
     assert computed == [(32, 28, 3), (32, 32, 3)]
     assert len(fake_runner.works) == 6 and len({id(work.compiled) for work in fake_runner.works}) == 1
@@ -88,7 +91,7 @@ def test_the_statistics_of_a_style_are_computed_once_and_pictures_share_programs
 
 def test_contents_of_one_size_follow_each_other_and_the_programs_are_counted(fake_runner, capsys):
     for name in "cde":
-        image.save(f"contents/{name}.png", picture(*((32, 40) if name == "d" else (40, 32)), seed=0))
+        save_image(f"contents/{name}.png", picture(*((32, 40) if name == "d" else (40, 32)), seed=0))
     assert batch() == 0
     shapes = [work.content.shape[:2] for work in fake_runner.works[:5]]
     assert shapes == sorted(shapes, key=shapes.index) and len(set(shapes)) == 2
@@ -107,7 +110,7 @@ def test_programs_are_dropped_beyond_a_limit(fake_runner, monkeypatch):
 
 @pytest.mark.slow
 def test_pictures_of_a_batch_share_programs_by_shape_and_rerun_has_their_bytes(monkeypatch):
-    image.save("contents/c.png", picture(32, 40, seed=9))
+    save_image("contents/c.png", picture(32, 40, seed=9))
     programs: dict[int, Any] = {}
     program = Work.program
 
@@ -142,11 +145,11 @@ def test_a_repeated_batch_computes_what_is_missing_or_changed(fake_runner, capsy
     assert batch() == 0
     assert batch(output=folder / "out") == 0  # the same folder by another name
     assert "0 made, 4 there already" in capsys.readouterr().err
-    image.save("contents/a.png", picture(32, 40, seed=9))
+    save_image("contents/a.png", picture(32, 40, seed=9))
     Path("out/b_y.png").unlink()
     assert batch() == 0
     assert "3 made, 1 there already" in capsys.readouterr().err
-    weights_file.write("tiny.h5", random_params(widths=TINY, seed=2), source="", checksum="none", licence="none")
+    weights_io.write("tiny.h5", random_params(widths=TINY, seed=2), source="", checksum="none", licence="none")
     assert batch() == 0
     assert "4 made, 0 there already" in capsys.readouterr().err
 
@@ -206,7 +209,7 @@ def test_a_picture_without_enough_memory_is_left_out(fake_runner, capsys):
 
 
 def test_an_input_of_another_pair_is_not_replaced(capsys):
-    image.save("contents/a_x.png", picture(32, 40, seed=9))
+    save_image("contents/a_x.png", picture(32, 40, seed=9))
     before = Path("contents/a_x.png").read_bytes()
     assert batch(output=Path("contents")) == 2
     assert "contents/a_x.png is an input that would be replaced" in capsys.readouterr().err
@@ -242,11 +245,11 @@ def test_a_texture_starts_from_noise_and_has_no_content(fake_runner):
     np.testing.assert_array_equal(jax.random.key_data(work.key), jax.random.key_data(jax.random.key(3)))
     assert work.config.border == "circular" and work.config.content_layers == () and work.weights.content == {}
     for style, name in zip(work.styles, "xy", strict=True):
-        np.testing.assert_array_equal(style, image.load(f"styles/{name}.png").rgb)
+        np.testing.assert_array_equal(style, load_image(f"styles/{name}.png").rgb)
     weights = presets.preset("jaxstyle").loss_weights({}, {"relu1_1": 1.0})
     assert work.weights._replace(content={}) == weights
     assert run(Texture((Path("styles/x.png"),), Path("out.png")), size="40", steps=2, weights=Path("tiny.h5")) == 0
-    assert image.load("out.png").rgb.shape == (40, 40, 3) and fake_runner.works[-1].config.border != "circular"
+    assert load_image("out.png").rgb.shape == (40, 40, 3) and fake_runner.works[-1].config.border != "circular"
 
 
 def test_a_reconstruction_weights_content_or_style_layers(fake_runner):
@@ -263,7 +266,7 @@ def test_a_reconstruction_weights_content_or_style_layers(fake_runner):
         assert (work.config.content_layers, work.config.style_layers) == (tuple(content), tuple(style))
         assert work.start == "noise" and work.steps == 2
         for each in (work.content, *work.styles):
-            np.testing.assert_array_equal(each, image.load("contents/a.png", size=32).rgb)
+            np.testing.assert_array_equal(each, load_image("contents/a.png", size=32).rgb)
 
 
 @pytest.mark.slow

@@ -11,9 +11,12 @@ import pytest
 from commands import log, write_inputs
 from conftest import TINY
 
-from jaxstyle import image, record, weights_file
 from jaxstyle.cli import cutting, main, work
-from jaxstyle.untrained import random_params
+from jaxstyle.images.load import load_image
+from jaxstyle.images.metadata import description_of
+from jaxstyle.networks import weights_io
+from jaxstyle.networks.random_init import random_params
+from jaxstyle.runtime import record
 
 pytestmark = pytest.mark.slow
 
@@ -69,9 +72,9 @@ def test_a_dry_run_compiles_the_run_and_tiles_change_no_pixel_and_are_used_again
     with monkeypatch.context() as short:
         short.setattr(cutting, "room_for", lambda memory: 2**10)
         assert run(*options, output="tiles.png") == 0
-    np.testing.assert_allclose(image.load("tiles.png").rgb, image.load("out.png").rgb, atol=1.01 / 255)
-    assert np.abs(image.load("tiles.png").rgb - image.load("out.png").rgb).mean() <= 0.5 / 255
-    cuts = record.read(image.description_of("tiles.png")).cuts
+    np.testing.assert_allclose(load_image("tiles.png").rgb, load_image("out.png").rgb, atol=1.01 / 255)
+    assert np.abs(load_image("tiles.png").rgb - load_image("out.png").rgb).mean() <= 0.5 / 255
+    cuts = record.read(description_of("tiles.png")).cuts
     assert list(cuts) == ["96"] and 0 < cuts["96"] < 96 * 77
     assert main(["rerun", "tiles.png", "--weights", "tiny.h5", "--quiet"]) == 0
     assert Path("tiles_rerun.png").read_bytes() == Path("tiles.png").read_bytes()
@@ -79,7 +82,7 @@ def test_a_dry_run_compiles_the_run_and_tiles_change_no_pixel_and_are_used_again
 
 def test_a_dry_run_predicts_the_peak_memory_of_a_run():
     params = random_params(widths=((64, 64), *TINY[1:]))  # as many channels as VGG-19 in the layers that are compared
-    weights_file.write("wide.h5", params, source="a seed", checksum="none", licence="none")
+    weights_io.write("wide.h5", params, source="a seed", checksum="none", licence="none")
     code = "import sys\nfrom jaxstyle.cli import main\nfrom reading import peak_memory\n"
     code += "assert main(['stylize', *sys.argv[1:]]) == 0\nprint(peak_memory() / 2**30)"
     options = "content.png style.png -o out.png --size 512 --steps 2 --scales 1 --weights wide.h5 --quiet".split()

@@ -13,9 +13,10 @@ import pytest
 from commands import OLD, listing, log, size_of, stylize, write_inputs
 from PIL import Image
 
-from jaxstyle import image, pretrained
 from jaxstyle.cli import main, session
 from jaxstyle.errors import InputError, UnavailableError
+from jaxstyle.images.load import load_image
+from jaxstyle.networks import pretrained
 
 BAD_PICTURES = {
     "missing.png": ("missing.png", "No such file"),
@@ -120,7 +121,7 @@ def test_a_run_that_diverges_saves_the_last_picture_whose_terms_are_finite(fake_
     with pytest.raises(UnavailableError, match="tv is inf at step 6, so out.png is as it was after step 4") as raised:
         stylize(steps=9, scales="1", log=Path("log.csv"))
     assert "--learning-rate" in str(raised.value)
-    np.testing.assert_array_equal(image.load("out.png").rgb, image.load("whole_0004.png").rgb)
+    np.testing.assert_array_equal(load_image("out.png").rgb, load_image("whole_0004.png").rgb)
     assert [row["step"] for row in log()] == [1, 2, 3, 4]
 
 

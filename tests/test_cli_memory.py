@@ -15,7 +15,7 @@ from jaxstyle.cli import arithmetic, containers, cutting, main, memory, rehearsa
 from jaxstyle.cli.progress import Reporter
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
-from jaxstyle.scales import Scale
+from jaxstyle.transfer.schedule import Scale
 
 NOTHING: Any = None
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from commands import OLD, command, listing, stylize, write_inputs, write_masks
 
-from jaxstyle import image
 from jaxstyle.cli.options import parse_layers, parse_memory, parse_numbers, parse_scales
 from jaxstyle.errors import InputError
+from jaxstyle.images.save import save_image
 
 NUMBERS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"size": 8}, ("--size", "8", "16")),
@@ -95,8 +95,8 @@ def inputs(isolated, monkeypatch) -> None:
     monkeypatch.chdir(isolated)
     write_inputs(isolated)
     write_masks()
-    image.save("square.png", np.ones((16, 16, 3)))
-    image.save("black.png", np.zeros((32, 40, 3)))
+    save_image("square.png", np.ones((16, 16, 3)))
+    save_image("black.png", np.zeros((32, 40, 3)))
     Path("notes.txt").write_text("no picture")
     for name in ("content.csv", "out_0002.png"):
         Path(name).write_bytes(Path("content.png").read_bytes())

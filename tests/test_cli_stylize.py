@@ -14,13 +14,16 @@ from commands import OLD, listing, log, size_of, stylize, write_inputs, write_ma
 from conftest import picture
 from PIL import Image
 
-from jaxstyle import image, pretrained, regions
-from jaxstyle.cli import main, preview, signals
+from jaxstyle.cli import main, preview, session, signals
 from jaxstyle.cli.options import Comparison, Network
 from jaxstyle.cli.saving import numbered
 from jaxstyle.cli.statistics import Statistics
 from jaxstyle.errors import InputError
-from jaxstyle.moments import Moments
+from jaxstyle.images.load import load_image
+from jaxstyle.images.save import save_image
+from jaxstyle.losses import masks as masks_module
+from jaxstyle.losses.moments import Moments
+from jaxstyle.networks import pretrained
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +66,7 @@ def test_the_suffix_of_the_output_chooses_its_format(fake_runner):
 
 def test_16_bits_are_the_same_picture_in_finer_steps(fake_runner):
     assert stylize(output="fine.png", bits=16) == stylize() == 0
-    fine, coarse = image.load("fine.png").rgb, image.load("out.png").rgb
+    fine, coarse = load_image("fine.png").rgb, load_image("out.png").rgb
     assert Path("fine.png").read_bytes()[24] == 16  # the bit depth in the header
     assert len(np.unique(fine)) > 256
     np.testing.assert_allclose(fine, coarse, atol=0.51 / 255)
@@ -71,9 +74,9 @@ def test_16_bits_are_the_same_picture_in_finer_steps(fake_runner):
 
 def test_the_output_has_the_alpha_channel_of_the_content(fake_runner):
     alpha = np.linspace(0, 1, 32 * 40).reshape(32, 40)
-    image.save("clear.png", picture(32, 40, seed=0), alpha=alpha)
+    save_image("clear.png", picture(32, 40, seed=0), alpha=alpha)
     assert stylize(content="clear.png") == 0
-    actual, expected = image.load("out.png").alpha, image.load("clear.png", size=32).alpha
+    actual, expected = load_image("out.png").alpha, load_image("clear.png", size=32).alpha
     assert actual is not None and expected is not None
     np.testing.assert_allclose(actual, expected, atol=1e-6)
 
@@ -83,7 +86,7 @@ def test_save_every_writes_full_size_pictures_at_each_multiple_below_the_last_st
     assert stylize(steps=6, save_every=2, size=40, scales="2") == 0
     assert listing().keys() - before == {"out.png", "out_0002.png", "out_0004.png"}
     assert size_of("out_0002.png") == (40, 32)
-    assert not np.array_equal(image.load("out_0002.png").rgb, image.load("out_0004.png").rgb)
+    assert not np.array_equal(load_image("out_0002.png").rgb, load_image("out_0004.png").rgb)
     assert str(numbered(Path("a/out.tiff"), 50, steps=99_999)) == "a/out_00050.tiff"  # digits for the last step
 
 
@@ -109,7 +112,7 @@ def test_equal_commands_write_equal_bytes_and_another_seed_others(fake_runner):
 
 
 def test_a_run_starts_from_content_style_noise_or_a_resized_picture(fake_runner):
-    image.save("wide.png", picture(20, 60, seed=2))
+    save_image("wide.png", picture(20, 60, seed=2))
     for init in ("style", "noise"):
         assert stylize(init=init) == 0
         assert fake_runner.works[-1].start == init
@@ -117,11 +120,11 @@ def test_a_run_starts_from_content_style_noise_or_a_resized_picture(fake_runner)
         assert stylize(init=init, scales="1") == 0
         work = fake_runner.works[-1]
         start = np.asarray(work.start_at(work.scales()[0], None))
-        np.testing.assert_array_equal(start, image.load(source, size=(32, 26)).rgb)
+        np.testing.assert_array_equal(start, load_image(source, size=(32, 26)).rgb)
 
 
 def test_styles_are_passed_in_order_with_weights_that_sum_to_one(fake_runner):
-    image.save("other.png", picture(24, 32, seed=7))
+    save_image("other.png", picture(24, 32, seed=7))
     for options, blend in (({"blend": "1,3"}, [0.25, 0.75]), ({"blend": "0,2"}, [0.0, 1.0]), ({}, None)):
         assert stylize(styles=("style.png", "other.png"), **options) == 0
         assert fake_runner.works[-1].blend == blend
@@ -145,7 +148,7 @@ def test_style_size_and_scale_set_the_size_of_the_style(fake_runner):
 
 def test_pixels_outside_a_content_mask_keep_the_content(fake_runner, monkeypatch):
     inside, feathers = write_masks(), []
-    monkeypatch.setattr(regions, "feather", lambda mask, *, pixels: feathers.append(pixels) or mask)
+    monkeypatch.setattr(masks_module, "feather", lambda mask, *, pixels: feathers.append(pixels) or mask)
     assert stylize(size=40, content_mask=(Path("left.png"),), feather=8) == 0
     work = fake_runner.works[-1]
     painted, source = np.asarray(work.finish(picture(32, 40, seed=3))), np.asarray(work.picture)
@@ -157,7 +160,7 @@ def test_pixels_outside_a_content_mask_keep_the_content(fake_runner, monkeypatch
 
 def test_style_masks_have_the_shape_of_their_style_and_all_means_no_mask(fake_runner):
     write_masks()
-    image.save("other.png", picture(32, 40, seed=7))
+    save_image("other.png", picture(32, 40, seed=7))
     masks: dict[str, Any] = {
         "content_mask": (Path("left.png"), Path("right.png")),
         "style_mask": ("all", Path("right.png")),
@@ -171,7 +174,7 @@ def test_style_masks_have_the_shape_of_their_style_and_all_means_no_mask(fake_ru
     assert np.asarray(work.content_masks).argmax(0)[0].tolist() == [0] * 16 + [1] * 16
     clear = np.zeros((32, 40))
     clear[:, :20] = 1
-    image.save("clear.png", np.ones((32, 40, 3)), alpha=clear)  # luminance times opacity
+    save_image("clear.png", np.ones((32, 40, 3)), alpha=clear)  # luminance times opacity
     assert stylize(content_mask=(Path("clear.png"),), size=40) == 0
     np.testing.assert_array_equal(np.asarray(fake_runner.works[-1].content_masks)[0], clear)
 
@@ -187,7 +190,7 @@ def colors(monkeypatch) -> None:
         pixels = jnp.pad(style.reshape(-1, 3), ((0, 0), (0, 1)))  # the first layer of tiny.h5 has 4 channels
         return {"relu1_1": Moments(pixels.mean(0), pixels.T @ pixels / len(pixels))}
 
-    monkeypatch.setattr("jaxstyle.targets.summarize_style", summarize)
+    monkeypatch.setattr("jaxstyle.losses.targets.summarize_style", summarize)
 
 
 def statistics(*styles: str, output: str = "style.h5", size: int = 32, quiet: bool = True, **comparison: Any) -> int:
@@ -197,7 +200,7 @@ def statistics(*styles: str, output: str = "style.h5", size: int = 32, quiet: bo
 
 
 def moments_of(path: str, size: int) -> np.ndarray:
-    pixels = np.asarray(image.load(path, size=size).rgb).reshape(-1, 3)
+    pixels = np.asarray(load_image(path, size=size).rgb).reshape(-1, 3)
     return pixels.T @ pixels / len(pixels)
 
 
@@ -219,7 +222,7 @@ def test_statistics_are_saved_for_every_scale_and_for_halves_of_large_pictures(c
 def test_statistics_of_a_folder_are_the_mean_over_its_pictures():
     Path("styles").mkdir()
     for i in range(3):
-        image.save(f"styles/{i}.png", picture(32, 32, seed=i))
+        save_image(f"styles/{i}.png", picture(32, 32, seed=i))
     Path("styles/notes.txt").write_text("no picture")
     assert statistics("styles", output="all.h5") == 0
     expected = np.mean([moments_of(f"styles/{i}.png", 32) for i in range(3)], axis=0)
@@ -303,7 +306,7 @@ def test_sigint_finishes_the_step_and_saves_picture_and_log(fake_runner, monkeyp
         assert stylize(steps=9, scales="1", log=Path("log.csv")) == 130
     finally:
         signal.signal(signal.SIGINT, before)
-    np.testing.assert_array_equal(image.load("out.png").rgb, image.load("two_0002.png").rgb)
+    np.testing.assert_array_equal(load_image("out.png").rgb, load_image("two_0002.png").rgb)
     assert [row["step"] for row in log()] == [1, 2]
     assert "out.png: interrupted after 2 of 9 steps in " in capsys.readouterr().err
 
@@ -330,7 +333,7 @@ def test_an_interruption_before_a_picture_is_saved_leaves_the_output_unchanged(w
     if where == "load":
         monkeypatch.setattr(pretrained, "load", interrupt)
     if where == "save":
-        monkeypatch.setattr(image, "save", interrupt)
+        monkeypatch.setattr(session, "save_image", interrupt)
     run = "stylize content.png style.png -o out.png --size 32 --steps 3 --weights tiny.h5 --log log.csv --offline"
     assert main(run.split()) == 130
     assert listing() == before

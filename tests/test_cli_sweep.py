@@ -17,9 +17,7 @@ import pytest
 from conftest import TINY, picture
 from quick_commands import run
 
-from jaxstyle import image, presets, record, weights_file
 from jaxstyle import stylize as library_stylize
-from jaxstyle.checkpoint import Checkpoints
 from jaxstyle.cli import main, sweep_round, sweep_session
 from jaxstyle.cli import walk as walk_module
 from jaxstyle.cli.grid import combinations, parse_values
@@ -30,8 +28,15 @@ from jaxstyle.cli.stylize import Stylize
 from jaxstyle.cli.sweep import Sweep
 from jaxstyle.cli.work import Work
 from jaxstyle.errors import InputError
-from jaxstyle.sheet import contact_sheet
-from jaxstyle.untrained import random_params
+from jaxstyle.images.contact_sheet import contact_sheet
+from jaxstyle.images.load import load_image
+from jaxstyle.images.metadata import description_of
+from jaxstyle.images.save import save_image
+from jaxstyle.networks import weights_io
+from jaxstyle.networks.random_init import random_params
+from jaxstyle.runtime import record
+from jaxstyle.runtime.checkpoint import Checkpoints
+from jaxstyle.transfer import presets
 
 FIXED = ("--size", 32, "--steps", 3, "--weights", "tiny.h5", "--optimizer", "adam", "--content-layers", "relu1_2")
 QUICK = {"size": 32, "steps": 3, "weights": Path("tiny.h5"), "optimizer": "adam", "content_layers": "relu1_2"}
@@ -146,7 +151,7 @@ def test_each_lane_has_the_coefficients_of_its_settings(fake_runner):
     rows = [(row["picture"], float(row["style-weight"]), float(row["tv-weight"])) for row in table()]
     assert rows == [(f"style-weight={w}_tv-weight={t}.png", w, t) for w in (3, 300) for t in (0, 5)]
     for lane, (name, style, tv) in enumerate(rows):
-        stated = record.read(image.description_of(Path("out", name)))
+        stated = record.read(description_of(Path("out", name)))
         assert (stated.lane, stated.lanes, stated.steps) == (lane, (0, 1, 2, 3), 3)
         assert stated.weights["style/relu1_1"] == style and stated.weights["tv"] == tv
 
@@ -195,9 +200,9 @@ def test_a_resumed_sweep_has_the_pictures_of_stylize_and_rerun_has_their_bytes(m
     last, first = (Path("out", rows[lane]["picture"]) for lane in (3, 0))
     single = ("--style-layers", layers[1], "--tv-weight", 5, *common, "-o", "alone.png")
     assert jaxstyle("stylize", *single) == 0
-    np.testing.assert_allclose(image.load("alone.png").rgb, of_library(), atol=1.01 / 255)
+    np.testing.assert_allclose(load_image("alone.png").rgb, of_library(), atol=1.01 / 255)
     for path, expected in ((last, "alone.png"), (last.with_stem(f"{last.stem}_0002"), "alone_0002.png")):
-        np.testing.assert_allclose(image.load(path).rgb, image.load(expected).rgb, atol=1.01 / 255)
+        np.testing.assert_allclose(load_image(path).rgb, load_image(expected).rgb, atol=1.01 / 255)
     assert main(["rerun", str(first), "--inputs", ".", "-o", "again.png"]) == 0
     assert Path("again.png").read_bytes() == first.read_bytes()
 
@@ -208,7 +213,7 @@ def of_library() -> np.ndarray:
     layers: dict[str, Any] = {"content_layers": ("relu1_2",), "style_layers": ("relu1_1", "relu2_1")}
     config = replace(preset.config, optimizer="adam", averaging=0.9, tolerance=1e-9, **layers)
     weights = preset.loss_weights({"relu1_2": 1.0}, {"relu1_1": 1.0, "relu2_1": 3.0})
-    content, style = (jnp.asarray(image.load(f"{name}.png", size=32).rgb) for name in ("content", "style"))
+    content, style = (jnp.asarray(load_image(f"{name}.png", size=32).rgb) for name in ("content", "style"))
     params, key = random_params(widths=TINY, seed=1), jax.random.key(0)
     return np.asarray(library_stylize(params, content, style, key=key, weights=weights, config=config, steps=3).image)
 
@@ -218,7 +223,7 @@ def of_library() -> np.ndarray:
 
 def test_table_sheet_and_page_show_all_lanes(fake_runner):
     assert sweep(style_weight="1,10", tv_weight="0,1,2") == 0
-    height, width, _ = image.load("out/grid.png").rgb.shape
+    height, width, _ = load_image("out/grid.png").rgb.shape
     assert width == 3 * (32 + 4) and height > 2 * 26  # a row for each value of the first option
     text = Path("out/index.html").read_text()
     sources = re.findall(r'<img src="([^"]*)"', text)
@@ -226,7 +231,7 @@ def test_table_sheet_and_page_show_all_lanes(fake_runner):
     assert not re.search(r"https?://|//", text.replace("<!doctype html>", ""))  # nothing is fetched
     assert "style-weight 10" in text and text.count("<polyline") == 6
     assert [float(row["total"]) for row in table()] == pytest.approx(
-        [float(record.read(image.description_of(Path("out", source))).trace["total"][1]) for source in sources]
+        [float(record.read(description_of(Path("out", source))).trace["total"][1]) for source in sources]
     )
 
 
@@ -272,8 +277,8 @@ def test_save_every_and_log_have_every_step_of_every_lane(fake_runner):
     assert [{name: row[name] for name in alone[0]} for row in rows[3:]] == alone
     for name in ("1", "10", "2", "20"):
         early = f"out/style-weight={name}_0002.png"
-        assert record.read(image.description_of(early)).steps == 2
-        assert np.abs(image.load(early).rgb - image.load(f"out/style-weight={name}.png").rgb).max() > 2 / 255
+        assert record.read(description_of(early)).steps == 2
+        assert np.abs(load_image(early).rgb - load_image(f"out/style-weight={name}.png").rgb).max() > 2 / 255
 
 
 def test_rows_are_appended_to_a_log_completely_or_not_at_all(folder, monkeypatch):
@@ -296,10 +301,10 @@ def test_rows_are_appended_to_a_log_completely_or_not_at_all(folder, monkeypatch
 
 def test_transparency_and_16_bits_hold_for_each_lane(fake_runner):
     alpha = np.tile(np.linspace(0, 1, 40, dtype=np.float32), (32, 1))
-    image.save("content.png", picture(32, 40, seed=0), alpha=alpha)
+    save_image("content.png", picture(32, 40, seed=0), alpha=alpha)
     assert sweep(style_weight="1,10", bits=16) == 0
     for row in table():
-        found = image.load(Path("out", row["picture"]))
+        found = load_image(Path("out", row["picture"]))
         assert found.alpha is not None and found.alpha.std() > 0.2
         assert np.abs(255 * found.rgb - np.rint(255 * found.rgb)).max() > 0.1
 
@@ -323,7 +328,7 @@ def test_a_missing_or_damaged_picture_is_computed_again(damage, swept, fake_runn
     [work] = fake_runner.works
     np.testing.assert_array_equal(work.weights.style["relu1_1"], [10])
     assert files(swept)["style-weight=1.png"] == before["style-weight=1.png"]
-    assert image.load(swept / "style-weight=10.png").rgb.shape == (26, 32, 3)
+    assert load_image(swept / "style-weight=10.png").rgb.shape == (26, 32, 3)
 
 
 def test_a_longer_range_computes_only_the_new_lanes(swept, fake_runner, capsys):
@@ -347,9 +352,9 @@ def test_a_changed_setting_or_file_computes_all_lanes_again(swept, two_pictures,
     options = {"steps": 2, "tv_weight": "1", "init": "style", "style_size": 40, "size": 33, "bits": 16}
     for name, value in options.items():
         changed(**{name: value})
-    weights_file.write("tiny.h5", random_params(widths=TINY, seed=2), source="", checksum="none", licence="none")
+    weights_io.write("tiny.h5", random_params(widths=TINY, seed=2), source="", checksum="none", licence="none")
     changed()
-    image.save("content.png", picture(32, 40, seed=5))
+    save_image("content.png", picture(32, 40, seed=5))
     changed()
 
 
@@ -385,7 +390,7 @@ def test_a_sweep_that_is_interrupted_within_a_round_saves_its_lanes_and_restarts
     fake_runner.on_step = lambda step: signal.raise_signal(signal.SIGTERM) if step == 2 else None
     assert sweep(style_weight="1,10") == 143
     assert "0 of 2 pictures are finished" in capsys.readouterr().err
-    assert [record.read(image.description_of(f"out/style-weight={w}.png")).steps for w in (1, 10)] == [2, 2]
+    assert [record.read(description_of(f"out/style-weight={w}.png")).steps for w in (1, 10)] == [2, 2]
     fake_runner.on_step = lambda step: None
     assert sweep(style_weight="1,10") == 0
     assert "2 of 2 pictures are finished" in capsys.readouterr().err and len(table()) == 2
@@ -432,7 +437,7 @@ def test_a_lane_that_diverges_is_saved_as_it_was_before_and_the_others_are_finis
     assert [float(row["style-weight"]) for row in table()] == [1, 100]
     for name, expected in {"10": "10_0003", "1": "1", "100": "100"}.items():
         found, sound = (Path(path) for path in (f"out/style-weight={name}.png", f"sound/style-weight={expected}.png"))
-        np.testing.assert_array_equal(image.load(found).rgb, image.load(sound).rgb)
+        np.testing.assert_array_equal(load_image(found).rgb, load_image(sound).rgb)
 
 
 def test_a_lane_without_progress_is_named_by_its_label(fake_runner, monkeypatch, capsys):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from jaxstyle.color import luminance, match, match_histogram, match_luminance, with_colors_of
 from jaxstyle.errors import InputError
+from jaxstyle.transfer.color import luminance, match, match_histogram, match_luminance, with_colors_of
 
 RNG = np.random.default_rng(0)
 YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxstyle.conv import conv3x3
+from jaxstyle.networks.conv import conv3x3
 
 RNG = np.random.default_rng(0)
 IMAGE, ALONG = RNG.normal(size=(2, 2, 5, 6, 3)).astype(np.float32)

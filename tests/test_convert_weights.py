@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxstyle import pretrained, vgg, weights_file
 from jaxstyle.errors import InputError, UnavailableError
+from jaxstyle.networks import pretrained, vgg, weights_io
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "convert_weights.py"
 TINY: vgg.Widths = ((5, 3), (4, 2), (3, 2, 4, 2), (3, 2, 2, 3), (2, 3, 2, 4))
@@ -116,16 +116,16 @@ def test_the_origin_of_a_state_dict_is_stored(script, torch, tmp_path):
     state = {f"features.{key}": values for key, values in network(torch).named_parameters()}  # with gradients
     torch.save(state, path)
     script.convert(path, kind="torchvision", out=tmp_path / "a.h5")
-    origin = weights_file.provenance(tmp_path / "a.h5")
+    origin = weights_io.provenance(tmp_path / "a.h5")
     assert origin["source"] == "a.pth (torchvision)"
-    assert origin["checksum"] == f"sha256:{weights_file.sha256(path)}"
+    assert origin["checksum"] == f"sha256:{weights_io.sha256(path)}"
     assert "torchvision" in origin["licence"] and "BGR" in origin["preprocessing"]
 
 
 def test_a_file_of_the_keras_kind_retains_its_values(script, params, tmp_path):
-    weights_file.write(tmp_path / "a.h5", params, source="", checksum="", licence="")
+    weights_io.write(tmp_path / "a.h5", params, source="", checksum="", licence="")
     script.convert(tmp_path / "a.h5", kind="keras", out=tmp_path / "b.h5")
-    found = weights_file.read(tmp_path / "b.h5")
+    found = weights_io.read(tmp_path / "b.h5")
     np.testing.assert_array_equal(found["conv3_2"]["kernel"], params["conv3_2"]["kernel"])
 
 

@@ -18,11 +18,11 @@ import numpy as np
 import psutil
 import pytest
 
-from jaxstyle import image
 from jaxstyle.cli import joining, main, watching
 from jaxstyle.cli.batch_record import BatchRecord
 from jaxstyle.cli.processes import Processes
 from jaxstyle.errors import InputError, UnavailableError
+from jaxstyle.images.load import load_image
 
 ROOT = Path(__file__).parents[1]
 STYLIZE = "stylize content.png style.png -o out.png --weights tiny.h5"
@@ -106,7 +106,7 @@ def checkpoints() -> list[Path]:
 
 
 def apart(one: Path, other: Path) -> float:
-    return float(np.abs(image.load(one).rgb - image.load(other).rgb).max())
+    return float(np.abs(load_image(one).rgb - load_image(other).rgb).max())
 
 
 TEN = "--weights tiny.h5 --steps 10 --optimizer adam --scales 1 --bits 16"

@@ -28,10 +28,10 @@ import tyro
 import yaml
 
 import jaxstyle
-from jaxstyle import pretrained
 from jaxstyle.cli import commands as cli
-from jaxstyle.presets import PRESETS
-from jaxstyle.untrained import random_params
+from jaxstyle.networks import pretrained
+from jaxstyle.networks.random_init import random_params
+from jaxstyle.transfer.presets import PRESETS
 
 pytestmark = pytest.mark.docs
 
@@ -41,7 +41,11 @@ FENCE = re.compile(r"^```(?P<language>.*)\n(?P<text>(?:.*\n)*?)```$", re.MULTILI
 LOOP = re.compile(r"^for (\w+) in (.+); do\n((?:.*\n)+?)done$", re.MULTILINE)
 README_SETTINGS = {"size=256": "size=32", "steps=100": "steps=2"}  # replaced to keep the test short
 PARSED = "parsed"
-MODULES = [module.name for module in pkgutil.iter_modules(jaxstyle.__path__) if module.name not in ("cli", "__main__")]
+MODULES = [
+    module.name
+    for module in pkgutil.walk_packages(jaxstyle.__path__, "jaxstyle.")
+    if not module.ispkg and not module.name.startswith(("jaxstyle.cli.", "jaxstyle.__main__"))
+]
 
 
 def blocks(page: Path) -> Iterator[tuple[str, str, bool]]:
@@ -200,5 +204,5 @@ def test_examples_in_docstrings_give_the_values_shown(name: str, isolated: Path,
     monkeypatch.chdir(isolated)
     names = {"jax": jax, "jnp": jnp, "np": np, "PRESETS": PRESETS}
     names |= {public: getattr(jaxstyle, public) for public in jaxstyle.__all__}
-    module = importlib.import_module(f"jaxstyle.{name}")
+    module = importlib.import_module(name)
     assert doctest.testmod(module, extraglobs=names, optionflags=doctest.ELLIPSIS).failed == 0

@@ -18,14 +18,19 @@ import pytest
 from conftest import TINY
 from PIL import Image
 
-from jaxstyle import download, image, image_limits, pretrained, statistics_file, weights_file
 from jaxstyle.cli.pictures import Controls
 from jaxstyle.config import Config
 from jaxstyle.errors import InputError
-from jaxstyle.moments import Moments
-from jaxstyle.scales import Scale
-from jaxstyle.stage import start_at
-from jaxstyle.transport import LEVELS, Quantiles
+from jaxstyle.images import limits
+from jaxstyle.images.load import load_image
+from jaxstyle.images.save import save_image
+from jaxstyle.losses import statistics_io
+from jaxstyle.losses.moments import Moments
+from jaxstyle.losses.wasserstein import LEVELS, Quantiles
+from jaxstyle.networks import pretrained, weights_io
+from jaxstyle.networks.pretrained import MD5
+from jaxstyle.transfer.schedule import Scale
+from jaxstyle.transfer.stylize import start_at
 
 SMALL = "--size 32 --steps 2 --quiet --offline --weights tiny.h5"
 STYLIZE = f"stylize content.png style.png -o out.png {SMALL}"
@@ -67,7 +72,7 @@ def test_weights_with_a_missing_or_wrong_data_set_are_refused():
     ]:
         shutil.copy("tiny.h5", "a.h5")
         edited("a.h5", name, **dataset)
-        message = refusal(lambda: weights_file.read("a.h5"))
+        message = refusal(lambda: weights_io.read("a.h5"))
         assert message.startswith("a.h5 ") and mentioned in message, message
 
 
@@ -83,7 +88,7 @@ def test_links_folders_devices_and_empty_files_are_refused_as_weights(refused):
         (os.devnull, "is no regular file"),
         ("empty.h5", "is empty"),
     ]:
-        assert mentioned in refusal(lambda path=path: weights_file.read(path))
+        assert mentioned in refusal(lambda path=path: weights_io.read(path))
     status, sentence = refused(*STYLIZE.split())
     assert "tiny.h5 reaches 'conv1_1/bias' by a link" in sentence and status == 2
 
@@ -105,7 +110,7 @@ def test_a_download_with_another_checksum_ends_a_command_with_status_1(refused, 
     page = b"Please log in."
     monkeypatch.setattr(pooch.HTTPDownloader, "__call__", lambda _, __, path, ___: Path(path).write_bytes(page))
     status, sentence = refused("stylize", "content.png", "style.png", "-o", "out.png", "--network", "vgg19")
-    assert hashlib.md5(page).hexdigest() in sentence and download.MD5 in sentence and status == 1
+    assert hashlib.md5(page).hexdigest() in sentence and MD5 in sentence and status == 1
 
 
 # Statistics
@@ -114,24 +119,24 @@ def test_a_download_with_another_checksum_ends_a_command_with_status_1(refused, 
 @pytest.fixture
 def style(folder) -> Callable[..., None]:
     """Write style.h5, statistics of the first layer of the tiny network: zeros of the given shapes."""
-    params: Any = weights_file.read("tiny.h5")
+    params: Any = weights_io.read("tiny.h5")
 
     def write(kind: type = Moments, config: Config = LAYER, **shapes: tuple[int, ...]) -> None:
         parts = shapes or {"mean": (4,), "second": (4, 4)}
         summary = kind(**{name: np.zeros(shape, np.float32) for name, shape in parts.items()})
-        statistics_file.write("style.h5", {32: {"relu1_1": summary}}, params=params, config=config, pictures=[])
+        statistics_io.write("style.h5", {32: {"relu1_1": summary}}, params=params, config=config, pictures=[])
 
     return write
 
 
 def test_damaged_statistics_and_statistics_of_another_configuration_are_refused(style):
-    params: Any = weights_file.read("tiny.h5")
+    params: Any = weights_io.read("tiny.h5")
     for config, mentioned in [
         (replace(LAYER, pooling="avg"), "pooling 'max times 1' 'avg times 1'"),
         (replace(LAYER, style_layers=("relu2_1",)), "lacks '32/relu2_1/mean'"),
     ]:
         style()
-        message = refusal(lambda config=config: statistics_file.read("style.h5", params=params, config=config))
+        message = refusal(lambda config=config: statistics_io.read("style.h5", params=params, config=config))
         assert all(word in message for word in mentioned.split()), message
     for name, dataset, mentioned in [
         ("32", {}, "holds 0 groups, not 1 to 64"),
@@ -140,7 +145,7 @@ def test_damaged_statistics_and_statistics_of_another_configuration_are_refused(
     ]:
         style()
         edited("style.h5", name, **dataset)
-        message = refusal(lambda: statistics_file.read("style.h5", params=params, config=LAYER))
+        message = refusal(lambda: statistics_io.read("style.h5", params=params, config=LAYER))
         assert message.startswith("style.h5 ") and mentioned in message, message
 
 
@@ -167,18 +172,18 @@ def test_options_that_need_the_pixels_of_a_style_are_refused_with_statistics(ref
 
 def test_a_picture_with_values_above_1_is_refused(tmp_path):
     Image.fromarray(np.full((32, 32), 255, np.float32)).save(tmp_path / "style.tiff")
-    assert "holds values from 255 to 255, " in refusal(lambda: image.load(tmp_path / "style.tiff"))
+    assert "holds values from 255 to 255, " in refusal(lambda: load_image(tmp_path / "style.tiff"))
 
 
 def test_a_picture_over_the_limit_whose_size_is_unknown_is_refused(folder, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
-    monkeypatch.setattr(image_limits, "declared_size", lambda *_, **__: (16, 16))  # as for WebP in newer Pillows
-    assert "content.png is too large (" in refusal(lambda: image.load("content.png"))
+    monkeypatch.setattr(limits, "declared_size", lambda *_, **__: (16, 16))  # as for WebP in newer Pillows
+    assert "content.png is too large (" in refusal(lambda: load_image("content.png"))
 
 
 def test_an_empty_mask_is_refused(folder):
-    image.save("black.png", np.zeros((32, 40, 3)))
-    content = image.load("content.png")
+    save_image("black.png", np.zeros((32, 40, 3)))
+    content = load_image("content.png")
     controls = Controls(content_mask=(Path("black.png"),))
     sentence = refusal(lambda: controls.load_content_masks(content, max_pixels=None))
     assert "--content-mask black.png is empty" in sentence
@@ -205,7 +210,7 @@ def test_a_picture_that_its_format_cannot_hold_is_saved_as_a_temporary_png(refus
     status, sentence = refused(*STYLIZE.replace("out.png", "out.webp").split())
     [saved] = Path.cwd().glob("jaxstyle-*/out.png")
     assert "out.webp" in sentence and "16384x16" in sentence and str(saved) in sentence and status == 2
-    assert image.load(saved).rgb.shape == (16, 16384, 3)
+    assert load_image(saved).rgb.shape == (16, 16384, 3)
 
 
 @pytest.mark.usefixtures("temporary")
@@ -221,7 +226,7 @@ def test_a_log_that_cannot_be_written_ends_a_run_with_status_1_after_the_picture
     monkeypatch.setattr(csv, "DictWriter", full)
     status, sentence = refused(*STYLIZE.split(), "--log", "log.csv")
     assert "log.csv cannot be written (No space left on device)" in sentence and status == 1
-    assert image.load("out.png").rgb.shape == (32, 32, 3)
+    assert load_image("out.png").rgb.shape == (32, 32, 3)
 
 
 @pytest.mark.usefixtures("temporary")

@@ -22,14 +22,18 @@ import pytest
 from conftest import TINY
 from quick_commands import run
 
-from jaxstyle import files, image, pretrained, record, statistics_file
+from jaxstyle import files
 from jaxstyle.cli import resuming
 from jaxstyle.cli.stylize import Stylize
 from jaxstyle.cli.sweep import Sweep
 from jaxstyle.config import Config
 from jaxstyle.errors import UnavailableError
-from jaxstyle.moments import Moments
-from jaxstyle.untrained import random_params
+from jaxstyle.images.metadata import description_of
+from jaxstyle.losses import statistics_io
+from jaxstyle.losses.moments import Moments
+from jaxstyle.networks import pretrained
+from jaxstyle.networks.random_init import random_params
+from jaxstyle.runtime import record
 
 SHALLOW = "--content-layers relu1_2 --style-layers relu1_1 --optimizer adam --scales 1".split()
 STYLIZE = ["stylize", "content.png", "style.png", "--size", "32", "--weights", "tiny.h5", "--quiet", *SHALLOW]
@@ -109,7 +113,7 @@ def test_a_signal_saves_picture_log_and_checkpoint(name, status, fake_runner, ch
     options = {"save_every": 2, "log": Path("log.csv"), "checkpoint": Path("kept"), "every": 1000}
     assert stylize(**options) == status
     assert capfd.readouterr() == ("", "")
-    assert record.read(image.description_of("out.png")).steps == 4 and checkpoints == [4]
+    assert record.read(description_of("out.png")).steps == 4 and checkpoints == [4]
     assert len(Path("log.csv").read_text().splitlines()) == 1 + 4 and Path("out_0002.png").exists()
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
 
@@ -117,7 +121,7 @@ def test_a_signal_saves_picture_log_and_checkpoint(name, status, fake_runner, ch
 def test_a_second_signal_does_not_wait_for_the_step(fake_runner, checkpoints):
     fake_runner.on_step = lambda step: [signal.raise_signal(signal.SIGINT) for _ in range(2 if step == 4 else 0)]
     assert stylize(checkpoint=Path("kept")) == 130
-    assert record.read(image.description_of("out.png")).steps == 3 and checkpoints == [3]
+    assert record.read(description_of("out.png")).steps == 3 and checkpoints == [3]
 
 
 def test_a_sweep_that_is_terminated_saves_a_checkpoint_and_has_status_143(fake_runner, checkpoints, capfd):
@@ -163,7 +167,7 @@ def test_a_picture_without_space_is_saved_among_the_temporary_files(fake_runner,
     assert stylize(output=Path("full/out.png")) == 1
     message = one_sentence(capfd.readouterr().err)
     assert "full/out.png cannot be written (No space left on device): free space or use another folder" in message
-    assert record.read(image.description_of(message.split()[-1].rstrip("."))).steps == 9
+    assert record.read(description_of(message.split()[-1].rstrip("."))).steps == 9
     assert list((folder / "full").iterdir()) == []
 
 
@@ -187,7 +191,7 @@ def test_a_log_or_checkpoint_without_space_does_not_lose_the_picture(fake_runner
     ):
         assert stylize(**options) == 1
         assert saying in one_sentence(capfd.readouterr().err)
-        assert record.read(image.description_of("out.png")).steps == 9
+        assert record.read(description_of("out.png")).steps == 9
         Path("out.png").unlink()
 
 
@@ -195,7 +199,7 @@ def test_an_intermediate_picture_without_space_does_not_end_the_run(fake_runner,
     fails("out_0005.png")
     assert stylize(save_every=5) == 1
     assert "out_0005.png cannot be written (No space left on device)" in one_sentence(capfd.readouterr().err)
-    assert record.read(image.description_of("out.png")).steps == 9
+    assert record.read(description_of("out.png")).steps == 9
 
 
 def test_a_picture_whose_folder_is_lost_is_saved_among_the_temporary_files(fake_runner, capfd, folder):
@@ -206,7 +210,7 @@ def test_a_picture_whose_folder_is_lost_is_saved_among_the_temporary_files(fake_
     assert len(lines) == 2 and all(
         re.match(r"jaxstyle: gone/out\S*\.png needs a folder \S*gone", line) for line in lines
     )
-    assert record.read(image.description_of(lines[-1].split()[-1].rstrip("."))).steps == 9
+    assert record.read(description_of(lines[-1].split()[-1].rstrip("."))).steps == 9
 
 
 def test_a_read_only_folder_is_refused_before_any_work(fake_runner, monkeypatch, capfd):
@@ -222,7 +226,7 @@ def test_statistics_without_space_leave_no_file(fails, folder):
     moments = Moments(jnp.asarray(np.ones(4, np.float32)), jnp.asarray(np.ones((4, 4), np.float32)))
     params, config = random_params(widths=TINY), Config(style_layers=("relu1_1",))
     with pytest.raises(UnavailableError, match=r"style.h5 cannot be written \(No space left on device\)"):
-        statistics_file.write("style.h5", {32: {"relu1_1": moments}}, params=params, config=config, pictures=[])
+        statistics_io.write("style.h5", {32: {"relu1_1": moments}}, params=params, config=config, pictures=[])
     assert [path.name for path in folder.iterdir() if path.suffix in (".part", ".h5")] == ["tiny.h5"]
 
 
@@ -253,7 +257,7 @@ def test_a_signal_to_a_process_saves_picture_log_and_checkpoint(name, status, fo
     process.send_signal(getattr(signal, name))
     assert process.communicate(timeout=60) == ("", "")
     assert process.returncode == status
-    stated = record.read(image.description_of("out.png"))
+    stated = record.read(description_of("out.png"))
     lines = Path("log.csv").read_text().splitlines()
     assert stated.steps == len(lines) - 1 >= 5
     assert [int(path.name) for path in Path("kept").iterdir()] == [stated.steps]
@@ -278,7 +282,7 @@ def test_a_picture_on_a_full_disk_is_saved_among_the_temporary_files(small):
     assert status == 1
     assert "out.png cannot be written (No space left on device): free space or use another folder; until" in message
     kept = one_sentence(message).split()[-1].rstrip(".")
-    assert record.read(image.description_of(kept)).steps == 3
+    assert record.read(description_of(kept)).steps == 3
     assert [path.name for path in small.iterdir()] == ["fill"]
 
 
@@ -294,7 +298,7 @@ def test_a_log_or_checkpoint_on_a_full_disk_does_not_lose_the_picture(options, s
     fill(small)
     status, message = ended(*STYLIZE, "--steps", 3, "-o", "out.png", *options)
     assert status == 1 and saying in one_sentence(message)
-    assert record.read(image.description_of("out.png")).steps == 3
+    assert record.read(description_of("out.png")).steps == 3
 
 
 @pytest.mark.soak
@@ -352,7 +356,7 @@ def test_a_picture_whose_folder_is_lost_by_a_process_is_saved_among_the_temporar
     last = message.splitlines()[-1]
     gone = r"jaxstyle: gone/out\S*\.png (needs a folder \S*gone that exists|cannot be written \(No such file)"
     assert all(re.match(gone, line) for line in message.splitlines())
-    assert record.read(image.description_of(last.split()[-1].rstrip("."))).steps > 5
+    assert record.read(description_of(last.split()[-1].rstrip("."))).steps > 5
 
 
 @pytest.mark.soak

@@ -18,8 +18,8 @@ import specimens
 from damage import damaged
 from reading import Reader
 
-from jaxstyle import weights_file
 from jaxstyle.errors import InputError
+from jaxstyle.networks import weights_io
 
 MOST_MEMORY = 2**30
 MOST_SECONDS = 5.0
@@ -51,7 +51,7 @@ def sound_files(kind: str, scratch: Path) -> Mapping[str, bytes]:
 
 @pytest.mark.parametrize(("kind", "each"), [("picture", 3), ("hdf5", 2), ("json", 3)])
 def test_a_few_damaged_files_of_each_format_are_read_or_refused_in_one_sentence(kind, each, folder, monkeypatch, capfd):
-    monkeypatch.setattr(weights_file, "BLOCK_WIDTHS", specimens.WIDTHS)  # VGG-19's own would make 80 MB
+    monkeypatch.setattr(weights_io, "BLOCK_WIDTHS", specimens.WIDTHS)  # VGG-19's own would make 80 MB
     readers, sound, rng = reading.READERS[kind](), sound_files(kind, folder), random.Random(0)
     outcomes, path = Counter(), folder / f"damaged.{kind}"
     for name, data in sound.items():

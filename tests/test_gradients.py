@@ -10,9 +10,9 @@ import pytest
 import toy_problem as toy
 
 from jaxstyle.config import Config, LossWeights
-from jaxstyle.optimize import init, run
-from jaxstyle.targets import make_targets
-from jaxstyle.transfer import stylize
+from jaxstyle.losses.targets import make_targets
+from jaxstyle.optim.loop import init, run
+from jaxstyle.transfer.stylize import stylize
 
 pytestmark = pytest.mark.slow
 

@@ -13,9 +13,9 @@ from conftest import picture
 
 from jaxstyle.cli import kept_styles
 from jaxstyle.config import Config
-from jaxstyle.moments import Moments
-from jaxstyle.scales import plan
-from jaxstyle.stage import targets_at
+from jaxstyle.losses.moments import Moments
+from jaxstyle.transfer.schedule import plan
+from jaxstyle.transfer.stylize import targets_at
 
 CONFIG = Config(style_layers=("relu1_1",), content_layers=("relu1_1",))
 STYLE = np.full((40, 32, 3), 0.5, np.float32)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from toy_problem import lbfgs_direction
 
-from jaxstyle import lbfgs
+from jaxstyle.optim import lbfgs
 
 PAIRS, STEPS = 3, 14
 CURVATURES, WAVES = np.arange(1.0, 7.0), 3.0

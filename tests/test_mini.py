@@ -16,11 +16,14 @@ import numpy as np
 import pytest
 from conftest import TINY, picture
 
-from jaxstyle import image, load_params, pretrained, weights_file
+from jaxstyle import load_params
 from jaxstyle.errors import InputError
-from jaxstyle.objective import make_targets
-from jaxstyle.untrained import random_params
-from jaxstyle.vgg import BLOCK_WIDTHS, CONV_LAYERS, features
+from jaxstyle.images.load import load_image
+from jaxstyle.images.save import save_image
+from jaxstyle.losses.objective import make_targets
+from jaxstyle.networks import pretrained, weights_io
+from jaxstyle.networks.random_init import random_params
+from jaxstyle.networks.vgg import BLOCK_WIDTHS, CONV_LAYERS, features
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "scripts"
@@ -46,19 +49,19 @@ def test_the_file_has_all_layers_at_half_vgg19s_width_or_less_in_half_precision_
         assert set(file) == set(CONV_LAYERS)
         kinds = {np.asarray(file[f"{name}/{part}"]).dtype for name in CONV_LAYERS for part in ("kernel", "bias")}
         assert kinds == {np.dtype("f2")}
-    weights_file.read(pretrained.MINI)  # checks it
-    narrow, whole = (list(itertools.chain(*widths)) for widths in (weights_file.widths(pretrained.MINI), BLOCK_WIDTHS))
+    weights_io.read(pretrained.MINI)  # checks it
+    narrow, whole = (list(itertools.chain(*widths)) for widths in (weights_io.widths(pretrained.MINI), BLOCK_WIDTHS))
     assert all(ours <= theirs / 2 for ours, theirs in zip(narrow, whole, strict=True))
 
 
 def test_the_file_and_its_readme_name_the_teacher_the_licence_and_the_training():
-    origin = weights_file.provenance(pretrained.MINI)
+    origin = weights_io.provenance(pretrained.MINI)
     assert "VGG-19" in origin["source"] and "train_mini.py" in origin["source"]
     assert re.fullmatch(r"sha256:[0-9a-f]{64}", origin["checksum"])
-    assert origin["licence"].startswith("CC BY") and origin["preprocessing"] == weights_file.PREPROCESSING
+    assert origin["licence"].startswith("CC BY") and origin["preprocessing"] == weights_io.PREPROCESSING
     assert re.match(r"\d+ steps; .*photographs.*; unexplained energy: relu1_1 0\.\d+, ", origin["training"])
     page = (ROOT / "weights" / "README.md").read_text("utf-8")
-    assert weights_file.sha256(pretrained.MINI) in page and f"{pretrained.MINI.stat().st_size:,} bytes" in page
+    assert weights_io.sha256(pretrained.MINI) in page and f"{pretrained.MINI.stat().st_size:,} bytes" in page
     assert origin["checksum"].removeprefix("sha256:") in page
     for layer, share in re.findall(r"(relu\d_\d) (\d\.\d+)", origin["training"]):
         assert re.search(rf"{layer} \|.* {re.escape(share)} ", page), layer
@@ -66,7 +69,7 @@ def test_the_file_and_its_readme_name_the_teacher_the_licence_and_the_training()
 
 @pytest.mark.slow
 def test_features_have_the_scale_of_the_teachers(weights_path, real_pictures):
-    photograph = image.load(real_pictures / "chicago.jpg", size=128).rgb
+    photograph = load_image(real_pictures / "chicago.jpg", size=128).rgb
     layers = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1")
     look = jax.jit(partial(features, layers=layers))
     ours, theirs = (look(load_params(network), photograph) for network in ("mini", weights_path))
@@ -86,7 +89,7 @@ def test_the_wheel_contains_the_file(tmp_path):
     code = "from jaxstyle import pretrained, weights_file; print(weights_file.widths(pretrained.find('mini').path))"
     isolated = {"cwd": tmp_path / "site", "capture_output": True, "text": True, "check": True}
     run = subprocess.run([sys.executable, "-c", code], **isolated)
-    assert run.stdout == f"{weights_file.widths(pretrained.MINI)}\n"
+    assert run.stdout == f"{weights_io.widths(pretrained.MINI)}\n"
 
 
 # Training pictures
@@ -159,9 +162,9 @@ def test_training_lowers_the_error_and_resumes_from_its_checkpoint_to_the_same_b
     main, training = names["main"], names["Training"]
     monkeypatch.setitem(main.__globals__, "WIDTHS", NARROW)
     monkeypatch.setattr(sys.modules["narrowing"], "SAMPLES", 8_000)
-    weights_file.write(tmp_path / "teacher.h5", random_params(widths=TINY, seed=1), **ORIGIN)
+    weights_io.write(tmp_path / "teacher.h5", random_params(widths=TINY, seed=1), **ORIGIN)
     (tmp_path / "photographs").mkdir()
-    image.save(tmp_path / "photographs/one.png", picture(60, 80, seed=3))
+    save_image(tmp_path / "photographs/one.png", picture(60, 80, seed=3))
     cut = main.__globals__["go_round"].__globals__["cut"]
     monkeypatch.setitem(main.__globals__, "draw", lambda rng, side, sources: cut(rng, side, sources))  # in no time
     short = {"pictures": 32, "batch": 4, "epochs": 4, "side": 32, "repainted": 4, "learning_rate": 5e-3}
@@ -174,12 +177,12 @@ def test_training_lowers_the_error_and_resumes_from_its_checkpoint_to_the_same_b
             checkpoint=tmp_path / f"{name}.msgpack",
             training=training(rounds=rounds, **short),
         )
-        return weights_file.provenance(tmp_path / f"{name}.h5")
+        return weights_io.provenance(tmp_path / f"{name}.h5")
 
     origin = train("whole")
     rounds = [float(line.rsplit("relu5_1 ", 1)[1]) for line in capsys.readouterr().out.splitlines() if "round" in line]
     assert len(rounds) == 2 and rounds[-1] < rounds[0]
-    assert weights_file.sha256(tmp_path / "teacher.h5") in origin["checksum"] and "1 photographs" in origin["training"]
+    assert weights_io.sha256(tmp_path / "teacher.h5") in origin["checksum"] and "1 photographs" in origin["training"]
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt

@@ -12,8 +12,8 @@ import toy_problem as toy
 
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
-from jaxstyle.objective import gradient_factors, make_targets, painted, terms, total
-from jaxstyle.vgg import features
+from jaxstyle.losses.objective import gradient_factors, make_targets, painted, terms, total
+from jaxstyle.networks.vgg import features
 
 TOY = Config(network=toy.network, optimizer="adam", scales=1, **toy.LAYERS)
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -5,8 +5,8 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxstyle import image
 from jaxstyle.cli.report import Entry, write_report
+from jaxstyle.images.save import save_image
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
@@ -22,7 +22,7 @@ def page(tmp_path):
     entries = []
     for i, shade in enumerate((0.2, 0.5, 0.8)):
         name = f"{i:04d}_style-weight={i}%.png"
-        image.save(tmp_path / name, np.full((48, 64, 3), shade, np.float32))
+        save_image(tmp_path / name, np.full((48, 64, 3), shade, np.float32))
         entries.append(Entry(name, f"style-weight {i}", {"style-weight": i}, {"total": 1.0}, (3.0, 2.0, 1.0), ""))
     write_report(tmp_path, entries, columns=None)
     with sync_api.sync_playwright() as playwright:

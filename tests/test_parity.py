@@ -6,11 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxstyle import image, pretrained
-from jaxstyle.objective import make_targets, terms, total
-from jaxstyle.optimize import init, run
-from jaxstyle.presets import preset
-from jaxstyle.vgg import ACTIVATIONS, features
+from jaxstyle.images.load import load_image
+from jaxstyle.losses.objective import make_targets, terms, total
+from jaxstyle.networks import pretrained
+from jaxstyle.networks.vgg import ACTIVATIONS, features
+from jaxstyle.optim.loop import init, run
+from jaxstyle.transfer.presets import preset
 
 pytestmark = pytest.mark.parity
 
@@ -41,7 +42,7 @@ def pictures(real_pictures):
     """A photograph and a painting, 128 pixels wide, resized as by neural-style-pt."""
     names = ("golden_gate.jpg", "starry_night_google.jpg")
     how = {"size": 128, "resample": "bilinear", "rounding": "truncate"}
-    return [jnp.asarray(image.load(real_pictures / name, **how).rgb) for name in names]
+    return [jnp.asarray(load_image(real_pictures / name, **how).rgb) for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +137,7 @@ def test_loss_and_image_gradient_agree_with_pytorch(real_params, pictures, torch
 def test_the_objective_of_the_photograph_equals_the_value_that_neural_style_pt_reports(real_params, real_pictures):
     how = {"size": 256, "resample": "bilinear", "rounding": "truncate"}
     content, style = (
-        jnp.asarray(image.load(real_pictures / name, **how).rgb)
+        jnp.asarray(load_image(real_pictures / name, **how).rgb)
         for name in ("golden_gate.jpg", "starry_night_google.jpg")
     )
     config, weights, targets = neural_style_pt(real_params, content, style)

@@ -20,7 +20,7 @@ from jaxstyle.cli.options import (
     parse_scales,
 )
 from jaxstyle.errors import InputError
-from jaxstyle.vgg import ACTIVATIONS
+from jaxstyle.networks.vgg import ACTIVATIONS
 
 MANY = settings(max_examples=4 * settings().max_examples)
 DIGITS = "9" * 401  # more than a float has

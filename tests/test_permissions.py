@@ -14,9 +14,10 @@ from typing import Any
 import h5py
 import pytest
 
-from jaxstyle import image, pretrained
 from jaxstyle.cli import main
 from jaxstyle.errors import InputError
+from jaxstyle.images.load import load_image
+from jaxstyle.networks import pretrained
 
 LONG = f"{'a' * 300}.png"
 STYLIZE = "stylize content.png style.png --size 32 --steps 1 --quiet --weights tiny.h5"
@@ -99,4 +100,4 @@ def test_a_cache_without_read_permission_counts_as_empty(cache, locked, fake_run
         pretrained.find("vgg19", offline=True)
     assert main([*STYLIZE.split(), "-o", "out.png"]) == 0
     assert capsys.readouterr() == ("", "")
-    assert image.load("out.png").rgb.shape == (32, 32, 3)
+    assert load_image("out.png").rgb.shape == (32, 32, 3)

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import pytest
 
 from jaxstyle import Config
-from jaxstyle.scales import Scale
-from jaxstyle.vgg import BLOCK_WIDTHS, CONV_LAYERS
+from jaxstyle.networks.vgg import BLOCK_WIDTHS, CONV_LAYERS
+from jaxstyle.transfer.schedule import Scale
 
 ROOT = Path(__file__).parents[1]
 KERNELS = {0: 3 * 64 + 64 * 64, 1: 64 * 128 + 128 * 128, 2: 128 * 256 + 3 * 256 * 256, 3: 256 * 512 + 3 * 512 * 512}

@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxstyle import vgg
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
-from jaxstyle.objective import terms, total
-from jaxstyle.presets import PRESETS, preset
-from jaxstyle.reading import image_features
-from jaxstyle.targets import make_targets
-from jaxstyle.vgg import ACTIVATIONS, smallest_side
+from jaxstyle.losses.layer_summaries import image_features
+from jaxstyle.losses.objective import terms, total
+from jaxstyle.losses.targets import make_targets
+from jaxstyle.networks import vgg
+from jaxstyle.networks.vgg import ACTIVATIONS, smallest_side
+from jaxstyle.transfer.presets import PRESETS, preset
 
 
 def raw_gram(layer: np.ndarray) -> np.ndarray:

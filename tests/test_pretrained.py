@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from conftest import TINY
 
-from jaxstyle import download, pretrained, vgg, weights_file
 from jaxstyle.errors import InputError, UnavailableError
+from jaxstyle.networks import pretrained, vgg, weights_io
+from jaxstyle.networks.pretrained import KERAS_FILE, cache
 
 ORIGIN = {"source": "test", "checksum": "none", "licence": "none"}
 
@@ -38,7 +39,7 @@ def sound(widths: vgg.Widths = TINY) -> bytes:
         params[name] = {"kernel": rng.random((3, 3, channels, out), "f4"), "bias": rng.random(out, "f4")}
         channels = out
     with tempfile.TemporaryDirectory() as folder:
-        weights_file.write(f"{folder}/a.h5", params, **ORIGIN)
+        weights_io.write(f"{folder}/a.h5", params, **ORIGIN)
         return Path(folder, "a.h5").read_bytes()
 
 
@@ -55,7 +56,7 @@ def whole(path, monkeypatch):
 
 
 def assert_same(actual, path):
-    for name, layer in weights_file.read(path).items():
+    for name, layer in weights_io.read(path).items():
         for part, values in layer.items():
             assert isinstance(actual[name][part], jax.Array)
             np.testing.assert_array_equal(actual[name][part], values)
@@ -90,8 +91,8 @@ def serve(places, monkeypatch):
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         servers.append((server, thread))
-        monkeypatch.setattr(download, "URL", f"http://127.0.0.1:{server.server_port}/vgg19.h5")
-        monkeypatch.setattr(download, "MD5", hashlib.md5(body[:-1] if wrong else body).hexdigest())
+        monkeypatch.setattr(pretrained, "URL", f"http://127.0.0.1:{server.server_port}/vgg19.h5")
+        monkeypatch.setattr(pretrained, "MD5", hashlib.md5(body[:-1] if wrong else body).hexdigest())
         return body
 
     yield start
@@ -156,7 +157,7 @@ def test_in_a_folder_the_documented_names_precede_others(places, monkeypatch):
     other = whole(folder / "copy.h5", monkeypatch)
     monkeypatch.setenv("JAXSTYLE_WEIGHTS", str(folder))
     assert pretrained.find().path == other
-    keras = tiny(folder / download.KERAS_FILE)
+    keras = tiny(folder / KERAS_FILE)
     assert pretrained.find().path == keras
     own = tiny(folder / "vgg19.h5")
     assert pretrained.find().path == own
@@ -231,8 +232,8 @@ def test_a_download_is_silent_and_leaves_only_the_converted_file(places, serve, 
     assert left_in(places / "cache") == ["vgg19.h5"]
     assert (progress.total, progress.seen, progress.closed) == (len(body), len(body), True)
     assert_same(pretrained.load(found), places / "origin.h5")
-    origin = weights_file.provenance(places / "cache/vgg19.h5")
-    assert origin["source"] == download.URL and origin["checksum"] == f"md5:{hashlib.md5(body).hexdigest()}"
+    origin = weights_io.provenance(places / "cache/vgg19.h5")
+    assert origin["source"] == pretrained.URL and origin["checksum"] == f"md5:{hashlib.md5(body).hexdigest()}"
     assert origin["licence"].startswith("CC BY")
     assert pretrained.find("vgg19", offline=True) == found
     assert capfd.readouterr() == ("", "") and "Download" not in caplog.text
@@ -250,13 +251,13 @@ FAILURES = {
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_failed_download_is_one_sentence_and_leaves_no_file(places, serve, monkeypatch, failure):
     options, reason = FAILURES[failure]
-    monkeypatch.setattr(download, "TIMEOUT", 0.3)
+    monkeypatch.setattr(pretrained, "TIMEOUT", 0.3)
     if options is not None:
         serve(**options)
     with pytest.raises(UnavailableError) as caught:
         pretrained.find("vgg19")
     message = str(caught.value)
-    assert reason in message and download.URL in message and "--weights" in message
+    assert reason in message and pretrained.URL in message and "--weights" in message
     assert message.isprintable() and ". " not in message and message.endswith(".")
     assert left_in(places / "cache") == []
 
@@ -282,7 +283,7 @@ def test_without_a_writable_cache_the_download_is_stored_in_a_temporary_folder(p
     serve()
     (places / "file").touch()
     (places / "temporary").mkdir()
-    monkeypatch.setattr(download.tempfile, "tempdir", str(places / "temporary"))
+    monkeypatch.setattr(tempfile, "tempdir", str(places / "temporary"))
     monkeypatch.setenv("JAXSTYLE_CACHE", str(places / "file" / "cache"))
     found = pretrained.find("vgg19")
     assert "Not a directory" in found.note and "$JAXSTYLE_CACHE" in found.note
@@ -344,9 +345,9 @@ def test_a_damaged_mini_network_is_an_error(places, monkeypatch):
 
 
 def test_the_cache_is_the_systems_unless_the_variable_is_set(tmp_path, monkeypatch):
-    assert download.cache() == tmp_path / "cache"
+    assert cache() == tmp_path / "cache"
     monkeypatch.delenv("JAXSTYLE_CACHE")
-    assert download.cache().is_absolute() and "jaxstyle" in download.cache().parts
+    assert cache().is_absolute() and "jaxstyle" in cache().parts
 
 
 def test_real_weights_map_the_mean_colour_to_the_bias(weights_path, monkeypatch):

@@ -9,10 +9,11 @@ from conftest import picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxstyle import image
 from jaxstyle.config import Config, LossWeights
-from jaxstyle.moments import covariance, gram, moments
-from jaxstyle.objective import make_targets, terms, total
+from jaxstyle.images.load import fit, load_image
+from jaxstyle.images.save import save_image
+from jaxstyle.losses.moments import covariance, gram, moments
+from jaxstyle.losses.objective import make_targets, terms, total
 
 FILES = [(".png", 8), (".png", 16), (".tif", 8), (".tif", 16), (".webp", 8)]
 CHEAP = settings(max_examples=5 * settings().max_examples)
@@ -29,8 +30,8 @@ def test_a_saved_picture_loads_with_values_rounded_to_the_nearest_level(
     levels = np.float32(2**bits - 1)
     values = np.random.default_rng(seed).uniform(-0.1, 1.1, (height, width, 4)).astype(np.float32)
     path = tmp_path / f"a{suffix}"
-    image.save(path, values[..., :3], alpha=values[..., 3] if with_alpha else None, bits=bits)
-    rgb, alpha = image.load(path)
+    save_image(path, values[..., :3], alpha=values[..., 3] if with_alpha else None, bits=bits)
+    rgb, alpha = load_image(path)
     rounded = np.rint(np.clip(values, 0, 1) * levels)
     np.testing.assert_array_equal(rgb, rounded[..., :3] / levels)
     assert (alpha is not None) == with_alpha
@@ -42,16 +43,16 @@ def test_a_saved_picture_loads_with_values_rounded_to_the_nearest_level(
 @given(st.integers(1, 10**6), st.integers(1, 10**6), st.integers(1, 10**5))
 def test_fit_never_exceeds_the_size_and_leaves_a_pixel(width, height, size):
     for rounding in ("round", "truncate"):
-        fitted = image.fit(width, height, size, rounding=rounding)
+        fitted = fit(width, height, size, rounding=rounding)
         assert 1 <= min(fitted) <= max(fitted) <= size
-    assert max(image.fit(width, height, size)) == size
+    assert max(fit(width, height, size)) == size
 
 
 @given(sides, sides, st.integers(16, 64), seeds)
 def test_a_picture_loads_at_the_requested_size_with_values_in_0_to_1(tmp_path, height, width, size, seed):
     path = tmp_path / "a.png"
-    image.save(path, np.random.default_rng(seed).uniform(size=(height, width, 3)), bits=16)
-    rgb = image.load(path, size=(size, size)).rgb
+    save_image(path, np.random.default_rng(seed).uniform(size=(height, width, 3)), bits=16)
+    rgb = load_image(path, size=(size, size)).rgb
     assert rgb.shape == (size, size, 3) and 0 <= rgb.min() <= rgb.max() <= 1
 
 

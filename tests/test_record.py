@@ -11,9 +11,13 @@ import pytest
 from conftest import picture
 from PIL import Image
 
-from jaxstyle import image, plain_data, record, weights_file
 from jaxstyle.cli import main
 from jaxstyle.errors import InputError
+from jaxstyle.images.load import load_image
+from jaxstyle.images.metadata import description_of
+from jaxstyle.images.save import save_image
+from jaxstyle.networks import weights_io
+from jaxstyle.runtime import plain_data, record
 
 SHALLOW = ("--content-layers", "relu1_2", "--style-layers", "relu1_1", "--optimizer", "adam", "--scales", 1)
 MADE = record.Record("stylize", {"size": 32}, (), record.Weights("random", "", "ab"), {}, {"tv": 1.0}, {}, "1 x cpu")
@@ -37,24 +41,24 @@ def stylize(*options: object) -> int:
 def test_a_picture_of_any_format_holds_its_record_and_the_same_pixels():
     rgb = picture(20, 30, seed=2)
     for name, bits in (("a.png", 8), ("a.png", 16), ("a.tiff", 8), ("a.tiff", 16), ("a.jpg", 8), ("a.webp", 8)):
-        image.save("plain" + name, rgb, bits=bits)
-        image.save(name, rgb, bits=bits, description=record.text(MADE))
-        assert record.read(image.description_of(name)) == MADE
-        assert image.description_of("plain" + name) == ""
-        np.testing.assert_array_equal(image.load(name).rgb, image.load("plain" + name).rgb)
+        save_image("plain" + name, rgb, bits=bits)
+        save_image(name, rgb, bits=bits, description=record.text(MADE))
+        assert record.read(description_of(name)) == MADE
+        assert description_of("plain" + name) == ""
+        np.testing.assert_array_equal(load_image(name).rgb, load_image("plain" + name).rgb)
         with Image.open(name) as shown:
             shown.verify()
 
 
 def test_a_record_has_settings_files_hashes_versions_and_first_and_last_terms(fake_runner):
     assert stylize("--record", "--style-weight", 30, "--seed", 3, "--log", "log.csv") == 0
-    stated = record.read(image.description_of("out.png"))
+    stated = record.read(description_of("out.png"))
     assert record.read(Path("out.json").read_text()) == stated
     assert stated.command == "stylize" and stated.options["seed"] == 3
     assert stated.options["balance"]["style_weight"] == 30
     assert stated.options["content"] == 0 and stated.options["styles"] == [1]
     assert stated.inputs == tuple(record.source(Path(name)) for name in ("content.png", "style.png"))
-    assert stated.inputs[0].sha256 == weights_file.sha256("content.png")
+    assert stated.inputs[0].sha256 == weights_io.sha256("content.png")
     assert stated.network.name == "vgg19" and stated.network.file == "tiny.h5" and len(stated.network.sha256) == 64
     assert stated.versions["jax"] and stated.versions["jaxstyle"] and stated.device
     assert stated.config["style_layers"] == ["relu1_1"] and stated.weights["style/relu1_1"] == 30

@@ -11,12 +11,16 @@ import pytest
 from conftest import TINY, picture
 from quick_commands import run
 
-from jaxstyle import image, record, weights_file
 from jaxstyle.cli import main
 from jaxstyle.cli.rerun import Rerun
 from jaxstyle.cli.stylize import Stylize
 from jaxstyle.cli.sweep import Sweep
-from jaxstyle.untrained import random_params
+from jaxstyle.images.load import load_image
+from jaxstyle.images.metadata import description_of
+from jaxstyle.images.save import save_image
+from jaxstyle.networks import weights_io
+from jaxstyle.networks.random_init import random_params
+from jaxstyle.runtime import record
 
 SHALLOW = ("--content-layers", "relu1_2", "--style-layers", "relu1_1")
 SMALL = ("--size", 32, "--steps", 4, "--weights", "tiny.h5", "--quiet")
@@ -27,8 +31,8 @@ DIGITS = "9" * 401  # more than a float has
 @pytest.fixture(autouse=True)
 def inputs(folder) -> None:
     """Write a third picture and a mask."""
-    image.save("other.png", picture(32, 32, seed=2))
-    image.save("mask.png", np.pad(np.ones((32, 20, 3)), ((0, 0), (0, 20), (0, 0))))
+    save_image("other.png", picture(32, 32, seed=2))
+    save_image("mask.png", np.pad(np.ones((32, 20, 3)), ((0, 0), (0, 20), (0, 0))))
 
 
 def jaxstyle(*arguments: object) -> int:
@@ -123,7 +127,7 @@ def test_intermediate_pictures_are_computed_again_up_to_their_step(fake_runner):
 def test_a_preview_is_computed_again_by_the_mini_network(fake_runner):
     assert stylize(preview=True, weights=None) == 0
     assert rerun("out.png") == 0
-    assert record.read(image.description_of("out_rerun.png")).network.name == "mini"
+    assert record.read(description_of("out_rerun.png")).network.name == "mini"
 
 
 def test_inputs_are_found_by_their_contents_whatever_their_names(painted, folder):
@@ -139,12 +143,12 @@ def test_a_record_beside_a_picture_replaces_one_that_was_lost(fake_runner):
     sweep = Sweep(Path("content.png"), (Path("style.png"),), Path("out"))
     assert stylize(record=True) == 0
     assert run(sweep, **QUICK, save_every=2, record=True) == 0
-    rgb = image.load("out.png").rgb
+    rgb = load_image("out.png").rgb
     for name in ("out.png", "out/picture.png", "out/picture_0002.png"):
-        image.save(name, rgb := image.load(name).rgb)
+        save_image(name, rgb := load_image(name).rgb)
         assert rerun(name, ".") == 1
-        assert (rgb == image.load(again(name)).rgb).all()
-    image.save("out.png", image.load("out.png").rgb, description="A CAMERA")  # the description of another program
+        assert (rgb == load_image(again(name)).rgb).all()
+    save_image("out.png", load_image("out.png").rgb, description="A CAMERA")  # the description of another program
     assert rerun("out.png") == 1
     Path("out.json").write_bytes(b"\xff")
     assert rerun("out.png") == 2
@@ -163,12 +167,12 @@ def test_differing_versions_are_named(painted, monkeypatch, capsys):
 
 
 def test_differing_pixels_are_counted(painted, capsys):
-    rgb = image.load("out.png").rgb.copy()
+    rgb = load_image("out.png").rgb.copy()
     rgb[0, 0] = np.where(rgb[0, 0] > 0.5, rgb[0, 0] - 10 / 255, rgb[0, 0] + 10 / 255)
-    image.save("out.png", rgb, description=image.description_of("out.png"))
+    save_image("out.png", rgb, description=description_of("out.png"))
     assert rerun(painted) == 1
     assert "out_rerun.png differs from out.png in 3 of 2496 values, by 10 of 255 at most" in capsys.readouterr().err
-    image.save("out.png", rgb[:20], description=image.description_of("out.png"))
+    save_image("out.png", rgb[:20], description=description_of("out.png"))
     assert rerun(painted) == 1
     assert "out_rerun.png differs from out.png, which is 32x20 pixels" in capsys.readouterr().err
 
@@ -205,18 +209,18 @@ def test_outputs_that_cannot_be_written_are_refused_before_the_computation(fake_
 
 
 def test_missing_inputs_and_networks_are_named(painted, capsys):
-    weights_file.write("other.h5", random_params(widths=TINY, seed=2), source="", checksum="none", licence="none")
+    weights_io.write("other.h5", random_params(widths=TINY, seed=2), source="", checksum="none", licence="none")
     Path("tiny.h5").rename("tiny.bin")
     refused(capsys, painted, weights=Path("other.h5"), saying="out.png was painted by a vgg19 of SHA-256 ")
     refused(capsys, painted, offline=True, saying="VGG-19's weights are not installed")
     refused(capsys, painted, "missing", saying="missing cannot be searched (No such file or directory)")
-    image.save("style.png", picture(36, 32, seed=9))
+    save_image("style.png", picture(36, 32, seed=9))
     refused(capsys, painted, saying="was made from style.png, and no file in . has the same bytes: name the folder")
 
 
 def test_an_untrusted_record_is_data_and_names_no_path(painted, capsys, fake_runner):
     files: dict[str, Any] = {"content": 0, "styles": [1]}
-    original, rgb = json.loads(image.description_of(painted)), image.load(painted).rgb
+    original, rgb = json.loads(description_of(painted)), load_image(painted).rgb
     for saying, changes in [
         ("holds the record of no picture that was painted", {"command": "rm"}),
         ("holds the record of no picture that was painted", {"steps": 0}),
@@ -237,15 +241,15 @@ def test_an_untrusted_record_is_data_and_names_no_path(painted, capsys, fake_run
         ("9...: use a whole", {"options": files | {"controls": {"feather": int(DIGITS)}}}),
         ("that made it, xxx", {"options": files | {"styles": [9]}, "versions": {"jaxstyle": "x" * 5000}}),
     ]:
-        image.save(painted, rgb, description=json.dumps(original | changes))
+        save_image(painted, rgb, description=json.dumps(original | changes))
         refused(capsys, painted, saying=saying)
     assert not Path("out_rerun.png").exists() and fake_runner.works == []
 
 
 def test_a_record_does_not_choose_where_to_write(painted, folder):
-    stated = json.loads(image.description_of(painted))
+    stated = json.loads(description_of(painted))
     stated["options"] |= {"saving": {"record": True, "log": 0}, "output": 0, "network": {"weights": 0}}
-    image.save(painted, image.load(painted).rgb, description=json.dumps(stated))
+    save_image(painted, load_image(painted).rgb, description=json.dumps(stated))
     shutil.rmtree("cache", ignore_errors=True)
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     rerun(painted)

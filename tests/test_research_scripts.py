@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxstyle import Config, LossWeights, init, make_targets, pretrained, run, terms
-from jaxstyle.image import load, save
+from jaxstyle import Config, LossWeights, init, make_targets, run, terms
+from jaxstyle.images.load import load_image
+from jaxstyle.images.save import save_image
+from jaxstyle.networks import pretrained
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -42,8 +44,8 @@ def beside(monkeypatch):
 @pytest.fixture
 def started(tmp_path, monkeypatch, params, content, style):
     """Run a script as a process does, on two small pictures and a tiny network, and return the saved picture."""
-    save(tmp_path / "content.png", np.asarray(content)[:32, :32])
-    save(tmp_path / "style.png", np.asarray(style)[:32, :32])
+    save_image(tmp_path / "content.png", np.asarray(content)[:32, :32])
+    save_image(tmp_path / "style.png", np.asarray(style)[:32, :32])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pretrained, "load_params", lambda network: params)
 
@@ -51,7 +53,7 @@ def started(tmp_path, monkeypatch, params, content, style):
         monkeypatch.setattr(sys, "argv", [f"{name}.py", "content.png", "style.png", "out.png", *options])
         found = script(name, SIZE=32, **constants)
         found["start"](found["main"])
-        return load(tmp_path / "out.png").rgb
+        return load_image(tmp_path / "out.png").rgb
 
     return run
 
@@ -105,7 +107,7 @@ def test_tuning_reaches_the_share_that_a_separate_run_measures(started, params, 
     config = Config(optimizer="adam", learning_rate=0.01, epsilon=1e-3)
     found = started("tune_weights", "--share", str(share), STEPS=20, CONFIG=config)
     weight = float(capsys.readouterr().out.splitlines()[-1].split("weight ")[1].split(",")[0])
-    content, style = (jnp.asarray(load(name).rgb) for name in ("content.png", "style.png"))
+    content, style = (jnp.asarray(load_image(name).rgb) for name in ("content.png", "style.png"))
     targets = make_targets(params, content, style, config=config)
     weights = LossWeights(style=dict.fromkeys(config.style_layers, weight))
     state, _ = run(init(content, config=config), params, targets, weights, config=config, steps=20)

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxstyle import pretrained
 from jaxstyle.cli import main
-from jaxstyle.conv import PRODUCTS
 from jaxstyle.errors import InputError
-from jaxstyle.image import load
+from jaxstyle.images.load import load_image
+from jaxstyle.networks import pretrained
+from jaxstyle.networks.conv import PRODUCTS
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -270,7 +270,7 @@ def test_stylize_in_forty_lines_saves_a_picture_of_the_contents_size(
     script = runpy.run_path(str(SCRIPTS / "stylize.py"))
     script["main"].__globals__.update(SIZE=32, STEPS=4, SEGMENT=2)
     script["main"](*(str(tmp_path / name) for name in ("content.png", "style.png", "out.png")))
-    assert load(tmp_path / "out.png").rgb.shape == (24, 32, 3)
+    assert load_image(tmp_path / "out.png").rgb.shape == (24, 32, 3)
     assert "step 4: total" in capsys.readouterr().out
 
 
@@ -284,7 +284,7 @@ def test_a_figure_of_the_paper_is_painted_and_drawn(tmp_path, params, content, s
     assert pictures.shape == (2, 5, 32, 32, 3)
     assert all(np.abs(row[0] - row[-1]).max() > 5e-5 for row in pictures)
     script["draw"](pictures, rows, columns, title, tmp_path / "figure")
-    assert load(tmp_path / "figure.png").rgb.ndim == 3
+    assert load_image(tmp_path / "figure.png").rgb.ndim == 3
     assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
 
 

@@ -9,13 +9,13 @@ from collections.abc import Callable
 
 import pytest
 
-from jaxstyle import pretrained
 from jaxstyle.cli import main, signals
 from jaxstyle.cli.networks import Networks
 from jaxstyle.cli.options import Network
 from jaxstyle.cli.progress import Reporter
 from jaxstyle.cli.signals import Interrupted, check, held, noted, raising
 from jaxstyle.cli.statistics import Statistics
+from jaxstyle.networks import pretrained
 
 SENTENCE = "jaxstyle: interrupted before a picture was saved.\n"
 SMALL = ["--size", "32", "--weights", "tiny.h5", "--quiet", "--style-layers", "relu1_1"]

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import toy_problem as toy
 
-from jaxstyle import image
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
-from jaxstyle.optimize import init, run
-from jaxstyle.pretrained import load_params
-from jaxstyle.sweep import lanes_within, memory_of, sweep
-from jaxstyle.targets import make_targets
-from jaxstyle.transfer import stylize
+from jaxstyle.images.load import load_image
+from jaxstyle.losses.targets import make_targets
+from jaxstyle.networks.pretrained import load_params
+from jaxstyle.optim.loop import init, run
+from jaxstyle.transfer.stylize import stylize
+from jaxstyle.transfer.sweep import lanes_within, memory_of, sweep
 
 TOY = Config(network=toy.network, optimizer="adam", scales=1, **toy.LAYERS)
 CONTENT: Any
@@ -184,7 +184,7 @@ def test_lanes_on_real_weights_are_single_runs(weights_path, real_pictures, opti
     """Later, where rounding changes the sign of an activation, lbfgs takes another path on some processors."""
     params = load_params("vgg19", weights=weights_path)
     content, style = (
-        jnp.asarray(image.load(real_pictures / name, size=48).rgb)
+        jnp.asarray(load_image(real_pictures / name, size=48).rgb)
         for name in ("golden_gate.jpg", "starry_night_google.jpg")
     )
     config = Config(optimizer=optimizer)

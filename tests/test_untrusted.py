@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 from reading import Reader
 
-from jaxstyle import hdf5, image_limits, weights_file
 from jaxstyle.cli.rerun import record_of
 from jaxstyle.errors import InputError
-from jaxstyle.image import load
+from jaxstyle.images import limits
+from jaxstyle.images.load import load_image
+from jaxstyle.networks import weights_io
 
 
 def png(width: int, height: int, rows: bytes) -> bytes:
@@ -38,7 +39,7 @@ def jpeg(**options) -> bytes:
 def refusal(folder: Path, data: bytes) -> str:
     (folder / "a").write_bytes(data)
     with pytest.raises(InputError) as caught:
-        load(folder / "a")
+        load_image(folder / "a")
     return str(caught.value)
 
 
@@ -54,19 +55,19 @@ def test_a_small_file_that_claims_millions_of_pixels_is_refused_before_it_is_dec
 
 def test_a_small_file_may_have_up_to_2_to_the_25_pixels_or_50_per_byte(monkeypatch):
     with Image.open(BytesIO(png(8192, 4096, b""))) as picture:
-        image_limits.check_packing("a", picture, b"", deep=False)
+        limits.check_packing("a", picture, b"", deep=False)
         with pytest.raises(InputError, match="claims 8192x4096 pixels in 0 bytes, but over 16777216 pixels"):
-            image_limits.check_packing("a", picture, b"", deep=True)
+            limits.check_packing("a", picture, b"", deep=True)
     with Image.open(BytesIO(jpeg())) as picture:  # 24 x 33
-        monkeypatch.setattr(image_limits, "PACKED", 100)
-        image_limits.check_packing("a", picture, bytes(16), deep=False)
+        monkeypatch.setattr(limits, "PACKED", 100)
+        limits.check_packing("a", picture, bytes(16), deep=False)
         with pytest.raises(InputError, match="claims 24x33 pixels in 15 bytes"):
-            image_limits.check_packing("a", picture, bytes(15), deep=False)
+            limits.check_packing("a", picture, bytes(15), deep=False)
 
 
 def test_a_mask_of_one_color_may_be_larger_than_a_photograph_of_its_file_size(tmp_path):
     (tmp_path / "a.png").write_bytes(png(3000, 2000, zlib.compress((b"\0" + b"\xff" * 375) * 2000)))
-    assert load(tmp_path / "a.png", size=64).rgb.min() == 1
+    assert load_image(tmp_path / "a.png", size=64).rgb.min() == 1
 
 
 def test_tiles_far_larger_than_their_picture_are_refused(tmp_path):
@@ -93,7 +94,7 @@ def test_messages_of_decoders_do_not_reach_stderr(tmp_path, capfd):
 
 
 def test_a_file_over_the_limit_of_bytes_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(image_limits, "MOST_BYTES", 100)
+    monkeypatch.setattr(limits, "MOST_BYTES", 100)
     assert "bytes, over the limit of 100: shrink" in refusal(tmp_path, jpeg())
 
 
@@ -101,7 +102,7 @@ def test_a_file_over_the_limit_of_bytes_is_not_read(tmp_path, monkeypatch):
 def test_a_pipe_is_refused_instead_of_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(InputError, match="no regular file"):
-        load(tmp_path / "pipe.png")
+        load_image(tmp_path / "pipe.png")
 
 
 def test_a_postscript_program_is_refused(tmp_path):
@@ -117,7 +118,7 @@ def test_bytes_of_a_broken_file_in_an_error_are_printable_and_short(tmp_path):
 @pytest.mark.soak
 @pytest.mark.skipif(os.name == "nt", reason="Windows cannot wait for a pipe")
 def test_a_picture_just_below_the_limits_takes_less_than_a_gigabyte_and_5_seconds(tmp_path):
-    side = int(image_limits.PACKED**0.5)
+    side = int(limits.PACKED**0.5)
     (tmp_path / "a.png").write_bytes(png(side, side, zlib.compress(bytes((side // 8 + 1) * side))))
     with Reader("picture", tmp_path / "stderr") as reader:
         outcome = reader.read(tmp_path / "a.png")
@@ -129,17 +130,17 @@ def test_a_cyclic_heap_of_strings_is_refused(tmp_path, size):
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
         file.attrs["names"] = ["one", "two"]
-    with hdf5.opened(path) as file:
-        assert hdf5.strings(file, "names") == ["one", "two"]
+    with weights_io.opened(path) as file:
+        assert weights_io.strings(file, "names") == ["one", "two"]
     data = bytearray(path.read_bytes())
     at = data.index(b"GCOL") + 16 + 2 * 24  # the free space, behind two objects
     data[at : at + 16] = struct.pack("<HHIQ", 0 if size == 0 else 9, 0, 0, size)
     path.write_bytes(data)
-    with pytest.raises(InputError, match="is damaged"), hdf5.opened(path) as file:
-        hdf5.strings(file, "names")
+    with pytest.raises(InputError, match="is damaged"), weights_io.opened(path) as file:
+        weights_io.strings(file, "names")
 
 
 def test_the_origin_in_a_weights_file_is_printable(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.attrs["source"] = "https://example.org\n\x1b[31mred"
-    assert weights_file.provenance(tmp_path / "a.h5") == {"source": "https://example.org  [31mred"}
+    assert weights_io.provenance(tmp_path / "a.h5") == {"source": "https://example.org  [31mred"}

@@ -5,10 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxstyle.conv import Precision
 from jaxstyle.errors import InputError
-from jaxstyle.pooling import Pooling, halve
-from jaxstyle.vgg import ACTIVATIONS, Border, features, halo, smallest_side, widths_of
+from jaxstyle.networks.conv import Precision
+from jaxstyle.networks.vgg import ACTIVATIONS, Border, Pooling, features, halo, halve, smallest_side, widths_of
 
 MODES: dict[Border, Any] = {"zeros": "constant", "replicate": "edge", "circular": "wrap"}
 

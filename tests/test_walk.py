@@ -13,15 +13,15 @@ from conftest import TINY
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxstyle import pretrained, weights_file
 from jaxstyle.cli import memory, walk, work
 from jaxstyle.cli.walk import Diverged, Place, is_whole, news_of, walked_again
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import UnavailableError
-from jaxstyle.halting import Watch
-from jaxstyle.objective import term_names
-from jaxstyle.scales import Scale
-from jaxstyle.vgg import BLOCK_WIDTHS
+from jaxstyle.losses.objective import term_names
+from jaxstyle.networks import pretrained, weights_io
+from jaxstyle.networks.vgg import BLOCK_WIDTHS
+from jaxstyle.optim.early_stopping import Watch
+from jaxstyle.transfer.schedule import Scale
 
 NOTHING: Any = None
 SCALES = (Scale(16, 20, steps=5), Scale(32, 40, steps=7))
@@ -299,7 +299,7 @@ def test_restarts_and_stops_of_lbfgs_are_reported_once_for_finite_lanes():
 def test_a_segment_on_a_cpu_is_longer_for_less_arithmetic_per_step(monkeypatch):
     monkeypatch.setattr(work, "WORK_A_SEGMENT", 3e10)
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    mini = weights_file.widths(pretrained.MINI)
+    mini = weights_io.widths(pretrained.MINI)
     for widths, size, expected in [
         (BLOCK_WIDTHS, 512, 1),
         (BLOCK_WIDTHS, 128, 6),

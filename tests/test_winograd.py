@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from test_conv import IMAGE, KERNEL, derivatives, numpy_conv, numpy_derivatives
 
-from jaxstyle import conv, pretrained, vgg, weights_file, winograd
-from jaxstyle.conv import prepared
-from jaxstyle.untrained import param_shapes
+from jaxstyle.networks import conv, pretrained, vgg, weights_io, winograd
+from jaxstyle.networks.conv import prepared
+from jaxstyle.networks.random_init import param_shapes
 
 RNG = np.random.default_rng(0)
 WIDTHS = {"conv2_2": (128, 128), "conv3_1": (128, 256), "conv3_2": (256, 128), "conv4_1": (127, 512)}
@@ -104,7 +104,7 @@ def test_features_of_a_prepared_network_are_the_networks(params, monkeypatch):
 def test_winograd_pays_where_many_wide_products_win_its_compilation_back(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     winograd_pays = partial(conv.winograd_pays, layers=("relu3_1", "relu5_1"))
-    vgg19, mini = param_shapes(), param_shapes(widths=weights_file.widths(pretrained.MINI))
+    vgg19, mini = param_shapes(), param_shapes(widths=weights_io.widths(pretrained.MINI))
     assert winograd_pays(vgg19, pixels=192 * 256, steps=100) and not winograd_pays(vgg19, pixels=192 * 256, steps=10)
     assert winograd_pays(vgg19, pixels=384 * 512, steps=30) and not winograd_pays(vgg19, pixels=96 * 128, steps=60)
     assert not winograd_pays(mini, pixels=2048**2, steps=1000)

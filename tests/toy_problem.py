@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from jaxstyle.config import Config, LossWeights
-from jaxstyle.moments import Moments
-from jaxstyle.targets import Targets
+from jaxstyle.losses.moments import Moments
+from jaxstyle.losses.targets import Targets
 
 HEIGHT, WIDTH = 4, 6
 RNG = np.random.default_rng(0)

@@ -25,8 +25,8 @@ import jaxstyle
 from jaxstyle import Config, LossWeights, features, init, make_targets, run
 
 params = jaxstyle.load_params("mini")
-content = jnp.asarray(jaxstyle.image.load("examples/cat.jpg", size=64).rgb)
-style = jnp.asarray(jaxstyle.image.load("examples/mosaic.jpg", size=64).rgb)
+content = jnp.asarray(jaxstyle.load_image("examples/cat.jpg", size=64).rgb)
+style = jnp.asarray(jaxstyle.load_image("examples/mosaic.jpg", size=64).rgb)
 
 
 def show(*pictures):  # side by side

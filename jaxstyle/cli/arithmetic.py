@@ -1,8 +1,9 @@
 """Number of floating-point operations of an optimization step, computed as direct convolutions."""
 
 from jaxstyle.config import Config
-from jaxstyle.scales import Scale, half_shape
-from jaxstyle.vgg import CONV_LAYERS, Params
+from jaxstyle.images.resample import half_shape
+from jaxstyle.networks.vgg import CONV_LAYERS, Params
+from jaxstyle.transfer.schedule import Scale
 
 
 def gflop_per_step(params: Params, scale: Scale, *, config: Config) -> float:

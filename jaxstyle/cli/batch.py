@@ -23,10 +23,10 @@ from jaxstyle.cli.tuning import Balance, Optimization
 from jaxstyle.errors import InputError, own
 
 if TYPE_CHECKING:
-    from jaxstyle.coloring import Sizes
     from jaxstyle.config import Config
-    from jaxstyle.presets import Preset
-    from jaxstyle.vgg import Params
+    from jaxstyle.networks.vgg import Params
+    from jaxstyle.transfer.color import Sizes
+    from jaxstyle.transfer.presets import Preset
 
     Known = Mapping[Path, Sizes]
 
@@ -86,9 +86,10 @@ class Batch:
 
         import jax
 
-        from jaxstyle.cli.agreeing import check_same, together
         from jaxstyle.cli.progress import Reporter
         from jaxstyle.cli.session import Session
+        from jaxstyle.distributed.processes import together
+        from jaxstyle.runtime.record import check_same
 
         reporter = Reporter(quiet=self.quiet)
         network = reporter.load_network("mini" if self.preview else self.network.network, self.network)
@@ -155,15 +156,15 @@ class Batch:
 
         The second value is the number of programs for steps: one for each shape of a scale.
         """
-        from jaxstyle import image
-        from jaxstyle.scales import plan
+        from jaxstyle.images.load import fit, size_of
+        from jaxstyle.transfer.schedule import plan
 
         sizes: dict[Path, tuple[int, int]] = {}
         shapes: set[tuple[int, int]] = set()
         for content in dict.fromkeys(command.content for _, command in commands):
             try:
-                own = image.size_of(content, max_pixels=self.limits.pixels())
-                width, height = sizes[content] = image.fit(*own, self.size, rounding=preset.rounding)
+                own = size_of(content, max_pixels=self.limits.pixels())
+                width, height = sizes[content] = fit(*own, self.size, rounding=preset.rounding)
                 shapes |= {scale[:2] for scale in plan(height, width, steps=self.steps, config=preset.config)}
             except InputError:  # is reported when its turn comes
                 sizes[content] = 0, 0
@@ -174,12 +175,12 @@ class Batch:
 
     def _check(self, commands: Sequence[Stylize]) -> None:
         """Refuse outputs that cannot be or that are inputs, of this picture or of another."""
-        from jaxstyle import image
+        from jaxstyle.images.save import check_output
 
         inputs = {path.resolve() for command in commands for path in command.inputs()}
         for command in commands:
             output = command.output
-            image.check_output(output, bits=self.bits)
+            check_output(output, bits=self.bits)
             command.saving.check([output], steps=self.steps, inputs=command.inputs())
             if output.resolve() in inputs:
                 raise InputError(f"{output} is an input that would be replaced: use another folder.")
@@ -210,10 +211,11 @@ class Batch:
 
     def _known(self, command: Stylize, known: Known, params: Params, config: Config) -> Known:
         """Return the statistics of the command's style, if they are all that is needed of it; made once for a style."""
-        from jaxstyle import image, presets
         from jaxstyle.cli.kept_styles import statistics_of
-        from jaxstyle.scales import plan
-        from jaxstyle.stage import style_sides
+        from jaxstyle.images.load import load_image
+        from jaxstyle.transfer import presets
+        from jaxstyle.transfer.schedule import plan
+        from jaxstyle.transfer.stylize import style_sides
 
         [path] = command.styles
         preset = presets.preset(self.comparison.preset)
@@ -223,7 +225,7 @@ class Batch:
             return {}
         size = self.controls.style_size or max(16, round((self.controls.style_scale or 1.0) * self.size))
         how: dict[str, Any] = {"rounding": preset.rounding, "max_pixels": self.limits.pixels()}
-        style: Any = image.load(path, size=size, resample=preset.resample, **how).rgb
+        style: Any = load_image(path, size=size, resample=preset.resample, **how).rgb
         sides = style_sides(self.size, plan(self.size, self.size, steps=1_000_000, config=config), config=config)
         return {path: statistics_of(style, sides, longest=self.size, params=params, config=config, seed=self.seed)}
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxstyle.plain_data import structured
+from jaxstyle.runtime.plain_data import structured
 
 PARTS = re.compile(r"batch(\.\d+)?\.json")
 BEING_MADE = ""  # the hash of nothing

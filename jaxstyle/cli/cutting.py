@@ -9,9 +9,9 @@ import jax
 from jaxstyle.cli.memory import ESTIMATED, room_for, taken_and_free
 from jaxstyle.config import Config
 from jaxstyle.errors import InputError
-from jaxstyle.reading import blocks_in_rows, least_pixels
-from jaxstyle.scales import Scale
-from jaxstyle.sweep import memory_of
+from jaxstyle.losses.layer_summaries import blocks_in_rows, least_pixels
+from jaxstyle.transfer.schedule import Scale
+from jaxstyle.transfer.sweep import memory_of
 
 STRIPS_SAVE = 2  # what they divide memory by, at most: 1,564 to 761 MiB at 1024 x 768 pixels
 FINEST, COARSEST = 0.1, 0.8  # of a window that did not fit, how large the next one is

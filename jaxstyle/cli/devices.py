@@ -6,12 +6,12 @@ from typing import Any
 
 import jax
 
-from jaxstyle.cli.agreeing import together
 from jaxstyle.cli.layout import Layout
 from jaxstyle.cli.recording import Job
 from jaxstyle.config import Config
+from jaxstyle.distributed.processes import together
+from jaxstyle.distributed.sharding import BATCH, HEIGHT, mesh_of
 from jaxstyle.errors import InputError, excerpt
-from jaxstyle.mesh import BATCH, HEIGHT, mesh_of
 
 LEAST_PIXELS = 2**18  # of an image for each device, by which its rows are shared out unasked
 

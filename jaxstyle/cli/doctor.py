@@ -17,9 +17,9 @@ class Doctor:
         import jax
         import psutil
 
-        from jaxstyle import download
         from jaxstyle.cli.containers import memory_left
-        from jaxstyle.compile_cache import cache_works
+        from jaxstyle.networks import pretrained
+        from jaxstyle.runtime.compile_cache import cache_works
 
         print(f"python       {platform.python_version()}, {platform.platform()}")
         for package in PACKAGES:
@@ -32,7 +32,7 @@ class Doctor:
         free = min(memory.available, memory_left())  # a container may have less than the machine
         print(f"memory       {_gib(memory.total)} in all, {_gib(free)} free")
         print(f"weights      $JAXSTYLE_WEIGHTS is {os.environ.get('JAXSTYLE_WEIGHTS', 'not set')}")
-        print(f"cache        {download.cache()}")
+        print(f"cache        {pretrained.cache()}")
         works = "works" if cache_works() else "finds no program again here: every command compiles"
         print(f"compilation  the cache of compiled programs {works}")
         return 0

@@ -11,14 +11,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxstyle import __version__, download, statistics_file
-from jaxstyle.coloring import Sizes
+from jaxstyle import __version__
 from jaxstyle.config import Config
 from jaxstyle.errors import InputError, UnavailableError
-from jaxstyle.scales import plan, resize_style
-from jaxstyle.stage import style_sides
-from jaxstyle.targets import summarize_style
-from jaxstyle.vgg import Params
+from jaxstyle.losses import statistics_io
+from jaxstyle.losses.targets import summarize_style
+from jaxstyle.networks import pretrained
+from jaxstyle.networks.vgg import Params
+from jaxstyle.transfer.color import Sizes
+from jaxstyle.transfer.resize import resize_style
+from jaxstyle.transfer.schedule import plan
+from jaxstyle.transfer.stylize import style_sides
 
 MOST = 2**28  # bytes; what was not used for longest goes first
 
@@ -53,14 +56,14 @@ def statistics_of(
     path = _path(style, longest=longest, params=params, config=config, seed=seed)
     found: Sizes = {}
     with contextlib.suppress(InputError, OSError):
-        found = statistics_file.read(path, params=params, config=config)
+        found = statistics_io.read(path, params=params, config=config)
         os.utime(path)
     if missing := [side for side in sides if side not in found]:
         reduced = {side: resize_style(style, side / longest, layers=config.style_layers) for side in missing}
         found = {**found, **_summarize(params, reduced, jax.random.key(seed), config=config)}
         with contextlib.suppress(UnavailableError, OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            statistics_file.write(path, found, params=params, config=config, pictures=[])
+            statistics_io.write(path, found, params=params, config=config, pictures=[])
             _make_room(path.parent)
     return {side: found[side] for side in sides}
 
@@ -84,8 +87,8 @@ def _path(style: jax.Array, *, longest: int, params: Params, config: Config, see
         seed if sliced else None,
     )
     digest = hashlib.sha256(repr((facts, __version__, jax.__version__)).encode())
-    digest.update(statistics_file.network_hash(params).encode() + np.asarray(style).tobytes())
-    return download.cache() / "styles" / f"{digest.hexdigest()}.h5"
+    digest.update(statistics_io.network_hash(params).encode() + np.asarray(style).tobytes())
+    return pretrained.cache() / "styles" / f"{digest.hexdigest()}.h5"
 
 
 def _make_room(folder: Path) -> None:

@@ -14,11 +14,11 @@ import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxstyle import optimize
 from jaxstyle.config import Config, LossWeights
-from jaxstyle.mesh import BATCH, HEIGHT, SplitRows, evened, map_lanes
-from jaxstyle.targets import Targets
-from jaxstyle.vgg import Params
+from jaxstyle.distributed.sharding import BATCH, HEIGHT, SplitRows, evened, map_lanes
+from jaxstyle.losses.targets import Targets
+from jaxstyle.networks.vgg import Params
+from jaxstyle.optim import loop
 
 
 @dataclass(frozen=True)
@@ -72,18 +72,18 @@ class Layout:
         """Return arrays as they are kept on the host of every process."""
         return process_allgather(tree, tiled=True) if self.spans else jax.device_get(tree)
 
-    def begin(self, image: jax.Array, *, config: Config) -> optimize.State:
+    def begin(self, image: jax.Array, *, config: Config) -> loop.State:
         """Return the state that a scale starts from, as it is kept, for an image that every process has."""
         like = jax.ShapeDtypeStruct(image.shape, image.dtype)
         return _begin(placed(image, self.kept(like)), like=like, config=config, layout=self)
 
-    def image_of(self, state: optimize.State, like: optimize.State) -> jax.Array:
+    def image_of(self, state: loop.State, like: loop.State) -> jax.Array:
         """Return the image of a state, both as they are kept; `like` has the state's own shapes."""
         return _image_of(state, like=like, layout=self)
 
     def program(
         self,
-        like: optimize.State,
+        like: loop.State,
         params: Params,
         targets: Targets,
         weights: LossWeights,
@@ -157,23 +157,23 @@ def _evened(tree: Any, layout: Layout) -> Any:
 
 
 def _steps(
-    state: optimize.State,
+    state: loop.State,
     params: Params,
     targets: Targets,
     weights: LossWeights,
     steps: jax.Array,
     *,
-    like: tuple[optimize.State, Targets],
+    like: tuple[loop.State, Targets],
     config: Config,
     most_steps: int,
     layout: Layout,
-) -> tuple[optimize.State, jax.Array]:
-    run = partial(optimize.run_segment, config=config, most_steps=most_steps)
+) -> tuple[loop.State, jax.Array]:
+    run = partial(loop.run_segment, config=config, most_steps=most_steps)
     if layout.axis == HEIGHT:
         state, trace = run(cropped(state, like[0]), params, cropped(targets, like[1]), weights, steps)
         return _evened(state, layout), trace
 
-    def each(shared: tuple[Params, Targets, jax.Array], own: tuple[optimize.State, LossWeights]) -> Any:
+    def each(shared: tuple[Params, Targets, jax.Array], own: tuple[loop.State, LossWeights]) -> Any:
         return run(own[0], *shared[:2], own[1], shared[2])
 
     state, trace = map_lanes(each, (params, targets, steps), (state, weights), mesh=layout.mesh)
@@ -182,11 +182,11 @@ def _steps(
 
 
 @partial(jax.jit, static_argnames=("like", "config", "layout"))
-def _begin(image: jax.Array, *, like: jax.ShapeDtypeStruct, config: Config, layout: Layout) -> optimize.State:
-    state = optimize.init(cropped(image, like), config=config)
+def _begin(image: jax.Array, *, like: jax.ShapeDtypeStruct, config: Config, layout: Layout) -> loop.State:
+    state = loop.init(cropped(image, like), config=config)
     return _evened(jax.tree.map(jnp.copy, state), layout)  # steps take its memory, which it may share
 
 
 @partial(jax.jit, static_argnames=("like", "layout"))
-def _image_of(state: optimize.State, *, like: optimize.State, layout: Layout) -> jax.Array:
+def _image_of(state: loop.State, *, like: loop.State, layout: Layout) -> jax.Array:
     return _evened(cropped(state, like).image, layout)

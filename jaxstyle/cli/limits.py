@@ -11,7 +11,7 @@ from tyro.conf import arg
 from jaxstyle.errors import InputError, excerpt
 
 UNITS = {"": 1, "MP": 1e6, "GP": 1e9}
-LEAST, MOST = 10**6, 4 * 10**9  # pixels; the latter is `image_limits.MOST_PIXELS`
+LEAST, MOST = 10**6, 4 * 10**9  # pixels; the latter is `limits.MOST_PIXELS`
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ class Networks:
 
     def run(self) -> int:
         """Print the list and return the exit status."""
-        from jaxstyle import pretrained, weights_file
+        from jaxstyle.networks import pretrained, weights_io
 
         for found in pretrained.installed():
             check()
             print(f"{found.network:8} {found.origin}")
             if found.path:
-                weights_file.widths(found.path)  # says what is wrong with a file that is missing or damaged
+                weights_io.widths(found.path)  # says what is wrong with a file that is missing or damaged
                 print(f"{'':8} sha256 {found.sha256}")
-                for key, text in weights_file.provenance(found.path).items():
+                for key, text in weights_io.provenance(found.path).items():
                     print(f"{'':8} {key} {text}")
         return 0

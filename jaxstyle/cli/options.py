@@ -14,7 +14,7 @@ from tyro.conf import arg
 from jaxstyle.errors import InputError, excerpt
 
 if TYPE_CHECKING:
-    from jaxstyle.presets import Preset
+    from jaxstyle.transfer.presets import Preset
 
 PRESETS_OWN = "(default: the preset's)"
 AUTO = "auto"
@@ -85,7 +85,7 @@ class Comparison:
 
     def chosen(self, **config: Any) -> Preset:
         """Return the preset with these options, and other ones of its config, in it."""
-        from jaxstyle import presets
+        from jaxstyle.transfer import presets
 
         base = presets.preset(self.preset)
         own = {"statistic": self.statistic, "pooling": self.pooling, "scales": parse_scales(self.scales)}
@@ -111,7 +111,7 @@ def check_number(name: str, value: float | None, least: float, most: float = MOS
 
 def parse_layers(text: str, *, shares: Mapping[str, float] = MappingProxyType({})) -> dict[str, float]:
     """Read layers and their shares, such as "relu1_1:1,relu2_1:0.5"; without a number, it is that of `shares`, or 1."""
-    from jaxstyle.vgg import smallest_side
+    from jaxstyle.networks.vgg import smallest_side
 
     found: dict[str, float] = {}
     for part in text.split(","):

@@ -18,11 +18,11 @@ from jaxstyle.errors import InputError
 if TYPE_CHECKING:
     import jax
 
-    from jaxstyle.coloring import Sizes
     from jaxstyle.config import Config
-    from jaxstyle.image import Picture
-    from jaxstyle.presets import Preset
-    from jaxstyle.vgg import Params
+    from jaxstyle.images.load import Picture
+    from jaxstyle.networks.vgg import Params
+    from jaxstyle.transfer.color import Sizes
+    from jaxstyle.transfer.presets import Preset
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")  # what folders are searched for
 STATISTICS = (".h5", ".hdf5")  # suffixes of what `jaxstyle statistics` writes
@@ -79,21 +79,21 @@ class Controls:
         self, path: Path, *, size: int, content: Picture, preset: Preset, max_pixels: int | None
     ) -> jax.Array:
         """Read a style at the size at which it is shown."""
-        from jaxstyle import image
+        from jaxstyle.images.load import load_image
 
         height, width, _ = content.rgb.shape
         own = self.style_scale is not None or self.style_size is not None
         side = self.style_size or max(16, round((self.style_scale or 1.0) * size))
         fit = (width, height) if preset.style_fit == "content" and not own else side
         how: dict[str, Any] = {"resample": preset.resample, "rounding": preset.rounding, "max_pixels": max_pixels}
-        style: Any = image.load(path, size=fit, **how).rgb
+        style: Any = load_image(path, size=fit, **how).rgb
         return style
 
     def load_statistics(
         self, path: Path, *, size: int, params: Params, config: Config, tell: Callable[[str], None]
     ) -> Sizes:
         """Read a style's statistics, and tell if none of them are for pictures of about `size` pixels."""
-        from jaxstyle import statistics_file
+        from jaxstyle.losses import statistics_io
 
         if self.style_scale is not None or self.style_size is not None or self.style_mask:
             raise InputError(
@@ -103,7 +103,7 @@ class Controls:
             raise InputError(
                 f"{path} holds statistics, which have no colours to change: drop --color or pass a picture."
             )
-        found = statistics_file.read(path, params=params, config=config)
+        found = statistics_io.read(path, params=params, config=config)
         if all(abs(math.log2(side / size)) > 0.5 for side in found):
             sides = ", ".join(map(str, sorted(found)))
             tell(f"{path} is for pictures of {sides} pixels, not {size}: the style will look larger or smaller.")
@@ -113,21 +113,21 @@ class Controls:
         """Read the content masks at the content's size, with soft edges."""
         import jax.numpy as jnp
 
-        from jaxstyle import regions
+        from jaxstyle.losses.masks import feather
 
         if not self.content_mask:
             return None
         height, width, _ = content.rgb.shape
         how: dict[str, Any] = {"option": "--content-mask", "max_pixels": max_pixels}
         masks = [load_mask(path, height=height, width=width, **how) for path in self.content_mask]
-        return jnp.stack([regions.feather(mask, pixels=self.feather) for mask in masks])
+        return jnp.stack([feather(mask, pixels=self.feather) for mask in masks])
 
     def load_style_masks(
         self, styles: list[tuple[Path, jax.Array]], *, max_pixels: int | None
     ) -> list[jax.Array | None] | None:
         """Read the style masks at the size at which their styles are shown."""
-        from jaxstyle import image
-        from jaxstyle.scales import resample
+        from jaxstyle.images.load import size_of
+        from jaxstyle.images.resample import resample
 
         if not self.style_mask:
             return None
@@ -136,7 +136,7 @@ class Controls:
             if path == "all":
                 masks.append(None)
                 continue
-            width, height = image.size_of(source, max_pixels=max_pixels)  # a style may be shown in another shape
+            width, height = size_of(source, max_pixels=max_pixels)  # a style may be shown in another shape
             mask = load_mask(path, height=height, width=width, option="--style-mask", max_pixels=max_pixels)
             masks.append(resample(mask, *style.shape[:2], method="linear"))
         return masks
@@ -166,10 +166,11 @@ def load_mask(path: Path, *, height: int, width: int, option: str, max_pixels: i
     """Read a mask of a picture of that size: its luminance times its opacity."""
     import jax.numpy as jnp
 
-    from jaxstyle import color, image
-    from jaxstyle.scales import resample
+    from jaxstyle.images.load import load_image
+    from jaxstyle.images.resample import resample
+    from jaxstyle.transfer import color
 
-    found = image.load(path, max_pixels=max_pixels)
+    found = load_image(path, max_pixels=max_pixels)
     mask = color.luminance(jnp.asarray(found.rgb))[..., 0]
     mask = mask if found.alpha is None else mask * jnp.asarray(found.alpha)
     own_height, own_width = mask.shape

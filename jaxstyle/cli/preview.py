@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jaxstyle.cli.arithmetic import gflop_per_step
 from jaxstyle.cli.work import Work
-from jaxstyle.untrained import param_shapes
+from jaxstyle.networks.random_init import param_shapes
 
 # Time per operation of VGG-19 over that of the mini network, whose narrow layers reach less of a processor's peak:
 # 0.721 and 0.090 s a step at 256 pixels on two cores (AMD EPYC), 14.8 times the operations.

@@ -21,15 +21,15 @@ from rich.progress import (
 )
 from rich.table import Column
 
-from jaxstyle.cli.agreeing import leads
 from jaxstyle.cli.options import Network
 from jaxstyle.cli.signals import check
-from jaxstyle.record import Weights
+from jaxstyle.distributed.processes import leads
+from jaxstyle.runtime.record import Weights
 
 if TYPE_CHECKING:
     from jaxstyle.cli.walk import Place
-    from jaxstyle.compile_cache import CompileClock
-    from jaxstyle.vgg import Params
+    from jaxstyle.networks.vgg import Params
+    from jaxstyle.runtime.compile_cache import CompileClock
 
 SPEED_PERIOD = 3600.0  # seconds over which steps are averaged; by rich's 30, a slower step has no speed at all
 
@@ -54,9 +54,9 @@ class Reporter:
 
     def load_network(self, name: str, options: Network) -> Loaded:
         """Find and load the network of that name, with a bar for its download and a line for what it is."""
-        from jaxstyle import pretrained
-        from jaxstyle.compile_cache import CompileClock, enable_compile_cache
-        from jaxstyle.statistics_file import network_hash
+        from jaxstyle.losses.statistics_io import network_hash
+        from jaxstyle.networks import pretrained
+        from jaxstyle.runtime.compile_cache import CompileClock, enable_compile_cache
 
         enable_compile_cache()
         if self.clock is None:

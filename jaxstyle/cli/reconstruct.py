@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from jaxstyle.cli.progress import Loaded, Reporter
     from jaxstyle.cli.recording import Job
     from jaxstyle.config import LossWeights
-    from jaxstyle.presets import Preset
+    from jaxstyle.transfer.presets import Preset
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ class Reconstruct:
 
         import jax
 
-        from jaxstyle import image
         from jaxstyle.cli.recording import job
         from jaxstyle.cli.work import Work
+        from jaxstyle.images.load import load_image
 
         how: dict[str, Any] = {"rounding": preset.rounding, "max_pixels": self.limits.pixels()}
-        picture = image.load(self.image, size=self.size, resample=preset.resample, **how)
+        picture = load_image(self.image, size=self.size, resample=preset.resample, **how)
         rgb: Any = picture.rgb
         key = jax.random.key(self.noise.seed)
         network = network or reporter.load_network(self.network.network, self.network)

@@ -17,8 +17,8 @@ from jaxstyle.cli.walk import Place
 from jaxstyle.cli.work import Work
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError, excerpt
-from jaxstyle.plain_data import plain, structured
-from jaxstyle.record import Record, Weights, source, versions
+from jaxstyle.runtime.plain_data import plain, structured
+from jaxstyle.runtime.record import Record, Weights, source, versions
 
 # options that no pixel depends on
 NOT_IN_PICTURE = ("output", "saving", "network", "preview", "lanes", "limits", "processes")

@@ -5,13 +5,13 @@ import time
 import jax
 import numpy as np
 
-from jaxstyle.cli.agreeing import of_all
 from jaxstyle.cli.arithmetic import gflop_per_step, pixels_per_step
 from jaxstyle.cli.memory import limit, peak_of
 from jaxstyle.cli.progress import Reporter
 from jaxstyle.cli.work import Ready, Work
-from jaxstyle.compile_cache import CompileTimes
-from jaxstyle.scales import Scale
+from jaxstyle.distributed.processes import of_all
+from jaxstyle.runtime.compile_cache import CompileTimes
+from jaxstyle.transfer.schedule import Scale
 
 LONG = 5.0  # seconds of a few steps, which are timed only once if they take longer
 

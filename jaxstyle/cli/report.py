@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxstyle import image
 from jaxstyle.files import write_text
-from jaxstyle.plain_data import plain, structured
-from jaxstyle.record import Record
-from jaxstyle.sheet import contact_sheet
+from jaxstyle.images.contact_sheet import contact_sheet
+from jaxstyle.images.load import load_image, size_of
+from jaxstyle.images.save import save_image
+from jaxstyle.runtime.plain_data import plain, structured
+from jaxstyle.runtime.record import Record
 
 CURVE_POINTS = 120
 CELLS = ((100, 384), (400, 192), (math.inf, 96))  # up to how many pictures a cell of the sheet has how many pixels
@@ -79,12 +80,12 @@ def write_report(folder: Path, entries: Sequence[Entry], *, columns: int | None,
     side = next(side for most, side in CELLS if len(entries) <= most)
     pictures = [_reduced(folder / each.picture, side, max_pixels) for each in entries]
     labels = [each.label.replace(", ", "\n") for each in entries]
-    image.save(sheet_path, contact_sheet(pictures, labels, columns=columns, cell=side))
+    save_image(sheet_path, contact_sheet(pictures, labels, columns=columns, cell=side))
 
 
 def _reduced(path: Path, side: int, max_pixels: int | None) -> np.ndarray:
-    longest = max(image.size_of(path, max_pixels=max_pixels))
-    return image.load(path, size=None if longest <= side else side, max_pixels=max_pixels).rgb
+    longest = max(size_of(path, max_pixels=max_pixels))
+    return load_image(path, size=None if longest <= side else side, max_pixels=max_pixels).rgb
 
 
 def page(entries: Sequence[Entry], *, columns: int | None) -> str:

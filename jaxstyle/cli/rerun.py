@@ -23,7 +23,7 @@ from jaxstyle.errors import InputError, excerpt
 
 if TYPE_CHECKING:
     from jaxstyle.cli.progress import Loaded, Reporter
-    from jaxstyle.record import Record
+    from jaxstyle.runtime.record import Record
 
 COMMANDS = {kind.__name__.lower(): kind for kind in (Stylize, Sweep, Texture, Reconstruct)}
 
@@ -51,10 +51,10 @@ class Rerun:
         """Carry the command out; return 0 if the picture is byte for byte the same, 1 if not, 130 after Ctrl-C."""
         import jax
 
-        from jaxstyle import image
         from jaxstyle.cli.progress import Reporter
         from jaxstyle.cli.recording import command_of
         from jaxstyle.cli.session import Session
+        from jaxstyle.images.save import check_output
 
         if self.picture.suffix.lower() == ".json":
             raise InputError(f"{self.picture} is a record and no picture: name the picture that it lies beside.")
@@ -64,7 +64,7 @@ class Rerun:
         inputs = self._found(record, files)
         command = command_of(COMMANDS[record.command], record, picture=self.picture, inputs=inputs, output=output)
         command = replace(command, limits=self.limits)
-        image.check_output(output, bits=command.saving.bits, inputs=[self.picture, *inputs])
+        check_output(output, bits=command.saving.bits, inputs=[self.picture, *inputs])
         reporter = Reporter(quiet=self.quiet)
         job = command.job(reporter, network=self._network(record, files, reporter))
         if isinstance(command, Sweep):
@@ -81,7 +81,7 @@ class Rerun:
 
     def _found(self, record: Record, files: Sequence[Path]) -> list[Path]:
         """Return the inputs, found by their hashes."""
-        from jaxstyle.record import source
+        from jaxstyle.runtime.record import source
 
         wanted, names = ({getattr(each, part) for each in record.inputs} for part in ("sha256", "name"))
         known: dict[str, Path] = {}
@@ -102,7 +102,7 @@ class Rerun:
 
     def _network(self, record: Record, files: Sequence[Path], reporter: Reporter) -> Loaded:
         """Return the network of the record's hash: the file that is named, one among `files`, or what is installed."""
-        from jaxstyle import weights_file
+        from jaxstyle.networks import weights_io
 
         wanted = record.network
         if wanted.name not in ("vgg19", "mini", "random"):
@@ -118,7 +118,7 @@ class Rerun:
         for path in places:
             if path is not None and path != self.weights:
                 try:
-                    weights_file.widths(path)
+                    weights_io.widths(path)
                 except InputError:
                     continue  # a style's statistics, or a stranger's file
             loaded = reporter.load_network(wanted.name, Network(wanted.name, path, self.offline))
@@ -132,20 +132,21 @@ class Rerun:
 
     def _compare(self, output: Path, record: Record, reporter: Reporter) -> int:
         """Say whether the picture is the same and, if not, what differs; return 1 then."""
-        from jaxstyle import image
-        from jaxstyle.plain_data import differences, plain
-        from jaxstyle.record import read
+        from jaxstyle.images.load import load_image
+        from jaxstyle.images.metadata import description_of
+        from jaxstyle.runtime.plain_data import differences, plain
+        from jaxstyle.runtime.record import read
 
         if filecmp.cmp(output, self.picture, shallow=False):
             reporter.console.print(f"{output}: byte for byte {self.picture}")
             return 0
         most = self.limits.pixels()
-        now = read(image.description_of(output, max_pixels=most), str(output))
+        now = read(description_of(output, max_pixels=most), str(output))
         facts = [plain(each, paths={}) for each in (record, now)]
         for name, theirs, own in differences(*facts):
             reporter.console.print(f"{excerpt(name)}: {excerpt(repr(theirs))} then, {own!r} now")
         try:
-            before, after = (image.load(path, max_pixels=most) for path in (self.picture, output))
+            before, after = (load_image(path, max_pixels=most) for path in (self.picture, output))
         except InputError as error:
             reporter.console.print(f"{output} differs from {self.picture}, which is no picture any more: {error}")
             return 1
@@ -166,10 +167,10 @@ def record_of(picture: Path, *, max_pixels: int | None = None) -> Record:
     Raises:
         InputError: if there is none.
     """
-    from jaxstyle import image
-    from jaxstyle.record import CURE, MOST
+    from jaxstyle.images.metadata import description_of
+    from jaxstyle.runtime.record import CURE, MOST
 
-    own, beside = image.description_of(picture, max_pixels=max_pixels), picture.with_suffix(".json")
+    own, beside = description_of(picture, max_pixels=max_pixels), picture.with_suffix(".json")
     try:
         return _painted(own, picture)
     except InputError:
@@ -185,7 +186,7 @@ def record_of(picture: Path, *, max_pixels: int | None = None) -> Record:
 
 def _painted(text: str, path: Path) -> Record:
     """Return the record that the text of a file holds, if it is one of a picture that was painted."""
-    from jaxstyle.record import CURE, read
+    from jaxstyle.runtime.record import CURE, read
 
     record = read(text, str(path))
     if record.command not in COMMANDS or record.steps < 1:

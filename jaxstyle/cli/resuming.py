@@ -17,8 +17,8 @@ from jaxstyle.cli.saving import EVERY, Saving
 from jaxstyle.cli.walk import Place
 from jaxstyle.cli.work import Work
 from jaxstyle.errors import InputError, excerpt
-from jaxstyle.plain_data import differences, plain
-from jaxstyle.record import Record
+from jaxstyle.runtime.plain_data import differences, plain
+from jaxstyle.runtime.record import Record
 
 NOT_COMPARED = ("device", "weights", "cuts", "steps", "trace", "lanes", "lane", "devices")  # may differ, or follow
 
@@ -43,7 +43,7 @@ class Resuming:
         """
         if self.folder is None:
             return None
-        from jaxstyle.checkpoint import Checkpoints  # Orbax takes its time
+        from jaxstyle.runtime.checkpoint import Checkpoints  # Orbax takes its time
 
         found = Checkpoints(self.folder).latest(self._like)
         if found is None:
@@ -60,7 +60,7 @@ class Resuming:
         """Return which lanes were being painted when the same sweep was stopped, none if it was between them."""
         if self.folder is None:
             return ()
-        from jaxstyle.checkpoint import Checkpoints
+        from jaxstyle.runtime.checkpoint import Checkpoints
 
         facts = Checkpoints(self.folder).facts()
         if facts is None:
@@ -73,7 +73,7 @@ class Resuming:
     def forget(self) -> None:
         """Remove the checkpoints, of which nothing is needed any more."""
         if self.folder is not None:
-            from jaxstyle.checkpoint import Checkpoints
+            from jaxstyle.runtime.checkpoint import Checkpoints
 
             Checkpoints(self.folder).clear()
 
@@ -90,7 +90,7 @@ class Resuming:
         """
         if self.folder is None:
             return
-        from jaxstyle.checkpoint import Checkpoints
+        from jaxstyle.runtime.checkpoint import Checkpoints
 
         arrays = {"state": place.state, "sides": place.sides, "trace": dict(place.trace)}
         facts = {"run": identity(self.job.record), "scale": place.scale, "taken": place.taken, "steps": place.steps}

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
-from jaxstyle import checkpoint_folder
 from jaxstyle.cli.options import MOST_WHOLE, check_number
 from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.files import whole
+from jaxstyle.runtime import checkpoint_folder
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxstyle import image, record
-from jaxstyle.cli.agreeing import asked_of_any, check_same
 from jaxstyle.cli.devices import laid_out
 from jaxstyle.cli.progress import Reporter
 from jaxstyle.cli.recording import Job, finished
@@ -19,8 +17,12 @@ from jaxstyle.cli.resuming import Resuming, facts_of
 from jaxstyle.cli.saving import Saving, attempt, numbered, rows, write_log
 from jaxstyle.cli.signals import Interrupted, held, status_of
 from jaxstyle.cli.walk import CURE, Diverged, Place, news_of, picture_of, walk, walked_again
+from jaxstyle.distributed.processes import asked_of_any
 from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.files import write_text
+from jaxstyle.images.save import check_output, save_image
+from jaxstyle.runtime import record
+from jaxstyle.runtime.record import check_same
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Session:
 
     def check(self, *, inputs: Sequence[Path]) -> None:
         """Raise `InputError` if something could not be written at the end."""
-        image.check_output(self.output, bits=self.saving.bits, inputs=inputs)
+        check_output(self.output, bits=self.saving.bits, inputs=inputs)
         self.saving.check([self.output], steps=self.steps, inputs=inputs)
 
     def run(self, job: Job, *, reporter: Reporter, until: int | None = None) -> int:
@@ -126,7 +128,7 @@ class Session:
         told = record.text(finished(job.record, _own(job, place)))
         if job.work.leads:
             own = shown if job.work.lanes is None else shown[job.record.lane]
-            image.save(path, own, alpha=job.alpha, bits=self.saving.bits, description=told)
+            save_image(path, own, alpha=job.alpha, bits=self.saving.bits, description=told)
 
     def _write_record(self, path: Path, job: Job, place: Place) -> None:
         if self.saving.record and job.work.leads:

@@ -15,9 +15,9 @@ from jaxstyle.cli.signals import check
 from jaxstyle.errors import InputError
 
 if TYPE_CHECKING:
-    from jaxstyle.presets import Preset
-    from jaxstyle.statistic import Summary
-    from jaxstyle.vgg import Params
+    from jaxstyle.losses.style import Summary
+    from jaxstyle.networks.vgg import Params
+    from jaxstyle.transfer.presets import Preset
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class Statistics:
         paths = self._paths()
         preset = self.comparison.chosen()
 
-        from jaxstyle import statistics_file
         from jaxstyle.cli.progress import Reporter
-        from jaxstyle.scales import plan
-        from jaxstyle.stage import style_sides
+        from jaxstyle.losses import statistics_io
+        from jaxstyle.transfer.schedule import plan
+        from jaxstyle.transfer.stylize import style_sides
 
         reporter = Reporter(quiet=self.quiet)
         scales = plan(self.size, self.size, steps=1_000_000, config=preset.config)
@@ -66,7 +66,7 @@ class Statistics:
                 sizes[side] = self._mean(paths, side, params=params, preset=preset)
         check()
         names = [path.name for path in paths]
-        statistics_file.write(self.output, sizes, params=params, config=preset.config, pictures=names)
+        statistics_io.write(self.output, sizes, params=params, config=preset.config, pictures=names)
         what = f"{len(paths)} picture{'s' if len(paths) > 1 else ''}"
         reporter.console.print(f"{self.output}: {what}, for sides of {', '.join(map(str, sides))} pixels")
         return 0
@@ -76,8 +76,8 @@ class Statistics:
         import jax
         import jax.numpy as jnp
 
-        from jaxstyle import image
-        from jaxstyle.targets import summarize_style
+        from jaxstyle.images.load import load_image
+        from jaxstyle.losses.targets import summarize_style
 
         size = max(16, round(self.style_scale * side))
         how: dict[str, Any] = {"resample": preset.resample, "rounding": preset.rounding}
@@ -86,7 +86,7 @@ class Statistics:
         whole: dict[str, Summary] = {}
         for path in paths:
             check()
-            rgb = image.load(path, size=size, **how).rgb
+            rgb = load_image(path, size=size, **how).rgb
             one = summarize(params, jnp.asarray(rgb), key=jax.random.key(self.seed), config=preset.config)
             one = jax.tree.map(lambda leaf: leaf / len(paths), one)
             whole = jax.tree.map(jnp.add, whole, one) if whole else one

@@ -32,10 +32,10 @@ from jaxstyle.errors import InputError, excerpt
 if TYPE_CHECKING:
     from jaxstyle.cli.progress import Loaded, Reporter
     from jaxstyle.cli.recording import Job
-    from jaxstyle.coloring import Sizes
     from jaxstyle.config import LossWeights
-    from jaxstyle.presets import Preset
-    from jaxstyle.targets import Style
+    from jaxstyle.losses.targets import Style
+    from jaxstyle.transfer.color import Sizes
+    from jaxstyle.transfer.presets import Preset
 
 OF_PRESET = ("content_weight", "style_weight", "tv_weight")
 RANGES = {
@@ -114,19 +114,19 @@ class Stylize:
 
         import jax
 
-        from jaxstyle import image
         from jaxstyle.cli.kept_styles import look_at
         from jaxstyle.cli.recording import job
         from jaxstyle.cli.work import Work
-        from jaxstyle.coloring import recolor
+        from jaxstyle.images.load import load_image
+        from jaxstyle.transfer.color import recolor
 
         config, controls = preset.config, self.controls
         how: dict[str, Any] = {"resample": preset.resample, "max_pixels": self.limits.pixels()}
-        content = image.load(self.content, size=self.size, rounding=preset.rounding, **how)
+        content = load_image(self.content, size=self.size, rounding=preset.rounding, **how)
         height, width, _ = content.rgb.shape
         start: Any = self.init
         if isinstance(start, Path):
-            start = image.load(start, size=(width, height), **how).rgb
+            start = load_image(start, size=(width, height), **how).rgb
         masks = controls.load_content_masks(content, max_pixels=self.limits.pixels())
         pictures = {
             path: controls.load_style(

@@ -108,10 +108,10 @@ class Sweep:
         if not self.saving.dry_run or self.output.exists():
             make_folder(self.output)
 
-        from jaxstyle.cli.agreeing import leads
         from jaxstyle.cli.progress import Reporter
         from jaxstyle.cli.report import write_report
         from jaxstyle.cli.sweep_session import SweepSession
+        from jaxstyle.distributed.processes import leads
 
         if not self.saving.dry_run or self.output.is_dir():
             folder.check(steps=self.steps, inputs=whole.inputs())

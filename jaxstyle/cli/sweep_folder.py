@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxstyle import image
 from jaxstyle.cli.grid import Lane
 from jaxstyle.cli.report import Entry, entry_of, read_entry
 from jaxstyle.cli.saving import Saving, read_log, write_log
 from jaxstyle.config import LossWeights
 from jaxstyle.errors import InputError
+from jaxstyle.images.load import load_image
+from jaxstyle.images.save import check_output
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class SweepFolder:
             if path.is_dir():
                 raise InputError(f"{path} is a folder, where the sweep writes a file: name another folder.")
         for path in (self.folder / "grid.png", *pictures):
-            image.check_output(path, bits=self.saving.bits, inputs=inputs)
+            check_output(path, bits=self.saving.bits, inputs=inputs)
         self.saving.check(pictures, steps=steps, inputs=inputs)
         if self.saving.log is not None and self.saving.log.absolute() == (self.folder / "sweep.csv").absolute():
             raise InputError(f"The log {self.saving.log} is where the sweep's table goes: name another file.")
@@ -62,7 +63,7 @@ class SweepFolder:
         if self.entry(i) is None:
             return False
         try:
-            image.load(self.picture(i), max_pixels=self.max_pixels)
+            load_image(self.picture(i), max_pixels=self.max_pixels)
         except InputError:
             entry_of(self.picture(i)).unlink(missing_ok=True)  # another process may have been here
             return False

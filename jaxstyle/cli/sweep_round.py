@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxstyle import image
-from jaxstyle.cli.agreeing import of_leader
 from jaxstyle.cli.progress import Reporter, Steps
 from jaxstyle.cli.recording import Job, finished, numbers
 from jaxstyle.cli.report import Entry, entry_of, thinned, write_entry
@@ -27,8 +25,10 @@ from jaxstyle.cli.walk import (
     walk,
     walked_again,
 )
+from jaxstyle.distributed.processes import of_leader
 from jaxstyle.files import write_text
-from jaxstyle.record import Record, text
+from jaxstyle.images.save import save_image
+from jaxstyle.runtime.record import Record, text
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class SweepRound:
 
     def _save(self, path: Path, rgb: np.ndarray, place: Place, lane: int) -> None:
         told = self._told(place, lane)
-        image.save(path, rgb, alpha=self.job.alpha, bits=self.folder.saving.bits, description=text(told))
+        save_image(path, rgb, alpha=self.job.alpha, bits=self.folder.saving.bits, description=text(told))
         if self.folder.saving.record:  # of a lane that is finished its entry follows
             write_text(path.with_suffix(".json"), text(told, indent=1) + "\n")
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 
-from jaxstyle.cli.agreeing import asked_of_any, check_same, leads, of_all, of_leader, together
 from jaxstyle.cli.devices import laid_out, lanes_among
 from jaxstyle.cli.memory import room_for
 from jaxstyle.cli.progress import Reporter
@@ -18,7 +17,9 @@ from jaxstyle.cli.signals import held, status_of
 from jaxstyle.cli.sweep_folder import SweepFolder
 from jaxstyle.cli.sweep_round import SweepRound
 from jaxstyle.cli.work import Work
-from jaxstyle.sweep import lanes_within, memory_of
+from jaxstyle.distributed.processes import asked_of_any, leads, of_all, of_leader, together
+from jaxstyle.runtime.record import check_same
+from jaxstyle.transfer.sweep import lanes_within, memory_of
 
 STOPPED = "Interrupted: repeat the command to go on."
 

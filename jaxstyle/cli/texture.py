@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jaxstyle.cli.progress import Loaded, Reporter
     from jaxstyle.cli.recording import Job
     from jaxstyle.config import LossWeights
-    from jaxstyle.presets import Preset
+    from jaxstyle.transfer.presets import Preset
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,12 @@ class Texture:
         import jax
         import numpy as np
 
-        from jaxstyle import image
         from jaxstyle.cli.recording import job
         from jaxstyle.cli.work import Work
+        from jaxstyle.images.load import load_image
 
         most = self.limits.pixels()
-        styles: Any = [image.load(path, size=self.style_size, max_pixels=most).rgb for path in self.styles]
+        styles: Any = [load_image(path, size=self.style_size, max_pixels=most).rgb for path in self.styles]
         network = network or reporter.load_network(self.network.network, self.network)
         ground: Any = np.zeros((height, width, 3), np.float32)
         key, blend = jax.random.key(self.noise.seed), self._blend()
@@ -104,8 +104,8 @@ class Texture:
         return None if self.blend is None else parse_numbers("blend", self.blend, count=len(self.styles))
 
     def _shape(self) -> tuple[int, int]:
-        from jaxstyle.image_limits import allowing, limit_below
-        from jaxstyle.scales import TILE
+        from jaxstyle.images.limits import allowing, limit_below
+        from jaxstyle.transfer.schedule import TILE
 
         found = re.fullmatch(r"(\d{1,6})(?:[xX](\d{1,6}))?", self.size.strip())
         if not found:

@@ -12,7 +12,7 @@ from jaxstyle.cli.options import MOST_SEED, MOST_WHOLE, PRESETS_OWN, check_numbe
 
 if TYPE_CHECKING:
     from jaxstyle.config import LossWeights
-    from jaxstyle.presets import Preset
+    from jaxstyle.transfer.presets import Preset
 
 OF_OPTIMIZER = ("learning_rate", "betas", "epsilon", "averaging")  # a preset's hold for its own optimiser only
 
@@ -86,8 +86,8 @@ class Optimization:
 
     def chosen(self, preset: str) -> dict[str, Any]:
         """Return what these options change of that preset's config."""
-        from jaxstyle import presets
         from jaxstyle.config import Config
+        from jaxstyle.transfer import presets
 
         own = {name: value for name, value in vars(self).items() if value is not None and value is not False}
         if own.get("optimizer", presets.preset(preset).config.optimizer) == presets.preset(preset).config.optimizer:

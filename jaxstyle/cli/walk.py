@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxstyle import optimize
 from jaxstyle.cli.memory import most_of_all, peak_of, shortage
 from jaxstyle.cli.progress import Steps
 from jaxstyle.cli.work import Ready, Work
 from jaxstyle.config import LossWeights
 from jaxstyle.errors import UnavailableError, out_of_memory
+from jaxstyle.optim import loop
 
 CURE = "lower the weights or --learning-rate, or try --optimizer adam."
 
@@ -33,7 +33,7 @@ class Place(NamedTuple):
 
     scale: int
     taken: int
-    state: optimize.State
+    state: loop.State
     image: jax.Array
     sides: np.ndarray
     trace: Mapping[str, np.ndarray]
@@ -134,7 +134,7 @@ def _walk(
             count = min(ready.segment, left, to_save)
             try:
                 state, history = ready.step(state, network, ready.targets, work.coefficients, np.int32(count))
-                found: Any = optimize.named(np.asarray(history)[..., :count, :], config=work.config)
+                found: Any = loop.named(np.asarray(history)[..., :count, :], config=work.config)
             except (MemoryError, RuntimeError) as error:
                 if out_of_memory(error) is None:
                     raise
@@ -158,10 +158,10 @@ def _walk(
             shown.advance(left, {"levelled off at": side})
 
 
-def _stopped(work: Work, state: optimize.State) -> np.ndarray:
+def _stopped(work: Work, state: loop.State) -> np.ndarray:
     """Return the step at which a state has stopped, 0 for none; of each lane."""
     none: Any = None  # parameters, which may be large and are not read
-    few = optimize.State(none, None, watch=work.read(state.watch), stall=work.read(state.stall))
+    few = loop.State(none, None, watch=work.read(state.watch), stall=work.read(state.stall))
     return np.asarray(few.stopped)
 
 

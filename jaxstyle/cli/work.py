@@ -9,17 +9,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxstyle import optimize, stage
 from jaxstyle.cli.cutting import cut_to_fit
 from jaxstyle.cli.layout import Layout, cropped, placed
 from jaxstyle.cli.memory import give_back
-from jaxstyle.coloring import Sizes
 from jaxstyle.config import Config, LossWeights
-from jaxstyle.conv import prepared, winograd_pays
-from jaxstyle.mesh import HEIGHT
-from jaxstyle.scales import Scale, array_module, plan
-from jaxstyle.targets import Style, Targets
-from jaxstyle.vgg import Params
+from jaxstyle.distributed.sharding import HEIGHT
+from jaxstyle.images.resample import array_module
+from jaxstyle.losses.targets import Style, Targets
+from jaxstyle.networks.conv import prepared, winograd_pays
+from jaxstyle.networks.vgg import Params
+from jaxstyle.optim import loop
+from jaxstyle.transfer import stylize
+from jaxstyle.transfer.color import Sizes
+from jaxstyle.transfer.schedule import Scale, plan
 
 MOST_STEPS_A_SEGMENT = 10
 WORK_A_SEGMENT = 2e11  # multiply-adds forwards: two steps of VGG-19 at 512 pixels, more than a second
@@ -100,7 +102,7 @@ class Work:
 
     def targets(self, scale: Scale) -> Targets:
         """Return what the image is held against at one scale."""
-        return stage.targets_at(
+        return stylize.targets_at(
             self.params,
             self.content,
             self.styles,
@@ -117,16 +119,16 @@ class Work:
         if painted is not None:
             circular = self.config.border == "circular"
             painted = np.asarray(painted)
-            return stage.enlarge(painted, self.content, self.styles, self.start, scale, circular=circular)
+            return stylize.enlarge(painted, self.content, self.styles, self.start, scale, circular=circular)
         if self.noise is not None:
             shape = (scale.height, scale.width, 3)
             return np.asarray(jax.jit(jax.vmap(partial(jax.random.uniform, shape=shape)))(self.noise))
-        image = np.asarray(stage.start_at(self.content, self.styles, self.start, scale, key=self.key))
+        image = np.asarray(stylize.start_at(self.content, self.styles, self.start, scale, key=self.key))
         return image if self.lanes is None else np.broadcast_to(image, (self.lanes, *image.shape))
 
     def finish(self, painted: Any) -> Any:
         """Return the picture to save, or those of all lanes."""
-        finish = partial(stage.finish, config=self.config, content_masks=self.content_masks)
+        finish = partial(stylize.finish, config=self.config, content_masks=self.content_masks)
         painted = np.asarray(painted)
         if self.lanes is None or self.config.color != "keep" and self.content_masks is None:
             return finish(painted, self.picture)
@@ -149,27 +151,27 @@ class Work:
                 self.compiled[name] = self.layout.program(state, *given, config=config, most_steps=MOST_STEPS_A_SEGMENT)
             else:
                 steps = jax.ShapeDtypeStruct((), jnp.int32)
-                run = optimize.run_segment
+                run = loop.run_segment
                 lowered = run.lower(state, *given, steps, config=config, most_steps=MOST_STEPS_A_SEGMENT)
                 self.compiled[name] = lowered.compile()
         return self.compiled[name]
 
-    def begin(self, scale: Scale, painted: jax.Array | None = None) -> optimize.State:
+    def begin(self, scale: Scale, painted: jax.Array | None = None) -> loop.State:
         """Return the state in which a scale starts after what the one before, as `seen`, has painted."""
         image: Any = np.asarray(self.start_at(scale, painted))
         if self.layout is not None:
             return self.layout.begin(image, config=self.config)
-        return optimize.init(image, config=self.config)
+        return loop.init(image, config=self.config)
 
-    def resumed(self, state: optimize.State) -> optimize.State:
+    def resumed(self, state: loop.State) -> loop.State:
         """Return a state that was saved, as it is kept."""
         return state if self.layout is None else placed(state, self.layout.kept(state))
 
-    def image_of(self, state: optimize.State, scale: Scale) -> Any:
+    def image_of(self, state: loop.State, scale: Scale) -> Any:
         """Return the image of a scale's state, as it is kept."""
         if self.layout is not None:
             return self.layout.image_of(state, self.shape(scale))
-        return optimize.image_on_host(state)
+        return loop.image_on_host(state)
 
     def seen(self, image: jax.Array, scale: Scale) -> jax.Array:
         """Return the image of a scale's state as it is, that of all lanes; all processes have to ask for it."""
@@ -197,9 +199,9 @@ class Work:
         found = np.asarray(self.read(module.isfinite(image).all((-3, -2, -1))))
         return found if self.lanes is None else found[: self.lanes]
 
-    def shape(self, scale: Scale) -> optimize.State:
+    def shape(self, scale: Scale) -> loop.State:
         """Return the shapes and types of a scale's state."""
-        return jax.eval_shape(partial(optimize.init, config=self.config), self._image_at(scale))
+        return jax.eval_shape(partial(loop.init, config=self.config), self._image_at(scale))
 
     def _image_at(self, scale: Scale) -> jax.ShapeDtypeStruct:
         lanes = () if self.lanes is None else (self.lanes,)

@@ -1,0 +1,282 @@
+"""Picture files to arrays: upright, in sRGB, transparency aside.
+
+An array is float32 sRGB in [0, 1], `[H, W, 3]`. What a file says about its colours and its orientation is applied on
+the way in; nothing of it is left to write on the way out, so the same array always makes the same bytes.
+
+Pillow reads colour at 8 bits a channel. 16-bit colour is read by imagecodecs, which is imported when the first such
+picture comes along, and only after Pillow has found the file sound.
+"""
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from io import BytesIO
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageCms, ImageFile, TiffImagePlugin
+
+from jaxstyle.errors import InputError, excerpt
+from jaxstyle.images.exif import stored_box, turned, upright
+from jaxstyle.images.image_rows import Bands, collected, resized, rows
+from jaxstyle.images.limits import check_packing, check_sides, opened, read_bytes, too_large
+
+Resample = Literal["lanczos", "bilinear"]
+Rounding = Literal["round", "truncate"]
+
+FILTERS = {"lanczos": Image.Resampling.LANCZOS, "bilinear": Image.Resampling.BILINEAR}
+
+
+class Picture(NamedTuple):
+    """A picture and, aside from it, its transparency.
+
+    Attributes:
+        rgb: float32 `[H, W, 3]`, sRGB in [0, 1].
+        alpha: float32 `[H, W]`, 1 where opaque; None if the file has none.
+    """
+
+    rgb: NDArray[np.float32]
+    alpha: NDArray[np.float32] | None = None
+
+
+def fit(width: int, height: int, size: int, *, rounding: Rounding = "round") -> tuple[int, int]:
+    """Return the width and height of a picture scaled to a longest side of `size`.
+
+    Args:
+        width: pixels.
+        height: pixels.
+        size: the longest side of the result, in pixels.
+        rounding: "round", or "truncate" for `int(size / longest * side)`, as neural-style-pt has it; in floating
+            point that leaves the longest side itself one pixel short for about one picture in nine.
+
+    Raises:
+        InputError: if `size` is below 1 or `rounding` is unknown.
+
+    Example:
+        >>> fit(979, 734, 256, rounding="truncate")
+        (256, 191)
+    """
+    if size < 1:
+        raise InputError(f"A size of {size} pixels is below 1: give the longest side of the result, such as 512.")
+    if rounding not in ("round", "truncate"):
+        raise InputError(f"Rounding {rounding!r} is unknown: use 'round' or 'truncate'.")
+    whole = round if rounding == "round" else int
+    scale = size / max(width, height)
+    return max(1, whole(scale * width)), max(1, whole(scale * height))
+
+
+def load_image(
+    path: str | os.PathLike[str],
+    *,
+    size: int | tuple[int, int] | None = None,
+    resample: Resample = "lanczos",
+    rounding: Rounding = "round",
+    max_pixels: int | None = None,
+) -> Picture:
+    """Read a picture (of an animation the first frame), upright and in sRGB.
+
+    Args:
+        path: a PNG, JPEG, WebP, TIFF, GIF, BMP, PNM, AVIF or JPEG 2000 file.
+        size: the longest side of the result in pixels, be it smaller or larger, or its width and height, whatever the
+            picture's shape; None keeps the picture's own.
+        resample: Pillow's antialiased "lanczos" or "bilinear"; 8-bit pictures are resized in 8 bits, as
+            neural-style-pt does, deeper ones in floating point.
+        rounding: how `fit` finds the other side.
+        max_pixels: how many the file and the result may have; None for `PIL.Image.MAX_IMAGE_PIXELS`. Of files from
+            strangers, a higher one lets them ask for more memory.
+
+    Raises:
+        InputError: if the file cannot be read or holds no usable picture, or an option is out of range.
+
+    Example:
+        >>> load("content.jpg", size=512).rgb.shape  # doctest: +SKIP
+        (384, 512, 3)
+    """
+    if resample not in FILTERS:
+        raise InputError(f"Resample {resample!r} is unknown: use 'lanczos' or 'bilinear'.")
+    bands = decode(read_bytes(path, max_pixels=max_pixels), str(path), max_pixels=max_pixels)
+    if size is None:
+        return Picture(*collected(bands))
+    exact = isinstance(size, tuple)
+    width, height = size if exact else fit(bands.width, bands.height, size, rounding=rounding)
+    check_sides(str(path), width, height, size=max(width, height), max_pixels=max_pixels)
+    return Picture(*resized(bands, width, height, FILTERS[resample]))
+
+
+def size_of(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> tuple[int, int]:
+    """Return the width and height of a picture as `load_image` gives it at its own size.
+
+    Args:
+        path: as of `load_image`.
+        max_pixels: as of `load_image`.
+
+    Raises:
+        InputError: if the file cannot be read or holds no usable picture.
+
+    Example:
+        >>> size_of("content.jpg")  # doctest: +SKIP
+        (979, 734)
+    """
+    bands = decode(read_bytes(path, max_pixels=max_pixels), str(path), max_pixels=max_pixels)
+    return bands.width, bands.height
+
+
+WHITE = {"I;16": 65535, "I;16B": 65535, "I": 65535, "F": 1}  # by Pillow's mode; "I" is what 16-bit PGM files come as
+COLOUR_16_BIT = ("RGB;16B", "RGBA;16B", "LA;16B")  # as Pillow's PNG reader calls what it is about to cut to 8 bits
+
+
+def decode(data: bytes, name: str, *, max_pixels: int | None = None) -> Bands:
+    """Return a picture whose integers are decoded, to be read upright and in sRGB from band to band.
+
+    Args:
+        data: the whole file, which is not needed any more afterwards; of an animation the first frame counts.
+        name: what error messages call it.
+        max_pixels: how many it may have, see `limits.check_sides`.
+
+    Returns:
+        Bands of uint8 if the file has 8 bits a channel, else of float32.
+
+    Raises:
+        InputError: if `data` is no picture, is damaged, too small or too large, or has values out of range.
+
+    Example:
+        >>> decode(open("content.jpg", "rb").read(), "content.jpg").width  # doctest: +SKIP
+        979
+    """
+    with _sound(name):
+        try:
+            with opened(data, max_pixels=max_pixels) as image:
+                check_sides(name, *image.size, max_pixels=max_pixels)
+                deep = _is_deep(image)
+                check_packing(name, image, data, deep=deep)
+                bands = _deep(image, data, name) if deep else _shallow(image)
+        except Image.UnidentifiedImageError as error:
+            raise InputError(
+                f"{name} is not a picture of a kind that is read: convert it to PNG, JPEG, WebP or TIFF."
+            ) from error
+        except Image.DecompressionBombError as error:
+            raise too_large(name, data, error, max_pixels=max_pixels) from error
+    return bands._replace(read=_sound(name)(bands.read))
+
+
+@contextmanager
+def _sound(name: str) -> Iterator[None]:
+    """Tell of whatever is raised inside as damage to a file, and nothing of remarks on it."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    except InputError:
+        raise
+    except Exception as error:  # on damaged data Pillow raises almost anything, from struct.error to MemoryError
+        raise InputError(
+            f"{name} is damaged or cut short ({excerpt(error)}): get the file anew or export it again."
+        ) from error
+
+
+def _shallow(image: ImageFile.ImageFile) -> Bands:
+    image.load()
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)  # a TIFF applies and forgets it when loaded
+    has_alpha = image.has_transparency_data
+    mode = {"1": "L", "L": "L", "LA": "L", "CMYK": "CMYK"}.get(image.mode, "RGB")
+    profile, transform = image.info.get("icc_profile"), None
+    if profile:
+        if mode == "L" and profile[16:20] == b"RGB ":  # the colour space in the header
+            mode = "RGB"
+        with suppress(ImageCms.PyCMSError, OSError):  # a broken profile: the values are taken as sRGB
+            source = ImageCms.ImageCmsProfile(BytesIO(profile))
+            transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+
+    def read(top: int, end: int) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        band = image.crop(stored_box(image.size, orientation, top, end))
+        alpha = np.asarray(band.convert("RGBA").getchannel("A")) if has_alpha else None
+        colour = band if band.mode == mode else band.convert(mode)
+        if transform is not None:
+            with suppress(ImageCms.PyCMSError, OSError):
+                colour = ImageCms.applyTransform(colour, transform) or colour  # never None, as Pillow's types allow for
+        rgb = np.asarray(colour if colour.mode == "RGB" else colour.convert("RGB"))
+        return turned(rgb, orientation), None if alpha is None else turned(alpha, orientation)
+
+    width, height = upright(image.size, orientation)
+    return Bands(width, height, has_alpha, read)
+
+
+def _is_deep(image: ImageFile.ImageFile) -> bool:
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode in ("RGB", "RGBA"):
+        bits, extra = image.tag_v2.get(258, ()), image.tag_v2.get(338, ())
+        return set(bits) == {16} and 1 not in extra  # alpha multiplied in already (1) is left to Pillow to divide out
+    return image.mode in WHITE or (image.format == "PNG" and any(t.args in COLOUR_16_BIT for t in image.tile))
+
+
+def _deep(image: ImageFile.ImageFile, data: bytes, name: str) -> Bands:
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)  # a TIFF applies and forgets it when loaded
+    tags = dict(image.tag_v2) if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    image.load()  # lets Pillow find damage
+    profile = image.info.get("icc_profile")
+    if image.mode in WHITE:
+        return _grey(image, WHITE[image.mode], profile, name)
+    size = tuple(tags.get(tag, side) for tag, side in zip((256, 257), image.size, strict=True))  # not yet upright
+    has_alpha = image.mode == "RGBA"
+    image.close()  # frees its memory
+    samples = turned(_samples(data, size, tags), orientation)
+
+    def read(top: int, end: int) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        unit = np.divide(samples[top:end], np.float32(65535), dtype=np.float32, order="C")
+        colour = _to_srgb(unit[..., :3] if unit.shape[-1] >= 3 else unit[..., :1], profile)
+        return colour, unit[..., -1] if has_alpha else None
+
+    return Bands(samples.shape[1], samples.shape[0], has_alpha, read)
+
+
+def _grey(image: Image.Image, white: int, profile: bytes | None, name: str) -> Bands:
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    width, height = upright(image.size, orientation)
+
+    def grey(top: int, end: int) -> NDArray[np.float32]:
+        return turned(np.asarray(image.crop(stored_box(image.size, orientation, top, end)), np.float32), orientation)
+
+    def read(top: int, end: int) -> tuple[NDArray[Any], None]:
+        return _to_srgb((grey(top, end) / np.float32(white))[..., None], profile), None
+
+    ranges = [(band.min(), band.max()) for band in (grey(top, end) for top, end in rows(height, width))]
+    low, high = (float(reduce(ends)) for reduce, ends in zip((np.min, np.max), zip(*ranges, strict=True), strict=True))
+    if low >= 0 and high <= white:  # false for NaN
+        return Bands(width, height, False, read)
+    raise InputError(
+        f"{name} holds values from {low:g} to {high:g}, but its kind runs from 0 (black) to {white} (white): "
+        "rescale it."
+    )
+
+
+def _samples(data: bytes, size: tuple[int, int], tags: Mapping[int, Any]) -> NDArray[np.uint16]:
+    """Return a PNG, or a TIFF with `tags`, at all of its 16 bits: `[H, W, channels]` as stored."""
+    import imagecodecs
+
+    width, height = size
+    if not tags:
+        pixels = imagecodecs.png_decode(data)
+    else:  # room for what Pillow has seen: libtiff, from the same tags, might make out something larger
+        count, planes = max(len(tags[258]), tags.get(277, 1)), tags.get(284) == 2
+        shape = (count, height, width) if planes else (height, width, count)
+        pixels = imagecodecs.tiff_decode(data, out=np.empty(shape, np.uint16))
+        pixels = np.moveaxis(pixels, 0, -1) if planes else pixels
+    if pixels.dtype != np.uint16 or pixels.shape[:2] != (height, width):
+        raise ValueError(f"samples are {pixels.dtype} of shape {pixels.shape}")
+    return pixels
+
+
+def _to_srgb(colour: NDArray[Any], profile: bytes | None) -> NDArray[Any]:
+    """Turn `[H, W, 1]` or `[H, W, 3]` in [0, 1] into sRGB `[H, W, 3]`, which it is taken for if `profile` is broken."""
+    rgb = np.repeat(colour, 3, axis=-1) if colour.shape[-1] == 1 else colour
+    if not profile:
+        return rgb
+    import imagecodecs
+
+    grey = profile[16:20] == b"GRAY"
+    with suppress(imagecodecs.CmsError, ValueError):
+        source = np.ascontiguousarray(rgb[..., 0] if grey else rgb)  # float: uint16 tables err by 19/255
+        srgb, space = imagecodecs.cms_profile("srgb"), "gray" if grey else "rgb"
+        converted = imagecodecs.cms_transform(source, profile, srgb, colorspace=space, outcolorspace="rgb")
+        return np.clip(converted, 0, 1)
+    return rgb

@@ -1,0 +1,237 @@
+r"""What is minimised: targets hold what an image is compared with, terms say how far off it is, the total weighs them.
+
+The total is :math:`\sum_l a_l C_l + \sum_l b_l S_l + t\,TV`, with content terms C and style terms S by layer.
+Gatys, Ecker and Bethge, *A Neural Algorithm of Artistic Style*, arXiv:1508.06576.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxstyle.config import Config, LossWeights
+from jaxstyle.errors import InputError
+from jaxstyle.images.resample import half_shape, resample
+from jaxstyle.losses import pixel
+from jaxstyle.losses.layer_summaries import Part, image_features, part_of, read_distance, read_layers, read_moments
+from jaxstyle.losses.masks import compose
+from jaxstyle.losses.moments import Moments
+from jaxstyle.losses.style import distance
+from jaxstyle.losses.targets import Targets, check_picture
+from jaxstyle.losses.targets import make_targets as make_targets
+from jaxstyle.networks import vgg
+
+Terms = dict[str, jax.Array]
+FEATURES = "features"  # where a layer's own are found among what is read of it; no term is called so
+
+
+def terms(params: vgg.Params, image: jax.Array, targets: Targets, *, config: Config) -> Terms:
+    """Return the parts of the loss by name, before weighting.
+
+    Args:
+        params: the network.
+        image: `[H, W, 3]` or `[N, H, W, 3]`, in [0, 1].
+        targets: of `make_targets`.
+        config: the static facts that the targets were made with.
+
+    Returns:
+        `{"content/relu4_2": [...], "style/relu1_1": ..., "tv": ...}`, each with the leading axis of `image`.
+        With targets for half the size, all terms but "tv" are the mean over both sizes: Snelgrove,
+        *High-Resolution Multi-Scale Neural Texture Synthesis*, SIGGRAPH Asia 2017.
+
+    Raises:
+        InputError: if `image` is not a picture or too small for the layers.
+
+    Example:
+        >>> terms(params, image, targets, config=Config())["tv"]  # doctest: +SKIP
+    """
+    image = check_picture("image", image, config.sized(config.layers))
+    image = painted(image, targets)
+    parts = _compared(params, image, targets, config=config)
+    parts["tv"] = pixel.total_variation(
+        config.pixel_range * image,
+        form=config.tv_form,
+        power=config.tv_power,
+        reduction=config.pixel_reduction,
+        circular=config.border == "circular",
+    )
+    return parts
+
+
+def _compared(params: vgg.Params, image: jax.Array, targets: Targets, *, config: Config) -> Terms:
+    """Return the terms of content and style: the means over both sizes where the image is compared at half its own."""
+    height, width = image.shape[-3:-1]
+    read = partial(_read, config=config)
+    seen = read_layers(params, image, read, targets._replace(half=None), config=config, layers=config.layers)
+    parts = {
+        name: _term(name, seen[name.partition("/")[2]][name], targets, config=config, height=height, width=width)
+        for name in _names(config)
+    }
+    activations = {layer: found[FEATURES] for layer, found in seen.items() if FEATURES in found}
+    for name, term in dict(config.own_terms).items():
+        parts[name] = _number(name, term(image, activations, targets), of=image)
+    if targets.half is None:
+        return parts
+    halved = resample(image, *half_shape(height, width), circular=config.border == "circular")
+    coarse = _compared(params, halved, targets.half, config=config)
+    return {name: (value + coarse[name]) / 2 for name, value in parts.items()}
+
+
+def painted(image: jax.Array, targets: Targets) -> jax.Array:
+    """Return `image` with the content wherever no region is to be painted.
+
+    Args:
+        image: `[..., H, W, 3]`.
+        targets: of `make_targets`.
+
+    Returns:
+        `[..., H, W, 3]`; `image` itself without regions.
+
+    Example:
+        >>> painted(image, make_targets(params, content, style, config=Config()))  # doctest: +SKIP
+    """
+    regions = targets.regions
+    return image if regions is None else compose(image, regions.backdrop, cover=regions.cover)
+
+
+def gradient_factors(params: vgg.Params, image: jax.Array, targets: Targets, *, config: Config) -> Terms:
+    """Return what each term is multiplied by so that its gradient, where it enters the network, sums to one.
+
+    Johnson's neural-style (`-normalize_gradients`); total variation has no such factor there.
+
+    Args:
+        params: the network.
+        image: `[H, W, 3]`, in [0, 1].
+        targets: of `make_targets`.
+        config: the static facts that the targets were made with.
+
+    Returns:
+        A factor for each of `terms`, 1 for "tv" and for terms of one's own.
+
+    Example:
+        >>> gradient_factors(params, image, targets, config=Config())["tv"]  # doctest: +SKIP
+    """
+    image = painted(image, targets)
+    features = image_features(params, image, config=config)
+    height, width = image.shape[-3:-1]
+
+    def term(x: jax.Array, name: str) -> jax.Array:
+        part = part_of(name.partition("/")[2], x, height, width, config=config)
+        seen = _seen(name, x, targets, config=config, part=part)
+        return _term(name, seen, targets, config=config, height=height, width=width)
+
+    factors = {name: jnp.ones(()) for name in ("tv", *dict(config.own_terms))}
+    for name in _names(config):
+        gradient = jax.grad(term)(features[name.partition("/")[2]], name)
+        factors[name] = 1 / (jnp.sum(jnp.abs(gradient)) + 1e-8)
+    return factors
+
+
+def total(weights: LossWeights, terms: Mapping[str, jax.Array]) -> jax.Array:
+    """Return the objective, the weighted sum of `terms`.
+
+    Args:
+        weights: the coefficients; a layer without one is an error, not a zero.
+        terms: of `terms`.
+
+    Returns:
+        A scalar, or `[N]` for the terms of a batch.
+
+    Raises:
+        InputError: if the layers of `weights` are not those of `terms`.
+
+    Example:
+        >>> float(total(LossWeights({"relu4_2": 2.0}, {}, tv=1.0), {"content/relu4_2": jnp.ones(()), "tv": 3.0}))
+        5.0
+    """
+    coefficients = {f"content/{layer}": weight for layer, weight in weights.content.items()}
+    coefficients |= {f"style/{layer}": weight for layer, weight in weights.style.items()}
+    coefficients["tv"] = weights.tv
+    if twice := coefficients.keys() & weights.own.keys():
+        raise InputError(f"Your own weights name {', '.join(sorted(twice))}, which have one: weigh own terms only.")
+    coefficients |= weights.own
+    if coefficients.keys() != terms.keys():
+        differ = ", ".join(sorted(coefficients.keys() ^ terms.keys()))
+        raise InputError(
+            f"The loss's weights and its terms differ in {differ}: give each layer and each own term one weight."
+        )
+    return sum((jnp.asarray(weight) * terms[name] for name, weight in coefficients.items()), jnp.zeros(()))
+
+
+def term_names(config: Config) -> tuple[str, ...]:
+    """Return the names in the history of a run: all terms, the total and the penalty on values out of range.
+
+    Args:
+        config: its layers and extra terms count.
+
+    Returns:
+        The names.
+
+    Example:
+        >>> term_names(Config(style_layers=()))
+        ('content/relu4_2', 'tv', 'total', 'bounds')
+    """
+    return (*_names(config), *dict(config.own_terms), "tv", "total", "bounds")
+
+
+def _names(config: Config) -> list[str]:
+    return [f"content/{layer}" for layer in config.content_layers] + [f"style/{layer}" for layer in config.style_layers]
+
+
+def _read(layer: str, features: jax.Array, part: Part, targets: Targets, *, config: Config) -> dict[str, Any]:
+    """Return what the terms need of a layer."""
+    names = [name for name in _names(config) if name.partition("/")[2] == layer]
+    whole = {FEATURES: features} if config.own_terms else {}
+    return {name: _seen(name, features, targets, config=config, part=part) for name in names} | whole
+
+
+def _number(name: str, value: jax.typing.ArrayLike, *, of: jax.Array) -> jax.Array:
+    """Return the value of a term of one's own, if there is one for each image."""
+    found = jnp.asarray(value)
+    if found.shape != of.shape[:-3]:
+        raise InputError(
+            f"The term {name!r} is an array {list(found.shape)} of an image {list(of.shape)}: return a number for each."
+        )
+    return found
+
+
+def _seen(name: str, features: jax.Array, targets: Targets, *, config: Config, part: Part) -> Any:
+    """Return what a term needs of the features of its layer: what adds up over parts, or the features."""
+    kind, _, layer = name.partition("/")
+    if kind == "content":
+        return read_distance(features, part, target=targets.content[layer])
+    if config.statistic == "sliced":
+        return features
+    if targets.regions is not None:
+        return jax.vmap(lambda guide: read_moments(features, part, guide=guide))(
+            targets.regions.guides[layer]
+        )  # [R, ...]
+    return read_moments(features, part)
+
+
+def _term(name: str, seen: Any, targets: Targets, *, config: Config, height: int, width: int) -> jax.Array:
+    """Return one term from what was seen of its layer, of an image of that size."""
+    kind, _, layer = name.partition("/")
+    if kind == "content":
+        return pixel.divided(seen, targets.content[layer], axes=3, divisor=config.content_divisor)
+    channels = (seen.mean if isinstance(seen, Moments) else seen).shape[-1]
+    scale = {"pixels": 1.0, "elements": 1 / channels}.get(config.gram_divisor)
+    if scale is None:
+        side = vgg.smallest_side(layer)
+        scale = (height // side) * (width // side) / (height * width)
+    compare = partial(
+        distance, statistic=config.statistic, divisor=config.style_divisor, shift=config.shift, scale=scale
+    )
+    regions = targets.regions
+    if regions is None:
+        return compare(seen, targets.style[layer])
+    if isinstance(seen, Moments):
+        each = jax.vmap(compare)(seen, targets.style[layer])  # [R, ...]
+    else:
+        each = jax.vmap(lambda target, guide: compare(seen, target, guide=guide))(
+            targets.style[layer], regions.guides[layer]
+        )
+    # by its share of the picture, so that style and content weigh in each pixel what they weigh without regions
+    return jnp.tensordot(regions.shares, each, axes=1)

@@ -1,0 +1,156 @@
+"""A style's statistics on disk, to be used without its pictures: an HDF5 file, for the network that it names only.
+
+The file holds, for each longest side of a picture that is to be painted, the moments or quantiles of every style layer.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from jaxstyle.config import Config
+from jaxstyle.errors import InputError, excerpt
+from jaxstyle.losses.moments import Moments
+from jaxstyle.losses.style import Summary
+from jaxstyle.losses.wasserstein import LEVELS, Quantiles
+from jaxstyle.networks.vgg import CONV_LAYERS, Params
+from jaxstyle.networks.weights_io import follow, opened, strings, written
+
+FORMAT = "jaxstyle style statistics 1"
+CURE = "make it again by jaxstyle statistics."
+MOST_SIZES = 64
+
+
+def network_hash(params: Params) -> str:
+    """Return the SHA-256 of a network's numbers in float32, whatever file they came from.
+
+    Args:
+        params: the network.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Example:
+        >>> len(network_hash(load_params("random")))
+        64
+    """
+    digest = hashlib.sha256()
+    for layer in CONV_LAYERS:
+        for part in ("kernel", "bias"):
+            values = np.ascontiguousarray(params[layer][part], np.float32)
+            digest.update(f"{layer}/{part}{values.shape}".encode() + values.tobytes())
+    return digest.hexdigest()
+
+
+def write(
+    path: str | os.PathLike[str],
+    sizes: Mapping[int, Mapping[str, Summary]],
+    *,
+    params: Params,
+    config: Config,
+    pictures: Sequence[str],
+) -> None:
+    """Write statistics, whole or not at all; equal arguments give equal bytes.
+
+    Args:
+        path: the file to write or replace.
+        sizes: by the longest side of what is to be painted, in pixels, the summary of each style layer.
+        params: the network that they are of.
+        config: the static facts that they were made with.
+        pictures: what they are of, in words.
+
+    Raises:
+        UnavailableError: if the file cannot be written.
+
+    Example:
+        >>> write("style.h5", {512: summary}, params=params, config=config, pictures=["a.jpg"])  # doctest: +SKIP
+    """
+    with written(Path(path)) as file:
+        for name, text in _facts(params, config).items():
+            file.attrs[name] = np.bytes_(text.encode())
+        file.attrs["pictures"] = np.bytes_("\n".join(pictures).encode(errors="backslashreplace")[:60_000])
+        for side, summary in sizes.items():
+            for layer, found in summary.items():
+                for part, values in found._asdict().items():
+                    name = f"{side}/{layer}/{part}"
+                    file.create_dataset(name, data=np.asarray(values, np.float32), track_times=False)
+
+
+def read(path: str | os.PathLike[str], *, params: Params, config: Config) -> dict[int, dict[str, Summary]]:
+    """Read statistics, for the network and the static facts that they were made with.
+
+    Args:
+        path: a file that `write` has written.
+        params: the network that is to paint.
+        config: the static facts of the run; its style layers are read.
+
+    Returns:
+        By the longest side of what is to be painted, in pixels, the summary of each style layer.
+
+    Raises:
+        InputError: if the file is missing or damaged, or of another network or other facts.
+
+    Example:
+        >>> read("style.h5", params=params, config=config)[512]["relu1_1"].mean.shape  # doctest: +SKIP
+        (64,)
+    """
+    with opened(Path(path), cure=CURE) as file:
+        for name, expected in _facts(params, config).items():
+            found = " ".join(strings(file, name))
+            if found != expected:
+                raise InputError(
+                    f"{path} has the {name} {excerpt(found)!r}, but this run has {expected[:80]!r}: {CURE}"
+                )
+        sides = [side for side in map(str, file) if side.isdecimal() and len(side) < 7 and int(side)]
+        if not 1 <= len(sides) <= MOST_SIZES or len(sides) != len(file):
+            raise InputError(f"{path} holds {len(file)} groups, not 1 to {MOST_SIZES} sizes: {CURE}")
+        kind = Quantiles if config.statistic == "sliced" else Moments
+        return {
+            int(side): {layer: _summary(file, f"{side}/{layer}", kind, params) for layer in config.style_layers}
+            for side in sides
+        }
+
+
+def _facts(params: Params, config: Config) -> dict[str, str]:
+    """Return what has to be the same for statistics to be comparable."""
+    if config.network is not None:
+        raise InputError("The network is your own, which a file cannot tell from others: keep statistics in memory.")
+    return {
+        "format": FORMAT,
+        "network": network_hash(params),
+        "statistic": "quantiles" if config.statistic == "sliced" else "moments",
+        "pooling": f"{config.pooling} times {config.pooling_gain:g}",
+        "border": config.style_border,
+        "white": f"{config.white:g}",
+    }
+
+
+def _summary(file: h5py.File, name: str, kind: type[Moments] | type[Quantiles], params: Params) -> Summary:
+    """Return one layer's summary, with its shape checked before anything is read."""
+    channels = params[f"conv{name.rpartition('/')[2][4:]}"]["kernel"].shape[-1]
+    arrays: dict[str, Any] = {part: follow(file, f"{name}/{part}", cure=CURE) for part in kind._fields}
+    count = arrays["directions"].shape[-1] if kind is Quantiles else 0
+    shapes = {
+        "mean": (channels,),
+        "second": (channels, channels),
+        "directions": (channels, count),
+        "values": (count, LEVELS),
+    }
+    for part, dataset in arrays.items():
+        whole = isinstance(dataset, h5py.Dataset) and not dataset.is_virtual and not dataset.external
+        if (
+            not whole
+            or dataset.shape != shapes[part]
+            or dataset.dtype != np.float32
+            or dataset.chunks
+            or not count <= channels
+        ):
+            raise InputError(f"{file.filename} holds {name}/{part} in another form than {shapes[part]}: {CURE}")
+        if not np.isfinite(values := dataset[()]).all():
+            raise InputError(f"{file.filename} holds values in {name}/{part} that are not finite: {CURE}")
+        arrays[part] = values
+    return kind(**arrays)

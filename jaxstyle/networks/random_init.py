@@ -1,0 +1,66 @@
+"""VGG-19 without training: kernels drawn from a seed, for tests, for timing and for comparison.
+
+Random features know colours, edges and scales, and nothing of objects; Ustyuzhaninov et al., arXiv:1606.00021, make
+textures with them.
+"""
+
+import itertools
+import math
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxstyle.networks.vgg import BLOCK_WIDTHS, CONV_LAYERS, Params, Widths
+
+
+def random_params(*, widths: Widths = BLOCK_WIDTHS, seed: int = 0) -> Params:
+    """Draw a network whose kernels are orthogonal and keep the energy of activations about constant with depth.
+
+    A kernel, as a matrix `[9 * in, out]`, has orthogonal columns of squared length 2, which makes up for the half that
+    ReLU removes (He et al., arXiv:1502.01852); orthogonal rows if it is wider than high. Biases are zero.
+
+    Args:
+        widths: channels of each convolution, block by block.
+        seed: equal seeds give equal networks.
+
+    Returns:
+        The params in float32.
+
+    Example:
+        >>> random_params(widths=((4, 4), (4, 4), (4,) * 4, (4,) * 4, (4,) * 4))["conv2_1"]["kernel"].shape
+        (3, 3, 4, 4)
+    """
+    rng, channels, params = np.random.default_rng(seed), 3, {}
+    for name, out in zip(CONV_LAYERS, itertools.chain(*widths), strict=True):
+        tall = rng.standard_normal(sorted((9 * channels, out), reverse=True), np.float32)
+        # columns orthogonal by Cholesky: the same as by QR, up to signs, in a tenth of the time
+        matrix = tall @ np.linalg.inv(np.linalg.cholesky(tall.T @ tall)).T
+        if 9 * channels < out:
+            matrix = matrix.T
+        kernel = matrix.reshape(3, 3, channels, out) * math.sqrt(2 * max(1, out / (9 * channels)))
+        params[name] = {"kernel": np.asarray(kernel, np.float32), "bias": np.zeros(out, np.float32)}
+        channels = out
+    return jax.device_put(params)
+
+
+def param_shapes(*, widths: Widths = BLOCK_WIDTHS) -> Any:
+    """Return the shapes of the parameters of a network.
+
+    Args:
+        widths: channels of each convolution, block by block.
+
+    Returns:
+        The tree of `random_params` with `jax.ShapeDtypeStruct` in place of arrays.
+
+    Example:
+        >>> param_shapes()["conv1_2"]["kernel"].shape
+        (3, 3, 64, 64)
+    """
+    outputs = list(itertools.chain(*widths))
+    shape = partial(jax.ShapeDtypeStruct, dtype=np.float32)
+    return {
+        name: {"kernel": shape((3, 3, *ends)), "bias": shape(ends[1:])}
+        for name, ends in zip(CONV_LAYERS, itertools.pairwise([3, *outputs]), strict=True)
+    }

@@ -1,0 +1,360 @@
+"""VGG-19's convolutions in HDF5: reads Keras' layout and the project's own, writes the project's own.
+
+The project's file has one group a layer (`conv1_1` to `conv5_4`) with the data sets `kernel` (`[3, 3, in, out]`) and
+`bias` (`[out]`), in any widths up to VGG-19's widest, and root attributes that tell its origin. Keras' file is the
+whole VGG-19, with or without its fully connected layers, which are ignored.
+
+No file is trusted: links do not lead out of it, damaged or oversized names are refused before HDF5 unpacks them, and
+names, types and shapes are checked before values are read.
+"""
+
+import contextlib
+import hashlib
+import itertools
+import math
+import mmap
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from jaxstyle.errors import InputError, excerpt, printable
+from jaxstyle.files import whole
+from jaxstyle.networks.vgg import BLOCK_WIDTHS, CONV_LAYERS, MEAN_BGR, Widths, widths_of
+
+PREPROCESSING = f"RGB 0..255, reversed to BGR, minus {MEAN_BGR}, no division"
+ATTRIBUTES = ("source", "checksum", "licence", "preprocessing", "training")
+KERAS_LAYER = re.compile(r"block(\d)_conv(\d)")
+MAX_WIDTH = 512  # VGG-19's widest layer
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, dict[str, np.ndarray]]:
+    """Read the network from the project's or Keras' HDF5 file.
+
+    Args:
+        path: the file; half and double precision are turned into float32.
+
+    Returns:
+        `{"conv1_1": {"kernel": [3, 3, 3, out], "bias": [out]}, ..., "conv5_4": ...}` as float32 NumPy arrays.
+
+    Raises:
+        InputError: if the file is missing or damaged, lacks a layer, or holds wrong shapes, types, or values that are
+            not finite.
+
+    Example:
+        >>> read("weights/vgg19.h5")["conv1_1"]["kernel"].shape  # doctest: +SKIP
+        (3, 3, 3, 64)
+    """
+    with opened(Path(path)) as file:
+        return {
+            name: {part: _finite(path, f"{name}/{part}", dataset[()]) for part, dataset in layer.items()}
+            for name, layer in _layers(file, path).items()
+        }
+
+
+def widths(path: str | os.PathLike[str]) -> Widths:
+    """Read the channels of every convolution, block by block, without reading the values.
+
+    Args:
+        path: the file, as for `read`.
+
+    Returns:
+        The widths as `jaxstyle.networks.vgg.VGG` takes them; `jaxstyle.networks.vgg.BLOCK_WIDTHS` for the whole VGG-19.
+
+    Raises:
+        InputError: as `read` does, values apart.
+
+    Example:
+        >>> widths("weights/vgg19.h5")[0]  # doctest: +SKIP
+        (64, 64)
+    """
+    with opened(Path(path)) as file:
+        return widths_of(_layers(file, path))  # pyright: ignore[reportArgumentType] - it reads shapes only
+
+
+def provenance(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read what the project's file says of its origin.
+
+    Args:
+        path: the file, as for `read`.
+
+    Returns:
+        Those of `source`, `checksum`, `licence`, `preprocessing` and `training` that the file states; Keras' has none.
+
+    Raises:
+        InputError: if the file is missing or damaged.
+
+    Example:
+        >>> provenance("weights/vgg19.h5")["licence"]  # doctest: +SKIP
+        'CC BY, K. Simonyan and A. Zisserman, University of Oxford'
+    """
+    with opened(Path(path)) as file:
+        return {key: printable(" ".join(strings(file, key))) for key in ATTRIBUTES if key in file.attrs}
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of the file at `path` as 64 hexadecimal digits.
+
+    Args:
+        path: any file.
+
+    Returns:
+        The digest.
+
+    Raises:
+        OSError: if the file cannot be read.
+
+    Example:
+        >>> len(sha256("weights/vgg19.h5"))  # doctest: +SKIP
+        64
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write(
+    path: str | os.PathLike[str],
+    params: Mapping[str, Mapping[str, Any]],
+    *,
+    source: str,
+    checksum: str,
+    licence: str,
+    preprocessing: str = PREPROCESSING,
+    training: str = "",
+) -> None:
+    """Write the project's file, whole or not at all; equal arguments give equal bytes.
+
+    Args:
+        path: the file to write or replace.
+        params: the network, as `read` returns it, in NumPy or JAX arrays of any float type, which the file keeps.
+        source: where the values come from, such as a URL.
+        checksum: the source's checksum, such as "md5:253f...".
+        licence: the licence of the values, with the names that it asks for.
+        preprocessing: what the network wants to see.
+        training: on what and how long it was trained, if that was done here; "" leaves it out.
+
+    Raises:
+        InputError: if `params` is nothing that `read` would take back.
+        UnavailableError: if the file cannot be written.
+
+    Example:
+        >>> write("half.h5", half, source="vgg19.h5", checksum="sha256:3194...", licence="CC BY")  # doctest: +SKIP
+    """
+    path = Path(path)
+    layers = {name: {part: np.asarray(values) for part, values in layer.items()} for name, layer in params.items()}
+    _check_shapes(path, layers)
+    for name, part in itertools.product(CONV_LAYERS, ("kernel", "bias")):
+        _finite(path, f"{name}/{part}", layers[name][part])
+    with written(path) as file:
+        for key, text in zip(ATTRIBUTES, (source, checksum, licence, preprocessing, training), strict=True):
+            if key == "training" and not text:
+                continue
+            file.attrs[key] = np.bytes_(text.encode())  # of fixed length: damaged, the other kind can hang HDF5
+        for name, part in itertools.product(CONV_LAYERS, ("kernel", "bias")):
+            file.create_dataset(f"{name}/{part}", data=layers[name][part], track_times=False)
+
+
+def _layers(file: h5py.File, path: str | os.PathLike[str]) -> dict[str, dict[str, h5py.Dataset]]:
+    """Return the data sets of every layer, with everything but their values checked."""
+    keras = _keras_names(file)
+    names = keras or {name: (f"{name}/kernel", f"{name}/bias") for name in CONV_LAYERS if name in file}
+    layers = {}
+    for layer, pair in names.items():
+        layers[layer] = {part: follow(file, name) for part, name in zip(("kernel", "bias"), pair, strict=True)}
+        for dataset in layers[layer].values():
+            # chunks are unpacked whole, so their size counts like the data set's own; deflated ones become any size
+            if dataset.is_virtual or dataset.external or math.prod(dataset.chunks or ()) > 9 * MAX_WIDTH**2:
+                raise InputError(f"{path} keeps {layer} elsewhere or in oversized pieces, which is not read: {CURE}")
+            if dataset.id.get_create_plist().get_nfilters():
+                raise InputError(f"{path} keeps {layer} compressed, which is not read: {CURE}")
+    _check_shapes(path, layers, full=bool(keras))
+    return layers
+
+
+def _keras_names(file: h5py.File) -> dict[str, tuple[str, str]]:
+    """Return where Keras' file keeps the kernel and the bias of each layer; nothing for a file that is not Keras'."""
+    prefix = "model_weights/" if "model_weights" in file else ""
+    names = {}
+    for name in strings(follow(file, prefix), "layer_names"):
+        if match := KERAS_LAYER.fullmatch(name):
+            kernel, bias = strings(follow(file, prefix + name), "weight_names")
+            names["conv{}_{}".format(*match.groups())] = (f"{prefix}{name}/{kernel}", f"{prefix}{name}/{bias}")
+    return {layer: names[layer] for layer in CONV_LAYERS if layer in names}
+
+
+def _check_shapes(path: Any, layers: Mapping[str, Mapping[str, Any]], *, full: bool = False) -> None:
+    """Raise unless every layer is there, is made of floats, and takes the channels that the one before it gives."""
+    missing = [name for name in CONV_LAYERS if not {"kernel", "bias"} <= layers.get(name, {}).keys()]
+    if missing:
+        some = f"{len(missing)} of VGG-19's {len(CONV_LAYERS)} convolutions ({', '.join(missing)})"
+        raise InputError(f"{path} lacks {some}: {CURE}")
+    channels = 3
+    for name, width in zip(CONV_LAYERS, itertools.chain(*BLOCK_WIDTHS), strict=True):
+        kernel, bias = layers[name]["kernel"], layers[name]["bias"]
+        if kernel.dtype.kind != "f" or bias.dtype.kind != "f":
+            kinds = f"{excerpt(kernel.dtype)} and {excerpt(bias.dtype)}"
+            raise InputError(f"{path} holds {name} as {kinds}, but kernel and bias are to be floats: {CURE}")
+        out = width if full or len(bias.shape or ()) != 1 else bias.shape[0]
+        if kernel.shape != (3, 3, channels, out) or bias.shape != (out,) or not 1 <= out <= MAX_WIDTH:
+            need = f"(3, 3, {channels}, n) and (n,), n {f'= {width}' if full else f'from 1 to {MAX_WIDTH}'}"
+            raise InputError(
+                f"{path} holds {name} of shapes {excerpt(kernel.shape)} and {excerpt(bias.shape)}, not {need}: {CURE}"
+            )
+        channels = out
+
+
+def _finite(path: Any, name: str, values: np.ndarray) -> np.ndarray:
+    """Return `values` as float32, or raise where one of them is not finite there."""
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32, copy=False)
+    if bad := int(np.count_nonzero(~np.isfinite(values))):
+        raise InputError(f"{path} holds {bad} of {values.size} values in {name} that are not finite: {CURE}")
+    return values
+
+
+CURE = "download or convert the file again, as weights/README.md tells."
+MOST_OBJECTS = 100_000  # in the heaps of a file: a network has a hundred strings
+
+
+@contextlib.contextmanager
+def opened(path: Path, *, cure: str = CURE) -> Iterator[h5py.File]:
+    """Open `path` for reading; whatever goes wrong while it is open leaves as one sentence.
+
+    Args:
+        path: the file.
+        cure: what to do where it cannot be read.
+
+    Yields:
+        The file.
+
+    Raises:
+        InputError: if the file is missing, empty, truncated, damaged, no HDF5, or may not be read.
+
+    Example:
+        >>> with opened(Path("weights/vgg19.h5")) as file:  # doctest: +SKIP
+        ...     list(file)
+    """
+    try:
+        if not path.exists():
+            raise InputError(f"{path} does not exist: give the path of an HDF5 file.")
+        if path.is_dir():
+            raise InputError(f"{path} is a folder: give the HDF5 file itself.")
+        if not path.is_file():
+            raise InputError(f"{path} is no regular file: give an HDF5 file on disk.")
+        if not path.stat().st_size:
+            raise InputError(f"{path} is empty: {cure}")
+        with h5py.File(path, "r") as file:
+            yield file
+    except InputError:
+        raise
+    except PermissionError as error:
+        raise InputError(f"{path} may not be read by this user: change its permissions.") from error
+    except Exception as error:  # from damaged bytes h5py makes OSError, KeyError, RuntimeError, MemoryError and others
+        whole = "truncated" not in str(error)
+        problem = "is not HDF5" if not h5py.is_hdf5(path) else "is damaged" if whole else "is truncated"
+        raise InputError(f"{path} ({path.stat().st_size} bytes) {problem}: {cure}") from error
+
+
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[h5py.File]:
+    """Make a file that is at `path` whole or not at all.
+
+    Args:
+        path: the file to write or replace.
+
+    Yields:
+        The file, to be filled.
+
+    Raises:
+        UnavailableError: if it cannot be written.
+
+    Example:
+        >>> with written(Path("style.h5")) as file:  # doctest: +SKIP
+        ...     file["mean"] = np.zeros(64)
+    """
+    with whole(path) as part, h5py.File(part, "w") as file:
+        yield file
+
+
+def follow(file: h5py.File, name: str, *, cure: str = CURE) -> Any:
+    """Return the object at `name`.
+
+    Args:
+        file: an open file.
+        name: the names of groups, and of what is in the last of them, parted by slashes.
+        cure: what to do where there is none.
+
+    Returns:
+        A group or a data set.
+
+    Raises:
+        InputError: if there is none, or if a soft or external link, which may lead out of the file, is on the way.
+
+    Example:
+        >>> follow(file, "conv1_1/kernel").shape  # doctest: +SKIP
+        (3, 3, 3, 64)
+    """
+    node: Any = file
+    for part in filter(None, name.split("/")):
+        link = node.get(part, getlink=True)
+        if link is None:
+            raise InputError(f"{file.filename} lacks {excerpt(name)!r}: {cure}")
+        if not isinstance(link, h5py.HardLink):
+            raise InputError(f"{file.filename} reaches {excerpt(name)!r} by a link, which is not followed: {cure}")
+        node = node[part]
+    return node
+
+
+def strings(node: Any, name: str) -> list[str]:
+    """Return the strings of an attribute, none if it is not there.
+
+    Args:
+        node: a file, a group or a data set.
+        name: the attribute.
+
+    Returns:
+        The strings, whether HDF5 keeps them as text or as bytes.
+
+    Raises:
+        ValueError: if the attribute holds no strings, or over a megabyte of them, or they are damaged.
+
+    Example:
+        >>> strings(file, "layer_names")[:2]  # doctest: +SKIP
+        ['input_1', 'block1_conv1']
+    """
+    if name not in node.attrs:
+        return []
+    attribute = node.attrs.get_id(name)
+    # reading a damaged attribute of another type can crash HDF5, and a huge one takes the memory
+    kind = h5py.check_string_dtype(attribute.dtype)
+    if not kind or math.prod(attribute.shape) * attribute.dtype.itemsize > 1e6:
+        raise ValueError(f"attribute {name} is {attribute.dtype} of shape {attribute.shape}")
+    if kind.length is None:  # of any length: kept in a heap
+        _check_heaps(node.file)
+    return [text.decode() if isinstance(text, bytes) else str(text) for text in np.ravel(node.attrs[name])]
+
+
+def _check_heaps(file: h5py.File) -> None:
+    """Raise if a heap of strings is damaged in a way that keeps HDF5 going in circles.
+
+    A heap is a row of objects, each with a header of 16 bytes: number, 2; count, 2; unused, 4; size, 8. Number 0 is
+    what is left over, and of its size the header is a part.
+    """
+    if file.id.get_create_plist().get_sizes() != (8, 8):
+        raise ValueError("offsets and lengths are not of 8 bytes")
+    with open(file.filename, "rb") as raw, mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        heap, objects = data.find(b"GCOL"), 0
+        while heap >= 0:
+            end, at = heap + int.from_bytes(data[heap + 8 : heap + 16], "little"), heap + 16
+            while data[heap + 4] == 1 and at + 16 <= end <= len(data):  # else these four letters are by chance
+                size = int.from_bytes(data[at + 8 : at + 16], "little")
+                step = 16 + (size + 7) // 8 * 8 if any(data[at : at + 2]) else size
+                objects += 1
+                if not 16 <= step <= end - at or objects > MOST_OBJECTS:
+                    raise ValueError(f"the heap at {heap} has an object of {size} bytes")
+                at += step
+            heap = data.find(b"GCOL", heap + 4)

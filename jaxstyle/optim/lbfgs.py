@@ -1,0 +1,202 @@
+r"""L-BFGS without a line search over one flat vector: one evaluation per step; a step that raises the value is undone.
+
+Each step evaluates the trial point :math:`z + a\,t\,d` for the best point z so far, the direction d of the two-loop
+recursion, the learning rate a and the step length t. If the value there is not higher, the trial point becomes the best
+point, a pair (s, y) is stored and t is 1 again; else z stays and t is divided by 4. So the best point is the last
+accepted one.
+
+There is no control flow on values, only selection, so that the functions can be scanned, vmapped and differentiated.
+They stay finite where a gradient is zero.
+
+Nocedal and Wright, *Numerical Optimization*, 2006, algorithm 7.4; pairs with :math:`s^T y \le 0` are skipped.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxstyle.images.resample import array_module
+
+SHRINK = 0.25  # factor of the step length after a step that was undone
+LEAST_CURVATURE = 1e-10  # of s.y over y.y, below which a pair is skipped
+
+_dot = partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
+
+
+class LBFGSState(NamedTuple):
+    """State of L-BFGS for a vector of n numbers and m pairs.
+
+    Attributes:
+        value: minimized value at the best point, `[]`; infinity before the first evaluation.
+        gradient: there, `[n]`.
+        direction: of the next step, `[n]`; zero before the first evaluation.
+        length: fraction of the direction that the next step takes, `[]`.
+        steps: differences s of points, `[m, n]`.
+        changes: differences y of gradients, `[m, n]`.
+        inverse_curvatures: 1 / s.y, `[m]`; 0 for a pair that is not there.
+        stored: number of pairs stored so far, `[]`.
+    """
+
+    value: jax.Array
+    gradient: jax.Array
+    direction: jax.Array
+    length: jax.Array
+    steps: jax.Array
+    changes: jax.Array
+    inverse_curvatures: jax.Array
+    stored: jax.Array
+
+
+def init(point: jax.Array, *, history_size: int) -> LBFGSState:
+    """Return the state before the first evaluation.
+
+    Args:
+        point: where the run starts, `[n]`.
+        history_size: number of pairs, m.
+
+    Returns:
+        The state.
+
+    Example:
+        >>> from jaxstyle.optim import lbfgs
+        >>> lbfgs.init(jnp.zeros(3), history_size=2).steps.shape
+        (2, 3)
+    """
+    xp = array_module(point)
+    zero, pairs = xp.zeros_like(point), xp.zeros((history_size, point.size), point.dtype)
+    return LBFGSState(
+        value=xp.full((), xp.inf, point.dtype),
+        gradient=zero,
+        direction=zero,
+        length=xp.ones((), point.dtype),
+        steps=pairs,
+        changes=pairs,
+        inverse_curvatures=xp.zeros(history_size, point.dtype),
+        stored=xp.zeros((), xp.int32),
+    )
+
+
+def trial(point: jax.Array, state: LBFGSState, *, learning_rate: float) -> jax.Array:
+    """Return the point to evaluate next.
+
+    Args:
+        point: the best point so far, `[n]`.
+        state: of `init` or `update`.
+        learning_rate: factor of the step.
+
+    Returns:
+        `[n]`; the best point itself before the first evaluation.
+
+    Example:
+        >>> from jaxstyle.optim import lbfgs
+        >>> trial(jnp.ones(2), lbfgs.init(jnp.ones(2), history_size=1), learning_rate=1.0).tolist()
+        [1.0, 1.0]
+    """
+    return point + learning_rate * state.length * state.direction
+
+
+def improves(value: jax.Array, state: LBFGSState, *, guarded: bool = True) -> jax.Array:
+    """Return whether a step to a value is accepted.
+
+    Args:
+        value: minimized at the trial point, `[]`.
+        state: the state that `trial` took.
+        guarded: whether the value may not be above that of the best point; else it only has to be finite.
+
+    Returns:
+        `[]`.
+
+    Example:
+        >>> from jaxstyle.optim import lbfgs
+        >>> bool(improves(jnp.asarray(2.0), lbfgs.init(jnp.ones(2), history_size=1)))
+        True
+    """
+    finite = jnp.isfinite(value)
+    return finite & (value <= state.value) if guarded else finite
+
+
+def update(
+    point: jax.Array,
+    tried: jax.Array,
+    value: jax.Array,
+    gradient: jax.Array,
+    state: LBFGSState,
+    *,
+    restart: jax.Array | bool = False,
+    frozen: jax.Array | bool = False,
+    guarded: bool = True,
+) -> tuple[jax.Array, LBFGSState, jax.Array]:
+    """Accept or undo a step and return what the next one starts from.
+
+    Args:
+        point: the best point so far, `[n]`.
+        tried: the point that was evaluated, of `trial`, `[n]`.
+        value: minimized there, `[]`.
+        gradient: there, `[n]`.
+        state: the state that `trial` took.
+        restart: whether to remove all pairs first, `[]`.
+        frozen: whether to leave the best point as it is, `[]`.
+        guarded: whether a step that raises the value is undone; else only one to a value that is not finite.
+
+    Returns:
+        The best point `[n]`, the state, and whether the step was accepted, `[]`.
+
+    Example:
+        >>> from jaxstyle.optim import lbfgs
+        >>> point, state = jnp.ones(2), lbfgs.init(jnp.ones(2), history_size=1)
+        >>> point, state, accepted = update(point, point, jnp.asarray(2.0), 2 * point, state)
+        >>> bool(accepted), (trial(point, state, learning_rate=1.0) < point).tolist()
+        (True, [True, True])
+    """
+    count = jnp.where(restart, 0, state.stored)
+    inverse = jnp.where(restart, 0.0, state.inverse_curvatures)
+    accepted = improves(value, state, guarded=guarded) & ~jnp.asarray(frozen)
+    s, y = tried - point, gradient - state.gradient
+    curvature = _dot(s, y)
+    store = accepted & (curvature > LEAST_CURVATURE * _dot(y, y)) & jnp.isfinite(state.value)
+    slot = count % len(inverse)
+
+    def put(pairs: jax.Array, new: jax.Array) -> jax.Array:
+        return pairs.at[slot].set(jnp.where(store, new, pairs[slot]))
+
+    steps, changes = put(state.steps, s), put(state.changes, y)
+    inverse = put(inverse, 1 / jnp.where(store, curvature, 1.0))
+    count = count + store
+    gradient = jnp.where(accepted, gradient, state.gradient)
+    after = LBFGSState(
+        value=jnp.where(accepted, value, state.value),
+        gradient=gradient,
+        direction=_direction(gradient, steps, changes, inverse, count),
+        length=jnp.where(accepted | restart, 1.0, SHRINK * state.length),
+        steps=steps,
+        changes=changes,
+        inverse_curvatures=inverse,
+        stored=count,
+    )
+    return jnp.where(accepted, tried, point), after, accepted
+
+
+def _direction(
+    gradient: jax.Array, steps: jax.Array, changes: jax.Array, inverse: jax.Array, count: jax.Array
+) -> jax.Array:
+    """Return -H g by the two-loop recursion; without pairs, -g in at most length 1."""
+    order = (count - 1 - jnp.arange(len(inverse))) % len(inverse)  # the newest first
+
+    def backward(q: jax.Array, i: jax.Array) -> tuple[jax.Array, jax.Array]:
+        alpha = inverse[i] * _dot(steps[i], q)
+        return q - alpha * changes[i], alpha
+
+    def forward(r: jax.Array, item: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        i, alpha = item
+        return r + steps[i] * (alpha - inverse[i] * _dot(changes[i], r)), None
+
+    squared = _dot(gradient, gradient)
+    first = jnp.where(squared > 1, jax.lax.rsqrt(jnp.where(squared > 1, squared, 1.0)), 1.0)
+    newest = order[0]
+    scale = inverse[newest] * _dot(changes[newest], changes[newest])
+    scale = jnp.where(scale > 0, 1 / jnp.where(scale > 0, scale, 1.0), first)
+    q, alphas = jax.lax.scan(backward, gradient, order)
+    r, _ = jax.lax.scan(forward, scale * q, (order, alphas), reverse=True)
+    return -r

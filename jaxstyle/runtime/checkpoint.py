@@ -1,0 +1,238 @@
+"""Checkpoints: arrays and facts of a run on disk, the newest ones last, whole or not at all; Orbax lives here only.
+
+A checkpoint may come from a stranger: nothing is read before its size, and the shape of each array, are as expected.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from jaxstyle.distributed.processes import by_leader, of_each
+from jaxstyle.errors import InputError, UnavailableError, excerpt
+from jaxstyle.files import check_room, write_text
+from jaxstyle.runtime.checkpoint_folder import check
+
+KEPT = 2
+FACTS = "facts.json"
+MOST_FACTS = 2**22  # bytes
+SPARE = 2**18  # bytes that a checkpoint may take besides its arrays
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints in a folder, of which the newest two are kept.
+
+    Attributes:
+        folder: theirs alone; it is made when the first one is saved.
+    """
+
+    folder: Path
+
+    def save(self, step: int, arrays: Any, facts: Mapping[str, Any]) -> None:
+        """Save a checkpoint; until it is whole, the ones before it stay.
+
+        Args:
+            step: its number, higher than those before.
+            arrays: a pytree.
+            facts: JSON data.
+
+        Raises:
+            UnavailableError: if it cannot be written, such as on a full disk.
+
+        Example:
+            >>> Checkpoints(folder).save(10, {"image": image}, {"size": 512})  # doctest: +SKIP
+        """
+        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(arrays))
+        folder = self.folder / str(step)
+
+        def begin() -> None:
+            check(self.folder)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            check_room(self.folder, size + SPARE)  # where there is none, Orbax fills the terminal
+            with self._manager(alone=True) as manager:
+                if step in manager.all_steps():
+                    manager.delete(step)
+
+        def end() -> None:
+            text = json.dumps({"facts": facts, "files": _hashes(folder)})
+            write_text(folder / FACTS, text)  # last, so that a checkpoint without them is not whole
+
+        try:
+            by_leader(begin)
+            if not all(of_each(int(self.folder.is_dir()))):
+                raise InputError(f"The folder {self.folder} is not seen by all processes: name one that they share.")
+            with self._manager(clean=True) as manager:
+                manager.save(step, args=ocp.args.Composite(arrays=ocp.args.StandardSave(arrays)), force=True)
+            by_leader(end)
+        except InputError:
+            raise
+        except Exception as error:  # TensorStore and Orbax have many kinds
+            reason = getattr(error, "strerror", None) or excerpt(error)
+            with contextlib.suppress(Exception), self._manager(alone=True, clean=True):
+                pass  # which removes what was begun
+            raise UnavailableError(
+                f"The checkpoint in {self.folder} cannot be written ({reason}): free space or name another folder."
+            ) from error
+
+    def latest(self, like: Callable[[dict[str, Any]], Any]) -> tuple[dict[str, Any], Any] | None:
+        """Return the facts and the arrays of the newest checkpoint that is undamaged, and forget those after it.
+
+        Args:
+            like: returns, for a checkpoint's facts, what its arrays have to be in shape and type; it may raise
+                `InputError` for facts that are not this run's, or another error for facts that can be nobody's.
+
+        Raises:
+            InputError: of `like`, or if the folder is not theirs.
+            UnavailableError: if a damaged checkpoint cannot be removed.
+
+        Example:
+            >>> Checkpoints(folder).latest(lambda facts: {"image": image})  # doctest: +SKIP
+        """
+        found: list[tuple[int, dict[str, Any], Any]] = []
+
+        def look() -> int:
+            """Return the number of the newest one that is undamaged, 0 for none."""
+            check(self.folder)
+            if not self.folder.exists():
+                return 0
+            with self._manager(alone=True) as manager:
+                for step in sorted(manager.all_steps(), reverse=True):
+                    try:
+                        found.append((step, *_read(manager, self.folder / str(step), like)))
+                        return step
+                    except InputError:
+                        raise
+                    except Exception:  # from damaged bytes TensorStore and Orbax make many kinds
+                        self._remove(manager, step)
+            return 0
+
+        step = by_leader(look)
+        if step and not found:  # another process has looked
+            with self._manager(alone=True) as manager:
+                return _read(manager, self.folder / str(step), like)
+        return found[0][1:] if found else None
+
+    def facts(self) -> dict[str, Any] | None:
+        """Return the facts of the newest checkpoint whose facts can be read.
+
+        Example:
+            >>> Checkpoints(Path("none")).facts() is None
+            True
+        """
+        check(self.folder)
+        if self.folder.exists():
+            with self._manager(alone=True) as manager:
+                for step in sorted(manager.all_steps(), reverse=True):
+                    with contextlib.suppress(Exception):
+                        return _facts(self.folder / str(step))
+        return None
+
+    def clear(self) -> None:
+        """Remove all checkpoints.
+
+        Raises:
+            UnavailableError: if they cannot be removed.
+
+        Example:
+            >>> Checkpoints(Path("none")).clear()
+        """
+
+        def remove() -> None:
+            check(self.folder)
+            if self.folder.exists():
+                with self._manager(alone=True) as manager:
+                    for step in manager.all_steps():
+                        self._remove(manager, step)
+
+        by_leader(remove)
+
+    def _remove(self, manager: ocp.CheckpointManager, step: int) -> None:
+        try:
+            manager.delete(step)
+        except OSError as error:
+            reason = error.strerror or excerpt(error)
+            raise UnavailableError(
+                f"The checkpoint {self.folder / str(step)} cannot be removed ({reason}): remove it."
+            ) from error
+
+    @contextlib.contextmanager
+    def _manager(self, *, alone: bool = False, clean: bool = False) -> Iterator[ocp.CheckpointManager]:
+        """Open the folder, in all processes together or in this one `alone`.
+
+        What killed processes have left is removed if `clean`, in the background: only `save` waits for that.
+
+        What Orbax has to tell of it through absl's logger is told by what is raised or returned.
+        """
+        processes = ocp.options.MultiprocessingOptions()
+        if alone and jax.process_count() > 1:
+            me = jax.process_index()
+            processes = ocp.options.MultiprocessingOptions(
+                primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
+            )
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=KEPT,
+            enable_async_checkpointing=False,
+            cleanup_tmp_directories=clean,
+            create=False,
+            multiprocessing_options=processes,
+        )
+        handlers = {"arrays": ocp.StandardCheckpointHandler(multiprocessing_options=processes)}
+        logger = logging.getLogger("absl")
+        before, logger.disabled = logger.disabled, True
+        try:
+            with ocp.CheckpointManager(self.folder.absolute(), options=options, item_handlers=handlers) as manager:
+                yield manager
+        finally:
+            logger.disabled = before
+
+
+def _read(
+    manager: ocp.CheckpointManager, folder: Path, like: Callable[[dict[str, Any]], Any]
+) -> tuple[dict[str, Any], Any]:
+    """Return one checkpoint's facts and arrays, or raise whatever comes of damage."""
+    step, facts = int(folder.name), _facts(folder)
+    wanted = like(facts)
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), wanted)
+    leaves = jax.tree.leaves(wanted)
+    most = 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) + SPARE + MOST_FACTS
+    if sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) > most:
+        raise ValueError("a checkpoint is larger than its arrays")
+    if _hashes(folder) != json.loads((folder / FACTS).read_text())["files"]:
+        raise ValueError("a checkpoint's files are not those that were saved")
+    held: Any = manager.item_metadata(step)["arrays"]
+    held = jax.tree.leaves(held.tree)
+    shapes = [str((leaf.shape, leaf.dtype)) for leaf in held]
+    chunks = [(chunk, side) for leaf in held for chunk, side in zip(leaf.storage.chunk_shape, leaf.shape, strict=True)]
+    if sorted(shapes) != sorted(str((leaf.shape, leaf.dtype)) for leaf in leaves) or any(a > b for a, b in chunks):
+        raise ValueError("a checkpoint holds other arrays")
+    arrays = manager.restore(step, args=ocp.args.Composite(arrays=ocp.args.StandardRestore(wanted)))["arrays"]
+    return facts, jax.tree.map(np.asarray, arrays)
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    """Return one checkpoint's facts, or raise whatever comes of damage."""
+    files = list(folder.rglob("*"))
+    if any(file.is_symlink() or not (file.is_file() or file.is_dir()) for file in [folder, *files]):
+        raise ValueError("a checkpoint holds links")
+    if (folder / FACTS).stat().st_size > MOST_FACTS:
+        raise ValueError("the facts of a checkpoint are too long")
+    facts = json.loads((folder / FACTS).read_text())["facts"]
+    if not isinstance(facts, dict):
+        raise ValueError("the facts of a checkpoint are none")
+    return facts
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of a checkpoint but the facts themselves."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FACTS)
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -1,0 +1,180 @@
+"""What a picture was made from: a run's record, as JSON text and back.
+
+A record comes from a stranger's picture and is data: it names no path and no code. Inputs have numbers, by which the
+options refer to them, names without folders, and hashes, by which they are found.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from jaxstyle.distributed.processes import of_all
+from jaxstyle.errors import InputError, excerpt
+from jaxstyle.runtime.plain_data import differences, plain, structured
+
+FORMAT = "jaxstyle run 1"
+PACKAGES = ("jaxstyle", "jax", "jaxlib", "optax", "numpy", "pillow", "imagecodecs")
+MOST = 2**20  # characters of a record
+DEEPEST = 20  # levels of what a record holds
+CURE = "name a picture that jaxstyle has saved, with its .json beside it where it was converted."
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that was read: its name without folders, and the SHA-256 of its bytes."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A network: its name, its file's ("" if computed), and the SHA-256 of its numbers, whatever file they are in."""
+
+    name: str
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """All that a picture depends on, and what came of it; no time and no folder, so that equal runs have equal records.
+
+    Attributes:
+        command: what made it, such as "stylize".
+        options: the command's own, as the user gave them; a number stands for an input wherever there is a path.
+        inputs: every file that was read, network apart.
+        network: that looked at the pictures.
+        config: the static facts that the options came to.
+        weights: the coefficients of the loss, by term.
+        versions: by package.
+        device: what it was computed on.
+        cuts: for the longest sides of scales that were cut for lack of memory, the most pixels that were seen at a
+            time; all of the picture's where its largest layers only were, in strips.
+        steps: how many were taken.
+        trace: each term before the first step, and before the last.
+        lanes: where many pictures were painted at a time, the numbers of all of them in the sweep.
+        lane: which of them this one is, from 0.
+        devices: how many shared the work, each like `device`.
+        format: of the record itself.
+    """
+
+    command: str
+    options: dict[str, Any]
+    inputs: tuple[Source, ...]
+    network: Weights
+    config: dict[str, Any]
+    weights: dict[str, float]
+    versions: dict[str, str]
+    device: str
+    cuts: dict[str, int] = field(default_factory=dict)
+    steps: int = 0
+    trace: dict[str, tuple[float, float]] = field(default_factory=dict)
+    lanes: tuple[int, ...] = ()
+    lane: int = 0
+    devices: int = 1
+    format: Literal["jaxstyle run 1"] = FORMAT
+
+
+def source(path: Path) -> Source:
+    """Return the name and the hash of a file.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: if it cannot be read.
+
+    Example:
+        >>> source(Path("content.jpg")).name  # doctest: +SKIP
+        'content.jpg'
+    """
+    try:
+        with path.open("rb") as file:
+            return Source(path.name, hashlib.file_digest(file, "sha256").hexdigest())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): name a file that you may read.") from error
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a picture's bytes depend on.
+
+    Example:
+        >>> versions()["jaxstyle"]
+        '0.1.0'
+    """
+    return {package: metadata.version(package) for package in PACKAGES}
+
+
+def text(record: Record, *, indent: int | None = None) -> str:
+    """Return a record as JSON, in ASCII.
+
+    Args:
+        record: of a run.
+        indent: spaces for each level, or None for one line.
+
+    Example:
+        >>> read(text(record)) == record  # doctest: +SKIP
+        True
+    """
+    return json.dumps(plain(record, paths={}), indent=indent, allow_nan=False)
+
+
+def read(text: str, name: str = "the record") -> Record:
+    """Return the record that a text is, or that it holds as "record", every part of the type that it has to have.
+
+    Args:
+        text: JSON, from wherever.
+        name: what error messages call it.
+
+    Raises:
+        InputError: if the text is no record.
+
+    Example:
+        >>> read("{}")
+        Traceback (most recent call last):
+        ...
+        jaxstyle.errors.InputError: the record holds no record of a run (...): name a picture that jaxstyle ...
+    """
+    try:
+        if len(text) > MOST:
+            raise ValueError(f"{len(text)} characters are over {MOST}")
+        value = json.loads(text, parse_constant=_refuse)
+        if isinstance(value, dict) and isinstance(value.get("record"), dict):  # the entry of a picture of a sweep
+            value = value["record"]
+        _check_depth(value)
+        return structured(Record, value)
+    except (ValueError, RecursionError) as error:  # json's own errors are ValueErrors
+        reason = "too deep" if isinstance(error, RecursionError) else error
+        why = f" ({excerpt(reason)})" if text else ""
+        raise InputError(f"{name} holds no record of a run{why}: {CURE}") from error
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no number")
+
+
+def _check_depth(value: Any, levels: int = DEEPEST) -> None:
+    if not levels:
+        raise RecursionError
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_depth(part, levels - 1)
+
+
+def check_same(what: dict[str, Any]) -> None:
+    """Refuse to go on where another process has other facts.
+
+    Raises:
+        InputError: in all processes, if two of them differ.
+    """
+    every = of_all(what)
+    for number, theirs in enumerate(every[1:], 1):
+        for name, own, other in differences(every[0], theirs):
+            shown = [excerpt(repr(each), most=60) for each in (own, other)]
+            raise InputError(
+                f"Process 0 has {excerpt(name, most=60)} {shown[0]}, but process {number} has {shown[1]}: "
+                "give all processes the same command and the same files."
+            )

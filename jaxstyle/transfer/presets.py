@@ -1,0 +1,291 @@
+"""Published conventions, and our own, as data: what is compared, how it is weighted, how pictures are brought to size.
+
+A preset fixes the objective and the optimiser; size, steps and start are the user's. The penalty on values out of range
+is ours in each of them: of the published systems some clip at every step, some at the end, and a clip hides from lbfgs
+what it did. Where a system cannot be restated, its `deviations` say so. All read at the sources named, in 2026.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from jaxstyle.config import Config, LossWeights
+from jaxstyle.errors import InputError, excerpt
+
+LayerWeights = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named set of config and weights.
+
+    Attributes:
+        source: who published the convention, and where.
+        content_weight: the weight of content.
+        style_weight: the weight of style.
+        tv_weight: the weight of total variation.
+        bounds_weight: the weight of the penalty on values out of range. For lbfgs about 400 times what an untouched
+            photograph of 512 pixels scores, were that penalty a mean over [0, 1]; adam clips at each step.
+        config: the static facts.
+        style_shares: what each style layer counts for, if they differ.
+        pooling_gains: by pooling what pooled layers are multiplied by.
+        spread: a weight is shared out among its layers ("mean") or counts for each of them ("sum").
+        style_fit: a style has the content's "longest" side, or is squeezed into the "content"'s very size.
+        resample: how pictures are resized, "lanczos" or "bilinear".
+        rounding: how the shorter side becomes whole pixels, "round" or "truncate".
+        deviations: what is not as its source has it.
+    """
+
+    source: str
+    content_weight: float
+    style_weight: float
+    tv_weight: float
+    bounds_weight: float
+    config: Config = field(default_factory=Config)
+    style_shares: LayerWeights = field(default_factory=dict)
+    pooling_gains: Mapping[str, float] = field(default_factory=dict)
+    spread: Literal["mean", "sum"] = "mean"
+    style_fit: Literal["longest", "content"] = "longest"
+    resample: Literal["lanczos", "bilinear"] = "lanczos"
+    rounding: Literal["round", "truncate"] = "round"
+    deviations: str = ""
+
+    def loss_weights(
+        self, content_layers: LayerWeights | None = None, style_layers: LayerWeights | None = None
+    ) -> LossWeights:
+        """Return the coefficient of every layer, from this preset's weights and the layers' relative ones.
+
+        Args:
+            content_layers: the share of each content layer, such as 1 for each; None for the preset's own.
+            style_layers: the share of each style layer; None for the preset's own.
+
+        Returns:
+            The coefficients.
+
+        Example:
+            >>> PRESETS["jaxstyle"].loss_weights({"relu4_2": 1.0}, {"relu1_1": 1.0, "relu2_1": 3.0}).style
+            {'relu1_1': 7.5, 'relu2_1': 22.5}
+        """
+        if content_layers is None:
+            content_layers = dict.fromkeys(self.config.content_layers, 1.0)
+        if style_layers is None:
+            style_layers = {layer: self.style_shares.get(layer, 1.0) for layer in self.config.style_layers}
+        return LossWeights(
+            content=self._spread(self.content_weight, content_layers),
+            style=self._spread(self.style_weight, style_layers),
+            tv=self.tv_weight,
+            bounds=self.bounds_weight,
+        )
+
+    def _spread(self, weight: float, layers: LayerWeights) -> dict[str, float]:
+        whole = sum(layers.values()) if self.spread == "mean" else 1.0
+        return {layer: weight * share / (whole or 1.0) for layer, share in layers.items()}
+
+
+CONV_1 = tuple(f"conv{block}_1" for block in range(1, 6))
+CHANNELS = {"relu1_1": 64, "relu2_1": 128, "relu3_1": 256, "relu4_1": 512, "relu5_1": 512}  # of VGG-19
+
+
+PRESETS = {
+    "jaxstyle": Preset(
+        source="ours; the README says what was chosen against what",
+        content_weight=1.0,
+        style_weight=30.0,
+        tv_weight=5.0,
+        bounds_weight=1e4,
+    ),
+    "gatys-paper": Preset(
+        source="Gatys, Ecker and Bethge, arXiv:1508.06576; pystiche/papers for alpha/beta and the steps",
+        content_weight=1 / 2,  # half the sum of squares
+        style_weight=1e3 / 4,  # over 4 C^2 N^2
+        tv_weight=0.0,
+        bounds_weight=4e9,
+        config=Config(
+            content_layers=("conv4_2",),
+            style_layers=CONV_1,
+            pooling="avg",
+            content_divisor="none",
+            style_divisor="elements",
+            scales=1,
+            halve_above=None,
+            memory=100,
+        ),
+        style_fit="content",
+        deviations="not the network rescaled to mean activations of 1 (CVPR 2016); start from the content, not noise",
+    ),
+    "gatys-code": Preset(
+        source="github.com/leongatys/PytorchNeuralStyleTransfer, NeuralStyleTransfer.ipynb",
+        content_weight=1.0,
+        style_weight=1e3,
+        tv_weight=0.0,
+        bounds_weight=1e9,
+        config=Config(content_divisor="elements", style_divisor="elements", scales=1, halve_above=None, memory=100),
+        style_shares={layer: 1 / channels**2 for layer, channels in CHANNELS.items()},
+        spread="sum",
+        resample="bilinear",
+        deviations="--size is the longest side, there the shorter one; the second run at 800 pixels is --scales",
+    ),
+    "neural-style": Preset(
+        source="github.com/jcjohnson/neural-style, neural_style.lua",
+        content_weight=5.0,
+        style_weight=100.0,
+        tv_weight=1e-3 / 2,
+        bounds_weight=1.0,
+        config=Config(
+            white=256.0,
+            content_divisor="elements",
+            style_divisor="elements",
+            gram_divisor="elements",
+            tv_form="joint",
+            pixel_reduction="sum",
+            pixel_range=256.0,
+            scales=1,
+            halve_above=None,
+            memory=100,
+        ),
+        spread="sum",
+        resample="bilinear",
+        rounding="truncate",
+        deviations="total variation counts in the loss, where the original adds it to the gradient only",
+    ),
+    "neural-style-pt": Preset(
+        source="github.com/ProGamerGov/neural-style-pt, neural_style.py",
+        content_weight=5.0,
+        style_weight=100.0,
+        tv_weight=1e-3,
+        bounds_weight=1.0,
+        config=Config(
+            content_divisor="elements",
+            style_divisor="elements",
+            gram_divisor="elements",
+            tv_power=1,
+            pixel_reduction="sum",
+            pixel_range=255.0,
+            scales=1,
+            halve_above=None,
+            memory=100,
+        ),
+        spread="sum",
+        resample="bilinear",
+        rounding="truncate",
+    ),
+    "anishathalye": Preset(
+        source="github.com/anishathalye/neural-style, stylize.py",
+        content_weight=5.0,
+        style_weight=500.0,
+        tv_weight=100.0,
+        bounds_weight=1.0,
+        config=Config(
+            content_divisor="elements",
+            style_divisor="elements",
+            gram_divisor="elements",
+            pixel_range=255.0,
+            scales=1,
+            halve_above=None,
+            optimizer="adam",
+            learning_rate=10 / 255,
+        ),
+        deviations="several styles mix their statistics, there their losses; odd sides pool down; each step clips; the "
+        "last image comes out, there the best; a style has the content's longest side, there its width",
+    ),
+    "crowsonkb": Preset(
+        source="github.com/crowsonkb/style-transfer-pytorch, style_transfer.py",
+        content_weight=0.015,
+        style_weight=1.0,
+        tv_weight=2.0,
+        bounds_weight=1.0,
+        config=Config(
+            statistic="wasserstein",
+            halve_above=None,
+            border="replicate",
+            content_divisor="elements",
+            style_divisor="elements",
+            tv_form="nine_point",
+            optimizer="adam",
+            betas=(0.9, 0.99),
+            averaging=0.99,
+        ),
+        style_shares={"relu1_1": 256, "relu2_1": 64, "relu3_1": 16, "relu4_1": 4, "relu5_1": 1},
+        pooling_gains={"max": 1.0, "avg": 2.0, "l2": 0.78},
+        deviations="made for torchvision's weights, whose activations are smaller than Caffe's; adam's memory is "
+        "not carried from scale to scale; the mean leaves the first image out; a small style is enlarged",
+    ),
+    "pystiche": Preset(
+        source="github.com/pystiche/pystiche, pystiche/_cli.py",
+        content_weight=1.0,
+        style_weight=1e3,
+        tv_weight=0.0,
+        bounds_weight=1e12,
+        config=Config(content_divisor="elements", style_divisor="elements", scales=1, halve_above=None, memory=100),
+        resample="bilinear",
+        deviations="made for torchvision's weights, whose activations are smaller than those of Caffe's; --size is the "
+        "longest side, there the shorter one",
+    ),
+    "tensorflow-tutorial": Preset(
+        source="tensorflow.org/tutorials/generative/style_transfer",
+        content_weight=1e4,
+        style_weight=1e-2,
+        tv_weight=30.0,
+        bounds_weight=1.0,
+        config=Config(
+            content_layers=("relu5_2",),
+            content_divisor="elements",
+            style_divisor="elements",
+            tv_power=1,
+            pixel_reduction="sum",
+            scales=1,
+            halve_above=None,
+            optimizer="adam",
+            betas=(0.99, 0.999),
+            epsilon=0.1,
+        ),
+        resample="bilinear",
+        rounding="truncate",
+        deviations="pictures are antialiased as they are reduced",
+    ),
+    "keras-example": Preset(
+        source="keras.io/examples/generative/neural_style_transfer",
+        content_weight=2.5e-8,
+        style_weight=1e-6 / 36,
+        tv_weight=1e-6,
+        bounds_weight=1e-3,
+        config=Config(
+            content_layers=("relu5_2",),
+            content_divisor="none",
+            style_divisor="none",
+            gram_divisor="image",
+            tv_form="joint",
+            tv_power=2.5,
+            pixel_reduction="sum",
+            pixel_range=255.0,
+            scales=1,
+            halve_above=None,
+        ),
+        style_fit="content",
+        resample="bilinear",
+        rounding="truncate",
+        deviations="lbfgs, where the original takes gradient steps of a rate that falls; --size is the longest side, "
+        "there 400 rows; pictures are resized bilinearly, there by their nearest pixels",
+    ),
+}
+
+
+def preset(name: str) -> Preset:
+    """Return the preset called `name`.
+
+    Args:
+        name: a key of `PRESETS`.
+
+    Returns:
+        The preset.
+
+    Raises:
+        InputError: if there is none of that name.
+
+    Example:
+        >>> preset("neural-style-pt").style_weight
+        100.0
+    """
+    if name not in PRESETS:
+        raise InputError(f"Preset {excerpt(repr(name))} is unknown: use {', '.join(PRESETS)}.")
+    return PRESETS[name]

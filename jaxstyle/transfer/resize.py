@@ -1,0 +1,47 @@
+"""Resizing of pictures and styles from one scale to another."""
+
+import jax
+
+from jaxstyle.images.resample import array_module, resample
+from jaxstyle.networks.vgg import smallest_side
+
+
+def resize(picture: jax.Array, height: int, width: int, *, circular: bool = False) -> jax.Array:
+    """Return `picture` at another size, antialiased; the same array where it has that size already.
+
+    Args:
+        picture: `[..., H, W, 3]` or a mask `[H, W]`, in [0, 1].
+        height: pixels.
+        width: pixels.
+        circular: whether pixels at a border are neighbours of those across from them.
+
+    Returns:
+        `[..., height, width, 3]` or `[height, width]`, in [0, 1].
+
+    Example:
+        >>> resize(jnp.ones((8, 8, 3)), 4, 6).shape
+        (4, 6, 3)
+    """
+    found = resample(picture, height, width, circular=circular)
+    return picture if found is picture else array_module(found).clip(found, 0.0, 1.0)
+
+
+def resize_style(style: jax.Array, factor: float, *, layers: tuple[str, ...]) -> jax.Array:
+    """Return `style` reduced like the picture, but no further than `layers` allow.
+
+    Args:
+        style: `[H, W, 3]`, or a mask `[H, W]`, of the size that it has at the last scale.
+        factor: the size of this scale over that of the last.
+        layers: where style is compared.
+
+    Returns:
+        `[h, w, 3]` or `[h, w]`.
+
+    Example:
+        >>> resize_style(jnp.ones((64, 32, 3)), 0.5, layers=("relu1_1",)).shape
+        (32, 16, 3)
+    """
+    height, width = style.shape[:2]
+    need = max(map(smallest_side, layers), default=1)
+    factor = min(1.0, max(factor, need / min(height, width)))
+    return style if factor == 1 else resize(style, *(max(1, round(factor * each)) for each in (height, width)))

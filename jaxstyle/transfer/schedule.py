@@ -1,0 +1,142 @@
+"""Coarse to fine: at which sizes a picture is optimised, and for how many steps at each."""
+
+import math
+from typing import NamedTuple
+
+from jaxstyle.config import Config
+from jaxstyle.errors import InputError, excerpt
+from jaxstyle.networks.vgg import smallest_side
+
+COARSEST = 128  # pixels of the longest side at the coarsest scale
+FACTOR = 2.4  # about; of a side over that of the scale before
+FEWEST = 3  # steps at a scale, if there are enough
+STEPS_BY_PIXELS = -0.415  # exponent: three quarters of the steps at twice the pixels
+DISTORTION = 0.03  # of the aspect ratio, at all scales but the last
+MOST_SCALES = 30
+TILE = 16  # pixels: VGG-19 halves four times, and what continues across its border has to do so after each
+
+
+class Scale(NamedTuple):
+    """One size and how long the picture stays there.
+
+    Attributes:
+        height: pixels.
+        width: pixels.
+        steps: gradient evaluations.
+    """
+
+    height: int
+    width: int
+    steps: int
+
+
+def plan(height: int, width: int, *, steps: int, config: Config) -> tuple[Scale, ...]:
+    """Return the scales at which a picture of `height` by `width` is optimized, the coarsest first.
+
+    The longest sides are a geometric series from 128 pixels, rounded to multiples of 16; each scale but the last has a
+    shape that other pictures share, see `shared_shape`. A scale of twice the pixels takes three quarters of the steps.
+
+    Args:
+        height: of the result, in pixels.
+        width: of the result, in pixels.
+        steps: number of gradient evaluations at all scales together.
+        config: its `scales` and layers count.
+
+    Returns:
+        The scales; the last one has the size of the result.
+
+    Raises:
+        InputError: if a scale that was asked for is too small for a layer or larger than the picture, or if there are
+            fewer steps than scales.
+
+    Example:
+        >>> [(scale.width, scale.steps) for scale in plan(192, 256, steps=100, config=Config())]
+        [(128, 64), (256, 36)]
+    """
+    if steps < 1:
+        raise InputError(f"A run of {steps} steps does nothing: take at least 1.")
+    longest = max(height, width)
+    shape = _tileable_shape if config.border == "circular" else shared_shape
+    shapes = [shape(height, width, side) for side in _sides(longest, config)[:-1]]
+    shapes = [each for each in dict.fromkeys(shapes) if max(each) < longest] + [(height, width)]
+    need = max(map(smallest_side, config.sized(config.layers)), default=1)
+    if config.scales is None:
+        most = max(1, steps // FEWEST)
+        shapes = [*(each for each in shapes[:-1] if min(each) >= need), shapes[-1]][-most:]
+    for each in shapes[:-1]:
+        if min(each) < need:
+            raise InputError(
+                f"A scale is {each[1]}x{each[0]} pixels, but the deepest layer needs {need}x{need}: "
+                "take fewer or larger --scales."
+            )
+    if steps < len(shapes):
+        raise InputError(f"{steps} steps are too few for {len(shapes)} scales: take more --steps or fewer --scales.")
+    return tuple(Scale(*each, count) for each, count in zip(shapes, _split(steps, shapes), strict=True))
+
+
+def _sides(longest: int, config: Config) -> list[int]:
+    """Return the longest sides of the scales in pixels, rising."""
+    if isinstance(config.scales, tuple):
+        sides = list(config.scales)
+        if sides and abs(sides[-1] - longest) == 1:  # rounding left the picture one pixel off its size
+            sides[-1] = longest
+        if not sides or sides != sorted(set(sides)) or sides[0] < 1 or sides[-1] != longest:
+            text = excerpt(", ".join(map(str, sides)))
+            raise InputError(f"The scales {text} do not rise to the picture's {longest} pixels: end them with that.")
+        return sides
+    count = config.scales
+    if count is None:
+        count = max(1, 1 + round(math.log(longest / COARSEST, FACTOR)))
+    if not 1 <= count <= MOST_SCALES:
+        raise InputError(
+            f"{excerpt(count)} scales are none or too many: take 1 to {MOST_SCALES}, or sides such as 128,256,512."
+        )
+    coarsest = min(COARSEST, longest / 1.5)
+    exact = [coarsest * (longest / coarsest) ** (i / max(1, count - 1)) for i in range(count - 1)]
+    for multiple in (TILE, 1):
+        sides = [*(max(multiple, multiple * round(side / multiple)) for side in exact), longest]
+        if sides == sorted(set(sides)):
+            break
+    return sides
+
+
+def shared_shape(height: int, width: int, side: int) -> tuple[int, int]:
+    """Return a shape of longest side `side` and almost the aspect ratio of a picture, which other pictures share.
+
+    The shorter side is a multiple of 16, 8, 4, 2 or 1 pixels: the first that changes the aspect ratio by at most 3 %.
+
+    Args:
+        height: of the picture, in pixels.
+        width: of the picture, in pixels.
+        side: in pixels.
+
+    Returns:
+        Height and width.
+
+    Example:
+        >>> shared_shape(3000, 4000, 128), shared_shape(3050, 4000, 128)
+        ((96, 128), (96, 128))
+    """
+    exact = side * min(height, width) / max(height, width)
+    for multiple in (TILE, 8, 4, 2, 1):
+        shorter = max(multiple, multiple * round(exact / multiple))
+        if shorter <= side and abs(shorter / exact - 1) <= DISTORTION:
+            break
+    else:
+        shorter = max(1, round(exact))
+    return (shorter, side) if height < width else (side, shorter)
+
+
+def _tileable_shape(height: int, width: int, side: int) -> tuple[int, int]:
+    factor = side / max(height, width)
+    found = [TILE * max(1, round(factor * each / TILE)) for each in (height, width)]
+    return found[0], found[1]
+
+
+def _split(steps: int, shapes: list[tuple[int, int]]) -> list[int]:
+    """Split `steps` among shapes by a power of their pixels; each takes at least `FEWEST` if there are enough steps."""
+    weights = [(height * width) ** STEPS_BY_PIXELS for height, width in shapes]
+    fewest = min(FEWEST, steps // len(shapes))
+    rest = steps - fewest * len(shapes)
+    counts = [fewest + int(rest * weight / sum(weights)) for weight in weights]
+    return [counts[0] + steps - sum(counts), *counts[1:]]
