@@ -15,8 +15,8 @@ from tyro.conf import OmitArgPrefixes
 
 from jaxstyle import load_image, load_params, make_targets, save_image, terms, total
 from jaxstyle.cli.progress import Reporter
-from jaxstyle.cli.walk import picture_of, walk
-from jaxstyle.cli.work import Work
+from jaxstyle.runtime.problem import Work
+from jaxstyle.runtime.runner import picture_of, walk
 
 Score = Callable[[Any], float]
 

@@ -16,9 +16,9 @@ from measuring import PRESET, Pictures, in_turns, matrix_peak, ratios
 from tyro.conf import OmitArgPrefixes
 
 from jaxstyle import init, load_params, make_targets, run
-from jaxstyle.cli.arithmetic import gflop_per_step
 from jaxstyle.errors import InputError
 from jaxstyle.networks.conv import Precision, prepared
+from jaxstyle.runtime.estimate import gflop_per_step
 from jaxstyle.transfer.schedule import Scale
 
 Side = Callable[[int], float]  # takes so many steps and returns the objective before the last of them

@@ -11,9 +11,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxstyle import Config, load_params
-from jaxstyle.cli.arithmetic import gflop_per_step
-from jaxstyle.cli.memory import ESTIMATED
-from jaxstyle.cli.work import bytes_of
 from jaxstyle.images.resample import half_shape
 from jaxstyle.losses.layer_summaries import blocks_in_rows
 from jaxstyle.losses.tiling import grid
@@ -21,6 +18,9 @@ from jaxstyle.networks import vgg
 from jaxstyle.networks.vgg import Params
 from jaxstyle.optim import loop
 from jaxstyle.optim.parametrizations import PYRAMID_LEVELS
+from jaxstyle.runtime.estimate import gflop_per_step
+from jaxstyle.runtime.memory import ESTIMATED
+from jaxstyle.runtime.problem import bytes_of
 from jaxstyle.transfer.schedule import Scale, plan
 
 TF32, FLOAT32 = 0.4 * 989e12 / 2, 0.75 * 67e12  # operations a second: assumed shares of an H200's peaks

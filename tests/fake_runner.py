@@ -8,9 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from jaxstyle.cli import kept_styles, session, sweep_round, sweep_session
-from jaxstyle.cli.walk import Diverged, Place, fault_of, last_sound
-from jaxstyle.cli.work import Work
+from jaxstyle.cli import session, sweep_session
+from jaxstyle.runtime import style_cache, sweep_job
+from jaxstyle.runtime.problem import Work
+from jaxstyle.runtime.runner import Diverged, Place, fault_of, last_sound
 from jaxstyle.transfer import color
 
 
@@ -32,12 +33,12 @@ class FakeRunner:
         self.history: Callable[[int], dict[str, Any]] = lambda step: {}
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for module in (session, sweep_round):
+        for module in (session, sweep_job):
             monkeypatch.setattr(module, "walk", self.walk)
             monkeypatch.setattr(module, "picture_of", self.picture_of)
-        monkeypatch.setattr(kept_styles, "look_at", lambda *_, **__: {})
+        monkeypatch.setattr(style_cache, "look_at", lambda *_, **__: {})
         monkeypatch.setattr(color, "_recolor", lambda content, styles, change: (content, styles))
-        monkeypatch.setattr(kept_styles, "statistics_of", lambda style, *_, **__: style)
+        monkeypatch.setattr(style_cache, "statistics_of", lambda style, *_, **__: style)
         monkeypatch.setattr(sweep_session.SweepSession, "_fitting", lambda self, work, todo, *_: len(todo))
 
     def walk(
@@ -49,7 +50,7 @@ class FakeRunner:
         until: int | None = None,
         halted: Callable[[], Any] = lambda: False,
     ) -> Iterator[Place]:
-        """Yield after every step, as `jaxstyle.cli.walk.walk` does."""
+        """Yield after every step, as `jaxstyle.runtime.runner.walk` does."""
         self.works.append(work)
         lanes = () if work.lanes is None else (work.lanes,)
         sides, history, first, places = [], {}, 1, []

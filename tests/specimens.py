@@ -14,7 +14,6 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from jaxstyle.cli.recording import NOT_IN_PICTURE
-from jaxstyle.cli.report import Entry
 from jaxstyle.cli.stylize import Stylize
 from jaxstyle.config import Config
 from jaxstyle.images import save
@@ -26,6 +25,7 @@ from jaxstyle.networks import weights_io
 from jaxstyle.networks.random_init import random_params
 from jaxstyle.networks.vgg import Params
 from jaxstyle.runtime import plain_data, record
+from jaxstyle.runtime.sweep_report import Entry
 
 HEIGHT, WIDTH = 24, 33
 WIDTHS = ((2, 3), (4, 2), (3, 2, 4, 2), (3, 2, 2, 3), (2, 3, 2, 4))

@@ -16,17 +16,17 @@ from conftest import TINY, picture
 from fake_runner import FakeRunner
 from quick_commands import run
 
-from jaxstyle.cli import main, session, sweep_round
+from jaxstyle.cli import main, session
 from jaxstyle.cli.reconstruct import Reconstruct
-from jaxstyle.cli.resuming import Resuming
 from jaxstyle.cli.stylize import Stylize
 from jaxstyle.cli.sweep import Sweep
 from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.images.save import save_image
 from jaxstyle.networks import weights_io
 from jaxstyle.networks.random_init import random_params
-from jaxstyle.runtime import record
+from jaxstyle.runtime import record, sweep_job
 from jaxstyle.runtime.checkpoint import KEPT, Checkpoints
+from jaxstyle.runtime.resume import Resuming
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 QUICK = {"size": 32, "steps": 4, "weights": Path("tiny.h5"), "content_layers": "relu1_2", "style_layers": "relu1_1"}
@@ -206,7 +206,7 @@ def runner(fake_runner, monkeypatch) -> FakeRunner:
             state = jax.tree.unflatten(structure, [np.asarray(place.image), *others])
             yield place._replace(state=state, trace=dict(sorted(place.trace.items())))  # sorted as by jax.jit
 
-    for module in (session, sweep_round):
+    for module in (session, sweep_job):
         monkeypatch.setattr(module, "walk", walk)
     return fake_runner
 
@@ -289,7 +289,7 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_difference(finished, mo
     refused("whose options.seed is 0 and not 1", seed=1)
     with monkeypatch.context() as patch:
         versions = record.versions() | {"jax": "0.99"}
-        patch.setattr("jaxstyle.cli.recording.versions", lambda: versions)
+        patch.setattr("jaxstyle.runtime.record.versions", lambda: versions)
         refused("whose versions.jax is")
     os.rename("tiny.h5", "first.h5")
     weights_io.write("tiny.h5", random_params(widths=TINY, seed=2), source="", checksum="none", licence="none")
@@ -358,7 +358,7 @@ def test_a_sweep_that_was_killed_is_resumed_within_its_round(runner):
 
 @pytest.mark.slow
 def test_a_resumed_reconstruction_and_a_rerun_have_the_same_bytes(monkeypatch):
-    monkeypatch.setattr("jaxstyle.cli.work.MOST_STEPS_A_SEGMENT", 3)
+    monkeypatch.setattr("jaxstyle.runtime.problem.MOST_STEPS_A_SEGMENT", 3)
     command = Reconstruct(Path("content.png"), Path("out.png"))
     options = {"layer": "relu2_1", "scales": "2", "size": 40, "steps": 12, "weights": Path("tiny.h5")}
     options |= {"checkpoint": Path("kept"), "every": 1, "log": Path("log.csv")}

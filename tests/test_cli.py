@@ -12,10 +12,11 @@ import pytest
 from commands import listing, log, size_of, write_inputs, write_masks
 
 import jaxstyle
-from jaxstyle.cli import main, work
+from jaxstyle.cli import main
 from jaxstyle.errors import UnavailableError
 from jaxstyle.images.load import load_image
 from jaxstyle.networks import pretrained, weights_io
+from jaxstyle.runtime import problem
 
 RUN = "stylize content.png style.png -o out.png --size 32 --steps 3 --offline --weights tiny.h5".split()
 OPTIONS = """size steps content-weight style-weight tv-weight content-layers style-layers preset network weights
@@ -32,7 +33,7 @@ def folder(isolated, monkeypatch) -> Path:
 
 
 def test_a_compiled_run_lowers_the_total_which_is_the_weighted_sum_of_the_logged_terms(monkeypatch, capfd):
-    monkeypatch.setattr(work, "WORK_A_SEGMENT", 0)  # one program of one step
+    monkeypatch.setattr(problem, "WORK_A_SEGMENT", 0)  # one program of one step
     layers = ["--content-layers", "relu1_2,relu2_1:3", "--style-layers", "relu1_1:1,relu2_1:0.5"]
     weights = ["--content-weight", "2", "--style-weight", "9", "--tv-weight", "3"]
     assert main([*RUN, *layers, *weights, "--optimizer", "adam", "--log", "log.csv", "--save-every", "2"]) == 0

@@ -9,18 +9,19 @@ import pytest
 from conftest import TINY, picture
 from quick_commands import run
 
-from jaxstyle.cli import kept_styles, main, session
+from jaxstyle.cli import main, session
 from jaxstyle.cli.batch import Batch
-from jaxstyle.cli.batch_record import BatchRecord
 from jaxstyle.cli.pictures import expanded
 from jaxstyle.cli.reconstruct import Reconstruct
 from jaxstyle.cli.texture import Texture
-from jaxstyle.cli.work import Work
 from jaxstyle.errors import InputError
 from jaxstyle.images.load import load_image
 from jaxstyle.images.save import save_image
 from jaxstyle.networks import weights_io
 from jaxstyle.networks.random_init import random_params
+from jaxstyle.runtime import style_cache
+from jaxstyle.runtime.batch import BatchRecord
+from jaxstyle.runtime.problem import Work
 from jaxstyle.transfer import presets
 
 QUICK = {"size": 32, "steps": 2, "weights": Path("tiny.h5"), "optimizer": "adam", "content_layers": "relu1_2"}
@@ -82,7 +83,7 @@ def test_zipped_contents_have_one_style_each(fake_runner):
 
 def test_the_statistics_of_a_style_are_computed_once_and_pictures_share_programs(fake_runner, monkeypatch):
     computed = []
-    monkeypatch.setattr(kept_styles, "statistics_of", lambda style, *_, **__: computed.append(style.shape) or style)
+    monkeypatch.setattr(style_cache, "statistics_of", lambda style, *_, **__: computed.append(style.shape) or style)
     save_image("contents/c.png", picture(32, 40, seed=9))
     assert batch() == 0
     assert computed == [(32, 28, 3), (32, 32, 3)]

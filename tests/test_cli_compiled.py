@@ -11,12 +11,13 @@ import pytest
 from commands import log, write_inputs
 from conftest import TINY
 
-from jaxstyle.cli import cutting, main, work
+from jaxstyle.cli import main
 from jaxstyle.images.load import load_image
 from jaxstyle.images.metadata import description_of
 from jaxstyle.networks import weights_io
 from jaxstyle.networks.random_init import random_params
-from jaxstyle.runtime import record
+from jaxstyle.runtime import memory as memory_module
+from jaxstyle.runtime import problem, record
 
 pytestmark = pytest.mark.slow
 
@@ -36,11 +37,11 @@ def run(*options: object, output: str = "out.png") -> int:
 
 
 def test_the_length_of_segments_changes_no_byte_of_a_run_that_levels_off(monkeypatch):
-    monkeypatch.setattr(work, "WORK_A_SEGMENT", 1e12)
+    monkeypatch.setattr(problem, "WORK_A_SEGMENT", 1e12)
     options = ("--size", 32, "--scales", 1, "--steps", 120, "--tolerance", 0.3, "--init", "noise", "--seed", 3)
     found = []
     for segment in (6, 10):
-        monkeypatch.setattr(work, "MOST_STEPS_A_SEGMENT", segment)
+        monkeypatch.setattr(problem, "MOST_STEPS_A_SEGMENT", segment)
         layers = ("--style-layers", "relu1_1", "--content-layers", "relu1_1")
         assert run(*options, *layers, "--optimizer", "adam", "--log", "log.csv") == 0
         found.append((Path("out.png").read_bytes(), Path("log.csv").read_text()))
@@ -70,7 +71,7 @@ def test_a_dry_run_compiles_the_run_and_tiles_change_no_pixel_and_are_used_again
     assert run(*options) == 0
     assert max(compilations[count:], default=0) < longest / 3  # the steps come from the cache
     with monkeypatch.context() as short:
-        short.setattr(cutting, "room_for", lambda memory: 2**10)
+        short.setattr(memory_module, "room_for", lambda memory: 2**10)
         assert run(*options, output="tiles.png") == 0
     np.testing.assert_allclose(load_image("tiles.png").rgb, load_image("out.png").rgb, atol=1.01 / 255)
     assert np.abs(load_image("tiles.png").rgb - load_image("out.png").rgb).mean() <= 0.5 / 255

@@ -11,10 +11,12 @@ import psutil
 import pytest
 from commands import command, listing, stylize, write_inputs
 
-from jaxstyle.cli import arithmetic, containers, cutting, main, memory, rehearsal, work
+from jaxstyle.cli import dry_run, main
 from jaxstyle.cli.progress import Reporter
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
+from jaxstyle.runtime import estimate, memory, problem
+from jaxstyle.runtime.memory import NO_LIMIT, cut_to_fit, fitted
 from jaxstyle.transfer.schedule import Scale
 
 NOTHING: Any = None
@@ -55,17 +57,17 @@ def test_a_program_that_does_not_fit_is_cut_no_finer_than_necessary():
             return Program({0: 1000, 1000: 600, 150: 170}.get(pixels, pixels))
 
         options: Any = {"need": lambda program: program.size, "strips": True, "least": 110}
-        assert cutting.fitted(program, 1000, room=available, **options)[1] == cut
+        assert fitted(program, 1000, room=available, **options)[1] == cut
         assert requests == asked
         requests.clear()
         whole = options | {"strips": False, "least": None}  # such as several lanes
-        assert cutting.fitted(program, 1000, room=available, **whole)[1] == 0 and requests == [0]
+        assert fitted(program, 1000, room=available, **whole)[1] == 0 and requests == [0]
 
 
 def test_max_memory_that_is_too_small_for_the_smallest_tiles_is_refused(monkeypatch):
-    monkeypatch.setattr(cutting, "memory_of", lambda step: step.size)
-    monkeypatch.setattr(cutting, "room_for", lambda memory: 1000)
-    monkeypatch.setattr(cutting, "taken_and_free", lambda: (2**20, 2**40))
+    monkeypatch.setattr(memory, "memory_of", lambda step: step.size)
+    monkeypatch.setattr(memory, "room_for", lambda memory: 1000)
+    monkeypatch.setattr(memory, "taken_and_free", lambda: (2**20, 2**40))
     asked = []
 
     def program(pixels: int) -> Any:
@@ -76,13 +78,13 @@ def test_max_memory_that_is_too_small_for_the_smallest_tiles_is_refused(monkeypa
     how: dict[str, Any] = {"config": config, "there": 0}
     scale = Scale(192, 256, steps=1)
     with pytest.raises(InputError, match="--max-memory is 300 MiB, but steps at 256 pixels take 11 MiB .* --size"):
-        cutting.cut_to_fit(program, scale, alone=True, memory=300 * 2**20, **how)  # 1 + 7 / 0.7
+        cut_to_fit(program, scale, alone=True, memory=300 * 2**20, **how)  # 1 + 7 / 0.7
     assert asked[0] == 0 and all(0 < window < 192 * 256 for window in asked[1:])
     fits: dict[str, Any] = how | {"there": 7 * 2**20 - 1000}
-    assert cutting.cut_to_fit(program, scale, alone=True, memory=300 * 2**20, **fits)[1] == 0
+    assert cut_to_fit(program, scale, alone=True, memory=300 * 2**20, **fits)[1] == 0
     sliced: dict[str, Any] = how | {"config": replace(config, statistic="sliced")}
     for whole in (sliced, how):  # sliced, and several lanes
-        assert cutting.cut_to_fit(program, scale, alone=whole is not how, memory=None, **whole)[1] == 0
+        assert cut_to_fit(program, scale, alone=whole is not how, memory=None, **whole)[1] == 0
 
 
 # Memory in use and free
@@ -142,11 +144,11 @@ def first(most: int, used: int, both: int, stat: str = "total_rss 7") -> dict[st
 
 
 def left(root: Path) -> tuple[int, int]:
-    return containers.memory_left(root), containers.swap_left(root)
+    return memory.memory_left(root), memory.swap_left(root)
 
 
 def test_the_tightest_of_nested_groups_is_the_limit():
-    unlimited = containers.NO_LIMIT
+    unlimited = NO_LIMIT
     for outer, inner, memory_left, swap_left in [
         (second(1000, 700), second("max", 100, swap=50), 300, 40),
         (second(1000, 100), second(500, 300, swap=0), 200, 0),
@@ -168,7 +170,7 @@ def test_groups_of_version_1_limit_memory_and_swap_together():
     root = system("5:cpu:/other\n4:memory:/slurm/job\n0::/", folders)
     assert left(root) == (300, 490)
     Path("proc/self/cgroup").write_text("4:memory:/\n")
-    assert left(root) == (containers.NO_LIMIT, containers.NO_LIMIT)
+    assert left(root) == (NO_LIMIT, NO_LIMIT)
     folders = {"sys/fs/cgroup/memory": first(1000, 700, 1000)}  # a container that sees its group as the outermost
     assert left(system("4:memory:/docker/1f", folders)) == (300, 0)
 
@@ -183,7 +185,7 @@ def test_cached_files_count_as_free_except_those_mapped_by_programs():
             root = system("0::/", {"sys/fs/cgroup": second(1000, 700, stat=stat)})
         else:
             root = system("4:memory:/", {"sys/fs/cgroup/memory": first(1000, 700, 1000, stat=stat)})
-        assert containers.memory_left(root) == 300 + 250
+        assert memory.memory_left(root) == 300 + 250
 
 
 def test_groups_that_cannot_be_read_limit_nothing(tmp_path, monkeypatch):
@@ -198,13 +200,13 @@ def test_groups_that_cannot_be_read_limit_nothing(tmp_path, monkeypatch):
         (tmp_path / str(i)).mkdir()
         monkeypatch.chdir(tmp_path / str(i))
         for root in (system("0::/job", folders), system("nonsense", folders), Path("missing")):
-            assert left(root) == (containers.NO_LIMIT, containers.NO_LIMIT)
+            assert left(root) == (NO_LIMIT, NO_LIMIT)
 
 
 # Dry runs
 
 
-class FakeWork(work.Work):
+class FakeWork(problem.Work):
     """A `Work` of three scales whose program of the last one needs 2 GiB."""
 
     def scales(self) -> tuple[Scale, ...]:
@@ -212,7 +214,7 @@ class FakeWork(work.Work):
 
     def at(self, scale: Scale, *, cuts: Any = None) -> Any:
         program: Any = Program(2**31 if scale.width == 48 else 7)
-        return work.Ready(NOTHING, 1, program, 0, state_bytes=2**29)
+        return problem.Ready(NOTHING, 1, program, 0, state_bytes=2**29)
 
 
 @pytest.fixture
@@ -225,15 +227,15 @@ def rehearsed(monkeypatch, capsys):
         return 1e-6 * scale.height * scale.width + 1e-3
 
     monkeypatch.setattr(memory, "in_use", lambda: 2**30)
-    monkeypatch.setattr(rehearsal, "_seconds_a_step", seconds)
+    monkeypatch.setattr(dry_run, "seconds_a_step", seconds)
 
     def run(limit: int, *, lanes: int | None = None, rounds: int = 1) -> tuple[dict[str, str], list[int]]:
-        monkeypatch.setattr(rehearsal, "limit", lambda: limit)
+        monkeypatch.setattr(dry_run, "limit", lambda: limit)
         config = Config(style_layers=("relu1_1",), content_layers=("relu1_1",))
         kernels: Any = {"conv1_1": {"kernel": np.zeros((3, 3, 3, 100_000))}}
         rehearsed = FakeWork(kernels, NOTHING, NOTHING, [], LossWeights(), config, "", NOTHING, 10, lanes=lanes)
         timed.clear()
-        rehearsal.rehearse(rehearsed, rounds=rounds, reporter=Reporter(quiet=True))
+        dry_run.rehearse(rehearsed, rounds=rounds, reporter=Reporter(quiet=True))
         return dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()), timed
 
     return run
@@ -265,19 +267,19 @@ def test_arithmetic_counts_layers_up_to_the_deepest_and_half_sizes():
     config = Config(style_layers=("relu1_1", "conv2_1"), content_layers=("relu1_2",), halve_above=None)
     multiply_adds = 32 * 48 * 9 * (12 + 16) + 16 * 24 * 9 * 24 + 32 * 48 * 4**2 + 16 * 24 * 6**2
     scale = Scale(32, 48, steps=1)
-    assert arithmetic.gflop_per_step(params, scale, config=config) == pytest.approx(4 * multiply_adds / 1e9)
+    assert estimate.gflop_per_step(params, scale, config=config) == pytest.approx(4 * multiply_adds / 1e9)
     halved = replace(config, halve_above=24)  # 48 and 24 pixels
-    assert arithmetic.gflop_per_step(params, scale, config=halved) == pytest.approx(4 * 1.25 * multiply_adds / 1e9)
+    assert estimate.gflop_per_step(params, scale, config=halved) == pytest.approx(4 * 1.25 * multiply_adds / 1e9)
 
 
 def test_a_step_is_timed_in_the_second_call_unless_the_first_is_long(monkeypatch):
     for calls, clock in ((2, [0.0, 4.0, 10.0, 11.0]), (1, [0.0, 9.0])):
         ticks, done = iter(clock), []
-        monkeypatch.setattr(rehearsal, "time", SimpleNamespace(perf_counter=lambda ticks=ticks: next(ticks)))
+        monkeypatch.setattr(estimate, "time", SimpleNamespace(perf_counter=lambda ticks=ticks: next(ticks)))
         step: Any = lambda state, *_, done=done: (done.append(state), None)  # noqa: E731
-        ready = work.Ready(NOTHING, 2, step, 0, 0)
+        ready = problem.Ready(NOTHING, 2, step, 0, 0)
         runner: Any = SimpleNamespace(begin=lambda scale: 0, ready=lambda scale: None, coefficients=None, spans=False)
-        assert rehearsal._seconds_a_step(runner, ready, NOTHING) == (0.5 if calls == 2 else 4.5)
+        assert estimate.seconds_a_step(runner, ready, NOTHING) == (0.5 if calls == 2 else 4.5)
         assert len(done) == calls
 
 

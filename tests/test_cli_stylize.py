@@ -16,7 +16,6 @@ from PIL import Image
 
 from jaxstyle.cli import main, preview, session, signals
 from jaxstyle.cli.options import Comparison, Network
-from jaxstyle.cli.saving import numbered
 from jaxstyle.cli.statistics import Statistics
 from jaxstyle.errors import InputError
 from jaxstyle.images.load import load_image
@@ -24,6 +23,8 @@ from jaxstyle.images.save import save_image
 from jaxstyle.losses import masks as masks_module
 from jaxstyle.losses.moments import Moments
 from jaxstyle.networks import pretrained
+from jaxstyle.runtime import estimate
+from jaxstyle.runtime.outputs import numbered
 
 
 @pytest.fixture(autouse=True)
@@ -364,12 +365,12 @@ def test_the_time_of_vgg19_is_that_of_the_steps_times_the_ratio_of_operations(mo
     work: Any = SimpleNamespace(params="mini", config=None, scales=lambda: scales, steps=5)
     operations = {"mini": 3.0}
     monkeypatch.setattr(
-        preview,
+        estimate,
         "gflop_per_step",
         lambda params, scale, config: scale.height * (operations[params] if isinstance(params, str) else 12.0),
     )
     text = preview.forecast(work, seconds=20.0, output=Path("my cat.png"))
-    assert f"about {preview.RELATIVE_TIME * 20 * 4:.0f} s" in text
+    assert f"about {estimate.RELATIVE_TIME * 20 * 4:.0f} s" in text
     assert "these 5 steps" in text and "--init 'my cat.png'" in text
-    assert "about 5 min" in preview.forecast(work, seconds=75 / preview.RELATIVE_TIME, output=Path("out.png"))
+    assert "about 5 min" in preview.forecast(work, seconds=75 / estimate.RELATIVE_TIME, output=Path("out.png"))
     assert compilations == []

@@ -18,15 +18,11 @@ from conftest import TINY, picture
 from quick_commands import run
 
 from jaxstyle import stylize as library_stylize
-from jaxstyle.cli import main, sweep_round, sweep_session
-from jaxstyle.cli import walk as walk_module
-from jaxstyle.cli.grid import combinations, parse_values
+from jaxstyle.cli import main, sweep_session
 from jaxstyle.cli.options import parse_memory
-from jaxstyle.cli.report import CELLS, Entry, page, read_entry, thinned, write_entry
-from jaxstyle.cli.saving import write_log
 from jaxstyle.cli.stylize import Stylize
 from jaxstyle.cli.sweep import Sweep
-from jaxstyle.cli.work import Work
+from jaxstyle.cli.sweep_values import parse_values
 from jaxstyle.errors import InputError
 from jaxstyle.images.contact_sheet import contact_sheet
 from jaxstyle.images.load import load_image
@@ -34,8 +30,13 @@ from jaxstyle.images.metadata import description_of
 from jaxstyle.images.save import save_image
 from jaxstyle.networks import weights_io
 from jaxstyle.networks.random_init import random_params
-from jaxstyle.runtime import record
+from jaxstyle.runtime import record, sweep_job
+from jaxstyle.runtime import runner as walk_module
 from jaxstyle.runtime.checkpoint import Checkpoints
+from jaxstyle.runtime.outputs import write_log
+from jaxstyle.runtime.problem import Work
+from jaxstyle.runtime.sweep_grid import combinations
+from jaxstyle.runtime.sweep_report import CELLS, Entry, page, read_entry, thinned, write_entry
 from jaxstyle.transfer import presets
 
 FIXED = ("--size", 32, "--steps", 3, "--weights", "tiny.h5", "--optimizer", "adam", "--content-layers", "relu1_2")
@@ -191,7 +192,7 @@ def test_a_resumed_sweep_has_the_pictures_of_stylize_and_rerun_has_their_bytes(m
         patch.setattr(Checkpoints, "save", lambda *all_: (save(*all_), *map(signal.raise_signal, stops)))
         assert jaxstyle("sweep", *command, *kept) == 130
     assert [path.name for path in Path("kept").iterdir() if path.name.isdecimal()] == ["2"]
-    monkeypatch.setattr(sweep_round, "walk", lambda *all_, **each: began.append(each) or walk(*all_, **each))
+    monkeypatch.setattr(sweep_job, "walk", lambda *all_, **each: began.append(each) or walk(*all_, **each))
     assert jaxstyle("sweep", *command, *kept) == 0
     assert [each["place"] and each["place"].steps for each in began] == [2, None]
     assert not [path for path in Path("kept").iterdir() if path.name.isdecimal()]
@@ -403,7 +404,7 @@ def not_finite(place, lane: Any = ...):
 
 
 def test_a_sweep_without_a_finished_lane_removes_the_report_of_another(swept, fake_runner, monkeypatch, capsys):
-    monkeypatch.setattr(sweep_round, "walk", lambda *all_, **each: map(not_finite, fake_runner.walk(*all_, **each)))
+    monkeypatch.setattr(sweep_job, "walk", lambda *all_, **each: map(not_finite, fake_runner.walk(*all_, **each)))
     assert sweep(style_weight="2,20") == 1
     message = capsys.readouterr().err
     assert "0 of 2 pictures are finished" in message and "index.html" not in message
@@ -426,9 +427,9 @@ def test_a_lane_that_diverges_is_saved_as_it_was_before_and_the_others_are_finis
 
     if fault != "image":
         fake_runner.history = lambda step: {"tv": [1, np.nan, 1]} if step == 5 else {}
-    monkeypatch.setattr(sweep_round, "walk", walk)
+    monkeypatch.setattr(sweep_job, "walk", walk)
     if fault == "term between two segments":  # so that the lane has to be computed again up to there
-        monkeypatch.setattr(sweep_round, "walk", lambda *all_, **each: islice(walk(*all_, **each), 8, None, 9))
+        monkeypatch.setattr(sweep_job, "walk", lambda *all_, **each: islice(walk(*all_, **each), 8, None, 9))
         monkeypatch.setattr(walk_module, "walk", walk)
     assert sweep(**options) == 1
     message = capsys.readouterr().err
@@ -448,7 +449,7 @@ def test_a_lane_without_progress_is_named_by_its_label(fake_runner, monkeypatch,
             )
             yield place._replace(state=SimpleNamespace(watch=None, stall=stall))
 
-    monkeypatch.setattr(sweep_round, "walk", walk)
+    monkeypatch.setattr(sweep_job, "walk", walk)
     assert sweep(style_weight="1,30", patience=3) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if "no progress" in line]
     assert len(lines) == 2 and all(

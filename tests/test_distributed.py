@@ -19,10 +19,10 @@ import psutil
 import pytest
 
 from jaxstyle.cli import joining, main, watching
-from jaxstyle.cli.batch_record import BatchRecord
 from jaxstyle.cli.processes import Processes
 from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.images.load import load_image
+from jaxstyle.runtime.batch import BatchRecord
 
 ROOT = Path(__file__).parents[1]
 STYLIZE = "stylize content.png style.png -o out.png --weights tiny.h5"

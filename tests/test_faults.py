@@ -23,7 +23,6 @@ from conftest import TINY
 from quick_commands import run
 
 from jaxstyle import files
-from jaxstyle.cli import resuming
 from jaxstyle.cli.stylize import Stylize
 from jaxstyle.cli.sweep import Sweep
 from jaxstyle.config import Config
@@ -33,7 +32,7 @@ from jaxstyle.losses import statistics_io
 from jaxstyle.losses.moments import Moments
 from jaxstyle.networks import pretrained
 from jaxstyle.networks.random_init import random_params
-from jaxstyle.runtime import record
+from jaxstyle.runtime import record, resume
 
 SHALLOW = "--content-layers relu1_2 --style-layers relu1_1 --optimizer adam --scales 1".split()
 STYLIZE = ["stylize", "content.png", "style.png", "--size", "32", "--weights", "tiny.h5", "--quiet", *SHALLOW]
@@ -102,7 +101,7 @@ def stylize(**options: Any) -> int:
 def checkpoints(monkeypatch) -> list[int]:
     """The steps of the checkpoints that are saved, which the states of `fake_runner` cannot be."""
     saved: list[int] = []
-    monkeypatch.setattr(resuming.Resuming, "save", lambda _, place: saved.append(place.steps))
+    monkeypatch.setattr(resume.Resuming, "save", lambda _, place: saved.append(place.steps))
     monkeypatch.setattr(signal, "getsignal", lambda _: signal.SIG_DFL)  # SIGINT may be ignored here
     return saved
 
@@ -179,11 +178,11 @@ def test_a_picture_without_space_anywhere_is_lost_with_a_reason(fake_runner, fai
 
 
 def test_a_log_or_checkpoint_without_space_does_not_lose_the_picture(fake_runner, fails, monkeypatch, capfd):
-    def save(self: resuming.Resuming, _: object) -> None:
+    def save(self: resume.Resuming, _: object) -> None:
         if self.folder is not None:
             raise UnavailableError("The checkpoint in kept cannot be written (No space left on device): free space.")
 
-    monkeypatch.setattr(resuming.Resuming, "save", save)
+    monkeypatch.setattr(resume.Resuming, "save", save)
     fails("log.csv")
     for options, saying in (
         ({"checkpoint": Path("kept"), "every": 1000}, "The checkpoint in kept cannot be written (No space"),

@@ -5,8 +5,8 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxstyle.cli.report import Entry, write_report
 from jaxstyle.images.save import save_image
+from jaxstyle.runtime.sweep_report import Entry, write_report
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from jaxstyle.cli.grid import parse_sets, parse_values
 from jaxstyle.cli.limits import Limits
 from jaxstyle.cli.options import (
     LEAST_MEMORY,
@@ -19,6 +18,7 @@ from jaxstyle.cli.options import (
     parse_numbers,
     parse_scales,
 )
+from jaxstyle.cli.sweep_values import parse_sets, parse_values
 from jaxstyle.errors import InputError
 from jaxstyle.networks.vgg import ACTIVATIONS
 

@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from jaxstyle.cli import progress
 from jaxstyle.cli.progress import Reporter
-from jaxstyle.cli.walk import Place
+from jaxstyle.runtime.runner import Place
 
 NOTHING: Any = None
 

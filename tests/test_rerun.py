@@ -159,7 +159,7 @@ def test_a_record_beside_a_picture_replaces_one_that_was_lost(fake_runner):
 
 def test_differing_versions_are_named(painted, monkeypatch, capsys):
     versions = record.versions()
-    monkeypatch.setattr("jaxstyle.cli.recording.versions", lambda: versions | {"jax": "0.99"})
+    monkeypatch.setattr("jaxstyle.runtime.record.versions", lambda: versions | {"jax": "0.99"})
     assert rerun(painted) == 1
     message = capsys.readouterr().err
     assert f"versions.jax: '{versions['jax']}' then, '0.99' now" in message

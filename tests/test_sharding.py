@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from conftest import TINY, picture
 
-from jaxstyle.cli import devices, layout
 from jaxstyle.config import Config
 from jaxstyle.distributed.processes import by_leader
 from jaxstyle.distributed.sharding import BATCH, HEIGHT, evened, map_lanes, mesh_of
@@ -21,7 +20,7 @@ from jaxstyle.images.load import load_image
 from jaxstyle.images.save import save_image
 from jaxstyle.networks import weights_io
 from jaxstyle.networks.random_init import random_params
-from jaxstyle.runtime import checkpoint
+from jaxstyle.runtime import checkpoint, placement
 
 HERE = Path(__file__).parent
 
@@ -85,7 +84,7 @@ def test_an_array_is_padded_to_a_multiple_of_the_devices():
 
 def test_a_layout_pads_rows_of_images_and_lanes_of_every_array():
     like = {"image": jax.ShapeDtypeStruct((2, 10, 7, 3), np.float32), "count": jax.ShapeDtypeStruct((2,), np.int32)}
-    rows, lanes = (layout.longer(like, axis=axis, count=4) for axis in (HEIGHT, BATCH))
+    rows, lanes = (placement.longer(like, axis=axis, count=4) for axis in (HEIGHT, BATCH))
     assert (rows["image"].shape, rows["count"].shape) == ((2, 12, 7, 3), (2,))
     assert (lanes["image"].shape, lanes["count"].shape) == ((4, 10, 7, 3), (4,))
 
@@ -93,9 +92,9 @@ def test_a_layout_pads_rows_of_images_and_lanes_of_every_array():
 def test_arrays_are_unchanged_by_being_placed_on_a_device_and_cropped():
     x = np.arange(42, dtype=np.float32).reshape(2, 7, 3)
     for axis in (HEIGHT, BATCH):
-        one = layout.Layout(mesh_of(jax.devices()[:1], axis))
-        placed = layout.placed(x, one.kept(x))
-        np.testing.assert_array_equal(layout.cropped(one.read(placed), x), x)
+        one = placement.Layout(mesh_of(jax.devices()[:1], axis))
+        placed = placement.placed(x, one.kept(x))
+        np.testing.assert_array_equal(placement.cropped(one.read(placed), x), x)
         assert not one.spans and one.axis == axis
 
 
@@ -114,8 +113,8 @@ def test_a_number_of_devices_out_of_range_is_refused():
     there = len(jax.devices())
     for count in (0, -1, there + 1, 10**9):
         with pytest.raises(InputError, match=f"--devices is {count}, but {there} "):
-            devices.available(count)
-    assert len(devices.available(there)) == len(devices.available(None)) == there
+            placement.available(count)
+    assert len(placement.available(there)) == len(placement.available(None)) == there
 
 
 class Device:
@@ -125,32 +124,32 @@ class Device:
 
 
 def test_rows_are_divided_among_as_many_devices_as_have_262144_pixels_each(monkeypatch):
-    monkeypatch.setattr(devices, "mesh_of", lambda found, axis: (len(found), axis))
-    monkeypatch.setattr(devices, "Layout", lambda mesh: mesh)
+    monkeypatch.setattr(placement, "mesh_of", lambda found, axis: (len(found), axis))
+    monkeypatch.setattr(placement, "Layout", lambda mesh: mesh)
     monkeypatch.setattr(jax, "devices", lambda: [Device()] * 4)
     config = Config()
-    assert devices.rows_among(None, config=config, pixels=2 * 2**18 - 1) is None
-    assert devices.rows_among(None, config=config, pixels=2 * 2**18) == (2, HEIGHT)
-    assert devices.rows_among(None, config=config, pixels=2**30) == (4, HEIGHT)
-    assert devices.rows_among(None, config=config, pixels=2**30, memory=2**30) is None
-    assert devices.rows_among(None, config=Config(remat=True), pixels=2**30) is None
-    assert devices.rows_among(None, config=Config(statistic="sliced"), pixels=2**30) is None
-    assert devices.rows_among(3, config=Config(remat=True), pixels=16, memory=2**30) == (3, HEIGHT)
-    assert devices.rows_among(1, config=Config(statistic="sliced"), pixels=2**30) is None
+    assert placement.rows_among(None, config=config, pixels=2 * 2**18 - 1) is None
+    assert placement.rows_among(None, config=config, pixels=2 * 2**18) == (2, HEIGHT)
+    assert placement.rows_among(None, config=config, pixels=2**30) == (4, HEIGHT)
+    assert placement.rows_among(None, config=config, pixels=2**30, memory=2**30) is None
+    assert placement.rows_among(None, config=Config(remat=True), pixels=2**30) is None
+    assert placement.rows_among(None, config=Config(statistic="sliced"), pixels=2**30) is None
+    assert placement.rows_among(3, config=Config(remat=True), pixels=16, memory=2**30) == (3, HEIGHT)
+    assert placement.rows_among(1, config=Config(statistic="sliced"), pixels=2**30) is None
     for config, option in [
         (Config(statistic="sliced"), "--statistic"),
         (Config(normalize_gradients=True), "--normalize-gradients"),
     ]:
         with pytest.raises(InputError, match=f"{option}.* 3 devices"):
-            devices.rows_among(3, config=config, pixels=16)
+            placement.rows_among(3, config=config, pixels=16)
 
 
 def test_lanes_are_divided_among_at_most_one_device_each(monkeypatch):
-    monkeypatch.setattr(devices, "mesh_of", lambda found, axis: (len(found), axis))
-    monkeypatch.setattr(devices, "Layout", lambda mesh: mesh)
+    monkeypatch.setattr(placement, "mesh_of", lambda found, axis: (len(found), axis))
+    monkeypatch.setattr(placement, "Layout", lambda mesh: mesh)
     monkeypatch.setattr(jax, "devices", lambda: [Device()] * 4)
-    assert devices.lanes_among(None, lanes=1) is None and devices.lanes_among(1, lanes=8) is None
-    assert devices.lanes_among(None, lanes=3) == (3, BATCH) and devices.lanes_among(2, lanes=8) == (2, BATCH)
+    assert placement.lanes_among(None, lanes=1) is None and placement.lanes_among(1, lanes=8) is None
+    assert placement.lanes_among(None, lanes=3) == (3, BATCH) and placement.lanes_among(2, lanes=8) == (2, BATCH)
 
 
 def test_a_function_of_the_leader_returns_at_once_with_one_process():

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from jaxstyle.cli.batch_record import BEING_MADE, BatchRecord
 from jaxstyle.cli.limits import Limits
 from jaxstyle.cli.options import Comparison, Computing, Init, Network
 from jaxstyle.cli.pictures import STATISTICS, Controls, expanded
 from jaxstyle.cli.processes import Processes
-from jaxstyle.cli.saving import Saving, make_folder
+from jaxstyle.cli.saving import Saving
 from jaxstyle.cli.signals import check, status_of
 from jaxstyle.cli.stylize import Stylize
 from jaxstyle.cli.tuning import Balance, Optimization
 from jaxstyle.errors import InputError, own
+from jaxstyle.runtime.batch import BEING_MADE, BatchRecord
+from jaxstyle.runtime.outputs import make_folder
 
 if TYPE_CHECKING:
     from jaxstyle.config import Config
@@ -211,8 +212,8 @@ class Batch:
 
     def _known(self, command: Stylize, known: Known, params: Params, config: Config) -> Known:
         """Return the statistics of the command's style, if they are all that is needed of it; made once for a style."""
-        from jaxstyle.cli.kept_styles import statistics_of
         from jaxstyle.images.load import load_image
+        from jaxstyle.runtime.style_cache import statistics_of
         from jaxstyle.transfer import presets
         from jaxstyle.transfer.schedule import plan
         from jaxstyle.transfer.stylize import style_sides

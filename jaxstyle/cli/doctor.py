@@ -17,9 +17,9 @@ class Doctor:
         import jax
         import psutil
 
-        from jaxstyle.cli.containers import memory_left
         from jaxstyle.networks import pretrained
         from jaxstyle.runtime.compile_cache import cache_works
+        from jaxstyle.runtime.memory import memory_left
 
         print(f"python       {platform.python_version()}, {platform.platform()}")
         for package in PACKAGES:

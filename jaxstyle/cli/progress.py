@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,9 +28,9 @@ from jaxstyle.distributed.processes import leads
 from jaxstyle.runtime.record import Weights
 
 if TYPE_CHECKING:
-    from jaxstyle.cli.walk import Place
     from jaxstyle.networks.vgg import Params
     from jaxstyle.runtime.compile_cache import CompileClock
+    from jaxstyle.runtime.runner import Place
 
 SPEED_PERIOD = 3600.0  # seconds over which steps are averaged; by rich's 30, a slower step has no speed at all
 
@@ -51,6 +52,18 @@ class Reporter:
         self.run_seconds = 0.0  # of the steps of the last finished run, estimated for those before it was resumed
         # no markup and no emoji: a path may hold brackets and colons
         self.console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    def tell(self, text: str) -> None:
+        """Show a sentence."""
+        self.console.print(text)
+
+    def warn(self, text: str) -> None:
+        """Show a sentence that needs attention."""
+        self.console.print(text, style="yellow")
+
+    def fail(self, error: Exception) -> None:
+        """Show why something besides a picture could not be saved."""
+        print(f"jaxstyle: {error}", file=sys.stderr)
 
     def load_network(self, name: str, options: Network) -> Loaded:
         """Find and load the network of that name, with a bar for its download and a line for what it is."""

@@ -17,8 +17,8 @@ from jaxstyle.errors import InputError
 
 if TYPE_CHECKING:
     from jaxstyle.cli.progress import Loaded, Reporter
-    from jaxstyle.cli.recording import Job
     from jaxstyle.config import LossWeights
+    from jaxstyle.runtime.record import Job
     from jaxstyle.transfer.presets import Preset
 
 
@@ -63,8 +63,8 @@ class Reconstruct:
         import jax
 
         from jaxstyle.cli.recording import job
-        from jaxstyle.cli.work import Work
         from jaxstyle.images.load import load_image
+        from jaxstyle.runtime.problem import Work
 
         how: dict[str, Any] = {"rounding": preset.rounding, "max_pixels": self.limits.pixels()}
         picture = load_image(self.image, size=self.size, resample=preset.resample, **how)

@@ -9,20 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxstyle.cli.devices import laid_out
+from jaxstyle.cli.dry_run import rehearse
 from jaxstyle.cli.progress import Reporter
-from jaxstyle.cli.recording import Job, finished
-from jaxstyle.cli.rehearsal import rehearse
-from jaxstyle.cli.resuming import Resuming, facts_of
-from jaxstyle.cli.saving import Saving, attempt, numbered, rows, write_log
+from jaxstyle.cli.saving import Saving
 from jaxstyle.cli.signals import Interrupted, held, status_of
-from jaxstyle.cli.walk import CURE, Diverged, Place, news_of, picture_of, walk, walked_again
 from jaxstyle.distributed.processes import asked_of_any
 from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.files import write_text
 from jaxstyle.images.save import check_output, save_image
 from jaxstyle.runtime import record
-from jaxstyle.runtime.record import check_same
+from jaxstyle.runtime.outputs import attempt, numbered, rows, write_log
+from jaxstyle.runtime.record import Job, check_same, finished, laid_out
+from jaxstyle.runtime.resume import Resuming, facts_of
+from jaxstyle.runtime.runner import CURE, Diverged, Place, news_of, picture_of, walk, walked_again
 
 
 @dataclass(frozen=True)
@@ -50,14 +49,15 @@ class Session:
             UnavailableError: if the picture cannot be saved, or if the run has diverged; the picture is then the last
                 finite one.
         """
-        job = laid_out(job, tell=reporter.console.print)
+        job = laid_out(job, tell=reporter.tell)
         if job.work.spans:
             check_same(facts_of(job, self.saving))
         if self.saving.dry_run:
             rehearse(job.work, reporter=reporter)
             return 0
+        attempted = partial(attempt, fail=reporter.fail)
         resuming = Resuming(self.saving, job)
-        place = resumed = resuming.place(tell=reporter.console.print)
+        place = resumed = resuming.place(tell=reporter.tell)
         since = before = 0 if place is None else place.steps
         diverged, stopped, faults, began = None, 0, 0, time.perf_counter()
         plan = [(scale.steps, scale.width * scale.height) for scale in job.work.scales()]
@@ -67,13 +67,13 @@ class Session:
                 try:
                     for place in walk(job.work, shown, place=resumed, until=until, halted=asked):
                         for _, said in news_of(job.work, place, before=before):
-                            reporter.console.print(said, style="yellow")
+                            reporter.warn(said)
                         if self.saving.due(place.steps, steps=self.steps):
                             path = numbered(self.output, place.steps, steps=self.steps)
-                            faults |= attempt(partial(self._write, path, job, place))
-                            faults |= attempt(partial(self._write_record, path, job, place))
+                            faults |= attempted(partial(self._write, path, job, place))
+                            faults |= attempted(partial(self._write_record, path, job, place))
                         if resuming.due(place.steps, before=before):
-                            faults |= attempt(partial(resuming.save, place))
+                            faults |= attempted(partial(resuming.save, place))
                         before = place.steps
                 except Diverged as error:
                     diverged, sound = error, error.fault.sound
@@ -89,9 +89,9 @@ class Session:
                 raise Interrupted(stopped - 128)
             seconds = time.perf_counter() - began - shown.wait_seconds
             if diverged is None and before > since:
-                faults |= attempt(partial(resuming.save, place))
+                faults |= attempted(partial(resuming.save, place))
             self._save(job, place)
-            faults |= attempt(partial(self._write_record, self.output, job, place))
+            faults |= attempted(partial(self._write_record, self.output, job, place))
             if self.saving.log is not None and job.work.leads:
                 write_log(self.saving.log, list(rows(place.sides, _own(job, place).trace)))
         if diverged is not None:
@@ -105,7 +105,7 @@ class Session:
             seconds=seconds,
         )
         if stopped and resuming.folder is not None:
-            reporter.console.print("Repeat the command to go on.")
+            reporter.tell("Repeat the command to go on.")
         return stopped or faults
 
     def _save(self, job: Job, place: Place) -> None:

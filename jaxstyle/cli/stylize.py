@@ -31,9 +31,9 @@ from jaxstyle.errors import InputError, excerpt
 
 if TYPE_CHECKING:
     from jaxstyle.cli.progress import Loaded, Reporter
-    from jaxstyle.cli.recording import Job
     from jaxstyle.config import LossWeights
     from jaxstyle.losses.targets import Style
+    from jaxstyle.runtime.record import Job
     from jaxstyle.transfer.color import Sizes
     from jaxstyle.transfer.presets import Preset
 
@@ -114,10 +114,10 @@ class Stylize:
 
         import jax
 
-        from jaxstyle.cli.kept_styles import look_at
         from jaxstyle.cli.recording import job
-        from jaxstyle.cli.work import Work
         from jaxstyle.images.load import load_image
+        from jaxstyle.runtime.problem import Work
+        from jaxstyle.runtime.style_cache import look_at
         from jaxstyle.transfer.color import recolor
 
         config, controls = preset.config, self.controls

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from jaxstyle.cli.grid import MOST_LANES, Lane, combinations, parse_sets, parse_values
 from jaxstyle.cli.limits import Limits
 from jaxstyle.cli.options import (
     MOST_SEED,
@@ -25,16 +24,19 @@ from jaxstyle.cli.options import (
 )
 from jaxstyle.cli.pictures import Controls
 from jaxstyle.cli.processes import Processes
-from jaxstyle.cli.saving import Saving, make_folder
+from jaxstyle.cli.saving import Saving
 from jaxstyle.cli.stylize import Stylize
+from jaxstyle.cli.sweep_values import parse_sets, parse_values
 from jaxstyle.cli.tuning import Balance, Optimization
 from jaxstyle.errors import InputError, excerpt
+from jaxstyle.runtime.outputs import make_folder
+from jaxstyle.runtime.sweep_grid import MOST_LANES, Lane, combinations
 
 if TYPE_CHECKING:
     from jaxstyle.cli.progress import Loaded, Reporter
-    from jaxstyle.cli.recording import Job
-    from jaxstyle.cli.sweep_folder import SweepFolder
     from jaxstyle.config import Config, LossWeights
+    from jaxstyle.runtime.record import Job
+    from jaxstyle.runtime.sweep_job import SweepFolder
 
 MOST_COLUMNS = 12
 WEIGHTS = ("content-weight", "style-weight", "tv-weight")
@@ -109,9 +111,9 @@ class Sweep:
             make_folder(self.output)
 
         from jaxstyle.cli.progress import Reporter
-        from jaxstyle.cli.report import write_report
         from jaxstyle.cli.sweep_session import SweepSession
         from jaxstyle.distributed.processes import leads
+        from jaxstyle.runtime.sweep_report import write_report
 
         if not self.saving.dry_run or self.output.is_dir():
             folder.check(steps=self.steps, inputs=whole.inputs())
@@ -152,7 +154,7 @@ class Sweep:
 
     def _folder(self, config: Config) -> SweepFolder:
         """Return the lanes, with the coefficients and the seed of each."""
-        from jaxstyle.cli.sweep_folder import SweepFolder
+        from jaxstyle.runtime.sweep_job import SweepFolder
 
         lanes = combinations({name: values for name, values in self._options().items() if len(values) > 1})
         weights = [self._weights(lane, config) for lane in lanes]

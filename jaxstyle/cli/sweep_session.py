@@ -7,18 +7,16 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 
-from jaxstyle.cli.devices import laid_out, lanes_among
-from jaxstyle.cli.memory import room_for
+from jaxstyle.cli.dry_run import rehearse, silent
 from jaxstyle.cli.progress import Reporter
-from jaxstyle.cli.recording import Job, numbers
-from jaxstyle.cli.rehearsal import rehearse, silent
-from jaxstyle.cli.resuming import Resuming, facts_of
 from jaxstyle.cli.signals import held, status_of
-from jaxstyle.cli.sweep_folder import SweepFolder
-from jaxstyle.cli.sweep_round import SweepRound
-from jaxstyle.cli.work import Work
 from jaxstyle.distributed.processes import asked_of_any, leads, of_all, of_leader, together
-from jaxstyle.runtime.record import check_same
+from jaxstyle.runtime.memory import room_for
+from jaxstyle.runtime.placement import lanes_among
+from jaxstyle.runtime.problem import Work
+from jaxstyle.runtime.record import Job, check_same, laid_out, numbers
+from jaxstyle.runtime.resume import Resuming, facts_of
+from jaxstyle.runtime.sweep_job import SweepFolder, SweepRound
 from jaxstyle.transfer.sweep import lanes_within, memory_of
 
 STOPPED = "Interrupted: repeat the command to go on."
@@ -44,7 +42,7 @@ class SweepSession:
         if leads():
             self.folder.keep_log()
         if there := self._there(todo):
-            reporter.console.print(there)
+            reporter.tell(there)
         if not todo:
             return 0
         began, faults, stopped, scales = time.perf_counter(), 0, 0, job.work.scales()
@@ -62,7 +60,7 @@ class SweepSession:
             rounds += [todo[i : i + (at_a_time or 1)] for i in range(0, len(todo), at_a_time or 1)]
             plan = [(scale.steps, scale.width * scale.height * len(each)) for each in rounds for scale in scales]
             with held() as own, reporter.steps(plan) as shown:
-                asked, tell = asked_of_any(own), reporter.console.print
+                asked, tell = asked_of_any(own), reporter.tell
                 for each in rounds:
                     some, tell = laid_out(self.job_of(job, each), tell=tell), silent
                     faults |= SweepRound(some, self.folder).paint(shown, reporter, asked)
@@ -71,13 +69,13 @@ class SweepSession:
         except KeyboardInterrupt as error:
             if together():
                 raise  # the other processes, which were not asked, end with this one
-            reporter.console.print(STOPPED)
+            reporter.tell(STOPPED)
             return status_of(error)
         if stopped:
-            reporter.console.print(STOPPED)
+            reporter.tell(STOPPED)
             return stopped
         seconds = time.perf_counter() - began
-        reporter.console.print(f"painted in {seconds:.1f} s{reporter.compile_times()}")
+        reporter.tell(f"painted in {seconds:.1f} s{reporter.compile_times()}")
         return faults
 
     def _rehearse(self, work: Work, *, at_a_time: int | None, memory: int | None, reporter: Reporter) -> int:
@@ -124,7 +122,5 @@ class SweepSession:
         room = min(of_all(room_for(memory)))
         lanes = lanes_within(room, count=len(todo), needed=needed)
         takes = needed(lanes)
-        reporter.console.print(
-            f"{len(todo)} pictures, {lanes} at a time: {takes / 2**30:.1f} of {room / 2**30:.1f} GiB"
-        )
+        reporter.tell(f"{len(todo)} pictures, {lanes} at a time: {takes / 2**30:.1f} of {room / 2**30:.1f} GiB")
         return lanes

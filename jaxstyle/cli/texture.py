@@ -19,8 +19,8 @@ from jaxstyle.errors import InputError, excerpt
 
 if TYPE_CHECKING:
     from jaxstyle.cli.progress import Loaded, Reporter
-    from jaxstyle.cli.recording import Job
     from jaxstyle.config import LossWeights
+    from jaxstyle.runtime.record import Job
     from jaxstyle.transfer.presets import Preset
 
 
@@ -71,8 +71,8 @@ class Texture:
         import numpy as np
 
         from jaxstyle.cli.recording import job
-        from jaxstyle.cli.work import Work
         from jaxstyle.images.load import load_image
+        from jaxstyle.runtime.problem import Work
 
         most = self.limits.pixels()
         styles: Any = [load_image(path, size=self.style_size, max_pixels=most).rgb for path in self.styles]

@@ -4,21 +4,35 @@ A record comes from a stranger's picture and is data: it names no path and no co
 options refer to them, names without folders, and hashes, by which they are found.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
-from dataclasses import dataclass, field
+import os
+import platform
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import jax
+import numpy as np
+
+from jaxstyle.config import Config, LossWeights
 from jaxstyle.distributed.processes import of_all
 from jaxstyle.errors import InputError, excerpt
+from jaxstyle.runtime.placement import lanes_among, rows_among
 from jaxstyle.runtime.plain_data import differences, plain, structured
+from jaxstyle.runtime.problem import Work
+from jaxstyle.runtime.runner import Place
 
 FORMAT = "jaxstyle run 1"
 PACKAGES = ("jaxstyle", "jax", "jaxlib", "optax", "numpy", "pillow", "imagecodecs")
 MOST = 2**20  # characters of a record
 DEEPEST = 20  # levels of what a record holds
+# parts of a config that are functions, or are read by them; no command has other ones than those of the defaults
+FUNCTIONS = ("conv", "own_terms", "own_layers", "network")
 CURE = "name a picture that jaxstyle has saved, with its .json beside it where it was converted."
 
 
@@ -178,3 +192,74 @@ def check_same(what: dict[str, Any]) -> None:
                 f"Process 0 has {excerpt(name, most=60)} {shown[0]}, but process {number} has {shown[1]}: "
                 "give all processes the same command and the same files."
             )
+
+
+class Job(NamedTuple):
+    """What a command computes, its content's transparency, and its record as far as it is known beforehand."""
+
+    work: Work
+    alpha: np.ndarray | None
+    record: Record
+
+
+def record_of(command: str, options: dict[str, Any], *, inputs: Iterable[Path], network: Weights, work: Work) -> Record:
+    """Return the record of a command, as far as it is known before the run."""
+    return Record(
+        command=command,
+        options=options,
+        inputs=tuple(source(path) for path in inputs),
+        network=network,
+        config=_facts(work.config),
+        weights=numbers(work.weights),
+        versions=versions(),
+        device=_device(),
+    )
+
+
+def laid_out(job: Job, *, tell: Callable[[str], None]) -> Job:
+    """Return a job with what its devices share, which is told.
+
+    Raises:
+        InputError: as `lanes_among` and `rows_among` do.
+    """
+    work, last = job.work, job.work.scales()[-1]
+    if work.lanes is not None:
+        layout = lanes_among(work.devices, lanes=work.lanes)
+    else:
+        layout = rows_among(work.devices, config=work.config, pixels=last.height * last.width, memory=work.memory)
+    if layout is None:
+        return job
+    what = "the picture's rows" if work.lanes is None else "the pictures"
+    among = f" of {jax.process_count()} processes" if layout.spans else ""
+    tell(f"{layout.mesh.size} devices{among} share {what}")
+    record = replace(job.record, devices=layout.mesh.size)
+    return job._replace(work=replace(work, layout=layout), record=record)
+
+
+def finished(record: Record, place: Place) -> Record:
+    """Return the record of the picture that is there at a place of the walk."""
+    trace = {name: (float(found[0]), float(found[-1])) for name, found in place.trace.items()}
+    return replace(record, cuts={str(side): cut for side, cut in place.cuts.items()}, steps=place.steps, trace=trace)
+
+
+def numbers(weights: LossWeights) -> dict[str, float]:
+    """Return the coefficients of the loss by term."""
+    terms = {f"{kind}/{layer}": own for kind in ("content", "style") for layer, own in getattr(weights, kind).items()}
+    return {name: float(own) for name, own in {**terms, "tv": weights.tv, "bounds": weights.bounds}.items()}
+
+
+def _facts(config: Config) -> dict[str, Any]:
+    return {name: plain(value, paths={}) for name, value in vars(config).items() if name not in FUNCTIONS}
+
+
+def _device() -> str:
+    """Return what the numbers are rounded by: the accelerator, or the processor and how many share the work."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return device.device_kind
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    return f"{os.cpu_count()} x {model}"

@@ -1,9 +1,9 @@
-"""How a command's arrays lie on several devices: lanes shared out among them, or the rows of one image.
+"""Placement of a run on devices: which devices share the work, and how its arrays lie on them.
 
-What is kept from one program to the next has to divide by the devices, so it is a little longer there than it is: by
-lanes that repeat the last one, or by rows that nobody reads.
+The pictures of a batch, or the rows of one image, are distributed over devices.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -15,7 +15,9 @@ from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxstyle.config import Config, LossWeights
-from jaxstyle.distributed.sharding import BATCH, HEIGHT, SplitRows, evened, map_lanes
+from jaxstyle.distributed.processes import together
+from jaxstyle.distributed.sharding import BATCH, HEIGHT, SplitRows, evened, map_lanes, mesh_of
+from jaxstyle.errors import InputError, excerpt
 from jaxstyle.losses.targets import Targets
 from jaxstyle.networks.vgg import Params
 from jaxstyle.optim import loop
@@ -190,3 +192,56 @@ def _begin(image: jax.Array, *, like: jax.ShapeDtypeStruct, config: Config, layo
 @partial(jax.jit, static_argnames=("like", "layout"))
 def _image_of(state: loop.State, *, like: loop.State, layout: Layout) -> jax.Array:
     return _evened(cropped(state, like).image, layout)
+
+
+LEAST_PIXELS = 2**18  # of an image for each device, by which its rows are shared out unasked
+
+
+def available(count: int | None) -> Sequence[Any]:
+    """Return so many devices, or all that are there, those of other processes included.
+
+    Raises:
+        InputError: if there are fewer.
+    """
+    devices = jax.devices()
+    if count is not None and not 1 <= count <= len(devices):
+        there = f"{len(devices)} {'is' if len(devices) == 1 else 'are'} there ({devices[0].platform.upper()})"
+        raise InputError(f"--devices is {excerpt(count)}, but {there}: use at most as many.")
+    return devices[:count]
+
+
+def lanes_among(count: int | None, *, lanes: int) -> Layout | None:
+    """Return how lanes are shared out among so many devices, None for all; None where one will do.
+
+    Raises:
+        InputError: as `available` does.
+    """
+    devices = available(count)
+    used = devices if together() else devices[:lanes]
+    return Layout(mesh_of(used, BATCH)) if len(used) > 1 else None
+
+
+def rows_among(count: int | None, *, config: Config, pixels: int, memory: int | None = None) -> Layout | None:
+    """Return how the rows of an image are shared out among so many devices, None for all; None where one will do.
+
+    Args:
+        count: as the user has it.
+        config: some statistics are no sums over rows.
+        pixels: of the image; unless the user has it otherwise, or there are several processes, each device has many.
+        memory: what the command may take; where that or `config.remat` is said, one device goes through the rows in
+            blocks or strips, if it is not said otherwise.
+
+    Raises:
+        InputError: as `available` does, or if the rows cannot be shared out, but have to be.
+    """
+    devices = available(count)
+    asked = count is not None or together()
+    used = devices if asked else devices[: pixels // LEAST_PIXELS]
+    whole = {"--statistic sliced": config.statistic == "sliced", "--normalize-gradients": config.normalize_gradients}
+    cause = next((name for name, found in whole.items() if found), None)
+    cut = memory is not None or config.remat
+    if len(used) < 2 or not asked and (cut or cause is not None):
+        return None
+    if cause is not None:
+        raise InputError(f"{cause} looks at all rows at once, which {len(used)} devices would share: use one device.")
+    return Layout(mesh_of(used, HEIGHT))

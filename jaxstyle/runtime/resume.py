@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxstyle.cli.layout import cropped, longer
-from jaxstyle.cli.recording import Job
-from jaxstyle.cli.saving import EVERY, Saving
-from jaxstyle.cli.walk import Place
-from jaxstyle.cli.work import Work
 from jaxstyle.errors import InputError, excerpt
+from jaxstyle.runtime.outputs import EVERY, Outputs
+from jaxstyle.runtime.placement import cropped, longer
 from jaxstyle.runtime.plain_data import differences, plain
-from jaxstyle.runtime.record import Record
+from jaxstyle.runtime.problem import Work
+from jaxstyle.runtime.record import Job, Record
+from jaxstyle.runtime.runner import Place
 
 NOT_COMPARED = ("device", "weights", "cuts", "steps", "trace", "lanes", "lane", "devices")  # may differ, or follow
 
@@ -27,7 +26,7 @@ NOT_COMPARED = ("device", "weights", "cuts", "steps", "trace", "lanes", "lane", 
 class Resuming:
     """Where a job's checkpoints go and how often, as `saving` says; nowhere without a folder."""
 
-    saving: Saving
+    saving: Outputs
     job: Job
 
     @property
@@ -128,9 +127,10 @@ class Resuming:
             )
 
 
-def facts_of(job: Job, saving: Saving) -> dict[str, Any]:
+def facts_of(job: Job, saving: Outputs) -> dict[str, Any]:
     """Return what has to be the same in all processes that share a job."""
-    return {**identity(job.record), "saving": plain(replace(saving, quiet=False), paths={})}
+    options = {name: value for name, value in plain(saving, paths={}).items() if name != "quiet"}
+    return {**identity(job.record), "saving": options}
 
 
 def identity(record: Record) -> dict[str, Any]:

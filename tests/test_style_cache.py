@@ -11,9 +11,9 @@ import pytest
 from commands import stylize, write_inputs
 from conftest import picture
 
-from jaxstyle.cli import kept_styles
 from jaxstyle.config import Config
 from jaxstyle.losses.moments import Moments
+from jaxstyle.runtime import style_cache
 from jaxstyle.transfer.schedule import plan
 from jaxstyle.transfer.stylize import targets_at
 
@@ -35,7 +35,7 @@ def computed(isolated, monkeypatch) -> list[float]:
     def compute(_params: Any, styles: Any, _key: Any, **_: Any) -> Any:
         return {side: one(style) for side, style in styles.items()}
 
-    monkeypatch.setattr(kept_styles, "_summarize", compute)
+    monkeypatch.setattr(style_cache, "_summarize", compute)
     return factors
 
 
@@ -46,7 +46,7 @@ def get(params):
     def get(
         style: Any = STYLE, sides: Any = (32, 64), *, longest: int = 64, config: Config = CONFIG, seed: int = 0
     ) -> Any:
-        return kept_styles.statistics_of(style, sides, longest=longest, params=params, config=config, seed=seed)
+        return style_cache.statistics_of(style, sides, longest=longest, params=params, config=config, seed=seed)
 
     return get
 
@@ -81,9 +81,9 @@ def test_another_style_size_config_network_or_seed_is_computed_anew(computed, ge
     get(config=Config(style_layers=("relu1_1",), content_layers=("relu1_2",)), seed=7)  # used by no moment of the style
     assert len(computed) == before
     sliced: Any = {"longest": 64, "params": params, "config": replace(CONFIG, statistic="sliced")}
-    assert kept_styles._path(STYLE, seed=0, **sliced) != kept_styles._path(STYLE, seed=7, **sliced)  # pyright: ignore
+    assert style_cache._path(STYLE, seed=0, **sliced) != style_cache._path(STYLE, seed=7, **sliced)  # pyright: ignore
     other = jax.tree.map(lambda leaf: np.asarray(leaf) + 1, params)
-    kept_styles.statistics_of(STYLE, (64,), longest=64, params=other, config=CONFIG, seed=0)  # pyright: ignore
+    style_cache.statistics_of(STYLE, (64,), longest=64, params=other, config=CONFIG, seed=0)  # pyright: ignore
     assert len(computed) == before + 1
 
 
@@ -113,7 +113,7 @@ def test_the_least_recently_used_statistics_are_removed_first(computed, get, mon
         os.utime(new, (age, age))
         files.append(new)
     get(styles[0])  # now the most recently used
-    monkeypatch.setattr(kept_styles, "MOST", 3 * files[0].stat().st_size)
+    monkeypatch.setattr(style_cache, "MOST", 3 * files[0].stat().st_size)
     get(styles[3])
     assert files[0].exists() and not files[1].exists() and files[2].exists() and len(list(folder.glob("*.h5"))) == 3
 
@@ -122,7 +122,7 @@ def test_a_command_reads_statistics_only_where_nothing_else_of_a_style_is_used(f
     monkeypatch.chdir(isolated)
     write_inputs(isolated)
     asked: list[Any] = []
-    monkeypatch.setattr(kept_styles, "look_at", lambda pictures, *size, **_: asked.append((list(pictures), size)) or {})
+    monkeypatch.setattr(style_cache, "look_at", lambda pictures, *size, **_: asked.append((list(pictures), size)) or {})
     assert stylize() == 0
     assert asked == [([Path("style.png")], (26, 32))]
     for options in ({"color": "keep"}, {"init": "style"}, {"style_mask": ("all",)}):
@@ -132,7 +132,7 @@ def test_a_command_reads_statistics_only_where_nothing_else_of_a_style_is_used(f
 
 def test_sizes_are_those_of_all_scales_and_halves(computed, params):
     config = Config(style_layers=("relu1_1",), content_layers=("relu1_2",), halve_above=16, scales=(40, 80))
-    found = kept_styles.look_at({Path("a"): STYLE}, 60, 80, steps=10, params=params, config=config, seed=0)  # pyright: ignore
+    found = style_cache.look_at({Path("a"): STYLE}, 60, 80, steps=10, params=params, config=config, seed=0)  # pyright: ignore
     assert list(found) == [Path("a")] and list(found[Path("a")]) == [10, 20, 40, 80]
     assert computed == [1 / 8, 1 / 4, 1 / 2, 1.0]
 
@@ -141,7 +141,7 @@ def test_sizes_are_those_of_all_scales_and_halves(computed, params):
 def test_cached_statistics_equal_those_of_the_picture_at_every_scale_and_half(params, isolated):
     config = Config(style_layers=("relu1_1",), content_layers=("relu1_1",), halve_above=40, scales=1)
     content, style = picture(60, 80, seed=0), picture(70, 64, seed=1)
-    found = kept_styles.look_at({Path("a"): style}, 60, 80, steps=10, params=params, config=config, seed=0)
+    found = style_cache.look_at({Path("a"): style}, 60, 80, steps=10, params=params, config=config, seed=0)
     for scale in plan(60, 80, steps=10, config=config):
         cached: Any = targets_at(params, content, [found[Path("a")]], scale, config=config)
         direct: Any = targets_at(params, content, [style], scale, config=config)

@@ -1,4 +1,7 @@
-"""Some lanes of a sweep, painted at a time: each saved when all of them are finished, or as it was when it diverged."""
+"""The pictures of a sweep: the folder that they go to, and batches of them, optimized at a time.
+
+Each picture is saved when all of its batch are finished, or as it was when it diverged.
+"""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -7,13 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxstyle.cli.progress import Reporter, Steps
-from jaxstyle.cli.recording import Job, finished, numbers
-from jaxstyle.cli.report import Entry, entry_of, thinned, write_entry
-from jaxstyle.cli.resuming import Resuming
-from jaxstyle.cli.saving import attempt, numbered, rows, write_log
-from jaxstyle.cli.sweep_folder import SweepFolder
-from jaxstyle.cli.walk import (
+from jaxstyle.config import LossWeights
+from jaxstyle.distributed.processes import of_leader
+from jaxstyle.errors import InputError
+from jaxstyle.files import write_text
+from jaxstyle.images.load import load_image
+from jaxstyle.images.save import check_output, save_image
+from jaxstyle.runtime.callbacks import Messages, Progress
+from jaxstyle.runtime.outputs import Outputs, attempt, numbered, read_log, rows, write_log
+from jaxstyle.runtime.record import Job, Record, finished, numbers, text
+from jaxstyle.runtime.resume import Resuming
+from jaxstyle.runtime.runner import (
     CURE,
     Fault,
     Place,
@@ -25,10 +32,65 @@ from jaxstyle.cli.walk import (
     walk,
     walked_again,
 )
-from jaxstyle.distributed.processes import of_leader
-from jaxstyle.files import write_text
-from jaxstyle.images.save import save_image
-from jaxstyle.runtime.record import Record, text
+from jaxstyle.runtime.sweep_grid import Lane
+from jaxstyle.runtime.sweep_report import Entry, entry_of, read_entry, thinned, write_entry
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """Lanes, each with its weights, its seed and a hash of all that its picture depends on, and their folder."""
+
+    folder: Path
+    lanes: Sequence[Lane]
+    weights: Sequence[LossWeights]
+    seeds: Sequence[int]
+    saving: Outputs
+    digests: Sequence[str] = ()
+    max_pixels: int | None = None
+
+    def check(self, *, steps: int, inputs: Sequence[Path]) -> None:
+        """Refuse an output that cannot be, before hours of work."""
+        pictures = [self.picture(i) for i in range(len(self.lanes))]
+        for path in (self.folder / "sweep.csv", self.folder / "index.html", *map(entry_of, pictures)):
+            if path.is_dir():
+                raise InputError(f"{path} is a folder, where the sweep writes a file: name another folder.")
+        for path in (self.folder / "grid.png", *pictures):
+            check_output(path, bits=self.saving.bits, inputs=inputs)
+        self.saving.check(pictures, steps=steps, inputs=inputs)
+        if self.saving.log is not None and self.saving.log.absolute() == (self.folder / "sweep.csv").absolute():
+            raise InputError(f"The log {self.saving.log} is where the sweep's table goes: name another file.")
+
+    def picture(self, i: int) -> Path:
+        """Return where the picture of a lane goes."""
+        return self.folder / f"{self.lanes[i].name}.png"
+
+    def finished(self) -> list[Entry]:
+        """Return the entries of all lanes that are finished."""
+        return [entry for i in range(len(self.lanes)) if (entry := self.entry(i)) is not None]
+
+    def keep_log(self) -> None:
+        """Leave in the log what it has of lanes that are finished."""
+        if self.saving.log is None or not self.saving.log.exists():
+            return
+        finished = {entry.picture for entry in self.finished()}
+        write_log(self.saving.log, [row for row in read_log(self.saving.log) if row.get("picture") in finished])
+
+    def entry(self, i: int) -> Entry | None:
+        """Return the entry of a lane if it is finished and was made from what it would be made from now."""
+        found = read_entry(entry_of(self.picture(i)))
+        there = found is not None and found.digest == self.digests[i] and self.picture(i).is_file()
+        return found if there else None
+
+    def is_whole(self, i: int) -> bool:
+        """Return whether a lane is finished and its picture can be read; forget it if the picture is damaged."""
+        if self.entry(i) is None:
+            return False
+        try:
+            load_image(self.picture(i), max_pixels=self.max_pixels)
+        except InputError:
+            entry_of(self.picture(i)).unlink(missing_ok=True)  # another process may have been here
+            return False
+        return True
 
 
 @dataclass(frozen=True)
@@ -38,10 +100,11 @@ class SweepRound:
     job: Job
     folder: SweepFolder
 
-    def paint(self, shown: Steps, reporter: Reporter, asked: Callable[[], int]) -> int:
+    def paint(self, shown: Progress, reporter: Messages, asked: Callable[[], int]) -> int:
         """Paint the lanes and save them, or where they were when it was asked to stop; return 1 if anything failed."""
+        attempted = partial(attempt, fail=reporter.fail)
         work, saving, resuming = self.job.work, self.folder.saving, Resuming(self.folder.saving, self.job)
-        place = resumed = resuming.place(tell=reporter.console.print)
+        place = resumed = resuming.place(tell=reporter.tell)
         lost = {} if place is None else self._faults(place)
         missing = [lane for lane in lost if not self._path(lane).is_file()]
         late = {lane: lost[lane] for lane in (of_leader(missing) if work.spans else missing)}
@@ -53,23 +116,23 @@ class SweepRound:
                     if sound is None:
                         late[lane] = fault  # for when the walk is over, lest there are two at a time
                     else:
-                        attempt(partial(self._rescue, lane, fault, sound, reporter))
+                        attempted(partial(self._rescue, lane, fault, sound, reporter))
             for lane, said in news_of(work, place, before=before):
-                reporter.console.print(f"{self._label(lane)}: {said}", style="yellow")
+                reporter.warn(f"{self._label(lane)}: {said}")
             if saving.due(place.steps, steps=work.steps):
-                faults |= attempt(partial(self._save_all, place, lost, on_the_way=True))
+                faults |= attempted(partial(self._save_all, place, lost, on_the_way=True))
             if resuming.due(place.steps, before=before):
-                faults |= attempt(partial(resuming.save, place))
+                faults |= attempted(partial(resuming.save, place))
             before, recent = place.steps, (recent[1], place)
         if place is None:
             return faults
         if asked() and not is_whole(work, place):
-            return faults | attempt(partial(resuming.save, place)) | attempt(partial(self._save_all, place, lost))
+            return faults | attempted(partial(resuming.save, place)) | attempted(partial(self._save_all, place, lost))
         self._save_all(place, lost)
         self._enter(place, [lane for lane in range(len(self.job.record.lanes)) if lane not in lost])
         for lane, fault in late.items():
             sound = walked_again(work, shown, asked, until=fault.sound)
-            attempt(partial(self._rescue, lane, fault, sound, reporter))
+            attempted(partial(self._rescue, lane, fault, sound, reporter))
         resuming.forget()
         return faults
 
@@ -85,7 +148,7 @@ class SweepRound:
         found = [fault_of(_own(place, lane), finite=finite[lane]) for lane in range(len(finite))]
         return {lane: fault for lane, fault in enumerate(found) if fault is not None}
 
-    def _rescue(self, lane: int, fault: Fault, place: Place | None, reporter: Reporter) -> None:
+    def _rescue(self, lane: int, fault: Fault, place: Place | None, reporter: Messages) -> None:
         """Save a lane that has diverged as it was at a place before, if there is one, and say so."""
         kept = "there is no picture"
         if place is not None:
@@ -93,7 +156,7 @@ class SweepRound:
             rgb = picture_of(self.job.work, place)[lane]
             if self.job.work.leads:
                 self._save(self._path(lane), rgb, place, lane)
-        reporter.console.print(f"{self._label(lane)}: {fault.said}, so {kept}: {CURE}", style="yellow")
+        reporter.warn(f"{self._label(lane)}: {fault.said}, so {kept}: {CURE}")
 
     def _save_all(self, place: Place, lost: Collection[int], *, on_the_way: bool = False) -> None:
         """Save the lanes as they are at a place, but for those that have diverged."""

@@ -9,9 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxstyle.cli.cutting import cut_to_fit
-from jaxstyle.cli.layout import Layout, cropped, placed
-from jaxstyle.cli.memory import give_back
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.distributed.sharding import HEIGHT
 from jaxstyle.images.resample import array_module
@@ -19,6 +16,8 @@ from jaxstyle.losses.targets import Style, Targets
 from jaxstyle.networks.conv import prepared, winograd_pays
 from jaxstyle.networks.vgg import Params
 from jaxstyle.optim import loop
+from jaxstyle.runtime.memory import cut_to_fit, give_back
+from jaxstyle.runtime.placement import Layout, cropped, placed
 from jaxstyle.transfer import stylize
 from jaxstyle.transfer.color import Sizes
 from jaxstyle.transfer.schedule import Scale, plan

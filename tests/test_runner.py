@@ -13,14 +13,14 @@ from conftest import TINY
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxstyle.cli import memory, walk, work
-from jaxstyle.cli.walk import Diverged, Place, is_whole, news_of, walked_again
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import UnavailableError
 from jaxstyle.losses.objective import term_names
 from jaxstyle.networks import pretrained, weights_io
 from jaxstyle.networks.vgg import BLOCK_WIDTHS
 from jaxstyle.optim.early_stopping import Watch
+from jaxstyle.runtime import memory, problem, runner
+from jaxstyle.runtime.runner import Diverged, Place, is_whole, news_of, walked_again
 from jaxstyle.transfer.schedule import Scale
 
 NOTHING: Any = None
@@ -67,7 +67,7 @@ class Step:
         return SimpleNamespace(temp_size_in_bytes=self.size, output_size_in_bytes=0, alias_size_in_bytes=0)
 
 
-class FakeWork(work.Work):
+class FakeWork(problem.Work):
     """A `Work` of two scales, whose programs are `Step` objects."""
 
     ready: Any = staticmethod(lambda scale: None)
@@ -85,7 +85,7 @@ class FakeWork(work.Work):
     def at(self, scale: Scale, *, cuts: Any = None) -> Any:
         segment = self.segment(scale)
         cut = self.cut if cuts is None else cuts.get(max(scale.width, scale.height), 0)
-        return work.Ready(NOTHING, segment, self.program(scale, None), cut, state_bytes=100)
+        return problem.Ready(NOTHING, segment, self.program(scale, None), cut, state_bytes=100)
 
     def compile_ahead(self, scale: Scale) -> None:
         self.compiled[scale.width,] = NOTHING
@@ -135,8 +135,8 @@ def steps() -> Any:
     return Shown()
 
 
-def places(of: work.Work, **options: Any) -> list[Place]:
-    return list(walk.walk(of, steps(), **options))
+def places(of: problem.Work, **options: Any) -> list[Place]:
+    return list(runner.walk(of, steps(), **options))
 
 
 def same(one: Place, two: Place) -> None:
@@ -159,7 +159,7 @@ def test_a_walk_takes_all_steps_of_all_scales_and_starts_each_from_the_image_bef
 
 def test_each_scale_but_the_first_is_compiled_while_the_one_before_runs():
     of = fake()
-    next(walk.walk(of, steps()))  # waits for the thread when it is closed
+    next(runner.walk(of, steps()))  # waits for the thread when it is closed
     assert list(of.compiled) == [(40,)]
     of = fake()
     assert [place.steps for place in places(of, until=5)] == [5] and of.compiled == {}
@@ -168,7 +168,7 @@ def test_each_scale_but_the_first_is_compiled_while_the_one_before_runs():
 @given(save_every=st.integers(0, 13), most=st.integers(1, 10), until=st.integers(1, 12), split=st.integers(1, 12))
 def test_segments_multiples_and_resuming_do_not_change_a_walk(save_every, most, until, split):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(work, "MOST_STEPS_A_SEGMENT", most)
+        patch.setattr(problem, "MOST_STEPS_A_SEGMENT", most)
         found = places(fake(save_every=save_every))
         same(found[-1], places(fake())[-1])
         reached = {place.steps for place in found}
@@ -183,16 +183,16 @@ def test_segments_multiples_and_resuming_do_not_change_a_walk(save_every, most, 
 
 def test_a_scale_that_levels_off_ends_at_the_same_step_for_any_segment(monkeypatch):
     for most in [1, 4, 10]:
-        monkeypatch.setattr(work, "MOST_STEPS_A_SEGMENT", most)
+        monkeypatch.setattr(problem, "MOST_STEPS_A_SEGMENT", most)
         shown = steps()
-        last = list(walk.walk(fake(stops={0: 3, 1: 2}), shown))[-1]
+        last = list(runner.walk(fake(stops={0: 3, 1: 2}), shown))[-1]
         assert last.sides.tolist() == [20] * 3 + [40] * 2 and len(last.trace["total"]) == 5
         assert shown.taken == 12  # the steps that are left out count as taken
         assert is_whole(fake(), last)
 
 
 def test_a_walk_stops_before_the_next_segment_when_halted(monkeypatch):
-    monkeypatch.setattr(work, "MOST_STEPS_A_SEGMENT", 1)
+    monkeypatch.setattr(problem, "MOST_STEPS_A_SEGMENT", 1)
     answers = iter([False, False, True, True])
     assert [place.steps for place in places(fake(), halted=lambda: next(answers))] == [1, 2]
     assert walked_again(fake(), steps(), lambda: True, until=3) is None
@@ -201,7 +201,7 @@ def test_a_walk_stops_before_the_next_segment_when_halted(monkeypatch):
 
 @pytest.mark.parametrize(("most", "place"), [(1, 3), (10, None)])
 def test_divergence_names_the_step_and_returns_a_place_before_it_if_there_is_one(most, place, monkeypatch):
-    monkeypatch.setattr(work, "MOST_STEPS_A_SEGMENT", most)
+    monkeypatch.setattr(problem, "MOST_STEPS_A_SEGMENT", most)
     bad = fake(fault=staticmethod(lambda step: {"tv": np.nan} if step == 5 else {}))
     with pytest.raises(Diverged, match="tv is nan at step 5") as raised:
         places(bad)
@@ -213,7 +213,7 @@ def test_divergence_names_the_step_and_returns_a_place_before_it_if_there_is_one
 
 def test_an_image_that_is_not_finite_diverges_even_if_its_terms_are_finite(monkeypatch):
     monkeypatch.setattr(FakeWork, "finite", lambda self, image: np.asarray(np.asarray(image).max() < 4.5 / 64))
-    monkeypatch.setattr(work, "MOST_STEPS_A_SEGMENT", 1)
+    monkeypatch.setattr(problem, "MOST_STEPS_A_SEGMENT", 1)
     with pytest.raises(Diverged, match="not finite after step 5") as raised:
         places(fake())
     assert raised.value.fault.sound == 4 and raised.value.place is not None and raised.value.place.steps == 4
@@ -221,9 +221,12 @@ def test_an_image_that_is_not_finite_diverges_even_if_its_terms_are_finite(monke
 
 def test_the_earliest_term_that_is_not_finite_is_the_fault():
     trace = {"tv": np.array([1, np.inf, np.nan]), "total": np.array([1, 2, -np.inf]), "bounds": np.zeros(3)}
-    assert walk.fault_of(trace, finite=True, done=4) == ("tv is inf at step 6", 4)
-    assert walk.fault_of({"total": np.zeros(3)}, finite=False, done=4) == ("the picture is not finite after step 7", 6)
-    assert walk.fault_of({"total": np.zeros(3)}, finite=True) is None
+    assert runner.fault_of(trace, finite=True, done=4) == ("tv is inf at step 6", 4)
+    assert runner.fault_of({"total": np.zeros(3)}, finite=False, done=4) == (
+        "the picture is not finite after step 7",
+        6,
+    )
+    assert runner.fault_of({"total": np.zeros(3)}, finite=True) is None
 
 
 def test_cuts_of_a_scale_are_recorded_and_used_again_after_resuming():
@@ -236,7 +239,7 @@ def test_cuts_of_a_scale_are_recorded_and_used_again_after_resuming():
 def test_a_program_that_does_not_fit_is_refused_with_its_need_before_the_first_step(monkeypatch):
     monkeypatch.setattr(memory, "in_use", lambda: 2**30)
     monkeypatch.setattr(memory, "limit", lambda: 3 * 2**30)
-    monkeypatch.setattr(walk, "most_of_all", lambda: 3 * 2**30)
+    monkeypatch.setattr(runner, "most_of_all", lambda: 3 * 2**30)
     with pytest.raises(UnavailableError, match=r"^20 pixels take 5 GiB, but only 3 GiB .* --size 16\.$"):
         places(fake(size=4 * 2**30))
     at_limit = fake(size=2 * 2**30 - 100)  # 100 bytes of state
@@ -251,7 +254,7 @@ def test_memory_that_runs_out_in_a_step_names_need_and_cures(monkeypatch):
 
     monkeypatch.setattr(memory, "in_use", lambda: 2**30)
     monkeypatch.setattr(memory, "limit", lambda: 3 * 2**30)
-    monkeypatch.setattr(walk, "most_of_all", lambda: 2**60)
+    monkeypatch.setattr(runner, "most_of_all", lambda: 2**60)
     lbfgs = fake(size=4 * 2**30, fault=staticmethod(fault), config=replace(CONFIG, optimizer="lbfgs", memory=10))
     with pytest.raises(UnavailableError, match="20 pixels take 5 GiB, but only 3 GiB .* use --size 16"):
         places(lbfgs)
@@ -297,7 +300,7 @@ def test_restarts_and_stops_of_lbfgs_are_reported_once_for_finite_lanes():
 
 
 def test_a_segment_on_a_cpu_is_longer_for_less_arithmetic_per_step(monkeypatch):
-    monkeypatch.setattr(work, "WORK_A_SEGMENT", 3e10)
+    monkeypatch.setattr(problem, "WORK_A_SEGMENT", 3e10)
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     mini = weights_io.widths(pretrained.MINI)
     for widths, size, expected in [
@@ -311,15 +314,15 @@ def test_a_segment_on_a_cpu_is_longer_for_less_arithmetic_per_step(monkeypatch):
         outputs = [width for own in widths for width in own]
         kernels = [np.broadcast_to(0.0, (3, 3, *pair)) for pair in zip([3, *outputs], outputs, strict=False)]
         params: Any = {name: {"kernel": kernel} for name, kernel in zip(names, kernels, strict=True)}
-        some = work.Work(params, NOTHING, NOTHING, [], LossWeights(), Config(), "content", NOTHING, steps=100)
+        some = problem.Work(params, NOTHING, NOTHING, [], LossWeights(), Config(), "content", NOTHING, steps=100)
         assert some.segment(Scale(size * 3 // 4, size, steps=100)) == expected
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    some = work.Work({}, NOTHING, NOTHING, [], LossWeights(), Config(), "", NOTHING, steps=100)
+    some = problem.Work({}, NOTHING, NOTHING, [], LossWeights(), Config(), "", NOTHING, steps=100)
     assert some.segment(Scale(32, 32, steps=100)) == 10
 
 
 def test_the_summary_of_a_step_weights_the_terms_and_averages_over_lanes():
     last = {"content/relu1_1": 1.0, "style/relu1_2": 2.0, "tv": 4.0, "total": 10.0}
     trace = {name: np.array([[0.0, value], [0.0, 3 * value]]) for name, value in last.items()}
-    assert walk._summary(trace, WEIGHTS) == {"total": 20.0, "content": 4.0, "style": 12.0, "tv": 4.0}
-    assert "tv" not in walk._summary(trace, WEIGHTS._replace(tv=0.0))
+    assert runner._summary(trace, WEIGHTS) == {"total": 20.0, "content": 4.0, "style": 12.0, "tv": 4.0}
+    assert "tv" not in runner._summary(trace, WEIGHTS._replace(tv=0.0))

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxstyle.cli.memory import most_of_all, peak_of, shortage
-from jaxstyle.cli.progress import Steps
-from jaxstyle.cli.work import Ready, Work
 from jaxstyle.config import LossWeights
 from jaxstyle.errors import UnavailableError, out_of_memory
 from jaxstyle.optim import loop
+from jaxstyle.runtime.callbacks import Progress
+from jaxstyle.runtime.memory import most_of_all, peak_of, shortage
+from jaxstyle.runtime.problem import Ready, Work
 
 CURE = "lower the weights or --learning-rate, or try --optimizer adam."
 
@@ -68,7 +68,7 @@ class Diverged(UnavailableError):
 
 def walk(
     work: Work,
-    shown: Steps,
+    shown: Progress,
     *,
     place: Place | None = None,
     until: int | None = None,
@@ -95,7 +95,7 @@ def walk(
 
 def _walk(
     work: Work,
-    shown: Steps,
+    shown: Progress,
     thread: Executor,
     *,
     place: Place | None,
@@ -228,7 +228,7 @@ def last_sound(places: Iterable[Place | None], fault: Fault) -> Place | None:
     )
 
 
-def walked_again(work: Work, shown: Steps, halted: Callable[[], Any], *, until: int) -> Place | None:
+def walked_again(work: Work, shown: Progress, halted: Callable[[], Any], *, until: int) -> Place | None:
     """Return where the same walk, from its start, is after so many steps; None if that is nowhere, or it was halted."""
     if until < 1:
         return None

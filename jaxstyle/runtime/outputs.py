@@ -1,0 +1,151 @@
+"""Files that a run writes besides its picture: intermediate pictures and the log of every step."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from jaxstyle.errors import InputError, UnavailableError
+from jaxstyle.files import whole
+from jaxstyle.runtime import checkpoint_folder
+
+if TYPE_CHECKING:
+    import numpy as np
+
+EVERY = 50  # steps from one checkpoint to the next
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written besides the picture, and how often.
+
+    Attributes:
+        save_every: number of steps from one intermediate picture to the next, beside the output; 0 for none.
+        log: a .csv file for every term of every step.
+        bits: per channel of the picture; 16 for .png and .tiff.
+        record: whether the record is written beside the picture, too.
+        checkpoint: folder of checkpoints.
+        every: number of steps from one checkpoint to the next; None for `EVERY`.
+        dry_run: whether nothing is painted.
+    """
+
+    save_every: int = 0
+    log: Path | None = None
+    bits: Literal[8, 16] = 8
+    record: bool = False
+    checkpoint: Path | None = None
+    every: int | None = None
+    dry_run: bool = False
+
+    def check(self, outputs: Iterable[Path], *, steps: int, inputs: Sequence[Path]) -> None:
+        """Raise `InputError` if something could not be written at the end, or would replace an input."""
+        if self.checkpoint is not None:
+            checkpoint_folder.check(self.checkpoint)
+        for output in outputs:
+            record = output.with_suffix(".json")
+            if self.record and not _can_be_written(record):
+                raise InputError(f"{record}, where --record writes, is a folder or lacks one: name another output.")
+            for path in inputs:
+                if self.record and os.path.exists(path) and _is(record, path):
+                    raise InputError(f"{path} is an input that --record would replace: name another output.")
+                if self.save_every and os.path.exists(path) and self._is_numbered(path, output, steps):
+                    raise InputError(f"{path} is an input that --save-every would replace: name another output.")
+        if self.log is None:
+            return
+        if self.log.suffix.lower() != ".csv":
+            raise InputError(f"The log {self.log} has the suffix {self.log.suffix!r}: use .csv.")
+        if not _can_be_written(self.log):
+            raise InputError(f"The log {self.log} is a folder or lacks a writable one: name a file in one that exists.")
+        if any(os.path.exists(self.log) and os.path.exists(path) and self.log.samefile(path) for path in inputs):
+            raise InputError(f"The log {self.log} is an input too: name another file.")
+
+    def due(self, done: int, *, steps: int) -> bool:
+        """Return whether the image after `done` of `steps` steps is to be saved, other than at the end."""
+        return bool(self.save_every) and done % self.save_every == 0 and done < steps
+
+    def _is_numbered(self, path: Path, output: Path, steps: int) -> bool:
+        step = path.stem.rpartition("_")[2]
+        if not step.isdecimal() or not int(step) or not self.due(int(step), steps=steps):
+            return False
+        return _is(numbered(output, int(step), steps=steps), path)
+
+
+def _is(path: Path, other: Path) -> bool:
+    return path.exists() and path.samefile(other)
+
+
+def _can_be_written(path: Path) -> bool:
+    return not path.is_dir() and os.access(os.path.dirname(os.path.realpath(path)), os.W_OK)  # where `whole` writes
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for pictures, if it is not there."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file: name a folder for the pictures.")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnavailableError(f"{path} cannot be made ({error.strerror}): name another folder.") from error
+
+
+def numbered(output: Path, step: int, *, steps: int) -> Path:
+    """Return where the image after `step` of `steps` steps goes."""
+    digits = max(4, len(str(steps)))
+    return output.with_stem(f"{output.stem}_{step:0{digits}d}")
+
+
+def attempt(save: Callable[[], None], fail: Callable[[Exception], None]) -> int:
+    """Save something besides the picture; return 1 if that fails, since the run goes on without it.
+
+    Args:
+        save: saves it.
+        fail: is told why it could not be saved.
+
+    Returns:
+        1 if it could not be saved, else 0.
+    """
+    try:
+        save()
+    except (InputError, UnavailableError) as error:
+        fail(error)
+        return 1
+    return 0
+
+
+def rows(sides: np.ndarray, trace: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
+    """Yield a line of the log for each step: its number, the longest side of the image, and every term."""
+    for i, side in enumerate(sides.tolist()):
+        yield {"step": i + 1, "side": side, **{name: float(found[i]) for name, found in trace.items()}}
+
+
+def write_log(path: Path, rows: Sequence[dict[str, Any]], *, mode: Literal["w", "a"] = "w") -> None:
+    """Write a line for each of the rows, whole or not at all, or add them to those that are there."""
+    text = io.StringIO(newline="")
+    try:
+        before = path.read_bytes() if mode == "a" and path.exists() else b""
+        if rows:
+            writer = csv.DictWriter(text, list(rows[0]))
+            if not before:
+                writer.writeheader()
+            writer.writerows(rows)
+        with whole(path) as part:
+            part.write_bytes(before + text.getvalue().encode())
+    except OSError as error:
+        reason = getattr(error.__cause__ or error, "strerror", None) or error
+        raise UnavailableError(
+            f"The log {path} cannot be written ({reason}), but the picture is: free space or name another log."
+        ) from error
+
+
+def read_log(path: Path) -> list[dict[str, str]]:
+    """Return the lines of a log, or none if there is no log that can be read."""
+    try:
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error):
+        return []
