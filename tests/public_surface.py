@@ -12,29 +12,31 @@ from jaxstyle import (
     Config,
     LossWeights,
     Parametrization,
+    color,
     features,
     init,
+    load_image,
     load_params,
     make_targets,
+    masks,
+    parametrizations,
+    presets,
     reconstruct,
     run,
+    save_image,
+    statistics_io,
     stylize,
     summarize_style,
+    sweep,
     terms,
     texture,
     total,
 )
-from jaxstyle.images.load import load_image
-from jaxstyle.images.save import save_image
-from jaxstyle.losses import statistics_io
-from jaxstyle.losses.masks import cover
 from jaxstyle.losses.objective import Terms
 from jaxstyle.losses.style import Summary
 from jaxstyle.losses.targets import Targets
-from jaxstyle.optim import parametrizations
 from jaxstyle.optim.loop import State
 from jaxstyle.optim.parametrizations import PARAMETRIZATIONS
-from jaxstyle.transfer import color, presets, sweep
 from jaxstyle.transfer.stylize import Result
 
 
@@ -83,6 +85,6 @@ def paint(content: jax.Array, style: jax.Array, key: jax.Array, numbers: jax.Arr
     way = parametrizations.compose(PARAMETRIZATIONS["sigmoid"], PARAMETRIZATIONS["fourier"])
     assert_type(way, Parametrization)
     assert_type(color.with_colors_of(content, style), jax.Array)
-    assert_type(cover(numbers), jax.Array)
+    assert_type(masks.cover(numbers), jax.Array)
     assert_type(presets.preset("gatys-paper").config, Config)
     assert_type(statistics_io.network_hash(params), str)
