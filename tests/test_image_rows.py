@@ -371,8 +371,8 @@ def test_a_rerun_needs_max_pixels_too_which_is_not_recorded(refused, fake_runner
 def test_the_peak_memory_of_a_picture_is_below_twice_its_floats(name, bits, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "scripts")
     child = importlib.import_module("benchmark_pictures").CHILD
-    small = "bands.PIXELS, encoding.LARGE, encoding_large.BUFFER = 2**17, 0, 2**18"  # as if the picture were large
-    code, width, height = f"from jaxstyle import bands, encoding, encoding_large; {small}\n{child}", 2001, 1201
+    small = "image_rows.PIXELS, save.LARGE, save.BUFFER = 2**17, 0, 2**18"  # as if the picture were large
+    code, width, height = f"from jaxstyle.images import image_rows, save; {small}\n{child}", 2001, 1201
 
     def peak(action: str, path: Path, height: int) -> float:
         command = [sys.executable, "-c", code, action, path, *map(str, (height, width, bits))]

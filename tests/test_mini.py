@@ -86,7 +86,9 @@ def test_the_wheel_contains_the_file(tmp_path):
     with zipfile.ZipFile(wheel) as opened:
         assert opened.read(f"jaxstyle/{pretrained.MINI.name}") == pretrained.MINI.read_bytes()
         opened.extractall(tmp_path / "site")
-    code = "from jaxstyle import pretrained, weights_file; print(weights_file.widths(pretrained.find('mini').path))"
+    code = (
+        "from jaxstyle.networks import pretrained, weights_io; print(weights_io.widths(pretrained.find('mini').path))"
+    )
     isolated = {"cwd": tmp_path / "site", "capture_output": True, "text": True, "check": True}
     run = subprocess.run([sys.executable, "-c", code], **isolated)
     assert run.stdout == f"{weights_io.widths(pretrained.MINI)}\n"

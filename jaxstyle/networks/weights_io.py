@@ -63,7 +63,7 @@ def widths(path: str | os.PathLike[str]) -> Widths:
         path: the file, as for `read`.
 
     Returns:
-        The widths as `jaxstyle.networks.vgg.VGG` takes them; `jaxstyle.networks.vgg.BLOCK_WIDTHS` for the whole VGG-19.
+        Channels of each convolution, block by block; `vgg.BLOCK_WIDTHS` for the whole VGG-19.
 
     Raises:
         InputError: as `read` does, values apart.
