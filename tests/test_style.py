@@ -78,6 +78,11 @@ def test_a_summary_of_another_statistic_is_refused():
             distance(FEATURES, target, statistic=other)  # pyright: ignore[reportArgumentType]
 
 
+def test_sliced_of_moments_is_refused():
+    with pytest.raises(InputError, match="features"):
+        distance(MOMENTS, QUANTILES, statistic="sliced")  # pyright: ignore[reportArgumentType]
+
+
 def test_sliced_without_a_key_is_refused():
     with pytest.raises(InputError, match="'sliced' .*key"):
         summarize(STYLE, statistic="sliced")  # pyright: ignore[reportArgumentType]

@@ -102,28 +102,27 @@ class Batch:
             check_same({**{name: repr(value) for name, value in facts.items()}, "network": network.weights.sha256})
             check_same({"pictures": [command.output.name for command in commands]})
             process, processes = jax.process_index(), jax.process_count()
-        mine = list(enumerate(commands, 1))[process::processes]
-        theirs = {command.output.name for command in commands} - {command.output.name for _, command in mine}
+        mine = commands[process::processes]
+        theirs = {command.output.name for command in commands} - {command.output.name for command in mine}
         done = {name: digest for name, digest in done.items() if name not in theirs}
         if processes > 1:
             record.write(done, process=process)
-        mine, programs = self._by_size(mine, preset)
-        if len(mine) > 1:
-            reporter.console.print(f"{len(mine)} pictures, for which {programs} programs of steps are compiled")
+        pending = [command for command in mine if not _is_finished(command, done, common)]
+        skipped = len(mine) - len(pending)
+        pending, programs = self._by_size(pending, preset)
+        if len(pending) > 1:
+            reporter.console.print(f"{len(pending)} pictures, for which {programs} programs of steps are compiled")
         compiled, known = {}, {}
-        failed = skipped = made = status = 0
-        for number, command in mine:
+        failed = made = status = 0
+        for number, command in enumerate(pending, 1):
             name = command.output.name
             try:
                 check()
                 digest = _digest(common, command.inputs())
-                if done.get(name) == digest and command.output.is_file():
-                    skipped += 1
-                    continue
                 if name in done:
                     done[name] = BEING_MADE
                     record.write(done, process=process)
-                reporter.console.print(f"{number} of {len(commands)}: {command.content} as {command.styles[0]}")
+                reporter.console.print(f"{number} of {len(pending)}: {command.content} as {command.styles[0]}")
                 known = self._known(command, known, network.params, preset.config)
                 job = command.job(reporter, network=network, known=known)
                 work = replace(job.work, compiled=compiled, devices=1 if together() else job.work.devices)
@@ -150,10 +149,8 @@ class Batch:
             reporter.console.print("Interrupted: repeat the command to go on.")
         return status or (1 if failed else 0)
 
-    def _by_size(
-        self, commands: Sequence[tuple[int, Stylize]], preset: Preset
-    ) -> tuple[list[tuple[int, Stylize]], int]:
-        """Return numbered commands in an order in which equal sizes of a style follow each other.
+    def _by_size(self, commands: Sequence[Stylize], preset: Preset) -> tuple[list[Stylize], int]:
+        """Return the commands in an order in which equal sizes of a style follow each other.
 
         The second value is the number of programs for steps: one for each shape of a scale.
         """
@@ -162,17 +159,16 @@ class Batch:
 
         sizes: dict[Path, tuple[int, int]] = {}
         shapes: set[tuple[int, int]] = set()
-        for content in dict.fromkeys(command.content for _, command in commands):
+        for content in dict.fromkeys(command.content for command in commands):
             try:
                 own = size_of(content, max_pixels=self.limits.pixels())
                 width, height = sizes[content] = fit(*own, self.size, rounding=preset.rounding)
                 shapes |= {scale[:2] for scale in plan(height, width, steps=self.steps, config=preset.config)}
             except InputError:  # is reported when its turn comes
                 sizes[content] = 0, 0
-        styles = {style: number for number, style in enumerate(dict.fromkeys(each.styles for _, each in commands))}
+        styles = {style: number for number, style in enumerate(dict.fromkeys(each.styles for each in commands))}
         order = {size: number for number, size in enumerate(dict.fromkeys(sizes.values()))}
-        ordered = sorted(commands, key=lambda each: (styles[each[1].styles], order[sizes[each[1].content]]))
-        return ordered, len(shapes)
+        return sorted(commands, key=lambda each: (styles[each.styles], order[sizes[each.content]])), len(shapes)
 
     def _check(self, commands: Sequence[Stylize]) -> None:
         """Refuse outputs that cannot be or that are inputs, of this picture or of another."""
@@ -229,6 +225,15 @@ class Batch:
         style: Any = load_image(path, size=size, resample=preset.resample, **how).rgb
         sides = style_sides(self.size, plan(self.size, self.size, steps=1_000_000, config=config), config=config)
         return {path: statistics_of(style, sides, longest=self.size, params=params, config=config, seed=self.seed)}
+
+
+def _is_finished(command: Stylize, done: Mapping[str, str], common: str) -> bool:
+    """Return whether the picture exists and was made from the same files and settings."""
+    try:
+        known = command.output.name in done and command.output.is_file()
+        return known and done[command.output.name] == _digest(common, command.inputs())
+    except InputError:  # is reported when its turn comes
+        return False
 
 
 def _digest(common: str, files: Sequence[Path]) -> str:

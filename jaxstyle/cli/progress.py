@@ -69,11 +69,12 @@ class Reporter:
         """Find and load the network of that name, with a bar for its download and a line for what it is."""
         from jaxstyle.losses.statistics_io import network_hash
         from jaxstyle.networks import pretrained
-        from jaxstyle.runtime.compile_cache import CompileClock, enable_compile_cache
+        from jaxstyle.runtime.compile_cache import enable_compile_cache, process_clock
 
         enable_compile_cache()
         if self.clock is None:
-            self.clock = CompileClock().start()
+            self.clock = process_clock()
+            self.clock.take()
         with Progress(
             "Downloading VGG-19",
             BarColumn(),

@@ -71,7 +71,7 @@ def distance(
         `[...]`, not negative.
 
     Raises:
-        InputError: if `target` is of another statistic.
+        InputError: if `target` is of another statistic, or if `x` are moments and the statistic is "sliced".
 
     Example:
         >>> float(distance(jnp.zeros((4, 4, 2)), summarize(jnp.ones((4, 4, 2)))))
@@ -80,7 +80,8 @@ def distance(
     if isinstance(target, Quantiles) != (statistic == "sliced"):
         raise InputError(f"The target is {type(target).__name__}, not what {statistic!r} compares: summarize it again.")
     if isinstance(target, Quantiles):
-        assert not isinstance(x, Moments)  # noqa: S101  # narrows the type
+        if isinstance(x, Moments):
+            raise InputError("Moments have no directions for the statistic 'sliced': pass the features.")
         return sliced(x, target, guide=guide, divisor=divisor)
     found = x if isinstance(x, Moments) else moments(x, guide=guide)
     if statistic == "wasserstein":

@@ -9,6 +9,7 @@ import threading
 import time
 import warnings
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,6 +117,17 @@ class CompileClock:
                 compiled, programs = compiled - duration_secs, programs - 1
                 loaded, hits = loaded + duration_secs, hits + 1
             self.times = CompileTimes(traced, compiled, loaded, programs, hits)
+
+
+@cache
+def process_clock() -> CompileClock:
+    """Return the one clock of this process, which listens from the first call on; JAX keeps every listener it gets.
+
+    Example:
+        >>> process_clock() is process_clock()
+        True
+    """
+    return CompileClock().start()
 
 
 def cache_works() -> bool:
