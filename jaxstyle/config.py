@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeGuard, get_args
 
 import jax
@@ -165,7 +165,7 @@ class Config:
         parametrization: "pixels", "pyramid", "decorrelated", "fourier" or "sigmoid", see
             `parametrizations`, or one of one's own; None for pyramid (lbfgs) or pixels (all others).
         own_terms: further terms by name, see `config.Term`; images are then gone through whole, without strips or
-            blocks.
+            blocks. Above `halve_above` each term is the mean of its values for the image and for it at half its size.
         own_layers: activations that those see besides the layers of content and style.
         network: what gives activations in VGG-19's place, see `user_network.Network`; it sees none of VGG-19's options,
             such as pooling, border and precision.
@@ -212,9 +212,14 @@ class Config:
         object.__setattr__(self, "own_terms", named_terms(self.own_terms))
         for name in ("content_layers", "style_layers", "own_layers"):
             layers = getattr(self, name)
+            if isinstance(layers, Mapping):
+                raise InputError(
+                    f"{name} is {excerpt(repr(layers))}: name layers here, and pass their weights as LossWeights."
+                )
             object.__setattr__(self, name, (layers,) if isinstance(layers, str) else tuple(layers))  # hashable
-        if isinstance(self.scales, list):
-            object.__setattr__(self, "scales", tuple(self.scales))
+        for name in ("scales", "betas"):
+            if isinstance(value := getattr(self, name), list):
+                object.__setattr__(self, name, tuple(value))
         for layer in self.sized(self.layers):
             vgg.smallest_side(layer)
         if not self.layers and not self.own_terms:
@@ -230,8 +235,11 @@ class Config:
             raise InputError(
                 f"block_pixels is {self.block_pixels}, but {cause} are no sums over blocks: leave it None."
             )
-        if self.learning_rate is not None and self._is_own("optimizer"):
-            raise InputError(f"learning_rate is {self.learning_rate}, but the optimiser is your own: set it there.")
+        if self._is_own("optimizer"):
+            defaults = {field.name: field.default for field in fields(self)}
+            for name in ("learning_rate", "memory", "betas", "epsilon"):
+                if (value := getattr(self, name)) != defaults[name]:
+                    raise InputError(f"{name} is {excerpt(repr(value))}, but the optimizer is your own: set it there.")
         if self.network is not None and not callable(self.network):
             raise InputError(f"network is {excerpt(repr(self.network))}: pass a function of params and an image.")
         if self.network is not None and self.gram_divisor == "image":

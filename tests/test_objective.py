@@ -273,6 +273,16 @@ def test_weights_are_a_pytree_with_a_leaf_for_each_layer():
     assert set(LossWeights().style) == set(Config().style_layers)
 
 
+def test_a_config_of_lists_is_that_of_tuples():
+    lists = Config(betas=[0.9, 0.99], scales=[64, 128], style_layers=["relu1_1"])  # pyright: ignore[reportArgumentType]
+    assert lists == Config(betas=(0.9, 0.99), scales=(64, 128), style_layers=("relu1_1",)) and hash(lists)
+
+
+def test_weights_in_the_place_of_layers_are_refused():
+    with pytest.raises(InputError, match="style_layers is .*relu1_1.*LossWeights"):
+        Config(style_layers={"relu1_1": 3.0})  # pyright: ignore[reportArgumentType]
+
+
 def test_config_is_hashable_and_equal_by_value():
     assert hash(Config(memory=3)) == hash(Config(memory=3)) != hash(Config(memory=4))
     assert Config(memory=3) == Config(memory=3)

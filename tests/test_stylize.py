@@ -92,6 +92,22 @@ def sized():
     return content, style, jax.tree.map(np.asarray, program(content, style[:12, :12], 1 - content))
 
 
+@pytest.mark.parametrize("config", [Config(), Config(optimizer="adam", block_pixels=40_000)])
+def test_a_run_has_the_precision_of_the_content_also_where_float64_is_enabled(params, config):
+    def picture(height, width):
+        return jax.ShapeDtypeStruct((height, width, 3), "float32")
+
+    with jax.enable_x64(True):
+        run = partial(stylize, steps=1, config=config, init="noise")
+        found = jax.eval_shape(
+            lambda content, style, key: run(params, content, style, key=key),
+            picture(240, 180),
+            picture(32, 32),
+            jax.eval_shape(lambda: jax.random.key(0)),
+        )
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(found)} == {"float32"}
+
+
 def test_a_start_has_the_size_of_the_scale(sized):
     content, style, found = sized
     np.testing.assert_array_equal(found["content"][1], content)

@@ -1,5 +1,6 @@
 """Terms, networks, optimizers and parametrizations of the user."""
 
+import re
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -288,9 +289,12 @@ def test_an_own_chain_with_a_schedule_resumes_at_its_step():
     assert (whole.image == state.image).all()
 
 
-def test_a_learning_rate_beside_an_own_optimizer_is_refused():
-    with pytest.raises(InputError, match="learning_rate is 0.1, but the optimiser is your own: set it there"):
-        Config(optimizer=optax.sgd(0.1), learning_rate=0.1)
+@pytest.mark.parametrize(
+    ("name", "value"), [("learning_rate", 0.1), ("memory", 5), ("betas", (0.5, 0.9)), ("epsilon", 1e-6)]
+)
+def test_an_option_of_a_built_in_optimizer_beside_an_own_one_is_refused(name, value):
+    with pytest.raises(InputError, match=rf"{name} is {re.escape(repr(value))}, but the optimizer is your own"):
+        Config(optimizer=optax.sgd(0.1), **{name: value})
 
 
 # Parametrizations

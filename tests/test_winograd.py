@@ -112,6 +112,12 @@ def test_winograd_pays_where_many_wide_products_win_its_compilation_back(monkeyp
     assert not winograd_pays(vgg19, pixels=2048**2, steps=1000)
 
 
+def test_the_device_of_the_network_decides_before_the_default_one(monkeypatch):
+    on_cpu: Any = {"conv1_1": {"kernel": jax.device_put(np.zeros((3, 3, 3, 4)), jax.devices("cpu")[0])}}
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert conv.platform_of(on_cpu) == "cpu" and conv.platform_of(jax.device_get(on_cpu)) == "tpu"
+
+
 def test_wide_layers_are_prepared_on_the_cpu_for_the_default_convolution():
     shape = partial(jax.ShapeDtypeStruct, dtype=np.float32)
     shapes: Any = {name: {"kernel": shape((3, 3, *ends)), "bias": shape(ends[1:])} for name, ends in WIDTHS.items()}

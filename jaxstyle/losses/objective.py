@@ -157,7 +157,8 @@ def total(weights: LossWeights, terms: Mapping[str, jax.Array]) -> jax.Array:
         raise InputError(
             f"The loss's weights and its terms differ in {differ}: give each layer and each own term one weight."
         )
-    return sum((jnp.asarray(weight) * terms[name] for name, weight in coefficients.items()), jnp.zeros(()))
+    # A Python number takes the precision of its term, also where float64 is enabled.
+    return jnp.asarray(sum(weight * terms[name] for name, weight in coefficients.items()))
 
 
 def term_names(config: Config) -> tuple[str, ...]:

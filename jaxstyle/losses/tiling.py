@@ -334,5 +334,5 @@ def _slice(x: jax.Array, begin: Sequence[Any], sides: Sequence[int]) -> jax.Arra
 
 def _put(x: jax.Array, part: jax.Array, begin: Sequence[Any]) -> jax.Array:
     """Return `x`, `[..., H, W, C]`, with `part` in its place."""
-    zero = jnp.zeros((), jnp.int32)
+    zero = jnp.zeros((), jnp.result_type(*begin))
     return jax.lax.dynamic_update_slice(x, part, [*[zero] * (x.ndim - 3), *begin, zero])

@@ -91,18 +91,38 @@ def winograd_pays(params: Params, *, pixels: int, steps: int, layers: Sequence[s
         layers: names of the activations that are evaluated.
 
     Returns:
-        False where no layer is wide enough, and on all backends but the CPU.
+        False where no layer is wide enough, and where the network is not on the CPU.
 
     Example:
         >>> winograd_pays(params, pixels=192 * 256, steps=100, layers=("relu5_1",))  # doctest: +SKIP
         True
     """
-    if jax.default_backend() != "cpu":
+    if platform_of(params) != "cpu":
         return False
     last = max((layer[4:] for layer in layers), default="")
     sizes = [(int(name[4]) - 1, layer["kernel"]) for name, layer in params.items() if name[4:] <= last]
     work = sum(kernel.size / 4**block for block, kernel in sizes if _is_wide(kernel))
     return work * pixels * steps * SECONDS_SAVED > COMPILE_SECONDS
+
+
+def platform_of(params: Params) -> str:
+    """Return the platform that computes with a network: that of its arrays, or JAX's default for NumPy and tracers.
+
+    Args:
+        params: the network, or its shapes.
+
+    Returns:
+        "cpu", "cuda", "tpu" or another one.
+
+    Example:
+        >>> platform_of({}) == jax.default_backend()
+        True
+    """
+    for leaf in jax.tree.leaves(params):
+        if isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer):
+            return next(iter(leaf.devices())).platform
+    device = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    return jax.default_backend() if device is None else getattr(device, "platform", device)
 
 
 def _is_wide(kernel: jax.Array) -> bool:
@@ -134,7 +154,7 @@ def prepared(
     """
     if precision == "bfloat16":
         return jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
-    if conv is not conv3x3 or not use_winograd or jax.default_backend() != "cpu":
+    if conv is not conv3x3 or not use_winograd or platform_of(params) != "cpu":
         return params
     return {
         name: {**layer, "kernel": winograd.to_domain(layer["kernel"])} if _is_wide(layer["kernel"]) else layer

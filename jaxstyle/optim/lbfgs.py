@@ -65,14 +65,14 @@ def init(point: jax.Array, *, history_size: int) -> LBFGSState:
         (2, 3)
     """
     xp = array_module(point)
-    zero, pairs = xp.zeros_like(point), xp.zeros((history_size, point.size), point.dtype)
+    pairs = history_size, point.size
     return LBFGSState(
         value=xp.full((), xp.inf, point.dtype),
-        gradient=zero,
-        direction=zero,
+        gradient=xp.zeros_like(point),  # no array twice: the memory of a state can be donated
+        direction=xp.zeros_like(point),
         length=xp.ones((), point.dtype),
-        steps=pairs,
-        changes=pairs,
+        steps=xp.zeros(pairs, point.dtype),
+        changes=xp.zeros(pairs, point.dtype),
         inverse_curvatures=xp.zeros(history_size, point.dtype),
         stored=xp.zeros((), xp.int32),
     )

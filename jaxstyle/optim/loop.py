@@ -135,7 +135,8 @@ def _init(image: jax.Array, *, config: Config) -> State:
 def _state(image: jax.Array, *, config: Config) -> State:
     parameters: Any = encode(image, config=config)
     none: Any = np.zeros((), np.int32)
-    average = Average(parameters, none) if config.averaging else None
+    # A copy, since the memory of a state can be donated, each array once.
+    average = Average(jax.tree.map(lambda leaf: leaf.copy(), parameters), none) if config.averaging else None
     halting = init_halting(config, dtype=image.dtype)
     if config.optimizer == "lbfgs":
         memory: Any = lbfgs.init(parameters.values, history_size=config.pairs(image.shape[-3] * image.shape[-2]))

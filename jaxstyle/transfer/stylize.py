@@ -177,7 +177,7 @@ def start_at(
     if start == "noise":
         if key is None:
             raise InputError("Noise as the initial image has no seed: pass key=jax.random.key(0).")
-        return jax.random.uniform(key, shape)
+        return jax.random.uniform(key, shape, content.dtype)
     raise InputError(f"The initial image {start!r} is unknown: use 'content', 'style', 'noise' or an image.")
 
 
