@@ -4,7 +4,15 @@ import jax
 import pytest
 
 from jaxstyle.runtime import compile_cache
-from jaxstyle.runtime.compile_cache import COMPILE, LOAD, TRACE, CompileClock, CompileTimes, enable_compile_cache, process_clock
+from jaxstyle.runtime.compile_cache import (
+    COMPILE,
+    LOAD,
+    TRACE,
+    CompileClock,
+    CompileTimes,
+    enable_compile_cache,
+    process_clock,
+)
 
 OPTIONS = (
     "jax_compilation_cache_dir",
