@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from jaxstyle.losses.objective import terms, total
     from jaxstyle.losses.targets import make_targets, summarize_style
     from jaxstyle.networks.pretrained import load_params
-    from jaxstyle.networks.vgg import features
+    from jaxstyle.networks.vgg import VGG19
     from jaxstyle.optim import parametrizations
     from jaxstyle.optim.loop import init, run
     from jaxstyle.runtime.compile_cache import enable_compile_cache
@@ -29,7 +29,7 @@ __all__ = [
     "Parametrization",
     "color",
     "enable_compile_cache",
-    "features",
+    "VGG19",
     "init",
     "load_image",
     "load_params",
@@ -62,7 +62,7 @@ _HOMES = {
     "LossWeights": "config",
     "Parametrization": "config",
     "enable_compile_cache": "runtime.compile_cache",
-    "features": "networks.vgg",
+    "VGG19": "networks.vgg",
     "init": "optim.loop",
     "load_image": "images.load",
     "load_params": "networks.pretrained",

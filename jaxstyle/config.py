@@ -124,18 +124,18 @@ class Config:
         style_layers: activations compared by a statistic.
         statistic: what of them: "gram", "mean_std", "covariance", "wasserstein" or "sliced", see `style.distance`.
         shift: added to features before their Gram matrices, see `moments.gram`.
-        pooling: "max", "avg" or "l2", see `vgg.features`.
+        pooling: "max", "avg" or "l2", see `vgg.VGG19`.
         pooling_gain: what pooled layers are multiplied by.
-        border: what lies outside the image, "zeros", "replicate" or "circular", see `vgg.features`.
+        border: what lies outside the image, "zeros", "replicate" or "circular", see `vgg.VGG19`.
         white: what 1 becomes in the network's units.
-        precision: of what convolutions multiply, "float32", "tf32" or "bfloat16", see `vgg.features`.
+        precision: of what convolutions multiply, "float32", "tf32" or "bfloat16", see `vgg.VGG19`.
         remat: whether the activations of the first two blocks, which are the largest, are computed again for the
             gradient instead of kept, strip by strip; those of the first block are so in images of 2**19 pixels or more.
             Not a block with a content layer, and none where the statistic is "sliced".
         block_pixels: larger images are gone through in overlapping blocks of at most so many pixels, see `tiling`: the
             same objective and gradient in less memory, in about twice the time; None for never. Not for the statistic
             "sliced", nor where gradients are normalised.
-        conv: the convolution, see `vgg.features`.
+        conv: the convolution, see `vgg.VGG19`.
         content_divisor: content terms are divided by their target's "energy", their number of "elements" or not at
             all ("none").
         style_divisor: style terms likewise.
@@ -177,8 +177,8 @@ class Config:
     shift: float = 0.0
     pooling: vgg.Pooling = "max"
     pooling_gain: float = 1.0
-    border: vgg.Border = "zeros"
-    white: float = vgg.WHITE
+    border: vgg.Padding = "zeros"
+    white: float = 255.0
     precision: Precision = "tf32"
     remat: bool = False
     block_pixels: int | None = None
@@ -280,7 +280,7 @@ class Config:
         return PAIRS if pixels < MANY_PIXELS else PAIRS_OF_MANY_PIXELS
 
     @property
-    def style_border(self) -> vgg.Border:
+    def style_border(self) -> vgg.Padding:
         """What lies outside a style, which does not continue across its border even where the image does."""
         return "zeros" if self.border == "circular" else self.border
 

@@ -7,7 +7,6 @@ He, Zhang and Sun, *Channel Pruning for Accelerating Very Deep Neural Networks*,
 squares; Desjardins et al., *Natural Neural Networks*, arXiv:1507.00210, for whitened units.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxstyle.networks.conv import conv3x3
-from jaxstyle.networks.vgg import CONV_LAYERS, MEAN_BGR, Params, Widths, features
+from jaxstyle.networks.vgg import CONV_LAYERS, MEAN_BGR, VGG19, Params, Widths
 
 BATCH = 8  # pictures at once where nothing is learned
 SAMPLES = 100_000  # places of pictures that a layer is fitted to at the start
@@ -67,9 +66,9 @@ def start(teacher: Params, images: NDArray, widths: Widths) -> tuple[Student, Na
     `SAMPLES` places of `images`.
     """
     rng, seen, places = np.random.default_rng(0), {}, {}
-    look = jax.jit(partial(features, conv=mixed))
+    look = jax.jit(VGG19.from_params(teacher, conv=mixed).apply)
     for first in range(0, len(images), BATCH):
-        activations = look(teacher, images[first : first + BATCH] / np.float32(255))
+        activations = look({"params": teacher}, images[first : first + BATCH] / np.float32(255))
         for name in CONV_LAYERS:
             before = activations[name]
             count = SAMPLES * len(before) // len(images)

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxstyle import (
+    VGG19,
     Config,
     LossWeights,
-    features,
     init,
     load_image,
     load_params,
@@ -30,7 +30,8 @@ def main(content_path: str, style_path: str, output_path: str) -> None:
     content = jnp.asarray(load_image(content_path, size=SIZE).rgb)  # [H, W, 3], sRGB in [0, 1]
     style = jnp.asarray(load_image(style_path, size=SIZE).rgb)
     params = load_params("auto")  # VGG-19, or the mini network where it cannot be had
-    activations = jax.eval_shape(features, params, content)
+    network = VGG19.from_params(params)  # a Linen module: network.apply({"params": params}, image) returns activations
+    activations = jax.eval_shape(network.apply, {"params": params}, content)
     print(f"conv1_1 to relu5_4: {len(activations)} activations, relu4_2 is {activations['relu4_2'].shape}")
 
     # What is compared, and how much it counts. The loss is the weighted sum of the terms.

@@ -38,7 +38,7 @@ from jaxstyle.config import Config
 from jaxstyle.errors import InputError, own
 from jaxstyle.networks import weights_io
 from jaxstyle.networks.pretrained import LICENCE
-from jaxstyle.networks.vgg import CONV_LAYERS, Params, Widths, features
+from jaxstyle.networks.vgg import CONV_LAYERS, VGG19, Params, Widths
 
 WIDTHS: Widths = ((16, 16), (32, 32), (64,) * 4, (128, 128, 128, 160), (256, 64, 64, 64))
 READ = dict.fromkeys(("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2"), 1.0) | {"relu5_1": 2.0}
@@ -111,13 +111,14 @@ class Training:
 @jax.jit
 def lessons(teacher: Params, kept: Mapping[str, jax.Array], images: jax.Array) -> dict[str, jax.Array]:
     """Return the teacher's kept channels at every layer, in half precision."""
-    seen = features(teacher, images / 255.0, conv=mixed)
+    seen: Any = VGG19.from_params(teacher, conv=mixed).apply({"params": teacher}, images / 255.0)
     return {name: seen["relu" + name[4:]][..., channels].astype(jnp.float16) for name, channels in kept.items()}
 
 
 def errors(params: Params, images: jax.Array, targets: Mapping[str, jax.Array], scales: Any) -> dict[str, jax.Array]:
     """Return by layer the share of energy that the student leaves unexplained, all channels being equal."""
-    seen, shares = features(params, images / 255.0, conv=mixed), {}
+    seen: Any = VGG19.from_params(params, conv=mixed).apply({"params": params}, images / 255.0)
+    shares = {}
     for name, scale in scales.items():
         target = targets[name].astype(jnp.float32)
         miss, whole = (jnp.mean(x**2, axis=(0, 1, 2)) / scale**2 for x in (target - seen["relu" + name[4:]], target))

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import optax
 
 from jaxstyle import (
+    VGG19,
     Config,
     LossWeights,
     Parametrization,
     color,
-    features,
     init,
     load_image,
     load_params,
@@ -61,8 +61,9 @@ def paint(content: jax.Array, style: jax.Array, key: jax.Array, numbers: jax.Arr
     of_bands = Config(network=bands, parametrization=Parametrization(jnp.sqrt, jnp.square))
     weights = LossWeights(content={"relu4_2": 1.0}, style={"relu1_1": 6.0}, own={"edges": 2.0})
     assert_type(weights.tv, jax.typing.ArrayLike)
-    activation: jax.Array = features(params, content)["relu4_2"]
-    assert_type(activation.shape, tuple[int, ...])
+    network = VGG19.from_params(params, pooling="avg")
+    assert_type(network, VGG19)
+    assert_type(network.bind({"params": params})(content), dict[str, jax.Array])
 
     targets = make_targets(params, content, [style], config=config)
     assert_type(targets, Targets)

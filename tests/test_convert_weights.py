@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from vgg_layers import features
 
 from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.networks import pretrained, vgg, weights_io
@@ -69,7 +70,7 @@ def normalised(image):
 
 
 def activations(path, image, *layers):
-    return jax.jit(partial(vgg.features, layers=layers))(pretrained.load_params(path), image)
+    return jax.jit(partial(features, layers=layers))(pretrained.load_params(path), image)
 
 
 @pytest.mark.parity

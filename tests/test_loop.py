@@ -12,6 +12,7 @@ import optax
 import pytest
 import toy_problem as toy
 from jax import export
+from vgg_layers import features
 
 from jaxstyle import load_params
 from jaxstyle.config import Config, LossWeights
@@ -21,7 +22,6 @@ from jaxstyle.losses.masks import Regions
 from jaxstyle.losses.objective import gradient_factors, make_targets, terms, total
 from jaxstyle.losses.targets import Targets
 from jaxstyle.networks.conv import conv3x3
-from jaxstyle.networks.vgg import features
 from jaxstyle.optim.early_stopping import WINDOW, Stall, Watch
 from jaxstyle.optim.loop import State, _clip, init, run
 from jaxstyle.optim.parametrizations import PARAMETRIZATIONS, Parameters, decode

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import TINY, picture
+from vgg_layers import features
 
 from jaxstyle import load_params
 from jaxstyle.errors import InputError
@@ -23,7 +24,7 @@ from jaxstyle.images.save import save_image
 from jaxstyle.losses.objective import make_targets
 from jaxstyle.networks import pretrained, weights_io
 from jaxstyle.networks.random_init import random_params
-from jaxstyle.networks.vgg import BLOCK_WIDTHS, CONV_LAYERS, features
+from jaxstyle.networks.vgg import BLOCK_WIDTHS, CONV_LAYERS
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "scripts"

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy_problem as toy
+from vgg_layers import features
 
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
 from jaxstyle.losses.objective import gradient_factors, make_targets, painted, terms, total
-from jaxstyle.networks.vgg import features
 
 TOY = Config(network=toy.network, optimizer="adam", scales=1, **toy.LAYERS)
 VARIANTS: dict[str, dict[str, Any]] = {

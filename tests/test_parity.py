@@ -5,11 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from vgg_layers import features
 
 from jaxstyle.images.load import load_image
 from jaxstyle.losses.objective import make_targets, terms, total
 from jaxstyle.networks import pretrained
-from jaxstyle.networks.vgg import ACTIVATIONS, features
+from jaxstyle.networks.vgg import ACTIVATIONS
 from jaxstyle.optim.loop import init, run
 from jaxstyle.transfer.presets import preset
 

@@ -173,10 +173,10 @@ def layers_of(image: jax.Array, *layers: str) -> dict[str, np.ndarray]:
     return {layer: numpy_layer(layer, np.asarray(image, np.float64)) for layer in layers or ACTIVATIONS}
 
 
-def numpy_features(params, image, *, layers, read, **_):
-    """Stand in for `vgg.features`: what the objective makes of features does not depend on the network."""
+def numpy_features(_, params, image, *, layers, summarize):
+    """Stand in for `vgg.evaluate_layers`: what the objective makes of features does not depend on the network."""
     found = {layer: jnp.asarray(each, jnp.float32) for layer, each in layers_of(image, *layers).items()}
-    return found if read is None else {layer: read(layer, each, None) for layer, each in found.items()}
+    return found if summarize is None else {layer: summarize(layer, each, None) for layer, each in found.items()}
 
 
 def pictures(content, style) -> list[jax.Array]:
@@ -190,7 +190,7 @@ def pictures(content, style) -> list[jax.Array]:
 )
 def test_a_preset_is_the_published_objective(formula, params, content, style, monkeypatch):
     """The objective is computed in NumPy and double precision from the same features."""
-    monkeypatch.setattr(vgg, "features", numpy_features)
+    monkeypatch.setattr(vgg, "evaluate_layers", numpy_features)
     chosen = preset(formula.__name__.replace("_", "-"))
     image, content, style = pictures(np.asarray(content), np.asarray(style))
     with jax.disable_jit():

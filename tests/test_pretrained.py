@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import TINY
+from vgg_layers import features
 
 from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.networks import pretrained, vgg, weights_io
@@ -324,7 +325,7 @@ def test_random_activations_neither_vanish_nor_explode_with_depth():
     params = pretrained.load_params("random")
     assert vgg.widths_of(params) == vgg.BLOCK_WIDTHS
     layers = [f"relu{block}_1" for block in range(1, 6)]
-    look = jax.jit(partial(vgg.features, layers=layers), static_argnames="pooling")
+    look = jax.jit(partial(features, layers=layers), static_argnames="pooling")
     for pooling in ("max", "avg"):
         activations = look(params, clouds(64), pooling=pooling)
         energy = [np.sqrt(np.mean(np.square(activations[layer]))) for layer in layers]
@@ -357,6 +358,6 @@ def test_real_weights_map_the_mean_colour_to_the_bias(weights_path, monkeypatch)
     assert vgg.widths_of(params) == vgg.BLOCK_WIDTHS
     # a mean-coloured image is zero to the network, so conv1_1 gives its bias
     grey = np.broadcast_to(np.array(vgg.MEAN_BGR[::-1], np.float32) / 255, (8, 8, 3))
-    look = jax.jit(partial(vgg.features, layers=("conv1_1",)))
+    look = jax.jit(partial(features, layers=("conv1_1",)))
     inside = np.asarray(look(params, grey)["conv1_1"])[1:-1, 1:-1]
     np.testing.assert_allclose(inside, np.broadcast_to(params["conv1_1"]["bias"], inside.shape), atol=1e-3)

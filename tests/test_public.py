@@ -7,7 +7,7 @@ import pytest
 
 import jaxstyle
 
-PROMISED = {"load_params", "features", "terms", "total", "init", "run", "stylize", "Config", "LossWeights"}
+PROMISED = {"load_params", "VGG19", "terms", "total", "init", "run", "stylize", "Config", "LossWeights"}
 HEAVY = ("jax", "numpy", "PIL")
 
 

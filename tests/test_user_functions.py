@@ -12,12 +12,12 @@ import optax
 import pytest
 import toy_problem as toy
 from conftest import picture
+from vgg_layers import features
 
 from jaxstyle.config import Config, LossWeights, Parametrization
 from jaxstyle.errors import InputError
 from jaxstyle.losses import statistics_io
 from jaxstyle.losses.objective import make_targets, terms
-from jaxstyle.networks.vgg import features
 from jaxstyle.optim.loop import init, run
 from jaxstyle.optim.parametrizations import PARAMETRIZATIONS
 from jaxstyle.runtime.checkpoint import Checkpoints

@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from vgg_layers import features
 
 from jaxstyle.errors import InputError
 from jaxstyle.networks.conv import Precision
-from jaxstyle.networks.vgg import ACTIVATIONS, Border, Pooling, features, halo, halve, smallest_side, widths_of
+from jaxstyle.networks.vgg import ACTIVATIONS, VGG19, Padding, Pooling, halo, halve, smallest_side, widths_of
 
-MODES: dict[Border, Any] = {"zeros": "constant", "replicate": "edge", "circular": "wrap"}
+MODES: dict[Padding, Any] = {"zeros": "constant", "replicate": "edge", "circular": "wrap"}
 
 
 def numpy_halve(x: np.ndarray, pooling: str) -> np.ndarray:
@@ -21,17 +22,17 @@ def numpy_halve(x: np.ndarray, pooling: str) -> np.ndarray:
 
 
 def numpy_features(
-    params, image: np.ndarray, *, pooling="max", gain=1.0, border: Border = "zeros", white=255.0, blocks=5
+    params, image: np.ndarray, *, pooling="max", gain=1.0, padding: Padding = "zeros", input_scale=255.0, blocks=5
 ) -> dict[str, np.ndarray]:
     """VGG-19 in plain NumPy, float64, one shifted matrix product at a time."""
-    x = white * image.astype(np.float64)[..., ::-1] - np.array([103.939, 116.779, 123.68])
+    x = input_scale * image.astype(np.float64)[..., ::-1] - np.array([103.939, 116.779, 123.68])
     found = {}
     for block, convolutions in enumerate((2, 2, 4, 4, 4)[:blocks], 1):
         if block > 1:
             x = gain * numpy_halve(x, pooling)
         for i in range(1, convolutions + 1):
             layer = params[f"conv{block}_{i}"]
-            mode = MODES[border] if border == "circular" or block == i == 1 else "constant"
+            mode = MODES[padding] if padding == "circular" or block == i == 1 else "constant"
             padded = np.pad(x, ((1, 1), (1, 1), (0, 0)), mode=mode)
             kernel = np.asarray(layer["kernel"], np.float64)
             taps = [(padded[a : a + x.shape[0], b : b + x.shape[1]] @ kernel[a, b]) for a in range(3) for b in range(3)]
@@ -56,7 +57,7 @@ def assert_equal(found, expected) -> None:
         assert np.abs(np.asarray(found[name]) - value).max() <= 1e-5 * np.abs(value).max(), name
 
 
-OPTIONS: dict[str, Any] = {"border": "replicate", "white": 256.0, "pooling": "avg", "pooling_gain": 2.0}
+OPTIONS: dict[str, Any] = {"padding": "replicate", "input_scale": 256.0, "pooling": "avg", "pooling_gain": 2.0}
 KINDS: tuple[Pooling, ...] = ("max", "avg", "l2")
 POOLED = np.random.default_rng(0).normal(size=(5, 7, 3)).astype(np.float32)
 POOLED[:2, :2] = 0
@@ -84,7 +85,11 @@ def computed(biased, batch) -> Any:
     @jax.jit
     def program(params, images, x):
         options = of_batch(params, images, blocks=2, **OPTIONS)
-        return features(params, images[0]), options, {kind: pooled(x, kind) for kind in KINDS}
+        return (
+            VGG19.from_params(params).apply({"params": params}, images[0]),
+            options,
+            {kind: pooled(x, kind) for kind in KINDS},
+        )
 
     return jax.device_get(program(biased, batch, POOLED))
 
@@ -109,7 +114,7 @@ def test_options_of_the_network_equal_a_numpy_implementation_for_each_of_a_batch
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("blocks", "chosen"),
-    [(3, {"border": "circular", "pooling": "l2"}), (5, {"conv": jax.lax.conv_general_dilated})],
+    [(3, {"padding": "circular", "pooling": "l2"}), (5, {"conv": jax.lax.conv_general_dilated})],
     ids=["circular", "lax"],
 )
 def test_other_options_equal_a_numpy_implementation_for_each_of_a_batch(biased, batch, blocks, chosen):
@@ -174,9 +179,9 @@ def test_widths_are_read_from_the_params(params):
 @pytest.mark.parametrize(
     ("chosen", "words"),
     [
-        ({"pooling": "median"}, "'median' .*'max', 'avg' or 'l2'"),
-        ({"border": "mirror"}, "'mirror' .*'zeros', 'replicate' or 'circular'"),
-        ({"precision": "float16"}, "'float16' .*'float32', 'tf32' or 'bfloat16'"),
+        ({"pooling": "median"}, "pooling 'median' .*'max' or 'avg' or 'l2'"),
+        ({"padding": "mirror"}, "'mirror' .*'zeros' or 'replicate' or 'circular'"),
+        ({"precision": "float16"}, "'float16' .*'float32' or 'tf32' or 'bfloat16'"),
         ({"layers": ("relu6_1",)}, "'relu6_1' .*relu5_4"),
         ({"layers": ("relu1_1", "foo")}, "'foo' .*relu5_4"),
     ],
@@ -217,3 +222,16 @@ def test_only_the_requested_layers_are_returned_and_nothing_deeper_is_traced(par
     text = str(jax.make_jaxpr(lambda image: features(params, image, layers=asked))(content))
     assert text.count("conv_general_dilated[") == 4  # of the first two blocks
     assert jax.eval_shape(lambda image: features(params, image, layers=()), content) == {}
+
+
+def test_the_module_initializes_params_of_the_documented_shapes(content):
+    network = VGG19(widths=((4, 4), (6, 6), (8,) * 4, (8,) * 4, (8,) * 4))
+    shapes = jax.tree.map(jnp.shape, jax.eval_shape(network.init, jax.random.key(0), content)["params"])
+    assert shapes["conv1_1"] == {"kernel": (3, 3, 3, 4), "bias": (4,)}
+    assert shapes["conv3_1"] == {"kernel": (3, 3, 6, 8), "bias": (8,)}
+    assert list(shapes) == list(dict.fromkeys("conv" + name[4:] for name in ACTIVATIONS))
+
+
+def test_equal_networks_are_equal_static_arguments(params):
+    one, other = VGG19.from_params(params, pooling="avg"), VGG19.from_params(params, pooling="avg")
+    assert one == other and hash(one) == hash(other) and one != VGG19.from_params(params)

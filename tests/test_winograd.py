@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_conv import IMAGE, KERNEL, derivatives, numpy_conv, numpy_derivatives
+from vgg_layers import features
 
-from jaxstyle.networks import conv, pretrained, vgg, weights_io, winograd
+from jaxstyle.networks import conv, pretrained, weights_io, winograd
 from jaxstyle.networks.conv import prepared
 from jaxstyle.networks.random_init import param_shapes
 
@@ -96,7 +97,7 @@ def test_features_of_a_prepared_network_are_the_networks(params, monkeypatch):
     assert [name for name in ready if ready[name]["kernel"].shape[0] == 4] == list(ready)[5:]
     assert prepared(ready)["conv5_1"] is ready["conv5_1"]
     image = RNG.uniform(size=(33, 40, 3)).astype(np.float32)
-    found, expected = (jax.jit(vgg.features)(each, image) for each in (ready, params))
+    found, expected = (jax.jit(features)(each, image) for each in (ready, params))
     for name in expected:
         assert relative(found[name], expected[name]) < 1e-5, name
 

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 import jaxstyle
-from jaxstyle import Config, LossWeights, features, init, make_targets, run
+from jaxstyle import VGG19, Config, LossWeights, init, make_targets, run
 
 params = jaxstyle.load_params("mini")
 content = jnp.asarray(jaxstyle.load_image("examples/cat.jpg", size=64).rgb)
@@ -102,11 +102,18 @@ assert cosine > 0.5
 
 # %%
 JUDGED = "relu2_2"
-seen = features(params, content)[JUDGED]
+network = VGG19.from_params(params)
+
+
+def features(image):
+    return network.apply({"params": params}, image)[JUDGED]
+
+
+seen = features(content)
 
 
 def moved(strength):
-    found = features(params, painted(strength))[JUDGED]
+    found = features(painted(strength))
     return jnp.sum((found - seen) ** 2) / jnp.sum(seen**2)
 
 
@@ -155,7 +162,7 @@ def moved_in_segments(strength):
     state, _ = run(
         start, params, targets, weights, config=config, steps=STEPS, segments=5
     )
-    found = features(params, state.image)[JUDGED]
+    found = features(state.image)
     return jnp.sum((found - seen) ** 2) / jnp.sum(seen**2)
 
 

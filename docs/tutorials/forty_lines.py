@@ -12,7 +12,7 @@
 # # Neural style transfer in forty lines of JAX
 #
 # Gatys, Ecker and Bethge, [*A Neural Algorithm of Artistic Style*](https://arxiv.org/abs/1508.06576), written out. Of
-# jaxstyle this page takes two things only: `load_params`, the weights of a network, and `features`, which runs it.
+# jaxstyle this page takes two things only: `load_params`, the weights of a network, and `VGG19`, the network.
 # Losses and loop are plain JAX and Optax.
 #
 # The network is the mini network that comes with jaxstyle, a small copy of VGG-19, which was trained to name things in
@@ -25,7 +25,7 @@ import numpy as np
 import optax
 from PIL import Image
 
-from jaxstyle import features, load_params
+from jaxstyle import VGG19, load_params
 
 
 def load(path, size):
@@ -42,6 +42,14 @@ def show(*pictures):  # side by side
 
 
 params = load_params("mini")
+network = VGG19.from_params(params)  # a Linen module with the widths of the params
+
+
+@jax.jit
+def features(image):
+    return network.apply({"params": params}, image)
+
+
 content = load("examples/cat.jpg", 128)  # [H, W, 3], sRGB in [0, 1]
 style = load("examples/strokes.jpg", 128)
 print(content.shape, style.shape)
@@ -53,7 +61,7 @@ print(content.shape, style.shape)
 # edges, late ones see parts of things, at fewer pixels and in more channels.
 
 # %%
-for layer, activation in features(params, content).items():
+for layer, activation in features(content).items():
     if layer.startswith("relu") and layer.endswith("_1"):
         print(layer, activation.shape)
 
@@ -96,12 +104,12 @@ def smoothness(image):
     return jnp.mean(down**2) + jnp.mean(right**2)
 
 
-kept = features(params, content)[CONTENT_LAYER]
-wanted = {layer: gram(features(params, style)[layer]) for layer in STYLE_LAYERS}
+kept = features(content)[CONTENT_LAYER]
+wanted = {layer: gram(features(style)[layer]) for layer in STYLE_LAYERS}
 
 
 def loss(image, style_weight, smooth_weight):
-    found = features(params, image)
+    found = features(image)
     of_content = distance(found[CONTENT_LAYER], kept)
     each = [distance(gram(found[layer]), wanted[layer]) for layer in STYLE_LAYERS]
     of_style = sum(each) / len(each)

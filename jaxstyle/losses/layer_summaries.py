@@ -165,7 +165,7 @@ def image_features(
     config: Config,
     layers: tuple[str, ...] | None = None,
     read: Callable[[str, jax.Array, Rows | None], Any] | None = None,
-    in_rows: tuple[int, ...] = (),
+    remat: tuple[int, ...] = (),
 ) -> dict[str, Any]:
     """Return activations of `image` by the network as `config` has it.
 
@@ -174,11 +174,11 @@ def image_features(
         image: `[H, W, 3]` or `[N, H, W, 3]`, in [0, 1].
         config: its pooling, border, white, precision and convolution count.
         layers: which activations; those that `config` reads for None.
-        read: as for `vgg.features`.
-        in_rows: likewise.
+        read: `summarize` of `vgg.evaluate_layers`.
+        remat: of `vgg.VGG19`.
 
     Returns:
-        The activations, as `vgg.features` returns them.
+        What `vgg.evaluate_layers` returns.
 
     Raises:
         InputError: if a network of one's own does not give one of the layers, or gives it without an axis of channels.
@@ -190,19 +190,17 @@ def image_features(
     layers = config.layers if layers is None else layers
     if config.network is not None:
         return activations(config.network, params, image, layers=layers, read=read)
-    return vgg.features(
+    network = vgg.VGG19.from_params(
         params,
-        image,
         pooling=config.pooling,
         pooling_gain=config.pooling_gain,
-        border=config.border,
-        white=config.white,
+        padding=config.border,
+        input_scale=config.white,
         precision=config.precision,
         conv=config.conv,
-        layers=layers,
-        read=read,
-        in_rows=in_rows,
+        remat=remat,
     )
+    return vgg.evaluate_layers(network, params, image, layers=layers, summarize=read)
 
 
 def part_of(layer: str, features: jax.Array, height: int, width: int, *, config: Config) -> Part:
@@ -269,8 +267,8 @@ def read_layers(
             part = replace(part, block=block, rows=rows, devices=devices)
             return read(layer, features, part, context)
 
-        in_rows = blocks_in_rows(config, image.shape[-3] * image.shape[-2])
-        return image_features(params, image, config=config, layers=layers, read=of_layer, in_rows=in_rows)
+        remat = blocks_in_rows(config, image.shape[-3] * image.shape[-2])
+        return image_features(params, image, config=config, layers=layers, read=of_layer, remat=remat)
 
     cut = _cut(height, width, config=config, layers=layers)
     if cut is None:

@@ -140,12 +140,12 @@ def prepared(
 
     Args:
         params: the network; what is prepared already stays as it is.
-        precision: of `vgg.features`; for "bfloat16" kernels and biases are of that type, none in Winograd's domain.
-        conv: the convolution of `vgg.features`; for another than the default kernels keep their form.
+        precision: of `vgg.VGG19`; for "bfloat16" kernels and biases are of that type, none in Winograd's domain.
+        conv: the convolution of `vgg.VGG19`; for another than the default kernels keep their form.
         use_winograd: whether kernels are transformed at all, see `winograd_pays`.
 
     Returns:
-        The network, of which `vgg.features` gives the same; the kernels of layers with at least 256 input channels
+        The network, of which `vgg.VGG19` gives the same; the kernels of layers with at least 256 input channels
         are `[4, 4, in, out]`.
 
     Example:

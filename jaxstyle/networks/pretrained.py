@@ -73,7 +73,7 @@ def load_params(
         progress: as for `find`.
 
     Returns:
-        The params as `jaxstyle.networks.vgg.features` takes them, in float32.
+        The params of `jaxstyle.VGG19`, in float32.
 
     Raises:
         InputError: as `find` and `load` do.
@@ -152,7 +152,7 @@ def load(found: Found) -> Params:
         found: from `find` or `installed`.
 
     Returns:
-        The params as `jaxstyle.networks.vgg.features` takes them, in float32.
+        The params of `jaxstyle.VGG19`, in float32.
 
     Raises:
         InputError: if the file is damaged.

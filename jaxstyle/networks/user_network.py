@@ -28,7 +28,7 @@ def activations(
         params: the network's own, any pytree.
         image: `[H, W, 3]` or `[N, H, W, 3]`, in [0, 1].
         layers: which activations.
-        read: as for `vgg.features`; rows are always None.
+        read: `summarize` of `vgg.evaluate_layers`; rows are always None.
 
     Returns:
         The activations by name, or what `read` returned of them.

@@ -8,7 +8,7 @@ Simonyan and Zisserman, *Very Deep Convolutional Networks for Large-Scale Image 
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import flax.linen as nn
 import jax
@@ -20,10 +20,9 @@ from jaxstyle.networks.conv import PRODUCTS, Params, Precision, conv3x3
 from jaxstyle.networks.row_remat import Rows, in_strips
 
 Pooling = Literal["max", "avg", "l2"]
-Border = Literal["zeros", "replicate", "circular"]
+Padding = Literal["zeros", "replicate", "circular"]
 Widths = tuple[tuple[int, ...], ...]
 
-WHITE = 255.0  # of the network's input
 MEAN_BGR = (103.939, 116.779, 123.68)  # ImageNet's mean colour, from the Caffe release of VGG
 BLOCK_WIDTHS: Widths = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4)
 CONV_LAYERS = tuple(f"conv{b}_{i}" for b, block in enumerate(BLOCK_WIDTHS, 1) for i in range(1, len(block) + 1))
@@ -70,59 +69,139 @@ def _mean(a: jax.Array, b: jax.Array) -> jax.Array:
 JOINS = {"max": _larger, "avg": _mean, "l2": _norm}
 
 
-class Block(nn.Module):
-    """The convolutions of VGG-19 between two poolings, of any widths.
+class VGG19(nn.Module):
+    """VGG-19 up to its last ReLU, as a function from an image to every activation by name.
+
+    Its params are `{"conv1_1": {"kernel": [3, 3, in, out], "bias": [out]}, ..., "conv5_4": ...}`.
 
     Attributes:
-        number: which block, from 1.
-        widths: channels of each convolution.
-        border: what the convolutions see outside the image: see `features`.
-        precision: of what is multiplied: see `features`.
-        conv: the convolution, called as Linen's Conv calls `jax.lax.conv_general_dilated`.
-        prepared: layers whose kernels are in Winograd's domain.
+        pooling: "max" (as trained), "avg", the 2x2 mean that Gatys et al. propose, or "l2", the root of the sum of
+            squares. A mean is at most the maximum: on three photographs and paintings of 256 pixels the root mean
+            square of activations fell to 0.74-0.80 of that with "max" at relu2_1, 0.51-0.55 at relu3_1, 0.38-0.41 at
+            relu4_1 and 0.18-0.20 at relu5_1.
+        pooling_gain: factor of each pooled layer, which compensates for that.
+        padding: values outside the image: "zeros" in the network's units (as trained; zero is the mean colour),
+            "replicate", the nearest pixel, for conv1_1 only, or "circular", periodic in every layer, which leaves no
+            border where height and width are multiples of 16.
+        input_scale: value of white in the network's units, before the mean colour is subtracted.
+        precision: of the products in convolutions; sums are float32. "tf32" rounds to 11 bits on accelerators that
+            have such products (three passes of bfloat16 on a TPU) and is float32 elsewhere; "bfloat16" has activations
+            of that type, of half the size; "float32" is exact to that.
+        remat: numbers of blocks that `evaluate_layers` computes in chunks of rows, and again for the gradient, which
+            takes longer and less memory. No effect on `apply`, which returns whole activations.
+        widths: channels of each convolution, block by block.
+        winograd_layers: layers whose kernels are in Winograd's domain, `[4, 4, in, out]`.
+        conv: the convolution, called like `jax.lax.conv_general_dilated`.
+
+    Example:
+        >>> network = VGG19(widths=((4, 4), (4, 4), (4,) * 4, (4,) * 4, (4,) * 4))
+        >>> image = jnp.full((32, 48, 3), 0.5)
+        >>> variables = network.init(jax.random.key(0), image)
+        >>> network.apply(variables, image)["relu4_2"].shape
+        (4, 6, 4)
+
+    Reference:
+        Simonyan and Zisserman, arXiv:1409.1556. Deviation: without the fully connected layers.
     """
 
-    number: int
-    widths: tuple[int, ...]
-    border: Border = "zeros"
+    pooling: Pooling = "max"
+    pooling_gain: float = 1.0
+    padding: Padding = "zeros"
+    input_scale: float = 255.0
     precision: Precision = "tf32"
+    remat: tuple[int, ...] = ()
+    widths: Widths = BLOCK_WIDTHS
+    winograd_layers: tuple[str, ...] = ()
     conv: Callable[..., jax.Array] = conv3x3
-    prepared: tuple[str, ...] = ()
 
-    @nn.compact
-    def __call__(self, x: jax.Array, inside: jax.Array | None = None) -> dict[str, jax.Array]:
-        """Return every activation of the block for its input `x`, before (conv) and after (relu) its ReLU.
+    @classmethod
+    def from_params(cls, params: Params, **fields: Any) -> "VGG19":
+        """Return the network with the widths of `params`.
 
-        Convolutions see zeros where `inside`, which goes with `x`, says that a strip leaves the image.
+        Args:
+            params: of the network; kernels may be in Winograd's domain, see `conv.prepared`.
+            **fields: any other field of the class.
+
+        Returns:
+            The network.
+
+        Example:
+            >>> VGG19.from_params(params, pooling="avg").widths[0]  # doctest: +SKIP
+            (64, 64)
+        """
+        ready = tuple(name for name, layer in params.items() if layer["kernel"].shape[0] == winograd.TAPS)
+        return cls(widths=widths_of(params), winograd_layers=ready, **fields)
+
+    def __post_init__(self) -> None:
+        """Check the names.
+
+        Raises:
+            InputError: if `pooling`, `padding` or `precision` is unknown.
+        """
+        for name, allowed in (("pooling", JOINS), ("padding", get_args(Padding)), ("precision", PRODUCTS)):
+            if (value := getattr(self, name)) not in allowed:
+                raise InputError(f"{name} {excerpt(repr(value))} is unknown: use {' or '.join(map(repr, allowed))}.")
+        super().__post_init__()
+
+    def setup(self) -> None:
+        """Define the convolutions."""
+        for number, block in enumerate(self.widths, 1):
+            for i, width in enumerate(block, 1):
+                name = f"conv{number}_{i}"
+                taps = winograd.TAPS if name in self.winograd_layers else 3
+                layer = nn.Conv(
+                    width,
+                    (taps, taps),
+                    dtype=jnp.bfloat16 if self.precision == "bfloat16" else None,
+                    precision=PRODUCTS[self.precision],
+                    conv_general_dilated=self.conv,
+                )
+                setattr(self, name, layer)
+
+    def __call__(self, image: jax.Array) -> dict[str, jax.Array]:
+        """Return every activation; under `jit` those that are not used cost nothing.
+
+        Args:
+            image: `[H, W, 3]` or `[N, H, W, 3]`, sRGB in [0, 1].
+
+        Returns:
+            `{"conv1_1": [..., H, W, 64], "relu1_1": ..., "relu5_4": [..., H // 16, W // 16, 512]}`, before (conv) and
+            after (relu) each ReLU; without layers at which a small image has no pixels.
+        """
+        return _evaluate(self, self.block, image, layers=ACTIVATIONS, summarize=None)
+
+    def block(self, number: int, x: jax.Array, inside: jax.Array | None = None) -> dict[str, jax.Array]:
+        """Return every activation between two poolings.
+
+        Args:
+            number: of the block, from 1.
+            x: its input, `[..., H, W, C]`.
+            inside: which rows of `x` are in the image, `[H, 1, 1]`: convolutions see zeros in the others; None for all.
+
+        Returns:
+            The activations by name, `[..., H, W, C]`.
         """
         activations = {}
-        for i, width in enumerate(self.widths, 1):
-            around = self.border == "circular" or (self.number == i == 1 and self.border == "replicate")
-            x = _continue(x, mode="wrap" if self.border == "circular" else "edge") if around else x
-            layer = f"{self.number}_{i}"
-            taps = winograd.TAPS if f"conv{layer}" in self.prepared else 3
-            x = nn.Conv(
-                width,
-                (taps, taps),
-                dtype=jnp.bfloat16 if self.precision == "bfloat16" else None,
-                precision=PRODUCTS[self.precision],
-                conv_general_dilated=self.conv,
-                name=f"conv{layer}",
-            )(x)
-            x = x[..., 1:-1, 1:-1, :] if around else x
-            activations[f"conv{layer}"] = x
+        for i in range(1, len(self.widths[number - 1]) + 1):
+            padded = self.padding == "circular" or (number == i == 1 and self.padding == "replicate")
+            x = _pad(x, mode="wrap" if self.padding == "circular" else "edge") if padded else x
+            x = getattr(self, f"conv{number}_{i}")(x)
+            x = x[..., 1:-1, 1:-1, :] if padded else x
+            activations[f"conv{number}_{i}"] = x
             x = nn.relu(x)
-            activations[f"relu{layer}"] = x
+            activations[f"relu{number}_{i}"] = x
             x = x if inside is None else jnp.where(inside, x, jnp.zeros((), x.dtype))
         return activations
 
 
-@partial(jax.jit, static_argnums=0)  # traced once per process for each shape, in whichever programs it occurs
-def _apply(block: Block, params: Params, x: jax.Array, inside: jax.Array | None) -> dict[str, jax.Array]:
-    return cast(dict[str, jax.Array], block.apply({"params": params}, x, inside))
+@partial(jax.jit, static_argnums=(0, 1))  # traced once per process for each shape, in whichever programs it occurs
+def _apply_block(
+    network: VGG19, number: int, params: Params, x: jax.Array, inside: jax.Array | None
+) -> dict[str, jax.Array]:
+    return cast(dict[str, jax.Array], network.apply({"params": params}, number, x, inside, method="block"))
 
 
-def _continue(x: jax.Array, *, mode: str) -> jax.Array:
+def _pad(x: jax.Array, *, mode: str) -> jax.Array:
     """Return `x`, `[..., H, W, C]`, one pixel larger all around: its outermost pixels or those across from it."""
     return jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [(1, 1), (1, 1), (0, 0)], mode=mode)
 
@@ -190,92 +269,81 @@ def halo(layer: str) -> int:
     return sum(2**i * len(widths) for i, widths in enumerate(BLOCK_WIDTHS[: number - 1])) + side * int(layer[6])
 
 
-def features(
+def evaluate_layers(
+    network: VGG19,
     params: Params,
     image: jax.Array,
     *,
-    pooling: Pooling = "max",
-    pooling_gain: float = 1.0,
-    border: Border = "zeros",
-    white: float = WHITE,
-    precision: Precision = "tf32",
-    conv: Callable[..., jax.Array] = conv3x3,
     layers: Sequence[str] = ACTIVATIONS,
-    read: Callable[[str, jax.Array, Rows | None], Any] | None = None,
-    in_rows: Sequence[int] = (),
+    summarize: Callable[[str, jax.Array, Rows | None], Any] | None = None,
 ) -> dict[str, Any]:
-    """Return activations of VGG-19 by name; under `jit` those that nobody reads cost nothing.
+    """Return layers of the network, or summaries of them, as far as the deepest of them.
 
     Args:
-        params: the network, `{"conv1_1": {"kernel": [3, 3, in, out], "bias": [out]}, ...}`.
+        network: the module.
+        params: of the network.
         image: `[H, W, 3]` or `[N, H, W, 3]`, sRGB in [0, 1].
-        pooling: "max" (as trained), "avg", the plain 2x2 mean that Gatys et al. propose, or "l2", the root of the sum
-            of squares. A mean is at most the maximum: on three photographs and paintings of 256 pixels the root mean
-            square of activations fell to 0.74-0.80 of that with "max" at relu2_1, 0.51-0.55 at relu3_1, 0.38-0.41 at
-            relu4_1 and 0.18-0.20 at relu5_1.
-        pooling_gain: what each pooled layer is multiplied by, to make up for that.
-        border: what lies outside the image: "zeros" of the network's units (as trained; they stand for the mean
-            colour), "replicate", the outermost pixels again, for conv1_1, or "circular", the image again and again, in
-            every layer: no border at all, where height and width are multiples of 16.
-        white: what 1 becomes in the network's units, before the mean colour is subtracted.
-        precision: how exactly convolutions multiply; all sum up in float32. "tf32" rounds to 11 bits on accelerators
-            that have such products (three passes of bfloat16 on a TPU) and is float32 elsewhere; "bfloat16" has
-            activations of that type, half as large; "float32" is exact to that.
-        conv: the convolution, called as `jax.lax.conv_general_dilated` would be; that function itself will do.
-        layers: which activations are asked for; the network ends with the deepest of them.
-        read: called with the name of each of them, itself and its rows, returns what is kept in its place.
-        in_rows: blocks to compute in strips of rows, and again for a gradient, which takes longer and less memory; what
-            `read` returns of their rows is summed up. Elsewhere the rows are None for all of them.
+        layers: names of activations.
+        summarize: takes the name of a layer, its activations and their rows, and returns a tree of arrays; None for the
+            activations themselves. The rows are None, but in the blocks of `network.remat`: summaries of chunks of rows
+            are added up there.
 
     Returns:
-        `{"conv1_1": [..., H, W, 64], "relu1_1": ..., "relu5_4": [..., H // 16, W // 16, 512]}`, in 0..255 input units;
-        layers at which a small image has no pixels are left out.
+        The summaries by layer; without layers at which a small image has no pixels.
 
     Raises:
-        InputError: if `pooling`, `border` or `precision` is none of these, or if there is no such layer.
+        InputError: if there is no such layer.
 
     Example:
-        >>> features(load_params("vgg19"), image)["relu4_2"].shape  # doctest: +SKIP
+        >>> evaluate_layers(VGG19(), params, image, layers=("relu4_2",))["relu4_2"].shape  # doctest: +SKIP
         (32, 32, 512)
     """
     for layer in layers:
         smallest_side(layer)
-    if pooling not in JOINS:
-        raise InputError(f"Pooling {pooling!r} is unknown: use 'max', 'avg' or 'l2'.")
-    if border not in ("zeros", "replicate", "circular"):
-        raise InputError(f"Border {border!r} is unknown: use 'zeros', 'replicate' or 'circular'.")
-    if precision not in PRODUCTS:
-        raise InputError(f"Precision {precision!r} is unknown: use 'float32', 'tf32' or 'bfloat16'.")
-    ready = tuple(name for name, layer in params.items() if layer["kernel"].shape[0] == winograd.TAPS)
 
-    def through(number: int, own: Params, x: jax.Array, rows: Rows | None = None) -> tuple[jax.Array, dict[str, Any]]:
-        """Return what the next block sees, and what is kept of this one."""
-        block = Block(number, widths[number - 1], border, precision, conv, ready)
-        margin = 0 if rows is None else len(block.widths)
-        inside = None if rows is None or border == "circular" else rows.inside(margin=margin)
-        activations: Any = _apply(block, own, x, inside)
+    def block(number: int, x: jax.Array, inside: jax.Array | None) -> dict[str, jax.Array]:
+        own = {name: layer for name, layer in params.items() if int(name[4]) == number}
+        return _apply_block(network, number, own, x, inside)
+
+    return _evaluate(network, block, image, layers=layers, summarize=summarize)
+
+
+def _evaluate(
+    network: VGG19,
+    block: Callable[[int, jax.Array, jax.Array | None], dict[str, jax.Array]],
+    image: jax.Array,
+    *,
+    layers: Sequence[str],
+    summarize: Callable[[str, jax.Array, Rows | None], Any] | None,
+) -> dict[str, Any]:
+    def advance(number: int, x: jax.Array, rows: Rows | None = None) -> tuple[jax.Array, dict[str, Any]]:
+        """Return the input of the next block, and the summaries of this one."""
+        depth = len(network.widths[number - 1])
+        margin = 0 if rows is None else depth
+        inside = None if rows is None or network.padding == "circular" else rows.inside(margin=margin)
+        activations = block(number, x, inside)
         if margin:
             activations = {name: found[..., margin:-margin, :, :] for name, found in activations.items()}
-        asked = {name: found for name, found in activations.items() if name in layers}
-        kept = asked if read is None else {name: read(name, found, rows) for name, found in asked.items()}
-        x = activations[f"relu{number}_{len(block.widths)}"]
+        found: dict[str, Any] = {name: value for name, value in activations.items() if name in layers}
+        if summarize is not None:
+            found = {name: summarize(name, value, rows) for name, value in found.items()}
+        x = activations[f"relu{number}_{depth}"]
         if min(x.shape[-3:-1]) > 1:
-            x = halve(x, pooling)
-            x = pooling_gain * x if pooling_gain != 1 else x
-        return x, kept
+            x = halve(x, network.pooling)
+            x = network.pooling_gain * x if network.pooling_gain != 1 else x
+        return x, found
 
     image = image.astype(jnp.promote_types(image.dtype, jnp.float32))
-    x = white * image[..., ::-1] - jnp.broadcast_to(jnp.asarray(MEAN_BGR, image.dtype), image.shape)
-    widths, found = widths_of(params), {}
-    beyond = "wrap" if border == "circular" else "constant"
+    mean = jnp.broadcast_to(jnp.asarray(MEAN_BGR, image.dtype), image.shape)
+    x, found = network.input_scale * image[..., ::-1] - mean, {}
     for number in range(1, 1 + max((int(name[4]) for name in layers), default=0)):
         if number > 1 and min(image.shape[-3:-1]) < 2 ** (number - 1):
             break  # nothing is left to pool; the deeper layers have no pixels
-        own = {name: layer for name, layer in params.items() if int(name[4]) == number}
-        if number in in_rows and min(x.shape[-3:-1]) > 1:
-            mode = "edge" if number == 1 and border == "replicate" else beyond
-            x, kept = in_strips(partial(through, number, own), x, margin=len(widths[number - 1]), mode=mode)
+        if number in network.remat and summarize is not None and min(x.shape[-3:-1]) > 1:
+            mode = "wrap" if network.padding == "circular" else "constant"
+            mode = "edge" if number == 1 and network.padding == "replicate" else mode
+            x, summaries = in_strips(partial(advance, number), x, margin=len(network.widths[number - 1]), mode=mode)
         else:
-            x, kept = through(number, own, x)
-        found |= kept
+            x, summaries = advance(number, x)
+        found |= summaries
     return found
