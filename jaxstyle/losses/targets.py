@@ -90,8 +90,7 @@ def make_targets(
     kept = layers_of(params, content, config=looking(config), layers=config.content_layers)
     picture = content if config.own_terms else None
     if content_masks is None:
-        dtype = jnp.result_type(*jax.tree.leaves(summaries))
-        shares = jnp.ones(len(several), dtype) if blend is None else jnp.asarray(blend, dtype)
+        shares = jnp.ones(len(several), content.dtype) if blend is None else jnp.asarray(blend, content.dtype)
         if shares.shape != (len(several),):
             raise InputError(f"There are {shares.size} blend weights for {len(several)} styles: pass one for each.")
         shares = shares / jnp.sum(shares)
