@@ -14,8 +14,9 @@ from commands import OLD, listing, log, size_of, stylize, write_inputs, write_ma
 from conftest import picture
 from PIL import Image
 
-from jaxstyle.cli import main, preview, session, signals
+from jaxstyle.cli import main, preview, session
 from jaxstyle.cli.options import Comparison, Network
+from jaxstyle.cli.signals import handled
 from jaxstyle.cli.statistics import Statistics
 from jaxstyle.errors import InputError
 from jaxstyle.images.load import load_image
@@ -295,16 +296,16 @@ def test_a_quiet_run_prints_nothing_and_others_print_network_and_summary_to_stan
 # Interruptions
 
 
-def test_sigint_finishes_the_step_and_saves_picture_and_log(fake_runner, monkeypatch, capsys):
+def test_sigint_finishes_the_step_and_saves_picture_and_log(fake_runner, capsys):
     assert stylize(steps=9, save_every=2, scales="1", output="two.png") == 0
-    monkeypatch.setattr(signals, "_noted", [])
     before = signal.signal(
         signal.SIGINT, signal.default_int_handler
     )  # ignored where a shell runs pytest in the background
     fake_runner.on_step = lambda step: step == 2 and signal.raise_signal(signal.SIGINT)
     capsys.readouterr()
     try:
-        assert stylize(steps=9, scales="1", log=Path("log.csv")) == 130
+        with handled():
+            assert stylize(steps=9, scales="1", log=Path("log.csv")) == 130
     finally:
         signal.signal(signal.SIGINT, before)
     np.testing.assert_array_equal(load_image("out.png").rgb, load_image("two_0002.png").rgb)

@@ -1,7 +1,5 @@
 """Distributed runs: several processes compute what one does, and all of them end if one fails."""
 
-import contextlib
-import io
 import os
 import signal
 import socket
@@ -15,11 +13,11 @@ from typing import Any
 
 import jax
 import numpy as np
-import psutil
 import pytest
 
-from jaxstyle.cli import joining, main, watching
+from jaxstyle.cli import main
 from jaxstyle.cli.processes import Processes
+from jaxstyle.distributed import processes
 from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.images.load import load_image
 from jaxstyle.runtime.batch import BatchRecord
@@ -42,12 +40,12 @@ def until(true: Callable[[], bool], *, seconds: float = 600) -> None:
 
 
 class Run:
-    """One process of a run: the parent that a user starts, and its output."""
+    """One process of a run, and its output."""
 
     def __init__(self, folder: Path, number: int, options: str, **environment: str) -> None:
         self.output = folder / f"output{number}.txt"
         with self.output.open("w") as file:
-            self.parent = subprocess.Popen(
+            self.process = subprocess.Popen(
                 [sys.executable, "-c", f"{INTERRUPT} sys.exit(main())", *options.split()],
                 env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", **environment},
                 stdout=file,
@@ -59,12 +57,8 @@ class Run:
     def text(self) -> str:
         return self.output.read_text()
 
-    def child(self) -> psutil.Process:
-        until(lambda: len(psutil.Process(self.parent.pid).children()) == 1)
-        return psutil.Process(self.parent.pid).children()[0]
-
     def ended(self) -> bool:
-        return self.parent.poll() is not None
+        return self.process.poll() is not None
 
 
 @pytest.fixture
@@ -84,10 +78,8 @@ def together(folder) -> Iterator[Callable[..., list[Run]]]:
 
     yield start
     for run in runs:
-        with contextlib.suppress(psutil.Error):
-            for process in [*psutil.Process(run.parent.pid).children(), run.parent]:
-                process.kill()
-        run.parent.wait()
+        run.process.kill()
+        run.process.wait()
 
 
 @pytest.fixture
@@ -98,7 +90,7 @@ def only_long(is_long: bool) -> None:
 
 def statuses(runs: list[Run]) -> list[int]:
     until(lambda: all(run.ended() for run in runs))
-    return [run.parent.returncode for run in runs]
+    return [run.process.returncode for run in runs]
 
 
 def checkpoints() -> list[Path]:
@@ -140,30 +132,18 @@ def test_two_processes_with_two_devices_each_share_lanes_and_return_the_pictures
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize(("number", "who"), [(1, "child"), (0, "parent")])
-def test_after_a_kill_all_processes_end_and_the_same_command_resumes(number, who, together, is_long):
-    if who == "parent" and not is_long:
-        pytest.skip("runs with --long")
-    command = f"{STYLIZE} {FAST} --steps 2000 --checkpoint kept --every 10"
-    runs = together(command, "", "")
-    children = [run.child() for run in runs]
+def test_after_a_kill_the_other_process_ends_and_the_same_command_resumes(together):
+    command = f"{STYLIZE} {FAST} --steps 2000 --checkpoint kept --every 10 --heartbeat-timeout 10"
+    first, second = together(command, "", "")
     until(lambda: len(checkpoints()) > 0)
-    victim = children[number] if who == "child" else runs[number].parent
-    victim.kill()
-    until(lambda: all(run.ended() for run in runs) and not any(child.is_running() for child in children))
-    for i, run in enumerate(runs):
-        errors = [line for line in run.text.splitlines() if line.startswith("jaxstyle: ")]
-        if run.parent is victim:
-            assert (run.parent.returncode, errors) == (-signal.SIGKILL, [])
-            continue
-        [sentence] = errors
-        assert run.parent.returncode == 1 and "Traceback" not in run.text
-        assert ("SIGKILL" if who == "child" and i == number else "Another process") in sentence
+    second.process.kill()
+    until(first.ended)
+    assert first.process.returncode not in (0, 2)
     taken = max(int(path.parent.name) for path in checkpoints())
     again = together(command, "", "")
     until(lambda: f"after step {taken}" in again[0].text)
     until(lambda: max(int(path.parent.name) for path in checkpoints()) > taken)
-    again[1].parent.send_signal(signal.SIGTERM)  # to either of them
+    again[1].process.send_signal(signal.SIGTERM)  # to either of them
     assert statuses(again) == [143, 143], [run.text for run in again]
     assert "interrupted" in again[0].text and Path("out.png").is_file()
 
@@ -188,25 +168,24 @@ def test_a_batch_is_divided_among_processes_and_the_first_to_finish_waits_for_th
     first, second = together(f"batch content.png --styles style.png -o more {FAST} --weights tiny.h5 {LONG}", "", "")
     until(lambda: "1 of 1: " in first.text)
     time.sleep(1)
-    first.parent.send_signal(signal.SIGTERM)
+    first.process.send_signal(signal.SIGTERM)
     assert statuses([first, second]) == [143, 0]
 
 
 @pytest.mark.soak
 @pytest.mark.usefixtures("only_long")
-def test_after_an_error_a_process_ends_and_makes_the_others_end(together):
-    runs = together(f"{STYLIZE} {FAST} {LONG}", "", "--init none.png")
-    assert statuses(runs) == [1, 2]
-    first, second = runs
-    assert "--init none.png" in second.text and len(second.text.splitlines()) == 1
-    assert "Another process" in first.text.splitlines()[-1]
+def test_after_an_error_a_process_ends_at_once_and_makes_the_others_end(together):
+    first, second = together(f"{STYLIZE} {FAST} {LONG} --heartbeat-timeout 10", "", "--init none.png")
+    first_status, second_status = statuses([first, second])
+    assert second_status == 2 and "--init none.png" in second.text and len(second.text.splitlines()) == 1
+    assert first_status not in (0, 2)
 
 
 @pytest.mark.soak
 def test_a_process_that_waits_in_vain_for_the_others_ends_with_one_sentence(together):
-    [only] = together(f"{STYLIZE} {FAST}", "", JAXSTYLE_JOINING="2")
+    [only] = together(f"{STYLIZE} {FAST} --initialization-timeout 2", "")
     until(only.ended)
-    assert only.parent.returncode == 1
+    assert only.process.returncode == 1
     assert "within 2 seconds" in only.text and len(only.text.splitlines()) == 1
 
 
@@ -225,65 +204,7 @@ def test_without_a_cluster_a_command_ends_with_the_names_of_the_options(folder):
     assert (done.returncode, done.stdout) == (2, "")
 
 
-COUNTING = """#!{python}
-import os, signal, sys, time
-came = []
-signal.signal(signal.SIGINT, lambda number, _: came.append(number))
-signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-print("ready", flush=True)
-while len(came) < 2:
-    time.sleep(0.05)
-time.sleep(0.5)
-os.write(int(os.environ["JAXSTYLE_WATCHED"].split(",")[1]), f"ended {{40 + len(came)}}\\n".encode())
-"""
-WATCH = "from jaxstyle.cli.watching import watch; sys.executable = sys.argv[1]; sys.exit(watch(['stylize']))"
-
-
-@pytest.mark.soak
-def test_each_press_of_the_interrupt_key_reaches_the_child_once(tmp_path):
-    script = tmp_path / "counting"
-    script.write_text(COUNTING.format(python=sys.executable))
-    script.chmod(0o700)
-    command = [sys.executable, "-c", f"{INTERRUPT} {WATCH}", str(script)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as parent:
-        assert parent.stdout and parent.stdout.readline() == b"ready\n"
-        for _ in range(2):
-            time.sleep(0.3)
-            os.killpg(parent.pid, signal.SIGINT)  # as a terminal does
-        assert parent.wait(60) == 42
-
-
 # Without processes
-
-
-def test_the_end_of_a_child_without_an_exit_status_is_explained():
-    for code, messages, output, mentioned in [
-        (1, ["lost Gloo AllGather failed: Connection reset by peer"], "", "Another process (Gloo AllGather failed:"),
-        (1, ["lost"], "", "Another process"),
-        (-6, [], "F1 the JAX distributed service detected fatal errors. This\n@ 0x1", "Another process"),
-        (-9, [], "one\n", "here (SIGKILL, memory"),
-        (-11, [], "one\ntwo\n", "here (SIGSEGV, two)"),
-        (3, [], "", "here (status 3,"),
-    ]:
-        with pytest.raises(UnavailableError) as caught:
-            watching._status(code, messages, io.BytesIO(output.encode()))
-        sentence = str(caught.value)
-        assert all(word in sentence for word in mentioned.split()) and "repeat the command" in sentence, sentence
-
-
-def test_the_exit_status_that_a_child_reported_takes_precedence_over_its_end():
-    assert watching._status(-6, ["ended 2"], io.BytesIO(b"the JAX distributed service detected fatal errors")) == 2
-
-
-def test_errors_of_connections_are_attributed_to_other_processes():
-    for error, is_theirs in [
-        (ValueError("UNKNOWN: Gloo AllGather failed: [external/gloo/gloo/transport/tcp/pair.cc:538] Read error"), True),
-        (RuntimeError("UNAVAILABLE: Failed to send RPC to coordination service. Either the leader task was"), True),
-        (RuntimeError("INTERNAL: Barrier failed because: task is set to ERROR"), True),
-        (ValueError("operands could not be broadcast together with shapes (2,) (3,)"), False),
-        (RuntimeError("INVALID_ARGUMENT: Executable expected parameter 0 of size 4"), False),
-    ]:
-        assert joining.is_of_others(error) == is_theirs, error
 
 
 ONE = {"distributed": True, "num_processes": 1, "process_id": 0}
@@ -328,44 +249,33 @@ def test_every_command_with_an_optimization_checks_the_options_of_distributed_ru
 
 
 def test_processes_with_different_numbers_of_devices_are_refused():
-    joining.check_devices([0, 1, 0, 1])
+    processes.check_devices([0, 1, 0, 1])
     with pytest.raises(InputError, match="1 to 2 devices"):
-        joining.check_devices([0, 1, 0])
+        processes.check_devices([0, 1, 0])
 
 
-def test_distributed_runs_are_refused_where_signals_cannot_be_blocked(monkeypatch):
-    monkeypatch.delattr(signal, "pthread_sigmask")
-    with pytest.raises(InputError, match="--distributed .* Windows"):
-        Processes(distributed=True).check(devices=None)
+TIMEOUTS = {"initialization_timeout": 60, "heartbeat_timeout": 100}
 
 
 @pytest.fixture
-def unjoined(monkeypatch) -> None:
-    """Keep `join` from changing the settings of jax and the environment of other tests."""
+def unconnected(monkeypatch) -> None:
+    """Keep `initialize` from changing the settings of jax and the environment of other tests."""
     monkeypatch.setattr(jax.config, "update", lambda *_: None)
     monkeypatch.setenv("no_grpc_proxy", "")
 
 
-@pytest.mark.usefixtures("unjoined")
-def test_an_invalid_time_limit_for_joining_is_refused(monkeypatch):
-    for text in ("soon", "0", "-1", "inf"):
-        monkeypatch.setenv("JAXSTYLE_JOINING", text)
-        with pytest.raises(InputError, match=f"JAXSTYLE_JOINING is '{text}': use seconds, such as 60"):
-            joining.join(Processes(distributed=True))
-
-
-@pytest.mark.usefixtures("unjoined")
-def test_without_a_cluster_the_options_for_joining_are_named(monkeypatch):
+@pytest.mark.usefixtures("unconnected")
+def test_without_a_cluster_the_options_are_named(monkeypatch):
     def initialize(**options: object) -> None:
         assert options.keys() == {"initialization_timeout", "heartbeat_timeout_seconds", "shutdown_timeout_seconds"}
         raise ValueError("coordinator_address should be defined.")
 
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
     with pytest.raises(InputError, match="--coordinator, --num-processes and --process-id"):
-        joining.join(Processes(distributed=True))
+        processes.initialize(None, None, None, **TIMEOUTS)
 
 
-@pytest.mark.usefixtures("unjoined")
+@pytest.mark.usefixtures("unconnected")
 def test_an_occupied_port_is_named(monkeypatch):
     monkeypatch.setattr(jax.distributed, "initialize", lambda **_: pytest.fail("not reached"))
     with socket.socket(socket.AF_INET6) as taken:
@@ -373,25 +283,23 @@ def test_an_occupied_port_is_named(monkeypatch):
         taken.listen()
         where = f"localhost:{taken.getsockname()[1]}"
         with pytest.raises(UnavailableError, match=f"{where} cannot be used .*: name a free port"):
-            joining.join(Processes(**ONE, coordinator=where))
+            processes.initialize(where, 1, 0, **TIMEOUTS)
 
 
-@pytest.mark.usefixtures("unjoined")
-def test_processes_that_do_not_join_in_time_are_reported(monkeypatch):
-    monkeypatch.setenv("JAXSTYLE_JOINING", "0.01")
+@pytest.mark.usefixtures("unconnected")
+def test_processes_that_do_not_connect_in_time_are_reported(monkeypatch):
     release = threading.Event()
     monkeypatch.setattr(jax.distributed, "initialize", lambda **_: release.wait(60))
-    with pytest.raises(UnavailableError, match=r"node:1 .* within 0\.01 seconds"):
-        joining.join(Processes(distributed=True, coordinator="node:1", num_processes=2, process_id=1))
+    with pytest.raises(UnavailableError, match="node:1 .* within 1 seconds.*--initialization-timeout"):
+        processes.initialize("node:1", 2, 1, initialization_timeout=1, heartbeat_timeout=100)
     release.set()
 
 
-@pytest.mark.usefixtures("unjoined")
+@pytest.mark.usefixtures("unconnected")
 def test_the_coordinator_and_the_numbers_of_processes_are_passed_to_jax(monkeypatch):
     calls: list[dict[str, Any]] = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda **options: calls.append(options))
-    monkeypatch.setattr(joining, "_joined", threading.Event())
-    joining.join(Processes(distributed=True, coordinator="node:1", num_processes=2, process_id=1))
+    processes.initialize("node:1", 2, 1, **TIMEOUTS)
     [call] = calls
     assert (call["coordinator_address"], call["num_processes"], call["process_id"]) == ("node:1", 2, 1)
-    assert call["initialization_timeout"] > joining.JOINING and joining._joined.is_set()
+    assert call["initialization_timeout"] > 60 and call["heartbeat_timeout_seconds"] == 100

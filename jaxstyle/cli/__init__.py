@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from jaxstyle import __version__
-from jaxstyle.cli.signals import VARIABLE, end_at_once, noted, raising, status_of, stopping
+from jaxstyle.cli.signals import asked, end_at_once, handled, status_of
 from jaxstyle.errors import InputError, own
 
 
@@ -30,13 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is not None:
         return _status(list(arguments))
     try:
-        if VARIABLE in os.environ:
-            from jaxstyle.cli.joining import live
-
-            live(lambda: _status(sys.argv[1:]))
-        return _status(sys.argv[1:])
+        status = _status(sys.argv[1:])
     finally:
         end_at_once()
+    leave(status)
+    return status
 
 
 def _status(arguments: list[str]) -> int:
@@ -44,23 +42,30 @@ def _status(arguments: list[str]) -> int:
         print(f"jaxstyle {__version__}")
         return 0
     try:
-        with raising():
+        with handled():
             try:
-                from jaxstyle.cli.commands import run  # which takes its time
+                from jaxstyle.cli.commands import run  # takes a second
 
-                return run(arguments) or noted()
+                return run(arguments) or asked()
             except Exception as error:
-                if not stopping():  # else it may be what became of the interruption
-                    return _told(error)
-                status = stopping()
+                return _report(error)
     except KeyboardInterrupt as error:
         status = status_of(error)
     print("jaxstyle: interrupted before a picture was saved.", file=sys.stderr)
     return status
 
 
-def _told(error: Exception) -> int:
-    """Say what is wrong and return the exit status; raise a fault of the program."""
+def leave(status: int) -> None:
+    """End this process now if it is one of several: jax would wait for the others, which may wait for this one."""
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _report(error: Exception) -> int:
+    """Print what is wrong and return the exit status; raise a fault of the program."""
     fault = own(error)
     if fault is None:
         raise error

@@ -229,6 +229,7 @@ class Batch:
 
 def _is_finished(command: Stylize, done: Mapping[str, str], common: str) -> bool:
     """Return whether the picture exists and was made from the same files and settings."""
+    check()
     try:
         known = command.output.name in done and command.output.is_file()
         return known and done[command.output.name] == _digest(common, command.inputs())

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import tyro
 
-from jaxstyle.cli import joining, watched, watching
 from jaxstyle.cli.batch import Batch
 from jaxstyle.cli.doctor import Doctor
 from jaxstyle.cli.networks import Networks
@@ -43,4 +42,7 @@ def run(arguments: Sequence[str]) -> int:
     command.processes.check(devices=command.computing.devices)
     if not command.processes.distributed:
         return command.run()
-    return joining.run(command) if watched.is_watched() else watching.watch(arguments)
+    command.processes.initialize()
+    status = command.run()
+    command.processes.finish()
+    return status

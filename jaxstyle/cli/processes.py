@@ -1,9 +1,8 @@
-"""Which processes paint together: the options of the painting commands that say so."""
+"""Options of the commands that run as several processes."""
 
 from __future__ import annotations
 
 import re
-import signal
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -14,6 +13,7 @@ from jaxstyle.errors import InputError, excerpt
 
 MOST_PROCESSES = 10**6
 MOST_PORT = 2**16 - 1
+MOST_SECONDS = 10**6
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,10 @@ class Processes:
     """How many processes take part."""
     process_id: Annotated[int | None, arg(metavar="NUMBER", help_behavior_hint="(default: the cluster's)")] = None
     """Which of them this is, from 0."""
+    initialization_timeout: int = 60
+    """Seconds to wait for the other processes at the beginning."""
+    heartbeat_timeout: int = 100
+    """Seconds without a sign of life of another process, after which this one ends with an error."""
 
     def check(self, *, devices: int | None) -> None:
         """Refuse options of processes that do not go together or cannot be."""
@@ -48,13 +52,31 @@ class Processes:
             )
         if self.distributed and devices is not None:
             raise InputError(f"--devices is {devices}, but --distributed uses all that there are: drop one.")
-        if self.distributed and not hasattr(signal, "pthread_sigmask"):
-            raise InputError("--distributed needs signals that Windows does not have: use Linux or macOS.")
         check_number("num_processes", self.num_processes, 1, MOST_PROCESSES)
         check_number("process_id", self.process_id, 0, (self.num_processes or 1) - 1)
+        check_number("initialization_timeout", self.initialization_timeout, 1, MOST_SECONDS)
+        check_number("heartbeat_timeout", self.heartbeat_timeout, 1, MOST_SECONDS)
         if self.coordinator is not None:
             found = re.fullmatch(r"(?:[^\s:\[\]/]+|\[[^\s\[\]/]+\]):(\d{1,5})", self.coordinator)
             if not found or not 1 <= int(found[1]) <= MOST_PORT:
                 raise InputError(
                     f"--coordinator is {excerpt(repr(self.coordinator))}: use host and port, such as 10.0.0.1:1234."
                 )
+
+    def initialize(self) -> None:
+        """Connect this process with the others, see `distributed.processes.initialize`."""
+        from jaxstyle.distributed import processes
+
+        processes.initialize(
+            self.coordinator,
+            self.num_processes,
+            self.process_id,
+            initialization_timeout=self.initialization_timeout,
+            heartbeat_timeout=self.heartbeat_timeout,
+        )
+
+    def finish(self) -> None:
+        """Wait until all processes are here, and disconnect."""
+        from jaxstyle.distributed import processes
+
+        processes.finish()

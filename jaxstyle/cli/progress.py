@@ -86,7 +86,7 @@ class Reporter:
         ) as progress:
             weights = options.weights if name == options.network else None
             found = pretrained.find(name, weights=weights, offline=options.offline, progress=_Download(progress))
-        check()  # a signal that got lost in an import, before anything is said
+        check()
         if found.note:
             self.console.print(found.note, style="yellow")
         self.console.print(f"Network: {found.network}, {found.origin}")
@@ -188,6 +188,7 @@ class _Download:
         self.task: Any = None
 
     def update(self, count: int) -> None:
+        check()
         if self.task is None:
             self.task = self.progress.add_task("", total=self.total or None)
         self.progress.advance(self.task, count)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxstyle.cli.dry_run import rehearse
 from jaxstyle.cli.progress import Reporter
 from jaxstyle.cli.saving import Saving
-from jaxstyle.cli.signals import Interrupted, held, status_of
+from jaxstyle.cli.signals import Interrupted, asked, check, status_of
 from jaxstyle.distributed.processes import asked_of_any
 from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.files import write_text
@@ -61,39 +61,39 @@ class Session:
         since = before = 0 if place is None else place.steps
         diverged, stopped, faults, began = None, 0, 0, time.perf_counter()
         plan = [(scale.steps, scale.width * scale.height) for scale in job.work.scales()]
-        with held() as own:
-            asked = asked_of_any(own) if job.work.spans else own
-            with reporter.steps(plan) as shown:
-                try:
-                    for place in walk(job.work, shown, place=resumed, until=until, halted=asked):
-                        for _, said in news_of(job.work, place, before=before):
-                            reporter.warn(said)
-                        if self.saving.due(place.steps, steps=self.steps):
-                            path = numbered(self.output, place.steps, steps=self.steps)
-                            faults |= attempted(partial(self._write, path, job, place))
-                            faults |= attempted(partial(self._write_record, path, job, place))
-                        if resuming.due(place.steps, before=before):
-                            faults |= attempted(partial(resuming.save, place))
-                        before = place.steps
-                except Diverged as error:
-                    diverged, sound = error, error.fault.sound
-                    place = error.place or walked_again(job.work, shown, asked, until=sound)
-                except KeyboardInterrupt as error:  # the second one, which did not wait
-                    if job.work.spans:
-                        raise  # the other processes, which were not asked, end with this one
-                    stopped = status_of(error)
-            stopped = stopped or asked()
-            if place is None:
-                if diverged is not None:
-                    raise UnavailableError(f"{diverged}, so there is no picture: {CURE}")
-                raise Interrupted(stopped - 128)
-            seconds = time.perf_counter() - began - shown.wait_seconds
-            if diverged is None and before > since:
-                faults |= attempted(partial(resuming.save, place))
-            self._save(job, place)
-            faults |= attempted(partial(self._write_record, self.output, job, place))
-            if self.saving.log is not None and job.work.leads:
-                write_log(self.saving.log, list(rows(place.sides, _own(job, place).trace)))
+        check()
+        stop = asked_of_any(asked) if job.work.spans else asked
+        with reporter.steps(plan) as shown:
+            try:
+                for place in walk(job.work, shown, place=resumed, until=until, halted=stop):
+                    for _, said in news_of(job.work, place, before=before):
+                        reporter.warn(said)
+                    if self.saving.due(place.steps, steps=self.steps):
+                        path = numbered(self.output, place.steps, steps=self.steps)
+                        faults |= attempted(partial(self._write, path, job, place))
+                        faults |= attempted(partial(self._write_record, path, job, place))
+                    if resuming.due(place.steps, before=before):
+                        faults |= attempted(partial(resuming.save, place))
+                    before = place.steps
+            except Diverged as error:
+                diverged, sound = error, error.fault.sound
+                place = error.place or walked_again(job.work, shown, stop, until=sound)
+            except KeyboardInterrupt as error:  # the second one, which did not wait
+                if job.work.spans:
+                    raise  # the other processes, which were not asked, end with this one
+                stopped = status_of(error)
+        stopped = stopped or stop()
+        if place is None:
+            if diverged is not None:
+                raise UnavailableError(f"{diverged}, so there is no picture: {CURE}")
+            raise Interrupted(stopped - 128)
+        seconds = time.perf_counter() - began - shown.wait_seconds
+        if diverged is None and before > since:
+            faults |= attempted(partial(resuming.save, place))
+        self._save(job, place)
+        faults |= attempted(partial(self._write_record, self.output, job, place))
+        if self.saving.log is not None and job.work.leads:
+            write_log(self.saving.log, list(rows(place.sides, _own(job, place).trace)))
         if diverged is not None:
             raise UnavailableError(f"{diverged}, so {self.output} is as it was after step {place.steps}: {CURE}")
         reporter.finished(

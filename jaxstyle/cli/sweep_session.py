@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxstyle.cli.dry_run import rehearse, silent
 from jaxstyle.cli.progress import Reporter
-from jaxstyle.cli.signals import held, status_of
+from jaxstyle.cli.signals import asked, check, status_of
 from jaxstyle.distributed.processes import asked_of_any, leads, of_all, of_leader, together
 from jaxstyle.runtime.memory import room_for
 from jaxstyle.runtime.placement import lanes_among
@@ -59,12 +59,13 @@ class SweepSession:
             rounds = [first] if first else []
             rounds += [todo[i : i + (at_a_time or 1)] for i in range(0, len(todo), at_a_time or 1)]
             plan = [(scale.steps, scale.width * scale.height * len(each)) for each in rounds for scale in scales]
-            with held() as own, reporter.steps(plan) as shown:
-                asked, tell = asked_of_any(own), reporter.tell
+            check()
+            with reporter.steps(plan) as shown:
+                stop, tell = asked_of_any(asked), reporter.tell
                 for each in rounds:
                     some, tell = laid_out(self.job_of(job, each), tell=tell), silent
-                    faults |= SweepRound(some, self.folder).paint(shown, reporter, asked)
-                    if stopped := asked():
+                    faults |= SweepRound(some, self.folder).paint(shown, reporter, stop)
+                    if stopped := stop():
                         break
         except KeyboardInterrupt as error:
             if together():

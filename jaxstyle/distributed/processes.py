@@ -1,14 +1,127 @@
-"""Communication of the processes of one run: what process 0 decides for all, and values gathered from each."""
+"""The processes of one run: connection, what process 0 decides for all, and values gathered from each.
+
+`jax.distributed` watches them: where one ends early, it ends the others with a message of its own. A scheduler such as
+Slurm restarts them then, and the run resumes from its checkpoint.
+"""
 
 import json
-from collections.abc import Callable
+import os
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental.multihost_utils import process_allgather
+from jax.experimental.multihost_utils import process_allgather, sync_global_devices
 
-from jaxstyle.errors import InputError, UnavailableError
+from jaxstyle.errors import InputError, UnavailableError, excerpt
+
+
+def initialize(
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    *,
+    initialization_timeout: int,
+    heartbeat_timeout: int,
+) -> None:
+    """Connect this process with the other processes of a run.
+
+    Args:
+        coordinator: host and port of process 0; None where jax finds the cluster (Slurm, Open MPI, Kubernetes, TPUs).
+        num_processes: number of processes; None likewise.
+        process_id: of this process, from 0; None likewise.
+        initialization_timeout: seconds to wait for the others.
+        heartbeat_timeout: seconds without a sign of life of another process, after which jax ends this one.
+
+    Raises:
+        InputError: if no cluster is found, or the processes have different numbers of devices.
+        UnavailableError: if the coordinator cannot be used, or the others do not connect in time.
+
+    Example:
+        >>> initialize("10.0.0.1:1234", 2, 0, initialization_timeout=60, heartbeat_timeout=100)  # doctest: +SKIP
+    """
+    jax.config.update("jax_enable_preemption_service", False)  # it would handle SIGTERM
+    options: dict[str, Any] = {}
+    if coordinator is not None:
+        host, _, port = coordinator.rpartition(":")
+        os.environ.setdefault("no_grpc_proxy", host)
+        options = {"coordinator_address": coordinator, "num_processes": num_processes, "process_id": process_id}
+        options["cluster_detection_method"] = "deactivate"  # it would give each process a device of its own
+    raised: list[Exception] = []
+    done = threading.Event()
+
+    def connect() -> None:
+        try:
+            if coordinator is not None and process_id == 0:
+                _try_port(int(port))
+            jax.distributed.initialize(
+                **options,
+                initialization_timeout=initialization_timeout + heartbeat_timeout,  # jax would abort the process
+                heartbeat_timeout_seconds=heartbeat_timeout,
+                shutdown_timeout_seconds=heartbeat_timeout,
+            )
+        except Exception as error:
+            raised.append(error)
+        finally:
+            done.set()
+
+    threading.Thread(target=connect, daemon=True).start()  # it waits in C, where signals would wait too
+    where = coordinator or "The coordinator"
+    if not done.wait(initialization_timeout):
+        raise UnavailableError(
+            f"{where} was not reached by all processes within {initialization_timeout} seconds: start the command in "
+            "each of them, let them connect to process 0, or raise --initialization-timeout."
+        )
+    if raised and str(raised[0]).endswith("be defined."):  # of the address, the count or the number
+        raise InputError(
+            "--distributed finds no cluster that names the processes: add --coordinator, --num-processes and "
+            "--process-id."
+        ) from raised[0]
+    if raised:
+        reason = excerpt(getattr(raised[0], "strerror", None) or raised[0])
+        raise UnavailableError(
+            f"{where} cannot be used ({reason}): name a free port of process 0 with --coordinator."
+        ) from raised[0]
+    check_devices(device.process_index for device in jax.devices())
+
+
+def finish() -> None:
+    """Wait until all processes are here, then disconnect.
+
+    Example:
+        >>> finish()  # doctest: +SKIP
+    """
+    sync_global_devices("the end of the command")
+    jax.distributed.shutdown()
+
+
+def check_devices(processes: Iterable[int]) -> None:
+    """Check that all processes have the same number of devices.
+
+    Args:
+        processes: for each device the number of its process.
+
+    Raises:
+        InputError: if the numbers differ.
+
+    Example:
+        >>> check_devices([0, 0, 1, 1])
+    """
+    counts = Counter(processes).values()
+    if min(counts) < max(counts):
+        raise InputError(
+            f"The processes have {min(counts)} to {max(counts)} devices each: give all of them the same number, such "
+            "as by $CUDA_VISIBLE_DEVICES."
+        )
+
+
+def _try_port(port: int) -> None:
+    """Raise `OSError` if process 0 could not have its port: jax may crash instead."""
+    both: dict[str, Any] = {"family": socket.AF_INET6, "dualstack_ipv6": True} if socket.has_dualstack_ipv6() else {}
+    socket.create_server(("", port), **both).close()
 
 
 def by_leader(function: Callable[[], int | None]) -> int:
@@ -41,7 +154,7 @@ def by_leader(function: Callable[[], int | None]) -> int:
         raise raised
     if first < 0:
         kind = InputError if first == -2 else UnavailableError
-        raise kind("Process 0 of this run has failed, and said why: mend that, and repeat the command in all of them.")
+        raise kind("Process 0 of this run has failed and printed why: fix that, and repeat the command in all of them.")
     return first
 
 
