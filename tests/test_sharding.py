@@ -123,25 +123,21 @@ class Device:
     platform = "cpu"
 
 
-def test_rows_are_divided_among_as_many_devices_as_have_262144_pixels_each(monkeypatch):
+def test_the_rows_of_a_picture_are_divided_among_devices_only_on_request(monkeypatch):
     monkeypatch.setattr(placement, "mesh_of", lambda found, axis: (len(found), axis))
     monkeypatch.setattr(placement, "Layout", lambda mesh: mesh)
     monkeypatch.setattr(jax, "devices", lambda: [Device()] * 4)
-    config = Config()
-    assert placement.rows_among(None, config=config, pixels=2 * 2**18 - 1) is None
-    assert placement.rows_among(None, config=config, pixels=2 * 2**18) == (2, HEIGHT)
-    assert placement.rows_among(None, config=config, pixels=2**30) == (4, HEIGHT)
-    assert placement.rows_among(None, config=config, pixels=2**30, memory=2**30) is None
-    assert placement.rows_among(None, config=Config(remat=True), pixels=2**30) is None
-    assert placement.rows_among(None, config=Config(statistic="sliced"), pixels=2**30) is None
-    assert placement.rows_among(3, config=Config(remat=True), pixels=16, memory=2**30) == (3, HEIGHT)
-    assert placement.rows_among(1, config=Config(statistic="sliced"), pixels=2**30) is None
+    assert placement.rows_among(None, config=Config()) is None
+    assert placement.rows_among(3, config=Config(remat=True)) == (3, HEIGHT)
+    assert placement.rows_among(1, config=Config(statistic="sliced")) is None
+    monkeypatch.setattr(placement, "together", lambda: True)
+    assert placement.rows_among(None, config=Config()) == (4, HEIGHT)
     for config, option in [
         (Config(statistic="sliced"), "--statistic"),
         (Config(normalize_gradients=True), "--normalize-gradients"),
     ]:
         with pytest.raises(InputError, match=f"{option}.* 3 devices"):
-            placement.rows_among(3, config=config, pixels=16)
+            placement.rows_among(3, config=config)
 
 
 def test_lanes_are_divided_among_at_most_one_device_each(monkeypatch):

@@ -52,8 +52,8 @@ class Computing:
     """Compute the largest layers again instead of keeping them: a tenth slower, in half the memory; without it this is
     done only where memory would not do. Not with --statistic sliced."""
     devices: Annotated[int | None, arg(metavar="COUNT", help_behavior_hint="")] = None
-    """How many accelerators to use: they share a sweep's pictures, or the rows of one. (default: all that are there,
-    for one picture as far as it is large)"""
+    """Number of accelerators, which share the pictures of a sweep or the rows of one picture. (default: all for a
+    sweep, one for a picture)"""
     max_memory: Annotated[str | None, arg(metavar="SIZE", help_behavior_hint="")] = None
     """What the whole command may take, such as 8GiB: a picture that would not fit is gone through in blocks, which
     gives the same in about twice the time. (default: most of what is free)"""

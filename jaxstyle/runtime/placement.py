@@ -194,9 +194,6 @@ def _image_of(state: loop.State, *, like: loop.State, layout: Layout) -> jax.Arr
     return _evened(cropped(state, like).image, layout)
 
 
-LEAST_PIXELS = 2**18  # of an image for each device, by which its rows are shared out unasked
-
-
 def available(count: int | None) -> Sequence[Any]:
     """Return so many devices, or all that are there, those of other processes included.
 
@@ -221,27 +218,25 @@ def lanes_among(count: int | None, *, lanes: int) -> Layout | None:
     return Layout(mesh_of(used, BATCH)) if len(used) > 1 else None
 
 
-def rows_among(count: int | None, *, config: Config, pixels: int, memory: int | None = None) -> Layout | None:
-    """Return how the rows of an image are shared out among so many devices, None for all; None where one will do.
+def rows_among(count: int | None, *, config: Config) -> Layout | None:
+    """Return how the rows of an image are distributed over devices.
 
     Args:
-        count: as the user has it.
-        config: some statistics are no sums over rows.
-        pixels: of the image; unless the user has it otherwise, or there are several processes, each device has many.
-        memory: what the command may take; where that or `config.remat` is said, one device goes through the rows in
-            blocks or strips, if it is not said otherwise.
+        count: number of devices; None for one device, or for all where there are several processes.
+        config: some statistics are not sums over rows.
+
+    Returns:
+        The layout; None for one device.
 
     Raises:
-        InputError: as `available` does, or if the rows cannot be shared out, but have to be.
+        InputError: as `available` does, or if the statistic needs all rows on one device.
     """
-    devices = available(count)
-    asked = count is not None or together()
-    used = devices if asked else devices[: pixels // LEAST_PIXELS]
-    whole = {"--statistic sliced": config.statistic == "sliced", "--normalize-gradients": config.normalize_gradients}
-    cause = next((name for name, found in whole.items() if found), None)
-    cut = memory is not None or config.remat
-    if len(used) < 2 or not asked and (cut or cause is not None):
+    if count is None and not together():
         return None
-    if cause is not None:
-        raise InputError(f"{cause} looks at all rows at once, which {len(used)} devices would share: use one device.")
-    return Layout(mesh_of(used, HEIGHT))
+    devices = available(count)
+    if len(devices) < 2:
+        return None
+    whole = {"--statistic sliced": config.statistic == "sliced", "--normalize-gradients": config.normalize_gradients}
+    if cause := next((name for name, found in whole.items() if found), None):
+        raise InputError(f"{cause} needs all rows at once, but {len(devices)} devices share them: use one device.")
+    return Layout(mesh_of(devices, HEIGHT))

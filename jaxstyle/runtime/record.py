@@ -222,11 +222,11 @@ def laid_out(job: Job, *, tell: Callable[[str], None]) -> Job:
     Raises:
         InputError: as `lanes_among` and `rows_among` do.
     """
-    work, last = job.work, job.work.scales()[-1]
+    work = job.work
     if work.lanes is not None:
         layout = lanes_among(work.devices, lanes=work.lanes)
     else:
-        layout = rows_among(work.devices, config=work.config, pixels=last.height * last.width, memory=work.memory)
+        layout = rows_among(work.devices, config=work.config)
     if layout is None:
         return job
     what = "the picture's rows" if work.lanes is None else "the pictures"
