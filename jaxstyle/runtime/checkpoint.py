@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,19 +53,21 @@ class Checkpoints:
             >>> Checkpoints(folder).save(10, {"image": image}, {"size": 512})  # doctest: +SKIP
         """
         size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(arrays))
-        folder = self.folder / str(step)
+        folder, aside = self.folder / str(step), self.folder / f"{step}.unreadable"
 
         def begin() -> None:
             check(self.folder)
             self.folder.mkdir(parents=True, exist_ok=True)
             check_room(self.folder, size + SPARE)  # where there is none, Orbax fills the terminal
-            with self._manager(alone=True) as manager:
-                if step in manager.all_steps():
-                    manager.delete(step)
+            if folder.exists() and aside.exists():  # left by a save that was interrupted
+                shutil.rmtree(folder)
+            elif folder.exists():  # a checkpoint that could not be read
+                folder.rename(aside)
 
         def end() -> None:
             text = json.dumps({"facts": facts, "files": _hashes(folder)})
             write_text(folder / FACTS, text)  # last, so that a checkpoint without them is not whole
+            shutil.rmtree(aside, ignore_errors=True)
 
         try:
             by_leader(begin)
@@ -83,19 +86,23 @@ class Checkpoints:
                 f"The checkpoint in {self.folder} cannot be written ({reason}): free space or name another folder."
             ) from error
 
-    def latest(self, like: Callable[[dict[str, Any]], Any]) -> tuple[dict[str, Any], Any] | None:
-        """Return the facts and the arrays of the newest checkpoint that is undamaged, and forget those after it.
+    def latest(
+        self, like: Callable[[dict[str, Any]], Any], warn: Callable[[str], None]
+    ) -> tuple[dict[str, Any], Any] | None:
+        """Return the facts and the arrays of the newest checkpoint that can be read.
+
+        A checkpoint that cannot be read stays where it is, until newer ones have been saved.
 
         Args:
             like: returns, for a checkpoint's facts, what its arrays have to be in shape and type; it may raise
                 `InputError` for facts that are not this run's, or another error for facts that can be nobody's.
+            warn: takes a sentence for each checkpoint that cannot be read.
 
         Raises:
             InputError: of `like`, or if the folder is not theirs.
-            UnavailableError: if a damaged checkpoint cannot be removed.
 
         Example:
-            >>> Checkpoints(folder).latest(lambda facts: {"image": image})  # doctest: +SKIP
+            >>> Checkpoints(folder).latest(lambda facts: {"image": image}, print)  # doctest: +SKIP
         """
         found: list[tuple[int, dict[str, Any], Any]] = []
 
@@ -111,8 +118,9 @@ class Checkpoints:
                         return step
                     except InputError:
                         raise
-                    except Exception:  # from damaged bytes TensorStore and Orbax make many kinds
-                        self._remove(manager, step)
+                    except Exception as error:  # TensorStore and Orbax raise many kinds
+                        reason = getattr(error, "strerror", None) or excerpt(error, most=160)
+                        warn(f"The checkpoint {self.folder / str(step)} cannot be read ({reason}) and is skipped.")
             return 0
 
         step = by_leader(look)

@@ -20,6 +20,7 @@ from jaxstyle.runtime.record import Job, Record
 from jaxstyle.runtime.runner import Place
 
 NOT_COMPARED = ("device", "weights", "cuts", "steps", "trace", "lanes", "lane", "devices")  # may differ, or follow
+VERSIONS = "versions."  # begins the names of versions of packages among the facts
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,14 @@ class Resuming:
             return None
         from jaxstyle.runtime.checkpoint import Checkpoints  # Orbax takes its time
 
-        found = Checkpoints(self.folder).latest(self._like)
+        found = Checkpoints(self.folder).latest(self._like, tell)
         if found is None:
             return None
         facts, arrays = found
+        for name, theirs, own in differences(facts["run"], identity(self.job.record)):
+            if name.startswith(VERSIONS):
+                shown = [excerpt(repr(each), most=60) for each in (theirs, own)]
+                tell(f"{self.folder}: {excerpt(name, most=60)} was {shown[0]} and is {shown[1]}: the bytes may differ.")
         tell(f"{self.folder}: going on after step {len(arrays['sides'])}")
         sides, trace = np.asarray(arrays["sides"]), {name: np.asarray(own) for name, own in arrays["trace"].items()}
         work, number = self.job.work, facts["scale"]
@@ -120,6 +125,8 @@ class Resuming:
     def _compare(self, facts: dict[str, Any]) -> None:
         """Raise `InputError` if a checkpoint's facts are another job's."""
         for name, theirs, own in differences(facts["run"], identity(self.job.record)):
+            if name.startswith(VERSIONS):
+                continue  # `place` warns of them
             shown = [excerpt(repr(each), most=60) for each in (theirs, own)]
             raise InputError(
                 f"{self.folder} has a checkpoint of another run, whose {excerpt(name, most=60)} is {shown[0]} and not "
