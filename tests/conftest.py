@@ -1,5 +1,6 @@
 """Shared fixtures: a tiny network, small pictures, and the real weights and pictures where they are present."""
 
+import itertools
 import os
 import shutil
 import time
@@ -36,6 +37,8 @@ MARKERS = ("slow", "parity", "soak", "docs", "browser")
 QUICK = " and ".join(f"not {name}" for name in MARKERS)  # addopts of pyproject.toml
 MOST_PROGRAMS = 40  # distinct programs of the quick suite that take XLA longer than LONG_COMPILATION
 LONG_COMPILATION = 0.1  # processor seconds, which do not depend on what else the machine does
+FORGET_EVERY = 8  # slow tests, which compile up to ten large programs each
+SLOW_TESTS = itertools.count(1)
 PROGRAMS = pytest.StashKey[dict[str, float]]()
 
 
@@ -45,9 +48,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Turn XLA's optimizations off for the quick suite; all other suites compile what users run."""
+    """Choose the number of examples, skip XLA's optimizations while tests are collected, and count programs."""
     settings.load_profile("long" if config.option.long else "short")
-    jax.config.update("jax_disable_most_optimizations", config.option.markexpr == QUICK)
+    jax.config.update("jax_disable_most_optimizations", True)
     config.stash[PROGRAMS] = {}
     _count_programs(config.stash[PROGRAMS])
 
@@ -58,6 +61,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         longer = [item for item in items if (mark := item.get_closest_marker("soak")) and mark.kwargs.get("long")]
         config.hook.pytest_deselected(items=longer)
         items[:] = [item for item in items if item not in longer]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Turn most of XLA's optimizations off, also in processes that the test starts, where a claim does not need them.
+
+    Compilation then takes two thirds of the time. Tests marked with `optimized=True`, of equal bits, rounding, memory
+    and agreement with PyTorch, compile programs as users run them; so do all suites but the quick one with `--long`.
+    """
+    options = item.config.option
+    needed = options.long or any(mark.kwargs.get("optimized") for mark in item.iter_markers())
+    disabled = options.markexpr == QUICK or not needed
+    if disabled != jax.config.read("jax_disable_most_optimizations"):
+        jax.clear_caches()  # programs of both kinds have one key
+        jax.config.update("jax_disable_most_optimizations", disabled)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(disabled))
 
 
 def _count_programs(programs: dict[str, float]) -> None:
@@ -106,19 +125,22 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def programs(tmp_path_factory):
-    """Share compiled programs among the workers of one run of the tests: most of their time is compiling."""
+    """Share compiled programs among the processes of one run of the tests: most of their time is compiling."""
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     folder = tmp_path_factory.getbasetemp()
     folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "programs")
     jax.config.update("jax_compilation_cache_dir", str(folder / "programs"))
 
 
 @pytest.fixture(autouse=True)
 def forgotten(request: pytest.FixtureRequest):
-    """Forget a slow test's large programs: with hundreds of them in a process XLA has died, rarely, in compiling."""
+    """Forget large programs now and then: with hundreds of them in a process XLA has died, rarely, in compiling."""
     yield
-    if request.node.get_closest_marker("slow"):
+    if request.node.get_closest_marker("slow") and next(SLOW_TESTS) % FORGET_EVERY == 0:
         jax.clear_caches()
 
 

@@ -381,7 +381,7 @@ def test_a_sweep_that_was_killed_is_resumed_within_its_round(runner):
 # Runs that are resumed, with their computation
 
 
-@pytest.mark.slow
+@pytest.mark.slow(optimized=True)
 def test_a_resumed_reconstruction_and_a_rerun_have_the_same_bytes(monkeypatch):
     monkeypatch.setattr("jaxstyle.runtime.problem.MOST_STEPS_A_SEGMENT", 3)
     command = Reconstruct(Path("content.png"), Path("out.png"))
@@ -412,6 +412,6 @@ def test_a_resumed_reconstruction_and_a_rerun_have_the_same_bytes(monkeypatch):
 @pytest.mark.soak
 def test_runs_that_are_killed_at_random_instants_have_the_bytes_of_undisturbed_ones(capsys, is_long):
     script = runpy.run_path(str(SCRIPTS / "kill_and_resume.py"))
-    runs = 40 if is_long else 4
-    assert script["main"](["--runs", str(runs), "--seed", "7"]) == 0
+    runs = 40 if is_long else 2  # of which both are killed late, and one of them twice
+    assert script["main"](["--runs", str(runs), "--seed", "26"]) == 0
     assert f"{runs} of {runs} runs ended with the bytes" in capsys.readouterr().out

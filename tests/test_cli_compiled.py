@@ -19,7 +19,7 @@ from jaxstyle.networks.random_init import random_params
 from jaxstyle.runtime import memory as memory_module
 from jaxstyle.runtime import problem, record
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(optimized=True)
 
 SHALLOW = "--style-layers relu1_1,relu2_1 --content-layers relu2_2 --optimizer adam".split()
 
@@ -100,7 +100,7 @@ def test_a_dry_run_predicts_the_peak_memory_of_a_run():
 def test_a_cold_command_compiles_two_programs_per_scale_and_five_besides():
     """Each with its own cache, in a process of its own; a second one of another number of steps compiles nothing."""
     command = "stylize content.png style.png --offline --weights tiny.h5 --size 64 --scales 2 --steps 7".split()
-    environment = os.environ | {"JAXSTYLE_CACHE": "cache"}
+    environment = os.environ | {"JAXSTYLE_CACHE": "cache", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     summaries = []
     for options in (["--init", "noise"], ["--init", "noise", "--steps", "9"]):

@@ -181,7 +181,7 @@ def test_seeds_are_the_keys_of_the_noise(fake_runner):
     assert Path("one/picture.png").is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(optimized=True)
 def test_a_resumed_sweep_has_the_pictures_of_stylize_and_rerun_has_their_bytes(monkeypatch):
     layers, kept = ("relu1_1", "relu1_1,relu2_1:3"), ("--checkpoint", "kept", "--every", 1)
     common = ("--save-every", 2, "--averaging", 0.9, "--tolerance", 1e-9)  # the state has a mean and its history

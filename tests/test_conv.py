@@ -77,7 +77,7 @@ def test_value_and_every_derivative_equal_shifted_matrix_products():
         np.testing.assert_allclose(found[name], expected, atol=3e-6 * np.abs(expected).max(), err_msg=name)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(optimized=True)
 def test_the_gradient_inside_a_loop_reads_its_kernels_as_xla_does_fast():
     def descend(image, kernel):
         def step(image, _):

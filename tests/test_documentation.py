@@ -89,13 +89,9 @@ def unroll(loop: re.Match[str]) -> str:
 
 
 @pytest.fixture(autouse=True)
-def fast(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Skip XLA's optimizations, and draw the random network of VGG-19's shape once."""
+def drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the random network of VGG-19's shape once."""
     monkeypatch.setattr(pretrained, "random_params", functools.cache(random_params))
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture

@@ -209,7 +209,7 @@ def test_lanes_restart_and_stop_each_by_itself(double):
     np.testing.assert_allclose(state.image[1], free.image, atol=1e-9)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(optimized=True)
 @pytest.mark.soak(long=True)
 def test_patience_and_tolerance_take_no_second_memory_of_lbfgs(params, content, style):
     def taken(**chosen):

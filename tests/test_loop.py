@@ -289,7 +289,7 @@ BITS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.slow(optimized=True)
 @pytest.mark.parametrize("name", BITS)
 def test_a_run_in_parts_equals_the_whole_bit_for_bit(params, content, style, name):
     """In single steps, which XLA compiles in another way than longer loops, and for adam in segments."""
@@ -351,7 +351,7 @@ def test_the_value_that_lbfgs_minimizes_never_rises_and_the_result_has_the_last_
 
 @pytest.mark.slow
 def test_lanes_of_a_batch_of_contents_are_single_runs(params, content, style):
-    config = Config(**LAYERS)
+    config = Config(optimizer="adam", **LAYERS)
     batch, tvs = np.stack([content, content[::-1]]), np.asarray([0.1, 3.0], np.float32)
     state, targets = start(params, batch, style, config)
     together, trace = run(state, params, targets, WEIGHTS._replace(tv=tvs), config=config, steps=5)
@@ -412,14 +412,15 @@ def rounded(image, kernel, *_, **__):
     return conv3x3(image, kernel)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(optimized=True)
 @pytest.mark.parametrize(
     ("optimizer", "chosen"),
     [("lbfgs", {"conv": rounded}), ("adam", {"precision": "bfloat16"})],
     ids=["lbfgs-tf32", "adam-bfloat16"],
 )
-def test_rounded_products_lead_as_far_on_the_real_network(weights_path, real_pictures, optimizer, chosen):
-    params = load_params(weights_path)
+def test_rounded_products_lead_as_far_on_a_trained_network(is_long, request, real_pictures, optimizer, chosen):
+    """On the mini network; with `--long` on VGG-19."""
+    params = load_params(request.getfixturevalue("weights_path")) if is_long else load_params("mini")
     content, style = (
         jnp.asarray(load_image(real_pictures / f"{name}.jpg", size=64).rgb)
         for name in ("golden_gate", "starry_night_google")

@@ -54,9 +54,9 @@ def test_cover_is_the_sum_of_the_masks_up_to_one():
     np.testing.assert_array_equal(cover(masks), [[0, 0.75, 1, 1]])  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.parametrize("optimized", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("optimized", [False, pytest.param(True, marks=pytest.mark.slow(optimized=True))])
 def test_compose_keeps_backdrop_and_image_bit_for_bit_and_mixes_between_them(optimized):
-    """XLA's optimizations, which the slow tests have, change neither."""
+    """XLA's optimizations, which the quick tests do without, change neither."""
     share: Any = RNG.choice(np.array([0, 0.25, 0.75, 1], np.float32), (8, 12))
     cotangent = RNG.normal(size=IMAGES.shape).astype(np.float32)
 

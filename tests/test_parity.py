@@ -14,7 +14,7 @@ from jaxstyle.networks.vgg import ACTIVATIONS
 from jaxstyle.optim.loop import init, run
 from jaxstyle.transfer.presets import preset
 
-pytestmark = pytest.mark.parity
+pytestmark = pytest.mark.parity(optimized=True)
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 TOLERANCE = 1e-4

@@ -27,15 +27,6 @@ def script(name: str, **constants: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def unoptimized():
-    """Skip XLA's optimizations: the scripts' results are compared, not timed."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
-@pytest.fixture(autouse=True)
 def beside(monkeypatch):
     """Put the scripts on Python's path, as running one of them does."""
     monkeypatch.syspath_prepend(SCRIPTS)

@@ -82,17 +82,21 @@ def test_large_images_and_those_with_remat_are_computed_in_strips():
         {},
         {"border": "circular", "statistic": "mean_std"},
         {"border": "replicate", "pooling": "avg", "pooling_gain": 2.0, "gram_divisor": "image"},
-        {"precision": "bfloat16"},
+        pytest.param({"precision": "bfloat16"}, marks=pytest.mark.soak(long=True)),
     ],
     ids=str,
 )
-def test_strips_change_neither_loss_nor_gradient(params, chosen):
+def test_strips_change_neither_loss_nor_gradient(params, chosen, monkeypatch):
+    """With `remat`, or without an option, as for large images."""
     image = picture(61, 51, seed=2)  # neither side divides
     masks = None if chosen else image[None, ..., 0]
-    plain, stripped = (
-        loss_and_gradient(params, image, config=Config(remat=on, **SHALLOW, **chosen), masks=masks)
-        for on in (False, True)
-    )
+    config = Config(**SHALLOW, **chosen)
+    plain = loss_and_gradient(params, image, config=config, masks=masks)
+    if "pooling" in chosen:
+        monkeypatch.setattr(layer_summaries, "LARGE", 1)
+    else:
+        config = replace(config, remat=True)
+    stripped = loss_and_gradient(params, image, config=config, masks=masks)
     tolerance = 1e-2 if "precision" in chosen else 1e-5
     assert_equal(stripped, plain, loss=tolerance / 3 if chosen else tolerance, gradient=tolerance)
 
@@ -110,7 +114,7 @@ def test_a_block_with_a_content_layer_is_not_computed_in_strips(params):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "derivative", [pytest.param("forward over reverse", marks=pytest.mark.soak(long=True)), "batch", "params"]
+    "derivative", [pytest.param("forward over reverse", marks=pytest.mark.soak(long=True)), "reverse of a batch"]
 )
 def test_strips_have_every_derivative(params, content, style, derivative):
     def loss(params, image, config):
@@ -125,9 +129,8 @@ def test_strips_have_every_derivative(params, content, style, derivative):
         image, along = picture(32, 40, seed=7), picture(32, 40, seed=8)
         if derivative == "forward over reverse":
             return jax.jvp(jax.grad(at), (image,), (along,))
-        if derivative == "batch":
-            return jax.vmap(jax.grad(at))(jnp.stack([image, along]))
-        return jax.grad(loss)(params, image, config)
+        by_both = jax.grad(partial(loss, config=config), argnums=(0, 1))
+        return jax.vmap(by_both, in_axes=(None, 0))(params, jnp.stack([image, along]))
 
     for plain, stripped in zip(
         *(jax.tree.leaves(found(params, Config(remat=on, **SHALLOW))) for on in (False, True)), strict=True
@@ -135,7 +138,7 @@ def test_strips_have_every_derivative(params, content, style, derivative):
         np.testing.assert_allclose(stripped, plain, rtol=0, atol=2e-5 * np.abs(plain).max() + 1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(optimized=True)
 @pytest.mark.soak(long=True)
 def test_steps_in_strips_need_less_memory_and_give_the_same_losses():
     params = random_params(widths=((16, 16), (16, 16), (8,) * 4, (8,) * 4, (8,) * 4))
@@ -149,11 +152,3 @@ def test_steps_in_strips_need_less_memory_and_give_the_same_losses():
         totals.append(program(state, params, targets, LossWeights())[1]["total"])
     assert sizes[1] < 0.7 * sizes[0]
     np.testing.assert_allclose(totals[1], totals[0], rtol=1e-4)
-
-
-@pytest.mark.slow
-def test_a_large_image_is_computed_in_strips_without_an_option(params, monkeypatch):
-    image = picture(61, 51, seed=2)
-    plain = loss_and_gradient(params, image, config=Config(**SHALLOW))
-    monkeypatch.setattr(layer_summaries, "LARGE", 1)
-    assert_equal(loss_and_gradient(params, image, config=Config(**SHALLOW)), plain)

@@ -249,19 +249,8 @@ def test_the_figures_of_the_paper_vary_the_weights_along_rows_and_columns():
     assert len(np.unique(jax.random.key_data(noises["key"]), axis=0)) == 4
 
 
-@pytest.fixture
-def unoptimized():
-    """Skip XLA's optimizations: the scripts' results are compared, not timed."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 @pytest.mark.slow
-def test_stylize_in_forty_lines_saves_a_picture_of_the_contents_size(
-    tmp_path, monkeypatch, capsys, params, unoptimized
-):
+def test_stylize_in_forty_lines_saves_a_picture_of_the_contents_size(tmp_path, monkeypatch, capsys, params):
     pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
     for name in ("content.png", "style.png"):
         Image.fromarray(pixels).save(tmp_path / name)
@@ -275,7 +264,7 @@ def test_stylize_in_forty_lines_saves_a_picture_of_the_contents_size(
 
 
 @pytest.mark.soak(long=True)
-def test_a_figure_of_the_paper_is_painted_and_drawn(tmp_path, params, content, style, unoptimized):
+def test_a_figure_of_the_paper_is_painted_and_drawn(tmp_path, params, content, style):
     pytest.importorskip("matplotlib", reason="matplotlib is absent: pip install -e '.[plots]'")
     script = runpy.run_path(str(SCRIPTS / "paper_figures.py"))
     paint = script["Paint"](params, content[:32, :32], style[:32, :32], jax.random.key(0), 30, None)
@@ -289,7 +278,7 @@ def test_a_figure_of_the_paper_is_painted_and_drawn(tmp_path, params, content, s
 
 
 @pytest.mark.soak(long=True)
-def test_the_gradient_benchmark_finds_equal_gradients_in_less_memory_with_segments(benchmark, unoptimized):
+def test_the_gradient_benchmark_finds_equal_gradients_in_less_memory_with_segments(benchmark):
     found = benchmark("gradient", "--size", 32, "--steps", 9, "--segments", 0)["results"]
     assert [row["program"] for row in found] == ["the run", "kept whole", "3 segments"]
     for row in found:
@@ -298,7 +287,7 @@ def test_the_gradient_benchmark_finds_equal_gradients_in_less_memory_with_segmen
 
 
 @pytest.mark.soak(long=True)
-def test_the_precision_benchmark_reports_objectives_relative_to_float32(benchmark, unoptimized):
+def test_the_precision_benchmark_reports_objectives_relative_to_float32(benchmark):
     results = benchmark("precision", "--size", 32, "--steps", 2)["results"]
     assert [result["precision"] for result in results] == [*PRODUCTS] * 2
     assert all(result["over float32"] > 0 for result in results)
@@ -314,7 +303,7 @@ def test_the_precision_benchmark_reports_objectives_relative_to_float32(benchmar
         ("solve", ["--sizes", 32, "--evaluations", 4, "--every", 2, "--steps", 10], "median"),
     ],
 )
-def test_a_benchmark_reports_the_ratio_of_time_to_pytorch(benchmark, unoptimized, name, options, measured):
+def test_a_benchmark_reports_the_ratio_of_time_to_pytorch(benchmark, name, options, measured):
     pytest.importorskip("torch", reason="PyTorch is absent: pip install -e '.[parity]'")
     results = benchmark(name, *options)["results"]
     assert results and all(result[measured] > 0 for result in results)

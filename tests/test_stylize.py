@@ -54,10 +54,12 @@ def test_the_picture_comes_closer_to_the_style_and_another_one_compiles_nothing(
     assert compilations == []
 
 
-@pytest.mark.slow
+@pytest.mark.slow(optimized=True)
 def test_jit_of_the_whole_equals_its_parts_and_repeats_bit_for_bit(params, content, style):
     """From noise: the same key gives the same bits, another key another picture."""
-    options: dict[str, Any] = {"weights": WEIGHTS, "config": LBFGS, "steps": 5, "init": "noise"}
+    config = dataclasses.replace(LBFGS, content_layers=("relu1_2",), style_layers=("relu1_1",))
+    weights = LossWeights({"relu1_2": 1.0}, {"relu1_1": 6.0}, tv=0.1)
+    options: dict[str, Any] = {"weights": weights, "config": config, "steps": 5, "init": "noise"}
     program = jax.jit(lambda *given, key: stylize(params, *given, key=key, **options).image)
     whole = program(content, style, key=jax.random.key(1))
     first, again, other = (
@@ -65,7 +67,6 @@ def test_jit_of_the_whole_equals_its_parts_and_repeats_bit_for_bit(params, conte
     )
     np.testing.assert_allclose(whole, first, atol=1e-4)
     assert first.tobytes() == again.tobytes() != other.tobytes()
-    closer(stylize(params, content, style, key=jax.random.key(1), **options), names=("total",), share=0.9)
 
 
 # Starts and scales
@@ -230,7 +231,7 @@ def test_a_picture_is_compared_at_half_its_size_only_above_the_limit_and_if_its_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["plain", "half", "masks"])
+@pytest.mark.parametrize("how", ["half", "masks"])
 def test_a_batch_of_contents_gives_the_picture_of_each(how):
     content, style = pictures()
     batch, mask = jnp.stack([content, content[::-1]]), np.zeros((1, 16, 20), np.float32)
@@ -247,15 +248,16 @@ def test_a_batch_of_contents_gives_the_picture_of_each(how):
 
 
 @pytest.mark.slow
-def test_statistics_and_a_blend_of_one_style_serve_as_its_picture(params, content, style):
-    options: dict[str, Any] = {"weights": WEIGHTS, "config": ADAM, "steps": 3}
+def test_statistics_and_a_blend_of_one_style_serve_as_its_picture():
+    content, style = pictures(32, 40)
+    options: dict[str, Any] = {"weights": toy.WEIGHTS, "config": TOY, "steps": 3}
     other = style[::-1, ::-1] ** 2
-    from_picture = stylize(params, content, style, **options)
-    saved = jax.jit(partial(summarize_style, config=ADAM))(params, style)
+    from_picture = stylize(PARAMS, content, style, **options)
+    saved = jax.jit(partial(summarize_style, config=TOY))(PARAMS, style)
     none = jax.tree.map(jnp.zeros_like, saved)
     for styles in (saved, [saved], {40: saved, 900: none}, {9: none, 30: saved, 60: none}):
-        np.testing.assert_allclose(from_picture.image, stylize(params, content, styles, **options).image, atol=1e-4)
-    blended = stylize(params, content, [style, other], blend=[2.0, 0.0], **options)
+        np.testing.assert_allclose(from_picture.image, stylize(PARAMS, content, styles, **options).image, atol=1e-4)
+    blended = stylize(PARAMS, content, [style, other], blend=[2.0, 0.0], **options)
     np.testing.assert_allclose(from_picture.image, blended.image, atol=1e-4)
 
 
@@ -313,13 +315,13 @@ def test_kept_colours_are_those_of_the_content_wherever_they_can_be():
 # Regions
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("scales", "colour"), [(1, "none"), (2, "keep")])
-def test_pixels_outside_all_masks_stay_as_they_are_bit_for_bit(scales, colour):
+@pytest.mark.slow(optimized=True)
+def test_pixels_outside_all_masks_stay_as_they_are_bit_for_bit():
+    """Over two scales, and where colours are kept."""
     content, style = pictures(32, 40)
     mask = np.zeros((1, 32, 40), np.float32)
     mask[:, 4:20, :18] = 1
-    config = dataclasses.replace(TOY, scales=scales, color=colour)
+    config = dataclasses.replace(TOY, scales=2, color="keep")
     options: dict[str, Any] = {"weights": toy.WEIGHTS, "config": config, "steps": 6}
     image = np.asarray(stylize(PARAMS, content, style, content_masks=jnp.asarray(mask), **options).image)
     outside = mask[0] == 0
@@ -328,11 +330,12 @@ def test_pixels_outside_all_masks_stay_as_they_are_bit_for_bit(scales, colour):
 
 
 @pytest.mark.slow
-def test_one_region_of_everything_is_no_region(params, content, style):
-    options: dict[str, Any] = {"weights": WEIGHTS, "config": ADAM, "steps": 3}
-    plain = stylize(params, content, style, **options)
-    whole = stylize(params, content, style, content_masks=jnp.ones((1, 32, 40)), **options)
-    np.testing.assert_allclose(plain.image, whole.image, atol=1e-3)
+def test_one_region_of_everything_is_no_region():
+    content, style = pictures()
+    options: dict[str, Any] = {"weights": toy.WEIGHTS, "config": TOY, "steps": 3}
+    plain = stylize(PARAMS, content, style, **options)
+    whole = stylize(PARAMS, content, style, content_masks=jnp.ones((1, 16, 20)), **options)
+    np.testing.assert_allclose(plain.image, whole.image, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -382,12 +385,13 @@ def test_a_style_mask_selects_part_of_a_style():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("statistic", ["sliced", "wasserstein"])
-def test_regions_work_with_other_statistics(params, content, style, statistic):
-    config = dataclasses.replace(ADAM, statistic=statistic)
-    mask = np.zeros((1, 32, 40), np.float32)
-    mask[:, :, :20] = 1
-    options: dict[str, Any] = {"weights": WEIGHTS, "config": config, "steps": 8, "content_masks": jnp.asarray(mask)}
-    result = stylize(params, content, style, key=jax.random.key(0), **options)
+def test_regions_work_with_other_statistics(statistic):
+    content, style = pictures()
+    config = dataclasses.replace(TOY, statistic=statistic)
+    mask = np.zeros((1, 16, 20), np.float32)
+    mask[:, :, :10] = 1
+    options: dict[str, Any] = {"weights": toy.WEIGHTS, "config": config, "steps": 8, "content_masks": jnp.asarray(mask)}
+    result = stylize(PARAMS, content, style, key=jax.random.key(0), **options)
     assert result.trace["total"][-1] < result.trace["total"][0]
     assert np.isfinite(result.image).all()
 

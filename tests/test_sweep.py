@@ -164,7 +164,7 @@ def test_pictures_and_blends_may_be_lanes(which):
         np.testing.assert_allclose(found[lane], painted(stylize, jax.tree.map(jnp.asarray, changed)), atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(optimized=True)
 def test_the_memory_of_a_program_grows_by_the_same_for_each_lane(content, style):
     targets = jax.eval_shape(partial(make_targets, toy.PARAMS, config=TOY), content, style)
     found = []

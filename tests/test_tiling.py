@@ -170,7 +170,7 @@ def test_a_run_in_blocks_is_that_of_the_whole_image(params):
     assert np.abs(blocked.image - whole.image).mean() < 1e-3
 
 
-@pytest.mark.slow
+@pytest.mark.slow(optimized=True)
 def test_blocks_need_a_fraction_of_the_memory(params):
     def need(pixels: int | None) -> int:
         image = picture(512, 384, seed=1)

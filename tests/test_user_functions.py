@@ -301,9 +301,7 @@ def test_an_option_of_a_built_in_optimizer_beside_an_own_one_is_refused(name, va
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "optimizer"), [("decorrelated", "lbfgs"), ("fourier", "adam"), ("sigmoid", "lbfgs"), ("sigmoid", "adam")]
-)
+@pytest.mark.parametrize(("name", "optimizer"), [("decorrelated", "adam"), ("fourier", "adam"), ("sigmoid", "lbfgs")])
 def test_the_loss_falls_with_each_parametrization(params, content, style, name, optimizer):
     config = replace(VGG, parametrization=name, optimizer=optimizer)
     state, trace = run(*begin(params, content, style, config), WEIGHTS, config=config, steps=20)

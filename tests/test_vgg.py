@@ -148,7 +148,7 @@ def test_the_convolution_is_an_argument_and_is_called_for_each_layer(params, con
     assert len(called) == 16 and shapes["relu5_4"].shape == (2, 2, 8)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(optimized=True)
 def test_activations_that_nobody_reads_are_not_computed(params, content):
     def flops(layer):
         compiled = jax.jit(lambda params, image: features(params, image)[layer]).lower(params, content).compile()
@@ -204,7 +204,7 @@ def test_products_of_values_and_gradients_have_the_requested_precision(params, c
     assert all(("xbf16>" in line) == (precision == "bfloat16") for line in lines)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(optimized=True)
 def test_half_precision_stays_near_the_exact_activations(params, content):
     def layer(params, image, precision: Precision):
         return features(params, image, precision=precision, layers=("relu3_1",))["relu3_1"]
