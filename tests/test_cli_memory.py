@@ -18,6 +18,7 @@ from jaxstyle.errors import InputError
 from jaxstyle.runtime import estimate, memory, problem
 from jaxstyle.runtime.memory import NO_LIMIT, cut_to_fit, fitted
 from jaxstyle.transfer.schedule import Scale
+from jaxstyle.transfer.sweep import memory_of
 
 NOTHING: Any = None
 
@@ -104,6 +105,8 @@ def test_memory_is_that_of_the_accelerator_or_of_the_process(monkeypatch):
         memory_analysis=lambda: SimpleNamespace(temp_size_in_bytes=50, output_size_in_bytes=7, alias_size_in_bytes=4)
     )
     assert memory.peak_of(program, missing=20) == 300 + 20 + 50 + 7 - 4
+    unknown: Any = SimpleNamespace(memory_analysis=lambda: None)
+    assert memory.peak_of(unknown, missing=20) == 300 + 20 and memory_of(unknown) == 0
 
 
 def test_the_memory_of_a_cpu_is_limited_by_machine_and_container(monkeypatch):

@@ -146,13 +146,15 @@ def memory_of(program: jax.stages.Compiled) -> int:
         program: of `jax.jit(...).lower(...).compile()`.
 
     Returns:
-        Bytes.
+        Bytes; 0 on backends without an analysis.
 
     Example:
         >>> memory_of(jax.jit(lambda x: x + 1).lower(jnp.zeros(1000)).compile()) >= 8000
         True
     """
     found: Any = program.memory_analysis()
+    if found is None:
+        return 0
     whole = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
     return whole - found.alias_size_in_bytes
 
