@@ -5,6 +5,7 @@ Slurm restarts them then, and the run resumes from its checkpoint.
 """
 
 import json
+import logging
 import os
 import socket
 import threading
@@ -44,6 +45,7 @@ def initialize(
         >>> initialize("10.0.0.1:1234", 2, 0, initialization_timeout=60, heartbeat_timeout=100)  # doctest: +SKIP
     """
     jax.config.update("jax_enable_preemption_service", False)  # it would handle SIGTERM
+    logging.getLogger("jax._src.distributed").setLevel(logging.ERROR)  # it warns of `no_grpc_proxy`
     options: dict[str, Any] = {}
     if coordinator is not None:
         host, _, port = coordinator.rpartition(":")
