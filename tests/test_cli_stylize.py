@@ -224,7 +224,7 @@ def test_statistics_are_saved_for_every_scale_and_for_halves_of_large_pictures(c
 def test_statistics_of_a_folder_are_the_mean_over_its_pictures():
     Path("styles").mkdir()
     for i in range(3):
-        save_image(f"styles/{i}.png", picture(32, 32, seed=i))
+        save_image(f"styles/{i}.png", picture(36, 32, seed=i))  # of the size of style.png: no further program
     Path("styles/notes.txt").write_text("no picture")
     assert statistics("styles", output="all.h5") == 0
     expected = np.mean([moments_of(f"styles/{i}.png", 32) for i in range(3)], axis=0)

@@ -91,6 +91,7 @@ class Reporter:
             self.console.print(found.note, style="yellow")
         self.console.print(f"Network: {found.network}, {found.origin}")
         params = pretrained.load(found)
+        check()
         file = found.path.name if found.path else ""
         return Loaded(params, Weights(found.network, file, network_hash(params)))
 
