@@ -3,7 +3,8 @@
     python scripts/kill_and_resume.py --runs 100
 
 Every run is killed by SIGKILL at an instant drawn from its whole duration, and again with a chance of one half when it
-goes on, until it is left alone; its picture then has to have the bytes of the one that nobody disturbed.
+goes on, until it is left alone; its picture then has to have the bytes of the one that nobody disturbed. With
+`--from-checkpoint` the first instant is drawn from the second after the first checkpoint.
 """
 
 import argparse
@@ -41,16 +42,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=100, help="how many runs to kill (default: 100)")
     parser.add_argument("--seed", type=int, default=0, help="of the instants (default: 0)")
     parser.add_argument("--at-a-time", type=int, default=os.cpu_count(), help="runs (default: as many as processors)")
+    parser.add_argument("--from-checkpoint", action="store_true", help="kill each run after its first checkpoint")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         inputs = Path(folder)
         write_inputs(inputs)
         names = [list(COMMANDS)[number % len(COMMANDS)] for number in range(options.runs)]
-        wanted = {name: undisturbed(inputs, name) for name in dict.fromkeys(names)}
+        times = 1 if options.from_checkpoint else 2
+        wanted = {name: undisturbed(inputs, name, times=times) for name in dict.fromkeys(names)}
         rngs = [random.Random(options.seed + number) for number in range(options.runs)]  # noqa: S311  # instants to kill at
 
         def one(name: str, rng: random.Random) -> tuple[bool, int, int]:
-            return disturbed(inputs, name, rng, *wanted[name])
+            return disturbed(inputs, name, rng, *wanted[name], from_checkpoint=options.from_checkpoint)
 
         with ThreadPoolExecutor(options.at_a_time) as pool:
             found = list(pool.map(one, names, rngs))
@@ -92,10 +95,15 @@ def pictures(folder: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted(folder.glob("out*/*=*.png")) + sorted(folder.glob("out.png"))]
 
 
-def undisturbed(inputs: Path, name: str) -> tuple[list[bytes], float]:
-    """Return the pictures of a run that is left alone, and how long one takes whose programs are compiled."""
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints of a run."""
+    return list(folder.glob("checkpoints/*/facts.json"))
+
+
+def undisturbed(inputs: Path, name: str, *, times: int) -> tuple[list[bytes], float]:
+    """Return the pictures of a run that is left alone, and the duration of the last of several such runs."""
     found, seconds = [], 0.0
-    for _ in range(2):
+    for _ in range(times):
         with tempfile.TemporaryDirectory(dir=inputs) as folder:
             began = time.monotonic()
             if started(inputs, name, Path(folder)).wait():
@@ -105,7 +113,7 @@ def undisturbed(inputs: Path, name: str) -> tuple[list[bytes], float]:
 
 
 def disturbed(
-    inputs: Path, name: str, rng: random.Random, wanted: list[bytes], seconds: float
+    inputs: Path, name: str, rng: random.Random, wanted: list[bytes], seconds: float, *, from_checkpoint: bool
 ) -> tuple[bool, int, int]:
     """Return whether a killed run ends the same, how often it was killed, and how often with a checkpoint there."""
     kills = resumed = 0
@@ -114,12 +122,15 @@ def disturbed(
         while True:
             process = started(inputs, name, folder)
             if not kills or rng.random() < 0.5:
+                waiting = from_checkpoint and not kills
+                while waiting and process.poll() is None and not checkpoints(folder):
+                    time.sleep(0.02)
                 try:
-                    process.wait(timeout=rng.uniform(0, seconds))
+                    process.wait(timeout=rng.uniform(0, 1 if waiting else seconds))
                 except subprocess.TimeoutExpired:
                     process.kill()
                     kills += 1
-                    resumed += any(path.name.isdecimal() for path in folder.glob("checkpoints/*"))
+                    resumed += bool(checkpoints(folder))
                     process.wait()
                     continue
             return process.wait() == 0 and pictures(folder) == wanted, kills, resumed

@@ -412,6 +412,8 @@ def test_a_resumed_reconstruction_and_a_rerun_have_the_same_bytes(monkeypatch):
 @pytest.mark.soak
 def test_runs_that_are_killed_at_random_instants_have_the_bytes_of_undisturbed_ones(capsys, is_long):
     script = runpy.run_path(str(SCRIPTS / "kill_and_resume.py"))
-    runs = 40 if is_long else 2  # of which both are killed late, and one of them twice
-    assert script["main"](["--runs", str(runs), "--seed", "26"]) == 0
-    assert f"{runs} of {runs} runs ended with the bytes" in capsys.readouterr().out
+    options = ["--runs", "40"] if is_long else ["--runs", "2", "--from-checkpoint"]
+    assert script["main"](options) == 0
+    found = capsys.readouterr().out
+    assert f"{options[1]} of {options[1]} runs ended with the bytes" in found
+    assert is_long or found.count("1 of them with a checkpoint") == 2
