@@ -63,7 +63,6 @@ def paint(content: jax.Array, style: jax.Array, key: jax.Array, numbers: jax.Arr
     assert_type(weights.tv, jax.typing.ArrayLike)
     network = VGG19.from_params(params, pooling="avg")
     assert_type(network, VGG19)
-    assert_type(network.bind({"params": params})(content), dict[str, jax.Array])
 
     targets = make_targets(params, content, [style], config=config)
     assert_type(targets, Targets)

@@ -62,7 +62,7 @@ def test_a_lane_is_the_run_with_its_weights_and_another_sweep_compiles_nothing(c
 def test_whatever_has_one_axis_more_is_a_lane():
     """Traced, not compiled."""
     key, blend, two = jax.random.key(0), np.ones(2, np.float32), np.stack([CONTENT, STYLE])
-    keys = jax.random.wrap_key_data(np.asarray([[0, 1], [0, 2]], np.uint32))  # by no program
+    keys = jax.random.wrap_key_data(jnp.asarray(np.asarray([[0, 1], [0, 2]], np.uint32)))
     for styles, start, given in (
         (STYLE, "content", (weights(np.ones(2)), CONTENT, key, None)),
         (STYLE, "noise", (weights(1.0), CONTENT, keys, None)),

@@ -175,7 +175,7 @@ def test_a_run_with_own_terms_resumes_from_a_checkpoint(tmp_path):
     whole, _ = run(half, *given, config=ADAM, steps=3)
     like = jax.eval_shape(lambda: {"state": half, "trace": trace})
     Checkpoints(tmp_path / "saved").save(3, {"state": half, "trace": trace}, {})
-    found = Checkpoints(tmp_path / "saved").latest(lambda facts: like)
+    found = Checkpoints(tmp_path / "saved").latest(lambda facts: like, print)
     assert found is not None and found[1]["trace"].keys() >= {"edges", "quiet"}
     again, _ = run(found[1]["state"], *given, config=ADAM, steps=3)
     assert (again.image == whole.image).all()

@@ -47,8 +47,8 @@ def initialize(
     jax.config.update("jax_enable_preemption_service", False)  # it would handle SIGTERM
     logging.getLogger("jax._src.distributed").setLevel(logging.ERROR)  # it warns of `no_grpc_proxy`
     options: dict[str, Any] = {}
+    host, _, port = (coordinator or "").rpartition(":")
     if coordinator is not None:
-        host, _, port = coordinator.rpartition(":")
         os.environ.setdefault("no_grpc_proxy", host)
         options = {"coordinator_address": coordinator, "num_processes": num_processes, "process_id": process_id}
         options["cluster_detection_method"] = "deactivate"  # it would give each process a device of its own
