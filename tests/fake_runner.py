@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxstyle.cli import session, signals, sweep_session
+from jaxstyle.cli import session, sweep_session
 from jaxstyle.runtime import style_cache, sweep_job
 from jaxstyle.runtime.problem import Work
 from jaxstyle.runtime.runner import Diverged, Place, fault_of, last_sound
@@ -33,7 +33,6 @@ class FakeRunner:
         self.history: Callable[[int], dict[str, Any]] = lambda step: {}
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(signals, "_noted", [])  # those of tests that ran before in this process
         for module in (session, sweep_job):
             monkeypatch.setattr(module, "walk", self.walk)
             monkeypatch.setattr(module, "picture_of", self.picture_of)
