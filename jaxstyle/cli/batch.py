@@ -37,33 +37,33 @@ NOT_IN_PICTURES = ("contents", "styles", "output", "zip", "record", "quiet", "ne
 
 @dataclass(frozen=True)
 class Batch:
-    """Repaint each of CONTENTS in each of --styles; what is done is skipped when the command is repeated."""
+    """Transfer each of --styles to each CONTENT image; the same command skips the pictures that are finished."""
 
     contents: Annotated[Positional[tuple[Path, ...]], arg(metavar="CONTENT [CONTENT ...]")]
-    """Pictures, folders of pictures, or patterns."""
+    """Content images, folders, or patterns."""
     styles: Annotated[tuple[Path, ...], arg(metavar="STYLE [STYLE ...]")]
-    """Pictures, folders of pictures, patterns, or statistics (.h5)."""
+    """Style images, folders, patterns, or files (.h5) of `jaxstyle statistics`."""
     output: Annotated[Path, arg(aliases=["-o"], metavar="DIR")]
-    """The folder for the pictures, CONTENT_STYLE.png each, and for batch.json; existing ones are replaced."""
+    """Output folder for the pictures, CONTENT_STYLE.png, and batch.json; existing files are replaced."""
 
     zip: bool = False
-    """Take the first content with the first style, the second with the second, and so on, instead of every pair."""
+    """Pair the first content with the first style, the second with the second, and so on."""
     format: Literal["png", "jpg", "webp", "tiff"] = "png"
-    """The pictures' format."""
+    """File format of the pictures."""
     size: int = 512
-    """Longest side of the pictures, in pixels."""
+    """Longest side of the pictures in pixels."""
     steps: int = 300
-    """Gradient evaluations of each picture, over all scales."""
+    """Number of gradient evaluations of each picture over all scales."""
     init: Init = "content"
-    """Where to start: content, style, noise, or a picture file."""
+    """Initial image: content, style, noise, or an image file."""
     seed: int = 0
-    """Of noise and of the directions of --statistic sliced."""
+    """Seed of the noise and of the directions of --statistic sliced."""
     preview: bool = False
-    """Run with the mini network, which needs no weights."""
+    """Use the mini network, which needs no download."""
     bits: Literal[8, 16] = 8
-    """Bits a channel of the pictures; 16 for png and tiff."""
+    """Bits per channel of the pictures; 16 for png and tiff."""
     record: bool = False
-    """Write what each picture was made from beside it too, as .json; the picture itself has it in any case."""
+    """Write the record of each picture to a .json file too."""
     quiet: bool = False
     """Print errors only."""
 

@@ -16,11 +16,10 @@ LEAST, MOST = 10**6, 4 * 10**9  # pixels; the latter is `limits.MOST_PIXELS`
 
 @dataclass(frozen=True)
 class Limits:
-    """What pictures may ask for."""
+    """Limits."""
 
     max_pixels: Annotated[str | None, arg(metavar="NUMBER", help_behavior_hint="(default: 89MP)")] = None
-    """Pixels of the largest picture that is read or made, such as 500MP; larger ones are refused, since files from
-    strangers may claim any size."""
+    """Maximum number of pixels of an image that is read or made, such as 500MP. Protects from malicious files."""
 
     def pixels(self) -> int | None:
         """Return how many pixels a picture may have, None if that is left to Pillow."""

@@ -7,7 +7,7 @@ from jaxstyle.cli.signals import check
 
 @dataclass(frozen=True)
 class Networks:
-    """List the networks that need no download, in the order in which --network auto chooses."""
+    """List the installed networks in the order in which --network auto chooses."""
 
     def run(self) -> int:
         """Print the list and return the exit status."""

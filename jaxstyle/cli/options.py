@@ -31,32 +31,30 @@ Statistic = Literal["gram", "mean_std", "covariance", "wasserstein", "sliced"]
 
 @dataclass(frozen=True)
 class Network:
-    """Which network looks at the pictures."""
+    """The network."""
 
     network: str = "auto"
-    """auto, vgg19, mini, random, or a file of weights."""
+    """auto, vgg19, mini, random, or a weights file."""
     weights: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")] = None
-    """VGG-19's weights, an .h5 file."""
+    """VGG-19 weights, an .h5 file."""
     offline: bool = False
     """Never download weights."""
 
 
 @dataclass(frozen=True)
 class Computing:
-    """How exactly the network computes, and in how much memory."""
+    """Precision, memory and devices."""
 
     precision: Literal["float32", "tf32", "bfloat16"] = "tf32"
-    """What convolutions multiply: float32; rounded to 11 bits (tf32), where an accelerator has such products, a CPU
-    never; or activations of half the size (bfloat16), faster on accelerators only."""
+    """Precision of convolutions; tf32 and bfloat16 are faster on accelerators, and tf32 is float32 on a CPU."""
     remat: bool = False
-    """Compute the largest layers again instead of keeping them: a tenth slower, in half the memory; without it this is
-    done only where memory would not do. Not with --statistic sliced."""
+    """Recompute the largest layers for the gradient: a tenth slower, half the memory. Not with --statistic sliced."""
     devices: Annotated[int | None, arg(metavar="COUNT", help_behavior_hint="")] = None
     """Number of accelerators, which share the pictures of a sweep or the rows of one picture. (default: all for a
     sweep, one for a picture)"""
     max_memory: Annotated[str | None, arg(metavar="SIZE", help_behavior_hint="")] = None
-    """What the whole command may take, such as 8GiB: a picture that would not fit is gone through in blocks, which
-    gives the same in about twice the time. (default: most of what is free)"""
+    """Memory budget of the command, such as 8GiB. Images that do not fit are processed in overlapping tiles, with the
+    same result in about twice the time. (default: most of the free memory)"""
 
     def chosen(self) -> dict[str, Any]:
         """Return what these options change of a config."""
@@ -66,22 +64,22 @@ class Computing:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What of a style is compared; options left out are the preset's."""
+    """Objective."""
 
     preset: str = "jaxstyle"
-    """Whose convention to follow: jaxstyle, gatys-paper, gatys-code, neural-style, neural-style-pt, anishathalye,
-    crowsonkb, pystiche, tensorflow-tutorial or keras-example."""
+    """Objective of a published program: jaxstyle (ours), gatys-paper, gatys-code, neural-style, neural-style-pt,
+    anishathalye, crowsonkb, pystiche, tensorflow-tutorial or keras-example."""
     style_layers: Annotated[str | None, arg(metavar="LAYERS", help_behavior_hint=PRESETS_OWN)] = None
-    """Where style is compared, such as relu1_1:1,relu2_1:0.5."""
+    """Style layers and their relative weights, such as relu1_1:1,relu2_1:0.5."""
     statistic: Annotated[
         Statistic | None,
         arg(metavar="{gram,mean_std,covariance,wasserstein,sliced}", help_behavior_hint=PRESETS_OWN),
     ] = None
-    """What of these layers is compared."""
+    """Statistic of the style layers."""
     pooling: Annotated[Pooling | None, arg(metavar="{max,avg,l2}", help_behavior_hint=PRESETS_OWN)] = None
-    """How VGG-19 halves its layers."""
+    """Pooling of VGG-19."""
     scales: Annotated[str | None, arg(metavar="auto|N|SIDES", help_behavior_hint=PRESETS_OWN)] = None
-    """Coarse to fine: auto (from 128 pixels by factors of about 2.4), the number of scales, or their longest sides."""
+    """Scales, coarse to fine: auto (from 128 pixels by factors of about 2.4), their number, or their longest sides."""
 
     def chosen(self, **config: Any) -> Preset:
         """Return the preset with these options, and other ones of its config, in it."""

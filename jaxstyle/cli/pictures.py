@@ -31,22 +31,23 @@ TOLERANCE = 0.02  # by which the ratio of a mask's sides may differ from its pic
 
 @dataclass(frozen=True)
 class Controls:
-    """How styles are mixed, shown and placed, and whose colours count."""
+    """Styles, colors and masks."""
 
     blend: Annotated[str | None, arg(metavar="W1,W2,...", help_behavior_hint="")] = None
-    """How much each of several styles counts. (default: all alike)"""
+    """Weights of several styles. (default: equal)"""
     style_scale: Annotated[float | None, arg(metavar="FACTOR", help_behavior_hint="")] = None
-    """Show the style larger (2) or smaller (0.5) than the content."""
+    """Size of the style relative to the content: 2 for coarser strokes, 0.5 for finer ones."""
     style_size: Annotated[int | None, arg(metavar="PIXELS", help_behavior_hint="")] = None
-    """Longest side of the style, in pixels. (default: --size)"""
+    """Longest side of the style in pixels. (default: --size)"""
     color: Literal["none", "keep", "match", "match-cholesky", "histogram"] = "none"
-    """The content's colours: keep them, or recolour the style by mean and covariance (match) or channel by channel."""
+    """Colors of the content: keep them, or recolor the style by mean and covariance (match, match-cholesky) or by
+    histogram."""
     content_mask: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="PICTURE")] = ()
-    """Where a style goes: a picture that is white there; once for each style, in their order."""
+    """Region of a style, white in this image; once for each style, in their order."""
     style_mask: Annotated[UseAppendAction[tuple[Literal["all"] | Path, ...]], arg(metavar="PICTURE|all")] = ()
-    """Which part of a style to take; once for each style."""
+    """Part of a style to use, white in this image, or all; once for each style."""
     feather: int = 0
-    """Width of the soft edge of content masks, in pixels of the output."""
+    """Width of the soft edge of content masks in pixels of the output."""
 
     def check(self, styles: int) -> None:
         """Refuse what does not fit the number of styles."""

@@ -18,21 +18,21 @@ MOST_SECONDS = 10**6
 
 @dataclass(frozen=True)
 class Processes:
-    """Painting on several machines: the same command runs on each of them at the same time."""
+    """Distributed runs: start the same command in each process."""
 
     distributed: bool = False
-    """Paint together with the same command on other machines. Slurm, Open MPI, Kubernetes and TPUs tell who takes
-    part; elsewhere the three options below do."""
+    """Run together with the same command in other processes. Slurm, Open MPI, Kubernetes and TPUs are detected;
+    elsewhere use the next three options."""
     coordinator: Annotated[str | None, arg(metavar="HOST:PORT", help_behavior_hint="(default: the cluster's)")] = None
-    """Where process 0 is to be found by the others, in a network that is trusted."""
+    """Address of process 0 in a trusted network."""
     num_processes: Annotated[int | None, arg(metavar="COUNT", help_behavior_hint="(default: the cluster's)")] = None
-    """How many processes take part."""
+    """Number of processes."""
     process_id: Annotated[int | None, arg(metavar="NUMBER", help_behavior_hint="(default: the cluster's)")] = None
-    """Which of them this is, from 0."""
+    """Number of this process, from 0."""
     initialization_timeout: int = 60
     """Seconds to wait for the other processes at the beginning."""
     heartbeat_timeout: int = 100
-    """Seconds without a sign of life of another process, after which this one ends with an error."""
+    """Seconds without a heartbeat of another process after which this one ends with an error."""
 
     def check(self, *, devices: int | None) -> None:
         """Refuse options of processes that do not go together or cannot be."""

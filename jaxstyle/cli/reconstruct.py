@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reconstruct:
-    """Paint, from noise, what content layers (--layer) or style layers (--style-layers) keep of IMAGE."""
+    """Reconstruct IMAGE from noise by its content features (--layer) or its style statistics (--style-layers)."""
 
     image: Annotated[Positional[Path], arg(metavar="IMAGE")]
-    """The picture to reconstruct."""
+    """Image to reconstruct."""
     output: Annotated[Path, arg(aliases=["-o"], metavar="OUT")]
-    """Where to write: .png, .jpg, .webp or .tiff; an existing file is replaced."""
+    """Output image: .png, .jpg, .webp or .tiff; an existing file is replaced."""
 
     layer: Annotated[str | None, arg(metavar="LAYERS", help_behavior_hint="(default: relu4_2)")] = None
-    """Where features are to be the picture's, pixel by pixel, such as relu4_2; not with --style-layers."""
+    """Content layers, such as relu4_2; not with --style-layers."""
     size: int = 512
-    """Longest side of the output, in pixels."""
+    """Longest side of the output in pixels."""
 
     noise: OmitArgPrefixes[FromNoise] = field(default_factory=FromNoise)
     saving: OmitArgPrefixes[Saving] = field(default_factory=Saving)

@@ -30,16 +30,16 @@ COMMANDS = {kind.__name__.lower(): kind for kind in (Stylize, Sweep, Texture, Re
 
 @dataclass(frozen=True)
 class Rerun:
-    """Make PICTURE again, byte for byte where machine and versions are the same, and say what differs elsewhere."""
+    """Repeat the command that made PICTURE and compare: the same bytes on the same machine with the same versions."""
 
     picture: Annotated[Positional[Path], arg(metavar="PICTURE")]
-    """A picture that jaxstyle has saved, with its record in it, or beside it as --record has it."""
+    """Picture made by jaxstyle, or the .json file of --record."""
     inputs: Annotated[tuple[Path, ...], arg(metavar="DIR [DIR ...]", help_behavior_hint="")] = ()
-    """Folders of the files that it was made from, which may have other names now. (default: the picture's own)"""
+    """Folders of the input files, which are found by their hashes. (default: the folder of the picture)"""
     output: Annotated[Path | None, arg(aliases=["-o"], metavar="OUT", help_behavior_hint="")] = None
-    """Where to write. (default: beside PICTURE, as PICTURE_rerun)"""
+    """Output image. (default: PICTURE_rerun in the same folder)"""
     weights: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")] = None
-    """VGG-19's weights, an .h5 file, if they are neither installed nor in these folders."""
+    """VGG-19 weights, an .h5 file, if they are neither installed nor in these folders."""
     offline: bool = False
     """Never download weights."""
     quiet: bool = False

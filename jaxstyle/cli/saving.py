@@ -16,22 +16,22 @@ from jaxstyle.runtime.outputs import Outputs
 
 @dataclass(frozen=True)
 class Saving(Outputs):
-    """What is saved and said."""
+    """Output."""
 
     save_every: int = 0
-    """Save the image every so many steps beside the output, as OUT_0050.png; 0 for never."""
+    """Number of steps between intermediate pictures OUT_0050.png; 0 for none."""
     log: Annotated[Path | None, arg(metavar="FILE.csv", help_behavior_hint="")] = None
-    """A .csv file for every term of every step."""
+    """CSV file of all loss terms of every step."""
     bits: Literal[8, 16] = 8
-    """Bits a channel of the output; 16 for .png and .tiff."""
+    """Bits per channel of the output; 16 for .png and .tiff."""
     record: bool = False
-    """Write what the picture was made from beside it too, as OUT.json; the picture itself has it in any case."""
+    """Write the record of the picture to OUT.json too."""
     checkpoint: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
-    """A folder from which the same command goes on where it was stopped, however that came about."""
+    """Checkpoint folder; rerun the same command to resume from it."""
     every: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
-    """Steps from one checkpoint to the next. (default: 50)"""
+    """Number of steps between checkpoints. (default: 50)"""
     dry_run: bool = False
-    """Paint no picture, but say how much memory and time it would take."""
+    """Print the memory and time that the run would take, and make no picture."""
     quiet: bool = False
     """Print errors only."""
 

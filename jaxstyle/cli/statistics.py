@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Save what is kept of one or more STYLEs, pictures or folders of them, as one style: their mean."""
+    """Save the style statistics of one or more STYLE images, or their mean, for use without the images."""
 
     styles: Annotated[Positional[tuple[Path, ...]], arg(metavar="STYLE [STYLE ...]")]
-    """Pictures or folders."""
+    """Style images or folders."""
     output: Annotated[Path, arg(aliases=["-o"], metavar="OUT.h5")]
-    """Where to write; an existing file is replaced."""
+    """Output file; an existing file is replaced."""
 
     size: int = 512
-    """Longest side of the pictures that are to be painted, in pixels; smaller scales of it are kept too."""
+    """Longest side of the pictures that will use these statistics, in pixels."""
     style_scale: float = 1.0
-    """Show the styles larger (2) or smaller (0.5) than these pictures."""
+    """Size of the styles relative to these pictures: 2 for coarser strokes, 0.5 for finer ones."""
     seed: int = 0
-    """Of the directions of --statistic sliced."""
+    """Seed of the directions of --statistic sliced."""
     quiet: bool = False
     """Print errors only."""
 

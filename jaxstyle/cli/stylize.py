@@ -47,25 +47,25 @@ RANGES = {
 
 @dataclass(frozen=True)
 class Stylize:
-    """Repaint CONTENT in the style of one or more STYLEs; options left out are the preset's."""
+    """Transfer the style of one or more STYLE images to a CONTENT image."""
 
     content: Annotated[Positional[Path], arg(metavar="CONTENT")]
-    """The picture to repaint."""
+    """Content image."""
     styles: Annotated[Positional[tuple[Path, ...]], arg(metavar="STYLE [STYLE ...]")]
-    """The pictures whose style to take, or statistics (.h5) of `jaxstyle statistics`."""
+    """Style images, or files (.h5) of `jaxstyle statistics`."""
     output: Annotated[Path, arg(aliases=["-o"], metavar="OUT")]
-    """Where to write: .png, .jpg, .webp or .tiff; an existing file is replaced."""
+    """Output image: .png, .jpg, .webp or .tiff; an existing file is replaced."""
 
     size: int = 512
-    """Longest side of the output, in pixels, smaller or larger than the source's."""
+    """Longest side of the output in pixels."""
     steps: int = 300
-    """Gradient evaluations, over all scales."""
+    """Number of gradient evaluations over all scales."""
     init: Init = "content"
-    """Where to start: content, style, noise, or a picture file."""
+    """Initial image: content, style, noise, or an image file."""
     seed: int = 0
-    """Of noise and of the directions of --statistic sliced."""
+    """Seed of the noise and of the directions of --statistic sliced."""
     preview: bool = False
-    """Run with the mini network, which needs no weights, and print an estimate of VGG-19's time."""
+    """Use the mini network, which needs no download, and print an estimate of VGG-19's time."""
 
     saving: OmitArgPrefixes[Saving] = field(default_factory=Saving)
     controls: OmitArgPrefixes[Controls] = field(default_factory=Controls)

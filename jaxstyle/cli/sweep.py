@@ -44,49 +44,46 @@ WEIGHTS = ("content-weight", "style-weight", "tv-weight")
 
 @dataclass(frozen=True)
 class Swept:
-    """How much each term counts: a number, a list such as 1,10,100, or a range such as 10:1000:5."""
+    """Weights of the loss: a number, a list such as 1,10,100, or a range such as 10:1000:5."""
 
     content_weight: Annotated[str | None, arg(metavar="NUMBERS", help_behavior_hint=PRESETS_OWN)] = None
-    """How much content counts."""
+    """Weights of the content loss."""
     style_weight: Annotated[str | None, arg(metavar="NUMBERS", help_behavior_hint=PRESETS_OWN)] = None
-    """How much style counts."""
+    """Weights of the style loss."""
     tv_weight: Annotated[str | None, arg(metavar="NUMBERS", help_behavior_hint=PRESETS_OWN)] = None
-    """How much smoothness (total variation) counts."""
+    """Weights of total variation."""
     content_layers: Annotated[str | None, arg(metavar="LAYERS", help_behavior_hint=PRESETS_OWN)] = None
-    """Where content is compared, such as relu4_2; sets of layers, to go through, are parted by semicolons."""
+    """Content layers, such as relu4_2; several sets of layers are separated by semicolons."""
     shift: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
-    """Added to features before their Gram matrices, such as -1 (Novak and Nikulin)."""
+    """Number added to features before their Gram matrices, such as -1 (Novak and Nikulin)."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Repaint CONTENT in the style of STYLEs for each combination of weights, layer sets and seeds, many at a time.
-
-    All of them go through the same scales: those that the deepest layer of any has room for.
-    """
+    """Make one picture for each combination of weights, layer sets and seeds, many at a time, with the same scales."""
 
     content: Annotated[Positional[Path], arg(metavar="CONTENT")]
-    """The picture to repaint."""
+    """Content image."""
     styles: Annotated[Positional[tuple[Path, ...]], arg(metavar="STYLE [STYLE ...]")]
-    """The pictures whose style to take, or statistics (.h5) of `jaxstyle statistics`."""
+    """Style images, or files (.h5) of `jaxstyle statistics`."""
     output: Annotated[Path, arg(aliases=["-o"], metavar="DIR")]
-    """The folder for pictures, grid.png, index.html and sweep.csv, of which existing ones are replaced; repeated, the
-    command goes on where it stopped."""
+    """Output folder for the pictures, grid.png, index.html and sweep.csv; the same command resumes an interrupted
+    sweep."""
 
     size: int = 512
-    """Longest side of the pictures, in pixels."""
+    """Longest side of the pictures in pixels."""
     steps: int = 300
-    """Gradient evaluations of each picture, over all scales."""
+    """Number of gradient evaluations of each picture over all scales."""
     init: Init = "content"
-    """Where to start: content, style, noise, or a picture file."""
+    """Initial image: content, style, noise, or an image file."""
     seeds: Annotated[int | None, arg(metavar="COUNT", help_behavior_hint="")] = None
-    """Start from noise with so many seeds, 0, 1, ...; for each combination."""
+    """Number of noise seeds for each combination: --seed, --seed + 1, ...; the initial images are noise."""
     seed: int = 0
-    """The first of --seeds; of noise, and of the directions of --statistic sliced in all pictures."""
+    """First seed of the noise; seed of the directions of --statistic sliced."""
     lanes: Annotated[int | None, arg(metavar="COUNT", help_behavior_hint="")] = None
-    """Pictures at a time, instead of --max-memory. (default: as many as it has room for)"""
+    """Number of pictures at a time. (default: as many as fit --max-memory)"""
     preview: bool = False
-    """Run with the mini network, which needs no weights."""
+    """Use the mini network, which needs no download."""
 
     saving: OmitArgPrefixes[Saving] = field(default_factory=Saving)
     controls: OmitArgPrefixes[Controls] = field(default_factory=Controls)

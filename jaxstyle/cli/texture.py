@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Texture:
-    """Paint a texture with the look of one or more STYLEs from noise, larger than they are if you like."""
+    """Synthesize a texture of any size from one or more STYLE images, starting from noise."""
 
     styles: Annotated[Positional[tuple[Path, ...]], arg(metavar="STYLE [STYLE ...]")]
-    """Pictures."""
+    """Style images."""
     output: Annotated[Path, arg(aliases=["-o"], metavar="OUT")]
-    """Where to write: .png, .jpg, .webp or .tiff; an existing file is replaced."""
+    """Output image: .png, .jpg, .webp or .tiff; an existing file is replaced."""
 
     size: Annotated[str, arg(metavar="HxW")] = "512x512"
-    """Height and width of the texture, in pixels, or one number for both."""
+    """Height and width of the texture in pixels, or one number for both."""
     tileable: bool = False
-    """Let it continue across its borders; height and width have to be multiples of 16."""
+    """Make a texture that tiles; height and width must be multiples of 16."""
     style_size: Annotated[int | None, arg(metavar="PIXELS", help_behavior_hint="(default: the styles' own)")] = None
-    """Longest side of the styles, in pixels: how large their strokes are in the texture."""
+    """Longest side of the styles in pixels, which sets the size of the strokes."""
     blend: Annotated[str | None, arg(metavar="W1,W2,...", help_behavior_hint="")] = None
-    """How much each of several styles counts. (default: all alike)"""
+    """Weights of several styles. (default: equal)"""
 
     noise: OmitArgPrefixes[FromNoise] = field(default_factory=FromNoise)
     saving: OmitArgPrefixes[Saving] = field(default_factory=Saving)

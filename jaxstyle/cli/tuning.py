@@ -19,30 +19,30 @@ OF_OPTIMIZER = ("learning_rate", "betas", "epsilon", "averaging")  # a preset's 
 
 @dataclass(frozen=True)
 class Balance:
-    """How much each term of the loss counts; options left out are the preset's."""
+    """Weights of the loss."""
 
     content_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
-    """How much content counts."""
+    """Weight of the content loss."""
     style_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
-    """How much style counts."""
+    """Weight of the style loss."""
     tv_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
-    """How much smoothness (total variation) counts."""
+    """Weight of total variation."""
     content_layers: Annotated[str | None, arg(metavar="LAYERS", help_behavior_hint=PRESETS_OWN)] = None
-    """Where content is compared, such as relu4_2 or relu3_2:0.5,relu4_2:1."""
+    """Content layers and their relative weights, such as relu4_2 or relu3_2:0.5,relu4_2:1."""
     shift: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
-    """Added to features before their Gram matrices, such as -1 (Novak and Nikulin)."""
+    """Number added to features before their Gram matrices, such as -1 (Novak and Nikulin)."""
 
 
 @dataclass(frozen=True)
 class FromNoise:
-    """How a picture is painted that starts from noise and has one weight to choose."""
+    """Optimization from noise."""
 
     tv_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
-    """How much smoothness (total variation) counts."""
+    """Weight of total variation."""
     steps: int = 300
-    """Gradient evaluations, over all scales."""
+    """Number of gradient evaluations over all scales."""
     seed: int = 0
-    """Of the noise."""
+    """Seed of the noise."""
 
     def check(self) -> None:
         """Refuse numbers out of range."""
@@ -60,29 +60,29 @@ class FromNoise:
 
 @dataclass(frozen=True)
 class Optimization:
-    """How the image is optimised; options left out are the preset's."""
+    """Optimization."""
 
     optimizer: Annotated[
         Literal["lbfgs", "adam"] | None, arg(metavar="{lbfgs,adam}", help_behavior_hint=PRESETS_OWN)
     ] = None
-    """The optimiser."""
+    """Optimizer."""
     learning_rate: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint="")] = None
-    """Step size. (default: 1 for lbfgs, 0.02 for adam)"""
+    """Learning rate. (default: 1 for lbfgs, 0.02 for adam)"""
     memory: Annotated[int | None, arg(metavar="PAIRS", help_behavior_hint=PRESETS_OWN)] = None
     """Number of curvature pairs of lbfgs; by default 20, and 10 from 2^20 pixels up."""
     parametrization: Annotated[
         Literal["pixels", "pyramid", "decorrelated", "fourier", "sigmoid"] | None,
         arg(metavar="{pixels,pyramid,decorrelated,fourier,sigmoid}", help_behavior_hint=""),
     ] = None
-    """What the image is written as. (default: pyramid for lbfgs, pixels for adam)"""
+    """Parametrization of the image. (default: pyramid for lbfgs, pixels for adam)"""
     averaging: Annotated[float | None, arg(metavar="SHARE", help_behavior_hint=PRESETS_OWN)] = None
-    """Show the mean over steps, of which this share is kept at each, such as 0.99 for adam."""
+    """Decay of the exponential moving average of iterates, such as 0.99 for adam; 0 for none."""
     tolerance: Annotated[float | None, arg(metavar="SHARE", help_behavior_hint=PRESETS_OWN)] = None
-    """Stop a scale when ten steps lower the total by less than this share of it, such as 0.005."""
+    """Stop a scale when ten steps lower the total by less than this fraction of it, such as 0.005."""
     patience: Annotated[int | None, arg(metavar="STEPS", help_behavior_hint=PRESETS_OWN)] = None
-    """Restart lbfgs after so many steps without progress, and stop it after as many more, or 0 for never."""
+    """Number of steps without progress before lbfgs restarts, and again before it stops; 0 for never."""
     normalize_gradients: bool = False
-    """Make the gradients of all terms alike where they enter the network."""
+    """Divide the gradient of each term, where it enters the network, by its sum of absolute values."""
 
     def chosen(self, preset: str) -> dict[str, Any]:
         """Return what these options change of that preset's config."""
