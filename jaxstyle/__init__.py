@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from jaxstyle.images.load import load_image
     from jaxstyle.images.save import save_image
     from jaxstyle.losses import masks, statistics_io
-    from jaxstyle.losses.objective import terms, total
+    from jaxstyle.losses.objective import objective_value, terms, total
     from jaxstyle.losses.targets import make_targets, summarize_style
     from jaxstyle.networks.pretrained import load_params
     from jaxstyle.networks.vgg import VGG19
@@ -35,6 +35,7 @@ __all__ = [
     "load_params",
     "make_targets",
     "masks",
+    "objective_value",
     "parametrizations",
     "presets",
     "reconstruct",
@@ -67,6 +68,7 @@ _HOMES = {
     "load_image": "images.load",
     "load_params": "networks.pretrained",
     "make_targets": "losses.targets",
+    "objective_value": "losses.objective",
     "reconstruct": "transfer.stylize",
     "run": "optim.loop",
     "save_image": "images.save",

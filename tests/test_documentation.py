@@ -17,7 +17,6 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -29,6 +28,7 @@ import yaml
 
 import jaxstyle
 from jaxstyle.cli import commands as cli
+from jaxstyle.cli.processes import Processes
 from jaxstyle.networks import pretrained
 from jaxstyle.networks.random_init import random_params
 from jaxstyle.transfer.presets import PRESETS
@@ -100,9 +100,8 @@ def parse(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], None]:
     parsed: list[Any] = []
     for name in ("Stylize", "Sweep", "Batch", "Reconstruct", "Texture", "Rerun", "Statistics", "Networks", "Doctor"):
         monkeypatch.setattr(getattr(cli, name), "run", lambda command: parsed.append(command) or 0)
-    # with --distributed, a parent process starts the command again: here it is that second process
-    monkeypatch.setattr(cli, "watched", SimpleNamespace(is_watched=lambda: True))
-    monkeypatch.setattr(cli, "joining", SimpleNamespace(run=lambda command: command.run()))
+    for name in ("initialize", "finish"):
+        monkeypatch.setattr(Processes, name, lambda _: None)
 
     def run(given: list[str]) -> None:
         assert cli.run(given) == 0, given

@@ -174,5 +174,5 @@ show(*lanes)
 # - several statistics beside Gram matrices, several styles, regions, colours;
 # - pictures larger than memory, several devices, checkpoints.
 #
-# [scripts/stylize.py](../../scripts/stylize.py) is this page once more, over jaxstyle's own functions. The next page,
+# [scripts/stylize.py](../../scripts/stylize.py) is this page as a script. The next page,
 # [differentiating through style transfer](differentiating.py), takes the gradient of `paint` itself.

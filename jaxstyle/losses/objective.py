@@ -161,6 +161,43 @@ def total(weights: LossWeights, terms: Mapping[str, jax.Array]) -> jax.Array:
     return jnp.asarray(sum(weight * terms[name] for name, weight in coefficients.items()))
 
 
+def objective_value(
+    params: vgg.Params,
+    image: jax.Array,
+    targets: Targets,
+    weights: LossWeights,
+    *,
+    config: Config,
+    factors: Mapping[str, jax.Array] | None = None,
+) -> tuple[jax.Array, Terms]:
+    """Return the value that every run minimizes: the total plus the weighted penalty on values out of range.
+
+    Args:
+        params: the network.
+        image: `[H, W, 3]` or `[N, H, W, 3]`, in [0, 1].
+        targets: of `make_targets`.
+        weights: the coefficients.
+        config: the static facts that the targets were made with.
+        factors: of `gradient_factors`, by which terms are multiplied in the value; None for 1.
+
+    Returns:
+        The value, `[]` or `[N]`, and all of `term_names`: terms, "total" and "bounds", the penalty without its weight.
+
+    Raises:
+        InputError: as `terms` and `total` do.
+
+    Example:
+        >>> value, metrics = objective_value(params, image, targets, LossWeights(), config=Config())  # doctest: +SKIP
+    """
+    parts = terms(params, image, targets, config=config)
+    objective = total(weights, parts)
+    minimized = objective if factors is None else total(weights, {name: factors[name] * parts[name] for name in parts})
+    penalty = pixel.out_of_range(
+        config.pixel_range * painted(image, targets), reduction=config.pixel_reduction, upper=config.pixel_range
+    )
+    return minimized + weights.bounds * penalty, {**parts, "total": objective, "bounds": penalty}
+
+
 def term_names(config: Config) -> tuple[str, ...]:
     """Return the names in the history of a run: all terms, the total and the penalty on values out of range.
 

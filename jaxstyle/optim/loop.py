@@ -18,8 +18,7 @@ from jaxstyle.compiled import compiled
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
 from jaxstyle.images.resample import array_module
-from jaxstyle.losses import pixel
-from jaxstyle.losses.objective import Targets, Terms, check_picture, gradient_factors, painted, term_names, terms, total
+from jaxstyle.losses.objective import Targets, Terms, check_picture, gradient_factors, objective_value, term_names
 from jaxstyle.networks.conv import prepared
 from jaxstyle.networks.vgg import Params
 from jaxstyle.optim import lbfgs
@@ -282,14 +281,7 @@ def _step(params: Params, targets: Targets, weights: LossWeights, *, config: Con
         params = prepared(params, precision=config.precision, conv=config.conv)  # once, outside of the loop
 
     def loss(parameters: Parameters, factors: Terms | None) -> tuple[jax.Array, Trace]:
-        image = decode(parameters)
-        parts = terms(params, image, targets, config=config)
-        objective = total(weights, parts)
-        minimized = objective if factors is None else total(weights, jax.tree.map(jnp.multiply, parts, factors))
-        bounds = pixel.out_of_range(
-            config.pixel_range * painted(image, targets), reduction=config.pixel_reduction, upper=config.pixel_range
-        )
-        return minimized + weights.bounds * bounds, {**parts, "total": objective, "bounds": bounds}
+        return objective_value(params, decode(parameters), targets, weights, config=config, factors=factors)
 
     def evaluated(parameters: Parameters) -> tuple[jax.Array, Trace, Parameters, Terms | None]:
         factors: Terms | None = None
