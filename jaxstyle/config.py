@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeGuard, get_args
 
 import jax
@@ -313,21 +313,23 @@ _RANGES = {
 }
 
 
-class LossWeights(NamedTuple):
-    """The coefficients of the loss: a pytree of numbers, to be swept, blended and differentiated.
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the terms of the loss: a pytree of numbers, for sweeps, `vmap` and derivatives.
 
-    The defaults are those of preset `jaxstyle`. They are shared: make new mappings instead of changing them.
+    The defaults are those of preset `jaxstyle`.
 
     Attributes:
-        content: a coefficient for each content layer.
-        style: a coefficient for each style layer.
-        tv: of total variation.
-        bounds: of the penalty on values out of range, which is minimised too but is not part of the objective.
-        own: a coefficient for each of `Config.own_terms`.
+        content: weight of each content layer.
+        style: weight of each style layer.
+        tv: weight of total variation.
+        bounds: weight of the penalty on values out of range, which is minimized but is not part of the total.
+        own: weight of each of `Config.own_terms`.
     """
 
-    content: Mapping[str, jax.typing.ArrayLike] = {layer: 1.0 for layer in CONTENT_LAYERS}
-    style: Mapping[str, jax.typing.ArrayLike] = {layer: 6.0 for layer in STYLE_LAYERS}
+    content: Mapping[str, jax.typing.ArrayLike] = field(default_factory=lambda: dict.fromkeys(CONTENT_LAYERS, 1.0))
+    style: Mapping[str, jax.typing.ArrayLike] = field(default_factory=lambda: dict.fromkeys(STYLE_LAYERS, 6.0))
     tv: jax.typing.ArrayLike = 5.0
     bounds: jax.typing.ArrayLike = 1e4
-    own: Mapping[str, jax.typing.ArrayLike] = {}
+    own: Mapping[str, jax.typing.ArrayLike] = field(default_factory=dict)

@@ -70,7 +70,7 @@ class Paint(NamedTuple):
         """Return the pictures of all lanes, `[N, H, W, 3]`."""
         targets = make_targets(self.params, self.content, self.style, config=config)
         black = terms(self.params, jnp.zeros_like(self.content), targets, config=config)
-        smooth = weights._replace(tv=SMOOTHNESS * total(weights, black))
+        smooth = dataclasses.replace(weights, tv=SMOOTHNESS * total(weights, black))
         key, options = self.key if key is None else key, {"steps": self.steps, "lanes": self.lanes}
         found = sweep(self.params, self.content, self.style, smooth, key=key, config=config, init=init, **options)
         return np.asarray(found.image)

@@ -1,5 +1,6 @@
 """`jaxstyle batch`, `texture` and `reconstruct` from their options to their files."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -248,7 +249,7 @@ def test_a_texture_starts_from_noise_and_has_no_content(fake_runner):
     for style, name in zip(work.styles, "xy", strict=True):
         np.testing.assert_array_equal(style, load_image(f"styles/{name}.png").rgb)
     weights = presets.preset("jaxstyle").loss_weights({}, {"relu1_1": 1.0})
-    assert work.weights._replace(content={}) == weights
+    assert replace(work.weights, content={}) == weights
     assert run(Texture((Path("styles/x.png"),), Path("out.png")), size="40", steps=2, weights=Path("tiny.h5")) == 0
     assert load_image("out.png").rgb.shape == (40, 40, 3) and fake_runner.works[-1].config.border != "circular"
 

@@ -105,7 +105,9 @@ def test_the_gradient_goes_through_restart_and_stop(double):
     @jax.jit
     def program(factor):
         def brightness(factor):
-            weights = toy.WEIGHTS._replace(style={name: factor * own for name, own in toy.WEIGHTS.style.items()})
+            weights = dataclasses.replace(
+                toy.WEIGHTS, style={name: factor * own for name, own in toy.WEIGHTS.style.items()}
+            )
             state = init(jnp.asarray(toy.CONTENT), config=STUCK)
             state, _ = run(state, toy.PARAMS, toy.TARGETS, weights, config=STUCK, steps=STEPS)
             return state.image[1:, ::2].mean(), state.stall

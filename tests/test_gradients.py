@@ -1,5 +1,6 @@
 """Derivatives of the final picture through the loop, compared with central differences in float64."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -83,7 +84,7 @@ def test_gradients_with_all_extras_in_segments_and_in_both_modes(name):
     config = Config(network=toy.network, scales=1, **extras, **OPTIMIZERS[name], **toy.LAYERS)
     given = {"params": toy.PARAMS, "content": toy.CONTENT, "style": toy.STYLE, "start": toy.START}
     with jax.enable_x64(True):
-        inputs = jax.tree.map(np.float64, given | {"weights": toy.WEIGHTS._replace(tv=20.0)})
+        inputs = jax.tree.map(np.float64, given | {"weights": replace(toy.WEIGHTS, tv=20.0)})
         slopes = check(inputs, config, 3)
 
         @jax.jit
@@ -120,7 +121,7 @@ def test_the_gradient_of_stylize_goes_through_scales_in_segments_too():
     @partial(jax.jit, static_argnames="segments")
     def program(strength, content, segments):
         def mean(strength, content):
-            weights = toy.WEIGHTS._replace(style=dict.fromkeys(config.style_layers, strength))
+            weights = replace(toy.WEIGHTS, style=dict.fromkeys(config.style_layers, strength))
             options = {"weights": weights, "config": config, "steps": 7, "segments": segments}
             return stylize(toy.PARAMS, content, style, **options).image[2:, ::3].mean()
 

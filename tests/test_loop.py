@@ -33,7 +33,7 @@ ADAM = dataclasses.replace(
 SGD = dataclasses.replace(TOY, optimizer=optax.sgd(0.5), normalize_gradients=True, pixel_range=3.0)
 START, STEPS = 1 - toy.CONTENT, 16
 LEVELS = ((4, 6, 3), (2, 3, 3), (1, 2, 3), (1, 1, 3), (1, 1, 3))
-OTHER_WEIGHTS = toy.WEIGHTS._replace(tv=4.0)
+OTHER_WEIGHTS = dataclasses.replace(toy.WEIGHTS, tv=4.0)
 
 LAYERS: dict[str, Any] = {"content_layers": ("relu2_2",), "style_layers": ("relu1_1", "relu2_1")}
 WEIGHTS = LossWeights(content={"relu2_2": 1.0}, style={"relu1_1": 6.0, "relu2_1": 6.0}, tv=0.1)
@@ -114,7 +114,7 @@ def test_a_run_is_frozen_from_the_step_at_which_its_total_has_levelled_off(doubl
 def test_lanes_and_segments_and_weights_of_a_batch_are_those_of_single_runs(double, adam):
     """Two starts with one content, which level off at two steps; 16 steps in 5 segments of 4 and 3 steps."""
     starts = np.stack([START, toy.CONTENT])
-    weights = toy.WEIGHTS._replace(tv=np.asarray([toy.WEIGHTS.tv, OTHER_WEIGHTS.tv]))
+    weights = dataclasses.replace(toy.WEIGHTS, tv=np.asarray([toy.WEIGHTS.tv, OTHER_WEIGHTS.tv]))
     with jax.enable_x64(True):
         given = (init(jnp.asarray(starts), config=ADAM), toy.PARAMS, toy.TARGETS, weights)
         state, trace = run(*given, config=ADAM, steps=STEPS, segments=5)
@@ -206,7 +206,7 @@ def test_all_that_comes_from_the_content_may_have_a_batch_axis():
         stacked = jax.tree.map(lambda leaf: leaf[None], toy.TARGETS.style)
         return Targets(content, stacked, regions, half, image)  # pyright: ignore[reportArgumentType]
 
-    weights = toy.WEIGHTS._replace(own={"own": 1.0})
+    weights = dataclasses.replace(toy.WEIGHTS, own={"own": 1.0})
     with jax.enable_x64(True):
         state = jax.eval_shape(partial(init, config=config), image)
         for several in (image, image[0]):
@@ -316,7 +316,7 @@ def test_lbfgs_lowers_the_loss_nearly_in_range_with_the_penalty_and_takes_no_ste
 ):
     config = Config(**LAYERS)
     state, targets = start(params, content, style, config)
-    weights = (WEIGHTS, WEIGHTS._replace(bounds=0.0), jax.tree.map(lambda _: 0.0, WEIGHTS))
+    weights = (WEIGHTS, dataclasses.replace(WEIGHTS, bounds=0.0), jax.tree.map(lambda _: 0.0, WEIGHTS))
     (found, trace), (free, _), (idle, none) = (
         run(state, params, targets, own, config=config, steps=30) for own in weights
     )
@@ -353,11 +353,11 @@ def test_lanes_of_a_batch_of_contents_are_single_runs(params, content, style):
     config = Config(optimizer="adam", **LAYERS)
     batch, tvs = np.stack([content, content[::-1]]), np.asarray([0.1, 3.0], np.float32)
     state, targets = start(params, batch, style, config)
-    together, trace = run(state, params, targets, WEIGHTS._replace(tv=tvs), config=config, steps=5)
+    together, trace = run(state, params, targets, dataclasses.replace(WEIGHTS, tv=tvs), config=config, steps=5)
     assert trace["total"].shape == (2, 5)
     for lane in range(2):
         alone, targets = start(params, batch[lane], style, config)
-        alone, row = run(alone, params, targets, WEIGHTS._replace(tv=tvs[lane]), config=config, steps=5)
+        alone, row = run(alone, params, targets, dataclasses.replace(WEIGHTS, tv=tvs[lane]), config=config, steps=5)
         np.testing.assert_allclose(together.image[lane], alone.image, atol=1e-3)
         np.testing.assert_allclose(trace["total"][lane], row["total"], rtol=1e-3)
 
@@ -371,7 +371,7 @@ def test_the_gradient_stays_finite_for_constant_pictures(params, config):
 
         def brightness(weight):
             state, targets = start(params, flat, flat, config)
-            weights = WEIGHTS._replace(style={"relu1_1": weight, "relu2_1": weight})
+            weights = dataclasses.replace(WEIGHTS, style={"relu1_1": weight, "relu2_1": weight})
             return run(state, params, targets, weights, config=config, steps=2)[0].image.sum()
 
         return jax.grad(brightness)(1.0)

@@ -325,4 +325,4 @@ def test_the_summary_of_a_step_weights_the_terms_and_averages_over_lanes():
     last = {"content/relu1_1": 1.0, "style/relu1_2": 2.0, "tv": 4.0, "total": 10.0}
     trace = {name: np.array([[0.0, value], [0.0, 3 * value]]) for name, value in last.items()}
     assert runner._summary(trace, WEIGHTS) == {"total": 20.0, "content": 4.0, "style": 12.0, "tv": 4.0}
-    assert "tv" not in runner._summary(trace, WEIGHTS._replace(tv=0.0))
+    assert "tv" not in runner._summary(trace, replace(WEIGHTS, tv=0.0))

@@ -346,7 +346,7 @@ def test_each_region_comes_closer_to_its_own_style(params, content):
     left = np.zeros((32, 40), np.float32)
     left[:, :20] = 1
     options: dict[str, Any] = {"config": LBFGS, "steps": 100, "content_masks": jnp.stack([left, 1 - left])}
-    options["weights"] = WEIGHTS._replace(content={"relu2_2": 0.01}, tv=0.0)
+    options["weights"] = dataclasses.replace(WEIGHTS, content={"relu2_2": 0.01}, tv=0.0)
     one, other = (stylize(params, content, styles, **options).image for styles in ([dark, bright], [bright, dark]))
     assert one[:, :18].mean() < other[:, :18].mean() - 0.1
     assert one[:, 22:].mean() > other[:, 22:].mean() + 0.1
@@ -432,7 +432,7 @@ def test_a_texture_starts_from_noise_of_its_size_and_has_no_content(called):
         assert found["config"] == dataclasses.replace(
             TOY, content_layers=(), border="circular" if tileable else TOY.border
         )
-        assert found["weights"] == toy.WEIGHTS._replace(content={})
+        assert found["weights"] == dataclasses.replace(toy.WEIGHTS, content={})
         assert (found["key"] is key, found["init"], found["steps"], found["blend"]) == (True, "noise", 9, [1.0])
 
 
@@ -460,7 +460,7 @@ def test_a_reconstruction_from_style_layers_has_their_statistics(params, content
 def test_a_texture_has_the_statistics_of_its_style_and_no_seam_if_it_is_tileable(params, style):
     """At two scales: the step across the border is hardly larger than steps elsewhere only if it is tileable."""
     config = dataclasses.replace(LBFGS, scales=(32, 64))
-    weights = WEIGHTS._replace(content={"relu5_1": 1.0})  # does not count
+    weights = dataclasses.replace(WEIGHTS, content={"relu5_1": 1.0})  # does not count
     options: dict[str, Any] = {"weights": weights, "config": config, "steps": 40, "height": 64, "width": 64}
 
     def seam(tileable: bool) -> float:

@@ -1,5 +1,6 @@
 """Sweeps: lanes of one program are single runs."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -28,7 +29,7 @@ STRENGTHS = (0.5, 6.0, 40.0)
 
 
 def weights(strength: Any, tv: Any = 0.1) -> LossWeights:
-    return toy.WEIGHTS._replace(style=dict.fromkeys(TOY.style_layers, strength), tv=tv)
+    return replace(toy.WEIGHTS, style=dict.fromkeys(TOY.style_layers, strength), tv=tv)
 
 
 def swept(given, **options):
@@ -44,7 +45,7 @@ def test_a_lane_is_the_run_with_its_weights_and_another_sweep_compiles_nothing(c
     strengths, tvs = np.asarray([0.0, 5.0]), np.asarray([0.1, 3.0])
 
     def of(strength: Any, tv: Any) -> LossWeights:
-        return toy.WEIGHTS._replace(style={"full": strength, "half": 2.0}, tv=tv)
+        return replace(toy.WEIGHTS, style={"full": strength, "half": 2.0}, tv=tv)
 
     with jax.enable_x64(True):
         network, content, style = jax.tree.map(jnp.asarray, (toy.PARAMS, toy.CONTENT, toy.STYLE))

@@ -41,8 +41,8 @@ def quiet(image, activations, targets):
 ROOT = Parametrization(lambda image: {"root": jnp.sqrt(image)}, lambda own: jnp.square(own["root"]))
 TOY = Config(network=toy.network, content_layers=("full",), style_layers=("full",), optimizer=optax.sgd(0.05), scales=1)
 OWN = replace(TOY, own_terms={"edges": edges, "quiet": quiet}, own_layers=("half",), parametrization=ROOT)
-PLAIN_WEIGHTS = toy.WEIGHTS._replace(style={"full": 2.0})
-OWN_WEIGHTS = PLAIN_WEIGHTS._replace(own={"edges": 30.0, "quiet": 0.4})
+PLAIN_WEIGHTS = replace(toy.WEIGHTS, style={"full": 2.0})
+OWN_WEIGHTS = replace(PLAIN_WEIGHTS, own={"edges": 30.0, "quiet": 0.4})
 ADAM = replace(OWN, optimizer="adam", parametrization="pixels")
 CONTENT: Any
 STYLE: Any
@@ -132,7 +132,7 @@ def test_own_terms_count_at_half_the_size_too():
         return image.mean((-3, -2, -1)) + image.shape[-3]
 
     config = replace(ADAM, own_terms={"size": size}, own_layers=(), halve_above=40)
-    content, weights = picture(48, 64, seed=3), PLAIN_WEIGHTS._replace(own={"size": 0.0})
+    content, weights = picture(48, 64, seed=3), replace(PLAIN_WEIGHTS, own={"size": 0.0})
     seen = stylize(PARAMS, content, content, weights=weights, config=config, steps=1)
     assert seen.trace["size"][0] == pytest.approx(float(content.mean()) + (48 + 24) / 2, rel=1e-3)
 
@@ -140,7 +140,7 @@ def test_own_terms_count_at_half_the_size_too():
 @pytest.mark.slow
 def test_own_terms_have_lanes_and_batches():
     options: dict[str, Any] = {"config": ADAM, "steps": 4}
-    lanes = OWN_WEIGHTS._replace(own={"edges": jnp.asarray([0.0, 30.0]), "quiet": 0.4})
+    lanes = replace(OWN_WEIGHTS, own={"edges": jnp.asarray([0.0, 30.0]), "quiet": 0.4})
     swept = sweep(PARAMS, CONTENT, STYLE, lanes, init=1 - CONTENT, **options)
     alone = stylize(PARAMS, CONTENT, STYLE, weights=OWN_WEIGHTS, init=1 - CONTENT, **options)
     np.testing.assert_allclose(swept.image[1], alone.image, atol=1e-4)
@@ -229,7 +229,7 @@ def test_an_own_network_has_regions_scales_and_lanes():
     parts: dict[str, Any] = {"content_masks": jnp.asarray(masks), "style_masks": [np.ones((8, 12), np.float32)]}
     found = stylize(PARAMS, content, style, weights=PLAIN_WEIGHTS, **parts, **options)
     assert (found.image[:, 6:] == content[:, 6:]).all() and (found.image[:, :6] != content[:, :6]).any()
-    lanes = PLAIN_WEIGHTS._replace(tv=jnp.asarray([PLAIN_WEIGHTS.tv, 1.0]))
+    lanes = replace(PLAIN_WEIGHTS, tv=jnp.asarray([PLAIN_WEIGHTS.tv, 1.0]))
     swept = sweep(PARAMS, content, style, weights=lanes, **options)
     alone = stylize(PARAMS, content, style, weights=PLAIN_WEIGHTS, **options)
     np.testing.assert_allclose(swept.image[0], alone.image, atol=1e-4)

@@ -214,7 +214,8 @@ class Sweep:
     def _weights(self, lane: Lane, config: Config) -> LossWeights:
         """Return the coefficients of one lane: zero for the layers of others."""
         _, own = self._single(lane.settings).checked()
-        return own._replace(
+        return replace(
+            own,
             content={layer: own.content.get(layer, 0.0) for layer in config.content_layers},
             style={layer: own.style.get(layer, 0.0) for layer in config.style_layers},
         )

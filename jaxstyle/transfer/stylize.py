@@ -445,7 +445,7 @@ def texture(
         jnp.zeros((height, width, 3)),
         styles,
         key=key,
-        weights=weights._replace(content={}),
+        weights=replace(weights, content={}),
         config=config,
         steps=steps,
         init="noise",
