@@ -11,9 +11,9 @@
 # %% [markdown]
 # # Differentiating through style transfer
 #
-# `run` is a pure function: state in, state out, a `jax.lax.scan` of steps in between. So its picture has derivatives
-# with respect to whatever went in: the weights of the loss, the photograph, the style. This page takes some of them,
-# at 64 pixels and with the mini network, so that it takes seconds.
+# `run` is a pure function of a state, a `jax.lax.scan` over steps. So its picture has derivatives with respect to all
+# inputs: the weights of the loss, the photograph, the style. This page computes some of them in seconds, at 64 pixels
+# with the mini network.
 
 # %%
 import jax
@@ -37,10 +37,10 @@ def show(*pictures):  # side by side
 
 
 # %% [markdown]
-# Derivatives of a long descent are only as good as its steps are smooth. Average pooling has no maxima that change
-# places, and adam with a large `epsilon` does not blow small gradients up. (lbfgs divides by differences of
-# gradients; its picture is better, its derivatives are not.) Adam clips at each step; where a value is clipped, its
-# derivative is zero.
+# Derivatives through many steps are accurate only if the steps are smooth. Average pooling has no maxima that switch
+# between pixels, and adam with a large `epsilon` does not amplify small gradients. (lbfgs divides by differences of
+# gradients; its picture is better, its derivatives are worse.) Adam clips at each step; the derivative of a clipped value
+# is zero.
 
 # %%
 config = Config(
@@ -70,11 +70,11 @@ def painted(strength):
 show(content, *(painted(jnp.log(weight)) for weight in (0.3, 3.0, 30.0)))
 
 # %% [markdown]
-# ## A picture of sensitivity: forward mode
+# ## A sensitivity image: forward mode
 #
-# `jax.jvp` carries one tangent along with the loop and gives the derivative of *every pixel* with respect to one
-# number: how the picture would change if the style weight did. It keeps nothing of the steps that lie behind, so
-# that its memory does not grow with their number.
+# `jax.jvp` carries one tangent through the loop and gives the derivative of *every pixel* with respect to one number: the
+# change of the picture with the style weight. It stores nothing of earlier steps, so its memory does not grow with the
+# number of steps.
 
 # %%
 middle = jnp.log(3.0)
@@ -83,8 +83,8 @@ picture, tangent = sensitivity(middle)
 show(picture, 0.5 + 0.4 * tangent / jnp.abs(tangent).max())
 
 # %% [markdown]
-# Grey on the right is what stays. How well the tangent predicts what another weight gives is the angle between it and
-# a finite difference, here between weights a quarter lower and a third higher:
+# Gray pixels on the right do not change. The cosine between the tangent and a finite difference, here between weights
+# a quarter lower and a third higher, shows how well the tangent predicts the picture at another weight:
 
 # %%
 change = (painted(middle + 0.3) - painted(middle - 0.3)) / 0.6
@@ -94,11 +94,10 @@ print(f"cosine of tangent and finite difference: {cosine:.2f}")
 assert cosine > 0.5
 
 # %% [markdown]
-# ## The gradient of a judgement: reverse mode
+# ## The gradient of a score: reverse mode
 #
-# `jax.grad` goes the other way: from one number, some judgement of the final picture, back through all steps to
-# everything that went in. The judgement here is how far the picture has moved from the photograph, as the network
-# sees it at a layer that the loss does not compare:
+# `jax.grad` goes in the other direction: from one number, a score of the final picture, back through all steps to all
+# inputs. The score here is the distance between picture and photograph in a layer that the loss does not use:
 
 # %%
 JUDGED = "relu2_2"
@@ -122,7 +121,7 @@ value, slope = judge(middle)
 print(f"moved by {value:.3f}, by {slope:+.4f} more for each e-fold of the style weight")
 
 # %% [markdown]
-# Both modes are derivatives of the same function, so they agree:
+# Both modes compute derivatives of the same function, so they agree:
 
 # %%
 along = jax.jit(lambda s: jax.jvp(moved, (s,), (jnp.ones_like(s),))[1])(middle)
@@ -130,10 +129,10 @@ print(f"reverse {slope:+.5f}, forward {along:+.5f}")
 assert jnp.allclose(slope, along, rtol=5e-2)
 
 # %% [markdown]
-# ## Descent on the weight itself
+# ## Gradient-based choice of the weight
 #
-# With this gradient a weight need not be chosen by looking. Say the picture is to move by just 0.3. Each step of the
-# outer loop paints a whole picture and takes one step of Newton's on its weight:
+# This gradient can choose the weight. The target here is a distance of 0.3. Each step of the outer loop makes a picture
+# and takes one Newton step on its weight:
 
 # %%
 WANTED = 0.3
@@ -146,9 +145,9 @@ assert abs(moved(strength) - WANTED) < 0.03
 show(content, painted(strength))
 
 # %% [markdown]
-# The same works for every leaf of `LossWeights`, for each layer by itself, for the photograph and for the style: give
-# them to the function that is differentiated. What bounds it is memory: reverse mode keeps what each step's gradient
-# needs. `run(..., segments=5)` keeps only where each of five segments begins, and computes the rest again; the gradient
+# The same works for every leaf of `LossWeights`, for single layers, for the photograph and for the style: make them
+# arguments of the differentiated function. Memory is the limit: reverse mode stores the residuals of every step.
+# `run(..., segments=5)` stores only the state at the start of each of five segments and recomputes the rest; the gradient
 # is the same:
 
 
@@ -171,5 +170,5 @@ print(f"whole {judge(middle)[1]:+.5f}, in segments {again:+.5f}")
 assert jnp.allclose(again, judge(middle)[1], rtol=5e-2)
 
 # %% [markdown]
-# [For researchers](../research.md) has terms, networks and optimisers of one's own, [the method](../method.md) the
-# losses, and [the first page](forty_lines.py) writes the loop out.
+# [For researchers](../research.md) covers custom terms, networks and optimizers, [the method](../method.md) the losses,
+# and [the first tutorial](forty_lines.py) writes out the loop.

@@ -11,12 +11,12 @@
 # %% [markdown]
 # # Neural style transfer in forty lines of JAX
 #
-# Gatys, Ecker and Bethge, [*A Neural Algorithm of Artistic Style*](https://arxiv.org/abs/1508.06576), written out. Of
-# jaxstyle this page takes two things only: `load_params`, the weights of a network, and `VGG19`, the network.
-# Losses and loop are plain JAX and Optax.
+# Gatys, Ecker and Bethge, [*A Neural Algorithm of Artistic Style*](https://arxiv.org/abs/1508.06576). This page imports
+# only two names from jaxstyle: `load_params`, the weights of a network, and `VGG19`, the network. Losses and loop are
+# plain JAX and Optax.
 #
-# The network is the mini network that comes with jaxstyle, a small copy of VGG-19, which was trained to name things in
-# photographs. Pictures have 128 pixels, so that all of it takes seconds on a laptop.
+# The network is the mini network that comes with jaxstyle, a small copy of VGG-19, which was trained to classify
+# photographs. Images have 128 pixels, so that the page runs in seconds on a laptop.
 
 # %%
 import jax
@@ -55,10 +55,10 @@ style = load("examples/strokes.jpg", 128)
 print(content.shape, style.shape)
 
 # %% [markdown]
-# ## What the network sees
+# ## Features
 #
-# `features` is a pure function. It returns every activation of the network for an image: early ones see colours and
-# edges, late ones see parts of things, at fewer pixels and in more channels.
+# `features` is a pure function. It returns all activations of the network for an image: early layers respond to colors
+# and edges, late layers to parts of objects, with fewer pixels and more channels.
 
 # %%
 for layer, activation in features(content).items():
@@ -66,24 +66,23 @@ for layer, activation in features(content).items():
         print(layer, activation.shape)
 
 # %% [markdown]
-# ## Content: the same features at the same places
+# ## Content: the same features at the same positions
 #
-# Two pictures show the same things if their features agree, pixel by pixel, at a late layer:
+# Two images have the same content if their features agree, pixel by pixel, at a late layer:
 #
 # $$C = \frac{\sum_{k,i} (F_{ki} - P_{ki})^2}{\sum_{k,i} P_{ki}^2}$$
 #
-# $F$ are the features of the image at pixel $k$ in channel $i$, $P$ those of the photograph. The paper takes half the
-# sum; divided by the target's own energy, the loss is 1 for features that are all zero, whatever the layer and the
-# size.
+# $F$ are the features of the image at pixel $k$ in channel $i$, $P$ those of the photograph. The paper uses half the
+# sum; divided by the target's energy, the loss is 1 for features that are all zero, at any layer and size.
 #
-# ## Style: the same correlations anywhere
+# ## Style: the same correlations at any position
 #
-# What is left when one forgets *where* something is are the correlations of channels, the Gram matrix:
+# The Gram matrix contains the correlations of channels without positions:
 #
 # $$G_{ij} = \frac{1}{N} \sum_k F_{ki} F_{kj}$$
 #
-# Swirls answer to certain pairs of channels, and so do dots. Matrices are compared as features are, at several
-# layers, for fine and for coarse structure.
+# Swirls activate certain pairs of channels, and dots activate others. The loss compares matrices in the same way as
+# features, at several layers, for fine and coarse structure.
 
 # %%
 CONTENT_LAYER = "relu4_2"
@@ -121,8 +120,8 @@ print(f"the untouched photograph scores {loss(content, 30.0, 5.0):.2f}")
 # %% [markdown]
 # ## The loop: gradient descent on the pixels
 #
-# The network stays as it is. What is changed is the image, by the gradient of the loss with respect to *it*. A step
-# is a pure function of its state, so that all steps are one `jax.lax.scan`, compiled once.
+# The network is fixed. The gradient of the loss with respect to the image changes the image. A step is a pure function of
+# its state, so all steps are one `jax.lax.scan`, compiled once.
 
 # %%
 STEPS = 100
@@ -147,17 +146,17 @@ for step in (0, 10, 50, STEPS - 1):
 show(content, picture)
 
 # %% [markdown]
-# That is the whole method, in some forty lines with its imports.
+# This is the whole method, in about forty lines with its imports.
 #
 # ## More or less style
 #
-# Weights are arguments, not constants, so other ones do not compile again:
+# Weights are arguments, not constants, so other values do not recompile:
 
 # %%
 show(*(paint(content, weight, 5.0)[0] for weight in (3.0, 300.0)))
 
 # %% [markdown]
-# and pictures with several weights are lanes of one program, by `jax.vmap`:
+# and `jax.vmap` makes pictures with several weights as a batch in one program:
 
 # %%
 several = jax.vmap(paint, in_axes=(None, 0, None))
@@ -167,12 +166,11 @@ show(*lanes)
 # %% [markdown]
 # ## What jaxstyle adds
 #
-# [The method](../method.md) has every loss of jaxstyle in a formula beside its function. What it does beyond this
-# page:
+# [The method](../method.md) has a formula for every loss of jaxstyle, beside its function. jaxstyle also has:
 #
-# - lbfgs on a pyramid instead of adam on pixels, and from coarse to fine, both for large structures sooner;
-# - several statistics beside Gram matrices, several styles, regions, colours;
-# - pictures larger than memory, several devices, checkpoints.
+# - lbfgs on a pyramid instead of adam on pixels, and scales from coarse to fine, both for faster large structures;
+# - more statistics than Gram matrices, several styles, regions, colors;
+# - images larger than memory, several devices, checkpoints.
 #
 # [scripts/stylize.py](../../scripts/stylize.py) is this page as a script. The next page,
-# [differentiating through style transfer](differentiating.py), takes the gradient of `paint` itself.
+# [differentiating through style transfer](differentiating.py), takes the gradient of the loop.
