@@ -39,8 +39,8 @@ def show(*pictures):  # side by side
 # %% [markdown]
 # Derivatives through many steps are accurate only if the steps are smooth. Average pooling has no maxima that switch
 # between pixels, and adam with a large `epsilon` does not amplify small gradients. (lbfgs divides by differences of
-# gradients; its picture is better, its derivatives are worse.) Adam clips at each step; the derivative of a clipped value
-# is zero.
+# gradients; its picture is better, its derivatives are worse.) Adam clips at each step; the derivative of a clipped
+# value is zero.
 
 # %%
 config = Config(
@@ -72,9 +72,9 @@ show(content, *(painted(jnp.log(weight)) for weight in (0.3, 3.0, 30.0)))
 # %% [markdown]
 # ## A sensitivity image: forward mode
 #
-# `jax.jvp` carries one tangent through the loop and gives the derivative of *every pixel* with respect to one number: the
-# change of the picture with the style weight. It stores nothing of earlier steps, so its memory does not grow with the
-# number of steps.
+# `jax.jvp` carries one tangent through the loop and gives the derivative of *every pixel* with respect to one number:
+# the change of the picture with the style weight. It stores nothing of earlier steps, so its memory does not grow with
+# the number of steps.
 
 # %%
 middle = jnp.log(3.0)
@@ -147,8 +147,8 @@ show(content, painted(strength))
 # %% [markdown]
 # The same works for every leaf of `LossWeights`, for single layers, for the photograph and for the style: make them
 # arguments of the differentiated function. Memory is the limit: reverse mode stores the residuals of every step.
-# `run(..., segments=5)` stores only the state at the start of each of five segments and recomputes the rest; the gradient
-# is the same:
+# `run(..., segments=5)` stores only the state at the start of each of five segments and recomputes the rest; the
+# gradient is the same:
 
 
 # %%

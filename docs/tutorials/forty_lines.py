@@ -120,8 +120,8 @@ print(f"the untouched photograph scores {loss(content, 30.0, 5.0):.2f}")
 # %% [markdown]
 # ## The loop: gradient descent on the pixels
 #
-# The network is fixed. The gradient of the loss with respect to the image changes the image. A step is a pure function of
-# its state, so all steps are one `jax.lax.scan`, compiled once.
+# The network is fixed. The gradient of the loss with respect to the image changes the image. A step is a pure function
+# of its state, so all steps are one `jax.lax.scan`, compiled once.
 
 # %%
 STEPS = 100
@@ -146,7 +146,7 @@ for step in (0, 10, 50, STEPS - 1):
 show(content, picture)
 
 # %% [markdown]
-# This is the whole method, in about forty lines with its imports.
+# This is the complete method, in about forty lines with its imports.
 #
 # ## More or less style
 #
