@@ -244,7 +244,10 @@ class Config:
             raise InputError(f"network is {excerpt(repr(self.network))}: pass a function of params and an image.")
         if self.network is not None and self.gram_divisor == "image":
             raise InputError("gram_divisor is 'image', but the network is your own: use 'pixels' or 'elements'.")
-        if not all(0 <= beta < 1 for beta in self.betas):
+        counts = isinstance(self.scales, tuple) and all(isinstance(side, int) for side in self.scales) and self.scales
+        if not (self.scales is None or isinstance(self.scales, int) or counts):
+            raise InputError(f"scales is {excerpt(repr(self.scales))}: use their number, or their longest sides.")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"Adam's betas are {self.betas}: use two numbers from 0 and below 1.")
 
     def _is_own(self, name: str) -> bool:

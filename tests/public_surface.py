@@ -19,6 +19,7 @@ from jaxstyle import (
     load_params,
     make_targets,
     masks,
+    objective_value,
     parametrizations,
     presets,
     reconstruct,
@@ -69,6 +70,7 @@ def paint(content: jax.Array, style: jax.Array, key: jax.Array, numbers: jax.Arr
     assert_type(summarize_style(params, style, config=config), dict[str, Summary])
     assert_type(terms(params, content, targets, config=config), Terms)
     assert_type(total(weights, terms(params, content, targets, config=config)), jax.Array)
+    assert_type(objective_value(params, content, targets, weights, config=config), tuple[jax.Array, Terms])
 
     state = init(content, config=config)
     assert_type(state, State)

@@ -126,6 +126,24 @@ def test_a_checkpoint_that_cannot_be_read_stays_until_a_new_one_takes_its_place(
     assert sorted(path.name for path in Path("kept").iterdir()) == ["1", "2"] and len(warnings) == 2
 
 
+def test_checkpoints_that_cannot_be_read_do_not_count_among_the_two_that_remain():
+    kept = Checkpoints(Path("kept"))
+    for step in (1, 8, 9):
+        kept.save(step, of_step(step), {"step": step})
+    for path in Path("kept/9").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:-9])
+    for step in (2, 3, 4):
+        kept.save(step, of_step(step), {"step": step})
+        assert 9 in steps_kept() and 8 in steps_kept()
+    shutil.rmtree("kept/8")
+    for step in (5, 6):
+        kept.save(step, of_step(step), {"step": step})
+    assert steps_kept() == [5, 6, 9]
+    kept.save(10, of_step(10), {"step": 10})
+    assert steps_kept() == [6, 10]
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("how", ["cut", "flipped", "empty", "longer"])
 def test_damage_of_any_file_skips_the_checkpoint_or_changes_nothing(how, two_checkpoints):

@@ -97,7 +97,7 @@ def test_contents_of_one_size_follow_each_other_and_the_programs_are_counted(fak
     assert batch() == 0
     shapes = [work.content.shape[:2] for work in fake_runner.works[:5]]
     assert shapes == sorted(shapes, key=shapes.index) and len(set(shapes)) == 2
-    assert "10 pictures, for which 2 programs of steps are compiled" in capsys.readouterr().err
+    assert "10 pictures with 2 different programs of steps" in capsys.readouterr().err
 
 
 def test_programs_are_dropped_beyond_a_limit(fake_runner, monkeypatch):

@@ -19,7 +19,7 @@ from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
 from jaxstyle.images.load import load_image
 from jaxstyle.losses.masks import Regions
-from jaxstyle.losses.objective import gradient_factors, make_targets, terms, total
+from jaxstyle.losses.objective import gradient_factors, make_targets, objective_value, terms, total
 from jaxstyle.losses.targets import Targets
 from jaxstyle.networks.conv import conv3x3
 from jaxstyle.optim.early_stopping import WINDOW, Stall, Watch
@@ -88,6 +88,16 @@ def test_the_trace_holds_the_terms_of_the_image_before_each_step(double, adam):
         values, _, _ = toy.evaluate(decode(state.parameters))
         values["total"] = toy.weighted(toy.WEIGHTS, values, bounds=False)
         assert {name: float(each[k]) for name, each in trace.items()} == pytest.approx(values, rel=1e-8, abs=1e-14)
+
+
+def test_objective_value_is_the_total_of_the_trace_with_the_weighted_penalty(double, adam):
+    states, trace = adam
+    image = 1.3 * np.asarray(decode(states[3].parameters)) - 0.2
+    value, metrics = objective_value(toy.PARAMS, image, toy.TARGETS, toy.WEIGHTS, config=ADAM)
+    expected, _, _ = toy.evaluate(image)
+    assert float(metrics["total"]) == pytest.approx(toy.weighted(toy.WEIGHTS, expected, bounds=False), rel=1e-8)
+    assert float(value) == pytest.approx(toy.weighted(toy.WEIGHTS, expected), rel=1e-8)
+    assert float(value) > float(metrics["total"]) and metrics.keys() == trace.keys()
 
 
 def test_the_average_is_the_bias_corrected_mean_of_iterates(double, adam):

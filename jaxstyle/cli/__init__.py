@@ -6,11 +6,14 @@ signals are handled.
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from jaxstyle import __version__
 from jaxstyle.cli.signals import asked, end_at_once, handled, status_of
 from jaxstyle.errors import InputError, own
+
+SIGNALLED = 128  # exit statuses above are those of signals
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: those of the process if None; then it is about to end, and signals end it at once.
 
     Returns:
-        0; 2 for what the user can mend, 1 for what the user cannot, 130 after Ctrl-C, 143 after SIGTERM.
+        0; 2 for an error in the command, 1 for any other error, 130 after Ctrl-C, 143 after SIGTERM.
 
     Example:
         >>> main(["--version"])
@@ -31,9 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _status(list(arguments))
     try:
         status = _status(sys.argv[1:])
+    except Exception:
+        traceback.print_exc()
+        status = 1
     finally:
         end_at_once()
-    leave(status)
+    _leave(status)
     return status
 
 
@@ -55,10 +61,14 @@ def _status(arguments: list[str]) -> int:
     return status
 
 
-def leave(status: int) -> None:
-    """End this process now if it is one of several: jax would wait for the others, which may wait for this one."""
+def _leave(status: int) -> None:
+    """End this process at once where the end of the interpreter is not safe.
+
+    As one of several processes, jax would wait for the others, which may wait for this one. Where a signal has
+    interrupted a compilation, jaxlib crashes.
+    """
     jax = sys.modules.get("jax")
-    if jax is not None and jax.distributed.is_initialized():
+    if jax is not None and (status > SIGNALLED or jax.distributed.is_initialized()):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

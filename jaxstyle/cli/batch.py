@@ -111,7 +111,7 @@ class Batch:
         skipped = len(mine) - len(pending)
         pending, programs = self._by_size(pending, preset)
         if len(pending) > 1:
-            reporter.console.print(f"{len(pending)} pictures, for which {programs} programs of steps are compiled")
+            reporter.console.print(f"{len(pending)} pictures with {programs} different programs of steps")
         compiled, known = {}, {}
         failed = made = status = 0
         for number, command in enumerate(pending, 1):

@@ -12,7 +12,7 @@ import numpy as np
 from jaxstyle.cli.dry_run import rehearse
 from jaxstyle.cli.progress import Reporter
 from jaxstyle.cli.saving import Saving
-from jaxstyle.cli.signals import Interrupted, asked, check, status_of
+from jaxstyle.cli.signals import Interrupted, asked, status_of
 from jaxstyle.distributed.processes import asked_of_any
 from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.files import write_text
@@ -61,8 +61,9 @@ class Session:
         since = before = 0 if place is None else place.steps
         diverged, stopped, faults, began = None, 0, 0, time.perf_counter()
         plan = [(scale.steps, scale.width * scale.height) for scale in job.work.scales()]
-        check()
         stop = asked_of_any(asked) if job.work.spans else asked
+        if number := stop():
+            raise Interrupted(number - 128)
         with reporter.steps(plan) as shown:
             try:
                 for place in walk(job.work, shown, place=resumed, until=until, halted=stop):
@@ -88,7 +89,7 @@ class Session:
                 raise UnavailableError(f"{diverged}, so there is no picture: {CURE}")
             raise Interrupted(stopped - 128)
         seconds = time.perf_counter() - began - shown.wait_seconds
-        if diverged is None and before > since:
+        if diverged is None and before > since and not place.donated:
             faults |= attempted(partial(resuming.save, place))
         self._save(job, place)
         faults |= attempted(partial(self._write_record, self.output, job, place))

@@ -52,42 +52,37 @@ def initialize(
         os.environ.setdefault("no_grpc_proxy", host)
         options = {"coordinator_address": coordinator, "num_processes": num_processes, "process_id": process_id}
         options["cluster_detection_method"] = "deactivate"  # it would give each process a device of its own
-    raised: list[Exception] = []
-    done = threading.Event()
 
     def connect() -> None:
-        try:
-            if coordinator is not None and process_id == 0:
-                _try_port(int(port))
-            jax.distributed.initialize(
-                **options,
-                initialization_timeout=initialization_timeout + heartbeat_timeout,  # jax would abort the process
-                heartbeat_timeout_seconds=heartbeat_timeout,
-                shutdown_timeout_seconds=heartbeat_timeout,
-            )
-        except Exception as error:
-            raised.append(error)
-        finally:
-            done.set()
+        if coordinator is not None and process_id == 0:
+            _try_port(int(port))
+        jax.distributed.initialize(
+            **options,
+            initialization_timeout=initialization_timeout + heartbeat_timeout,  # jax would abort the process
+            heartbeat_timeout_seconds=heartbeat_timeout,
+            shutdown_timeout_seconds=heartbeat_timeout,
+        )
 
-    threading.Thread(target=connect, daemon=True).start()  # it waits in C, where signals would wait too
     where = coordinator or "The coordinator"
-    if not done.wait(initialization_timeout):
+    try:
+        in_time = _interruptible(connect, timeout=initialization_timeout)
+    except Exception as error:
+        if str(error).endswith("be defined."):  # of the address, the count or the number
+            raise InputError(
+                "--distributed finds no cluster that names the processes: add --coordinator, --num-processes and "
+                "--process-id."
+            ) from error
+        reason = excerpt(getattr(error, "strerror", None) or error)
+        raise UnavailableError(
+            f"{where} cannot be used ({reason}): name a free port of process 0 with --coordinator."
+        ) from error
+    if not in_time:
         raise UnavailableError(
             f"{where} was not reached by all processes within {initialization_timeout} seconds: start the command in "
             "each of them, let them connect to process 0, or raise --initialization-timeout."
         )
-    if raised and str(raised[0]).endswith("be defined."):  # of the address, the count or the number
-        raise InputError(
-            "--distributed finds no cluster that names the processes: add --coordinator, --num-processes and "
-            "--process-id."
-        ) from raised[0]
-    if raised:
-        reason = excerpt(getattr(raised[0], "strerror", None) or raised[0])
-        raise UnavailableError(
-            f"{where} cannot be used ({reason}): name a free port of process 0 with --coordinator."
-        ) from raised[0]
     check_devices(device.process_index for device in jax.devices())
+    of_each(0)  # connects the devices while the processes are in step: Gloo waits 30 seconds for the others
 
 
 def finish() -> None:
@@ -96,8 +91,32 @@ def finish() -> None:
     Example:
         >>> finish()  # doctest: +SKIP
     """
-    sync_global_devices("the end of the command")
-    jax.distributed.shutdown()
+
+    def disconnect() -> None:
+        sync_global_devices("the end of the command")
+        jax.distributed.shutdown()
+
+    _interruptible(disconnect)
+
+
+def _interruptible(call: Callable[[], None], *, timeout: float | None = None) -> bool:
+    """Make a call that may block signals while it waits in C; return whether it ended within `timeout` seconds."""
+    raised: list[Exception] = []
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            call()
+        except Exception as error:
+            raised.append(error)
+        finally:
+            done.set()
+
+    threading.Thread(target=run, daemon=True).start()
+    done.wait(timeout)
+    if raised:
+        raise raised[0]
+    return done.is_set()
 
 
 def check_devices(processes: Iterable[int]) -> None:

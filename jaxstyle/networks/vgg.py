@@ -139,7 +139,7 @@ class VGG19(nn.Module):
             InputError: if `pooling`, `padding` or `precision` is unknown.
         """
         for name, allowed in (("pooling", JOINS), ("padding", get_args(Padding)), ("precision", PRODUCTS)):
-            if (value := getattr(self, name)) not in allowed:
+            if (value := getattr(self, name)) not in tuple(allowed):
                 raise InputError(f"{name} {excerpt(repr(value))} is unknown: use {' or '.join(map(repr, allowed))}.")
         super().__post_init__()
 

@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from jaxstyle.distributed.processes import by_leader, of_each
 from jaxstyle.errors import InputError, UnavailableError, excerpt
 from jaxstyle.files import check_room, write_text
-from jaxstyle.runtime.checkpoint_folder import check
+from jaxstyle.runtime.checkpoint_folder import TEMPORARY, check
 
 KEPT = 2
 FACTS = "facts.json"
@@ -59,15 +59,17 @@ class Checkpoints:
             check(self.folder)
             self.folder.mkdir(parents=True, exist_ok=True)
             check_room(self.folder, size + SPARE)  # where there is none, Orbax fills the terminal
-            if folder.exists() and aside.exists():  # left by a save that was interrupted
-                shutil.rmtree(folder)
-            elif folder.exists():  # a checkpoint that could not be read
+            if (folder / FACTS).exists():  # a checkpoint that could not be read
+                shutil.rmtree(aside, ignore_errors=True)
                 folder.rename(aside)
+            elif folder.exists():  # left by a save that was interrupted
+                shutil.rmtree(folder)
 
         def end() -> None:
             text = json.dumps({"facts": facts, "files": _hashes(folder)})
             write_text(folder / FACTS, text)  # last, so that a checkpoint without them is not whole
             shutil.rmtree(aside, ignore_errors=True)
+            self._prune(step)
 
         try:
             by_leader(begin)
@@ -80,8 +82,8 @@ class Checkpoints:
             raise
         except Exception as error:  # TensorStore and Orbax have many kinds
             reason = getattr(error, "strerror", None) or excerpt(error)
-            with contextlib.suppress(Exception), self._manager(alone=True, clean=True):
-                pass  # which removes what was begun
+            for path in self.folder.glob(f"{step}{TEMPORARY}*"):
+                shutil.rmtree(path, ignore_errors=True)
             raise UnavailableError(
                 f"The checkpoint in {self.folder} cannot be written ({reason}): free space or name another folder."
             ) from error
@@ -160,8 +162,22 @@ class Checkpoints:
                 with self._manager(alone=True) as manager:
                     for step in manager.all_steps():
                         self._remove(manager, step)
+                for path in self.folder.glob("*.unreadable"):
+                    shutil.rmtree(path, ignore_errors=True)
 
         by_leader(remove)
+
+    def _prune(self, step: int) -> None:
+        """Remove the checkpoints before `step` but the newest readable ones."""
+        steps = [int(path.name) for path in self.folder.iterdir() if path.name.isdecimal()]
+        readable = []
+        for each in steps:
+            with contextlib.suppress(Exception):
+                _facts(self.folder / str(each))
+                readable.append(each)
+        for each in set(steps) - set(sorted(readable)[-KEPT:]):
+            if each < step:
+                shutil.rmtree(self.folder / str(each), ignore_errors=True)
 
     def _remove(self, manager: ocp.CheckpointManager, step: int) -> None:
         try:
@@ -187,7 +203,6 @@ class Checkpoints:
                 primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
             )
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=KEPT,
             enable_async_checkpointing=False,
             cleanup_tmp_directories=clean,
             create=False,

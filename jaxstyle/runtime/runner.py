@@ -44,6 +44,11 @@ class Place(NamedTuple):
         """How many were taken at all scales."""
         return len(self.sides)
 
+    @property
+    def donated(self) -> bool:
+        """Whether later steps have taken the memory of the state, as after an interruption between two places."""
+        return any(leaf.is_deleted() for leaf in jax.tree.leaves(self.state) if isinstance(leaf, jax.Array))
+
 
 class Fault(NamedTuple):
     """What of one picture was first not finite.
