@@ -181,7 +181,7 @@ def test_a_batch_is_divided_among_processes_and_the_first_to_finish_waits_for_th
 def test_after_an_error_a_process_ends_at_once_and_makes_the_others_end(together):
     first, second = together(f"{STYLIZE} {FAST} {LONG} --heartbeat-timeout 10", "", "--init none.png")
     first_status, second_status = statuses([first, second])
-    assert second_status == 2 and "--init none.png" in second.text and len(second.text.splitlines()) == 1
+    assert second_status == 2 and "--init none.png" in second.text and len(second.lines()) == 1
     assert first_status not in (0, 2)
 
 
