@@ -100,11 +100,11 @@ def test_an_own_optimizer_minimizes_the_arrays_of_an_own_parametrization(one_ste
 
 def test_a_name_or_a_value_that_cannot_be_a_term_is_refused():
     for name in ("tv", "total", "bounds", "style/edges", ""):
-        with pytest.raises(InputError, match="A term cannot be called"):
+        with pytest.raises(InputError, match="An extra term cannot be named"):
             Config(own_terms={name: edges})
-    with pytest.raises(InputError, match="The term 'edges' is 3: pass a function"):
+    with pytest.raises(InputError, match="The extra term 'edges' is 3: pass a function"):
         Config(own_terms={"edges": 3})  # pyright: ignore[reportArgumentType]
-    with pytest.raises(InputError, match="block_pixels is 100000, but your own terms are no sums over blocks"):
+    with pytest.raises(InputError, match="block_pixels is 100000, but extra terms cannot be computed in tiles"):
         replace(OWN, block_pixels=100000)
 
 
@@ -258,9 +258,9 @@ def test_options_that_an_own_network_does_not_have_are_refused():
         replace(NETWORK, network="mini")  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match="your own, which a file cannot tell from others: keep statistics in memory"):
         statistics_io.write("none.h5", {}, params=MIDDLE, config=NETWORK, pictures=[])
-    with pytest.raises(InputError, match="block_pixels is 100000, but activations of your own network are no sums"):
+    with pytest.raises(InputError, match="block_pixels is 100000, but activations of a user-defined network cannot"):
         replace(NETWORK, block_pixels=100000)
-    with pytest.raises(InputError, match="gram_divisor is 'image', but the network is your own"):
+    with pytest.raises(InputError, match="gram_divisor is 'image', but the network is user-defined"):
         replace(NETWORK, gram_divisor="image")
 
 
@@ -293,7 +293,7 @@ def test_an_own_chain_with_a_schedule_resumes_at_its_step():
     ("name", "value"), [("learning_rate", 0.1), ("memory", 5), ("betas", (0.5, 0.9)), ("epsilon", 1e-6)]
 )
 def test_an_option_of_a_built_in_optimizer_beside_an_own_one_is_refused(name, value):
-    with pytest.raises(InputError, match=rf"{name} is {re.escape(repr(value))}, but the optimizer is your own"):
+    with pytest.raises(InputError, match=rf"{name} is {re.escape(repr(value))}, but the optimizer is user-defined"):
         Config(optimizer=optax.sgd(0.1), **{name: value})
 
 
