@@ -111,7 +111,9 @@ def test_a_name_or_a_value_that_cannot_be_a_term_is_refused():
 def test_a_term_that_returns_an_array_is_refused():
     config = replace(ADAM, own_terms={"all": lambda image, activations, targets: image})
     for image in (CONTENT, np.stack([CONTENT])):
-        with pytest.raises(InputError, match=r"The term 'all' is an array .* of an image .*: return a number for each"):
+        with pytest.raises(
+            InputError, match=r"The extra term 'all' is an array .* for images .*: return one number per image"
+        ):
             traced(partial(terms, config=config), PARAMS, image, toy.TARGETS)
 
 
@@ -119,7 +121,7 @@ def test_a_term_without_a_weight_is_refused():
     def call(image):
         return run(*begin(PARAMS, image, image, OWN), PLAIN_WEIGHTS, config=OWN, steps=1)
 
-    with pytest.raises(InputError, match="differ in edges, quiet: give each layer and each own term one weight"):
+    with pytest.raises(InputError, match="differ in edges, quiet: give each layer and each extra term one weight"):
         traced(call, CONTENT)
 
 
@@ -256,7 +258,7 @@ def test_activations_that_do_not_fit_are_refused(change, message):
 def test_options_that_an_own_network_does_not_have_are_refused():
     with pytest.raises(InputError, match="network is 'mini': pass a function of params and an image"):
         replace(NETWORK, network="mini")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(InputError, match="your own, which a file cannot tell from others: keep statistics in memory"):
+    with pytest.raises(InputError, match="Statistics of a user-defined network cannot be saved"):
         statistics_io.write("none.h5", {}, params=MIDDLE, config=NETWORK, pictures=[])
     with pytest.raises(InputError, match="block_pixels is 100000, but activations of a user-defined network cannot"):
         replace(NETWORK, block_pixels=100000)
