@@ -218,9 +218,9 @@ def test_all_that_comes_from_the_content_may_have_a_batch_axis():
 @pytest.mark.parametrize(
     ("steps", "segments", "message"),
     [
-        (0, None, "0 steps does nothing: take at least 1"),
-        (7, 0, "7 steps cannot be cut into 0 segments: take 1 to 7, or None"),
-        (7, 8, "7 steps cannot be cut into 8 segments"),
+        (0, None, "steps is 0: use at least 1"),
+        (7, 0, "segments is 0 for 7 steps: use 1 to 7, or None"),
+        (7, 8, "segments is 8 for 7 steps"),
     ],
 )
 def test_a_number_of_steps_or_segments_out_of_range_is_refused(steps, segments, message):
