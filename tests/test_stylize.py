@@ -288,9 +288,9 @@ def test_recolor_changes_each_style_by_the_method_of_the_config(monkeypatch):
 @pytest.mark.parametrize(
     ("how", "shape", "styles", "message"),
     [
-        ("match", (2, 16, 20, 3), None, "Colours are changed by 'match' for one content at a time: use jax.vmap"),
+        ("match", (2, 16, 20, 3), None, r"Color 'match' needs a single content \[H, W, 3\]: use jax.vmap"),
         ("none", (16, 20, 3), [], "There is no style: pass a picture, or a sequence of at least one"),
-        ("keep", (16, 20, 3), [{}], "Saved statistics have no colours to change by 'keep'"),
+        ("keep", (16, 20, 3), [{}], "Saved statistics cannot be recolored with color 'keep'"),
     ],
 )
 def test_styles_without_colours_to_change_are_refused(how, shape, styles, message):
