@@ -243,9 +243,9 @@ def test_an_own_network_has_regions_scales_and_lanes():
         ({"content_layers": ("bands7",)}, r"no layers \['bands7'\]: choose from bands0, bands1, bands2"),
         (
             {"network": lambda params, image: {name: image.ravel() for name in NETWORK.layers}},
-            r"network gives 'bands0' as an array .* of an image .*: return activations \[h, w, C\]",
+            r"network returns 'bands0' as an array .* for an image .*: return activations \[h, w, C\]",
         ),
-        ({"network": lambda params, image: image}, "Your network returns .*: return activations by their names"),
+        ({"network": lambda params, image: image}, "The network returns .*: return activations by name"),
     ],
     ids=["layer", "rank", "type"],
 )
