@@ -228,7 +228,7 @@ def test_options_that_do_not_fit_a_batch_are_refused(capsys):
         "Two pictures would be called a_x.png": {"styles": (x, Path("styles/../styles/x.png"))},
         "tiny.h5 is a file": {"output": Path("tiny.h5")},
         "--init typo is no file": {"init": Path("typo")},
-        "cannot hold 16 bits a channel as JPEG": {"bits": 16, "format": "jpg"},
+        "cannot hold 16 bits per channel as JPEG": {"bits": 16, "format": "jpg"},
     }
     for message, options in cases.items():
         assert batch(**options) == 2

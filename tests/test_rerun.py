@@ -199,7 +199,7 @@ def test_outputs_that_cannot_be_written_are_refused_before_the_computation(fake_
     assert stylize(bits=16) == 0
     fake_runner.works.clear()
     for output, saying in {
-        "again.jpg": "again.jpg cannot hold 16 bits a channel as JPEG",
+        "again.jpg": "again.jpg cannot hold 16 bits per channel as JPEG",
         "out.png": "out.png is the same file as the input out.png",
         "content.png": "content.png is the same file as the input ",
         "none/out.png": "needs a folder",
