@@ -1,7 +1,7 @@
-"""The command line: one file a command, and the only place that prints.
+"""The command line: one file per command; only this package prints.
 
-Nothing here imports jax before a command runs, so that `--help` answers at once, and nothing that takes time before
-signals are handled.
+jax is imported only when a command runs, so that `--help` is fast, and slow modules only after signal handlers are
+installed.
 """
 
 import os
@@ -17,10 +17,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `jaxstyle` with `arguments` and return its exit status.
 
     Args:
-        arguments: those of the process if None; then it is about to end, and signals end it at once.
+        arguments: command-line arguments; None for those of the process, which then ends, and signals end it at once.
 
     Returns:
-        0; 2 for what the user can mend, 1 for what the user cannot, 130 after Ctrl-C, 143 after SIGTERM.
+        0, 2 for invalid input, 1 for other failures, 130 after Ctrl-C, 143 after SIGTERM.
 
     Example:
         >>> main(["--version"])
@@ -56,7 +56,7 @@ def _status(arguments: list[str]) -> int:
 
 
 def leave(status: int) -> None:
-    """End this process now if it is one of several: jax would wait for the others, which may wait for this one."""
+    """End this process now if it is one of several, since jax would wait for the others."""
     jax = sys.modules.get("jax")
     if jax is not None and jax.distributed.is_initialized():
         sys.stdout.flush()
@@ -65,7 +65,7 @@ def leave(status: int) -> None:
 
 
 def _report(error: Exception) -> int:
-    """Print what is wrong and return the exit status; raise a fault of the program."""
+    """Print an error and return the exit status; raise it again if it is a bug."""
     fault = own(error)
     if fault is None:
         raise error

@@ -155,7 +155,7 @@ def _walk(
         if halted():
             return
         if left:
-            shown.advance(left, {"levelled off at": side})
+            shown.advance(left, {"leveled off at": side})
 
 
 def _stopped(work: Work, state: loop.State) -> np.ndarray:
