@@ -46,7 +46,7 @@ def command_of(kind: type, record: Record, *, picture: Path, inputs: Sequence[Pa
         command = structured(kind, {**options, "output": 0, "saving": saving}, paths=inputs)
     except ValueError as error:
         raise InputError(
-            f"{picture} was painted with options that {record.command} does not take ({excerpt(error)}): use the "
+            f"{picture} was made with options that {record.command} does not take ({excerpt(error)}): use the "
             f"version that made it, {excerpt(record.versions.get('jaxstyle', 'which is unknown'))}."
         ) from error
     return replace(command, output=output)  # last, so that no option of the record can set it

@@ -106,7 +106,7 @@ class Rerun:
 
         wanted = record.network
         if wanted.name not in ("vgg19", "mini", "random"):
-            raise InputError(f"{self.picture} was painted by an unknown network: use the version that made it.")
+            raise InputError(f"{self.picture} was made by an unknown network: use the version that made it.")
         places: list[Path | None] = [None]
         if self.weights is not None:
             places = [self.weights]
@@ -126,7 +126,7 @@ class Rerun:
                 return loaded
         assert loaded is not None  # noqa: S101  # there is at least one place
         raise InputError(
-            f"{self.picture} was painted by a {wanted.name} of SHA-256 {excerpt(wanted.sha256, most=15)}, but the one "
+            f"{self.picture} was made by a {wanted.name} of SHA-256 {excerpt(wanted.sha256, most=15)}, but the one "
             f"here has {excerpt(loaded.weights.sha256, most=15)}: name its file with --weights."
         )
 
@@ -148,7 +148,7 @@ class Rerun:
         try:
             before, after = (load_image(path, max_pixels=most) for path in (self.picture, output))
         except InputError as error:
-            reporter.console.print(f"{output} differs from {self.picture}, which is no picture any more: {error}")
+            reporter.console.print(f"{output} differs from {self.picture}, which is not a picture any more: {error}")
             return 1
         if before.rgb.shape != after.rgb.shape:
             height, width, _ = before.rgb.shape
@@ -190,7 +190,7 @@ def _painted(text: str, path: Path) -> Record:
 
     record = read(text, str(path))
     if record.command not in COMMANDS or record.steps < 1:
-        raise InputError(f"{path} holds the record of no picture that was painted: {CURE}")
+        raise InputError(f"{path} holds no record of a picture: {CURE}")
     return record
 
 

@@ -118,7 +118,7 @@ class Session:
                 kept = Path(tempfile.mkdtemp(prefix="jaxstyle-")) / f"{self.output.stem}.png"
                 self._write(kept, job, place, rgb)
             except OSError:
-                raise kind(f"{reason}; nor is there room for it among the temporary files.") from error
+                raise kind(f"{reason}; nor can it be saved in the temporary folder.") from error
             raise kind(f"{reason}; until then the picture is {kept}.") from error
 
     def _write(self, path: Path, job: Job, place: Place, rgb: np.ndarray | None = None) -> None:

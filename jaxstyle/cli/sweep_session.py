@@ -92,7 +92,7 @@ class SweepSession:
 
     def _there(self, todo: Sequence[int]) -> str:
         count = len(self.folder.lanes)
-        return f"{count - len(todo)} of {count} pictures are there already." if len(todo) < count else ""
+        return f"{count - len(todo)} of {count} pictures exist already." if len(todo) < count else ""
 
     def job_of(self, job: Job, lanes: Sequence[int], *, lane: int = 0) -> Job:
         """Return the job of a batch, with the record of one picture."""
