@@ -1,8 +1,8 @@
 """An image in overlapping tiles: sums over its pixels and their exact gradient, in the memory of one tile.
 
 Statistics are sums over pixels, so they add up over tiles. The network processes the window of each tile (`Block`): the
-tile and a margin as wide as the receptive field of the deepest layer, so that the values of the tile are those of the
-full image. Pixels of the margin are not part of the sums. The gradient recomputes each tile with the cotangents of the
+tile and a margin of the radius of the deepest receptive field, so that the values of the tile are those of the full
+image. Pixels of the margin are not part of the sums. The gradient recomputes each tile with the cotangents of the
 statistics.
 
 All windows of a grid have the same size and end at the image border, so that the network pads them as it pads the full
