@@ -1,4 +1,4 @@
-"""Neural style transfer by optimisation (Gatys et al., arXiv:1508.06576) as a functional JAX program.
+"""Neural style transfer by optimization (Gatys et al., arXiv:1508.06576) as a functional JAX program.
 
 Images are float32 sRGB in [0, 1], channels last: `[H, W, 3]` or `[N, H, W, 3]`.
 """
@@ -81,7 +81,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for (PEP 562), so that `import jaxstyle` loads no jax."""
+    """Import a public name on first access (PEP 562), so that `import jaxstyle` does not load jax."""
     if name in _MODULES:
         return import_module(f"jaxstyle.{_MODULES[name]}")
     if name not in _HOMES:

@@ -1,4 +1,4 @@
-"""`jax.jit` as a decorator that leaves a function's types what they are, for those who call it."""
+"""`jax.jit` as a decorator that preserves the type annotations of a function."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,14 +11,14 @@ Returned = TypeVar("Returned", covariant=True)
 
 
 class Compiled(Protocol[Given, Returned]):
-    """A function that is compiled when it is first called with arrays of some shapes."""
+    """A function that is compiled at its first call with arrays of given shapes."""
 
     def __call__(self, *args: Given.args, **kwargs: Given.kwargs) -> Returned:
-        """Call it."""
+        """Call the function."""
         ...
 
     def lower(self, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
-        """Return its program for arrays, or shapes, without running it."""
+        """Return the lowered program for arrays or shapes."""
         ...
 
 
@@ -28,8 +28,8 @@ def compiled(
     """Return a decorator that compiles a function.
 
     Args:
-        *static: the arguments that select a program; the others are arrays that go into it.
-        donated: arguments whose memory the program may take for what it returns.
+        *static: names of static arguments; the others are arrays.
+        donated: names of arguments whose memory the program may reuse for its results.
 
     Returns:
         The decorator.

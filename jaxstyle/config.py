@@ -1,8 +1,7 @@
-"""What a run is told: a config of static facts, and the weights that each term of the loss counts with.
+"""Configuration of a run: static options (`Config`) and weights of the loss (`LossWeights`).
 
-A config selects the program and is never swept inside one; weights are numbers that go into it. User-supplied terms,
-networks, optimizers and parametrizations are pure functions, hashed by identity: a new function object is compiled
-again.
+A config selects the compiled program; weights are arguments of that program. User-supplied terms, networks, optimizers
+and parametrizations are pure functions, hashed by identity; a new function object triggers a recompilation.
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ if TYPE_CHECKING:  # the losses import this module
     from jaxstyle.losses.style import Statistic
 
 Term = Callable[[jax.Array, Mapping[str, jax.Array], Any], jax.typing.ArrayLike]
-"""Takes an image `[H, W, 3]`, its activations by layer, and the `Targets`; returns a number.
+"""Extra term: a function of an image `[H, W, 3]`, its activations by layer and the `Targets` that returns a number.
 
-With a leading axis on image and activations it returns one for each, `[N]`.
+For a batch, image and activations have a leading axis, and the term returns `[N]`.
 """
 
 
 class Parametrization(NamedTuple):
-    """What an image is written as while it is optimised: two pure functions, inverse to each other.
+    """Parametrization of an image: two pure functions, inverse to each other.
 
     Attributes:
-        encode: takes an image `[H, W, 3]` in [0, 1]; returns a pytree of arrays that it is written as.
-        decode: takes such a pytree; returns the image, not clipped.
+        encode: maps an image `[H, W, 3]` in [0, 1] to the pytree of arrays that is optimized.
+        decode: maps such a pytree to the image, without clipping.
     """
 
     encode: Callable[[jax.Array], Any]
@@ -43,11 +42,11 @@ class Parametrization(NamedTuple):
 
 
 class Optimizer(Protocol):
-    """What Optax calls a gradient transformation; it may take `value`, `grad` and `value_fn`, as line searches do.
+    """Gradient transformation of Optax; it may take `value`, `grad` and `value_fn`, as line searches do.
 
     Attributes:
-        init: takes parameters; returns its state.
-        update: takes gradients, its state and parameters; returns updates and its state.
+        init: maps parameters to the optimizer state.
+        update: maps gradients, state and parameters to updates and the new state.
     """
 
     @property
@@ -61,13 +60,13 @@ BUILT_IN = ("tv", "total", "bounds")
 
 
 def is_optimizer(value: object) -> TypeGuard[Optimizer]:
-    """Return whether `value` is an optimiser of one's own.
+    """Return whether `value` is a user-defined optimizer.
 
     Args:
-        value: what was given for one.
+        value: any object.
 
     Returns:
-        Whether it can begin and go on.
+        Whether it has callable `init` and `update`.
 
     Example:
         >>> is_optimizer("adam")
@@ -77,7 +76,7 @@ def is_optimizer(value: object) -> TypeGuard[Optimizer]:
 
 
 def named_terms(terms: Mapping[str, Term] | Iterable[tuple[str, Term]]) -> tuple[tuple[str, Term], ...]:
-    """Return terms of one's own in a form that can be hashed.
+    """Return extra terms in hashable form.
 
     Args:
         terms: functions by name.
@@ -86,7 +85,7 @@ def named_terms(terms: Mapping[str, Term] | Iterable[tuple[str, Term]]) -> tuple
         Pairs of name and function.
 
     Raises:
-        InputError: if a name is that of a built-in term or has a slash, as those of layers have, or if a term is none.
+        InputError: if a name is that of a built-in term or contains a slash, or if a term is not callable.
 
     Example:
         >>> def darkness(image, activations, targets):
@@ -97,9 +96,11 @@ def named_terms(terms: Mapping[str, Term] | Iterable[tuple[str, Term]]) -> tuple
     pairs = tuple(dict(terms).items())
     for name, term in pairs:
         if not name or name in BUILT_IN or "/" in name:
-            raise InputError(f"A term cannot be called {excerpt(repr(name))}: take a name without '/', not {BUILT_IN}.")
+            raise InputError(
+                f"An extra term cannot be named {excerpt(repr(name))}: use a name without '/', not {BUILT_IN}."
+            )
         if not callable(term):
-            raise InputError(f"The term {excerpt(repr(name))} is {excerpt(repr(term))}: pass a function.")
+            raise InputError(f"The extra term {excerpt(repr(name))} is {excerpt(repr(term))}: pass a function.")
     return pairs
 
 
@@ -110,65 +111,66 @@ Parametrizations = Literal["pixels", "pyramid", "decorrelated", "fourier", "sigm
 Color = Literal["none", "keep", "match", "match-cholesky", "histogram"]
 
 
-# Of lbfgs: totals with 20 pairs were 0.5 to 1.7 % below those with 10 in three runs at 256 pixels. The pairs of a large
-# image would take most of the memory.
+# Of lbfgs: 20 pairs gave totals 0.5 to 1.7 % below those of 10 in three runs at 256 pixels. In large images the pairs
+# would take most of the memory.
 PAIRS, PAIRS_OF_MANY_PIXELS, MANY_PIXELS = 20, 10, 2**20
 
 
 @dataclass(frozen=True)
 class Config:
-    """The static facts of a run: hashable, and never swept inside one program.
+    """Static options of a run; hashable. A different config triggers a recompilation.
 
     Attributes:
-        content_layers: activations compared pixel by pixel.
-        style_layers: activations compared by a statistic.
-        statistic: what of them: "gram", "mean_std", "covariance", "wasserstein" or "sliced", see `style.distance`.
-        shift: added to features before their Gram matrices, see `moments.gram`.
+        content_layers: layers of the content loss, compared pixel by pixel.
+        style_layers: layers of the style loss, compared by a statistic.
+        statistic: "gram", "mean_std", "covariance", "wasserstein" or "sliced", see `style.distance`.
+        shift: number added to features before their Gram matrices, see `moments.gram`.
         pooling: "max", "avg" or "l2", see `vgg.VGG19`.
-        pooling_gain: what pooled layers are multiplied by.
-        border: what lies outside the image, "zeros", "replicate" or "circular", see `vgg.VGG19`.
-        white: what 1 becomes in the network's units.
-        precision: of what convolutions multiply, "float32", "tf32" or "bfloat16", see `vgg.VGG19`.
-        remat: whether the activations of the first two blocks, which are the largest, are computed again for the
-            gradient instead of kept, strip by strip; those of the first block are so in images of 2**19 pixels or more.
-            Not a block with a content layer, and none where the statistic is "sliced".
-        block_pixels: larger images are gone through in overlapping blocks of at most so many pixels, see `tiling`: the
-            same objective and gradient in less memory, in about twice the time; None for never. Not for the statistic
-            "sliced", nor where gradients are normalised.
-        conv: the convolution, see `vgg.VGG19`.
-        content_divisor: content terms are divided by their target's "energy", their number of "elements" or not at
-            all ("none").
-        style_divisor: style terms likewise.
-        gram_divisor: Gram matrices are divided by the number of "pixels" or "elements" of their layer, or by the
-            pixels of the "image".
-        tv_form: total variation is "separate", "joint" or "nine_point", see `pixel.total_variation`.
-        tv_power: its exponent.
-        pixel_reduction: total variation and what is out of range are a "mean" or a "sum" over pixels.
-        pixel_range: the white that those two terms count in, such as 1 or 255.
-        color: whose colours the picture has, see `stylize.stylize`.
-        scales: number of sizes, whose longest sides are a geometric series from 128 pixels, or these sides, the largest
-            being the picture's own; None for as many as start near 128 pixels.
-        halve_above: the longest side in pixels above which a picture is also compared at half its size, where the
-            network sees structures twice as large, lest large pictures lack what small ones have; None for never.
-        optimizer: "lbfgs", "adam", or any gradient transformation of Optax. Nothing is clipped then, and derivatives
-            through it are its own: `optax.adam` needs `eps_root` above 0, a line search has them forwards only.
+        pooling_gain: factor of pooled layers.
+        border: padding, "zeros", "replicate" or "circular", see `vgg.VGG19`.
+        white: input scale, the value of white in the network's units.
+        precision: precision of convolutions, "float32", "tf32" or "bfloat16", see `vgg.VGG19`.
+        remat: recompute the first two blocks, which have the largest activations, in row chunks for the gradient
+            instead of storing them. Always on for the first block in images of 2**19 pixels or more; never for a block
+            with a content layer, and never with the statistic "sliced".
+        block_pixels: process larger images in overlapping tiles of at most this many pixels, see `tiling`: the same
+            objective and gradient in less memory and about twice the time; None for never. Not with the statistic
+            "sliced" or normalized gradients.
+        conv: convolution, see `vgg.VGG19`.
+        content_divisor: normalization of content terms, by the "energy" of the target, the number of "elements", or
+            "none".
+        style_divisor: normalization of style terms, as for content.
+        gram_divisor: normalization of Gram matrices, by the number of "pixels" or "elements" of their layer, or by the
+            number of pixels of the "image".
+        tv_form: form of total variation, "separate", "joint" or "nine_point", see `pixel.total_variation`.
+        tv_power: exponent of total variation.
+        pixel_reduction: reduction of total variation and range penalty over pixels, "mean" or "sum".
+        pixel_range: value of white in these two terms, such as 1 or 255.
+        color: color of the result, see `stylize.stylize`.
+        scales: number of scales, whose longest sides are a geometric series from 128 pixels, or their longest sides,
+            the largest that of the result; None for a number of scales that starts near 128 pixels.
+        halve_above: longest side in pixels above which the objective also includes the image at half resolution, so
+            that large images have large structures too; None for never.
+        optimizer: "lbfgs", "adam", or any gradient transformation of Optax. With the latter the image is not clipped,
+            and differentiation through steps follows its rules: `optax.adam` needs `eps_root` above 0, a line search
+            supports forward mode only.
         learning_rate: step size; None for 1 (lbfgs) or 0.02 (adam).
-        memory: number of curvature pairs of lbfgs; None for 20, and for 10 from 2^20 pixels up.
-        betas: how much of adam's two means is kept at each step.
-        epsilon: what adam adds to the root that it divides by.
-        averaging: how much of the mean over iterates is kept at each step, 0 for none; the mean is the picture.
-        tolerance: stop when the total falls by less than this share in 10 steps; 0 for never.
-        patience: after so many steps in which what is minimised has no new lowest value, lbfgs forgets its pairs the
-            first time and stops the second; 0 for never, and never where gradients are normalised.
-        normalize_gradients: divide each built-in term's gradient, where it enters the network, by its sum of absolute
-            values.
-        parametrization: "pixels", "pyramid", "decorrelated", "fourier" or "sigmoid", see
-            `parametrizations`, or one of one's own; None for pyramid (lbfgs) or pixels (all others).
-        own_terms: further terms by name, see `config.Term`; images are then gone through whole, without strips or
-            blocks. Above `halve_above` each term is the mean of its values for the image and for it at half its size.
-        own_layers: activations that those see besides the layers of content and style.
-        network: what gives activations in VGG-19's place, see `user_network.Network`; it sees none of VGG-19's options,
-            such as pooling, border and precision.
+        memory: history size of lbfgs, its number of curvature pairs; None for 20, and for 10 from 2^20 pixels up.
+        betas: decay rates of adam's two moments.
+        epsilon: number that adam adds to the denominator.
+        averaging: decay of the exponential moving average of iterates, which is then the result; 0 for none.
+        tolerance: stop when the total falls by less than this fraction in 10 steps; 0 for never.
+        patience: number of steps without a new lowest value of the objective after which lbfgs drops its history, and
+            the second time stops; 0 for never. No effect with normalized gradients.
+        normalize_gradients: divide the gradient of each built-in term, where it enters the network, by its sum of
+            absolute values.
+        parametrization: "pixels", "pyramid", "decorrelated", "fourier" or "sigmoid", see `parametrizations`, or a
+            user-defined one; None for pyramid (lbfgs) or pixels (all others).
+        own_terms: extra terms by name, see `config.Term`. They exclude row chunks and tiles. Above `halve_above` each
+            term is the mean of its values at full and half resolution.
+        own_layers: layers that extra terms receive besides those of content and style.
+        network: user-defined network instead of VGG-19, see `user_network.Network`. Options of VGG-19, such as pooling,
+            border and precision, do not apply to it.
     """
 
     content_layers: tuple[str, ...] = CONTENT_LAYERS
@@ -208,7 +210,11 @@ class Config:
     network: Network | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no later stage could explain as well."""
+        """Check the options.
+
+        Raises:
+            InputError: if an option is unknown, out of range or incompatible with another.
+        """
         object.__setattr__(self, "own_terms", named_terms(self.own_terms))
         for name in ("content_layers", "style_layers", "own_layers"):
             layers = getattr(self, name)
@@ -232,23 +238,23 @@ class Config:
             if value is not None and not least <= value < most:
                 raise InputError(f"{name} is {value}: use {cure}.")
         if self.block_pixels is not None and (cause := self.whole_only):
-            raise InputError(
-                f"block_pixels is {self.block_pixels}, but {cause} are no sums over blocks: leave it None."
-            )
+            raise InputError(f"block_pixels is {self.block_pixels}, but {cause} cannot be computed in tiles: use None.")
         if self._is_own("optimizer"):
             defaults = {field.name: field.default for field in fields(self)}
             for name in ("learning_rate", "memory", "betas", "epsilon"):
                 if (value := getattr(self, name)) != defaults[name]:
-                    raise InputError(f"{name} is {excerpt(repr(value))}, but the optimizer is your own: set it there.")
+                    raise InputError(
+                        f"{name} is {excerpt(repr(value))}, but the optimizer is user-defined: set it there."
+                    )
         if self.network is not None and not callable(self.network):
             raise InputError(f"network is {excerpt(repr(self.network))}: pass a function of params and an image.")
         if self.network is not None and self.gram_divisor == "image":
-            raise InputError("gram_divisor is 'image', but the network is your own: use 'pixels' or 'elements'.")
+            raise InputError("gram_divisor is 'image', but the network is user-defined: use 'pixels' or 'elements'.")
         counts = isinstance(self.scales, tuple) and all(isinstance(side, int) for side in self.scales) and self.scales
         if not (self.scales is None or isinstance(self.scales, int) or counts):
             raise InputError(f"scales is {excerpt(repr(self.scales))}: use their number, or their longest sides.")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise InputError(f"Adam's betas are {self.betas}: use two numbers from 0 and below 1.")
+            raise InputError(f"betas are {self.betas}: use two numbers from 0 and below 1.")
 
     def _is_own(self, name: str) -> bool:
         value = getattr(self, name)
@@ -258,33 +264,33 @@ class Config:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """All activations that are read, each once."""
+        """Names of all layers in use, without duplicates."""
         return tuple(dict.fromkeys(self.content_layers + self.style_layers + self.own_layers))
 
     @property
     def whole_only(self) -> str | None:
-        """What of this config needs whole layers, which then cannot be gone through in blocks; None for nothing."""
+        """Name of the first option that excludes tiles because it needs complete layers; None without one."""
         causes = {
             "sliced statistics": self.statistic == "sliced",
-            "normalised gradients": self.normalize_gradients,
-            "your own terms": bool(self.own_terms),
-            "activations of your own network": self.network is not None,
+            "normalized gradients": self.normalize_gradients,
+            "extra terms": bool(self.own_terms),
+            "activations of a user-defined network": self.network is not None,
         }
         return next((cause for cause, given in causes.items() if given), None)
 
     def sized(self, layers: tuple[str, ...]) -> tuple[str, ...]:
-        """Return those of `layers` whose size is known from the image's: all of VGG-19, none of one's own network."""
+        """Return the `layers` whose size follows from the image size: all of VGG-19, none of a user-defined network."""
         return layers if self.network is None else ()
 
     def pairs(self, pixels: int) -> int:
-        """Return the number of curvature pairs of lbfgs for an image of so many pixels."""
+        """Return the history size of lbfgs for an image of this many pixels."""
         if self.memory is not None:
             return self.memory
         return PAIRS if pixels < MANY_PIXELS else PAIRS_OF_MANY_PIXELS
 
     @property
     def style_border(self) -> vgg.Padding:
-        """What lies outside a style, which does not continue across its border even where the image does."""
+        """Padding of style images, which is never circular."""
         return "zeros" if self.border == "circular" else self.border
 
 
@@ -319,7 +325,7 @@ _RANGES = {
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the terms of the loss: a pytree of numbers, for sweeps, `vmap` and derivatives.
+    """Weights of the loss terms: a pytree of numbers, for sweeps, `vmap` and derivatives.
 
     The defaults are those of preset `jaxstyle`.
 
@@ -327,8 +333,8 @@ class LossWeights:
         content: weight of each content layer.
         style: weight of each style layer.
         tv: weight of total variation.
-        bounds: weight of the penalty on values out of range, which is minimized but is not part of the total.
-        own: weight of each of `Config.own_terms`.
+        bounds: weight of the range penalty, which is minimized but is not part of the total.
+        own: weight of each extra term, `Config.own_terms`.
     """
 
     content: Mapping[str, jax.typing.ArrayLike] = field(default_factory=lambda: dict.fromkeys(CONTENT_LAYERS, 1.0))

@@ -1,23 +1,23 @@
-"""What jaxstyle raises when the user, or the world, and not the program is at fault.
+"""Exceptions for invalid input and for failures of the environment.
 
 Every message is one sentence with the value, the limit and the cure; the command line prints it without a traceback.
-What a file's name or contents would do to a terminal is escaped in it.
+Control characters from file names and contents are escaped.
 """
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used; the command line exits with status 2."""
+    """Invalid input; the command line exits with status 2."""
 
     def __str__(self) -> str:
-        """Return the message, on one line whatever the user gave."""
+        """Return the message on one line."""
         return _printable(super().__str__())
 
 
 class UnavailableError(OSError):
-    """Something outside the program failed, such as a download; the command line exits with status 1."""
+    """Failure outside the program, such as of a download; the command line exits with status 1."""
 
     def __str__(self) -> str:
-        """Return the message, on one line whatever failed."""
+        """Return the message on one line."""
         return _printable(super().__str__())
 
 
@@ -26,13 +26,13 @@ def _printable(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    r"""Return a text that a file has made with spaces for line breaks and whatever else a terminal might obey.
+    r"""Return untrusted text with spaces instead of line breaks and control characters.
 
     Args:
-        text: anything.
+        text: any text.
 
     Returns:
-        As many characters.
+        Text of the same length.
 
     Example:
         >>> printable("of\n\x1b[31mred")
@@ -42,14 +42,14 @@ def printable(text: str) -> str:
 
 
 def excerpt(text: object, *, most: int = 80) -> str:
-    r"""Return what a file or another program has made so that it fits into a sentence: printable, and not a long one.
+    r"""Return a short printable excerpt of untrusted text for use in a message.
 
     Args:
-        text: anything; an error without a text gives its name.
-        most: characters.
+        text: any object; for an exception without text, its class name is used.
+        most: maximum number of characters.
 
     Returns:
-        Part of a line.
+        Text without line breaks.
 
     Example:
         >>> excerpt(ValueError("bad chunk\n\x00.")), excerpt(MemoryError()), excerpt("abcdef", most=5)
@@ -62,10 +62,10 @@ def excerpt(text: object, *, most: int = 80) -> str:
 
 
 def out_of_memory(error: Exception) -> str | None:
-    """Return what to tell the user if `error`, Python's or jax's, says that memory has run out, else None.
+    """Return a message for the user if `error`, of Python or jax, means that memory is exhausted, else None.
 
     Args:
-        error: whatever was raised.
+        error: any exception.
 
     Returns:
         One sentence, or None.
@@ -77,19 +77,17 @@ def out_of_memory(error: Exception) -> str | None:
     reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
     if not isinstance(error, MemoryError) and not reason.startswith("RESOURCE_EXHAUSTED"):
         return None
-    return (
-        f"memory is too small ({reason}): take --remat, a smaller --size, fewer --lanes or, for lbfgs, less --memory."
-    )
+    return f"memory is too small ({reason}): use --remat, a smaller --size, fewer --lanes or, for lbfgs, less --memory."
 
 
 def own(error: Exception) -> InputError | UnavailableError | None:
-    """Return what to tell the user of an error that is not the program's fault, else None.
+    """Return the error to show to the user if `error` is not a bug of the program, else None.
 
     Args:
-        error: whatever was raised.
+        error: any exception.
 
     Returns:
-        An error whose text is one sentence, the same one if `error` has one already.
+        An error with a message of one sentence; `error` if it has one already.
 
     Example:
         >>> own(FileNotFoundError(2, "No such file or directory", "content.jpg"))
@@ -103,5 +101,5 @@ def own(error: Exception) -> InputError | UnavailableError | None:
         return None
     reason = excerpt(error.strerror or error)
     if error.filename is None:
-        return UnavailableError(f"The system refused something ({reason}): mend that and repeat the command.")
+        return UnavailableError(f"The operating system reports an error ({reason}): fix it and repeat the command.")
     return InputError(f"{error.filename} cannot be used ({reason}): name another path or change permissions.")

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writes of files."""
 
 import contextlib
 import errno
@@ -14,13 +14,13 @@ from jaxstyle.errors import UnavailableError
 
 @contextlib.contextmanager
 def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield where to write a file that is then, at once, at `path`; if anything goes wrong, `path` stays as it was.
+    """Write a file atomically: yield a temporary path, then move it to `path`; after an error `path` is unchanged.
 
     Args:
-        path: the file to write or replace; of a link, what it leads to.
+        path: the file to write or replace; for a link, its target.
 
     Yields:
-        A path that does not exist yet, in the same folder.
+        A path in the same folder that does not exist yet.
 
     Raises:
         UnavailableError: if the file cannot be written, such as on a full disk.
@@ -29,30 +29,30 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         >>> with whole("notes.txt") as part:  # doctest: +SKIP
         ...     part.write_text("all of it")
     """
-    target = Path(os.path.realpath(path))  # through a link, as `open` would
-    part = target.with_name(f".{secrets.token_hex(8)}.part")  # not by tempfile, whose files only their owner may read
+    target = Path(os.path.realpath(path))  # follows links, as `open` does
+    part = target.with_name(f".{secrets.token_hex(8)}.part")  # files of tempfile are readable by their owner only
     try:
         yield part
         with open(part, "rb+") as file:
-            os.fsync(file.fileno())  # lest a power cut leave the name without the bytes
+            os.fsync(file.fileno())  # after a power failure, the name must not exist without the data
         os.replace(part, target)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error).partition("\n")[0]
         raise UnavailableError(f"{path} cannot be written ({reason}): free space or use another folder.") from error
     finally:
-        with contextlib.suppress(OSError):  # on Ctrl-C, too; once replaced it is gone already
+        with contextlib.suppress(OSError):  # also on Ctrl-C; after the move it does not exist
             part.unlink()
 
 
 def check_room(folder: Path, size: int) -> None:
-    """Raise if a folder has no room for a file of that size.
+    """Check that a folder has space for a file of this size.
 
     Args:
-        folder: that exists.
+        folder: an existing folder.
         size: bytes.
 
     Raises:
-        OSError: such as on a full disk, or over a quota.
+        OSError: if it has not, such as on a full disk, or over a quota.
 
     Example:
         >>> check_room(Path("."), 2**20)
@@ -65,11 +65,11 @@ def check_room(folder: Path, size: int) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file, in UTF-8, whole or not at all.
+    """Write a text file in UTF-8 atomically.
 
     Args:
         path: the file to write or replace.
-        text: all of it.
+        text: contents of the file.
 
     Raises:
         UnavailableError: if the file cannot be written.

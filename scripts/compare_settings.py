@@ -8,6 +8,7 @@ measured by Gram matrices whatever the setting is, so that numbers compare along
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -28,12 +29,12 @@ SETTINGS: dict[str, tuple[Config, LossWeights]] = {
     "wasserstein": (Config(statistic="wasserstein"), FLAT),
     "sliced": (Config(statistic="sliced"), FLAT),
     "shift -1": (Config(shift=-1.0), FLAT),
-    "deep layers more": (Config(), FLAT._replace(style=DEEP)),
-    "content relu3_2": (Config(content_layers=("relu3_2",)), FLAT._replace(content={"relu3_2": 1.0})),
-    "content relu5_2": (Config(content_layers=("relu5_2",)), FLAT._replace(content={"relu5_2": 1.0})),
+    "deep layers more": (Config(), replace(FLAT, style=DEEP)),
+    "content relu3_2": (Config(content_layers=("relu3_2",)), replace(FLAT, content={"relu3_2": 1.0})),
+    "content relu5_2": (Config(content_layers=("relu5_2",)), replace(FLAT, content={"relu5_2": 1.0})),
     "avg pooling": (Config(pooling="avg"), FLAT),
-    "no tv": (Config(), FLAT._replace(tv=0.0)),
-    "tv x 4": (Config(), FLAT._replace(tv=20.0)),
+    "no tv": (Config(), replace(FLAT, tv=0.0)),
+    "tv x 4": (Config(), replace(FLAT, tv=20.0)),
     "replicated border": (Config(border="replicate"), FLAT),
     "adam, average 0.99": (Config(optimizer="adam", averaging=0.99), FLAT),
 }

@@ -291,7 +291,7 @@ def test_a_run_that_was_killed_is_resumed_after_its_last_checkpoint(runner, caps
         assert steps_kept() == kept and not Path("out.png").exists()
     capsys.readouterr()
     assert stylize(**options, log=Path("log.csv")) == 0
-    assert "kept: going on after step 6" in capsys.readouterr().err
+    assert "kept: resuming after step 6" in capsys.readouterr().err
     assert taken == [1, 2, 3, 4, 5, 4, 5, 6, 7, 8, 7, 8] and steps_kept() == [6, 8]
     assert Path("out.png").read_bytes() == Path("whole.png").read_bytes()
     assert Path("log.csv").read_text() == Path("whole.csv").read_text()
@@ -303,7 +303,7 @@ def test_a_finished_run_writes_its_picture_again_without_a_step(finished, runner
     assert stylize() == 0
     assert Path("out.png").read_bytes() == finished
     message = capsys.readouterr().err
-    assert "kept: going on after step 4" in message and "out.png: 4 steps, all of them before, total " in message
+    assert "kept: resuming after step 4" in message and "out.png: 4 steps, all of them before, total " in message
 
 
 def test_a_run_whose_last_checkpoint_is_damaged_is_resumed_from_the_one_before(finished, runner):
@@ -364,7 +364,7 @@ def test_impossible_facts_are_damage(finished, monkeypatch):
     assert stylize() == 0
     shutil.copytree("kept", "copy")
     possible = Resuming(*jobs[0]).place(messages.append)
-    assert possible is not None and possible.steps == 4 and messages == ["kept: going on after step 4"]
+    assert possible is not None and possible.steps == 4 and messages == ["kept: resuming after step 4"]
     for facts in ({"scale": 7}, {"scale": "x"}, {"taken": 0}, {"taken": 5}, {"steps": 10**12}, {"cuts": {"32": "x"}}):
         with_facts(lambda stored, facts=facts: stored.update(facts))
         warnings = []

@@ -62,7 +62,7 @@ def test_files_folders_and_patterns_name_the_same_pictures():
         assert len(expanded(paths, besides={pictures[0].resolve()})) == (2 if paths is pictures else 1)
     Path("empty").mkdir()
     for path, message in {
-        "nothing*.png": r"No file is like nothing\*.png",
+        "nothing*.png": r"No file matches nothing\*.png",
         "empty": "The folder empty holds no",
     }.items():
         with pytest.raises(InputError, match=message):
@@ -223,12 +223,12 @@ def test_options_that_do_not_fit_a_batch_are_refused(capsys):
     cases: dict[str, dict[str, Any]] = {
         "A batch has one style for each picture": {"blend": "1"},
         "--zip pairs 2 contents with 1 styles": {"zip": True, "styles": (x,)},
-        "No file is like nothing*.png": {"styles": (Path("nothing*.png"),)},
+        "No file matches nothing*.png": {"styles": (Path("nothing*.png"),)},
         "There is no content or no style": {"styles": ()},
         "Two pictures would be called a_x.png": {"styles": (x, Path("styles/../styles/x.png"))},
         "tiny.h5 is a file": {"output": Path("tiny.h5")},
         "--init typo is no file": {"init": Path("typo")},
-        "cannot hold 16 bits a channel as JPEG": {"bits": 16, "format": "jpg"},
+        "cannot hold 16 bits per channel as JPEG": {"bits": 16, "format": "jpg"},
     }
     for message, options in cases.items():
         assert batch(**options) == 2

@@ -161,7 +161,7 @@ def test_a_picture_that_can_be_saved_nowhere_is_an_error(fake_runner, monkeypatc
     monkeypatch.setattr(session.tempfile, "mkdtemp", full)
     fake_runner.on_step = lambda step: shutil.rmtree("gone", ignore_errors=True)
     Path("gone").mkdir()
-    with pytest.raises(UnavailableError, match="gone.* nor is there room for it among the temporary files"):
+    with pytest.raises(UnavailableError, match="gone.* nor can it be saved in the temporary folder"):
         stylize(output="gone/out.png")
 
 

@@ -316,7 +316,7 @@ def test_transparency_and_16_bits_hold_for_each_lane(fake_runner):
 def test_a_repeated_sweep_computes_nothing(swept, fake_runner, capsys):
     before = files(swept)
     assert sweep(style_weight="1,10") == 0
-    assert "2 of 2 pictures are there already" in capsys.readouterr().err
+    assert "2 of 2 pictures exist already" in capsys.readouterr().err
     assert fake_runner.works == [] and files(swept) == before
 
 
@@ -325,7 +325,7 @@ def test_a_missing_or_damaged_picture_is_computed_again(damage, swept, fake_runn
     before = files(swept)
     damage(swept / "style-weight=10.png")
     assert sweep(style_weight="1,10") == 0
-    assert "1 of 2 pictures are there already" in capsys.readouterr().err
+    assert "1 of 2 pictures exist already" in capsys.readouterr().err
     [work] = fake_runner.works
     np.testing.assert_array_equal(work.weights.style["relu1_1"], [10])
     assert files(swept)["style-weight=1.png"] == before["style-weight=1.png"]
@@ -334,7 +334,7 @@ def test_a_missing_or_damaged_picture_is_computed_again(damage, swept, fake_runn
 
 def test_a_longer_range_computes_only_the_new_lanes(swept, fake_runner, capsys):
     assert sweep(style_weight="1,5,10") == 0
-    assert "2 of 3 pictures are there already" in capsys.readouterr().err
+    assert "2 of 3 pictures exist already" in capsys.readouterr().err
     [work] = fake_runner.works
     np.testing.assert_array_equal(work.weights.style["relu1_1"], [5])
     assert [row["picture"] for row in table()] == [f"style-weight={weight}.png" for weight in (1, 5, 10)]

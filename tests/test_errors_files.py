@@ -217,7 +217,7 @@ def test_a_picture_that_its_format_cannot_hold_is_saved_as_a_temporary_png(refus
 def test_a_full_disk_ends_a_run_with_status_1(refused, monkeypatch):
     monkeypatch.setattr(os, "replace", full)
     status, sentence = refused(*STYLIZE.split())
-    assert "out.png cannot be written (No space left on device)" in sentence and "temporary files" in sentence
+    assert "out.png cannot be written (No space left on device)" in sentence and "temporary folder" in sentence
     assert status == 1
 
 

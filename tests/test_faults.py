@@ -174,7 +174,7 @@ def test_a_picture_without_space_is_saved_among_the_temporary_files(fake_runner,
 def test_a_picture_without_space_anywhere_is_lost_with_a_reason(fake_runner, fails, capfd, folder):
     fails("out.png")
     assert stylize() == 1
-    assert "nor is there room for it among the temporary files" in one_sentence(capfd.readouterr().err)
+    assert "nor can it be saved in the temporary folder" in one_sentence(capfd.readouterr().err)
     assert [path.name for path in folder.rglob("*") if path.suffix == ".part"] == []
 
 

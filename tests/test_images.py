@@ -575,8 +575,8 @@ def test_an_output_path_that_cannot_be_written_is_refused(tmp_path, monkeypatch)
     for name, bits, expected in [
         ("out.gif", 8, r"suffix '\.gif', .*\.png, \.jpg, \.jpeg, \.webp, \.tif, \.tiff"),
         ("out", 8, r"suffix ''"),
-        ("out.jpg", 16, r"out\.jpg cannot hold 16 bits a channel as JPEG"),
-        ("out.webp", 16, r"out\.webp cannot hold 16 bits a channel as WEBP"),
+        ("out.jpg", 16, r"out\.jpg cannot hold 16 bits per channel as JPEG"),
+        ("out.webp", 16, r"out\.webp cannot hold 16 bits per channel as WEBP"),
         ("out.png", 12, r"out\.png cannot have 12 bits"),
         ("none/out.png", 8, r"needs a folder .*none"),
         ("folder.png", 8, r"folder\.png is a folder: .*folder\.png.out\.png"),

@@ -93,7 +93,7 @@ def test_the_trace_holds_the_terms_of_the_image_before_each_step(double, adam):
 def test_objective_value_is_the_total_of_the_trace_with_the_weighted_penalty(double, adam):
     states, trace = adam
     image = 1.3 * np.asarray(decode(states[3].parameters)) - 0.2
-    value, metrics = objective_value(toy.PARAMS, image, toy.TARGETS, toy.WEIGHTS, config=ADAM)
+    value, metrics = objective_value(toy.PARAMS, jnp.asarray(image), toy.TARGETS, toy.WEIGHTS, config=ADAM)
     expected, _, _ = toy.evaluate(image)
     assert float(metrics["total"]) == pytest.approx(toy.weighted(toy.WEIGHTS, expected, bounds=False), rel=1e-8)
     assert float(value) == pytest.approx(toy.weighted(toy.WEIGHTS, expected), rel=1e-8)
@@ -228,9 +228,9 @@ def test_all_that_comes_from_the_content_may_have_a_batch_axis():
 @pytest.mark.parametrize(
     ("steps", "segments", "message"),
     [
-        (0, None, "0 steps does nothing: take at least 1"),
-        (7, 0, "7 steps cannot be cut into 0 segments: take 1 to 7, or None"),
-        (7, 8, "7 steps cannot be cut into 8 segments"),
+        (0, None, "steps is 0: use at least 1"),
+        (7, 0, "segments is 0 for 7 steps: use 1 to 7, or None"),
+        (7, 8, "segments is 8 for 7 steps"),
     ],
 )
 def test_a_number_of_steps_or_segments_out_of_range_is_refused(steps, segments, message):

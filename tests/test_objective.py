@@ -259,7 +259,7 @@ def test_total_is_the_weighted_sum():
     [
         (LossWeights({}, {"relu9": 1.0}, tv=1.0), "content/relu4_2, style/relu9"),
         (LossWeights({"relu4_2": 1.0}, {}, own={"edges": 1.0}), "edges"),
-        (LossWeights({"relu4_2": 1.0}, {}, own={"tv": 3.0}), "own weights name tv, which have one"),
+        (LossWeights({"relu4_2": 1.0}, {}, own={"tv": 3.0}), "LossWeights.own has tv, which have a weight"),
     ],
 )
 def test_weights_that_do_not_belong_to_the_terms_are_refused(weights, message):

@@ -71,7 +71,7 @@ def test_the_summary_gives_steps_speed_and_totals(capsys):
         (0, False, 4, "4 steps in 2.0 s (2.00 steps/s), total 8 to 2"),
         (1, False, 4, "4 steps, the last 3 in 2.0 s (1.50 steps/s), total 8 to 2"),
         (4, False, 4, "4 steps, all of them before, total 8 to 2"),
-        (0, False, 3, "levelled off after 3 steps in 2.0 s (1.50 steps/s), total 8 to 3"),
+        (0, False, 3, "leveled off after 3 steps in 2.0 s (1.50 steps/s), total 8 to 3"),
         (0, True, 3, "interrupted after 3 of 4 steps in 2.0 s (1.50 steps/s), total 8 to 3"),
     ]:
         totals = np.array([8.0, 5.0, 3.0, 2.0])[:taken]

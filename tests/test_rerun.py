@@ -199,7 +199,7 @@ def test_outputs_that_cannot_be_written_are_refused_before_the_computation(fake_
     assert stylize(bits=16) == 0
     fake_runner.works.clear()
     for output, saying in {
-        "again.jpg": "again.jpg cannot hold 16 bits a channel as JPEG",
+        "again.jpg": "again.jpg cannot hold 16 bits per channel as JPEG",
         "out.png": "out.png is the same file as the input out.png",
         "content.png": "content.png is the same file as the input ",
         "none/out.png": "needs a folder",
@@ -211,7 +211,7 @@ def test_outputs_that_cannot_be_written_are_refused_before_the_computation(fake_
 def test_missing_inputs_and_networks_are_named(painted, capsys):
     weights_io.write("other.h5", random_params(widths=TINY, seed=2), source="", checksum="none", licence="none")
     Path("tiny.h5").rename("tiny.bin")
-    refused(capsys, painted, weights=Path("other.h5"), saying="out.png was painted by a vgg19 of SHA-256 ")
+    refused(capsys, painted, weights=Path("other.h5"), saying="out.png was made by a vgg19 of SHA-256 ")
     refused(capsys, painted, offline=True, saying="VGG-19's weights are not installed")
     refused(capsys, painted, "missing", saying="missing cannot be searched (No such file or directory)")
     save_image("style.png", picture(36, 32, seed=9))
@@ -222,9 +222,9 @@ def test_an_untrusted_record_is_data_and_names_no_path(painted, capsys, fake_run
     files: dict[str, Any] = {"content": 0, "styles": [1]}
     original, rgb = json.loads(description_of(painted)), load_image(painted).rgb
     for saying, changes in [
-        ("holds the record of no picture that was painted", {"command": "rm"}),
-        ("holds the record of no picture that was painted", {"steps": 0}),
-        ("was painted by an unknown network", {"network": {"name": "/etc/passwd", "file": "", "sha256": ""}}),
+        ("holds no record of a picture", {"command": "rm"}),
+        ("holds no record of a picture", {"steps": 0}),
+        ("was made by an unknown network", {"network": {"name": "/etc/passwd", "file": "", "sha256": ""}}),
         ("with options that stylize does not take", {"options": files | {"content": "/etc/passwd"}}),
         ("2 is no Path): use the version that made it", {"options": files | {"styles": [2]}}),
         ("with options that stylize does not take", {"options": files | {"init": "/etc/passwd"}}),

@@ -141,7 +141,7 @@ def test_impossible_scales_are_refused_with_their_values():
 
 def test_too_few_steps_are_refused_with_their_number():
     for steps in (0, -1):
-        assert f" {steps} steps" in refusal(200, 200, steps=steps)
+        assert f"steps is {steps}:" in refusal(200, 200, steps=steps)
     for steps in (1, 2):
         message = refusal(200, 200, steps=steps, scales=3)
         assert message.startswith(f"{steps} steps") and "3 scales" in message

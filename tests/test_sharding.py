@@ -169,5 +169,5 @@ def test_a_failure_of_the_leader_is_raised_in_all_processes(monkeypatch):
 
 def test_a_checkpoint_that_only_one_process_can_read_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(checkpoint, "of_each", lambda own: [1, 0])
-    with pytest.raises(InputError, match="not seen by all processes"):
+    with pytest.raises(InputError, match="does not exist in all processes"):
         checkpoint.Checkpoints(tmp_path / "kept").save(1, {"x": np.zeros(3)}, {})

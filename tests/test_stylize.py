@@ -159,12 +159,12 @@ def test_statistics_have_no_picture_to_start_from():
     ("options", "message"),
     [
         ({"config": dataclasses.replace(TOY, content_layers=("half",))}, "differ in content/full, content/half"),
-        ({"blend": [1.0]}, "There are 1 blend weights for 2 styles: pass one for each"),
-        ({"style_masks": [None]}, "There are 1 style masks for 2 styles: pass one for each"),
+        ({"blend": [1.0]}, "There are 1 blend weights for 2 styles: pass one per style"),
+        ({"style_masks": [None]}, "There are 1 style masks for 2 styles: pass one per style"),
         ({"style_masks": [None, np.ones((9, 9))]}, r"style mask is \[9, 9\], but its style is \[16, 20, 3\]"),
         (
             {"content_masks": np.ones((1, 16, 20))},
-            r"content masks are \[1, 16, 20\] for 2 styles .*: pass one of its height and width",
+            r"content masks are \[1, 16, 20\] for 2 styles .*: pass one mask of its height and width",
         ),
         ({"content_masks": np.ones((2, 15, 20))}, r"content masks are \[2, 15, 20\] for 2 styles"),
         ({"content_masks": np.ones((2, 16, 20)), "blend": [1.0, 2.0]}, "regions and blend weights"),
@@ -288,9 +288,9 @@ def test_recolor_changes_each_style_by_the_method_of_the_config(monkeypatch):
 @pytest.mark.parametrize(
     ("how", "shape", "styles", "message"),
     [
-        ("match", (2, 16, 20, 3), None, "Colours are changed by 'match' for one content at a time: use jax.vmap"),
+        ("match", (2, 16, 20, 3), None, r"Color 'match' needs a single content \[H, W, 3\]: use jax.vmap"),
         ("none", (16, 20, 3), [], "There is no style: pass a picture, or a sequence of at least one"),
-        ("keep", (16, 20, 3), [{}], "Saved statistics have no colours to change by 'keep'"),
+        ("keep", (16, 20, 3), [{}], "Saved statistics cannot be recolored with color 'keep'"),
     ],
 )
 def test_styles_without_colours_to_change_are_refused(how, shape, styles, message):

@@ -86,14 +86,14 @@ def test_whatever_has_one_axis_more_is_a_lane():
 @pytest.mark.parametrize(
     ("given", "lanes", "message"),
     [
-        (weights(6.0), None, "There are no lanes"),
+        (weights(6.0), None, "Batch axes have lengths none"),
         (
             weights(np.ones(2), tv=np.ones(3)),
             None,
-            "There are 2 and 3 lanes: give weights, key, content or styles one leading axis of lanes",
+            "Batch axes have lengths 2 and 3: give weights, key, content or styles a leading axis",
         ),
-        (weights(np.ones(2)), 0, "0 lanes at a time are none"),
-        (weights(np.ones(0)), None, "leading axis of lanes is empty"),
+        (weights(np.ones(2)), 0, "lanes is 0"),
+        (weights(np.ones(0)), None, "batch axis is empty"),
     ],
     ids=["none", "differ", "zero", "empty"],
 )

@@ -46,7 +46,7 @@ def refusal(folder: Path, data: bytes) -> str:
 def test_a_small_file_that_claims_millions_of_pixels_is_refused_before_it_is_decoded(tmp_path):
     valid = zlib.compress(bytes((9000 // 8 + 1) * 9000))
     message = refusal(tmp_path, png(9000, 9000, valid))
-    assert "claims 9000x9000 pixels in " in message and "a byte for each 50" in message
+    assert "claims 9000x9000 pixels in " in message and "byte per 50 pixels" in message
     assert "is 40000x40000 pixels, over Pillow's limit" in refusal(tmp_path, png(40000, 40000, b""))
     start = jpeg()
     at = start.index(b"\xff\xc0") + 5  # height and width
@@ -72,13 +72,13 @@ def test_a_mask_of_one_color_may_be_larger_than_a_photograph_of_its_file_size(tm
 
 def test_tiles_far_larger_than_their_picture_are_refused(tmp_path):
     tiled = imagecodecs.tiff_encode(np.zeros((32, 32, 3), np.uint8), tile=(2048, 2048), compression="deflate")
-    assert "has tiles of [2048, 2048] pixels, far over its own 32x32" in refusal(tmp_path, bytes(tiled))
+    assert "has tiles of [2048, 2048] pixels, far over its 32x32" in refusal(tmp_path, bytes(tiled))
 
 
 def test_a_jpeg_with_more_than_100_scans_is_refused(tmp_path):
     data = jpeg(progressive=True)
     at = data.rindex(b"\xff\xda")
-    assert "goes over its pixels 1" in refusal(tmp_path, data[:at] + data[at:-2] * 100 + data[-2:])
+    assert " scans, over the limit of 100" in refusal(tmp_path, data[:at] + data[at:-2] * 100 + data[-2:])
 
 
 def test_messages_of_decoders_do_not_reach_stderr(tmp_path, capfd):
@@ -107,7 +107,7 @@ def test_a_pipe_is_refused_instead_of_waited_for(tmp_path):
 
 def test_a_postscript_program_is_refused(tmp_path):
     program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\nshowpage\n"
-    assert "is not a picture of a kind that is read" in refusal(tmp_path, program)
+    assert "is not a picture in a supported format" in refusal(tmp_path, program)
 
 
 def test_bytes_of_a_broken_file_in_an_error_are_printable_and_short(tmp_path):

@@ -100,18 +100,20 @@ def test_an_own_optimizer_minimizes_the_arrays_of_an_own_parametrization(one_ste
 
 def test_a_name_or_a_value_that_cannot_be_a_term_is_refused():
     for name in ("tv", "total", "bounds", "style/edges", ""):
-        with pytest.raises(InputError, match="A term cannot be called"):
+        with pytest.raises(InputError, match="An extra term cannot be named"):
             Config(own_terms={name: edges})
-    with pytest.raises(InputError, match="The term 'edges' is 3: pass a function"):
+    with pytest.raises(InputError, match="The extra term 'edges' is 3: pass a function"):
         Config(own_terms={"edges": 3})  # pyright: ignore[reportArgumentType]
-    with pytest.raises(InputError, match="block_pixels is 100000, but your own terms are no sums over blocks"):
+    with pytest.raises(InputError, match="block_pixels is 100000, but extra terms cannot be computed in tiles"):
         replace(OWN, block_pixels=100000)
 
 
 def test_a_term_that_returns_an_array_is_refused():
     config = replace(ADAM, own_terms={"all": lambda image, activations, targets: image})
     for image in (CONTENT, np.stack([CONTENT])):
-        with pytest.raises(InputError, match=r"The term 'all' is an array .* of an image .*: return a number for each"):
+        with pytest.raises(
+            InputError, match=r"The extra term 'all' is an array .* for images .*: return one number per image"
+        ):
             traced(partial(terms, config=config), PARAMS, image, toy.TARGETS)
 
 
@@ -119,7 +121,7 @@ def test_a_term_without_a_weight_is_refused():
     def call(image):
         return run(*begin(PARAMS, image, image, OWN), PLAIN_WEIGHTS, config=OWN, steps=1)
 
-    with pytest.raises(InputError, match="differ in edges, quiet: give each layer and each own term one weight"):
+    with pytest.raises(InputError, match="differ in edges, quiet: give each layer and each extra term one weight"):
         traced(call, CONTENT)
 
 
@@ -241,9 +243,9 @@ def test_an_own_network_has_regions_scales_and_lanes():
         ({"content_layers": ("bands7",)}, r"no layers \['bands7'\]: choose from bands0, bands1, bands2"),
         (
             {"network": lambda params, image: {name: image.ravel() for name in NETWORK.layers}},
-            r"network gives 'bands0' as an array .* of an image .*: return activations \[h, w, C\]",
+            r"network returns 'bands0' as an array .* for an image .*: return activations \[h, w, C\]",
         ),
-        ({"network": lambda params, image: image}, "Your network returns .*: return activations by their names"),
+        ({"network": lambda params, image: image}, "The network returns .*: return activations by name"),
     ],
     ids=["layer", "rank", "type"],
 )
@@ -256,11 +258,11 @@ def test_activations_that_do_not_fit_are_refused(change, message):
 def test_options_that_an_own_network_does_not_have_are_refused():
     with pytest.raises(InputError, match="network is 'mini': pass a function of params and an image"):
         replace(NETWORK, network="mini")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(InputError, match="your own, which a file cannot tell from others: keep statistics in memory"):
+    with pytest.raises(InputError, match="Statistics of a user-defined network cannot be saved"):
         statistics_io.write("none.h5", {}, params=MIDDLE, config=NETWORK, pictures=[])
-    with pytest.raises(InputError, match="block_pixels is 100000, but activations of your own network are no sums"):
+    with pytest.raises(InputError, match="block_pixels is 100000, but activations of a user-defined network cannot"):
         replace(NETWORK, block_pixels=100000)
-    with pytest.raises(InputError, match="gram_divisor is 'image', but the network is your own"):
+    with pytest.raises(InputError, match="gram_divisor is 'image', but the network is user-defined"):
         replace(NETWORK, gram_divisor="image")
 
 
@@ -293,7 +295,7 @@ def test_an_own_chain_with_a_schedule_resumes_at_its_step():
     ("name", "value"), [("learning_rate", 0.1), ("memory", 5), ("betas", (0.5, 0.9)), ("epsilon", 1e-6)]
 )
 def test_an_option_of_a_built_in_optimizer_beside_an_own_one_is_refused(name, value):
-    with pytest.raises(InputError, match=rf"{name} is {re.escape(repr(value))}, but the optimizer is your own"):
+    with pytest.raises(InputError, match=rf"{name} is {re.escape(repr(value))}, but the optimizer is user-defined"):
         Config(optimizer=optax.sgd(0.1), **{name: value})
 
 

@@ -1,7 +1,7 @@
-"""The command line: one file a command, and the only place that prints.
+"""The command line: one file per command; only this package prints.
 
-Nothing here imports jax before a command runs, so that `--help` answers at once, and nothing that takes time before
-signals are handled.
+jax is imported only when a command runs, so that `--help` is fast, and slow modules only after signal handlers are
+installed.
 """
 
 import os
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `jaxstyle` with `arguments` and return its exit status.
 
     Args:
-        arguments: those of the process if None; then it is about to end, and signals end it at once.
+        arguments: command-line arguments; None for those of the process, which then ends, and signals end it at once.
 
     Returns:
         0; 2 for an error in the command, 1 for any other error, 130 after Ctrl-C, 143 after SIGTERM.
@@ -75,7 +75,7 @@ def _leave(status: int) -> None:
 
 
 def _report(error: Exception) -> int:
-    """Print what is wrong and return the exit status; raise a fault of the program."""
+    """Print an error and return the exit status; raise it again if it is a bug."""
     fault = own(error)
     if fault is None:
         raise error

@@ -1,4 +1,4 @@
-"""`jaxstyle batch`: many contents in many styles, each pair a picture."""
+"""`jaxstyle batch`: one picture for each pair of content and style."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Batch:
     processes: OmitArgPrefixes[Processes] = field(default_factory=Processes)
 
     def run(self) -> int:
-        """Carry the command out; return 1 if a picture failed, 130 after Ctrl-C, else 0."""
+        """Run the command; return 1 if a picture failed, 130 after Ctrl-C, else 0."""
         record = BatchRecord(self.output)
         done = record.read()
         commands = self._commands(done)
@@ -150,10 +150,7 @@ class Batch:
         return status or (1 if failed else 0)
 
     def _by_size(self, commands: Sequence[Stylize], preset: Preset) -> tuple[list[Stylize], int]:
-        """Return the commands in an order in which equal sizes of a style follow each other.
-
-        The second value is the number of programs for steps: one for each shape of a scale.
-        """
+        """Return the commands sorted by style and size, and the number of programs, one for each shape of a scale."""
         from jaxstyle.images.load import fit, size_of
         from jaxstyle.transfer.schedule import plan
 
@@ -164,14 +161,14 @@ class Batch:
                 own = size_of(content, max_pixels=self.limits.pixels())
                 width, height = sizes[content] = fit(*own, self.size, rounding=preset.rounding)
                 shapes |= {scale[:2] for scale in plan(height, width, steps=self.steps, config=preset.config)}
-            except InputError:  # is reported when its turn comes
+            except InputError:  # reported later, for its picture
                 sizes[content] = 0, 0
         styles = {style: number for number, style in enumerate(dict.fromkeys(each.styles for each in commands))}
         order = {size: number for number, size in enumerate(dict.fromkeys(sizes.values()))}
         return sorted(commands, key=lambda each: (styles[each.styles], order[sizes[each.content]])), len(shapes)
 
     def _check(self, commands: Sequence[Stylize]) -> None:
-        """Refuse outputs that cannot be or that are inputs, of this picture or of another."""
+        """Check that all outputs can be written and are not inputs of any picture."""
         from jaxstyle.images.save import check_output
 
         inputs = {path.resolve() for command in commands for path in command.inputs()}
@@ -183,7 +180,7 @@ class Batch:
                 raise InputError(f"{output} is an input that would be replaced: use another folder.")
 
     def _commands(self, done: Mapping[str, str]) -> list[Stylize]:
-        """Return a command for each picture, those of one style after each other."""
+        """Return a command for each picture, sorted by style."""
         if not self.contents or not self.styles:
             raise InputError("There is no content or no style: name at least one of each.")
         if self.controls.blend is not None or self.controls.content_mask or self.controls.style_mask:
@@ -207,7 +204,7 @@ class Batch:
         ]
 
     def _known(self, command: Stylize, known: Known, params: Params, config: Config) -> Known:
-        """Return the statistics of the command's style, if they are all that is needed of it; made once for a style."""
+        """Return the cached statistics of the style of a command, unless it needs the style image."""
         from jaxstyle.images.load import load_image
         from jaxstyle.runtime.style_cache import statistics_of
         from jaxstyle.transfer import presets
@@ -228,12 +225,12 @@ class Batch:
 
 
 def _is_finished(command: Stylize, done: Mapping[str, str], common: str) -> bool:
-    """Return whether the picture exists and was made from the same files and settings."""
+    """Return whether the picture exists and has the same input files and options."""
     check()
     try:
         known = command.output.name in done and command.output.is_file()
         return known and done[command.output.name] == _digest(common, command.inputs())
-    except InputError:  # is reported when its turn comes
+    except InputError:  # reported later, for its picture
         return False
 
 

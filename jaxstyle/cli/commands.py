@@ -1,4 +1,4 @@
-"""The commands of `jaxstyle`, and which of them its arguments ask for."""
+"""The commands of `jaxstyle` and their dispatch."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -29,7 +29,7 @@ Command = (
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command that `arguments` ask for and return its exit status; for `--help` or a typo, exit."""
+    """Run the command of `arguments` and return its exit status; exit for `--help` or invalid arguments."""
     command = tyro.cli(
         Command,  # pyright: ignore[reportArgumentType]
         prog="jaxstyle",

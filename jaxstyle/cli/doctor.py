@@ -1,4 +1,4 @@
-"""`jaxstyle doctor`: what a bug report should say of the machine."""
+"""`jaxstyle doctor`: information about the machine for bug reports."""
 
 import os
 import platform

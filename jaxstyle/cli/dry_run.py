@@ -1,4 +1,4 @@
-"""`--dry-run`: what a run would take, told before it begins."""
+"""`--dry-run`: estimates of time and memory before a run."""
 
 from jaxstyle.cli.progress import Reporter
 from jaxstyle.distributed.processes import of_all
@@ -9,10 +9,10 @@ from jaxstyle.runtime.problem import Work
 
 
 def rehearse(work: Work, *, rounds: int = 1, reporter: Reporter) -> None:
-    """Compile every scale, time a few steps, and print how long `rounds` of all take, in how much memory.
+    """Compile every scale, time a few steps, and print the time of `rounds` runs and their memory.
 
-    The first and the last scale are timed, and others taken to lie between them by their pixels. What is compiled is
-    kept for the run itself.
+    The first and the last scale are timed, and others interpolated by their number of pixels. The run reuses the
+    compiled programs.
     """
     *before, last = scales = work.scales()
     least, ready = None, None
@@ -49,4 +49,4 @@ def rehearse(work: Work, *, rounds: int = 1, reporter: Reporter) -> None:
 
 
 def silent(_: str) -> None:
-    """Tell nothing: another process does, or it has been told."""
+    """Print nothing, where another process prints the message, or for a message shown before."""

@@ -1,4 +1,4 @@
-"""How large pictures may be: the option that every command has that reads or makes some."""
+"""The option for the maximum size of images, shared by all commands that read or write images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Limits:
     """Maximum number of pixels of an image that is read or made, such as 500MP. Protects from malicious files."""
 
     def pixels(self) -> int | None:
-        """Return how many pixels a picture may have, None if that is left to Pillow."""
+        """Return the maximum number of pixels of an image, None for Pillow's limit."""
         if self.max_pixels is None:
             return None
         digits = self.max_pixels.rstrip("MGP ")

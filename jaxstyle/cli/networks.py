@@ -1,4 +1,4 @@
-"""`jaxstyle networks`: what is installed, where, with its hash."""
+"""`jaxstyle networks`: installed networks with their paths and hashes."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class Networks:
             check()
             print(f"{found.network:8} {found.origin}")
             if found.path:
-                weights_io.widths(found.path)  # says what is wrong with a file that is missing or damaged
+                weights_io.widths(found.path)  # raises for a missing or damaged file
                 print(f"{'':8} sha256 {found.sha256}")
                 for key, text in weights_io.provenance(found.path).items():
                     print(f"{'':8} {key} {text}")

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what follows from them: the network, and what is compared in it."""
+"""Options shared by several commands: network, devices and memory, and objective."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ AUTO = "auto"
 UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 LEAST_MEMORY, MOST_MEMORY = 2**28, 2**50
 MOST_SEED = 2**32 - 1  # jax drops higher bits
-MOST_WHOLE = 10**9  # of steps, pixels and whatever else is counted; programs count in 32 bits
-MOST = 1e30  # leaves float32 room for the squares that such numbers multiply
+MOST_WHOLE = 10**9  # of integers such as steps and pixels; programs use 32-bit integers
+MOST = 1e30  # products of such numbers with squares must not overflow float32
 
 Init = Annotated[Literal["content", "style", "noise"] | Path, arg(metavar="content|style|noise|PICTURE")]
 Pooling = Literal["max", "avg", "l2"]
@@ -57,7 +57,7 @@ class Computing:
     same result in about twice the time. (default: most of the free memory)"""
 
     def chosen(self) -> dict[str, Any]:
-        """Return what these options change of a config."""
+        """Return the fields of a config that these options change."""
         parse_memory(self.max_memory)
         return {"precision": self.precision, "remat": self.remat}
 
@@ -82,7 +82,7 @@ class Comparison:
     """Scales, coarse to fine: auto (from 128 pixels by factors of about 2.4), their number, or their longest sides."""
 
     def chosen(self, **config: Any) -> Preset:
-        """Return the preset with these options, and other ones of its config, in it."""
+        """Return the preset with these options and other fields of its config."""
         from jaxstyle.transfer import presets
 
         base = presets.preset(self.preset)
@@ -98,17 +98,17 @@ class Comparison:
 
 
 def check_number(name: str, value: float | None, least: float, most: float = MOST) -> None:
-    """Refuse `value` outside of [least, most], in terms of its option; None is what was left out."""
+    """Check that `value` is in [least, most], or None; the error names the option."""
     if value is None or least <= value <= most:
         return
     option = f"--{name.replace('_', '-')}"
-    if isinstance(value, int):  # of any length, if it comes from a record
+    if isinstance(value, int):  # of any length, if it is from a record
         raise InputError(f"{option} is {excerpt(value)}: use a whole number from {least} to {most}.")
     raise InputError(f"{option} is {value:g}: use a number from {least:g} to {most:g}.")
 
 
 def parse_layers(text: str, *, shares: Mapping[str, float] = MappingProxyType({})) -> dict[str, float]:
-    """Read layers and their shares, such as "relu1_1:1,relu2_1:0.5"; without a number, it is that of `shares`, or 1."""
+    """Parse layers and relative weights, such as "relu1_1:1,relu2_1:0.5"; the default weight is in `shares`, or 1."""
     from jaxstyle.networks.vgg import smallest_side
 
     found: dict[str, float] = {}
@@ -129,7 +129,7 @@ def parse_layers(text: str, *, shares: Mapping[str, float] = MappingProxyType({}
 
 
 def parse_scales(text: str | None) -> int | tuple[int, ...] | None:
-    """Read how many scales there are, or, from a list with commas, their longest sides."""
+    """Parse the number of scales, or a comma-separated list of their longest sides."""
     if text is None or text == AUTO:
         return None
     try:
@@ -142,7 +142,7 @@ def parse_scales(text: str | None) -> int | tuple[int, ...] | None:
 
 
 def parse_numbers(name: str, text: str, *, count: int) -> list[float]:
-    """Read `count` numbers from 0, parted by commas, not all of them zero."""
+    """Parse `count` comma-separated nonnegative numbers, not all zero."""
     option = f"--{name.replace('_', '-')}"
     try:
         numbers = [float(part) for part in text.split(",")]
@@ -158,7 +158,7 @@ def parse_numbers(name: str, text: str, *, count: int) -> list[float]:
 
 
 def parse_memory(text: str | None) -> int | None:
-    """Read a size such as 4GiB."""
+    """Parse a size such as 4GiB."""
     if text is None:
         return None
     digits = text.rstrip("kKMGTiB ")

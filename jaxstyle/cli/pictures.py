@@ -1,4 +1,4 @@
-"""The pictures of a command: content, styles and masks from files to arrays, checked against each other."""
+"""The input images of a command: loads and checks content, styles and masks."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from jaxstyle.transfer.color import Sizes
     from jaxstyle.transfer.presets import Preset
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")  # what folders are searched for
-STATISTICS = (".h5", ".hdf5")  # suffixes of what `jaxstyle statistics` writes
-TOLERANCE = 0.02  # by which the ratio of a mask's sides may differ from its picture's
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")  # suffixes of images in folders
+STATISTICS = (".h5", ".hdf5")  # suffixes of files of `jaxstyle statistics`
+TOLERANCE = 0.02  # of the aspect ratio of a mask relative to that of its image
 
 
 @dataclass(frozen=True)
@@ -50,36 +50,36 @@ class Controls:
     """Width of the soft edge of content masks in pixels of the output."""
 
     def check(self, styles: int) -> None:
-        """Refuse what does not fit the number of styles."""
+        """Check the options for this number of styles."""
         check_number("style_scale", self.style_scale, 0.01, 100)
         check_number("style_size", self.style_size, 16, MOST_WHOLE)
         check_number("feather", self.feather, 0, 1000)
         if self.style_scale is not None and self.style_size is not None:
-            raise InputError("--style-scale and --style-size both say how large the style is: drop one.")
+            raise InputError("--style-scale and --style-size both set the size of the style: drop one.")
         self.shares(styles)
         for option, masks in (("--content-mask", self.content_mask), ("--style-mask", self.style_mask)):
             if masks and len(masks) != styles:
-                raise InputError(f"{option} is there {len(masks)} times for {styles} styles: give one mask for each.")
+                raise InputError(f"{option} is given {len(masks)} times for {styles} styles: give one mask per style.")
         if self.blend is not None and self.content_mask:
-            raise InputError("--blend mixes styles and --content-mask keeps them apart: drop one.")
+            raise InputError("--blend and --content-mask cannot be combined: drop one.")
         if self.feather and not self.content_mask:
-            raise InputError("--feather softens --content-mask, and there is none: add one.")
+            raise InputError("--feather needs --content-mask: add one.")
 
     def shares(self, styles: int) -> list[float] | None:
-        """Return what each style counts for, summing to 1, or None for all alike."""
+        """Return the style weights, which sum to 1, or None for equal weights."""
         if self.blend is None:
             return None
         numbers = parse_numbers("blend", self.blend, count=styles)
         return [number / sum(numbers) for number in numbers]
 
     def files(self) -> list[Path]:
-        """Return the masks that are files."""
+        """Return the files of masks."""
         return [path for path in (*self.content_mask, *self.style_mask) if path != "all"]
 
     def load_style(
         self, path: Path, *, size: int, content: Picture, preset: Preset, max_pixels: int | None
     ) -> jax.Array:
-        """Read a style at the size at which it is shown."""
+        """Load a style at its size for the last scale."""
         from jaxstyle.images.load import load_image
 
         height, width, _ = content.rgb.shape
@@ -93,17 +93,15 @@ class Controls:
     def load_statistics(
         self, path: Path, *, size: int, params: Params, config: Config, tell: Callable[[str], None]
     ) -> Sizes:
-        """Read a style's statistics, and tell if none of them are for pictures of about `size` pixels."""
+        """Load the statistics of a style, and show a message if none of them are for about `size` pixels."""
         from jaxstyle.losses import statistics_io
 
         if self.style_scale is not None or self.style_size is not None or self.style_mask:
             raise InputError(
-                f"{path} holds statistics, of fixed size and part: drop --style-size, --style-scale and --style-mask."
+                f"{path} holds statistics, which are fixed: drop --style-size, --style-scale and --style-mask."
             )
         if config.color != "none":
-            raise InputError(
-                f"{path} holds statistics, which have no colours to change: drop --color or pass a picture."
-            )
+            raise InputError(f"{path} holds statistics, which cannot be recolored: drop --color or pass a picture.")
         found = statistics_io.read(path, params=params, config=config)
         if all(abs(math.log2(side / size)) > 0.5 for side in found):
             sides = ", ".join(map(str, sorted(found)))
@@ -111,7 +109,7 @@ class Controls:
         return found
 
     def load_content_masks(self, content: Picture, *, max_pixels: int | None) -> jax.Array | None:
-        """Read the content masks at the content's size, with soft edges."""
+        """Load the content masks at the size of the content, with soft edges."""
         import jax.numpy as jnp
 
         from jaxstyle.losses.masks import feather
@@ -126,7 +124,7 @@ class Controls:
     def load_style_masks(
         self, styles: list[tuple[Path, jax.Array]], *, max_pixels: int | None
     ) -> list[jax.Array | None] | None:
-        """Read the style masks at the size at which their styles are shown."""
+        """Load the style masks at the size of their styles."""
         from jaxstyle.images.load import size_of
         from jaxstyle.images.resample import resample
 
@@ -137,34 +135,34 @@ class Controls:
             if path == "all":
                 masks.append(None)
                 continue
-            width, height = size_of(source, max_pixels=max_pixels)  # a style may be shown in another shape
+            width, height = size_of(source, max_pixels=max_pixels)  # the style may have another aspect ratio
             mask = load_mask(path, height=height, width=width, option="--style-mask", max_pixels=max_pixels)
             masks.append(resample(mask, *style.shape[:2], method="linear"))
         return masks
 
 
 def expanded(paths: Iterable[Path], *, besides: Collection[Path] = ()) -> list[Path]:
-    """Return `paths` with the pictures of folders in their places, and what patterns such as *.jpg stand for.
+    """Return `paths` with folders replaced by their images, and patterns such as *.jpg by the matching files.
 
-    Of folders and patterns, the resolved paths `besides` are left out.
+    The resolved paths `besides` are excluded from folders and patterns.
     """
     found: list[Path] = []
     for path in paths:
         inside = [path]
-        if os.path.isdir(path):  # a path that cannot be looked at is told of where it is read
+        if os.path.isdir(path):  # an inaccessible path is reported when it is read
             inside = sorted(each for each in path.iterdir() if each.suffix.lower() in PICTURES)
             if not inside:
-                raise InputError(f"The folder {path} holds no picture: name one with {', '.join(PICTURES)} files.")
+                raise InputError(f"The folder {path} has no pictures: name one with {', '.join(PICTURES)} files.")
         elif glob.has_magic(str(path)) and not os.path.exists(path):
             inside = sorted(each for each in map(Path, glob.glob(str(path))) if os.path.isfile(each))
             if not inside:
-                raise InputError(f"No file is like {path}: name pictures, folders or a pattern that fits some.")
+                raise InputError(f"No file matches {path}: name pictures, folders or a pattern that matches files.")
         found += inside if inside == [path] else [each for each in inside if each.resolve() not in besides]
     return found
 
 
 def load_mask(path: Path, *, height: int, width: int, option: str, max_pixels: int | None) -> jax.Array:
-    """Read a mask of a picture of that size: its luminance times its opacity."""
+    """Load a mask for an image of this size: its luminance times its alpha."""
     import jax.numpy as jnp
 
     from jaxstyle.images.load import load_image
@@ -177,8 +175,8 @@ def load_mask(path: Path, *, height: int, width: int, option: str, max_pixels: i
     own_height, own_width = mask.shape
     if abs(own_width / own_height * height / width - 1) > TOLERANCE + 1 / min(height, width):
         raise InputError(
-            f"{option} {path} is {own_width}x{own_height} pixels, but its picture has the shape {width}x{height}: "
-            "make a mask of the picture's own shape."
+            f"{option} {path} is {own_width}x{own_height} pixels, but its picture is {width}x{height}: "
+            "use a mask with the same aspect ratio."
         )
     mask = resample(mask, height, width, method="linear")
     if float(mask.max()) < 1 / 255:

@@ -1,4 +1,4 @@
-"""`jaxstyle stylize --preview`: an estimate of VGG-19's time for the steps that the mini network has just run."""
+"""`jaxstyle stylize --preview`: an estimate of the time of VGG-19 after a run of the mini network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxstyle.runtime.problem import Work
 
 
 def forecast(work: Work, *, seconds: float, output: Path) -> str:
-    """Return a line for the user: the estimated time of VGG-19, and how to start it from the preview.
+    """Return a message with the estimated time of VGG-19, and the options to start it from the preview.
 
     Args:
         work: the run of the mini network.

@@ -1,4 +1,4 @@
-"""Options of the commands that run as several processes."""
+"""Options of distributed runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Processes:
     """Seconds without a heartbeat of another process after which this one ends with an error."""
 
     def check(self, *, devices: int | None) -> None:
-        """Refuse options of processes that do not go together or cannot be."""
+        """Check that the options are valid and consistent."""
         options = {
             "--coordinator": self.coordinator,
             "--num-processes": self.num_processes,
@@ -44,14 +44,14 @@ class Processes:
         missing = [name for name, value in options.items() if value is None]
         given = [name for name in options if name not in missing]
         if given and not self.distributed:
-            raise InputError(f"{given[0]} is of processes that paint together: add --distributed or drop it.")
+            raise InputError(f"{given[0]} needs --distributed: add that or drop it.")
         if given and missing:
             raise InputError(
-                f"{given[0]} is there without {' and '.join(missing)}: give all three, or none where the cluster "
-                "tells them."
+                f"{given[0]} is given without {' and '.join(missing)}: give all three, or none if the cluster sets "
+                "them."
             )
         if self.distributed and devices is not None:
-            raise InputError(f"--devices is {devices}, but --distributed uses all that there are: drop one.")
+            raise InputError(f"--devices is {devices}, but --distributed uses all devices: drop one.")
         check_number("num_processes", self.num_processes, 1, MOST_PROCESSES)
         check_number("process_id", self.process_id, 0, (self.num_processes or 1) - 1)
         check_number("initialization_timeout", self.initialization_timeout, 1, MOST_SECONDS)
@@ -64,7 +64,7 @@ class Processes:
                 )
 
     def initialize(self) -> None:
-        """Connect this process with the others, see `distributed.processes.initialize`."""
+        """Connect this process to the others, see `distributed.processes.initialize`."""
         from jaxstyle.distributed import processes
 
         processes.initialize(
@@ -76,7 +76,7 @@ class Processes:
         )
 
     def finish(self) -> None:
-        """Wait until all processes are here, and disconnect."""
+        """Wait for all processes, and disconnect."""
         from jaxstyle.distributed import processes
 
         processes.finish()

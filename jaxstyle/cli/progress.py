@@ -1,4 +1,4 @@
-"""What a running command shows, on standard error: the network, the compilation, each step and the end."""
+"""Progress of a command on standard error: network, compilation, steps and summary."""
 
 from __future__ import annotations
 
@@ -32,41 +32,41 @@ if TYPE_CHECKING:
     from jaxstyle.runtime.compile_cache import CompileClock
     from jaxstyle.runtime.runner import Place
 
-SPEED_PERIOD = 3600.0  # seconds over which steps are averaged; by rich's 30, a slower step has no speed at all
+SPEED_PERIOD = 3600.0  # seconds over which speed is averaged; with rich's 30, slower steps would have none
 
 
 class Loaded(NamedTuple):
-    """A network's params, and what a record says of it."""
+    """The params of a network, and its entry in a record."""
 
     params: Params
     weights: Weights
 
 
 class Reporter:
-    """Prints to standard error, or not at all."""
+    """Prints to standard error."""
 
     def __init__(self, *, quiet: bool) -> None:
         """Print nothing if `quiet`."""
         quiet = quiet or not leads()
         self.clock: CompileClock | None = None
-        self.run_seconds = 0.0  # of the steps of the last finished run, estimated for those before it was resumed
-        # no markup and no emoji: a path may hold brackets and colons
+        self.run_seconds = 0.0  # of the steps of the last run, extrapolated to those before it was resumed
+        # Without markup and emoji, since a path may contain brackets and colons.
         self.console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def tell(self, text: str) -> None:
-        """Show a sentence."""
+        """Show a message."""
         self.console.print(text)
 
     def warn(self, text: str) -> None:
-        """Show a sentence that needs attention."""
+        """Show a warning."""
         self.console.print(text, style="yellow")
 
     def fail(self, error: Exception) -> None:
-        """Show why something besides a picture could not be saved."""
+        """Show the reason why a file other than the picture could not be saved."""
         print(f"jaxstyle: {error}", file=sys.stderr)
 
     def load_network(self, name: str, options: Network) -> Loaded:
-        """Find and load the network of that name, with a bar for its download and a line for what it is."""
+        """Find and load a network, with a progress bar for its download and a message with its origin."""
         from jaxstyle.losses.statistics_io import network_hash
         from jaxstyle.networks import pretrained
         from jaxstyle.runtime.compile_cache import enable_compile_cache, process_clock
@@ -97,14 +97,14 @@ class Reporter:
 
     @contextmanager
     def steps(self, plan: Sequence[tuple[int, int]]) -> Iterator[Steps]:
-        """Show a bar for steps of a `plan`, (how many, of how many pixels) each; time goes with the pixels."""
+        """Show a progress bar for a `plan` of (number of steps, pixels) pairs; time is proportional to pixels."""
         columns = (
             TextColumn("{task.fields[taken]}", table_column=Column(no_wrap=True)),
             BarColumn(bar_width=10, table_column=Column(no_wrap=True)),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
             TextColumn("left"),
-            TextColumn("{task.fields[terms]}", table_column=Column()),  # the one to wrap where the window is narrow
+            TextColumn("{task.fields[terms]}", table_column=Column()),  # the column that wraps in narrow windows
         )
         with Progress(
             *columns,
@@ -116,10 +116,10 @@ class Reporter:
             yield Steps(progress, plan)
 
     def finished(self, output: Path, place: Place, *, since: int, of: int, seconds: float, stopped: bool) -> None:
-        """Print what was written, after how many steps, the time of those after `since`, and that of compiling."""
+        """Print the output, the number of steps, the time of those after `since`, and that of compilation."""
         count, totals = f"{place.steps} steps", place.trace["total"]
         if place.steps < of:
-            count = f"interrupted after {place.steps} of {of} steps" if stopped else f"levelled off after {count}"
+            count = f"interrupted after {place.steps} of {of} steps" if stopped else f"leveled off after {count}"
         new = place.steps - since
         self.run_seconds = seconds * place.steps / max(1, new)
         took = f"{f', the last {new}' if since else ''} in {seconds:.1f} s ({new / seconds:.2f} steps/s)"
@@ -127,19 +127,19 @@ class Reporter:
         self.console.print(f"{output}: {count}{took}, total {totals[0]:.4g} to {totals[-1]:.4g}{self.compile_times()}")
 
     def compile_times(self) -> str:
-        """Return the time that tracing, compiling and loading took since the last call, for the end of a sentence."""
+        """Return the time of tracing, compilation and loading since the last call, as the end of a message."""
         if self.clock is None:
             return ""
         return f"; {self.clock.take()}"
 
 
 class Steps:
-    """The bar of a run, measured in pixels, which take time alike, and labelled in steps."""
+    """The progress bar of a run, measured in pixels, to which time is proportional, and labeled in steps."""
 
     def __init__(self, progress: Progress, plan: Sequence[tuple[int, int]]) -> None:
         """Start at the first step of `plan`."""
         self.progress = progress
-        self.steps = np.array([0, *accumulate(count for count, _ in plan)])  # at the end of each part of the plan
+        self.steps = np.array([0, *accumulate(count for count, _ in plan)])  # at the end of each item of the plan
         self.pixels = np.array([0.0, *accumulate(float(count * pixels) for count, pixels in plan)])  # up to there
         self.taken = 0
         self.wait_seconds = 0.0
@@ -154,19 +154,19 @@ class Steps:
 
     @contextmanager
     def compiling(self, side: int) -> Iterator[None]:
-        """Show that the program for pictures of `side` pixels is being compiled, and add up the time."""
+        """Show that the program for images of `side` pixels is being compiled, and measure the time."""
         began = time.perf_counter()
         self.progress.update(self.task, terms=f"compiling for {side} pixels")
         yield
         self.wait_seconds += time.perf_counter() - began
 
     def go_on(self, taken: int) -> None:
-        """Begin after so many steps of the plan."""
+        """Continue after this many steps of the plan."""
         self.taken = taken
         self.progress.reset(self.task, completed=self._until(taken), taken=self._label())
 
     def advance(self, steps: int, terms: dict[str, float]) -> None:
-        """Go on by `steps` and show `terms`."""
+        """Advance by `steps` and show `terms`."""
         self.progress.advance(self.task, self._until(self.taken + steps) - self._until(self.taken))
         self.taken += steps
         speed = self.progress.tasks[0].speed
@@ -181,7 +181,7 @@ class Steps:
 
 
 class _Download:
-    """Pooch's progress bar, drawn by rich: it sets `total` and calls the three methods below."""
+    """Progress bar for pooch, which sets `total` and calls the three methods, drawn by rich."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
@@ -199,4 +199,4 @@ class _Download:
             self.progress.reset(self.task)
 
     def close(self) -> None:
-        """Nothing is open; pooch asks."""
+        """Do nothing; pooch requires this method."""

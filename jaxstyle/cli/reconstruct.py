@@ -1,4 +1,4 @@
-"""`jaxstyle reconstruct`: what layers keep of a picture, painted from noise."""
+"""`jaxstyle reconstruct`: reconstruction of an image from noise by its features."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Reconstruct:
     processes: OmitArgPrefixes[Processes] = field(default_factory=Processes)
 
     def run(self) -> int:
-        """Carry the command out and return its exit status."""
+        """Run the command and return its exit status."""
         self.checked()
 
         from jaxstyle.cli.progress import Reporter
@@ -57,7 +57,7 @@ class Reconstruct:
         return session.run(self.job(reporter), reporter=reporter)
 
     def job(self, reporter: Reporter, *, network: Loaded | None = None) -> Job:
-        """Read picture and network, which may be there already, and return what is to be computed."""
+        """Load image and network (unless given), and return the job."""
         preset, weights = self.checked()
 
         import jax
@@ -75,17 +75,17 @@ class Reconstruct:
         return job(self, work, picture.alpha, network.weights)
 
     def checked(self) -> tuple[Preset, LossWeights]:
-        """Refuse options that cannot be; return the preset with the others in it, and the coefficients that follow."""
+        """Check the options; return the resulting preset and weights."""
         check_number("size", self.size, 16, MOST_WHOLE)
         self.noise.check()
         self.limits.pixels()
         if self.layer is not None and self.comparison.style_layers is not None:
-            raise InputError("--layer keeps places and --style-layers does not: drop one.")
+            raise InputError("--layer and --style-layers cannot be combined: drop one.")
         kept = self.comparison.style_layers
         style = {} if kept is None else parse_layers(kept)
         content = {} if kept is not None else parse_layers("relu4_2" if self.layer is None else self.layer)
         if not sum((content | style).values()):
-            raise InputError("All layers have the weight 0, so nothing would be kept: give one of them a weight.")
+            raise InputError("All layers have the weight 0: give one of them a positive weight.")
         preset = replace(self.comparison, style_layers=None).chosen(
             content_layers=tuple(content), style_layers=tuple(style), **self.computing.chosen()
         )

@@ -1,4 +1,4 @@
-"""A command and its record: what is written of it into every picture, and how it is made again from that."""
+"""Conversion of a command to its record, which every picture contains, and back."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from jaxstyle.runtime.plain_data import plain, structured
 from jaxstyle.runtime.problem import Work
 from jaxstyle.runtime.record import Job, Record, Weights, record_of
 
-# options that no pixel depends on
+# Options on which no pixel depends.
 NOT_IN_PICTURE = ("output", "saving", "network", "preview", "lanes", "limits", "processes")
 
 
 def job(command: Any, work: Work, alpha: np.ndarray | None, network: Weights) -> Job:
-    """Return the job of a command that has read its files."""
+    """Return the job of a command from its work, after loading its files."""
     computing = command.computing
     inputs: dict[Path, int] = {}
-    command = replace(command, computing=replace(computing, max_memory=None, devices=None))  # told by what follows
+    command = replace(
+        command, computing=replace(computing, max_memory=None, devices=None)
+    )  # the record has the results of these
     names = [each.name for each in fields(command) if each.name not in NOT_IN_PICTURE]
     options = {name: plain(getattr(command, name), paths=inputs) for name in names}
     options |= {"bits": command.saving.bits, "save_every": command.saving.save_every}
@@ -33,10 +35,10 @@ def job(command: Any, work: Work, alpha: np.ndarray | None, network: Weights) ->
 
 
 def command_of(kind: type, record: Record, *, picture: Path, inputs: Sequence[Path], output: Path) -> Any:
-    """Return the command that a picture's record is of, for these inputs and that output.
+    """Return the command of a record, for these inputs and this output.
 
     Raises:
-        InputError: if the record's options are none of that command.
+        InputError: if the options of the record are not those of the command.
     """
     options: dict[str, Any] = {name: value for name, value in record.options.items() if name not in NOT_IN_PICTURE}
     saving = {"bits": options.pop("bits", 8), "save_every": options.pop("save_every", 0)}
@@ -44,7 +46,7 @@ def command_of(kind: type, record: Record, *, picture: Path, inputs: Sequence[Pa
         command = structured(kind, {**options, "output": 0, "saving": saving}, paths=inputs)
     except ValueError as error:
         raise InputError(
-            f"{picture} was painted with options that {record.command} does not take ({excerpt(error)}): use the "
-            f"version that made it, {excerpt(record.versions.get('jaxstyle', 'which it does not tell'))}."
+            f"{picture} was made with options that {record.command} does not take ({excerpt(error)}): use the "
+            f"version that made it, {excerpt(record.versions.get('jaxstyle', 'which is unknown'))}."
         ) from error
-    return replace(command, output=output)  # only now, so that no option can name it
+    return replace(command, output=output)  # last, so that no option of the record can set it

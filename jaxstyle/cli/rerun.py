@@ -1,4 +1,4 @@
-"""`jaxstyle rerun`: a picture made again from what it says of itself and from the files that it was made from."""
+"""`jaxstyle rerun`: repeats the command of a picture from its record and input files."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Rerun:
     limits: OmitArgPrefixes[Limits] = field(default_factory=Limits)
 
     def run(self) -> int:
-        """Carry the command out; return 0 if the picture is byte for byte the same, 1 if not, 130 after Ctrl-C."""
+        """Run the command; return 0 if the picture is byte for byte the same, 1 if not, 130 after Ctrl-C."""
         import jax
 
         from jaxstyle.cli.progress import Reporter
@@ -57,7 +57,7 @@ class Rerun:
         from jaxstyle.images.save import check_output
 
         if self.picture.suffix.lower() == ".json":
-            raise InputError(f"{self.picture} is a record and no picture: name the picture that it lies beside.")
+            raise InputError(f"{self.picture} is a record and no picture: name the picture next to it.")
         output = self.output or self.picture.with_stem(f"{self.picture.stem}_rerun")
         record = record_of(self.picture, max_pixels=self.limits.pixels())
         files = _files(self.inputs or (self.picture.absolute().parent,))
@@ -80,7 +80,7 @@ class Rerun:
         return status or self._compare(output, record, reporter)
 
     def _found(self, record: Record, files: Sequence[Path]) -> list[Path]:
-        """Return the inputs, found by their hashes."""
+        """Return the input files with the hashes of the record."""
         from jaxstyle.runtime.record import source
 
         wanted, names = ({getattr(each, part) for each in record.inputs} for part in ("sha256", "name"))
@@ -101,12 +101,12 @@ class Rerun:
         return [known[each.sha256] for each in record.inputs]
 
     def _network(self, record: Record, files: Sequence[Path], reporter: Reporter) -> Loaded:
-        """Return the network of the record's hash: the file that is named, one among `files`, or what is installed."""
+        """Return the network with the hash of the record: from --weights, from `files`, or an installed one."""
         from jaxstyle.networks import weights_io
 
         wanted = record.network
         if wanted.name not in ("vgg19", "mini", "random"):
-            raise InputError(f"{self.picture} was painted by an unknown network: use the version that made it.")
+            raise InputError(f"{self.picture} was made by an unknown network: use the version that made it.")
         places: list[Path | None] = [None]
         if self.weights is not None:
             places = [self.weights]
@@ -120,18 +120,18 @@ class Rerun:
                 try:
                     weights_io.widths(path)
                 except InputError:
-                    continue  # a style's statistics, or a stranger's file
+                    continue  # style statistics, or another file
             loaded = reporter.load_network(wanted.name, Network(wanted.name, path, self.offline))
             if loaded.weights.sha256 == wanted.sha256:
                 return loaded
         assert loaded is not None  # noqa: S101  # there is at least one place
         raise InputError(
-            f"{self.picture} was painted by a {wanted.name} of SHA-256 {excerpt(wanted.sha256, most=15)}, but the one "
+            f"{self.picture} was made by a {wanted.name} of SHA-256 {excerpt(wanted.sha256, most=15)}, but the one "
             f"here has {excerpt(loaded.weights.sha256, most=15)}: name its file with --weights."
         )
 
     def _compare(self, output: Path, record: Record, reporter: Reporter) -> int:
-        """Say whether the picture is the same and, if not, what differs; return 1 then."""
+        """Print whether the pictures are equal, or their differences; return 0 or 1."""
         from jaxstyle.images.load import load_image
         from jaxstyle.images.metadata import description_of
         from jaxstyle.runtime.plain_data import differences, plain
@@ -148,7 +148,7 @@ class Rerun:
         try:
             before, after = (load_image(path, max_pixels=most) for path in (self.picture, output))
         except InputError as error:
-            reporter.console.print(f"{output} differs from {self.picture}, which is no picture any more: {error}")
+            reporter.console.print(f"{output} differs from {self.picture}, which is not a picture any more: {error}")
             return 1
         if before.rgb.shape != after.rgb.shape:
             height, width, _ = before.rgb.shape
@@ -162,7 +162,7 @@ class Rerun:
 
 
 def record_of(picture: Path, *, max_pixels: int | None = None) -> Record:
-    """Return the record of a picture that one of `COMMANDS` has painted, from the file itself or else from beside it.
+    """Return the record of a picture of one of `COMMANDS`, from its metadata or from the .json file next to it.
 
     Raises:
         InputError: if there is none.
@@ -178,19 +178,19 @@ def record_of(picture: Path, *, max_pixels: int | None = None) -> Record:
             raise
     try:
         with beside.open(encoding="utf-8") as file:
-            text = file.read(MOST + 1)  # one more is too long, however long the file is
+            text = file.read(MOST + 1)  # at most one character over the limit
     except (OSError, ValueError) as error:
         raise InputError(f"{beside} cannot be read: {CURE}") from error
     return _painted(text, beside)
 
 
 def _painted(text: str, path: Path) -> Record:
-    """Return the record that the text of a file holds, if it is one of a picture that was painted."""
+    """Return the record in the text of a file; check that it is of a picture."""
     from jaxstyle.runtime.record import CURE, read
 
     record = read(text, str(path))
     if record.command not in COMMANDS or record.steps < 1:
-        raise InputError(f"{path} holds the record of no picture that was painted: {CURE}")
+        raise InputError(f"{path} holds no record of a picture: {CURE}")
     return record
 
 

@@ -1,4 +1,4 @@
-"""What is saved of a run, and how often: the options, intermediate pictures and the log of every step."""
+"""Options for output files: intermediate pictures, log, record and checkpoints."""
 
 from __future__ import annotations
 
@@ -36,11 +36,9 @@ class Saving(Outputs):
     """Print errors only."""
 
     def check(self, outputs: Iterable[Path], *, steps: int, inputs: Sequence[Path]) -> None:
-        """Raise `InputError` if something could not be written at the end, or would replace an input."""
+        """Raise `InputError` if a file cannot be written, or would replace an input."""
         check_number("save_every", self.save_every, 0, MOST_WHOLE)
         check_number("every", self.every, 1, MOST_WHOLE)
         if self.every is not None and self.checkpoint is None:
-            raise InputError(
-                f"--every {self.every} is of checkpoints that go nowhere: name their folder with --checkpoint."
-            )
+            raise InputError(f"--every {self.every} needs a folder of checkpoints: name it with --checkpoint.")
         super().check(outputs, steps=steps, inputs=inputs)

@@ -1,4 +1,4 @@
-"""One run of the method as the command line sees it: in segments, watched, interruptible, saved."""
+"""One run on the command line, with progress bar, interruption, checkpoints and saving."""
 
 import tempfile
 import time
@@ -26,24 +26,22 @@ from jaxstyle.runtime.runner import CURE, Diverged, Place, news_of, picture_of, 
 
 @dataclass(frozen=True)
 class Session:
-    """Where the picture goes, and what is saved on the way."""
+    """Output of a run and its other files."""
 
     output: Path
     steps: int
     saving: Saving
 
     def check(self, *, inputs: Sequence[Path]) -> None:
-        """Raise `InputError` if something could not be written at the end."""
+        """Raise `InputError` if a file cannot be written."""
         check_output(self.output, bits=self.saving.bits, inputs=inputs)
         self.saving.check([self.output], steps=self.steps, inputs=inputs)
 
     def run(self, job: Job, *, reporter: Reporter, until: int | None = None) -> int:
-        """Optimise from scale to scale, all steps or those `until` one, and save what comes of it.
-
-        A dry run is rehearsed only.
+        """Run all steps, or those up to `until`, and save the result; a dry run only prints estimates.
 
         Returns:
-            130 after Ctrl-C, 143 after SIGTERM, 1 if something besides the picture could not be saved, else 0.
+            130 after Ctrl-C, 143 after SIGTERM, 1 if a file other than the picture could not be saved, else 0.
 
         Raises:
             UnavailableError: if the picture cannot be saved, or if the run has diverged; the picture is then the last
@@ -79,9 +77,9 @@ class Session:
             except Diverged as error:
                 diverged, sound = error, error.fault.sound
                 place = error.place or walked_again(job.work, shown, stop, until=sound)
-            except KeyboardInterrupt as error:  # the second one, which did not wait
+            except KeyboardInterrupt as error:  # the second signal, which interrupts at once
                 if job.work.spans:
-                    raise  # the other processes, which were not asked, end with this one
+                    raise  # jax then ends the other processes too
                 stopped = status_of(error)
         stopped = stopped or stop()
         if place is None:
@@ -110,18 +108,18 @@ class Session:
         return stopped or faults
 
     def _save(self, job: Job, place: Place) -> None:
-        """Save the picture; if it cannot go where it should, keep hours of work as a PNG among the temporary files."""
-        rgb = picture_of(job.work, place)  # once: only the process that writes may fail
+        """Save the picture; if that fails, save it as a PNG in the temporary folder."""
+        rgb = picture_of(job.work, place)  # called in all processes; only the one that writes may fail
         try:
             self._write(self.output, job, place, rgb)
         except (InputError, UnavailableError) as error:
             reason = str(error).rstrip(".")
-            kind = type(error) if self.output.parent.is_dir() else UnavailableError  # it was there at the beginning
+            kind = type(error) if self.output.parent.is_dir() else UnavailableError  # it existed at the start
             try:
                 kept = Path(tempfile.mkdtemp(prefix="jaxstyle-")) / f"{self.output.stem}.png"
                 self._write(kept, job, place, rgb)
             except OSError:
-                raise kind(f"{reason}; nor is there room for it among the temporary files.") from error
+                raise kind(f"{reason}; nor can it be saved in the temporary folder.") from error
             raise kind(f"{reason}; until then the picture is {kept}.") from error
 
     def _write(self, path: Path, job: Job, place: Place, rgb: np.ndarray | None = None) -> None:
@@ -138,7 +136,7 @@ class Session:
 
 
 def _own(job: Job, place: Place) -> Place:
-    """Return a place with the trace of the one picture that is wanted, where there are lanes."""
+    """Return a snapshot with the history of the selected picture of a batch."""
     if job.work.lanes is None:
         return place
     return place._replace(trace={name: found[job.record.lane] for name, found in place.trace.items()})

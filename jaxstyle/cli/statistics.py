@@ -1,4 +1,4 @@
-"""`jaxstyle statistics`: what is kept of styles, in a file that serves without the pictures."""
+"""`jaxstyle statistics`: saves style statistics in a file that replaces the style images."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Statistics:
     limits: OmitArgPrefixes[Limits] = field(default_factory=Limits)
 
     def run(self) -> int:
-        """Carry the command out and return its exit status."""
+        """Run the command and return its exit status."""
         check_number("size", self.size, 16, 100_000)
         check_number("style_scale", self.style_scale, 0.01, 100)
         check_number("seed", self.seed, 0, 2**32 - 1)
@@ -72,7 +72,7 @@ class Statistics:
         return 0
 
     def _mean(self, paths: list[Path], side: int, *, params: Params, preset: Preset) -> dict[str, Summary]:
-        """Return the mean of the summaries of all pictures, one picture in memory at a time."""
+        """Return the mean of the summaries of all images, with one image in memory at a time."""
         import jax
         import jax.numpy as jnp
 
@@ -93,7 +93,7 @@ class Statistics:
         return whole
 
     def _paths(self) -> list[Path]:
-        """Return the pictures, those of folders among them, and refuse an output that cannot be."""
+        """Check the output, and return the style images, including those of folders."""
         if self.output.suffix.lower() not in STATISTICS:
             raise InputError(f"{self.output} has the suffix {self.output.suffix!r}: use .h5.")
         if self.output.is_dir() or not self.output.absolute().parent.is_dir():

@@ -1,4 +1,4 @@
-"""`jaxstyle stylize`: options, files in, the method, files out."""
+"""`jaxstyle stylize`: style transfer from files to a file."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Stylize:
     processes: OmitArgPrefixes[Processes] = field(default_factory=Processes)
 
     def run(self) -> int:
-        """Carry the command out and return its exit status."""
+        """Run the command and return its exit status."""
         self.checked()
 
         from jaxstyle.cli.progress import Reporter
@@ -96,7 +96,7 @@ class Stylize:
         return status
 
     def inputs(self) -> list[Path]:
-        """Return every file that is read."""
+        """Return all input files."""
         return [self.content, *self.styles, *self._init_files(), *self.controls.files()]
 
     def job(
@@ -106,10 +106,7 @@ class Stylize:
         network: Loaded | None = None,
         known: Mapping[Path, Style | Sizes] = MappingProxyType({}),
     ) -> Job:
-        """Read pictures and network, and return what is to be computed.
-
-        What is read already comes as `network`, and styles as `known`.
-        """
+        """Load images and network, unless given as `network` and `known` styles, and return the job."""
         preset, weights = self.checked()
 
         import jax
@@ -145,9 +142,9 @@ class Stylize:
             if path not in pictures and path not in known
         }
         if saved and config.statistic == "sliced" and len(self.styles) > 1:
-            raise InputError("Statistics of 'sliced' have directions of their own: mix the pictures instead.")
+            raise InputError("Statistics of 'sliced' have different directions: mix the pictures instead.")
         if config.color == "none" and self.init != "style" and not controls.style_mask:
-            with reporter.console.status("Looking at the styles"):
+            with reporter.console.status("Computing style statistics"):
                 saved |= look_at(
                     pictures, height, width, steps=self.steps, params=network.params, config=config, seed=self.seed
                 )
@@ -175,12 +172,12 @@ class Stylize:
         return job(self, work, content.alpha, network.weights)
 
     def checked(self) -> tuple[Preset, LossWeights]:
-        """Refuse options that cannot be; return the preset with the others in it, and the coefficients that follow."""
+        """Check the options; return the resulting preset and weights."""
         self._check()
         return self._preset()
 
     def _check(self) -> None:
-        """Refuse numbers out of range, each in terms of its option, and what does not go together."""
+        """Check that options are in range and consistent."""
         for name in OF_PRESET:
             check_number(name, getattr(self.balance, name), 0)
         for name, (least, most) in RANGES.items():
@@ -192,8 +189,8 @@ class Stylize:
         if not self.styles:
             raise InputError("There is no style: name at least one picture after the content.")
         for path in self.styles:
-            if os.path.isdir(path):  # one that cannot be looked at is told of where it is read
-                raise InputError(f"{path} is a folder: make one style of its pictures by jaxstyle statistics.")
+            if os.path.isdir(path):  # an inaccessible path is reported when it is read
+                raise InputError(f"{path} is a folder: make one style of its pictures with jaxstyle statistics.")
         self.controls.check(len(self.styles))
         if self.preview and self.network.network not in ("auto", "vgg19", "mini", "builtin"):
             raise InputError(
@@ -201,7 +198,7 @@ class Stylize:
             )
 
     def _preset(self) -> tuple[Preset, LossWeights]:
-        """Return the preset with this command's own options in it, and the coefficients that follow."""
+        """Return the preset with the options of this command, and the resulting weights."""
         balance = self.balance
         content = None if balance.content_layers is None else parse_layers(balance.content_layers)
         own: dict[str, Any] = {"color": self.controls.color, **self.computing.chosen()}
@@ -220,7 +217,7 @@ class Stylize:
     def _init_files(self) -> list[Path]:
         if isinstance(self.init, str):
             return []
-        if not os.path.exists(self.init):  # a Path raises where the name is too long
+        if not os.path.exists(self.init):  # Path.exists raises if the name is too long
             named = excerpt(self.init)
             raise InputError(f"--init {named} is no file: use content, style, noise or the path of a picture.")
         return [self.init]

@@ -1,4 +1,4 @@
-"""`jaxstyle sweep`: one picture for each combination of weights, layer sets and seeds, many of them at a time."""
+"""`jaxstyle sweep`: one picture for each combination of weights, layer sets and seeds, in batches."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Sweep:
     processes: OmitArgPrefixes[Processes] = field(default_factory=Processes)
 
     def run(self) -> int:
-        """Carry the command out and return its exit status: 1 if a lane diverged, 130 after Ctrl-C, else 0."""
+        """Run the command and return its exit status: 1 if a picture diverged, 130 after Ctrl-C, else 0."""
         whole = self._whole()
         preset, _ = whole.checked()
         folder = self._folder(preset.config)
@@ -128,17 +128,17 @@ class Sweep:
         return status
 
     def job(self, reporter: Reporter, *, network: Loaded | None = None) -> Job:
-        """Read pictures and network, which may be there already, and return what is to be computed in all lanes."""
+        """Load images and network (unless given), and return the job of the sweep."""
         from jaxstyle.cli.recording import job
 
         work, alpha, record = self._whole().job(reporter, network=network)
         return job(self, work, alpha, record.network)
 
     def lanes_of(self, job: Job, numbers: Sequence[int], lane: int) -> Job:
-        """Return the job of some lanes, of which one picture is wanted.
+        """Return the job of a batch with these numbers, and select picture `lane` of it.
 
         Raises:
-            InputError: if there are no such lanes.
+            InputError: if the sweep has no such pictures.
         """
         from jaxstyle.cli.sweep_session import SweepSession
 
@@ -150,7 +150,7 @@ class Sweep:
         return SweepSession(folder).job_of(job, numbers, lane=lane)
 
     def _folder(self, config: Config) -> SweepFolder:
-        """Return the lanes, with the coefficients and the seed of each."""
+        """Return all combinations, with the weights and the seed of each."""
         from jaxstyle.runtime.sweep_job import SweepFolder
 
         lanes = combinations({name: values for name, values in self._options().items() if len(values) > 1})
@@ -159,7 +159,7 @@ class Sweep:
         return SweepFolder(self.output, lanes, weights, seeds, self.saving, max_pixels=self.limits.pixels())
 
     def _options(self) -> dict[str, Sequence[float | int | str]]:
-        """Return the values of each option that may differ from lane to lane, if it is there."""
+        """Return the values of each given option that may differ within the sweep."""
         found: dict[str, Sequence[float | int | str]] = {}
         for name in WEIGHTS:
             text = getattr(self.swept, name.replace("-", "_"))
@@ -176,14 +176,14 @@ class Sweep:
         return found
 
     def _columns(self, lanes: Sequence[Lane]) -> int | None:
-        """Return how wide the sheet is: where several options differ, a row goes through the last one's values."""
+        """Return the number of columns of the sheet: with several options, that of the values of the last one."""
         counts = [len(values) for values in self._options().values() if len(values) > 1]
         if len(counts) > 1 and counts[-1] <= MOST_COLUMNS:
             return counts[-1]
         return len(lanes) if len(lanes) <= MOST_COLUMNS // 2 else None
 
     def _single(self, settings: Mapping[str, Any]) -> Stylize:
-        """Return the command for one lane, whose `settings` come before the first value of each option."""
+        """Return the command for one picture: its `settings`, and the first value of other options."""
         values: dict[str, Any] = {name: values[0] for name, values in self._options().items()} | dict(settings)
         weights = {name.replace("-", "_"): values.get(name) for name in WEIGHTS}
         return Stylize(
@@ -207,12 +207,12 @@ class Sweep:
         )
 
     def _whole(self) -> Stylize:
-        """Return the command whose config has the layers of all lanes."""
+        """Return the command whose config has the layers of all pictures."""
         sets = {name: values for name, values in self._options().items() if name.endswith("-layers")}
         return self._single({name: ",".join(dict.fromkeys(_layers(each))) for name, each in sets.items()})
 
     def _weights(self, lane: Lane, config: Config) -> LossWeights:
-        """Return the coefficients of one lane: zero for the layers of others."""
+        """Return the weights of one picture: zero for the layers of others."""
         _, own = self._single(lane.settings).checked()
         return replace(
             own,
@@ -221,7 +221,7 @@ class Sweep:
         )
 
     def _digests(self, job: Job, folder: SweepFolder) -> list[str]:
-        """Return for each lane a hash of all that its picture depends on."""
+        """Return for each picture a hash of all inputs and options on which it depends."""
         record, init = job.record, self._whole().init
         files = [each.sha256 for each in record.inputs]
         command = (self.size, self.steps, init if isinstance(init, str) else "", self.seed, self.saving.bits)

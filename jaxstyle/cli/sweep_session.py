@@ -1,4 +1,4 @@
-"""One sweep as the command line sees it: as many lanes at a time as memory allows, until all are painted."""
+"""One sweep on the command line, in batches that fit into memory."""
 
 import time
 from collections.abc import Sequence
@@ -24,15 +24,15 @@ STOPPED = "Interrupted: repeat the command to go on."
 
 @dataclass(frozen=True)
 class SweepSession:
-    """The lanes of a sweep, to be painted."""
+    """The pictures of a sweep."""
 
     folder: SweepFolder
 
     def run(self, job: Job, *, at_a_time: int | None, memory: int | None, reporter: Reporter) -> int:
-        """Paint what is not painted yet.
+        """Compute all pictures that are not finished.
 
         Returns:
-            130 after Ctrl-C, 143 after SIGTERM, 1 if a lane diverged or a checkpoint could not be saved, else 0.
+            130 after Ctrl-C, 143 after SIGTERM, 1 if a picture diverged or a checkpoint could not be saved, else 0.
         """
         if together():
             check_same(facts_of(job, self.folder.saving))
@@ -49,7 +49,7 @@ class SweepSession:
         saving = self.folder.saving
         resuming = Resuming(saving, job)
         first: list[int] = of_leader(list(resuming.lanes()))
-        if not set(first) <= set(todo):  # they were finished, but not forgotten
+        if not set(first) <= set(todo):  # finished, but the checkpoint was not removed
             resuming.forget()
             first = []
         todo = [i for i in todo if i not in first]
@@ -69,7 +69,7 @@ class SweepSession:
                         break
         except KeyboardInterrupt as error:
             if together():
-                raise  # the other processes, which were not asked, end with this one
+                raise  # jax then ends the other processes too
             reporter.tell(STOPPED)
             return status_of(error)
         if stopped:
@@ -92,23 +92,23 @@ class SweepSession:
 
     def _there(self, todo: Sequence[int]) -> str:
         count = len(self.folder.lanes)
-        return f"{count - len(todo)} of {count} pictures are there already." if len(todo) < count else ""
+        return f"{count - len(todo)} of {count} pictures exist already." if len(todo) < count else ""
 
     def job_of(self, job: Job, lanes: Sequence[int], *, lane: int = 0) -> Job:
-        """Return the job of some lanes, with the record of one of them."""
+        """Return the job of a batch, with the record of one picture."""
         own = numbers(self.folder.weights[lanes[lane]])
         record = replace(job.record, lanes=tuple(lanes), lane=lane, weights=own)
         return job._replace(work=self._work(job.work, lanes), record=record)
 
     def _work(self, work: Work, lanes: Sequence[int]) -> Work:
-        """Return the work of some lanes."""
+        """Return the work of a batch."""
         weights = jax.tree.map(lambda *each: jnp.asarray(each, jnp.float32), *(self.folder.weights[i] for i in lanes))
         noise = jax.vmap(jax.random.key)(jnp.asarray([self.folder.seeds[i] for i in lanes], jnp.uint32))
         noisy = isinstance(work.start, str) and work.start == "noise"
         return replace(work, weights=weights, lanes=len(lanes), noise=noise if noisy else None)
 
     def _fitting(self, work: Work, todo: Sequence[int], memory: int | None, reporter: Reporter) -> int:
-        """Return how many lanes there is room for, and say so."""
+        """Return the batch size that fits into memory, and show it."""
         last = work.scales()[-1]
         targets = work.targets(last)
 
@@ -116,10 +116,10 @@ class SweepSession:
             layout = lanes_among(work.devices, lanes=lanes)
             some = replace(self._work(work, todo[:lanes]), layout=layout)
             with reporter.console.status(f"Estimating the memory of {lanes} lanes"):
-                step = some.program(last, targets)  # what `walk` asks for, compiled once
+                step = some.program(last, targets)  # the program of `walk`, compiled once
                 return memory_of(step) * (1 if layout is None else layout.at_once)
 
-        needed(len(todo))  # compiling takes memory, of which some stays taken
+        needed(len(todo))  # compilation takes memory, some of which stays in use
         room = min(of_all(room_for(memory)))
         lanes = lanes_within(room, count=len(todo), needed=needed)
         takes = needed(lanes)

@@ -1,4 +1,4 @@
-"""Parsing of the values that a sweep goes through: lists and ranges of numbers, and sets of layers."""
+"""Parsing of the values of a sweep: lists and ranges of numbers, and sets of layers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from jaxstyle.cli.options import check_number
 from jaxstyle.errors import InputError, excerpt
 from jaxstyle.runtime.sweep_grid import MOST_LANES
 
-DIGITS = 6  # of the values in a range, so that what a label says is what was run
+DIGITS = 6  # of the values in a range, so that labels are exact
 
 
 def parse_values(name: str, text: str, *, least: float) -> list[float]:
-    """Read "1,10,100", or "from:to:count", log unless it starts at zero, or both of them with commas between."""
+    """Parse "1,10,100", or "from:to:count", logarithmic unless an end is zero, or a comma-separated mix of both."""
     values = list(itertools.chain.from_iterable(_part(name, part.strip(), text) for part in text.split(",")))
     for value in values:
         check_number(name, value, least)
@@ -23,7 +23,7 @@ def parse_values(name: str, text: str, *, least: float) -> list[float]:
 
 
 def parse_sets(name: str, text: str) -> list[str]:
-    """Read sets of layers, parted by semicolons."""
+    """Parse sets of layers, separated by semicolons."""
     return _different(name, text, ["".join(part.split()) for part in text.split(";")])
 
 

@@ -1,4 +1,4 @@
-"""`jaxstyle texture`: a picture of any size with the look of its styles and no content."""
+"""`jaxstyle texture`: texture synthesis at any size."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Texture:
     processes: OmitArgPrefixes[Processes] = field(default_factory=Processes)
 
     def run(self) -> int:
-        """Carry the command out and return its exit status."""
+        """Run the command and return its exit status."""
         self.checked()
 
         from jaxstyle.cli.progress import Reporter
@@ -63,7 +63,7 @@ class Texture:
         return session.run(self.job(reporter), reporter=reporter)
 
     def job(self, reporter: Reporter, *, network: Loaded | None = None) -> Job:
-        """Read pictures and network, which may be there already, and return what is to be computed."""
+        """Load styles and network (unless given), and return the job."""
         preset, weights = self.checked()
         height, width = self._shape()
 
@@ -85,7 +85,7 @@ class Texture:
         return job(self, work, None, network.weights)
 
     def checked(self) -> tuple[Preset, LossWeights]:
-        """Refuse options that cannot be; return the preset with the others in it, and the coefficients that follow."""
+        """Check the options; return the resulting preset and weights."""
         self._shape()
         check_number("style_size", self.style_size, 16, MOST_WHOLE)
         self.noise.check()

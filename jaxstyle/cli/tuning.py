@@ -1,4 +1,4 @@
-"""Options for how much each term of the loss counts, and for how the image is optimised."""
+"""Options for the weights of the loss and for the optimization."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from jaxstyle.config import LossWeights
     from jaxstyle.transfer.presets import Preset
 
-OF_OPTIMIZER = ("learning_rate", "betas", "epsilon", "averaging")  # a preset's hold for its own optimiser only
+OF_OPTIMIZER = ("learning_rate", "betas", "epsilon", "averaging")  # values of a preset apply to its optimizer only
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class FromNoise:
     """Seed of the noise."""
 
     def check(self) -> None:
-        """Refuse numbers out of range."""
+        """Check that the options are in range."""
         check_number("tv_weight", self.tv_weight, 0)
         check_number("steps", self.steps, 1, MOST_WHOLE)
         check_number("seed", self.seed, 0, MOST_SEED)
@@ -53,7 +53,7 @@ class FromNoise:
     def loss_weights(
         self, preset: Preset, content: Mapping[str, float], style: Mapping[str, float] | None
     ) -> LossWeights:
-        """Return the coefficients of the loss, with the smoothness that is chosen."""
+        """Return the weights of the loss, with the chosen weight of total variation."""
         own = preset if self.tv_weight is None else replace(preset, tv_weight=self.tv_weight)
         return own.loss_weights(content, style)
 
@@ -85,7 +85,7 @@ class Optimization:
     """Divide the gradient of each term, where it enters the network, by its sum of absolute values."""
 
     def chosen(self, preset: str) -> dict[str, Any]:
-        """Return what these options change of that preset's config."""
+        """Return the fields of the config of a preset that these options change."""
         from jaxstyle.config import Config
         from jaxstyle.transfer import presets
 

@@ -1,8 +1,8 @@
-"""Devices: the rows of an image shared out among them, or lanes.
+"""Sharding of the rows of an image, or of a batch, over devices.
 
-Rows are shared out by constraints on what goes into the convolutions and comes out of them. XLA then exchanges the rows
-that a convolution sees beyond a border, and adds up what is summed over the image. Lanes need nothing of each other.
-Heights and lanes need not divide by the number of devices.
+Rows are distributed by sharding constraints on the inputs and outputs of convolutions. XLA then exchanges the rows that
+a convolution needs from neighboring devices, and reduces sums over the image. The images of a batch are independent.
+Heights and batch sizes need not be multiples of the number of devices.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,11 +20,11 @@ BATCH, HEIGHT = "batch", "height"
 
 
 def mesh_of(devices: Sequence[Any], axis: str) -> Mesh:
-    """Return devices in a row.
+    """Return a one-dimensional mesh of devices.
 
     Args:
-        devices: of `jax.devices()`, one process's or those of several.
-        axis: what is shared out among them, `BATCH` (lanes) or `HEIGHT` (rows of an image).
+        devices: of `jax.devices()`, of one or several processes.
+        axis: axis to distribute, `BATCH` or `HEIGHT` (rows of an image).
 
     Returns:
         The mesh.
@@ -37,15 +37,15 @@ def mesh_of(devices: Sequence[Any], axis: str) -> Mesh:
         {'height': 1}
     """
     if not devices:
-        raise InputError("There are 0 devices to share work out among: name at least 1.")
+        raise InputError("There are 0 devices: use at least 1.")
     return jax.make_mesh((len(devices),), (axis,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 @dataclass(frozen=True)
 class SplitRows:
-    """The 3x3 convolution of images whose rows are shared out among devices: a `conv` of `Config`.
+    """The 3x3 convolution of images whose rows are distributed over devices: a `conv` of `Config`.
 
-    The direct one: XLA would gather the tiles of Winograd's from all devices.
+    It is the direct convolution: for Winograd convolution, XLA would gather the Winograd tiles from all devices.
 
     Attributes:
         mesh: of `mesh_of`, along `HEIGHT`.
@@ -61,26 +61,26 @@ class SplitRows:
         precision: jax.lax.PrecisionLike = jax.lax.Precision.HIGHEST,
         **__: object,
     ) -> jax.Array:
-        """Return what `conv3x3` does, its rows where those of the image are."""
+        """Return the result of `conv3x3`, sharded like the image."""
         return self.shared(conv3x3(self.shared(image), kernel, precision=precision))
 
     def shared(self, x: jax.Array, *, axis: int = -3) -> jax.Array:
-        """Return `x` with what lies along `axis` shared out."""
+        """Return `x` sharded along `axis`."""
         return jax.lax.with_sharding_constraint(x, self.sharding(x.ndim, axis=axis))
 
     def sharding(self, ndim: int, *, axis: int = -3) -> NamedSharding:
-        """Return where the parts of an array of so many axes are, if it is shared out along `axis`."""
+        """Return the sharding along `axis` of an array with `ndim` axes."""
         return NamedSharding(self.mesh, PartitionSpec(*(HEIGHT if i == ndim + axis else None for i in range(ndim))))
 
 
 def evened(x: jax.Array, count: int, *, axis: int, mode: Literal["constant", "edge"] = "constant") -> jax.Array:
-    """Return `x` so much longer that it divides into `count` parts.
+    """Return `x` padded along an axis to a multiple of `count`.
 
     Args:
         x: any array.
-        count: of parts.
-        axis: along which.
-        mode: what is added at the end, zeros ("constant") or what is there already ("edge").
+        count: number of parts.
+        axis: axis to pad at its end.
+        mode: zeros ("constant") or the last element ("edge").
 
     Returns:
         An array that is at most `count - 1` longer.
@@ -95,17 +95,17 @@ def evened(x: jax.Array, count: int, *, axis: int, mode: Literal["constant", "ed
 
 
 def map_lanes(function: Callable[..., Any], shared: Any, own: Any, *, mesh: Mesh) -> Any:
-    """Return `function(shared, own)`, each device computing its part of `own` for itself.
+    """Return `function(shared, own)`, with the batch axis of `own` distributed over devices.
 
     Args:
-        function: takes both, and returns a tree of arrays with the leading axis of `own`, no lane of which may depend
-            on another.
-        shared: a tree of arrays that all lanes see.
-        own: a tree of arrays with a leading axis that divides by the devices.
+        function: function of both that returns a pytree of arrays with the batch axis of `own`; elements of the batch
+            must be independent.
+        shared: pytree of arrays without a batch axis.
+        own: pytree of arrays with a batch axis, whose length is a multiple of the number of devices.
         mesh: of `mesh_of`, along `BATCH`.
 
     Returns:
-        What the function returned.
+        The result of the function.
 
     Example:
         >>> map_lanes(lambda a, b: a + b, jnp.ones(()), jnp.ones((4,)), mesh=mesh_of(jax.devices()[:1], BATCH)).tolist()

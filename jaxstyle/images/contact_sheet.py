@@ -1,4 +1,4 @@
-"""Contact sheets: many pictures on one page, each over its label."""
+"""Contact sheets: many images on one page, each above its label."""
 
 import math
 from collections.abc import Sequence
@@ -8,21 +8,21 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 MOST_SIDE = 16_000  # pixels of a sheet; larger ones are hard to open
-FONT_SHARE = 24  # a label's height is the cell's longest side over this, at least `SMALLEST_FONT`
+FONT_SHARE = 24  # ratio of the longest side of a cell to the font size, which is at least `SMALLEST_FONT`
 SMALLEST_FONT = 10
 
 
 def contact_sheet(
     pictures: Sequence[ArrayLike], labels: Sequence[str], *, columns: int | None = None, cell: int = 384
 ) -> NDArray[np.float32]:
-    """Return all pictures on one page, row by row, each over its label.
+    """Return all images on one page, row by row, each above its label.
 
     Args:
         pictures: `[H, W, 3]` each, in [0, 1], of any sizes.
-        labels: a line, or lines, for each of them.
-        columns: how many stand side by side; None for a page about as wide as high.
-        cell: the longest side of a cell, in pixels; larger pictures are reduced to it, and further if the page would be
-            larger than 16,000 pixels.
+        labels: label of each image, of one or more lines.
+        columns: number of columns; None for a page about as wide as high.
+        cell: longest side of a cell in pixels; larger images are reduced to it, and further if the page would exceed
+            16,000 pixels.
 
     Returns:
         `[H, W, 3]`, in [0, 1].
@@ -58,7 +58,7 @@ def _reduced(picture: np.ndarray, factor: float) -> Image.Image:
 
 
 def _fitted(label: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
-    """Return `label` with each line cut off where the cell ends."""
+    """Return `label` with each line truncated to the width of the cell."""
 
     def cut(line: str) -> str:
         while line and font.getlength(line) > width:

@@ -1,4 +1,4 @@
-"""EXIF's orientations, 1 to 8: from 5 on rows and columns are swapped, and then mirrored like the others."""
+"""EXIF orientations, 1 to 8; from 5 on rows and columns are swapped."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ SWAPPED, UPSIDE_DOWN, MIRRORED = (5, 6, 7, 8), (3, 4, 7, 8), (2, 3, 6, 7)
 
 
 def upright(size: tuple[int, int], orientation: int) -> tuple[int, int]:
-    """Return the width and height of a picture when it is upright.
+    """Return the width and height of the upright image.
 
     Args:
-        size: its width and height as stored, in pixels.
-        orientation: 1 to 8; any other is 1.
+        size: width and height as stored, in pixels.
+        orientation: 1 to 8; other values mean 1.
 
     Example:
         >>> upright((33, 24), 6)
@@ -23,13 +23,13 @@ def upright(size: tuple[int, int], orientation: int) -> tuple[int, int]:
 
 
 def stored_box(size: tuple[int, int], orientation: int, top: int, end: int) -> tuple[int, int, int, int]:
-    """Return where rows of the upright picture are stored: left, top, right and bottom.
+    """Return the stored box of rows of the upright image: left, top, right and bottom.
 
     Args:
         size: width and height as stored, in pixels.
-        orientation: as of `upright`.
-        top: the first row.
-        end: the row after the last.
+        orientation: as for `upright`.
+        top: first row.
+        end: row after the last.
 
     Example:
         >>> stored_box((33, 24), 3, 0, 10)
@@ -43,11 +43,11 @@ def stored_box(size: tuple[int, int], orientation: int, top: int, end: int) -> t
 
 
 def turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Return a view of stored pixels in which they are upright.
+    """Return an upright view of stored pixels.
 
     Args:
         pixels: `[H, W]` or `[H, W, channels]`.
-        orientation: as of `upright`.
+        orientation: as for `upright`.
 
     Example:
         >>> turned(np.array([[1, 2, 3]]), 6).tolist()

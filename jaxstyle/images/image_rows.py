@@ -1,4 +1,4 @@
-"""Pictures in bands of rows, so that a large one is there once as a whole and never in copies."""
+"""Images in chunks of rows ("bands"), so that a large image needs no copies in memory."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -7,18 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-PIXELS = 2**21  # of a band
+PIXELS = 2**21  # of a chunk
 
 
 class Bands(NamedTuple):
-    """A picture that is read from band to band.
+    """An image that is read in chunks of rows.
 
     Attributes:
-        width: pixels.
-        height: pixels.
-        has_alpha: whether there is transparency.
-        read: of a first row and the one after the last, colour `[rows, W, 3]` and alpha `[rows, W]` or None, both uint8
-            or both float32 in [0, 1].
+        width: width in pixels.
+        height: height in pixels.
+        has_alpha: whether it has alpha.
+        read: function of the first row and the row after the last that returns color `[rows, W, 3]` and alpha
+            `[rows, W]` or None, both uint8 or both float32 in [0, 1].
     """
 
     width: int
@@ -31,12 +31,12 @@ Unit = tuple[NDArray[np.float32], NDArray[np.float32] | None]
 
 
 def rows(height: int, width: int, *, multiple: int = 1) -> Iterator[tuple[int, int]]:
-    """Yield the first row of each band of a picture, and the row after its last.
+    """Yield the first row of each chunk of an image, and the row after its last.
 
     Args:
-        height: pixels.
-        width: pixels.
-        multiple: what the rows of a band are a multiple of, but for the last.
+        height: height in pixels.
+        width: width in pixels.
+        multiple: divisor of the number of rows of each chunk but the last.
 
     Example:
         >>> list(rows(500, 2**14))
@@ -48,10 +48,10 @@ def rows(height: int, width: int, *, multiple: int = 1) -> Iterator[tuple[int, i
 
 
 def collected(bands: Bands) -> Unit:
-    """Return colour `[H, W, 3]` and alpha `[H, W]` of a picture at its own size, float32 in [0, 1].
+    """Return color `[H, W, 3]` and alpha `[H, W]` of an image at full size, float32 in [0, 1].
 
     Args:
-        bands: the picture.
+        bands: the image.
 
     Example:
         >>> collected(Bands(20, 30, False, lambda top, end: (np.ones((end - top, 20, 3), np.uint8), None)))[0].shape
@@ -67,24 +67,24 @@ def collected(bands: Bands) -> Unit:
 
 
 def resized(bands: Bands, width: int, height: int, resample: Image.Resampling) -> Unit:
-    """Return colour and alpha at another size, float32 in [0, 1].
+    """Return color and alpha of a resized image, float32 in [0, 1].
 
-    8-bit pictures are resized in 8 bits, plane by plane, just as Pillow resizes them whole. Of others the rows of each
-    band are resized first, and then the columns of what that gives, all in floating point; as of version 13 Pillow
-    itself begins with the columns where that is quicker, which is the same up to rounding in float32.
+    8-bit images are resized in 8 bits, plane by plane, with the result of Pillow for the full image. For others, the
+    rows of each chunk are resized first, and then the columns of the result, in floating point; Pillow from version 13
+    resizes columns first if that is faster, which is the same up to rounding in float32.
 
     Args:
-        bands: the picture.
+        bands: the image.
         width: of the result, in pixels.
         height: of the result, in pixels.
-        resample: Pillow's filter.
+        resample: filter of Pillow.
 
     Example:
         >>> read = lambda top, end: (np.ones((end - top, 20, 3), np.float32), None)
         >>> resized(Bands(20, 30, False, read), 16, 24, Image.Resampling.LANCZOS)[0].max()
         np.float32(1.0)
     """
-    parts: list[NDArray[Any]] = []  # planes [H, W], or [H, width] with rows at their new length
+    parts: list[NDArray[Any]] = []  # planes [H, W], or [H, width] with resized rows
     for top, end in rows(bands.height, max(width, bands.width)):
         colour, opacity = bands.read(top, end)
         planes = [colour[..., i] for i in range(3)] + ([] if opacity is None else [opacity])
@@ -99,7 +99,7 @@ def resized(bands: Bands, width: int, height: int, resample: Image.Resampling) -
         plane = _resize(parts.pop(0), width, height, resample)
         for top, end in rows(height, width):
             _put(plane[top:end], place[top:end])
-        del plane  # before the next one is made
+        del plane  # before the next one is created
     return rgb, alpha
 
 
@@ -113,7 +113,7 @@ def _resize(plane: NDArray[Any], width: int, height: int, resample: Image.Resamp
 
 
 def _put(values: NDArray[Any], place: NDArray[np.float32]) -> None:
-    """Put values where they go, as float32 in [0, 1]: lanczos overshoots."""
+    """Store values as float32, clipped to [0, 1] because of the overshoot of lanczos."""
     if values.dtype == np.uint8:
         np.divide(values, np.float32(255), out=place, dtype=np.float32)
     else:

@@ -1,7 +1,7 @@
-"""Opening of a picture file: the formats that are read, and the limits that are checked before anything is unpacked.
+"""Opening of image files: supported formats, and limits that are checked before decoding.
 
-Files come from strangers. A few bytes may claim any size, and where a decoder fills in what is missing they even become
-a picture of that size.
+Files are untrusted. A few bytes may claim any image size, and some decoders fill in missing data and allocate that
+size.
 """
 
 import ctypes
@@ -19,24 +19,24 @@ from PIL import Image, ImageFile, TiffImagePlugin
 
 from jaxstyle.errors import InputError, excerpt
 
-SHORTEST_SIDE = 16  # pixels: what relu5_1 of VGG needs to have one
-MOST_PIXELS = 4 * 10**9  # that may be asked for; beyond, other libraries count in too few bits
-MOST_BYTES = 3 * 2**28  # of a file: 16-bit colour with alpha, unpacked, at Pillow's limit
-BYTES = 9  # a pixel, where more pixels are asked for: the same, and a little
-PACKED = 2**25  # pixels up to which any file is believed, such as a mask of two colours; half of that at 16 bits
-PIXELS_PER_BYTE = 50  # beyond: photographs have 1 to 30, a JPEG of one colour has 64
-MOST_SCANS = 100  # of a progressive JPEG, each of which goes through all pixels; encoders write about ten
+SHORTEST_SIDE = 16  # pixels; the minimum for relu5_1 of VGG
+MOST_PIXELS = 4 * 10**9  # maximum of --max-pixels; beyond, integers of other libraries overflow
+MOST_BYTES = 3 * 2**28  # of a file: uncompressed 16-bit color with alpha at Pillow's limit
+BYTES = 9  # per pixel, with a higher --max-pixels: the same, rounded up
+PACKED = 2**25  # pixels that any file may have, such as a mask of two colors; half of that at 16 bits
+PIXELS_PER_BYTE = 50  # limit beyond that: photographs have 1 to 30, a JPEG of one color has 64
+MOST_SCANS = 100  # of a progressive JPEG, each of which decodes all pixels; encoders write about ten
 
 
 def read_bytes(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> bytes:
-    r"""Return the bytes of a picture file.
+    r"""Return the bytes of an image file.
 
     Args:
         path: the file.
-        max_pixels: see `check_sides`; a file may have 9 bytes for each.
+        max_pixels: see `check_sides`; a file may have 9 bytes per pixel.
 
     Raises:
-        InputError: if it is none, is empty or too large, or may not be read.
+        InputError: if it is not a file, is empty or too large, or cannot be read.
 
     Example:
         >>> read_bytes("content.jpg")[:3]  # doctest: +SKIP
@@ -44,7 +44,7 @@ def read_bytes(path: str | os.PathLike[str], *, max_pixels: int | None = None) -
     """
     file, most = Path(path), max(MOST_BYTES, BYTES * (max_pixels or 0))
     try:
-        if file.exists() and not file.is_file() and not file.is_dir():  # a pipe may never end, or begin
+        if file.exists() and not file.is_file() and not file.is_dir():  # reading a pipe may block forever
             raise InputError(f"{path} is no regular file: name a picture file on disk.")
         if file.is_file() and (count := file.stat().st_size) > most:
             raise InputError(
@@ -62,17 +62,17 @@ def read_bytes(path: str | os.PathLike[str], *, max_pixels: int | None = None) -
 
 
 def check_sides(name: str, width: int, height: int, *, size: int | None = None, max_pixels: int | None = None) -> None:
-    """Raise if a picture is too small for the network, or larger than is allowed.
+    """Check that an image is neither too small for the network nor larger than the limit.
 
     Args:
-        name: what the error message calls it.
-        width: pixels.
-        height: pixels.
-        size: the longest side that was asked for, in pixels, if that is what made it so.
-        max_pixels: how many pixels it may have; None for `PIL.Image.MAX_IMAGE_PIXELS`.
+        name: name of the image in the error message.
+        width: width in pixels.
+        height: height in pixels.
+        size: requested longest side in pixels, if the image was resized.
+        max_pixels: maximum number of pixels; None for `PIL.Image.MAX_IMAGE_PIXELS`.
 
     Raises:
-        InputError: if a side is below 16 pixels, or there are more than `max_pixels` in all.
+        InputError: if a side is below 16 pixels, or if there are more than `max_pixels` pixels.
 
     Example:
         >>> check_sides("content.jpg", 979, 734)
@@ -87,14 +87,14 @@ def check_sides(name: str, width: int, height: int, *, size: int | None = None, 
 
 
 def limit_below(pixels: int, *, max_pixels: int | None = None) -> str:
-    """Return what limit is below a number of pixels, in words, or "" if there is none.
+    """Return a phrase for the limit that a number of pixels exceeds, or "".
 
     Args:
-        pixels: of a picture.
+        pixels: number of pixels.
         max_pixels: see `check_sides`.
 
     Raises:
-        InputError: if `max_pixels` is none that may be asked for.
+        InputError: if `max_pixels` is out of range.
 
     Example:
         >>> limit_below(10**8), limit_below(10**8, max_pixels=10**9), limit_below(10**8, max_pixels=10**7)
@@ -110,10 +110,10 @@ def limit_below(pixels: int, *, max_pixels: int | None = None) -> str:
 
 
 def allowing(pixels: int) -> str:
-    """Return what else helps where there are so many pixels: the option that allows them, if it goes so far.
+    """Return a phrase for the option that allows this many pixels, or "" beyond its maximum.
 
     Args:
-        pixels: of a picture.
+        pixels: number of pixels.
 
     Example:
         >>> allowing(149_999_999)
@@ -123,16 +123,16 @@ def allowing(pixels: int) -> str:
 
 
 def check_packing(name: str, image: ImageFile.ImageFile, data: bytes, *, deep: bool) -> None:
-    """Raise if a file is too short for the pixels that it claims, or would take long to unpack.
+    """Check that a file is not too short for its number of pixels, and not too slow to decode.
 
     Args:
-        name: what the error message calls it.
-        image: the file as opened, not yet unpacked.
-        data: all of it.
-        deep: whether it has 16 bits a channel, and so takes twice the memory.
+        name: name of the image in the error message.
+        image: the opened file, not yet decoded.
+        data: contents of the file.
+        deep: whether it has 16 bits per channel, and so takes twice the memory.
 
     Raises:
-        InputError: if it claims over 2^25 pixels and over 50 a byte, tiles far larger than itself, or over 100 scans.
+        InputError: if it has over 2^25 pixels and over 50 per byte, tiles far larger than the image, or over 100 scans.
 
     Example:
         >>> check_packing("content.jpg", Image.open("content.jpg"), data, deep=False)  # doctest: +SKIP
@@ -141,33 +141,33 @@ def check_packing(name: str, image: ImageFile.ImageFile, data: bytes, *, deep: b
     packed = PACKED // 2 if deep else PACKED
     if width * height > max(packed, PIXELS_PER_BYTE * len(data)):
         raise InputError(
-            f"{name} claims {width}x{height} pixels in {len(data)} bytes, but over {packed} pixels must come with a "
-            f"byte for each {PIXELS_PER_BYTE}: shrink it first."
+            f"{name} claims {width}x{height} pixels in {len(data)} bytes, but over {packed} pixels a file needs one "
+            f"byte per {PIXELS_PER_BYTE} pixels: shrink it first."
         )
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         tile = [image.tag_v2.get(tag, 0) for tag in (322, 323)]
         if not all(isinstance(side, int) for side in tile) or tile[0] * tile[1] > 4 * width * height + 2**20:
-            raise InputError(f"{name} has tiles of {tile} pixels, far over its own {width}x{height}: export it again.")
+            raise InputError(f"{name} has tiles of {tile} pixels, far over its {width}x{height}: export it again.")
     if image.format in ("JPEG", "MPO") and (scans := _scans(data)) > MOST_SCANS:
-        raise InputError(f"{name} goes over its pixels {scans} times, which is over {MOST_SCANS}: export it again.")
+        raise InputError(f"{name} has {scans} scans, over the limit of {MOST_SCANS}: export it again.")
 
 
 def _scans(data: bytes) -> int:
-    """Return how often a JPEG goes over its pixels; markers cannot come up inside of a scan."""
+    """Return the number of scans of a JPEG; a scan cannot contain markers."""
     at = 2
-    while data[at : at + 1] == b"\xff" and data[at + 1] != 0xDA:  # the segments ahead of the first scan
+    while data[at : at + 1] == b"\xff" and data[at + 1] != 0xDA:  # segments before the first scan
         at += 2 + int.from_bytes(data[at + 2 : at + 4])
     end = data.find(b"\xff\xd9", at)
     return data.count(b"\xff\xda", at, end if end >= 0 else None)
 
 
 def too_large(name: str, data: bytes, error: Exception, *, max_pixels: int | None = None) -> InputError:
-    """Return what is told of a picture that Pillow does not even open since it has so many pixels.
+    """Return the error for an image that Pillow refuses to open because of its number of pixels.
 
     Args:
-        name: what the error message calls it.
-        data: the whole file.
-        error: Pillow's.
+        name: name of the image in the error message.
+        data: contents of the file.
+        error: the error of Pillow.
         max_pixels: see `check_sides`.
 
     Example:
@@ -182,14 +182,14 @@ def too_large(name: str, data: bytes, error: Exception, *, max_pixels: int | Non
 
 
 def declared_size(data: bytes, *, max_pixels: int | None = None) -> tuple[int, int]:
-    """Return the width and height in the header, which `Image.open` keeps to itself when they are far over the limit.
+    """Return the width and height in the header, also for images far over the limit, for which `Image.open` raises.
 
     Args:
-        data: the whole file.
+        data: contents of the file.
         max_pixels: see `check_sides`.
 
     Returns:
-        The size; 16x16 where it cannot be told.
+        The size; 16x16 if it is unknown.
 
     Example:
         >>> declared_size(b"")
@@ -199,15 +199,15 @@ def declared_size(data: bytes, *, max_pixels: int | None = None) -> tuple[int, i
         with suppress(Exception), raised(max_pixels), warnings.catch_warnings(action="ignore"):
             if accept and accept(data[:16]):
                 return factory(BytesIO(data), "").size
-    return SHORTEST_SIDE, SHORTEST_SIDE  # unknown: the format checks the limit itself
+    return SHORTEST_SIDE, SHORTEST_SIDE  # unknown: the decoder of the format checks the limit
 
 
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF", "JPEG2000")  # EPS, for one, would be a program
-_LIMIT = threading.RLock()  # held while Pillow's limit, which is one for the whole process, is another
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF", "JPEG2000")  # not EPS, which is a program
+_LIMIT = threading.RLock()  # held while Pillow's limit, global to the process, is changed
 
 
 def formats() -> tuple[str, ...]:
-    """Return which of the formats that are read this Pillow has been built with.
+    """Return the supported formats that this build of Pillow has.
 
     Example:
         >>> formats()[:2]
@@ -219,9 +219,9 @@ def formats() -> tuple[str, ...]:
 
 
 def pillows_limit() -> int | None:
-    """Return how many pixels Pillow opens without a warning, None for any number; twice as many are an error to it.
+    """Return the number of pixels that Pillow opens without a warning, None for no limit; over twice that is an error.
 
-    While a larger picture is open by `raised`, this waits.
+    It waits while `raised` is active.
 
     Example:
         >>> pillows_limit()
@@ -233,10 +233,10 @@ def pillows_limit() -> int | None:
 
 @contextmanager
 def raised(max_pixels: int | None) -> Iterator[None]:
-    """Let Pillow open pictures of so many pixels, until what is inside has ended.
+    """Raise Pillow's limit to this many pixels within the context.
 
     Args:
-        max_pixels: None, or fewer than Pillow's limit, to leave that as it is.
+        max_pixels: the limit; None, or less than Pillow's limit, for no change.
 
     Example:
         >>> with raised(10**9):
@@ -257,14 +257,14 @@ def raised(max_pixels: int | None) -> Iterator[None]:
 
 @contextmanager
 def opened(data: bytes, *, max_pixels: int | None = None) -> Iterator[ImageFile.ImageFile]:
-    """Open a picture file, of which only the header is read at first.
+    """Open an image file and read its header.
 
     Args:
-        data: the whole file; nothing of it is trusted. What is loaded of the picture stays when it is closed.
+        data: contents of the file, untrusted. Loaded pixels stay available after it is closed.
         max_pixels: see `raised`.
 
     Raises:
-        Exception: almost any, from `PIL.UnidentifiedImageError` to struct.error, here or when the pixels are read.
+        Exception: almost any, from `PIL.UnidentifiedImageError` to struct.error, here or when pixels are read.
 
     Example:
         >>> with opened(open("content.jpg", "rb").read()) as image:  # doctest: +SKIP
@@ -272,7 +272,7 @@ def opened(data: bytes, *, max_pixels: int | None = None) -> Iterator[ImageFile.
         (979, 734)
     """
     _silence()
-    # ignored are remarks on metadata and, since `limits.check_sides` is stricter, on the number of pixels
+    # Ignores warnings about metadata and, since `limits.check_sides` is stricter, about the number of pixels.
     with raised(max_pixels), warnings.catch_warnings(action="ignore"), BytesIO(data) as file:
         with Image.open(file, formats=formats()) as image:
             yield image
@@ -280,10 +280,10 @@ def opened(data: bytes, *, max_pixels: int | None = None) -> Iterator[ImageFile.
 
 @cache
 def _silence() -> None:
-    """Keep the libraries below from writing to stderr; what is wrong with a file is raised all the same."""
+    """Keep imaging libraries from writing to stderr; errors are still raised."""
     for library in ("PIL", "imagecodecs"):
-        logging.getLogger(library).addHandler(logging.NullHandler())  # in place of Python's last resort, stderr
-    with suppress(AttributeError, OSError, ImportError):  # where libtiff is linked in another way, it goes on writing
+        logging.getLogger(library).addHandler(logging.NullHandler())  # instead of Python's default, stderr
+    with suppress(AttributeError, OSError, ImportError):  # not possible if libtiff is linked differently
         from PIL import _imaging
 
         libtiff = ctypes.CDLL(_imaging.__file__)

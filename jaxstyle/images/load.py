@@ -1,10 +1,10 @@
-"""Picture files to arrays: upright, in sRGB, transparency aside.
+"""Image files to arrays: upright, in sRGB, with separate alpha.
 
-An array is float32 sRGB in [0, 1], `[H, W, 3]`. What a file says about its colours and its orientation is applied on
-the way in; nothing of it is left to write on the way out, so the same array always makes the same bytes.
+An array is float32 sRGB in [0, 1], `[H, W, 3]`. The color profile and the orientation of a file are applied when it is
+read and are not written again, so the same array always gives the same bytes.
 
-Pillow reads colour at 8 bits a channel. 16-bit colour is read by imagecodecs, which is imported when the first such
-picture comes along, and only after Pillow has found the file sound.
+Pillow reads color with 8 bits per channel. imagecodecs reads 16-bit color; it is imported when needed, and only after
+Pillow has checked the file.
 """
 
 import os
@@ -30,11 +30,11 @@ FILTERS = {"lanczos": Image.Resampling.LANCZOS, "bilinear": Image.Resampling.BIL
 
 
 class Picture(NamedTuple):
-    """A picture and, aside from it, its transparency.
+    """An image and its alpha.
 
     Attributes:
         rgb: float32 `[H, W, 3]`, sRGB in [0, 1].
-        alpha: float32 `[H, W]`, 1 where opaque; None if the file has none.
+        alpha: float32 `[H, W]`, 1 where opaque; None if the file has no alpha.
     """
 
     rgb: NDArray[np.float32]
@@ -42,14 +42,14 @@ class Picture(NamedTuple):
 
 
 def fit(width: int, height: int, size: int, *, rounding: Rounding = "round") -> tuple[int, int]:
-    """Return the width and height of a picture scaled to a longest side of `size`.
+    """Return the width and height of an image scaled to a longest side of `size`.
 
     Args:
-        width: pixels.
-        height: pixels.
-        size: the longest side of the result, in pixels.
-        rounding: "round", or "truncate" for `int(size / longest * side)`, as neural-style-pt has it; in floating
-            point that leaves the longest side itself one pixel short for about one picture in nine.
+        width: width in pixels.
+        height: height in pixels.
+        size: longest side of the result in pixels.
+        rounding: "round", or "truncate" for `int(size / longest * side)`, as in neural-style-pt; in floating point
+            that makes the longest side one pixel too short for about one image in nine.
 
     Raises:
         InputError: if `size` is below 1 or `rounding` is unknown.
@@ -59,7 +59,7 @@ def fit(width: int, height: int, size: int, *, rounding: Rounding = "round") -> 
         (256, 191)
     """
     if size < 1:
-        raise InputError(f"A size of {size} pixels is below 1: give the longest side of the result, such as 512.")
+        raise InputError(f"size is {size} pixels: use the longest side of the result, such as 512.")
     if rounding not in ("round", "truncate"):
         raise InputError(f"Rounding {rounding!r} is unknown: use 'round' or 'truncate'.")
     whole = round if rounding == "round" else int
@@ -75,20 +75,20 @@ def load_image(
     rounding: Rounding = "round",
     max_pixels: int | None = None,
 ) -> Picture:
-    """Read a picture (of an animation the first frame), upright and in sRGB.
+    """Read an image (the first frame of an animation), upright and in sRGB.
 
     Args:
         path: a PNG, JPEG, WebP, TIFF, GIF, BMP, PNM, AVIF or JPEG 2000 file.
-        size: the longest side of the result in pixels, be it smaller or larger, or its width and height, whatever the
-            picture's shape; None keeps the picture's own.
-        resample: Pillow's antialiased "lanczos" or "bilinear"; 8-bit pictures are resized in 8 bits, as
-            neural-style-pt does, deeper ones in floating point.
-        rounding: how `fit` finds the other side.
-        max_pixels: how many the file and the result may have; None for `PIL.Image.MAX_IMAGE_PIXELS`. Of files from
-            strangers, a higher one lets them ask for more memory.
+        size: longest side of the result in pixels, smaller or larger than that of the image, or width and height,
+            which may change the aspect ratio; None for the size of the image.
+        resample: Pillow's antialiased "lanczos" or "bilinear"; 8-bit images are resized in 8 bits, as in
+            neural-style-pt, others in floating point.
+        rounding: rounding of the other side, see `fit`.
+        max_pixels: maximum number of pixels of the file and the result; None for `PIL.Image.MAX_IMAGE_PIXELS`. A
+            higher limit allows untrusted files to use more memory.
 
     Raises:
-        InputError: if the file cannot be read or holds no usable picture, or an option is out of range.
+        InputError: if the file cannot be read or is not a valid image, or an option is out of range.
 
     Example:
         >>> load("content.jpg", size=512).rgb.shape  # doctest: +SKIP
@@ -106,14 +106,14 @@ def load_image(
 
 
 def size_of(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> tuple[int, int]:
-    """Return the width and height of a picture as `load_image` gives it at its own size.
+    """Return the width and height of an image as read by `load_image` without `size`.
 
     Args:
-        path: as of `load_image`.
-        max_pixels: as of `load_image`.
+        path: as for `load_image`.
+        max_pixels: as for `load_image`.
 
     Raises:
-        InputError: if the file cannot be read or holds no usable picture.
+        InputError: if the file cannot be read or is not a valid image.
 
     Example:
         >>> size_of("content.jpg")  # doctest: +SKIP
@@ -123,23 +123,23 @@ def size_of(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> t
     return bands.width, bands.height
 
 
-WHITE = {"I;16": 65535, "I;16B": 65535, "I": 65535, "F": 1}  # by Pillow's mode; "I" is what 16-bit PGM files come as
-COLOUR_16_BIT = ("RGB;16B", "RGBA;16B", "LA;16B")  # as Pillow's PNG reader calls what it is about to cut to 8 bits
+WHITE = {"I;16": 65535, "I;16B": 65535, "I": 65535, "F": 1}  # by Pillow's mode; "I" is the mode of 16-bit PGM files
+COLOUR_16_BIT = ("RGB;16B", "RGBA;16B", "LA;16B")  # raw modes of Pillow's PNG reader that it reduces to 8 bits
 
 
 def decode(data: bytes, name: str, *, max_pixels: int | None = None) -> Bands:
-    """Return a picture whose integers are decoded, to be read upright and in sRGB from band to band.
+    """Decode an image file, to be read upright and in sRGB in chunks of rows.
 
     Args:
-        data: the whole file, which is not needed any more afterwards; of an animation the first frame counts.
-        name: what error messages call it.
-        max_pixels: how many it may have, see `limits.check_sides`.
+        data: contents of the file; for an animation, the first frame is used.
+        name: name of the image in error messages.
+        max_pixels: maximum number of pixels, see `limits.check_sides`.
 
     Returns:
-        Bands of uint8 if the file has 8 bits a channel, else of float32.
+        The image, of uint8 if the file has 8 bits per channel, else of float32.
 
     Raises:
-        InputError: if `data` is no picture, is damaged, too small or too large, or has values out of range.
+        InputError: if `data` is not an image, is damaged, too small or too large, or has values out of range.
 
     Example:
         >>> decode(open("content.jpg", "rb").read(), "content.jpg").width  # doctest: +SKIP
@@ -154,7 +154,7 @@ def decode(data: bytes, name: str, *, max_pixels: int | None = None) -> Bands:
                 bands = _deep(image, data, name) if deep else _shallow(image)
         except Image.UnidentifiedImageError as error:
             raise InputError(
-                f"{name} is not a picture of a kind that is read: convert it to PNG, JPEG, WebP or TIFF."
+                f"{name} is not a picture in a supported format: convert it to PNG, JPEG, WebP or TIFF."
             ) from error
         except Image.DecompressionBombError as error:
             raise too_large(name, data, error, max_pixels=max_pixels) from error
@@ -163,28 +163,30 @@ def decode(data: bytes, name: str, *, max_pixels: int | None = None) -> Bands:
 
 @contextmanager
 def _sound(name: str) -> Iterator[None]:
-    """Tell of whatever is raised inside as damage to a file, and nothing of remarks on it."""
+    """Convert all exceptions in the context to errors about a damaged file, and ignore warnings."""
     try:
         with warnings.catch_warnings(action="ignore"):
             yield
     except InputError:
         raise
-    except Exception as error:  # on damaged data Pillow raises almost anything, from struct.error to MemoryError
+    except Exception as error:  # for damaged files Pillow raises almost anything, from struct.error to MemoryError
         raise InputError(
-            f"{name} is damaged or cut short ({excerpt(error)}): get the file anew or export it again."
+            f"{name} is damaged or cut short ({excerpt(error)}): download the file or export it again."
         ) from error
 
 
 def _shallow(image: ImageFile.ImageFile) -> Bands:
     image.load()
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)  # a TIFF applies and forgets it when loaded
+    orientation = image.getexif().get(
+        ExifTags.Base.Orientation, 1
+    )  # before loading, which applies and removes it for a TIFF
     has_alpha = image.has_transparency_data
     mode = {"1": "L", "L": "L", "LA": "L", "CMYK": "CMYK"}.get(image.mode, "RGB")
     profile, transform = image.info.get("icc_profile"), None
     if profile:
-        if mode == "L" and profile[16:20] == b"RGB ":  # the colour space in the header
+        if mode == "L" and profile[16:20] == b"RGB ":  # the color space in the header
             mode = "RGB"
-        with suppress(ImageCms.PyCMSError, OSError):  # a broken profile: the values are taken as sRGB
+        with suppress(ImageCms.PyCMSError, OSError):  # with a broken profile, the values are read as sRGB
             source = ImageCms.ImageCmsProfile(BytesIO(profile))
             transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
 
@@ -194,7 +196,7 @@ def _shallow(image: ImageFile.ImageFile) -> Bands:
         colour = band if band.mode == mode else band.convert(mode)
         if transform is not None:
             with suppress(ImageCms.PyCMSError, OSError):
-                colour = ImageCms.applyTransform(colour, transform) or colour  # never None, as Pillow's types allow for
+                colour = ImageCms.applyTransform(colour, transform) or colour  # never None, which Pillow's types allow
         rgb = np.asarray(colour if colour.mode == "RGB" else colour.convert("RGB"))
         return turned(rgb, orientation), None if alpha is None else turned(alpha, orientation)
 
@@ -205,14 +207,16 @@ def _shallow(image: ImageFile.ImageFile) -> Bands:
 def _is_deep(image: ImageFile.ImageFile) -> bool:
     if isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode in ("RGB", "RGBA"):
         bits, extra = image.tag_v2.get(258, ()), image.tag_v2.get(338, ())
-        return set(bits) == {16} and 1 not in extra  # alpha multiplied in already (1) is left to Pillow to divide out
+        return set(bits) == {16} and 1 not in extra  # Pillow converts premultiplied alpha (1)
     return image.mode in WHITE or (image.format == "PNG" and any(t.args in COLOUR_16_BIT for t in image.tile))
 
 
 def _deep(image: ImageFile.ImageFile, data: bytes, name: str) -> Bands:
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)  # a TIFF applies and forgets it when loaded
+    orientation = image.getexif().get(
+        ExifTags.Base.Orientation, 1
+    )  # before loading, which applies and removes it for a TIFF
     tags = dict(image.tag_v2) if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
-    image.load()  # lets Pillow find damage
+    image.load()  # raises for a damaged file
     profile = image.info.get("icc_profile")
     if image.mode in WHITE:
         return _grey(image, WHITE[image.mode], profile, name)
@@ -244,19 +248,18 @@ def _grey(image: Image.Image, white: int, profile: bytes | None, name: str) -> B
     if low >= 0 and high <= white:  # false for NaN
         return Bands(width, height, False, read)
     raise InputError(
-        f"{name} holds values from {low:g} to {high:g}, but its kind runs from 0 (black) to {white} (white): "
-        "rescale it."
+        f"{name} holds values from {low:g} to {high:g}, but its format has 0 (black) to {white} (white): rescale it."
     )
 
 
 def _samples(data: bytes, size: tuple[int, int], tags: Mapping[int, Any]) -> NDArray[np.uint16]:
-    """Return a PNG, or a TIFF with `tags`, at all of its 16 bits: `[H, W, channels]` as stored."""
+    """Return the 16-bit samples of a PNG, or of a TIFF with `tags`, `[H, W, channels]` as stored."""
     import imagecodecs
 
     width, height = size
     if not tags:
         pixels = imagecodecs.png_decode(data)
-    else:  # room for what Pillow has seen: libtiff, from the same tags, might make out something larger
+    else:  # an array of the size that Pillow checked: libtiff may interpret the same tags as a larger one
         count, planes = max(len(tags[258]), tags.get(277, 1)), tags.get(284) == 2
         shape = (count, height, width) if planes else (height, width, count)
         pixels = imagecodecs.tiff_decode(data, out=np.empty(shape, np.uint16))
@@ -267,7 +270,7 @@ def _samples(data: bytes, size: tuple[int, int], tags: Mapping[int, Any]) -> NDA
 
 
 def _to_srgb(colour: NDArray[Any], profile: bytes | None) -> NDArray[Any]:
-    """Turn `[H, W, 1]` or `[H, W, 3]` in [0, 1] into sRGB `[H, W, 3]`, which it is taken for if `profile` is broken."""
+    """Convert `[H, W, 1]` or `[H, W, 3]` in [0, 1] to sRGB `[H, W, 3]`; unchanged if `profile` is broken."""
     rgb = np.repeat(colour, 3, axis=-1) if colour.shape[-1] == 1 else colour
     if not profile:
         return rgb
@@ -275,7 +278,7 @@ def _to_srgb(colour: NDArray[Any], profile: bytes | None) -> NDArray[Any]:
 
     grey = profile[16:20] == b"GRAY"
     with suppress(imagecodecs.CmsError, ValueError):
-        source = np.ascontiguousarray(rgb[..., 0] if grey else rgb)  # float: uint16 tables err by 19/255
+        source = np.ascontiguousarray(rgb[..., 0] if grey else rgb)  # float, since uint16 tables have errors of 19/255
         srgb, space = imagecodecs.cms_profile("srgb"), "gray" if grey else "rgb"
         converted = imagecodecs.cms_transform(source, profile, srgb, colorspace=space, outcolorspace="rgb")
         return np.clip(converted, 0, 1)

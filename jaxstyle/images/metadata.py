@@ -1,6 +1,6 @@
-"""Metadata of a picture file: the description that `save_image` writes, read back.
+"""Metadata of an image file: the description that `save_image` writes.
 
-A description is text in ASCII that no viewer shows: a text chunk of a PNG, the EXIF ImageDescription of other files.
+A description is ASCII text: a text chunk of a PNG, the EXIF ImageDescription of other files.
 """
 
 import os
@@ -9,15 +9,15 @@ from PIL import ExifTags, Image
 
 from jaxstyle.images.limits import opened, read_bytes, too_large
 
-KEYWORD = "jaxstyle"  # of a PNG's text chunk
+KEYWORD = "jaxstyle"  # of the text chunk of a PNG
 
 
 def description_of(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> str:
-    """Return what a picture file says of itself, as `save_image` has written it, or "".
+    """Return the description that `save_image` wrote to an image file, or "".
 
     Args:
-        path: any picture file; nothing of it is trusted.
-        max_pixels: as of `load_image`.
+        path: any image file, untrusted.
+        max_pixels: as for `load_image`.
 
     Raises:
         InputError: if the file cannot be read, or has far more pixels.
@@ -34,11 +34,11 @@ def description_of(path: str | os.PathLike[str], *, max_pixels: int | None = Non
 
 
 def described(data: bytes, *, max_pixels: int | None = None) -> str:
-    """Return what a picture file says of itself, "" if it says nothing or is none.
+    """Return the description of an image file, "" if it has none or is not an image file.
 
     Args:
-        data: the whole file; nothing of it is trusted, and no pixel is decoded.
-        max_pixels: as of `load.load_image`.
+        data: contents of the file, untrusted; pixels are not decoded.
+        max_pixels: as for `load.load_image`.
 
     Raises:
         PIL.Image.DecompressionBombError: if it has far more pixels.
@@ -54,5 +54,5 @@ def described(data: bytes, *, max_pixels: int | None = None) -> str:
             return str(image.getexif().get(ExifTags.Base.ImageDescription, ""))
     except Image.DecompressionBombError:
         raise
-    except Exception:  # on damaged data Pillow raises almost anything
+    except Exception:  # for damaged files Pillow raises almost anything
         return ""

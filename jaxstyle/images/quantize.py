@@ -1,4 +1,4 @@
-"""Float pictures as the integers of a file, a band of rows at a time."""
+"""Conversion of float images to integers, a chunk of rows at a time."""
 
 from typing import Any, NamedTuple
 
@@ -7,13 +7,13 @@ from numpy.typing import NDArray
 
 
 class Levels(NamedTuple):
-    """A picture whose values are clipped and rounded where they are asked for.
+    """An image whose values are clipped and rounded on access.
 
     Attributes:
         rgb: `[H, W, 3]`, sRGB in [0, 1].
-        alpha: `[H, W]` in [0, 1], None where all is opaque.
+        alpha: `[H, W]` in [0, 1], None for an opaque image.
         bits: 8 or 16.
-        on_white: whether transparency shows white, for files that do not carry it.
+        on_white: whether to composite on white, for files without alpha.
     """
 
     rgb: NDArray[Any]
@@ -23,26 +23,26 @@ class Levels(NamedTuple):
 
     @property
     def height(self) -> int:
-        """Rows of pixels."""
+        """Number of rows."""
         return self.rgb.shape[0]
 
     @property
     def width(self) -> int:
-        """Pixels of a row."""
+        """Number of columns."""
         return self.rgb.shape[1]
 
     @property
     def channels(self) -> int:
-        """3, or 4 with opacity."""
+        """3, or 4 with alpha."""
         return 3 if self.alpha is None or self.on_white else 4
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the integers."""
+        """Dtype of the integers."""
         return np.dtype(np.uint8 if self.bits == 8 else np.uint16)
 
     def floats(self, top: int, end: int) -> NDArray[np.float32]:
-        """Return rows as they are before they are rounded, float32 `[rows, W, channels]` in [0, 1] or NaN."""
+        """Return rows before rounding, float32 `[rows, W, channels]` in [0, 1] or NaN."""
         rgb = np.clip(np.asarray(self.rgb[top:end], np.float32), 0, 1)
         if self.alpha is None:
             return rgb
@@ -50,7 +50,7 @@ class Levels(NamedTuple):
         return rgb * opacity + 1 - opacity if self.on_white else np.concatenate([rgb, opacity], -1)
 
     def integers(self, top: int, end: int) -> NDArray[Any]:
-        """Return rows as the file has them, `[rows, W, channels]`."""
+        """Return rows of the file, `[rows, W, channels]`."""
         values = self.floats(top, end)
         values *= 2**self.bits - 1
         return np.rint(values, out=values).astype(self.dtype)

@@ -1,4 +1,4 @@
-"""Antialiased resampling of image arrays, of NumPy on the host and of JAX in a program."""
+"""Antialiased resampling of image arrays, in NumPy on the host and in JAX."""
 
 import math
 from typing import Any, Literal
@@ -7,16 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-LOBES = 3  # of Lanczos' kernel, in pixels
-MOST_CONSTANT = 2**20  # numbers of a matrix that is a constant of a program; a larger one is computed in the program
+LOBES = 3  # of the Lanczos kernel, in pixels
+MOST_CONSTANT = 2**20  # maximum size of a matrix that is a constant of a program; larger ones are computed in it
 
 
 def half_shape(height: int, width: int) -> tuple[int, int]:
-    """Return height and width of a picture reduced to half.
+    """Return height and width of an image at half resolution.
 
     Args:
-        height: pixels.
-        width: pixels.
+        height: height in pixels.
+        width: width in pixels.
 
     Returns:
         Height and width, at least 1.
@@ -40,14 +40,14 @@ def resample(
     circular: bool = False,
     method: Literal["lanczos3", "linear"] = "lanczos3",
 ) -> jax.Array:
-    """Return `picture` at another size, antialiased, not clipped.
+    """Return `picture` resized with antialiasing, without clipping.
 
     Args:
         picture: `[..., H, W, 3]` or `[H, W]`, of any range.
-        height: pixels.
-        width: pixels.
-        circular: as for `resize`.
-        method: Lanczos' kernel of three lobes, or linear interpolation.
+        height: new height in pixels.
+        width: new width in pixels.
+        circular: whether the image is periodic.
+        method: Lanczos kernel of three lobes, or linear interpolation.
 
     Returns:
         `[..., height, width, 3]` or `[height, width]`.
@@ -84,7 +84,7 @@ def resample(
 
 
 def array_module(*arrays: Any) -> Any:
-    """Return `numpy` for arrays of NumPy, which are then processed on the host without a program, else `jax.numpy`."""
+    """Return `numpy` for NumPy arrays, which are processed on the host without compilation, else `jax.numpy`."""
     return np if all(isinstance(array, np.ndarray) for array in arrays) else jnp
 
 
@@ -103,10 +103,10 @@ def resample_matrix(
     :math:`s = before / after`.
 
     Args:
-        before: number of samples.
-        after: number of samples that the matrix gives.
-        method: Lanczos' kernel of three lobes, or linear interpolation.
-        circular: whether the last sample is a neighbor of the first.
+        before: number of input samples.
+        after: number of output samples.
+        method: Lanczos kernel of three lobes, or linear interpolation.
+        circular: whether the samples are periodic.
         dtype: of the matrix.
         xp: `numpy` or `jax.numpy`.
 

@@ -1,7 +1,7 @@
-"""Arrays to picture files: PNG, JPEG, WebP and TIFF, with a description that no viewer shows.
+"""Arrays to image files: PNG, JPEG, WebP and TIFF, with a description in the metadata.
 
-Large pictures are written in bands of rows, so that there is neither a copy in integers nor the file in memory: tiled
-TIFF by tifffile, PNG of 16 bits by zlib, since no library that is at hand writes it row by row.
+Large images are written in chunks of rows, without an integer copy or the file in memory: tiled TIFF by tifffile, and
+16-bit PNG by zlib, since no available library writes it row by row.
 """
 
 import os
@@ -24,15 +24,15 @@ from jaxstyle.images.quantize import Levels
 
 
 def check_output(path: str | os.PathLike[str], *, bits: int = 8, inputs: Iterable[str | os.PathLike[str]] = ()) -> None:
-    """Raise if `save_image` could not write `path` or would overwrite an input: to be called before the hours of work.
+    """Check before a long run that `save_image` can write `path` and does not overwrite an input.
 
     Args:
         path: the file to be written.
         bits: 8, or 16 for PNG and TIFF.
-        inputs: files that must survive.
+        inputs: files that must not be overwritten.
 
     Raises:
-        InputError: naming what is wrong and what to pass instead.
+        InputError: if the file cannot be written or is an input.
 
     Example:
         >>> check_output("out.png", bits=16, inputs=["content.jpg"])
@@ -40,7 +40,7 @@ def check_output(path: str | os.PathLike[str], *, bits: int = 8, inputs: Iterabl
     target = Path(os.path.realpath(path))
     try:
         is_folder = target.is_dir()
-    except OSError as error:  # such as a name that is too long, or a folder on the way that may not be searched
+    except OSError as error:  # such as a name that is too long, or a parent folder without permission
         raise InputError(f"{path} cannot be written ({error.strerror}): name another output.") from error
     if is_folder:
         raise InputError(f"{path} is a folder: name a file in it, such as {Path(path) / 'out.png'}.")
@@ -48,9 +48,9 @@ def check_output(path: str | os.PathLike[str], *, bits: int = 8, inputs: Iterabl
     if suffix not in FORMATS:
         raise InputError(f"{path} has the suffix {suffix!r}, which is none of {', '.join(FORMATS)}: use one of these.")
     if bits not in (8, 16):
-        raise InputError(f"{path} cannot have {bits} bits a channel: use 8 or 16.")
+        raise InputError(f"{path} cannot have {bits} bits per channel: use 8 or 16.")
     if bits == 16 and FORMATS[suffix] not in ("PNG", "TIFF"):
-        raise InputError(f"{path} cannot hold 16 bits a channel as {FORMATS[suffix]}: use .png or .tiff, or 8 bits.")
+        raise InputError(f"{path} cannot hold 16 bits per channel as {FORMATS[suffix]}: use .png or .tiff, or 8 bits.")
     if not (target.parent.is_dir() and os.access(target.parent, os.W_OK)):
         raise InputError(
             f"{path} needs a folder {target.parent} that exists and is writable: create it or use another."
@@ -68,17 +68,17 @@ def save_image(
     bits: int = 8,
     description: str = "",
 ) -> None:
-    """Write a picture whole or not at all: PNG, JPEG (quality 95, 4:4:4), WebP (lossless) or TIFF, by suffix.
+    """Write an image file atomically: PNG, JPEG (quality 95, 4:4:4), WebP (lossless) or TIFF, by suffix.
 
     Args:
-        path: where to; an existing file is replaced.
+        path: the file to write or replace.
         rgb: `[H, W, 3]`, sRGB; clipped to [0, 1] and rounded.
-        alpha: `[H, W]` in [0, 1]; a JPEG, which cannot carry it, shows the picture on white.
+        alpha: `[H, W]` in [0, 1]; a JPEG, which has no alpha, is composited on white.
         bits: 8, or 16 for PNG and TIFF.
-        description: what the file says of itself, see `description_of`; ASCII, up to 64 KB in a JPEG.
+        description: text for the metadata, see `description_of`; ASCII, up to 64 KB in a JPEG.
 
     Raises:
-        InputError: if `check_output` rejects `path`, the format cannot hold so large a picture, or values are NaN.
+        InputError: if `check_output` rejects `path`, the image is too large for the format, or values are NaN.
         UnavailableError: if writing fails, as on a full disk.
 
     Example:
@@ -97,7 +97,7 @@ def save_image(
     with whole(path) as part, part.open("wb") as file:
         try:
             write(file, levels, container, description=description)
-        except (OSError, ValueError, RuntimeError) as error:  # a WebP ends at 16383 pixels a side, a JPEG at 65500
+        except (OSError, ValueError, RuntimeError) as error:  # WebP is limited to 16383 pixels per side, JPEG to 65500
             if isinstance(error, OSError) and error.errno:  # as on a full disk
                 raise
             size = f"{levels.width}x{levels.height}"
@@ -110,22 +110,22 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "WEBP": {"lossless": True, "exact": True},
     "TIFF": {"compression": "tiff_adobe_deflate"},
 }
-LARGE = 2**25  # pixels from which on no encoder is given all integers at once, if there is another way
-HEADER = 33  # bytes of a PNG's signature and first chunk
+LARGE = 2**25  # pixels above which images are written in chunks, where possible
+HEADER = 33  # bytes of the signature and first chunk of a PNG
 
 
 def write(file: BinaryIO, levels: Levels, container: str, *, description: str = "") -> None:
-    """Write a picture: 8 bits by Pillow, which copies them, and 16 by imagecodecs, or, if it is large, band by band.
+    """Write an image: 8 bits by Pillow, which copies it, 16 bits by imagecodecs, large images in chunks of rows.
 
     Args:
-        file: to be written from its beginning.
-        levels: the picture; with 16 bits as "PNG" or "TIFF" only.
-        container: one of `FORMATS`' values.
+        file: an empty file.
+        levels: the image; with 16 bits as "PNG" or "TIFF" only.
+        container: a value of `FORMATS`.
         description: ASCII, up to 64 KB in a JPEG.
 
     Raises:
-        OSError, ValueError, RuntimeError: if the format cannot hold so many pixels or so long a description; an OSError
-            with a number is the file's.
+        OSError, ValueError, RuntimeError: if image or description are too large for the format; an OSError with an
+            errno is of the file.
 
     Example:
         >>> file = BytesIO()
@@ -161,10 +161,10 @@ def _image(levels: Levels) -> Image.Image:
 
 
 def _write_16_bits(file: BinaryIO, levels: Levels, container: str, description: str) -> None:
-    import imagecodecs  # Pillow cannot write 16-bit colour; other pictures need not wait for this import
+    import imagecodecs  # Pillow cannot write 16-bit color; slow import, only when needed
 
     pixels = levels.integers(0, levels.height)
-    if container == "TIFF":  # into zeros, since libtiff leaves the byte after an odd number of them as it was
+    if container == "TIFF":  # into zeros, since libtiff does not set the padding byte after an odd number of bytes
         how: Any = {"photometric": "rgb", "compression": "deflate", "predictor": True}
         room = bytearray(pixels.nbytes + pixels.nbytes // 100 + len(description) + 2**16)
         file.write(imagecodecs.tiff_encode(pixels, description=description or None, out=room, **how))
@@ -175,16 +175,16 @@ def _write_16_bits(file: BinaryIO, levels: Levels, container: str, description: 
 
 
 TILE = 256  # pixels of a side
-MOST_CLASSIC = 2**32 - 2**25  # bytes of a TIFF that is no BigTIFF: offsets are of 32 bits
+MOST_CLASSIC = 2**32 - 2**25  # bytes of a TIFF other than BigTIFF, which has 32-bit offsets
 BUFFER = 2**26  # bytes of tiles that tifffile compresses at a time
 
 
 def write_tiff(file: BinaryIO, levels: Levels, *, description: str = "") -> None:
-    """Write a TIFF in tiles, compressed; a BigTIFF where it takes over 4 GB when it is not.
+    """Write a compressed, tiled TIFF; a BigTIFF if it has over 4 GB uncompressed.
 
     Args:
-        file: to be written from its beginning.
-        levels: the picture.
+        file: an empty file.
+        levels: the image.
         description: ASCII.
 
     Example:
@@ -224,11 +224,11 @@ def _tiles(levels: Levels) -> Iterator[NDArray[Any]]:
 
 
 def write_png(file: BinaryIO, levels: Levels, *, description: str = "") -> None:
-    """Write a PNG; each value as its difference from that of the pixel to the left.
+    """Write a PNG with the filter "Sub", the difference from the pixel to the left.
 
     Args:
-        file: to be written from its beginning.
-        levels: the picture.
+        file: an empty file.
+        levels: the image.
         description: ASCII.
 
     Example:
@@ -252,7 +252,7 @@ def write_png(file: BinaryIO, levels: Levels, *, description: str = "") -> None:
 
 
 def text_chunk(description: str) -> bytes:
-    r"""Return the chunk of a PNG that holds its description, nothing if there is none.
+    r"""Return the text chunk of a PNG for a description; empty without one.
 
     Args:
         description: ASCII.

@@ -1,6 +1,6 @@
-"""Sums over the pixels of network layers, computed from a whole image, in row chunks or in tiles.
+"""Layer summaries: sums over the pixels of network layers, computed from the full image, in row chunks or in tiles.
 
-`Part` says which pixels of a layer a row chunk or a tile adds; the sums over all parts are those over the image.
+A `Part` is the set of pixels of a layer in one row chunk or tile; the sum over all parts is that over the image.
 """
 
 from collections.abc import Callable
@@ -23,15 +23,15 @@ from jaxstyle.networks.user_network import activations
 
 @dataclass(frozen=True)
 class Part:
-    """Which part of an image's layer features are of.
+    """Part of a layer.
 
     Attributes:
-        height: of the layer of the whole image.
-        width: likewise.
-        stride: pixels of the image that one of the layer stands for.
-        block: that the image is seen through, or None for all of it.
-        rows: of what is seen, or None for all of them.
-        devices: how many of them the rows of the layer are shared out among.
+        height: of the layer of the full image.
+        width: of the layer of the full image.
+        stride: stride of the layer, in pixels of the image.
+        block: tile of the image, or None for the full image.
+        rows: row chunk, or None for all rows.
+        devices: number of devices that share the rows of the layer.
     """
 
     height: int
@@ -42,12 +42,12 @@ class Part:
     devices: int = 1
 
     def own(self, x: jax.Array, height: int, width: int) -> jax.Array:
-        """Return what the part sees of `x`, `[..., h, w]`, zero for pixels that are another part's.
+        """Return this part of `x`, `[..., h, w]`, with zeros for pixels of other parts.
 
         Args:
-            x: a layer of the whole image.
-            height: of the layer of what is seen: of the block's window, if there is one.
-            width: likewise.
+            x: layer of the full image, one number per pixel.
+            height: of the layer of the tile's window, or of the full image without a tile.
+            width: of the same layer.
         """
         if self.block is not None:
             own = self.block.own(height, width, stride=self.stride)
@@ -56,7 +56,7 @@ class Part:
         return x if self.rows is None else self.rows.cut(x)
 
     def counts(self, height: int, width: int) -> jax.Array:
-        """Return how much each pixel counts where all of the image's count alike, as `own` returns it."""
+        """Return equal weights of all pixels of the image, as `own` returns them."""
         alike = jnp.full((height, width), 1 / (self.height * self.width))
         if self.block is not None:
             alike = jnp.where(self.block.own(height, width, stride=self.stride), alike, 0.0)
@@ -64,12 +64,12 @@ class Part:
 
 
 def whole(layer: str, height: int, width: int) -> Part:
-    """Return the part that is all of a layer.
+    """Return the part that covers a full layer.
 
     Args:
-        layer: its name.
+        layer: name of the layer.
         height: of the image, in pixels.
-        width: likewise.
+        width: of the image, in pixels.
 
     Returns:
         The part.
@@ -83,12 +83,12 @@ def whole(layer: str, height: int, width: int) -> Part:
 
 
 def read_moments(features: jax.Array, part: Part, *, guide: jax.Array | None = None) -> Moments:
-    """Return what a part adds to the moments of a layer.
+    """Return the contribution of a part to the moments of a layer.
 
     Args:
         features: of the part, `[..., h, w, C]`.
-        part: which it is.
-        guide: how much each pixel of the whole layer counts, `[H, W]`, or None for all alike.
+        part: the part.
+        guide: weight of each pixel of the full layer, `[H, W]`, or None for equal weights.
 
     Returns:
         The moments.
@@ -109,15 +109,15 @@ def read_moments(features: jax.Array, part: Part, *, guide: jax.Array | None = N
 
 
 def read_distance(features: jax.Array, part: Part, *, target: jax.Array) -> jax.Array:
-    """Return what a part adds to the squared distance of a layer from its target.
+    """Return the contribution of a part to the squared distance of a layer from its target.
 
     Args:
-        features: of the part, a block or all of the image, `[..., h, w, C]`.
-        part: which it is.
-        target: of the whole layer, `[..., H, W, C]`.
+        features: of the part, a tile or the full image, `[..., h, w, C]`.
+        part: the part.
+        target: of the full layer, `[..., H, W, C]`.
 
     Returns:
-        `[...]`, not divided by anything.
+        `[...]`, without normalization.
 
     Example:
         >>> float(read_distance(jnp.ones((4, 4, 2)), Part(4, 4, 1, None, None), target=jnp.zeros((4, 4, 2))))
@@ -131,18 +131,18 @@ def read_distance(features: jax.Array, part: Part, *, target: jax.Array) -> jax.
     return squared_distance(features, target, axes=3, divisor="none")
 
 
-# Pixels from which strips of the first block cost nothing: 1.05 of a step's time on two cores at 1024 x 768, with
-# 0.62 of its memory, and 1.1 at a quarter of the pixels. With the second block it is 1.1 and 0.49.
+# Pixels from which row chunks of the first block are almost free: 1.05 of a step's time on two cores at 1024 x 768,
+# with 0.62 of its memory, and 1.1 at a quarter of the pixels. With the second block it is 1.1 and 0.49.
 LARGE = 2**19
-LOOKED_AT = 2**19  # pixels of a window where a picture is looked at once, for targets
+LOOKED_AT = 2**19  # pixels of a window of a tile for targets
 
 
 def blocks_in_rows(config: Config, pixels: int) -> tuple[int, ...]:
-    """Return the blocks to go through in strips: the largest, if only sums over their pixels are read.
+    """Return the VGG blocks to compute in row chunks: the largest, if only sums over their pixels are needed.
 
     Args:
-        config: its `remat`, statistic, convolution and content layers count.
-        pixels: of the image.
+        config: `remat`, statistic, convolution and content layers are used.
+        pixels: number of pixels of the image.
 
     Returns:
         Numbers of blocks.
@@ -153,7 +153,7 @@ def blocks_in_rows(config: Config, pixels: int) -> tuple[int, ...]:
     """
     blocks = (1, 2) if config.remat else (1,) if pixels >= LARGE else ()
     whole = config.statistic == "sliced" or config.own_terms or config.network is not None
-    if whole or isinstance(config.conv, SplitRows):  # whose devices have parts of all rows
+    if whole or isinstance(config.conv, SplitRows):  # which distributes rows among devices
         return ()
     return tuple(block for block in blocks if all(int(layer[4]) != block for layer in config.content_layers))
 
@@ -167,21 +167,21 @@ def image_features(
     read: Callable[[str, jax.Array, Rows | None], Any] | None = None,
     remat: tuple[int, ...] = (),
 ) -> dict[str, Any]:
-    """Return activations of `image` by the network as `config` has it.
+    """Return activations of `image` by the network of `config`.
 
     Args:
         params: the network.
         image: `[H, W, 3]` or `[N, H, W, 3]`, in [0, 1].
-        config: its pooling, border, white, precision and convolution count.
-        layers: which activations; those that `config` reads for None.
+        config: network, pooling, padding, input scale, precision and convolution are used.
+        layers: names of layers; None for all layers of `config`.
         read: `summarize` of `vgg.evaluate_layers`.
         remat: of `vgg.VGG19`.
 
     Returns:
-        What `vgg.evaluate_layers` returns.
+        The activations or summaries by layer, as of `vgg.evaluate_layers`.
 
     Raises:
-        InputError: if a network of one's own does not give one of the layers, or gives it without an axis of channels.
+        InputError: if a user-defined network does not return one of the layers, or returns it without a channel axis.
 
     Example:
         >>> image_features(params, image, config=Config())["relu4_2"].shape  # doctest: +SKIP
@@ -204,14 +204,14 @@ def image_features(
 
 
 def part_of(layer: str, features: jax.Array, height: int, width: int, *, config: Config) -> Part:
-    """Return the part that is all of a layer, of which `features` may be a strip or a block, as only VGG-19's can be.
+    """Return the part that covers a full layer.
 
     Args:
-        layer: its name.
-        features: `[..., h, w, C]`.
+        layer: name of the layer.
+        features: `[..., h, w, C]`; with VGG-19 they may be a row chunk or a tile of the layer.
         height: of the image, in pixels.
-        width: likewise.
-        config: its network counts.
+        width: of the image, in pixels.
+        config: `network` is used.
 
     Returns:
         The part.
@@ -234,22 +234,22 @@ def read_layers(
     config: Config,
     layers: tuple[str, ...],
 ) -> dict[str, Any]:
-    """Return what is read of layers of `image`, which is cut into blocks of the size that `config` allows.
+    """Return summaries of layers of `image`, computed in tiles if `config` requires it.
 
     Args:
         params: the network.
         image: `[H, W, 3]` or `[N, H, W, 3]`, in [0, 1].
-        read: takes a layer's name, features, part and the context, and returns a tree of sums over pixels, or anything
-            where the image is not cut.
-        context: a tree of arrays, the only ones besides the image and the network that `read` may depend on.
-        config: the static facts.
-        layers: which to read.
+        read: function of a layer's name, features, part and the context that returns a pytree of sums over pixels, or
+            any pytree without tiles.
+        context: pytree of all arrays, besides image and network, that `read` depends on.
+        config: the static options.
+        layers: names of layers.
 
     Returns:
-        What `read` returned by layer, summed over all parts.
+        The summaries by layer, summed over all parts.
 
     Raises:
-        InputError: if not even the smallest block has as few pixels as `config` allows.
+        InputError: if the smallest tile has more than `config.block_pixels` pixels.
 
     Example:
         >>> def mean(layer, features, part, _):
@@ -279,13 +279,13 @@ def read_layers(
 def layers_of(
     params: vgg.Params, picture: jax.Array, *, config: Config, layers: tuple[str, ...]
 ) -> dict[str, jax.Array]:
-    """Return activations of `picture`, which is cut into blocks as `read_layers` does.
+    """Return activations of `picture`, computed in tiles as by `read_layers`.
 
     Args:
         params: the network.
         picture: `[H, W, 3]` or `[N, H, W, 3]`, in [0, 1].
-        config: as for `image_features`, and its `block_pixels`.
-        layers: which activations.
+        config: as for `image_features`, and `block_pixels`.
+        layers: names of layers.
 
     Returns:
         The activations, `[..., h, w, C]`.
@@ -308,10 +308,10 @@ def layers_of(
 
 
 def least_pixels(config: Config) -> int:
-    """Return the least `block_pixels` with which an image of any size can be cut.
+    """Return the smallest `block_pixels` that suffices for images of any size.
 
     Args:
-        config: its layers count.
+        config: layers are used.
 
     Returns:
         Pixels.
@@ -324,15 +324,15 @@ def least_pixels(config: Config) -> int:
 
 
 def looking(config: Config) -> Config:
-    """Return `config` for a picture that is looked at once: a large one in blocks, whatever memory there is.
+    """Return `config` for targets: large images are processed in tiles whose size does not depend on the memory.
 
-    So what is seen of it does not depend on that memory.
+    So the targets do not depend on the memory either.
 
     Args:
-        config: the static facts.
+        config: the static options.
 
     Returns:
-        Them, with `block_pixels`.
+        The config with `block_pixels`.
 
     Example:
         >>> looking(Config()).block_pixels == LOOKED_AT

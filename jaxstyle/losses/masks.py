@@ -1,4 +1,4 @@
-r"""Which part of the picture takes which style: masks as guides of the statistics and as the border of what is painted.
+r"""Masks: style regions, as guides of the statistics, and composition of the result with the content.
 
 A mask is `[H, W]` in [0, 1], 1 inside its region. Gatys et al., *Controlling Perceptual Factors in Neural Style
 Transfer*, arXiv:1611.07865, section 4.
@@ -14,13 +14,13 @@ from jaxstyle.losses.pixel import positive
 
 
 class Regions(NamedTuple):
-    """The regions of a picture.
+    """Style regions of an image.
 
     Attributes:
-        guides: by layer how much each pixel of it counts for each of R regions, `[R, h, w]`, of sum one for each.
-        shares: how much of the picture each region covers, `[R]`.
-        cover: how far each pixel is painted at all, `[H, W]`.
-        backdrop: what is left where it is not: the content, `[..., H, W, 3]`.
+        guides: by layer, the weight of each pixel in each of R regions, `[R, h, w]`, which sum to one per region.
+        shares: fraction of the image that each region covers, `[R]`.
+        cover: opacity of the stylized image, `[H, W]`.
+        backdrop: image behind it, the content, `[..., H, W, 3]`.
     """
 
     guides: dict[str, jax.Array]
@@ -30,10 +30,10 @@ class Regions(NamedTuple):
 
 
 def make_regions(masks: jax.Array, content: jax.Array, shapes: dict[str, tuple[int, int]]) -> Regions:
-    """Return the regions that `masks` cut `content` into.
+    """Return the regions of `masks`.
 
     Args:
-        masks: one for each style, `[R, H, W]`; where they overlap, styles mix, where all are 0, nothing is painted.
+        masks: one per style, `[R, H, W]`; styles mix where masks overlap, and the content remains where all are 0.
         content: `[..., H, W, 3]`.
         shapes: height and width of each layer.
 
@@ -52,15 +52,15 @@ def make_regions(masks: jax.Array, content: jax.Array, shapes: dict[str, tuple[i
 
 
 def guide(mask: jax.Array, *, height: int, width: int) -> jax.Array:
-    r"""Return how much each pixel of a layer counts, :math:`w_k = T_k^2 / \sum_l T_l^2` for the mask T, resized.
+    r"""Return the weight of each pixel of a layer, :math:`w_k = T_k^2 / \sum_l T_l^2` for the resized mask T.
 
     Args:
         mask: `[H, W]`, in [0, 1].
         height: of the layer, in pixels.
-        width: likewise.
+        width: of the layer, in pixels.
 
     Returns:
-        `[height, width]`, of sum one; all zero for an empty mask.
+        `[height, width]`, with sum one; all zero for an empty mask.
 
     Example:
         >>> guide(jnp.ones((8, 8)), height=2, width=2).round(6).tolist()
@@ -71,13 +71,13 @@ def guide(mask: jax.Array, *, height: int, width: int) -> jax.Array:
 
 
 def cover(masks: jax.Array) -> jax.Array:
-    """Return how far each pixel is painted.
+    """Return the opacity of the stylized image.
 
     Args:
         masks: `[R, H, W]`, in [0, 1].
 
     Returns:
-        `[H, W]`, in [0, 1]: the sum of the masks, as long as that is below 1.
+        `[H, W]`, in [0, 1]: the sum of the masks, at most 1.
 
     Example:
         >>> cover(jnp.ones((2, 1, 2))).tolist()
@@ -87,12 +87,12 @@ def cover(masks: jax.Array) -> jax.Array:
 
 
 def compose(image: jax.Array, backdrop: jax.Array, *, cover: jax.Array) -> jax.Array:
-    """Return `image` where it is painted and `backdrop`, bit for bit, where it is not.
+    """Return `image` over `backdrop`; where `cover` is 0, bit for bit `backdrop`.
 
     Args:
         image: `[..., H, W, 3]`.
         backdrop: `[..., H, W, 3]`.
-        cover: how far each pixel is painted, `[H, W]` in [0, 1].
+        cover: opacity of `image`, `[H, W]` in [0, 1].
 
     Returns:
         `[..., H, W, 3]`.
@@ -106,12 +106,12 @@ def compose(image: jax.Array, backdrop: jax.Array, *, cover: jax.Array) -> jax.A
 
 
 def feather(mask: jax.Array, *, pixels: int) -> jax.Array:
-    """Return `mask` with its edges softened into ramps `pixels` wide, half of that to either side.
+    """Return `mask` with edges softened into ramps of width `pixels`, centered at the edge.
 
     Args:
-        mask: `[H, W]`, in [0, 1]; continued by its border.
-        pixels: the width of the ramp, an even number, or the one below it, and 2 at least; 0 changes nothing. What is
-            farther from the mask stays exactly zero.
+        mask: `[H, W]`, in [0, 1]; its border is replicated.
+        pixels: width of the ramp, rounded down to an even number, at least 2; 0 for no change. Pixels farther from the
+            mask stay exactly zero.
 
     Returns:
         `[H, W]`.

@@ -1,7 +1,7 @@
-r"""What features are like on average: their moments over pixels, and the matrices that compare styles by them.
+r"""Moments of features over pixels, and the style statistics computed from them.
 
-Moments forget where in the picture something is. They may be mixed: a weighted mean of the moments of two styles is
-that of their blend. `guide`, of the height and width of the features, says how much each pixel counts; it sums to one.
+Moments do not depend on position. A weighted mean of the moments of several styles mixes these styles. A `guide`, of
+the height and width of the features, is the weight of each pixel; it sums to one.
 
 Gatys, Ecker and Bethge, *A Neural Algorithm of Artistic Style*, arXiv:1508.06576, and *Controlling Perceptual Factors
 in Neural Style Transfer*, arXiv:1611.07865 (guides).
@@ -13,15 +13,15 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-RIDGE = 1e-4  # added to variances, so that their roots have a slope at zero: of crowsonkb's style-transfer-pytorch
+RIDGE = 1e-4  # added to variances, so that their roots are differentiable at 0; from crowsonkb's style-transfer-pytorch
 
 
 class Moments(NamedTuple):
-    """Means over pixels, which may be averaged over styles.
+    """First and second moments over pixels, which may be averaged over styles.
 
     Attributes:
-        mean: of each channel, `[..., C]`.
-        second: of the product of each two channels, `[..., C, C]`: the Gram matrix over the number of pixels.
+        mean: mean of each channel, `[..., C]`.
+        second: mean product of each pair of channels, `[..., C, C]`: the Gram matrix divided by the number of pixels.
     """
 
     mean: jax.Array
@@ -31,8 +31,8 @@ class Moments(NamedTuple):
 def moments(features: jax.Array, *, guide: jax.Array | None = None) -> Moments:
     r"""Return the means :math:`\sum_k w_k F_{ki}` and :math:`\sum_k w_k F_{ki} F_{kj}` over all pixels k.
 
-    Deviation from Gatys et al.: they leave the second undivided, so that it grows with the picture. With a guide T of
-    squares summing to one, :math:`w = T^2` makes it their guided Gram matrix.
+    Deviation from Gatys et al.: they do not divide the second by the number of pixels. With a guide T whose squares sum
+    to one, :math:`w = T^2` gives their guided Gram matrix.
 
     Args:
         features: `[..., H, W, C]`.
@@ -47,7 +47,7 @@ def moments(features: jax.Array, *, guide: jax.Array | None = None) -> Moments:
     """
     *batch, height, width, channels = features.shape
     dtype = jnp.promote_types(features.dtype, jnp.float32)
-    # One contracted axis, not two: XLA has a fast matrix product on the CPU for the former only.
+    # One contracted axis, not two: on the CPU, XLA has a fast matrix product only for one.
     rows = features.reshape(*batch, height * width, channels)  # [..., N, C]
     if guide is None:
         return Moments(jnp.mean(rows, axis=-2, dtype=dtype), _products(rows, None) / (height * width))
@@ -57,7 +57,7 @@ def moments(features: jax.Array, *, guide: jax.Array | None = None) -> Moments:
 
 @jax.custom_jvp
 def _products(rows: jax.Array, counts: jax.Array | None) -> jax.Array:
-    r"""Return :math:`\sum_k w_k F_{ki} F_{kj}`, whose gradient is one product of matrices since it is symmetric."""
+    r"""Return :math:`\sum_k w_k F_{ki} F_{kj}`; by symmetry its gradient is one matrix product."""
     return _product(rows, rows, counts)
 
 
@@ -86,9 +86,9 @@ def gram(moments: Moments, *, shift: float = 0.0, scale: float = 1.0) -> jax.Arr
     r"""Return the Gram matrix of features plus `shift`, :math:`c \sum_k w_k (F_{ki} + s) (F_{kj} + s)`.
 
     Args:
-        moments: of the features as they are.
-        shift: s; Novak and Nikulin, *Improving the Neural Algorithm of Artistic Style*, arXiv:1605.04603, take -1.
-        scale: c, such as 1 / C for a matrix divided by all elements instead of pixels.
+        moments: of the unshifted features.
+        shift: s; Novak and Nikulin, *Improving the Neural Algorithm of Artistic Style*, arXiv:1605.04603, use -1.
+        scale: c, such as 1 / C for division by the number of elements instead of pixels.
 
     Returns:
         `[..., C, C]`, symmetric, positive semidefinite.
@@ -107,8 +107,8 @@ def gram(moments: Moments, *, shift: float = 0.0, scale: float = 1.0) -> jax.Arr
 def mean_std(moments: Moments) -> jax.Array:
     r"""Return mean and standard deviation of each channel, :math:`\mu_i` and :math:`\sqrt{\sigma_i^2 + \epsilon}`.
 
-    Li et al., *Demystifying Neural Style Transfer*, arXiv:1701.01036, section 4.2. Deviation: their root has no ridge
-    :math:`\epsilon`, and so no slope where a channel is constant.
+    Li et al., *Demystifying Neural Style Transfer*, arXiv:1701.01036, section 4.2. Deviation: the ridge
+    :math:`\epsilon`, without which the root has no derivative for a constant channel.
 
     Args:
         moments: of the features.
@@ -125,7 +125,7 @@ def mean_std(moments: Moments) -> jax.Array:
 
 
 def covariance(moments: Moments) -> jax.Array:
-    r"""Return the covariance of channels, :math:`\Sigma_{ij} = E[F_i F_j] - \mu_i \mu_j`: a Gram matrix without means.
+    r"""Return the covariance of channels, :math:`\Sigma_{ij} = E[F_i F_j] - \mu_i \mu_j`.
 
     Args:
         moments: of the features.

@@ -1,6 +1,6 @@
-r"""What is minimised: targets hold what an image is compared with, terms say how far off it is, the total weighs them.
+r"""The objective: loss terms of an image and their weighted sum.
 
-The total is :math:`\sum_l a_l C_l + \sum_l b_l S_l + t\,TV`, with content terms C and style terms S by layer.
+The total is :math:`\sum_l a_l C_l + \sum_l b_l S_l + t\,TV` with content terms C and style terms S by layer.
 Gatys, Ecker and Bethge, *A Neural Algorithm of Artistic Style*, arXiv:1508.06576.
 """
 
@@ -24,25 +24,25 @@ from jaxstyle.losses.targets import make_targets as make_targets
 from jaxstyle.networks import vgg
 
 Terms = dict[str, jax.Array]
-FEATURES = "features"  # where a layer's own are found among what is read of it; no term is called so
+FEATURES = "features"  # key of the activations in a layer's summaries; not the name of a term
 
 
 def terms(params: vgg.Params, image: jax.Array, targets: Targets, *, config: Config) -> Terms:
-    """Return the parts of the loss by name, before weighting.
+    """Return the loss terms by name, unweighted.
 
     Args:
         params: the network.
         image: `[H, W, 3]` or `[N, H, W, 3]`, in [0, 1].
         targets: of `make_targets`.
-        config: the static facts that the targets were made with.
+        config: the config of the targets.
 
     Returns:
         `{"content/relu4_2": [...], "style/relu1_1": ..., "tv": ...}`, each with the leading axis of `image`.
-        With targets for half the size, all terms but "tv" are the mean over both sizes: Snelgrove,
+        With targets for half resolution, all terms but "tv" are means over both resolutions: Snelgrove,
         *High-Resolution Multi-Scale Neural Texture Synthesis*, SIGGRAPH Asia 2017.
 
     Raises:
-        InputError: if `image` is not a picture or too small for the layers.
+        InputError: if `image` is not an image or too small for the layers.
 
     Example:
         >>> terms(params, image, targets, config=Config())["tv"]  # doctest: +SKIP
@@ -61,7 +61,7 @@ def terms(params: vgg.Params, image: jax.Array, targets: Targets, *, config: Con
 
 
 def _compared(params: vgg.Params, image: jax.Array, targets: Targets, *, config: Config) -> Terms:
-    """Return the terms of content and style: the means over both sizes where the image is compared at half its own."""
+    """Return content, style and extra terms; means over both resolutions if the targets have half resolution."""
     height, width = image.shape[-3:-1]
     read = partial(_read, config=config)
     seen = read_layers(params, image, read, targets._replace(half=None), config=config, layers=config.layers)
@@ -80,7 +80,7 @@ def _compared(params: vgg.Params, image: jax.Array, targets: Targets, *, config:
 
 
 def painted(image: jax.Array, targets: Targets) -> jax.Array:
-    """Return `image` with the content wherever no region is to be painted.
+    """Return `image` with the content outside of all regions.
 
     Args:
         image: `[..., H, W, 3]`.
@@ -97,18 +97,18 @@ def painted(image: jax.Array, targets: Targets) -> jax.Array:
 
 
 def gradient_factors(params: vgg.Params, image: jax.Array, targets: Targets, *, config: Config) -> Terms:
-    """Return what each term is multiplied by so that its gradient, where it enters the network, sums to one.
+    """Return factors that normalize the gradient of each term, where it enters the network, to an absolute sum of 1.
 
-    Johnson's neural-style (`-normalize_gradients`); total variation has no such factor there.
+    As in Johnson's neural-style (`-normalize_gradients`), which has no such factor for total variation.
 
     Args:
         params: the network.
         image: `[H, W, 3]`, in [0, 1].
         targets: of `make_targets`.
-        config: the static facts that the targets were made with.
+        config: the config of the targets.
 
     Returns:
-        A factor for each of `terms`, 1 for "tv" and for terms of one's own.
+        A factor for each of `terms`; 1 for "tv" and extra terms.
 
     Example:
         >>> gradient_factors(params, image, targets, config=Config())["tv"]  # doctest: +SKIP
@@ -133,7 +133,7 @@ def total(weights: LossWeights, terms: Mapping[str, jax.Array]) -> jax.Array:
     """Return the objective, the weighted sum of `terms`.
 
     Args:
-        weights: the coefficients; a layer without one is an error, not a zero.
+        weights: the weights; a layer without a weight is an error.
         terms: of `terms`.
 
     Returns:
@@ -150,14 +150,14 @@ def total(weights: LossWeights, terms: Mapping[str, jax.Array]) -> jax.Array:
     coefficients |= {f"style/{layer}": weight for layer, weight in weights.style.items()}
     coefficients["tv"] = weights.tv
     if twice := coefficients.keys() & weights.own.keys():
-        raise InputError(f"Your own weights name {', '.join(sorted(twice))}, which have one: weigh own terms only.")
+        raise InputError(
+            f"LossWeights.own has {', '.join(sorted(twice))}, which have a weight: use names of extra terms."
+        )
     coefficients |= weights.own
     if coefficients.keys() != terms.keys():
         differ = ", ".join(sorted(coefficients.keys() ^ terms.keys()))
-        raise InputError(
-            f"The loss's weights and its terms differ in {differ}: give each layer and each own term one weight."
-        )
-    # A Python number takes the precision of its term, also where float64 is enabled.
+        raise InputError(f"Weights and loss terms differ in {differ}: give each layer and each extra term one weight.")
+    # A Python number takes the precision of its term, also with float64 enabled.
     return jnp.asarray(sum(weight * terms[name] for name, weight in coefficients.items()))
 
 
@@ -170,18 +170,18 @@ def objective_value(
     config: Config,
     factors: Mapping[str, jax.Array] | None = None,
 ) -> tuple[jax.Array, Terms]:
-    """Return the value that every run minimizes: the total plus the weighted penalty on values out of range.
+    """Return the value that every run minimizes: the total plus the weighted range penalty.
 
     Args:
         params: the network.
         image: `[H, W, 3]` or `[N, H, W, 3]`, in [0, 1].
         targets: of `make_targets`.
-        weights: the coefficients.
-        config: the static facts that the targets were made with.
-        factors: of `gradient_factors`, by which terms are multiplied in the value; None for 1.
+        weights: the weights.
+        config: the config of the targets.
+        factors: of `gradient_factors`, which multiply the terms in the value; None for 1.
 
     Returns:
-        The value, `[]` or `[N]`, and all of `term_names`: terms, "total" and "bounds", the penalty without its weight.
+        The value, `[]` or `[N]`, and all of `term_names`: terms, "total" and "bounds", the unweighted range penalty.
 
     Raises:
         InputError: as `terms` and `total` do.
@@ -199,10 +199,10 @@ def objective_value(
 
 
 def term_names(config: Config) -> tuple[str, ...]:
-    """Return the names in the history of a run: all terms, the total and the penalty on values out of range.
+    """Return the names in the history of a run: all terms, the total and the range penalty.
 
     Args:
-        config: its layers and extra terms count.
+        config: layers and extra terms are used.
 
     Returns:
         The names.
@@ -219,24 +219,25 @@ def _names(config: Config) -> list[str]:
 
 
 def _read(layer: str, features: jax.Array, part: Part, targets: Targets, *, config: Config) -> dict[str, Any]:
-    """Return what the terms need of a layer."""
+    """Return the inputs of the terms of a layer."""
     names = [name for name in _names(config) if name.partition("/")[2] == layer]
     whole = {FEATURES: features} if config.own_terms else {}
     return {name: _seen(name, features, targets, config=config, part=part) for name in names} | whole
 
 
 def _number(name: str, value: jax.typing.ArrayLike, *, of: jax.Array) -> jax.Array:
-    """Return the value of a term of one's own, if there is one for each image."""
+    """Return the value of an extra term; check that it is one number per image."""
     found = jnp.asarray(value)
     if found.shape != of.shape[:-3]:
         raise InputError(
-            f"The term {name!r} is an array {list(found.shape)} of an image {list(of.shape)}: return a number for each."
+            f"The extra term {name!r} is an array {list(found.shape)} for images {list(of.shape)}: "
+            "return one number per image."
         )
     return found
 
 
 def _seen(name: str, features: jax.Array, targets: Targets, *, config: Config, part: Part) -> Any:
-    """Return what a term needs of the features of its layer: what adds up over parts, or the features."""
+    """Return the input of a term: sums that add up over parts of the layer, or its features."""
     kind, _, layer = name.partition("/")
     if kind == "content":
         return read_distance(features, part, target=targets.content[layer])
@@ -250,7 +251,7 @@ def _seen(name: str, features: jax.Array, targets: Targets, *, config: Config, p
 
 
 def _term(name: str, seen: Any, targets: Targets, *, config: Config, height: int, width: int) -> jax.Array:
-    """Return one term from what was seen of its layer, of an image of that size."""
+    """Return one term from its input, for an image of this size."""
     kind, _, layer = name.partition("/")
     if kind == "content":
         return pixel.divided(seen, targets.content[layer], axes=3, divisor=config.content_divisor)
@@ -271,5 +272,5 @@ def _term(name: str, seen: Any, targets: Targets, *, config: Config, height: int
         each = jax.vmap(lambda target, guide: compare(seen, target, guide=guide))(
             targets.style[layer], regions.guides[layer]
         )
-    # by its share of the picture, so that style and content weigh in each pixel what they weigh without regions
+    # Weighted by area, so that the ratio of style to content is that of a run without regions.
     return jnp.tensordot(regions.shares, each, axes=1)

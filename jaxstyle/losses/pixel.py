@@ -1,8 +1,7 @@
-"""What is compared pixel by pixel: features by distance, the image by its variation and by what leaves its range.
+"""Pixelwise losses: squared distance of features, total variation and range penalty of the image.
 
-Arrays in, arrays out. Features are `[..., H, W, C]`, images `[..., H, W, 3]` in [0, 1]; leading axes are kept, so that
-a batch gives a value for each of its images. Sums run in float32 or wider, whatever the features' type. How style is
-compared is in `style`.
+Features are `[..., H, W, C]`, images `[..., H, W, 3]` in [0, 1]; leading axes are batch axes, with one value per image.
+Sums accumulate in float32 or wider, whatever the dtype of the features. Style losses are in `style`.
 
 Gatys, Ecker and Bethge, *A Neural Algorithm of Artistic Style*, arXiv:1508.06576.
 """
@@ -21,15 +20,15 @@ Variation = Literal["separate", "joint", "nine_point"]
 def squared_distance(x: jax.Array, target: jax.Array, *, axes: int, divisor: Divisor = "energy") -> jax.Array:
     r"""Return the squared distance of `x` to `target`, :math:`\sum (x - t)^2 / D`.
 
-    Deviation from Gatys et al.: they take half the sum for content and :math:`\sum / 4 C^2` for style. Divided by the
-    target's energy, :math:`D = \sum t^2`, a term is 1 where `x` is all zeros, for any size, style or network.
+    Deviation from Gatys et al.: they use half the sum for content and :math:`\sum / 4 C^2` for style. Normalized by the
+    energy of the target, :math:`D = \sum t^2`, a term is 1 for `x` all zeros, for any size, style or network.
 
     Args:
         x: `[..., *shape]`, features or Gram matrices.
         target: `[*shape]`, or of the shape of `x`.
-        axes: how many trailing axes make up one value.
-        divisor: D is the target's "energy" (1 where that is zero), the number of "elements" (the mean square), or 1
-            for "none".
+        axes: number of trailing axes to sum over.
+        divisor: D is the "energy" of the target (1 where that is zero), the number of "elements" (the mean square), or
+            1 for "none".
 
     Returns:
         `[...]`, not negative.
@@ -43,12 +42,12 @@ def squared_distance(x: jax.Array, target: jax.Array, *, axes: int, divisor: Div
 
 
 def divided(distance: jax.Array, target: jax.Array, *, axes: int, divisor: Divisor) -> jax.Array:
-    """Return a sum of squares over D, as `squared_distance` has it.
+    """Return a sum of squares divided by D of `squared_distance`.
 
     Args:
-        distance: of anything to `target`, `[...]`.
+        distance: squared distance to `target`, `[...]`.
         target: `[..., *shape]`.
-        axes: how many trailing axes make up one value.
+        axes: number of trailing axes of one value.
         divisor: as for `squared_distance`.
 
     Returns:
@@ -64,7 +63,7 @@ def divided(distance: jax.Array, target: jax.Array, *, axes: int, divisor: Divis
 
 
 def positive(energy: jax.Array) -> jax.Array:
-    """Return a target's `energy` to divide by: 1 where it is zero, as of a black picture or an untrained network.
+    """Return `energy` as a divisor: 1 where it is zero, as for a black image or an untrained network.
 
     Args:
         energy: `[...]`, not negative.
@@ -91,22 +90,20 @@ def total_variation(
     reduction: Reduction = "mean",
     circular: bool = False,
 ) -> jax.Array:
-    r"""Return how much neighbouring pixels differ.
+    r"""Return the total variation of an image.
 
-    With differences :math:`d` to the pixel below and :math:`r` to the one on the right, "separate" is
+    With differences :math:`d` to the pixel below and :math:`r` to the pixel on the right, "separate" is
     :math:`\sum |d|^p + \sum |r|^p`. "joint" is :math:`\sum (d^2 + r^2)^{p/2}` over the pixels that have both
-    neighbours: Mahendran and Vedaldi, *Understanding Deep Image Representations by Inverting Them*, arXiv:1412.0035.
-    "nine_point" takes diagonals in and continues the image by its border, as crowsonkb's style-transfer-pytorch does:
-    2/3 of the mean squares along rows and columns and 1/6 of those along both diagonals. Gatys et al. have no such
-    term.
+    neighbors: Mahendran and Vedaldi, *Understanding Deep Image Representations by Inverting Them*, arXiv:1412.0035.
+    "nine_point" includes diagonals and replicates the border, as crowsonkb's style-transfer-pytorch does: 2/3 of the
+    mean squares along rows and columns and 1/6 of those along both diagonals. Gatys et al. have no such term.
 
     Args:
         image: `[..., H, W, 3]`.
         form: "separate", "joint" or "nine_point".
-        power: p, from 1; "nine_point" is always of squares.
-        reduction: "sum", or "mean" for the mean over each direction, then the sum of them; "nine_point" is always a
-            mean.
-        circular: whether pixels at a border are neighbours of those across from them.
+        power: p, at least 1; "nine_point" always uses squares.
+        reduction: "sum", or "mean" for the sum of the means of each direction; "nine_point" is always a mean.
+        circular: whether the image is periodic.
 
     Returns:
         `[...]`, zero for a constant image.
@@ -137,28 +134,28 @@ def total_variation(
 
 
 def _power(x: jax.Array, power: float) -> jax.Array:
-    """Return a power of what is not negative; its derivative at zero, which need not be finite, is 0."""
+    """Return a power of nonnegative values, with derivative 0 at zero, where it need not be finite."""
     if power in (1, 2):
         return x if power == 1 else jnp.square(x)
     return jnp.where(x > 0, jnp.where(x > 0, x, 1.0) ** power, 0.0)
 
 
 def _reduced(cost: jax.Array, reduction: Reduction) -> jax.Array:
-    # an image one pixel high or wide has no neighbours in that direction
+    # An image one pixel high or wide has no neighbors in that direction.
     count = max(1, math.prod(cost.shape[-3:])) if reduction == "mean" else 1
     return jnp.sum(cost, axis=(-3, -2, -1)) / count
 
 
 def out_of_range(image: jax.Array, *, reduction: Reduction = "mean", upper: float = 1.0) -> jax.Array:
-    r"""Return how far the image leaves [0, upper], :math:`\sum \max(-x, 0)^2 + \max(x - u, 0)^2`.
+    r"""Return the range penalty of values outside of [0, upper], :math:`\sum \max(-x, 0)^2 + \max(x - u, 0)^2`.
 
-    Unlike a clip at each step this leaves the gradient's differences meaningful, which lbfgs lives on. No published
+    Unlike clipping at each step, it preserves gradient differences, from which lbfgs estimates curvature. No published
     system has it.
 
     Args:
         image: `[..., H, W, 3]`.
         reduction: "mean" or "sum" over all values.
-        upper: u, the white of the image's scale.
+        upper: u, the value of white.
 
     Returns:
         `[...]`, zero for an image in range.

@@ -1,6 +1,6 @@
-"""A style's statistics on disk, to be used without its pictures: an HDF5 file, for the network that it names only.
+"""Style statistics in HDF5 files, which replace the style images. A file is valid only for the network that it names.
 
-The file holds, for each longest side of a picture that is to be painted, the moments or quantiles of every style layer.
+For each longest side of the result, a file contains the moments or quantiles of every style layer.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ from jaxstyle.networks.vgg import CONV_LAYERS, Params
 from jaxstyle.networks.weights_io import follow, opened, strings, written
 
 FORMAT = "jaxstyle style statistics 1"
-CURE = "make it again by jaxstyle statistics."
+CURE = "create it again with jaxstyle statistics."
 MOST_SIZES = 64
 
 
 def network_hash(params: Params) -> str:
-    """Return the SHA-256 of a network's numbers in float32, whatever file they came from.
+    """Return the SHA-256 of the parameters of a network in float32; it does not depend on their file.
 
     Args:
         params: the network.
@@ -54,14 +54,14 @@ def write(
     config: Config,
     pictures: Sequence[str],
 ) -> None:
-    """Write statistics, whole or not at all; equal arguments give equal bytes.
+    """Write style statistics atomically; equal arguments give equal bytes.
 
     Args:
         path: the file to write or replace.
-        sizes: by the longest side of what is to be painted, in pixels, the summary of each style layer.
-        params: the network that they are of.
-        config: the static facts that they were made with.
-        pictures: what they are of, in words.
+        sizes: summaries by the longest side of the result, in pixels, and by style layer.
+        params: the network of the statistics.
+        config: the config of the statistics.
+        pictures: names of the style images.
 
     Raises:
         UnavailableError: if the file cannot be written.
@@ -81,18 +81,18 @@ def write(
 
 
 def read(path: str | os.PathLike[str], *, params: Params, config: Config) -> dict[int, dict[str, Summary]]:
-    """Read statistics, for the network and the static facts that they were made with.
+    """Read style statistics for the network and config with which they were computed.
 
     Args:
-        path: a file that `write` has written.
-        params: the network that is to paint.
-        config: the static facts of the run; its style layers are read.
+        path: a file of `write`.
+        params: the network of the run.
+        config: the config of the run, with the style layers to read.
 
     Returns:
-        By the longest side of what is to be painted, in pixels, the summary of each style layer.
+        Summaries by the longest side of the result, in pixels, and by style layer.
 
     Raises:
-        InputError: if the file is missing or damaged, or of another network or other facts.
+        InputError: if the file is missing or damaged, or of another network or config.
 
     Example:
         >>> read("style.h5", params=params, config=config)[512]["relu1_1"].mean.shape  # doctest: +SKIP
@@ -116,9 +116,9 @@ def read(path: str | os.PathLike[str], *, params: Params, config: Config) -> dic
 
 
 def _facts(params: Params, config: Config) -> dict[str, str]:
-    """Return what has to be the same for statistics to be comparable."""
+    """Return the properties in which file and run must agree."""
     if config.network is not None:
-        raise InputError("The network is your own, which a file cannot tell from others: keep statistics in memory.")
+        raise InputError("Statistics of a user-defined network cannot be saved or loaded: pass them as arrays.")
     return {
         "format": FORMAT,
         "network": network_hash(params),
@@ -130,7 +130,7 @@ def _facts(params: Params, config: Config) -> dict[str, str]:
 
 
 def _summary(file: h5py.File, name: str, kind: type[Moments] | type[Quantiles], params: Params) -> Summary:
-    """Return one layer's summary, with its shape checked before anything is read."""
+    """Return the summary of a layer; check its shape before reading any data."""
     channels = params[f"conv{name.rpartition('/')[2][4:]}"]["kernel"].shape[-1]
     arrays: dict[str, Any] = {part: follow(file, f"{name}/{part}", cure=CURE) for part in kind._fields}
     count = arrays["directions"].shape[-1] if kind is Quantiles else 0
@@ -151,6 +151,6 @@ def _summary(file: h5py.File, name: str, kind: type[Moments] | type[Quantiles], 
         ):
             raise InputError(f"{file.filename} holds {name}/{part} in another form than {shapes[part]}: {CURE}")
         if not np.isfinite(values := dataset[()]).all():
-            raise InputError(f"{file.filename} holds values in {name}/{part} that are not finite: {CURE}")
+            raise InputError(f"{file.filename} has values in {name}/{part} that are not finite: {CURE}")
         arrays[part] = values
     return kind(**arrays)

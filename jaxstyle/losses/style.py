@@ -1,7 +1,7 @@
-"""What style is, as numbers: one name for each way to sum features up and to compare them.
+"""Style statistics by name: summaries of features and distances between them.
 
-Each layer's features, `[..., H, W, C]`, are summed up by their moments over pixels, or by their quantiles along random
-directions. Li et al., *Demystifying Neural Style Transfer*, arXiv:1701.01036, compare some of these.
+The summary of a layer's features `[..., H, W, C]` are their moments over pixels, or their quantiles along random
+directions. Li et al., *Demystifying Neural Style Transfer*, arXiv:1701.01036, compare several of these.
 """
 
 from typing import Literal
@@ -20,13 +20,13 @@ Summary = Moments | Quantiles
 def summarize(
     features: jax.Array, *, key: jax.Array | None = None, statistic: Statistic = "gram", guide: jax.Array | None = None
 ) -> Summary:
-    """Return what is kept of `features` as a style's.
+    """Return the style summary of `features`.
 
     Args:
         features: `[..., H, W, C]`.
-        key: of the random directions, for "sliced".
-        statistic: what the summary is for; all but "sliced" share `Moments`.
-        guide: how much each pixel counts, `[H, W]`, or None for all alike.
+        key: random key of the directions, for "sliced".
+        statistic: name of the statistic; all but "sliced" use `Moments`.
+        guide: weight of each pixel, `[H, W]`, or None for equal weights.
 
     Returns:
         Moments or quantiles, with the leading axes of `features`.
@@ -41,7 +41,7 @@ def summarize(
     if statistic != "sliced":
         return moments(features, guide=guide)
     if key is None:
-        raise InputError("The statistic 'sliced' has no seed for its directions: pass key=jax.random.key(0).")
+        raise InputError("The statistic 'sliced' needs random directions: pass key=jax.random.key(0).")
     return quantiles(features, key=key, guide=guide)
 
 
@@ -55,15 +55,15 @@ def distance(
     shift: float = 0.0,
     scale: float = 1.0,
 ) -> jax.Array:
-    """Return how far features are from the style that `target` sums up.
+    """Return the distance of features from a style.
 
     Args:
-        x: the features, `[..., H, W, C]`, or, but for "sliced", their moments.
+        x: features `[..., H, W, C]`, or their moments, except for "sliced".
         target: of `summarize`.
         statistic: "gram", "mean_std", "covariance", "wasserstein" or "sliced".
-        guide: how much each pixel of the features counts, `[H, W]`, or None for all alike.
-        divisor: as of `pixel.squared_distance`; "energy" is the distance from features that are all zero,
-            but for covariances and deviations, whose own squares it is.
+        guide: weight of each pixel of the features, `[H, W]`, or None for equal weights.
+        divisor: normalization as in `pixel.squared_distance`; "energy" is the distance of the target from zero
+            features, and for "covariance" and "mean_std" the sum of squares of the target statistic.
         shift: see `gram`.
         scale: see `gram`.
 
@@ -71,17 +71,19 @@ def distance(
         `[...]`, not negative.
 
     Raises:
-        InputError: if `target` is of another statistic, or if `x` are moments and the statistic is "sliced".
+        InputError: if `target` is of another statistic, or if `x` is `Moments` and the statistic is "sliced".
 
     Example:
         >>> float(distance(jnp.zeros((4, 4, 2)), summarize(jnp.ones((4, 4, 2)))))
         1.0
     """
     if isinstance(target, Quantiles) != (statistic == "sliced"):
-        raise InputError(f"The target is {type(target).__name__}, not what {statistic!r} compares: summarize it again.")
+        raise InputError(
+            f"The target is {type(target).__name__}, which does not fit {statistic!r}: summarize the style again."
+        )
     if isinstance(target, Quantiles):
         if isinstance(x, Moments):
-            raise InputError("Moments have no directions for the statistic 'sliced': pass the features.")
+            raise InputError("The statistic 'sliced' cannot be computed from moments: pass features.")
         return sliced(x, target, guide=guide, divisor=divisor)
     found = x if isinstance(x, Moments) else moments(x, guide=guide)
     if statistic == "wasserstein":

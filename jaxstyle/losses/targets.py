@@ -1,4 +1,4 @@
-"""What the image is held against: features of the content, statistics of the styles, and the regions of each."""
+"""Optimization targets: features of the content, statistics of the styles, and regions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,19 +17,19 @@ from jaxstyle.losses.masks import Regions, guide, make_regions
 from jaxstyle.losses.style import Summary, summarize
 from jaxstyle.networks import vgg
 
-Style = jax.Array | Mapping[str, Summary]  # a picture, or what `summarize_style` keeps of it
+Style = jax.Array | Mapping[str, Summary]  # an image, or its statistics by `summarize_style`
 
 
 class Targets(NamedTuple):
-    """What the image is held against.
+    """Optimization targets.
 
     Attributes:
-        content: the content's features by layer, `[..., H, W, C]`.
-        style: the styles' statistics by layer; with regions, of each of them along the leading axis.
-        regions: which part takes which style, or None.
-        half: what the image at half its size is held against as well, or None.
-        picture: the content as it is compared, in grey where its colours are kept, `[..., H, W, 3]`, for
-            `Config.own_terms`; None without them.
+        content: features of the content by layer, `[..., H, W, C]`.
+        style: statistics of the styles by layer; with regions, one per region along the leading axis.
+        regions: regions of the styles, or None.
+        half: targets at half resolution, or None.
+        picture: the content for extra terms, `[..., H, W, 3]`, in gray if its colors are preserved; None without such
+            terms.
     """
 
     content: dict[str, jax.Array]
@@ -51,24 +51,24 @@ def make_targets(
     content_masks: jax.Array | None = None,
     style_masks: Sequence[jax.Array | None] | None = None,
 ) -> Targets:
-    """Return what an image is to be held against.
+    """Return the optimization targets of a content and its styles.
 
     Args:
         params: the network.
         content: `[H, W, 3]` or `[N, H, W, 3]`, in [0, 1].
-        styles: one style or a sequence of K: pictures `[H, W, 3]` of any size, or statistics of `summarize_style`.
-        key: of the directions of the statistic "sliced".
-        config: the static facts.
-        blend: how much each style counts, `[K]`, not negative; None for all alike. Statistics are mixed, not pictures.
-        content_masks: the region of each style, `[K, H, W]` in [0, 1]; None for the whole picture.
-        style_masks: which part of each style to take, `[H, W]` of its own shape in [0, 1], or None for all of it.
+        styles: one style or a sequence of K: images `[H, W, 3]` of any size, or statistics of `summarize_style`.
+        key: random key of the directions, for the statistic "sliced".
+        config: the static options.
+        blend: style weights, `[K]`, not negative; None for equal weights. They average the statistics of the styles.
+        content_masks: region of each style, `[K, H, W]` in [0, 1]; None for no regions.
+        style_masks: mask of each style, `[H, W]` of its size in [0, 1], or None for the complete style.
 
     Returns:
-        Content features (with the leading axis of `content`) and statistics.
+        Content features (with the leading axis of `content`) and style statistics.
 
     Raises:
-        InputError: if an array is not a picture, or too small for the deepest layer asked for, or if weights or masks
-            do not fit the styles.
+        InputError: if an array is not an image, or too small for the deepest layer, or if weights or masks do not match
+            the styles.
 
     Example:
         >>> make_targets(params, content, style, config=Config()).style["relu5_1"].second.shape  # doctest: +SKIP
@@ -80,7 +80,7 @@ def make_targets(
     content = check_picture("content", content, config.sized(config.layers))
     masks = [None] * len(several) if style_masks is None else list(style_masks)
     if len(masks) != len(several):
-        raise InputError(f"There are {len(masks)} style masks for {len(several)} styles: pass one for each.")
+        raise InputError(f"There are {len(masks)} style masks for {len(several)} styles: pass one per style.")
     summaries = [
         summarize_style(params, style, key=key, config=config, mask=mask)
         if not isinstance(style, Mapping)
@@ -92,16 +92,16 @@ def make_targets(
     if content_masks is None:
         shares = jnp.ones(len(several), content.dtype) if blend is None else jnp.asarray(blend, content.dtype)
         if shares.shape != (len(several),):
-            raise InputError(f"There are {shares.size} blend weights for {len(several)} styles: pass one for each.")
+            raise InputError(f"There are {shares.size} blend weights for {len(several)} styles: pass one per style.")
         shares = shares / jnp.sum(shares)
         blended = jax.tree.map(lambda *each: sum(map(jnp.multiply, shares, each)), *summaries)
         return Targets(kept, blended, picture=picture)
     if blend is not None:
-        raise InputError("Styles have regions and blend weights: a region has one style, so drop the one or the other.")
+        raise InputError("Styles have both regions and blend weights: pass content_masks or blend, not both.")
     if content_masks.shape != (len(several), *content.shape[-3:-1]):
         raise InputError(
-            f"The content masks are {list(content_masks.shape)} for {len(several)} styles and a content of "
-            f"{list(content.shape)}: pass one of its height and width for each style."
+            f"The content masks are {list(content_masks.shape)} for {len(several)} styles and a content "
+            f"{list(content.shape)}: pass one mask of its height and width per style."
         )
     stacked = jax.tree.map(lambda *each: jnp.stack(each), *summaries)
     shapes = _shapes(params, content, config.style_layers, config=config)
@@ -116,20 +116,20 @@ def summarize_style(
     config: Config,
     mask: jax.Array | None = None,
 ) -> dict[str, Summary]:
-    """Return what is kept of a style, which serves in its place wherever styles are taken.
+    """Return the statistics of a style, which replace it wherever a style is an argument.
 
     Args:
         params: the network.
-        style: a picture `[H, W, 3]` of any size.
-        key: of the directions of the statistic "sliced".
-        config: its layers, statistic and network options count.
-        mask: which part of it to take, `[H, W]` in [0, 1].
+        style: image `[H, W, 3]` of any size.
+        key: random key of the directions, for the statistic "sliced".
+        config: style layers, statistic and network options are used.
+        mask: weight of each pixel, `[H, W]` in [0, 1].
 
     Returns:
         Moments or quantiles by style layer.
 
     Raises:
-        InputError: if `style` is not a picture or too small for a layer, or if the mask has another shape.
+        InputError: if `style` is not an image or too small for a layer, or if the mask has another shape.
 
     Example:
         >>> summarize_style(params, style, config=Config())["relu1_1"].mean.shape  # doctest: +SKIP
@@ -137,7 +137,9 @@ def summarize_style(
     """
     style = check_picture("style", style, config.sized(config.style_layers), ranks=(3,))
     if mask is not None and mask.shape != style.shape[:2]:
-        raise InputError(f"A style mask is {list(mask.shape)}, but its style is {list(style.shape)}: make them alike.")
+        raise InputError(
+            f"A style mask is {list(mask.shape)}, but its style is {list(style.shape)}: use the same size."
+        )
     config, layers = looking(replace(config, border=config.style_border)), config.style_layers
     keys = dict(zip(layers, [None] * len(layers) if key is None else jax.random.split(key, len(layers)), strict=True))
     guides: dict[str, jax.Array | None] = dict.fromkeys(layers)
@@ -156,7 +158,7 @@ def summarize_style(
 def _shapes(
     params: vgg.Params, picture: jax.Array, layers: tuple[str, ...], *, config: Config
 ) -> dict[str, tuple[int, int]]:
-    """Return height and width of each layer of a picture."""
+    """Return height and width of each layer of an image."""
     if config.network is not None:
         found = jax.eval_shape(partial(image_features, config=config, layers=layers), params, picture)
         return {layer: found[layer].shape[-3:-1] for layer in layers}
@@ -168,19 +170,19 @@ def _shapes(
 def check_picture(
     what: str, picture: jax.typing.ArrayLike, layers: tuple[str, ...] = (), *, ranks: tuple[int, ...] = (3, 4)
 ) -> jax.Array:
-    """Return `picture` in float32 or wider, or say why it is none.
+    """Check an image and return it in float32 or wider.
 
     Args:
-        what: its role, for the message.
+        what: role of the image, for the message.
         picture: `[H, W, 3]` or `[N, H, W, 3]`, in [0, 1].
-        layers: activations that it must have pixels at.
-        ranks: how many axes it may have.
+        layers: layers that must have at least one pixel.
+        ranks: allowed numbers of axes.
 
     Returns:
         The array.
 
     Raises:
-        InputError: if it has another shape, is not of floating point, or is too small for a layer.
+        InputError: if the shape or dtype is not that of an image, or if it is too small for a layer.
 
     Example:
         >>> check_picture("content", np.zeros((32, 32, 3), np.float16), ("relu5_1",)).dtype

@@ -1,14 +1,15 @@
 """An image in overlapping tiles: sums over its pixels and their exact gradient, in the memory of one tile.
 
-Statistics are sums over pixels, so they add up over tiles. Each tile (`Block`) is seen through a window that reaches as
-far beyond it as the deepest layer sees, so that no pixel of the tile depends on the cut. What a window sees beyond its
-tile is not counted. For the gradient each tile is computed again with the statistics' cotangents, which are fixed then.
+Statistics are sums over pixels, so they add up over tiles. The network processes the window of each tile (`Block`): the
+tile and a margin of the radius of the deepest receptive field, so that the values of the tile are those of the full
+image. Pixels of the margin are not part of the sums. The gradient recomputes each tile with the cotangents of the
+statistics.
 
-All windows of a grid have the same size and end where the image does, so that what a network sees outside of an image
-is there as it is for the whole image, and nothing else has to be made up.
+All windows of a grid have the same size and end at the image border, so that the network pads them as it pads the full
+image.
 
-Galerne, Raad, Lezama and Morel, *Scaling Painting Style Transfer*, arXiv:2212.13459, have this for L-BFGS and Gram
-matrices, block by block in Python. Deviations: any sum over pixels, one program, windows that end where the image does.
+Galerne, Raad, Lezama and Morel, *Scaling Painting Style Transfer*, arXiv:2212.13459, use tiles for L-BFGS and Gram
+matrices, in a Python loop. Deviations: any sum over pixels, one program, windows that end at the image border.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,17 +23,17 @@ from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
 from jaxstyle.errors import InputError
 
-TILE = 16  # pixels: VGG-19 halves four times, so that windows which begin at multiples of it are halved as the image is
+TILE = 16  # pixels; VGG-19 pools four times, and windows that start at multiples of 16 are pooled as the image is
 
 
 class Block(NamedTuple):
-    """Where a block lies; pairs are of rows and columns of the image, in pixels.
+    """Position of a tile; pairs are rows and columns of the image, in pixels.
 
     Attributes:
-        start: where its window begins; before 0 only where the image is circular.
-        first: where the block begins.
-        last: where it ends.
-        circular: whether the image continues across its border.
+        start: start of its window; negative only in a circular image.
+        first: start of the tile.
+        last: end of the tile.
+        circular: whether the image is periodic.
     """
 
     start: tuple[jax.Array, jax.Array]
@@ -41,12 +42,12 @@ class Block(NamedTuple):
     circular: bool
 
     def own(self, height: int, width: int, *, stride: int) -> jax.Array:
-        """Return which pixels of a layer of the window are the block's own, `[height, width]`.
+        """Return a mask of the pixels of the tile in a layer of its window, `[height, width]`.
 
         Args:
             height: of the layer of the window.
-            width: likewise.
-            stride: pixels of the image that one of the layer stands for.
+            width: of the layer of the window.
+            stride: stride of the layer, in pixels of the image.
         """
         sides = []
         for start, first, last, side in zip(self.start, self.first, self.last, (height, width), strict=True):
@@ -55,14 +56,14 @@ class Block(NamedTuple):
         return sides[0][:, None] & sides[1][None, :]
 
     def cut(self, x: jax.Array, height: int, width: int, *, stride: int, axis: int) -> jax.Array:
-        """Return what the window, `[height, width]`, sees of `x`, a layer of the image whose rows are `axis`.
+        """Return the window, `[height, width]`, of a layer of the image.
 
         Args:
-            x: `[..., h, w, ...]`.
+            x: layer of the image, `[..., h, w, ...]`.
             height: of the layer of the window.
-            width: likewise.
+            width: of the layer of the window.
             stride: as for `own`.
-            axis: of the rows, before that of the columns.
+            axis: axis of the rows; that of the columns follows.
         """
         for start, side, along in zip(self.start, (height, width), (axis, axis + 1), strict=True):
             begin = start // stride
@@ -75,15 +76,15 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class Grid:
-    """How an image is cut.
+    """Tiles of an image.
 
     Attributes:
         height: of the image, in pixels.
-        width: likewise.
+        width: of the image, in pixels.
         window: height and width of all windows.
-        rows: start, first and last of each row of blocks, as in `Block`.
-        columns: likewise.
-        circular: whether the image continues across its border.
+        rows: start, first and last of each row of tiles, as in `Block`.
+        columns: start, first and last of each column of tiles.
+        circular: whether the image is periodic.
     """
 
     height: int
@@ -94,35 +95,36 @@ class Grid:
     circular: bool
 
     def places(self) -> jax.Array:
-        """Return start, first and last of each block, `[blocks, 3, 2]`."""
+        """Return start, first and last of each tile, `[tiles, 3, 2]`."""
         return jnp.asarray([list(zip(row, column, strict=True)) for row in self.rows for column in self.columns])
 
     def block(self, place: jax.Array) -> Block:
-        """Return the block at one of `places`."""
+        """Return the tile of one of `places`."""
         start, first, last = ((pair[0], pair[1]) for pair in place)
         return Block(start, first, last, self.circular)
 
     @property
     def beyond(self) -> tuple[int, int]:
-        """How many rows and columns before the image windows begin."""
+        """Number of rows and columns by which windows extend beyond the image."""
         return -self.rows[0][0], -self.columns[0][0]
 
 
 def grid(height: int, width: int, *, most: int | None, halo: int, circular: bool = False) -> Grid | None:
-    """Return how to cut an image so that all windows together have as few pixels as can be.
+    """Return the grid of tiles whose windows have the fewest pixels in total.
 
     Args:
         height: of the image, in pixels.
-        width: likewise.
-        most: pixels of a window; None for as many as there are.
-        halo: pixels that the deepest layer sees around its own.
-        circular: whether the image continues across its border.
+        width: of the image, in pixels.
+        most: maximum number of pixels of a window; None for no limit.
+        halo: radius of the receptive field of the deepest layer, in pixels.
+        circular: whether the image is periodic.
 
     Returns:
-        The grid, or None for an image that need not be cut.
+        The grid, or None for an image that needs no tiles.
 
     Raises:
-        InputError: if the smallest window is larger than `most`, or if a circular image does not divide into tiles.
+        InputError: if the smallest window is larger than `most`, or if the sides of a circular image are not multiples
+            of 16.
 
     Example:
         >>> grid(1000, 700, most=2**19, halo=70).window
@@ -132,7 +134,7 @@ def grid(height: int, width: int, *, most: int | None, halo: int, circular: bool
         return None
     if circular and (height % TILE or width % TILE):
         raise InputError(
-            f"A tileable picture of {width}x{height} pixels cannot be cut into blocks: "
+            f"A tileable image of {width}x{height} pixels cannot be processed in tiles: "
             f"make height and width multiples of {TILE}."
         )
     margin = -(-halo // TILE)
@@ -145,8 +147,8 @@ def grid(height: int, width: int, *, most: int | None, halo: int, circular: bool
     ]
     if not fitting:
         raise InputError(
-            f"The smallest block takes {min(high.values()) * min(wide.values())} pixels with what the network sees "
-            f"around it, but {most} are allowed: allow as many, or drop deep layers."
+            f"The smallest tile has {min(high.values()) * min(wide.values())} pixels with its margin, but block_pixels "
+            f"is {most}: raise it, or drop deep layers."
         )
     _, rows, columns = min(fitting)
     cut = partial(_spans, margin=TILE * margin, circular=circular)
@@ -155,13 +157,13 @@ def grid(height: int, width: int, *, most: int | None, halo: int, circular: bool
 
 
 def smallest_window(halo: int) -> int:
-    """Return with how many pixels of a window an image of any size can be cut.
+    """Return the number of pixels of a window that suffices for images of any size.
 
     Args:
         halo: as for `grid`.
 
     Returns:
-        Pixels: of a tile with what is seen around it and what may be left of a side that does not divide into tiles.
+        Pixels of a tile with its margin and the remainder of a side that is not a multiple of 16.
 
     Example:
         >>> smallest_window(70) == (16 + 2 * 80 + 16) ** 2
@@ -171,17 +173,17 @@ def smallest_window(halo: int) -> int:
 
 
 def _windows(side: int, margin: int, circular: bool) -> dict[int, int]:
-    """Return into how many blocks a side can be cut, and for each number the least side of a window, in pixels."""
+    """Return the smallest side of a window, in pixels, for each possible number of tiles along a side."""
     units = side // TILE
-    shared = units if circular else units - 2 * margin  # the margins at the border are blocks' own as well
+    shared = units if circular else units - 2 * margin  # margins at the border are part of tiles
     found = {1: TILE * (units + 2 * margin) if circular else side}
-    for own in range(max(1, shared) - 1, 0, -1):  # the least tiles that make so many blocks come last
+    for own in range(max(1, shared) - 1, 0, -1):  # for each number, the smallest tiles come last
         found[-(-shared // own)] = TILE * (own + 2 * margin) + side % TILE
     return found
 
 
 def _spans(side: int, window: int, count: int, *, margin: int, circular: bool) -> tuple[tuple[int, int, int], ...]:
-    """Return start, first and last of each block along a side, in pixels."""
+    """Return start, first and last of each tile along a side, in pixels."""
     own, outside = window // TILE * TILE - 2 * margin, margin if circular else 0
     cuts = [0, *(own * i + margin - outside for i in range(1, count)), side]
     most = side + outside - window
@@ -193,19 +195,19 @@ def _spans(side: int, window: int, count: int, *, margin: int, circular: bool) -
 def sum_over_blocks(
     function: Callable[[jax.Array, Block, Any], Any], image: jax.Array, context: Any, *, grid: Grid
 ) -> Any:
-    """Return the sum of what `function` makes of each block, and have its exact gradient block by block.
+    """Return the sum of `function` over all tiles, with the exact gradient computed tile by tile.
 
-    Forward mode is not there.
+    Forward-mode differentiation is not supported.
 
     Args:
-        function: takes a window `[..., h, w, 3]`, its block and the context, and returns a tree of sums over the
-            block's own pixels; it may be called any number of times.
+        function: function of a window `[..., h, w, 3]`, its tile and the context that returns a pytree of sums over the
+            pixels of the tile; it may be called any number of times.
         image: `[..., H, W, 3]`.
-        context: a tree of whatever else it depends on.
+        context: pytree of all other arrays that `function` depends on.
         grid: of `grid`.
 
     Returns:
-        The tree.
+        The pytree of sums.
 
     Example:
         >>> cut = grid(512, 512, most=2**17, halo=70)
@@ -217,13 +219,13 @@ def sum_over_blocks(
 
 
 def map_blocks(function: Callable[[jax.Array], jax.Array], image: jax.Array, *, grid: Grid, stride: int) -> jax.Array:
-    """Return the layer that `function` makes of the windows, put together.
+    """Return a layer of the image, assembled from the layers of its windows.
 
     Args:
-        function: takes a window `[..., h, w, 3]` and returns a layer of it, `[..., h // stride, w // stride, C]`.
+        function: maps a window `[..., h, w, 3]` to its layer, `[..., h // stride, w // stride, C]`.
         image: `[..., H, W, 3]`.
         grid: of `grid`.
-        stride: pixels of the image that one of the layer stands for.
+        stride: stride of the layer, in pixels of the image.
 
     Returns:
         `[..., H // stride, W // stride, C]`.
@@ -268,7 +270,7 @@ def _sum(function: Callable[..., Any], grid: Grid, around: jax.Array, context: A
 
 
 def _forwards(function: Callable[..., Any], grid: Grid, around: CustomVJPPrimal, context: Any) -> tuple[Any, Any]:
-    """Return the sums, and what their gradient is made of: the inputs, and those that have one, None for the others."""
+    """Return the sums and the residuals: the inputs, and those leaves that are differentiated (None for the others)."""
     leaves, structure = jax.tree.flatten(context, is_leaf=lambda each: isinstance(each, CustomVJPPrimal))
     context = jax.tree.unflatten(structure, [leaf.value for leaf in leaves])
     moving = [leaf.value if leaf.perturbed else None for leaf in leaves]
@@ -299,7 +301,7 @@ def _backwards(function: Callable[..., Any], grid: Grid, kept: Any, cotangents: 
 
 
 def _filled(cotangent: Any) -> Any:
-    """Return zeros where there is no cotangent."""
+    """Return zeros for a symbolic zero."""
     if not isinstance(cotangent, SymbolicZero):
         return cotangent
     value: Any = cotangent.aval
@@ -310,7 +312,7 @@ _sum.defvjp(_forwards, _backwards, symbolic_zeros=True)
 
 
 def _around(image: jax.Array, grid: Grid) -> jax.Array:
-    """Return `image` with as much of its other side around it as windows see beyond it."""
+    """Return a circular image padded periodically by the extent of the windows; others unchanged."""
     if not grid.circular:
         return image
     beyond = [(pixels, pixels) for pixels in grid.beyond]
@@ -333,6 +335,6 @@ def _slice(x: jax.Array, begin: Sequence[Any], sides: Sequence[int]) -> jax.Arra
 
 
 def _put(x: jax.Array, part: jax.Array, begin: Sequence[Any]) -> jax.Array:
-    """Return `x`, `[..., H, W, C]`, with `part` in its place."""
+    """Return `x`, `[..., H, W, C]`, with `part` written at `begin`."""
     zero = jnp.zeros((), jnp.result_type(*begin))
     return jax.lax.dynamic_update_slice(x, part, [*[zero] * (x.ndim - 3), *begin, zero])

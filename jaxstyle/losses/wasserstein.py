@@ -1,6 +1,7 @@
-r"""How far one distribution of features has to be carried to become another: two Wasserstein distances.
+r"""Wasserstein distances between distributions of features.
 
-`wasserstein` takes both for Gaussians, `sliced` compares quantiles along directions. Guides are as in `moments`.
+`wasserstein` assumes Gaussian distributions, `sliced` compares quantiles along random directions. Guides are as in
+`moments`.
 """
 
 from typing import NamedTuple
@@ -11,18 +12,18 @@ import jax.numpy as jnp
 from jaxstyle.losses.moments import RIDGE, Moments, covariance
 from jaxstyle.losses.pixel import Divisor, positive
 
-NOISE = 5e-6  # of second moments summed in float32, relative, with room to spare
-ROOT_STEPS = 12  # of Newton and Schulz's iteration, as of crowsonkb's style-transfer-pytorch
-DIRECTIONS = 64  # at most; fewer in layers of fewer channels
-LEVELS = 512  # quantiles kept of each direction
+NOISE = 5e-6  # bound on the relative rounding error of second moments summed in float32
+ROOT_STEPS = 12  # of the Newton-Schulz iteration, as in crowsonkb's style-transfer-pytorch
+DIRECTIONS = 64  # at most; fewer in layers with fewer channels
+LEVELS = 512  # quantiles per direction
 
 
 class Quantiles(NamedTuple):
-    """How features are distributed along some directions.
+    """Quantiles of features along directions.
 
     Attributes:
         directions: orthonormal, `[C, K]`.
-        values: the quantiles at `LEVELS` even steps for each direction, `[..., K, LEVELS]`.
+        values: quantiles of each direction at `LEVELS` evenly spaced levels, `[..., K, LEVELS]`.
     """
 
     directions: jax.Array
@@ -35,16 +36,16 @@ def wasserstein(x: Moments, target: Moments, *, divisor: Divisor = "energy") -> 
     .. math:: |\mu - \mu_t|^2 + \mathrm{tr}(\Sigma + \Sigma_t - 2 (\Sigma_t^{1/2} \Sigma \Sigma_t^{1/2})^{1/2})
 
     As a style loss: crowsonkb's style-transfer-pytorch. Gatys et al. compare Gram matrices. Deviation: covariances have
-    :math:`10^{-4}` added to their diagonals, as there, and more where they are below a tenth of the second moments, so
-    that what rounding leaves of a constant picture's covariance is positive.
+    :math:`10^{-4}` added to their diagonals, as there, and more if they are below a tenth of the second moments, so
+    that the covariance of a constant image stays positive despite rounding.
 
     Args:
-        x: moments of the picture's features.
-        target: of the style's.
+        x: moments of the features of the image.
+        target: moments of the style.
         divisor: "energy" is :math:`|\mu_t|^2 + \mathrm{tr} \Sigma_t`, the distance from zero; "elements" is C.
 
     Returns:
-        `[...]`, not negative but for rounding.
+        `[...]`, not negative except for rounding.
 
     Example:
         >>> zero = Moments(jnp.zeros(1), jnp.zeros((1, 1)))
@@ -76,7 +77,7 @@ def _product(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _square_root(matrix: jax.Array) -> jax.Array:
-    """Return the root of a positive matrix `[..., C, C]` by Newton and Schulz: products only, so it has gradients."""
+    """Return the square root of a positive matrix `[..., C, C]` by the differentiable Newton-Schulz iteration."""
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(matrix), axis=(-2, -1), keepdims=True))
     scaled = matrix / largest  # the squares of a product of covariances may overflow
     norm = jnp.sqrt(jnp.sum(jnp.square(scaled), axis=(-2, -1), keepdims=True))
@@ -96,8 +97,8 @@ def quantiles(features: jax.Array, *, key: jax.Array, guide: jax.Array | None = 
 
     Args:
         features: `[..., H, W, C]`.
-        key: of the directions.
-        guide: how much each pixel counts, `[H, W]`, or None for all alike.
+        key: random key of the directions.
+        guide: weight of each pixel, `[H, W]`, or None for equal weights.
 
     Returns:
         The directions and their quantiles.
@@ -110,7 +111,7 @@ def quantiles(features: jax.Array, *, key: jax.Array, guide: jax.Array | None = 
     directions = jax.random.orthogonal(key, channels)[:, : min(DIRECTIONS, channels)]
     values, levels, shares = _sorted(features, directions, guide)
     if guide is not None:
-        # Ramps from value to value are as wide as the lesser share, so that what does not count leaves no trace.
+        # Ramps between values are as wide as the smaller weight, so that pixels of weight 0 have no effect.
         ramps = jnp.minimum(shares[..., 1:], shares[..., :-1]) / 2
         before, after = (jnp.pad(ramps, [(0, 0)] * (ramps.ndim - 1) + [side]) for side in ((1, 0), (0, 1)))
         levels = jnp.stack([levels - shares / 2 + before, levels + shares / 2 - after], axis=-1)
@@ -123,19 +124,19 @@ def quantiles(features: jax.Array, *, key: jax.Array, guide: jax.Array | None = 
 def sliced(
     features: jax.Array, target: Quantiles, *, guide: jax.Array | None = None, divisor: Divisor = "energy"
 ) -> jax.Array:
-    r"""Return the squared 1-D Wasserstein distance along each direction, summed: sorted values against quantiles.
+    r"""Return the sum of squared 1-D Wasserstein distances over directions, of sorted values from quantiles.
 
     .. math:: \sum_d \sum_k w_k (p_{d(k)} - Q_d(c_k))^2, \quad c_k = \sum_{l<k} w_l + w_k / 2
 
     with projections p in ascending order and the target's quantile function Q. Heitz et al., *A Sliced Wasserstein Loss
-    for Neural Texture Synthesis*, arXiv:2006.07229. Deviation: their directions are drawn anew at each step; ours,
-    orthonormal and drawn once, keep the loss a function that lbfgs can follow.
+    for Neural Texture Synthesis*, arXiv:2006.07229. Deviation: they draw new directions at each step; ours are
+    orthonormal and drawn once, so that the loss is a fixed function, as lbfgs requires.
 
     Args:
         features: `[..., H, W, C]`.
         target: of `quantiles`.
-        guide: w, `[H, W]`, or None for all pixels alike.
-        divisor: "energy" is the target's mean square, summed over directions; "elements" is the number of directions.
+        guide: w, `[H, W]`, or None for equal weights.
+        divisor: "energy" is the mean square of the target, summed over directions; "elements" the number of directions.
 
     Returns:
         `[...]`, not negative.
@@ -161,14 +162,14 @@ def sliced(
 def _sorted(
     features: jax.Array, directions: jax.Array, guide: jax.Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return projections in ascending order, the level of each in (0, 1), and its share: `[..., K, N]` or `[N]`."""
+    """Return projections in ascending order, their levels in (0, 1), and their weights: `[..., K, N]` or `[N]`."""
     rows = features.reshape(*features.shape[:-3], -1, features.shape[-1])
     projections = jnp.einsum("...nc,ck->...kn", rows, directions, precision="highest")
     count = rows.shape[-2]
     if guide is None:
         return jnp.sort(projections), (jnp.arange(count) + 0.5) / count, jnp.full(count, 1 / count)
     counts = jnp.broadcast_to(guide.reshape(-1), projections.shape)
-    order = jnp.argsort(jnp.where(counts > 0, projections, jnp.inf))  # what does not count comes last, in no one's way
+    order = jnp.argsort(jnp.where(counts > 0, projections, jnp.inf))  # pixels of weight 0 come last
     shares = jnp.take_along_axis(counts, order, axis=-1)
     levels = jnp.cumsum(shares, axis=-1) - shares / 2
     return jnp.take_along_axis(projections, order, axis=-1), levels, shares

@@ -1,4 +1,4 @@
-"""The 3x3 convolution of VGG, with derivatives that stay fast inside a loop on the CPU, and kernels ready for it."""
+"""The 3x3 convolution of VGG, with derivatives that are fast inside a loop on the CPU, and preparation of kernels."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -17,7 +17,7 @@ Precision = Literal["float32", "tf32", "bfloat16"]
 PRODUCTS = {"float32": jax.lax.Precision.HIGHEST, "tf32": jax.lax.Precision.HIGH, "bfloat16": None}
 WINOGRAD_FROM = 256  # input channels
 # Measured on two cores of a shared host, VGG-19 at 192x256: 0.565 instead of 0.823 s per step, and 9.8 instead of 5.4 s
-# to trace and compile. Both scale alike with the speed of the processor.
+# to trace and compile. Both scale with the speed of the processor.
 COMPILE_SECONDS = 4.4
 SECONDS_SAVED = 1.9e-11  # per multiply-add of a forward pass and step
 
@@ -31,17 +31,17 @@ def conv3x3(
 ) -> jax.Array:
     """Return the convolution of `image` with `kernel` at stride 1, zero-padded to keep its size.
 
-    Value and derivatives are those of `jax.lax.conv_general_dilated`, whose place it takes in Linen's Conv. Only the
-    form of the gradient differs. XLA's fast convolution on the CPU wants kernels as [3, 3, in, out]; JAX's own
-    transpose asks for [3, 3, out, in], which XLA rewrites at the top of a program but not inside `scan`, where a step
-    on VGG-19 then takes several times as long (github.com/jax-ml/jax/issues/12868).
+    Value and derivatives are those of `jax.lax.conv_general_dilated`, which it replaces in Linen's Conv. Only the form
+    of the gradient differs. XLA's fast convolution on the CPU requires kernels as [3, 3, in, out]; the transpose in JAX
+    uses [3, 3, out, in], which XLA rewrites at the top of a program but not inside `scan`, where a step on VGG-19 then
+    takes several times as long (github.com/jax-ml/jax/issues/12868).
 
     Args:
         image: `[N, H, W, C]`.
         kernel: `[3, 3, C, D]`, or `[4, 4, C, D]` of `winograd.to_domain`, whose products are always exact.
-        *_: further arguments, which Linen passes as it does to `jax.lax.conv_general_dilated`, are fixed here.
-        precision: of the products, as `jax.lax.conv_general_dilated` takes it.
-        **__: likewise fixed.
+        *_: further arguments of `jax.lax.conv_general_dilated`, which Linen passes; ignored.
+        precision: precision of the products, as for `jax.lax.conv_general_dilated`.
+        **__: further keyword arguments; ignored.
 
     Returns:
         `[N, H, W, D]`.
@@ -62,7 +62,7 @@ def _conv_jvp(precision: jax.lax.PrecisionLike, primals: Any, tangents: Any) -> 
     (image, kernel), (d_image, d_kernel) = primals, tangents
     tangent = None
     if not isinstance(d_image, SymbolicZero):
-        # Reading a transposed kernel as HWOI gives the same tangent, and JAX turns HWOI into HWIO when it transposes.
+        # A transposed kernel with layout HWOI gives the same tangent, and JAX transposes HWOI to HWIO.
         tangent = _lax_conv(d_image, jnp.swapaxes(kernel, 2, 3), precision, kernel_layout="HWOI")
     if not isinstance(d_kernel, SymbolicZero):
         by_kernel = _conv(precision, image, d_kernel)
@@ -81,18 +81,18 @@ def _lax_conv(
 
 
 def winograd_pays(params: Params, *, pixels: int, steps: int, layers: Sequence[str]) -> bool:
-    """Return whether Winograd's convolution saves more time in the steps of a scale than it takes to compile.
+    """Return whether Winograd convolution saves more time in the steps of a scale than its compilation costs.
 
-    Each multiply-add that it replaces saves a little; the program takes `COMPILE_SECONDS` more to compile.
+    The saving is proportional to the number of multiply-adds; compilation takes `COMPILE_SECONDS` longer.
 
     Args:
         params: the network, or its shapes.
-        pixels: of the image, times the number of images.
+        pixels: number of pixels of the image, times the number of images.
         steps: number of gradient evaluations.
-        layers: names of the activations that are evaluated.
+        layers: names of the evaluated layers.
 
     Returns:
-        False where no layer is wide enough, and where the network is not on the CPU.
+        False if no layer is wide enough, or if the network is not on the CPU.
 
     Example:
         >>> winograd_pays(params, pixels=192 * 256, steps=100, layers=("relu5_1",))  # doctest: +SKIP
@@ -107,13 +107,13 @@ def winograd_pays(params: Params, *, pixels: int, steps: int, layers: Sequence[s
 
 
 def platform_of(params: Params) -> str:
-    """Return the platform that computes with a network: that of its arrays, or JAX's default for NumPy and tracers.
+    """Return the platform of a network: that of its arrays, or the default of JAX for NumPy arrays and tracers.
 
     Args:
         params: the network, or its shapes.
 
     Returns:
-        "cpu", "cuda", "tpu" or another one.
+        "cpu", "cuda", "tpu" or another platform.
 
     Example:
         >>> platform_of({}) == jax.default_backend()
@@ -137,17 +137,16 @@ def prepared(
     conv: Callable[..., jax.Array] = conv3x3,
     use_winograd: bool = True,
 ) -> Params:
-    """Return `params` ready for many convolutions: on the CPU, with kernels in Winograd's domain where that is faster.
+    """Return `params` prepared for repeated convolutions: on the CPU, with wide kernels in the Winograd domain.
 
     Args:
-        params: the network; what is prepared already stays as it is.
-        precision: of `vgg.VGG19`; for "bfloat16" kernels and biases are of that type, none in Winograd's domain.
-        conv: the convolution of `vgg.VGG19`; for another than the default kernels keep their form.
-        use_winograd: whether kernels are transformed at all, see `winograd_pays`.
+        params: the network; prepared kernels are unchanged.
+        precision: of `vgg.VGG19`; with "bfloat16", kernels and biases are cast and none is transformed.
+        conv: convolution of `vgg.VGG19`; kernels are transformed only for the default.
+        use_winograd: whether to transform kernels, see `winograd_pays`.
 
     Returns:
-        The network, of which `vgg.VGG19` gives the same; the kernels of layers with at least 256 input channels
-        are `[4, 4, in, out]`.
+        The equivalent network; the kernels of layers with at least 256 input channels are `[4, 4, in, out]`.
 
     Example:
         >>> prepared(params)["conv3_2"]["kernel"].shape  # doctest: +SKIP

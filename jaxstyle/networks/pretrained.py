@@ -1,10 +1,10 @@
-"""Finds the network's params: VGG-19's file or download, the mini network of this package, or random numbers.
+"""Pretrained networks: VGG-19 from a file or download, the mini network of this package, or random parameters.
 
-`find` says which network there is and where from, `load` reads it, and `load_params` does both in one call. VGG-19 is
-looked for in this order: the file that the caller names; `$JAXSTYLE_WEIGHTS`, a file or a folder; `weights/` of the
-checkout; the user's cache (`$JAXSTYLE_CACHE`, or the system's folder for caches). In a folder `vgg19.h5` comes first,
-Keras' file by its own name second, and else the only `*.h5` that holds the whole VGG-19. `download` fetches Keras'
-official file, verifies it and keeps it in the user's cache.
+`find` locates a network, `load` reads it, and `load_params` does both. The search order for VGG-19 is: the file that
+the caller names; `$JAXSTYLE_WEIGHTS`, a file or a folder; `weights/` of the checkout; the user's cache
+(`$JAXSTYLE_CACHE`, or the cache folder of the system). In a folder, `vgg19.h5` takes precedence over the original name
+of the Keras file, and that over the only other `*.h5` file of a complete VGG-19. `download` downloads the official
+Keras file, verifies it and saves it in the user's cache.
 """
 
 import atexit
@@ -38,8 +38,8 @@ class Found:
 
     Attributes:
         network: "vgg19", "mini" or "random".
-        path: its file, or None where it is computed.
-        note: one sentence for the user where this is not what one would expect, else "".
+        path: file of the network; None for random parameters.
+        note: one sentence for the user about a fallback, else "".
     """
 
     network: str
@@ -48,12 +48,12 @@ class Found:
 
     @property
     def origin(self) -> str:
-        """The file's path, or "computed from a seed"."""
+        """Path of the file, or "computed from a seed"."""
         return str(self.path or "computed from a seed")
 
     @property
     def sha256(self) -> str:
-        """The file's SHA-256, read anew at each call; "" where there is no file."""
+        """SHA-256 of the file, computed at each call; "" without a file."""
         return weights_io.sha256(self.path) if self.path else ""
 
 
@@ -64,7 +64,7 @@ def load_params(
     offline: bool = False,
     progress: Any = None,
 ) -> Params:
-    """Find and load a network; where "auto" has to fall back to the mini network, a warning says so.
+    """Find and load a network; warn if "auto" falls back to the mini network.
 
     Args:
         network: as for `find`.
@@ -96,33 +96,32 @@ def find(
     offline: bool = False,
     progress: Any = None,
 ) -> Found:
-    """Say which network is there and where from; download VGG-19 if none is installed.
+    """Locate a network; download VGG-19 if it is not installed.
 
-    A file that is found is checked for its layers and shapes. It may have any checksum; a download may not.
+    The layers and shapes of an installed file are checked, and the checksum of a download.
 
     Args:
-        network: "vgg19"; "mini", also called "builtin", which is VGG-19 narrowed to a quarter and comes with jaxstyle;
-            "random", which was never trained; "auto", which is "vgg19" if that can be had and "mini" otherwise; or a
-            path, short for "vgg19" with `weights`.
-        weights: VGG-19's file, in one of the layouts that `jaxstyle.networks.weights_io.read` knows.
+        network: "vgg19"; "mini" or "builtin", VGG-19 with a quarter of the channels, part of jaxstyle; "random",
+            untrained; "auto", "vgg19" if available, otherwise "mini"; or a path, short for "vgg19" with `weights`.
+        weights: file of VGG-19, in one of the layouts of `jaxstyle.networks.weights_io.read`.
         offline: never download.
-        progress: shows the download: an object with `total`, `update(bytes)`, `reset()` and `close()`, as pooch's
-            `HTTPDownloader` takes it.
+        progress: progress bar of the download: an object with `total`, `update(bytes)`, `reset()` and `close()`, as for
+            pooch's `HTTPDownloader`.
 
     Returns:
-        The network, with a `note` if it is a fallback or if its download could not be kept.
+        The network, with a `note` if it is a fallback or if its download could not be saved.
 
     Raises:
         InputError: if a named or installed file is missing or damaged, if arguments contradict each other, or if
-            "vgg19" is asked for, not installed, and `offline`.
-        UnavailableError: if "vgg19" is asked for and cannot be downloaded.
+            "vgg19" is not installed and `offline`.
+        UnavailableError: if "vgg19" cannot be downloaded.
 
     Example:
         >>> find("random")
         Found(network='random', path=None, note='')
     """
     if weights is not None and network not in ("auto", "vgg19"):
-        raise InputError(f"The file {weights} is VGG-19's, but the network is {network}: give one of the two.")
+        raise InputError(f"weights is {weights}, for VGG-19, but the network is {network}: use one of the two.")
     if network == "random":
         return Found("random")
     if network in ("mini", "builtin"):
@@ -142,14 +141,14 @@ def find(
     except (InputError, UnavailableError) as error:
         if network == "vgg19":
             raise
-        return _mini(note=f"The mini network, a quarter of VGG-19, stands in for it: {error}")
+        return _mini(note=f"The mini network, a quarter of VGG-19, replaces it: {error}")
 
 
 def load(found: Found) -> Params:
-    """Load what `find` found.
+    """Load a network.
 
     Args:
-        found: from `find` or `installed`.
+        found: of `find` or `installed`.
 
     Returns:
         The params of `jaxstyle.VGG19`, in float32.
@@ -165,13 +164,13 @@ def load(found: Found) -> Params:
 
 
 def installed() -> list[Found]:
-    """List every network that needs no download, in the order in which "auto" chooses.
+    """List all networks that need no download, in the order of preference of "auto".
 
     Returns:
-        VGG-19's files, the mini network, and the one that is computed.
+        The files of VGG-19, the mini network, and random parameters.
 
     Raises:
-        InputError: if `$JAXSTYLE_WEIGHTS` names nothing that holds VGG-19, or if a folder holds it more than once.
+        InputError: if `$JAXSTYLE_WEIGHTS` is a folder without VGG-19, or if a folder has several files of it.
 
     Example:
         >>> [found.network for found in installed()][-1]
@@ -181,19 +180,17 @@ def installed() -> list[Found]:
 
 
 def _mini(note: str = "") -> Found:
-    """Return the mini network, if its file is what it should be."""
+    """Return the mini network; check its file."""
     try:
         weights_io.widths(MINI)
     except InputError as error:
         reason = str(error).partition(":")[0]
-        raise InputError(
-            f"The mini network of this installation is damaged ({reason}): install jaxstyle anew."
-        ) from error
+        raise InputError(f"The mini network of this installation is damaged ({reason}): reinstall jaxstyle.") from error
     return Found("mini", MINI, note)
 
 
 def _installed() -> Iterator[Path]:
-    """Yield the files of VGG-19 on this machine, the preferred one first."""
+    """Yield the files of VGG-19 on this machine, in order of preference."""
     if named := os.environ.get("JAXSTYLE_WEIGHTS"):
         path = Path(named).expanduser()
         if os.path.isdir(path) and not (path := _in_folder(path)):
@@ -201,18 +198,18 @@ def _installed() -> Iterator[Path]:
                 f"$JAXSTYLE_WEIGHTS is {named}, where no .h5 file holds VGG-19: put one there or unset it."
             )
         yield path
-    # a folder "weights" beside the installed package is somebody else's
+    # A folder "weights" beside an installed package belongs to another project.
     folders = [CHECKOUT / "weights"] if (CHECKOUT / "pyproject.toml").is_file() else []
     yield from filter(None, map(_in_folder, [*folders, cache()]))
 
 
 def _in_folder(folder: Path) -> Path | None:
-    """Return the file of VGG-19 in `folder`; another name counts if that file alone has its layers and widths.
+    """Return the file of VGG-19 in `folder`; with another name, only if it is the single file of VGG-19.
 
-    A folder that may not be read is as good as empty.
+    An unreadable folder counts as empty.
     """
     for name in (FILE, KERAS_FILE):
-        if os.path.isfile(folder / name):  # Path's own method raises where it may not look
+        if os.path.isfile(folder / name):  # `Path.is_file` raises without permission
             return folder / name
     try:
         files = [folder / name for name in sorted(os.listdir(folder)) if name.endswith(".h5")]
@@ -236,15 +233,15 @@ KERAS_FILE = "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5"
 URL = f"https://storage.googleapis.com/tensorflow/keras-applications/vgg19/{KERAS_FILE}"
 MD5 = "253f8cb515780f3b799900260a226db6"  # of the file at URL, from keras.applications.vgg19
 LICENCE = "CC BY, K. Simonyan and A. Zisserman, University of Oxford"
-TIMEOUT = 10.0  # seconds to connect, and between two pieces of the download
+TIMEOUT = 10.0  # seconds to connect, and between two chunks of the download
 CURE = "name a file with --weights or $JAXSTYLE_WEIGHTS, or run once with a connection (80 MB)."
 
 
 def cache() -> Path:
-    """Say where a download is kept; the folder may not exist yet.
+    """Return the folder of downloads; it may not exist yet.
 
     Returns:
-        `$JAXSTYLE_CACHE`, or the system's folder for caches.
+        `$JAXSTYLE_CACHE`, or the cache folder of the system.
 
     Example:
         >>> cache()  # doctest: +SKIP
@@ -255,17 +252,17 @@ def cache() -> Path:
 
 
 def download(progress: Any = None) -> tuple[Path, str]:
-    """Download Keras' file, check it, and keep it in the project's layout; nothing else stays behind.
+    """Download the Keras file, verify it, and save it in the layout of the project; temporary files are removed.
 
     Args:
-        progress: shows the download: an object with `total`, `update(bytes)`, `reset()` and `close()`, as pooch's
-            `HTTPDownloader` takes it.
+        progress: progress bar of the download: an object with `total`, `update(bytes)`, `reset()` and `close()`, as for
+            pooch's `HTTPDownloader`.
 
     Returns:
-        The file, and one sentence for the user where it could not be kept, else "".
+        The file, and one sentence for the user if it could not be saved permanently, else "".
 
     Raises:
-        UnavailableError: if there is no connection, or if what came is not what it should be.
+        UnavailableError: if there is no connection, or if the checksum of the download is wrong.
 
     Example:
         >>> download()[0].name  # doctest: +SKIP
@@ -290,7 +287,7 @@ def download(progress: Any = None) -> tuple[Path, str]:
 
 
 def _writable(wanted: Path) -> tuple[Path, str]:
-    """Return `wanted`, or a folder that goes when the process ends and a note, where it cannot be written."""
+    """Return `wanted`, or if it cannot be written a folder that is removed at the end of the process, and a note."""
     try:
         wanted.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=wanted):
@@ -299,4 +296,7 @@ def _writable(wanted: Path) -> tuple[Path, str]:
         folder = Path(tempfile.mkdtemp(prefix="jaxstyle-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         reason = error.strerror or type(error).__name__
-        return folder, f"VGG-19's download is not kept, as {wanted} cannot be written ({reason}): set $JAXSTYLE_CACHE."
+        return (
+            folder,
+            f"The download of VGG-19 is temporary, as {wanted} cannot be written ({reason}): set $JAXSTYLE_CACHE.",
+        )

@@ -1,7 +1,7 @@
-"""VGG-19 without training: kernels drawn from a seed, for tests, for timing and for comparison.
+"""Random initialization of VGG-19, for tests, timing and comparison.
 
-Random features know colours, edges and scales, and nothing of objects; Ustyuzhaninov et al., arXiv:1606.00021, make
-textures with them.
+Random features respond to colors, edges and scales, but not to objects; Ustyuzhaninov et al., arXiv:1606.00021,
+synthesize textures with them.
 """
 
 import itertools
@@ -16,10 +16,10 @@ from jaxstyle.networks.vgg import BLOCK_WIDTHS, CONV_LAYERS, Params, Widths
 
 
 def random_params(*, widths: Widths = BLOCK_WIDTHS, seed: int = 0) -> Params:
-    """Draw a network whose kernels are orthogonal and keep the energy of activations about constant with depth.
+    """Draw a network with orthogonal kernels, which keep the energy of activations about constant with depth.
 
-    A kernel, as a matrix `[9 * in, out]`, has orthogonal columns of squared length 2, which makes up for the half that
-    ReLU removes (He et al., arXiv:1502.01852); orthogonal rows if it is wider than high. Biases are zero.
+    A kernel, as a matrix `[9 * in, out]`, has orthogonal columns of squared length 2, which compensates for the half
+    that ReLU removes (He et al., arXiv:1502.01852); orthogonal rows if it is wider than high. Biases are zero.
 
     Args:
         widths: channels of each convolution, block by block.
@@ -35,7 +35,7 @@ def random_params(*, widths: Widths = BLOCK_WIDTHS, seed: int = 0) -> Params:
     rng, channels, params = np.random.default_rng(seed), 3, {}
     for name, out in zip(CONV_LAYERS, itertools.chain(*widths), strict=True):
         tall = rng.standard_normal(sorted((9 * channels, out), reverse=True), np.float32)
-        # columns orthogonal by Cholesky: the same as by QR, up to signs, in a tenth of the time
+        # Orthogonal columns by Cholesky: those of QR, up to signs, in a tenth of the time.
         matrix = tall @ np.linalg.inv(np.linalg.cholesky(tall.T @ tall)).T
         if 9 * channels < out:
             matrix = matrix.T
@@ -52,7 +52,7 @@ def param_shapes(*, widths: Widths = BLOCK_WIDTHS) -> Any:
         widths: channels of each convolution, block by block.
 
     Returns:
-        The tree of `random_params` with `jax.ShapeDtypeStruct` in place of arrays.
+        The pytree of `random_params` with `jax.ShapeDtypeStruct` instead of arrays.
 
     Example:
         >>> param_shapes()["conv1_2"]["kernel"].shape

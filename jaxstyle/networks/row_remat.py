@@ -1,8 +1,8 @@
-"""A few layers at a time in strips of rows, computed again for the gradient: exact, with a fraction of the memory.
+"""Layers in row chunks that are recomputed for the gradient: exact, with a fraction of the memory.
 
-The first blocks of VGG hold most of what a gradient needs. In strips, only what is read of them and what the next block
-sees is kept. It is a loop, not `jax.checkpoint` alone, since XLA on the CPU drops what keeps the latter's second
-computation apart from its first.
+The activations of the first blocks of VGG take most of the memory of a gradient. In row chunks, only their summaries
+and the input of the next block are stored. This needs a loop: with `jax.checkpoint` alone, XLA on the CPU merges the
+recomputation with the first computation.
 """
 
 from collections.abc import Callable
@@ -15,12 +15,12 @@ STRIPS = 8
 
 
 class Rows(NamedTuple):
-    """The rows of one strip.
+    """The rows of one chunk.
 
     Attributes:
-        start: the first of them.
-        length: how many; the last strip may go beyond the image.
-        height: rows of the whole image.
+        start: first row.
+        length: number of rows; the last chunk may extend beyond the image.
+        height: number of rows of the full layer.
     """
 
     start: jax.Array
@@ -28,12 +28,12 @@ class Rows(NamedTuple):
     height: int
 
     def inside(self, *, margin: int = 0) -> jax.Array:
-        """Return which rows of the strip and `margin` more on either side are of the image, `[rows, 1, 1]`."""
+        """Return a mask of the rows of the chunk, with `margin` on either side, in the image, `[rows, 1, 1]`."""
         row = self.start + jnp.arange(-margin, self.length + margin)
         return ((row >= 0) & (row < self.height))[:, None, None]
 
     def cut(self, x: jax.Array) -> jax.Array:
-        """Return these rows of `x`, `[..., H, W]`; zero beyond it."""
+        """Return these rows of `x`, `[..., H, W]`, zero-padded."""
         beyond = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, self.length), (0, 0)])
         return jax.lax.dynamic_slice_in_dim(beyond, self.start, self.length, axis=-2)
 
@@ -41,17 +41,17 @@ class Rows(NamedTuple):
 def in_strips(
     layers: Callable[[jax.Array, Rows], tuple[jax.Array, Any]], x: jax.Array, *, margin: int, mode: str
 ) -> tuple[jax.Array, Any]:
-    """Return what `layers` make of `x`, strip by strip.
+    """Apply `layers` to `x` in row chunks.
 
     Args:
-        layers: takes a strip with `margin` rows more on either side, `[..., rows, W, C]`, and where it lies; returns
-            what it is halved to, `[..., rows / 2, w, c]`, and a tree of what adds up over strips.
+        layers: function of a chunk with `margin` rows on either side, `[..., rows, W, C]`, and its `Rows` that returns
+            the pooled chunk, `[..., rows / 2, w, c]`, and a pytree of sums over its rows.
         x: `[..., H, W, C]`.
-        margin: rows that the layers see around a strip.
-        mode: what lies beyond the image: "constant" (zeros), "edge" or "wrap", as `jnp.pad` takes it.
+        margin: radius of the receptive field of the layers, in rows.
+        mode: padding beyond the image: "constant" (zeros), "edge" or "wrap", as for `jnp.pad`.
 
     Returns:
-        The halved image, `[..., H // 2, w, c]`, and the sum of the trees.
+        The pooled layer, `[..., H // 2, w, c]`, and the sum of the pytrees.
 
     Example:
         >>> in_strips(lambda x, rows: (x[1:-1:2], x[1:-1].sum()), jnp.ones((64, 2, 3)), margin=1, mode="edge")[1]

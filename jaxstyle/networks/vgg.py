@@ -1,7 +1,7 @@
 """VGG-19 as a pure Flax (Linen) module that returns every activation by name.
 
-The only place that knows what the network wants to see: BGR, 0..255, ImageNet's mean colour subtracted. Images are
-float32 sRGB in [0, 1], channels last.
+The module includes the preprocessing: BGR, 0..255, minus the mean color of ImageNet. Images are float32 sRGB in [0, 1],
+channels last.
 
 Simonyan and Zisserman, *Very Deep Convolutional Networks for Large-Scale Image Recognition*, arXiv:1409.1556.
 """
@@ -23,20 +23,20 @@ Pooling = Literal["max", "avg", "l2"]
 Padding = Literal["zeros", "replicate", "circular"]
 Widths = tuple[tuple[int, ...], ...]
 
-MEAN_BGR = (103.939, 116.779, 123.68)  # ImageNet's mean colour, from the Caffe release of VGG
+MEAN_BGR = (103.939, 116.779, 123.68)  # mean color of ImageNet, from the Caffe release of VGG
 BLOCK_WIDTHS: Widths = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4)
 CONV_LAYERS = tuple(f"conv{b}_{i}" for b, block in enumerate(BLOCK_WIDTHS, 1) for i in range(1, len(block) + 1))
 ACTIVATIONS = tuple(kind + name[4:] for name in CONV_LAYERS for kind in ("conv", "relu"))
 
 
 def halve(x: jax.Array, pooling: Pooling) -> jax.Array:
-    """Return `x` with 2x2 pixels joined into one; an odd last row or column is dropped.
+    """Return the 2x2 pooling of `x`; an odd last row or column is dropped.
 
-    Linen's pools give the same, but the gradient of its max_pool takes ten times as long on the CPU.
+    It equals the pooling of Linen, but the gradient of Linen's max_pool takes ten times as long on the CPU.
 
     Args:
         x: `[..., H, W, C]`.
-        pooling: "max" takes the largest, "avg" the mean, "l2" the root of the sum of squares.
+        pooling: "max", "avg" for the mean, or "l2" for the root of the sum of squares.
 
     Returns:
         `[..., H // 2, W // 2, C]`.
@@ -52,12 +52,12 @@ def halve(x: jax.Array, pooling: Pooling) -> jax.Array:
 
 
 def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Return the maximum; where both are equal, all of the gradient goes to `a`, as other frameworks have it."""
+    """Return the maximum; for equal values the gradient is that of `a`, as in other frameworks."""
     return jnp.where(a >= b, a, b)
 
 
 def _norm(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Return the root of the sum of squares, with a gradient of zero where both are zero."""
+    """Return the root of the sum of squares, with zero gradient where both are zero."""
     squares = jnp.square(a) + jnp.square(b)
     return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1.0)), 0.0)
 
@@ -70,28 +70,28 @@ JOINS = {"max": _larger, "avg": _mean, "l2": _norm}
 
 
 class VGG19(nn.Module):
-    """VGG-19 up to its last ReLU, as a function from an image to every activation by name.
+    """VGG-19 up to its last ReLU; maps an image to all activations by name.
 
-    Its params are `{"conv1_1": {"kernel": [3, 3, in, out], "bias": [out]}, ..., "conv5_4": ...}`.
+    The params are `{"conv1_1": {"kernel": [3, 3, in, out], "bias": [out]}, ..., "conv5_4": ...}`.
 
     Attributes:
         pooling: "max" (as trained), "avg", the 2x2 mean that Gatys et al. propose, or "l2", the root of the sum of
-            squares. A mean is at most the maximum: on three photographs and paintings of 256 pixels the root mean
-            square of activations fell to 0.74-0.80 of that with "max" at relu2_1, 0.51-0.55 at relu3_1, 0.38-0.41 at
-            relu4_1 and 0.18-0.20 at relu5_1.
+            squares. The mean reduces activations: on three photographs and paintings of 256 pixels their root mean
+            square was 0.74-0.80 of that with "max" at relu2_1, 0.51-0.55 at relu3_1, 0.38-0.41 at relu4_1 and 0.18-0.20
+            at relu5_1.
         pooling_gain: factor of each pooled layer, which compensates for that.
-        padding: values outside the image: "zeros" in the network's units (as trained; zero is the mean colour),
-            "replicate", the nearest pixel, for conv1_1 only, or "circular", periodic in every layer, which leaves no
-            border where height and width are multiples of 16.
-        input_scale: value of white in the network's units, before the mean colour is subtracted.
-        precision: of the products in convolutions; sums are float32. "tf32" rounds to 11 bits on accelerators that
-            have such products (three passes of bfloat16 on a TPU) and is float32 elsewhere; "bfloat16" has activations
-            of that type, of half the size; "float32" is exact to that.
-        remat: numbers of blocks that `evaluate_layers` computes in chunks of rows, and again for the gradient, which
-            takes longer and less memory. No effect on `apply`, which returns whole activations.
+        padding: values outside the image: "zeros" in the network's units (as trained; zero is the mean color),
+            "replicate", the nearest pixel, for conv1_1 only, or "circular", periodic in every layer, which is seamless
+            if height and width are multiples of 16.
+        input_scale: value of white in the network's units, before the mean color is subtracted.
+        precision: precision of the products in convolutions; sums are float32. "tf32" rounds to 11 bits on accelerators
+            with such products (three passes of bfloat16 on a TPU) and is float32 elsewhere; "bfloat16" also halves the
+            size of activations; "float32" is full precision.
+        remat: numbers of blocks that `evaluate_layers` computes in row chunks and recomputes for the gradient, which
+            takes more time and less memory. No effect on `apply`, which returns full activations.
         widths: channels of each convolution, block by block.
-        winograd_layers: layers whose kernels are in Winograd's domain, `[4, 4, in, out]`.
-        conv: the convolution, called like `jax.lax.conv_general_dilated`.
+        winograd_layers: layers whose kernels are in the Winograd domain, `[4, 4, in, out]`.
+        conv: the convolution, with the arguments of `jax.lax.conv_general_dilated`.
 
     Example:
         >>> network = VGG19(widths=((4, 4), (4, 4), (4,) * 4, (4,) * 4, (4,) * 4))
@@ -101,7 +101,7 @@ class VGG19(nn.Module):
         (4, 6, 4)
 
     Reference:
-        Simonyan and Zisserman, arXiv:1409.1556. Deviation: without the fully connected layers.
+        Simonyan and Zisserman, arXiv:1409.1556. Deviation: no fully connected layers.
     """
 
     pooling: Pooling = "max"
@@ -119,8 +119,8 @@ class VGG19(nn.Module):
         """Return the network with the widths of `params`.
 
         Args:
-            params: of the network; kernels may be in Winograd's domain, see `conv.prepared`.
-            **fields: any other field of the class.
+            params: of the network; kernels may be in the Winograd domain, see `conv.prepared`.
+            **fields: other fields of the class.
 
         Returns:
             The network.
@@ -159,24 +159,24 @@ class VGG19(nn.Module):
                 setattr(self, name, layer)
 
     def __call__(self, image: jax.Array) -> dict[str, jax.Array]:
-        """Return every activation; under `jit` those that are not used cost nothing.
+        """Return all activations; under `jit` unused ones cost nothing.
 
         Args:
             image: `[H, W, 3]` or `[N, H, W, 3]`, sRGB in [0, 1].
 
         Returns:
             `{"conv1_1": [..., H, W, 64], "relu1_1": ..., "relu5_4": [..., H // 16, W // 16, 512]}`, before (conv) and
-            after (relu) each ReLU; without layers at which a small image has no pixels.
+            after (relu) each ReLU; without layers in which a small image has no pixels.
         """
         return _evaluate(self, self.block, image, layers=ACTIVATIONS, summarize=None)
 
     def block(self, number: int, x: jax.Array, inside: jax.Array | None = None) -> dict[str, jax.Array]:
-        """Return every activation between two poolings.
+        """Return all activations of a block, between two poolings.
 
         Args:
-            number: of the block, from 1.
-            x: its input, `[..., H, W, C]`.
-            inside: which rows of `x` are in the image, `[H, 1, 1]`: convolutions see zeros in the others; None for all.
+            number: number of the block, from 1.
+            x: input of the block, `[..., H, W, C]`.
+            inside: mask of the rows of `x` in the image, `[H, 1, 1]`; others are zero-padding; None for all rows.
 
         Returns:
             The activations by name, `[..., H, W, C]`.
@@ -194,7 +194,7 @@ class VGG19(nn.Module):
         return activations
 
 
-@partial(jax.jit, static_argnums=(0, 1))  # traced once per process for each shape, in whichever programs it occurs
+@partial(jax.jit, static_argnums=(0, 1))  # traced once per process and shape, for all programs
 def _apply_block(
     network: VGG19, number: int, params: Params, x: jax.Array, inside: jax.Array | None
 ) -> dict[str, jax.Array]:
@@ -202,12 +202,12 @@ def _apply_block(
 
 
 def _pad(x: jax.Array, *, mode: str) -> jax.Array:
-    """Return `x`, `[..., H, W, C]`, one pixel larger all around: its outermost pixels or those across from it."""
+    """Return `x`, `[..., H, W, C]`, padded by one pixel on each side: replicated or periodic."""
     return jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [(1, 1), (1, 1), (0, 0)], mode=mode)
 
 
 def widths_of(params: Params) -> Widths:
-    """Read the channels of every convolution off `params`, so that narrower networks need no flag.
+    """Return the channels of every convolution of `params`, which may be narrower than VGG-19.
 
     Args:
         params: the network.
@@ -226,7 +226,7 @@ def widths_of(params: Params) -> Widths:
 
 
 def smallest_side(layer: str) -> int:
-    """Return the shortest image side at which `layer` still has a pixel.
+    """Return the smallest side of an image for which `layer` has at least one pixel.
 
     Args:
         layer: the name of an activation.
@@ -250,7 +250,7 @@ def smallest_side(layer: str) -> int:
 
 
 def halo(layer: str) -> int:
-    """Return how far around a pixel's own place `layer` sees.
+    """Return the radius of the receptive field of `layer`.
 
     Args:
         layer: the name of an activation.
@@ -277,19 +277,19 @@ def evaluate_layers(
     layers: Sequence[str] = ACTIVATIONS,
     summarize: Callable[[str, jax.Array, Rows | None], Any] | None = None,
 ) -> dict[str, Any]:
-    """Return layers of the network, or summaries of them, as far as the deepest of them.
+    """Return activations of the network, or summaries of them, evaluated up to the deepest layer.
 
     Args:
         network: the module.
         params: of the network.
         image: `[H, W, 3]` or `[N, H, W, 3]`, sRGB in [0, 1].
         layers: names of activations.
-        summarize: takes the name of a layer, its activations and their rows, and returns a tree of arrays; None for the
-            activations themselves. The rows are None, but in the blocks of `network.remat`: summaries of chunks of rows
-            are added up there.
+        summarize: function of the name of a layer, its activations and their rows that returns a pytree of arrays; None
+            for the activations. Rows are None except in the blocks of `network.remat`, where the summaries of row
+            chunks are summed.
 
     Returns:
-        The summaries by layer; without layers at which a small image has no pixels.
+        The activations or summaries by layer; without layers in which a small image has no pixels.
 
     Raises:
         InputError: if there is no such layer.
@@ -317,7 +317,7 @@ def _evaluate(
     summarize: Callable[[str, jax.Array, Rows | None], Any] | None,
 ) -> dict[str, Any]:
     def advance(number: int, x: jax.Array, rows: Rows | None = None) -> tuple[jax.Array, dict[str, Any]]:
-        """Return the input of the next block, and the summaries of this one."""
+        """Return the input of the next block and the summaries of this block."""
         depth = len(network.widths[number - 1])
         margin = 0 if rows is None else depth
         inside = None if rows is None or network.padding == "circular" else rows.inside(margin=margin)
@@ -338,7 +338,7 @@ def _evaluate(
     x, found = network.input_scale * image[..., ::-1] - mean, {}
     for number in range(1, 1 + max((int(name[4]) for name in layers), default=0)):
         if number > 1 and min(image.shape[-3:-1]) < 2 ** (number - 1):
-            break  # nothing is left to pool; the deeper layers have no pixels
+            break  # deeper layers have no pixels
         if number in network.remat and summarize is not None and min(x.shape[-3:-1]) > 1:
             mode = "wrap" if network.padding == "circular" else "constant"
             mode = "edge" if number == 1 and network.padding == "replicate" else mode

@@ -1,11 +1,11 @@
-"""VGG-19's convolutions in HDF5: reads Keras' layout and the project's own, writes the project's own.
+"""Weights of VGG-19 in HDF5: reads the Keras layout and that of this project, writes the latter.
 
-The project's file has one group a layer (`conv1_1` to `conv5_4`) with the data sets `kernel` (`[3, 3, in, out]`) and
-`bias` (`[out]`), in any widths up to VGG-19's widest, and root attributes that tell its origin. Keras' file is the
-whole VGG-19, with or without its fully connected layers, which are ignored.
+A file of this project has one group per layer (`conv1_1` to `conv5_4`) with the data sets `kernel` (`[3, 3, in, out]`)
+and `bias` (`[out]`), of any widths up to 512, and root attributes for its provenance. A Keras file is the full VGG-19,
+with or without its fully connected layers, which are ignored.
 
-No file is trusted: links do not lead out of it, damaged or oversized names are refused before HDF5 unpacks them, and
-names, types and shapes are checked before values are read.
+Files are untrusted: links out of the file are not followed, damaged or oversized names are rejected before HDF5
+unpacks them, and names, types and shapes are checked before values are read.
 """
 
 import contextlib
@@ -29,21 +29,21 @@ from jaxstyle.networks.vgg import BLOCK_WIDTHS, CONV_LAYERS, MEAN_BGR, Widths, w
 PREPROCESSING = f"RGB 0..255, reversed to BGR, minus {MEAN_BGR}, no division"
 ATTRIBUTES = ("source", "checksum", "licence", "preprocessing", "training")
 KERAS_LAYER = re.compile(r"block(\d)_conv(\d)")
-MAX_WIDTH = 512  # VGG-19's widest layer
+MAX_WIDTH = 512  # of the widest layer of VGG-19
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, dict[str, np.ndarray]]:
-    """Read the network from the project's or Keras' HDF5 file.
+    """Read a network from an HDF5 file of this project or of Keras.
 
     Args:
-        path: the file; half and double precision are turned into float32.
+        path: the file; half and double precision are converted to float32.
 
     Returns:
         `{"conv1_1": {"kernel": [3, 3, 3, out], "bias": [out]}, ..., "conv5_4": ...}` as float32 NumPy arrays.
 
     Raises:
-        InputError: if the file is missing or damaged, lacks a layer, or holds wrong shapes, types, or values that are
-            not finite.
+        InputError: if the file is missing or damaged, lacks a layer, or has wrong shapes, types, or values that are not
+            finite.
 
     Example:
         >>> read("weights/vgg19.h5")["conv1_1"]["kernel"].shape  # doctest: +SKIP
@@ -63,10 +63,10 @@ def widths(path: str | os.PathLike[str]) -> Widths:
         path: the file, as for `read`.
 
     Returns:
-        Channels of each convolution, block by block; `vgg.BLOCK_WIDTHS` for the whole VGG-19.
+        Channels of each convolution, block by block; `vgg.BLOCK_WIDTHS` for the full VGG-19.
 
     Raises:
-        InputError: as `read` does, values apart.
+        InputError: as `read` does, except for values.
 
     Example:
         >>> widths("weights/vgg19.h5")[0]  # doctest: +SKIP
@@ -77,13 +77,13 @@ def widths(path: str | os.PathLike[str]) -> Widths:
 
 
 def provenance(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Read what the project's file says of its origin.
+    """Read the provenance of a file of this project.
 
     Args:
         path: the file, as for `read`.
 
     Returns:
-        Those of `source`, `checksum`, `licence`, `preprocessing` and `training` that the file states; Keras' has none.
+        `source`, `checksum`, `licence`, `preprocessing` and `training`, as far as present; a Keras file has none.
 
     Raises:
         InputError: if the file is missing or damaged.
@@ -126,19 +126,19 @@ def write(
     preprocessing: str = PREPROCESSING,
     training: str = "",
 ) -> None:
-    """Write the project's file, whole or not at all; equal arguments give equal bytes.
+    """Write a file of this project atomically; equal arguments give equal bytes.
 
     Args:
         path: the file to write or replace.
-        params: the network, as `read` returns it, in NumPy or JAX arrays of any float type, which the file keeps.
-        source: where the values come from, such as a URL.
-        checksum: the source's checksum, such as "md5:253f...".
-        licence: the licence of the values, with the names that it asks for.
-        preprocessing: what the network wants to see.
-        training: on what and how long it was trained, if that was done here; "" leaves it out.
+        params: the network, as `read` returns it, in NumPy or JAX arrays of any float type, which the file preserves.
+        source: source of the values, such as a URL.
+        checksum: checksum of the source, such as "md5:253f...".
+        licence: license of the values, with the attribution that it requires.
+        preprocessing: preprocessing of images for the network.
+        training: data and duration of the training, if this project trained the network; "" for none.
 
     Raises:
-        InputError: if `params` is nothing that `read` would take back.
+        InputError: if `read` could not read `params` back.
         UnavailableError: if the file cannot be written.
 
     Example:
@@ -153,20 +153,22 @@ def write(
         for key, text in zip(ATTRIBUTES, (source, checksum, licence, preprocessing, training), strict=True):
             if key == "training" and not text:
                 continue
-            file.attrs[key] = np.bytes_(text.encode())  # of fixed length: damaged, the other kind can hang HDF5
+            file.attrs[key] = np.bytes_(
+                text.encode()
+            )  # of fixed length: damaged strings of variable length can hang HDF5
         for name, part in itertools.product(CONV_LAYERS, ("kernel", "bias")):
             file.create_dataset(f"{name}/{part}", data=layers[name][part], track_times=False)
 
 
 def _layers(file: h5py.File, path: str | os.PathLike[str]) -> dict[str, dict[str, h5py.Dataset]]:
-    """Return the data sets of every layer, with everything but their values checked."""
+    """Return the data sets of every layer; check everything but their values."""
     keras = _keras_names(file)
     names = keras or {name: (f"{name}/kernel", f"{name}/bias") for name in CONV_LAYERS if name in file}
     layers = {}
     for layer, pair in names.items():
         layers[layer] = {part: follow(file, name) for part, name in zip(("kernel", "bias"), pair, strict=True)}
         for dataset in layers[layer].values():
-            # chunks are unpacked whole, so their size counts like the data set's own; deflated ones become any size
+            # HDF5 unpacks complete chunks, so their size is limited too; compressed ones may expand to any size.
             if dataset.is_virtual or dataset.external or math.prod(dataset.chunks or ()) > 9 * MAX_WIDTH**2:
                 raise InputError(f"{path} keeps {layer} elsewhere or in oversized pieces, which is not read: {CURE}")
             if dataset.id.get_create_plist().get_nfilters():
@@ -176,7 +178,7 @@ def _layers(file: h5py.File, path: str | os.PathLike[str]) -> dict[str, dict[str
 
 
 def _keras_names(file: h5py.File) -> dict[str, tuple[str, str]]:
-    """Return where Keras' file keeps the kernel and the bias of each layer; nothing for a file that is not Keras'."""
+    """Return the names of kernel and bias of each layer in a Keras file; empty for other files."""
     prefix = "model_weights/" if "model_weights" in file else ""
     names = {}
     for name in strings(follow(file, prefix), "layer_names"):
@@ -187,7 +189,7 @@ def _keras_names(file: h5py.File) -> dict[str, tuple[str, str]]:
 
 
 def _check_shapes(path: Any, layers: Mapping[str, Mapping[str, Any]], *, full: bool = False) -> None:
-    """Raise unless every layer is there, is made of floats, and takes the channels that the one before it gives."""
+    """Check that every layer is present, has float values, and has as many input channels as the previous outputs."""
     missing = [name for name in CONV_LAYERS if not {"kernel", "bias"} <= layers.get(name, {}).keys()]
     if missing:
         some = f"{len(missing)} of VGG-19's {len(CONV_LAYERS)} convolutions ({', '.join(missing)})"
@@ -208,7 +210,7 @@ def _check_shapes(path: Any, layers: Mapping[str, Mapping[str, Any]], *, full: b
 
 
 def _finite(path: Any, name: str, values: np.ndarray) -> np.ndarray:
-    """Return `values` as float32, or raise where one of them is not finite there."""
+    """Return `values` as float32; check that they are finite."""
     with np.errstate(over="ignore"):
         values = values.astype(np.float32, copy=False)
     if bad := int(np.count_nonzero(~np.isfinite(values))):
@@ -217,22 +219,22 @@ def _finite(path: Any, name: str, values: np.ndarray) -> np.ndarray:
 
 
 CURE = "download or convert the file again, as weights/README.md tells."
-MOST_OBJECTS = 100_000  # in the heaps of a file: a network has a hundred strings
+MOST_OBJECTS = 100_000  # in the heaps of a file; a network has about a hundred strings
 
 
 @contextlib.contextmanager
 def opened(path: Path, *, cure: str = CURE) -> Iterator[h5py.File]:
-    """Open `path` for reading; whatever goes wrong while it is open leaves as one sentence.
+    """Open `path` for reading; convert any error in the `with` block to an `InputError`.
 
     Args:
         path: the file.
-        cure: what to do where it cannot be read.
+        cure: advice in the message if it cannot be read.
 
     Yields:
         The file.
 
     Raises:
-        InputError: if the file is missing, empty, truncated, damaged, no HDF5, or may not be read.
+        InputError: if the file is missing, empty, truncated, damaged, not HDF5, or not readable.
 
     Example:
         >>> with opened(Path("weights/vgg19.h5")) as file:  # doctest: +SKIP
@@ -253,7 +255,7 @@ def opened(path: Path, *, cure: str = CURE) -> Iterator[h5py.File]:
         raise
     except PermissionError as error:
         raise InputError(f"{path} may not be read by this user: change its permissions.") from error
-    except Exception as error:  # from damaged bytes h5py makes OSError, KeyError, RuntimeError, MemoryError and others
+    except Exception as error:  # for damaged files h5py raises OSError, KeyError, RuntimeError, MemoryError and others
         whole = "truncated" not in str(error)
         problem = "is not HDF5" if not h5py.is_hdf5(path) else "is damaged" if whole else "is truncated"
         raise InputError(f"{path} ({path.stat().st_size} bytes) {problem}: {cure}") from error
@@ -261,13 +263,13 @@ def opened(path: Path, *, cure: str = CURE) -> Iterator[h5py.File]:
 
 @contextlib.contextmanager
 def written(path: Path) -> Iterator[h5py.File]:
-    """Make a file that is at `path` whole or not at all.
+    """Create an HDF5 file atomically.
 
     Args:
         path: the file to write or replace.
 
     Yields:
-        The file, to be filled.
+        The open file.
 
     Raises:
         UnavailableError: if it cannot be written.
@@ -285,14 +287,14 @@ def follow(file: h5py.File, name: str, *, cure: str = CURE) -> Any:
 
     Args:
         file: an open file.
-        name: the names of groups, and of what is in the last of them, parted by slashes.
-        cure: what to do where there is none.
+        name: path in the file, with slashes.
+        cure: advice in the message if it does not exist.
 
     Returns:
         A group or a data set.
 
     Raises:
-        InputError: if there is none, or if a soft or external link, which may lead out of the file, is on the way.
+        InputError: if it does not exist, or if the path has a soft or external link, which may lead out of the file.
 
     Example:
         >>> follow(file, "conv1_1/kernel").shape  # doctest: +SKIP
@@ -310,17 +312,17 @@ def follow(file: h5py.File, name: str, *, cure: str = CURE) -> Any:
 
 
 def strings(node: Any, name: str) -> list[str]:
-    """Return the strings of an attribute, none if it is not there.
+    """Return the strings of an attribute; empty if it does not exist.
 
     Args:
         node: a file, a group or a data set.
         name: the attribute.
 
     Returns:
-        The strings, whether HDF5 keeps them as text or as bytes.
+        The strings, stored as text or as bytes.
 
     Raises:
-        ValueError: if the attribute holds no strings, or over a megabyte of them, or they are damaged.
+        ValueError: if the attribute does not consist of strings, exceeds one megabyte, or is damaged.
 
     Example:
         >>> strings(file, "layer_names")[:2]  # doctest: +SKIP
@@ -329,20 +331,20 @@ def strings(node: Any, name: str) -> list[str]:
     if name not in node.attrs:
         return []
     attribute = node.attrs.get_id(name)
-    # reading a damaged attribute of another type can crash HDF5, and a huge one takes the memory
+    # A damaged attribute of another type can crash HDF5, and a huge one can exhaust the memory.
     kind = h5py.check_string_dtype(attribute.dtype)
     if not kind or math.prod(attribute.shape) * attribute.dtype.itemsize > 1e6:
         raise ValueError(f"attribute {name} is {attribute.dtype} of shape {attribute.shape}")
-    if kind.length is None:  # of any length: kept in a heap
+    if kind.length is None:  # of variable length, stored in a heap
         _check_heaps(node.file)
     return [text.decode() if isinstance(text, bytes) else str(text) for text in np.ravel(node.attrs[name])]
 
 
 def _check_heaps(file: h5py.File) -> None:
-    """Raise if a heap of strings is damaged in a way that keeps HDF5 going in circles.
+    """Raise if a heap of strings is damaged in a way that causes an endless loop in HDF5.
 
-    A heap is a row of objects, each with a header of 16 bytes: number, 2; count, 2; unused, 4; size, 8. Number 0 is
-    what is left over, and of its size the header is a part.
+    A heap is a sequence of objects, each with a header of 16 bytes: number, 2; count, 2; unused, 4; size, 8. Number 0
+    is the free space, whose size includes the header.
     """
     if file.id.get_create_plist().get_sizes() != (8, 8):
         raise ValueError("offsets and lengths are not of 8 bytes")
@@ -350,7 +352,7 @@ def _check_heaps(file: h5py.File) -> None:
         heap, objects = data.find(b"GCOL"), 0
         while heap >= 0:
             end, at = heap + int.from_bytes(data[heap + 8 : heap + 16], "little"), heap + 16
-            while data[heap + 4] == 1 and at + 16 <= end <= len(data):  # else these four letters are by chance
+            while data[heap + 4] == 1 and at + 16 <= end <= len(data):  # otherwise these four bytes are a coincidence
                 size = int.from_bytes(data[at + 8 : at + 16], "little")
                 step = 16 + (size + 7) // 8 * 8 if any(data[at : at + 2]) else size
                 objects += 1

@@ -1,8 +1,8 @@
-"""Winograd's convolution F(2x2, 3x3): sixteen matrix products of a quarter of the pixels instead of nine of all.
+"""Winograd convolution F(2x2, 3x3): sixteen matrix products of a quarter of the pixels instead of nine of all.
 
-A kernel `[3, 3, C, D]` is brought into Winograd's domain, `[4, 4, C, D]`, once; each convolution then takes 2.25 times
-fewer multiplications than the direct one, at about its accuracy. On the CPU, whose direct convolution runs at the
-machine's peak, nothing else is faster. Elsewhere the same function is computed by the direct convolution.
+A kernel `[3, 3, C, D]` is transformed into the Winograd domain, `[4, 4, C, D]`, once; each convolution then takes 2.25
+times fewer multiplications than the direct one, with about the same accuracy. It is used on the CPU, where the direct
+convolution runs at peak performance already. On other platforms the same function is a direct convolution.
 
 Lavin and Gray, *Fast Algorithms for Convolutional Neural Networks*, arXiv:1509.09308.
 """
@@ -15,12 +15,12 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-TAPS = 4  # rows and columns of a tile, and of a kernel in Winograd's domain
-FLIPPED = (3, 1, 2, 0)  # where the taps of a kernel go when it is turned around
+TAPS = 4  # rows and columns of a Winograd tile, and of a kernel in the Winograd domain
+FLIPPED = (3, 1, 2, 0)  # order of the taps of a flipped kernel
 
 
 def to_domain(kernel: jax.Array) -> jax.Array:
-    r"""Return a kernel in Winograd's domain, :math:`U = G g G^T`.
+    r"""Return a kernel in the Winograd domain, :math:`U = G g G^T`.
 
     Args:
         kernel: `[3, 3, C, D]`.
@@ -41,7 +41,7 @@ def to_domain(kernel: jax.Array) -> jax.Array:
 
 
 def from_domain(kernel: jax.Array) -> jax.Array:
-    """Return the kernel that `to_domain` came from.
+    """Return the kernel of a kernel in the Winograd domain, the inverse of `to_domain`.
 
     Args:
         kernel: `[4, 4, C, D]`.
@@ -61,9 +61,9 @@ def from_domain(kernel: jax.Array) -> jax.Array:
 
 
 def conv(image: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Return the 3x3 convolution of `image` with a kernel in Winograd's domain, zero-padded to keep its size.
+    """Return the 3x3 convolution of `image` with a kernel in the Winograd domain, zero-padded to keep its size.
 
-    It is linear in either argument, and has every derivative and batching rule.
+    It is bilinear, and supports all derivatives and batching.
 
     Args:
         image: `[N, H, W, C]`.
@@ -87,9 +87,9 @@ def _shape(image: Any, kernel: Any, *, transposed: bool) -> Any:
 
 
 def _by_products(image: jax.Array, kernel: jax.Array, *, transposed: bool) -> jax.Array:
-    """Return the convolution by sixteen products; `transposed`, with the kernel turned around and read from D to C.
+    """Return the convolution by sixteen products; if `transposed`, with the flipped kernel from D to C channels.
 
-    Images go one by one, so that a lane's products have the shape of a single run's and round alike.
+    A batch is processed image by image, so that rounding is the same as for a single image.
     """
     if len(image) > 1:
         each = partial(_by_products, kernel=kernel, transposed=transposed)
@@ -109,7 +109,7 @@ def _by_products(image: jax.Array, kernel: jax.Array, *, transposed: bool) -> ja
 
 
 def _tiles(x: jax.Array, *, axis: int, count: int) -> list[jax.Array]:
-    """Return the four combinations that the tiles of four along `axis`, two apart, are brought into."""
+    """Return the four transformed taps of the tiles along `axis`, of width 4 and stride 2."""
     first, second, third, fourth = (
         jax.lax.slice_in_dim(x, i, i + 2 * count - 1, stride=2, axis=axis) for i in range(TAPS)
     )
@@ -117,7 +117,7 @@ def _tiles(x: jax.Array, *, axis: int, count: int) -> list[jax.Array]:
 
 
 def _pixels(first: jax.Array, second: jax.Array, third: jax.Array, fourth: jax.Array, *, axis: int) -> jax.Array:
-    """Return the two pixels along `axis` that each four products stand for, side by side."""
+    """Return the two pixels along `axis` of each four products, interleaved."""
     pair = jnp.stack([first + second + third, second - third - fourth], axis + 1)
     return pair.reshape(*first.shape[:axis], 2 * first.shape[axis], *first.shape[axis + 1 :])
 

@@ -1,6 +1,6 @@
-"""When a run ends before its steps do: totals that have levelled off, and lbfgs that gets nowhere.
+"""Early stopping: of totals that have leveled off, and of lbfgs without progress.
 
-Both are counted inside of the loop, so that what comes out does not depend on how the steps are divided into segments.
+Both are part of the loop, so that the result does not depend on the division of steps into segments.
 """
 
 from typing import Any, NamedTuple
@@ -11,17 +11,16 @@ import numpy as np
 
 from jaxstyle.config import Config
 
-WINDOW = 10  # steps over which a total has to fall, lest it count as levelled off
+WINDOW = 10  # number of steps over which the decrease of the total is measured
 
 
 class Watch(NamedTuple):
-    """Whether totals have levelled off, after which nothing changes any more.
+    """Detection of totals that have leveled off, which stops the run.
 
     Attributes:
-        totals: the last `WINDOW`.
-        steps: how many there were.
-        stopped: the step, counted from 1, at which they had levelled off, 0 for none; that and later ones leave the
-            image as it is.
+        totals: the last `WINDOW` totals.
+        steps: number of steps so far.
+        stopped: step, from 1, at which the run stopped, 0 for none; this and later steps do not change the image.
     """
 
     totals: jax.Array
@@ -30,14 +29,14 @@ class Watch(NamedTuple):
 
 
 class Stall(NamedTuple):
-    """How lbfgs gets on: at first it restarts when it gets nowhere, then it stops, and nothing changes any more.
+    """Detection of lbfgs without progress, which restarts it the first time and stops it the second.
 
     Attributes:
-        steps: how many it has taken.
-        lowest: the least that it has reached of what it minimises, since it restarted if it has.
-        since: how many steps ago that was.
-        restarted: the step, counted from 1, at which it forgot its pairs; 0 for none.
-        stopped: the step at which it stopped, 0 for none; that and later ones leave the image as it is.
+        steps: number of steps so far.
+        lowest: lowest minimized value so far.
+        since: number of steps since that value, or since the restart.
+        restarted: step, from 1, at which lbfgs dropped its pairs; 0 for none.
+        stopped: step at which the run stopped, 0 for none; this and later steps do not change the image.
     """
 
     steps: jax.Array
@@ -48,19 +47,19 @@ class Stall(NamedTuple):
 
     @property
     def restarting(self) -> jax.Array:
-        """Whether the last step counted is the one to restart at."""
+        """Whether to restart at the last step."""
         return self.restarted == self.steps
 
 
 def init_halting(config: Config, *, dtype: jax.typing.DTypeLike) -> tuple[Watch | None, Stall | None]:
-    """Return what is counted from the first step on, as far as `config` asks for it.
+    """Return the initial states of early stopping.
 
     Args:
-        config: its tolerance, patience, optimiser and whether gradients are normalised count.
+        config: tolerance, patience, optimizer and normalization of gradients are used.
         dtype: of the image.
 
     Returns:
-        The watch and the stall, or None.
+        The watch and the stall; None for each that `config` does not use.
 
     Example:
         >>> init_halting(Config(optimizer="adam"), dtype=jnp.float32)
@@ -70,7 +69,7 @@ def init_halting(config: Config, *, dtype: jax.typing.DTypeLike) -> tuple[Watch 
     totals: Any = np.full(WINDOW, np.inf, dtype)
     watch = Watch(totals, none, none) if config.tolerance else None
     if not config.patience or config.optimizer != "lbfgs" or config.normalize_gradients:
-        return watch, None  # what normalised gradients minimise is another thing at each step
+        return watch, None  # normalized gradients minimize a different function at each step
     lowest: Any = np.full((), np.inf, dtype)
     return watch, Stall(none, lowest, none, none, none)
 
@@ -79,12 +78,12 @@ def levelled_off(watch: Watch, total: jax.Array, *, tolerance: float) -> Watch:
     """Return the watch after one more step.
 
     Args:
-        watch: before it.
-        total: the objective, `[]`.
-        tolerance: the share of it by which it has to fall in `WINDOW` steps.
+        watch: before the step.
+        total: the total, `[]`.
+        tolerance: minimum decrease of the total in `WINDOW` steps, as a fraction.
 
     Returns:
-        The watch, which stays stopped once it is.
+        The watch; once stopped, it stays stopped.
 
     Example:
         >>> watch = Watch(jnp.ones(WINDOW), jnp.asarray(10), jnp.asarray(0))
@@ -102,15 +101,15 @@ def levelled_off(watch: Watch, total: jax.Array, *, tolerance: float) -> Watch:
 def stalled(stall: Stall, minimized: jax.Array, *, patience: int) -> Stall:
     """Return the stall after one more step.
 
-    It restarts after `patience` steps without a new lowest value, and stops after as many since the restart.
+    It restarts after `patience` steps without a new lowest value, and stops after `patience` more such steps.
 
     Args:
-        stall: before it.
-        minimized: what lbfgs minimises, `[]`; a NaN is no progress.
-        patience: how many steps without a new lowest value are too many.
+        stall: before the step.
+        minimized: the value that lbfgs minimizes, `[]`; NaN is no progress.
+        patience: number of steps without a new lowest value.
 
     Returns:
-        The stall, which stays stopped once it is.
+        The stall; once stopped, it stays stopped.
 
     Example:
         >>> _, stall = init_halting(Config(), dtype=jnp.float32)

@@ -1,9 +1,9 @@
 r"""L-BFGS without a line search over one flat vector: one evaluation per step; a step that raises the value is undone.
 
 Each step evaluates the trial point :math:`z + a\,t\,d` for the best point z so far, the direction d of the two-loop
-recursion, the learning rate a and the step length t. If the value there is not higher, the trial point becomes the best
-point, a pair (s, y) is stored and t is 1 again; else z stays and t is divided by 4. So the best point is the last
-accepted one.
+recursion, the learning rate a and the step length t. If the value is not higher, the trial point becomes the best
+point, a pair (s, y) is stored and t is reset to 1; otherwise z stays and t is divided by 4. So the best point is the
+last accepted one.
 
 There is no control flow on values, only selection, so that the functions can be scanned, vmapped and differentiated.
 They stay finite where a gradient is zero.
@@ -30,12 +30,12 @@ class LBFGSState(NamedTuple):
 
     Attributes:
         value: minimized value at the best point, `[]`; infinity before the first evaluation.
-        gradient: there, `[n]`.
-        direction: of the next step, `[n]`; zero before the first evaluation.
+        gradient: gradient at the best point, `[n]`.
+        direction: direction of the next step, `[n]`; zero before the first evaluation.
         length: fraction of the direction that the next step takes, `[]`.
         steps: differences s of points, `[m, n]`.
         changes: differences y of gradients, `[m, n]`.
-        inverse_curvatures: 1 / s.y, `[m]`; 0 for a pair that is not there.
+        inverse_curvatures: 1 / s.y, `[m]`; 0 for an empty pair.
         stored: number of pairs stored so far, `[]`.
     """
 
@@ -53,7 +53,7 @@ def init(point: jax.Array, *, history_size: int) -> LBFGSState:
     """Return the state before the first evaluation.
 
     Args:
-        point: where the run starts, `[n]`.
+        point: initial point, `[n]`.
         history_size: number of pairs, m.
 
     Returns:
@@ -68,7 +68,7 @@ def init(point: jax.Array, *, history_size: int) -> LBFGSState:
     pairs = history_size, point.size
     return LBFGSState(
         value=xp.full((), xp.inf, point.dtype),
-        gradient=xp.zeros_like(point),  # no array twice: the memory of a state can be donated
+        gradient=xp.zeros_like(point),  # no array twice, since a state can be donated
         direction=xp.zeros_like(point),
         length=xp.ones((), point.dtype),
         steps=xp.zeros(pairs, point.dtype),
@@ -87,7 +87,7 @@ def trial(point: jax.Array, state: LBFGSState, *, learning_rate: float) -> jax.A
         learning_rate: factor of the step.
 
     Returns:
-        `[n]`; the best point itself before the first evaluation.
+        `[n]`; the best point before the first evaluation.
 
     Example:
         >>> from jaxstyle.optim import lbfgs
@@ -101,9 +101,9 @@ def improves(value: jax.Array, state: LBFGSState, *, guarded: bool = True) -> ja
     """Return whether a step to a value is accepted.
 
     Args:
-        value: minimized at the trial point, `[]`.
-        state: the state that `trial` took.
-        guarded: whether the value may not be above that of the best point; else it only has to be finite.
+        value: minimized value at the trial point, `[]`.
+        state: the state passed to `trial`.
+        guarded: whether the value must not exceed that of the best point; otherwise it must only be finite.
 
     Returns:
         `[]`.
@@ -128,17 +128,17 @@ def update(
     frozen: jax.Array | bool = False,
     guarded: bool = True,
 ) -> tuple[jax.Array, LBFGSState, jax.Array]:
-    """Accept or undo a step and return what the next one starts from.
+    """Accept or undo a step.
 
     Args:
         point: the best point so far, `[n]`.
-        tried: the point that was evaluated, of `trial`, `[n]`.
-        value: minimized there, `[]`.
-        gradient: there, `[n]`.
-        state: the state that `trial` took.
+        tried: the trial point, of `trial`, `[n]`.
+        value: minimized value at the trial point, `[]`.
+        gradient: gradient at the trial point, `[n]`.
+        state: the state passed to `trial`.
         restart: whether to remove all pairs first, `[]`.
-        frozen: whether to leave the best point as it is, `[]`.
-        guarded: whether a step that raises the value is undone; else only one to a value that is not finite.
+        frozen: whether to reject the step, `[]`.
+        guarded: whether to undo a step that raises the value; otherwise only a step to a value that is not finite.
 
     Returns:
         The best point `[n]`, the state, and whether the step was accepted, `[]`.
@@ -181,8 +181,8 @@ def update(
 def _direction(
     gradient: jax.Array, steps: jax.Array, changes: jax.Array, inverse: jax.Array, count: jax.Array
 ) -> jax.Array:
-    """Return -H g by the two-loop recursion; without pairs, -g in at most length 1."""
-    order = (count - 1 - jnp.arange(len(inverse))) % len(inverse)  # the newest first
+    """Return -H g by the two-loop recursion; without pairs, -g scaled to length 1 at most."""
+    order = (count - 1 - jnp.arange(len(inverse))) % len(inverse)  # newest first
 
     def backward(q: jax.Array, i: jax.Array) -> tuple[jax.Array, jax.Array]:
         alpha = inverse[i] * _dot(steps[i], q)

@@ -1,4 +1,4 @@
-"""The loop: Optax in `jax.lax.scan`, one gradient evaluation a step, lbfgs and adam in the same body.
+"""The optimization loop: `jax.lax.scan` over steps of lbfgs, adam or Optax, with one gradient evaluation per step.
 
 `run` is pure and compiled once for each config and number of steps; on a CPU, two runs of k steps equal one of 2 k bit
 for bit.
@@ -34,37 +34,37 @@ from jaxstyle.optim.parametrizations import (
     parametrization,
 )
 
-Trace = Terms  # terms, "total" and "bounds", stacked over the steps: each is [steps]
+Trace = Terms  # history: terms, "total" and "bounds", each [steps]
 Step = Callable[[Any, None], tuple[Any, jax.Array]]
 
 
 class Average(NamedTuple):
-    """The mean over iterates, recent ones counting more: the parameters, and over how many steps."""
+    """Exponential moving average of iterates, and its number of steps."""
 
     parameters: Parameters
     steps: jax.Array
 
 
 class State(NamedTuple):
-    """Everything that a step changes: what the image is written as, the optimiser's memory, the mean, how it goes."""
+    """State of the loop: parameters, optimizer state, average of iterates, and early stopping."""
 
     parameters: Parameters
     optimizer: Any
     average: Average | None = None
     watch: Watch | None = None
     stall: Stall | None = None
-    terms: jax.Array | None = None  # of lbfgs, at the best iterate, [T] in the order of `term_names`
+    terms: jax.Array | None = None  # lbfgs only: terms of the best iterate, [T] in the order of `term_names`
 
     @property
     def image(self) -> jax.Array:
-        """The image `[H, W, 3]` (or `[N, H, W, 3]` for a batch), clipped to [0, 1]; with averaging, the mean."""
+        """The image `[H, W, 3]` (or `[N, H, W, 3]` for a batch), clipped to [0, 1]; with averaging, the average."""
         return jnp.clip(decode(self.average.parameters if self.average else self.parameters), 0.0, 1.0)
 
     @property
     def stopped(self) -> jax.Array:
-        """The step, counted from 1, from which on nothing changes any more, 0 for none; `[N]` for a batch.
+        """Step, from 1, at which early stopping ended the run, 0 for none; `[N]` for a batch.
 
-        The total had levelled off then, or lbfgs got nowhere.
+        Later steps do not change the image.
         """
         first: Any
         first, *others = [each.stopped for each in (self.watch, self.stall) if each] or [np.zeros((), np.int32)]
@@ -74,22 +74,22 @@ class State(NamedTuple):
 
     @property
     def done(self) -> jax.Array:
-        """Whether nothing changes any more; `[N]` for a batch."""
+        """Whether the run has stopped early; `[N]` for a batch."""
         return self.stopped > 0
 
 
 def init(image: jax.Array, *, config: Config) -> State:
-    """Return the state in which `run` starts from `image`.
+    """Return the initial state of `run` for an initial image.
 
     Args:
-        image: `[H, W, 3]`, or `[N, H, W, 3]` for lanes that do not see each other, in [0, 1].
-        config: the static facts; its optimiser and parametrisation count here.
+        image: `[H, W, 3]`, or `[N, H, W, 3]` for a batch of independent images, in [0, 1].
+        config: optimizer, parametrization, averaging and early stopping are used.
 
     Returns:
         The state; with a leading axis on every array for a batch.
 
     Raises:
-        InputError: if `image` is not a picture.
+        InputError: if `image` is not an image.
 
     Example:
         >>> init(jnp.zeros((32, 32, 3)), config=Config()).image.shape
@@ -104,7 +104,7 @@ def init(image: jax.Array, *, config: Config) -> State:
 
 
 def image_on_host(state: State) -> np.ndarray:
-    """Return the image of a state as a NumPy array, without a program where the parametrization is linear in levels.
+    """Return the image of a state as a NumPy array; for pixels and pyramids without compilation.
 
     Args:
         state: of `init` or `run`, not traced.
@@ -120,13 +120,13 @@ def image_on_host(state: State) -> np.ndarray:
 
 
 def _on_host(config: Config) -> bool:
-    """Return whether NumPy can make the state, so that it takes no program."""
+    """Return whether NumPy can create the state, without compilation."""
     return config.optimizer == "lbfgs" and parametrization(config).encode in HOST_ENCODERS
 
 
 @compiled("config")
 def _init(image: jax.Array, *, config: Config) -> State:
-    """Return the state by one program."""
+    """Return the state, computed by one program."""
     make = partial(_state, config=config)
     return jax.vmap(make)(image) if image.ndim == 4 else make(image)
 
@@ -134,7 +134,7 @@ def _init(image: jax.Array, *, config: Config) -> State:
 def _state(image: jax.Array, *, config: Config) -> State:
     parameters: Any = encode(image, config=config)
     none: Any = np.zeros((), np.int32)
-    # A copy, since the memory of a state can be donated, each array once.
+    # A copy, since a state can be donated, and each array only once.
     average = Average(jax.tree.map(lambda leaf: leaf.copy(), parameters), none) if config.averaging else None
     halting = init_halting(config, dtype=image.dtype)
     if config.optimizer == "lbfgs":
@@ -142,7 +142,7 @@ def _state(image: jax.Array, *, config: Config) -> State:
         unknown: Any = np.full(len(term_names(config)), np.nan, image.dtype)
         return State(parameters, memory, average, *halting, unknown)
     state = State(parameters, transformation(config).init(parameters), average, *halting)
-    # Optax leaves weak types here and there, which the first step would make strong: that would compile `run` twice.
+    # Optax returns some weak types, which the first step would make strong: `run` would be compiled twice.
     arrays = jax.tree.map(jnp.asarray, state)
     return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), arrays)
 
@@ -158,28 +158,29 @@ def run(
     steps: int,
     segments: int | None = None,
 ) -> tuple[State, Trace]:
-    """Take `steps` steps of gradient descent on the image; pure, and compiled once.
+    """Run `steps` optimization steps; pure, and compiled once.
 
     There is no line search: the first step of lbfgs has at most length 1 over all parameters, and each later one is the
-    full quasi-Newton step, or a quarter of the one before if that raised the value and was undone. So a step costs one
-    gradient evaluation, in every lane of a batch alike.
+    full quasi-Newton step, or a quarter of the previous one if that raised the value and was undone. So each step costs
+    one gradient evaluation, for every image of a batch.
 
     Args:
         state: of `init`, or of an earlier `run`.
         params: the network.
-        targets: of `make_targets`; those of one content serve a whole batch of images.
-        weights: the coefficients of the loss; in a batch a coefficient may be `[N]`, one for each lane.
-        config: the static facts that state and targets were made with.
-        steps: how many gradient evaluations.
-        segments: into how many the steps are cut for a gradient through them; None to keep every step's activations.
-            Kept is then only where each segment begins, and what lies in it is computed again: about one more run's
-            time, in the memory of `segments` states and of the activations of `steps / segments` steps. A state of
-            adam is so much smaller than a step's activations that `segments=steps` takes the least.
+        targets: of `make_targets`; the targets of one content may serve a batch of images.
+        weights: the weights of the loss; for a batch, a weight may be `[N]`.
+        config: the config of state and targets.
+        steps: number of gradient evaluations.
+        segments: number of checkpoint segments for differentiation through the steps; None to store the activations of
+            every step. Only the state at the start of each segment is stored, and the steps of a segment are
+            recomputed: about the time of one more run, in the memory of `segments` states and of the activations of
+            `steps / segments` steps. A state of adam is much smaller than the activations of a step, so
+            `segments=steps` uses the least memory.
 
     Returns:
-        The state after the last step, and every term of every step, `[steps]` each (`[N, steps]` for a batch): of the
-        image before that step, for lbfgs of the best image that it has evaluated. "total" is the objective, "bounds"
-        the penalty on values out of range.
+        The state after the last step, and the history of terms, `[steps]` each (`[N, steps]` for a batch): those of
+        the image before each step, or for lbfgs of the best image evaluated so far. "total" is the objective, "bounds"
+        the range penalty.
 
     Raises:
         InputError: if `steps` is below 1 or `segments` above it, or if weights and config differ in layers or terms.
@@ -189,19 +190,19 @@ def run(
 
     Reference:
         Griewank, *Achieving logarithmic growth of temporal and spatial complexity in reverse automatic
-        differentiation*, 1992; of its schedules this is the one with a single level.
+        differentiation*, 1992; here with a single level of checkpoints.
     """
     if steps < 1:
-        raise InputError(f"A run of {steps} steps does nothing: take at least 1.")
+        raise InputError(f"steps is {steps}: use at least 1.")
     if segments is not None and not 1 <= segments <= steps:
-        raise InputError(f"{steps} steps cannot be cut into {segments} segments: take 1 to {steps}, or None.")
+        raise InputError(f"segments is {segments} for {steps} steps: use 1 to {steps}, or None.")
     if state.parameters.batched:
         lane = partial(run, config=config, steps=steps, segments=segments)
         own = jax.tree.map(lambda weight: 0 if jnp.ndim(weight) else None, weights)
         return jax.vmap(lane, in_axes=(0, None, _batched(targets), own))(state, params, targets, weights)
 
     step = _step(params, targets, weights, config=config)
-    # XLA inlines a loop that runs once, and then rounds it otherwise than a longer one.
+    # XLA inlines a loop that runs once, which changes its rounding.
     with set_xla_metadata(**{"skip-simplify-while-loops_trip-count-one": "true"}):
         if segments is None:
             state, history = jax.lax.scan(step, state, length=steps)
@@ -215,7 +216,7 @@ def named(history: Any, *, config: Config) -> Trace:
 
     Args:
         history: `[..., T]`, one column for each of `term_names`.
-        config: its layers and extra terms count.
+        config: layers and extra terms are used.
 
     Returns:
         `[...]` by name.
@@ -238,16 +239,16 @@ def run_segment(
     config: Config,
     most_steps: int,
 ) -> tuple[State, jax.Array]:
-    """Take `steps` steps, a number that is traced, so that one program serves any number; in the memory of `state`.
+    """Run `steps` steps, a traced number, so that one program serves any number of steps; `state` is donated.
 
     Args:
-        state: of `init`, or of an earlier call; it cannot be used any more.
+        state: of `init`, or of an earlier call; its arrays are invalid afterwards.
         params: the network.
         targets: of `make_targets`.
-        weights: the coefficients of the loss; in a batch a coefficient may be `[N]`.
+        weights: the weights of the loss; for a batch, a weight may be `[N]`.
         steps: number of gradient evaluations, from 0 to `most_steps`.
-        config: the static facts.
-        most_steps: length of the history that is returned.
+        config: the static options.
+        most_steps: length of the returned history.
 
     Returns:
         The state after the last step, and the history `[most_steps, T]` (`[N, most_steps, T]`) for `named`, zero
@@ -276,9 +277,9 @@ def _dtype(state: State) -> Any:
 
 
 def _step(params: Params, targets: Targets, weights: LossWeights, *, config: Config) -> Step:
-    """Return the function of one step: from state to state and terms."""
+    """Return the step function, from state to new state and terms."""
     if config.network is None and config.precision == "bfloat16":
-        params = prepared(params, precision=config.precision, conv=config.conv)  # once, outside of the loop
+        params = prepared(params, precision=config.precision, conv=config.conv)  # once, outside the loop
 
     def loss(parameters: Parameters, factors: Terms | None) -> tuple[jax.Array, Trace]:
         return objective_value(params, decode(parameters), targets, weights, config=config, factors=factors)
@@ -344,7 +345,7 @@ def _step(params: Params, targets: Targets, weights: LossWeights, *, config: Con
         if config.optimizer == "adam" and parameters.decode in OF_LEVELS:
             parameters = _clip(parameters)
         after = State(parameters, memory, _averaged(state.average, parameters, config.averaging), watch, stall)
-        if watch is not None or stall is not None:  # not the optimiser's memory, which would be held twice
+        if watch is not None or stall is not None:  # not the optimizer state, which would need twice its memory
             hold = partial(jax.tree.map, partial(jnp.where, after.done))
             after = after._replace(
                 parameters=hold(state.parameters, after.parameters), average=hold(state.average, after.average)
@@ -355,7 +356,7 @@ def _step(params: Params, targets: Targets, weights: LossWeights, *, config: Con
 
 
 def _in_segments(step: Step, state: State, *, steps: int, segments: int) -> tuple[State, jax.Array]:
-    """Take `steps` steps, of which a gradient finds kept where each segment begins; the longer ones come first."""
+    """Run `steps` steps in checkpoint segments; longer segments come first."""
     length, longer = divmod(steps, segments)
     traces = []
     for own, count in ((length + 1, longer), (length, segments - longer)):
@@ -367,7 +368,7 @@ def _in_segments(step: Step, state: State, *, steps: int, segments: int) -> tupl
 
 
 def _batched(targets: Targets) -> Targets:
-    """Return which axis of `targets` a batch runs along: what comes from the content may have one."""
+    """Return the batch axes of `targets` for `jax.vmap`; arrays of the content may have one."""
     axes = targets._replace(style=None, content={k: 0 if v.ndim == 4 else None for k, v in targets.content.items()})
     half = None if targets.half is None else _batched(targets.half)
     picture = 0 if targets.picture is not None and targets.picture.ndim == 4 else None
@@ -380,7 +381,7 @@ def _batched(targets: Targets) -> Targets:
 
 
 def _averaged(average: Average | None, parameters: Any, keep: float) -> Average | None:
-    """Return the mean of all iterates so far, in which one k steps ago counts `keep ** k` times as much as the last."""
+    """Return the average of all iterates so far; the iterate k steps ago has the relative weight `keep ** k`."""
     if average is None:
         return None
     steps = average.steps + 1
@@ -391,7 +392,7 @@ def _averaged(average: Average | None, parameters: Any, keep: float) -> Average 
 
 
 def _clip(parameters: Parameters) -> Parameters:
-    """Bring the image into [0, 1] by changing the finest level only."""
+    """Clip the image to [0, 1] by a change of the finest level only."""
     excess = (image := decode(parameters)) - jnp.clip(image, 0.0, 1.0)
     levels, structure = jax.tree.flatten(parameters)
     return jax.tree.unflatten(structure, [levels[0] - excess, *levels[1:]])

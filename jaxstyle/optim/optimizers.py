@@ -1,6 +1,6 @@
-"""Which way a step goes: Optax's adam and lbfgs, mended where the method needs more than they give.
+"""First-order optimizers: Adam and user-defined gradient transformations of Optax.
 
-Neither searches along a line. Both can be differentiated, and stay finite where a gradient or a curvature is zero.
+Adam is differentiable and stays finite where a gradient is zero.
 """
 
 from typing import Any
@@ -16,13 +16,16 @@ LEARNING_RATES = {"lbfgs": 1.0, "adam": 0.02}
 
 
 def transformation(config: Config) -> optax.GradientTransformationExtraArgs:
-    """Return adam or lbfgs as `config` has it, or what it has in their place.
+    """Return the gradient transformation of `config`: adam or a user-defined one.
 
     Args:
-        config: its optimiser, learning rate, memory, betas and epsilon count.
+        config: optimizer, learning rate, betas and epsilon are used.
 
     Returns:
-        Optax's transformation of gradients into updates; it may be told more than one's own takes.
+        The gradient transformation; it accepts and ignores extra arguments.
+
+    Raises:
+        InputError: if the optimizer is lbfgs.
 
     Example:
         >>> transformation(Config(optimizer="adam")).init(jnp.zeros(3)).mu.tolist()
@@ -34,20 +37,19 @@ def transformation(config: Config) -> optax.GradientTransformationExtraArgs:
     rate = LEARNING_RATES[config.optimizer] if config.learning_rate is None else config.learning_rate
     if config.optimizer == "adam":
         return optax.with_extra_args_support(_adam(rate, *config.betas, config.epsilon))
-    raise InputError("Optax's interface does not fit the guarded lbfgs: use jaxstyle.optim.lbfgs.")
+    raise InputError("lbfgs is not an Optax gradient transformation: use jaxstyle.optim.lbfgs.")
 
 
 def _adam(rate: float, first: float, second: float, epsilon: float) -> optax.GradientTransformation:
-    """Return Optax's adam, with its two corrections for short memory in one factor and in both epsilons.
+    """Return Optax's adam, with both bias corrections moved into one factor and the epsilons.
 
-    So written, no product and no quotient by a number is left that a compiler may round in two ways, depending on what
-    else is made of it: a run is the same bit for bit whether its gradient is asked for or not, and so is the gradient,
-    which hangs on such roundings, whatever of the run is kept for it or computed again.
+    This form has no product or quotient that a compiler may round in different ways depending on its context. So a run
+    is the same bit for bit with and without its gradient, and the gradient is the same for any checkpoint segments.
 
     Kingma and Ba, *Adam: A Method for Stochastic Optimization*, arXiv:1412.6980, the end of section 2.
     """
     moments = optax.scale_by_adam(first, second)
-    least = 1e-16  # under the root: without it the derivative at a gradient of zero is not finite
+    least = 1e-16  # under the root, so that the derivative at a zero gradient is finite
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
         count: Any = optax.safe_increment(state.count)
@@ -56,7 +58,7 @@ def _adam(rate: float, first: float, second: float, epsilon: float) -> optax.Gra
 
         def step(mean: jax.Array, square: jax.Array) -> jax.Array:
             steps = count.astype(mean.dtype)
-            of_mean, of_square = 1 - first**steps, 1 - second**steps  # how much of each is there yet
+            of_mean, of_square = 1 - first**steps, 1 - second**steps  # bias corrections
             factor = rate * jnp.sqrt(of_square) / of_mean
             return -(factor * mean) / (jnp.sqrt(square + least * of_square) + epsilon * jnp.sqrt(of_square))
 

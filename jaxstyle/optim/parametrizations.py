@@ -1,17 +1,17 @@
-"""Parametrizations of the image: which arrays are optimized, and the pure function that turns them into the image.
+"""Parametrizations of the image: the arrays that are optimized, and the pure functions that convert to and from them.
 
-All but "sigmoid" can write every image, and all begin at the same one; what differs is the metric in which an optimiser
-takes its steps.
+All but "sigmoid" can represent every image, and all start from the same image; they differ in the metric of the
+optimization steps.
 
-- `pixels` is the image itself.
-- `pyramid` adds coarser levels, each enlarged bilinearly to full size and a quarter as strong. A coarse level moves
-  many pixels at once, so large smooth changes, which come last in plain pixels, come first.
-- `decorrelated` has three channels, of brightness and two of colour, that vary independently in photographs.
-- `fourier` has the waves of the image, long ones stronger than short ones, as photographs have them. It is meant for
-  adam: the steps of lbfgs are of full length, which sends long waves far out of range now and then.
-- `sigmoid` is what a logistic function, whose values lie between 0 and 1, is taken of: no bounds need to be kept.
+- `pixels` are the pixels of the image.
+- `pyramid` adds coarser levels, each enlarged bilinearly to full size and weighted by 1/4. A coarse level changes many
+  pixels at once, so large smooth changes, which converge last with plain pixels, converge first.
+- `decorrelated` are one brightness and two color channels, which vary independently in photographs.
+- `fourier` are Hartley coefficients of the image, with low frequencies stronger than high ones, as in photographs. Use
+  it with adam: full steps of lbfgs occasionally send low frequencies far out of range.
+- `sigmoid` are logits of the pixels; the image is always in [0, 1].
 
-Olah, Mordvintsev and Schubert, *Feature Visualization*, Distill 2017, has the last three.
+Olah, Mordvintsev and Schubert, *Feature Visualization*, Distill 2017, use the last three.
 """
 
 import math
@@ -28,11 +28,11 @@ from jaxstyle.config import Config, Parametrization
 from jaxstyle.images.resample import array_module, resample
 
 PYRAMID_LEVELS = 5  # full size to 1/16, as many halvings as VGG-19 has
-# Of every level but the finest. Preset neural-style-pt stood higher after 100 steps with 1, 1/2, 1/3 and 1/8.
+# Weight of every level but the finest. Preset neural-style-pt had higher totals after 100 steps with 1, 1/2, 1/3, 1/8.
 COARSE_GAIN = 0.25
-# A root of the covariance of ImageNet's colours (rows are red, green and blue): lucid, optvis/param/color.py.
+# Square root of the covariance of ImageNet's colors (rows are red, green and blue): lucid, optvis/param/color.py.
 COLOR_ROOT = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
-MARGIN = 0.01  # which `sigmoid` keeps from black and white at the start, where it could not move any more
+MARGIN = 0.01  # initial distance of `sigmoid` from black and white, where its gradient vanishes
 
 
 def _same(image: Any) -> Any:
@@ -40,7 +40,7 @@ def _same(image: Any) -> Any:
 
 
 def _levels(image: jax.Array) -> tuple[jax.Array, ...]:
-    """Return a pyramid whose finest level is the image; each has half the sides of the one before, rounded up."""
+    """Return a pyramid: the image, and zeros in coarser levels of half the previous sides each, rounded up."""
     height, width, channels = image.shape
     coarse = [(-(-height // 2**i), -(-width // 2**i), channels) for i in range(1, PYRAMID_LEVELS)]
     return image, *(array_module(image).zeros(shape, image.dtype) for shape in coarse)
@@ -75,13 +75,13 @@ def _from_waves(waves: jax.Array) -> jax.Array:
 
 
 def _hartley(x: jax.Array) -> jax.Array:
-    """Return Hartley's transform, real waves of real pixels: the transform of Fourier's, and its own inverse."""
+    """Return the Hartley transform, a real version of the Fourier transform and its own inverse."""
     found = jnp.fft.fft2(x, axes=(0, 1), norm="ortho")
     return found.real - found.imag
 
 
 def _strengths(x: jax.Array) -> jax.Array:
-    """Return what waves are multiplied by: one over their frequency, the shortest by one, the mean as the longest."""
+    """Return the weights of frequencies: inverse frequency, 1 for the highest, and for the mean as for the lowest."""
     height, width = x.shape[:2]
     rows, columns = jnp.fft.fftfreq(height)[:, None], jnp.fft.fftfreq(width)[None, :]
     frequency = jnp.hypot(jnp.broadcast_to(rows, (height, width)), jnp.broadcast_to(columns, (height, width)))
@@ -101,51 +101,51 @@ PARAMETRIZATIONS = {
     "fourier": Parametrization(_to_waves, _from_waves),
     "sigmoid": Parametrization(_logit, jax.nn.sigmoid),
 }
-# Those whose first array is the finest level, so that the image moves as it does.
+# Parametrizations whose first array is the finest level, which can be clipped with the image.
 OF_LEVELS = tuple(PARAMETRIZATIONS[name].decode for name in ("pixels", "pyramid", "circular pyramid"))
-# Those that NumPy can apply, so that a state takes no program.
+# Encoders that run in NumPy, so that the initial state needs no compilation.
 HOST_ENCODERS = (_same, _levels)
 
 
 @jax.tree_util.register_pytree_node_class
 class Parameters:
-    """What an image is written as, with the function that turns it into the image.
+    """Parameters of an image and the function that decodes them.
 
     Attributes:
-        values: a pytree of arrays, with a leading axis for a batch.
-        decode: takes them, returns the image `[H, W, 3]`.
-        ranks: of the arrays of one image.
+        values: pytree of arrays, with a leading axis for a batch.
+        decode: maps the arrays of one image to the image `[H, W, 3]`.
+        ranks: ranks of the arrays of one image.
     """
 
     def __init__(self, values: Any, decode: Callable[[Any], jax.Array], ranks: tuple[int, ...] | None = None) -> None:
-        """Keep the three; the ranks are those of `values` for None."""
+        """Store the attributes; `ranks` defaults to those of `values`."""
         self.values, self.decode = values, decode
         self.ranks = tuple(map(jnp.ndim, jax.tree.leaves(values))) if ranks is None else ranks
 
     @property
     def batched(self) -> bool:
-        """Whether it is of several images, along the leading axis of each array."""
+        """Whether the arrays have a batch axis."""
         return any(leaf.ndim > rank for leaf, rank in zip(jax.tree.leaves(self.values), self.ranks, strict=True))
 
     def replace(self, values: Any) -> "Parameters":
-        """Return parameters of other values of the same structure."""
+        """Return the parameters with other values of the same structure."""
         return Parameters(values, self.decode, self.ranks)
 
     def tree_flatten(self) -> tuple[tuple[Any], tuple[Callable[[Any], jax.Array], tuple[int, ...]]]:
-        """Return the arrays, and what is static."""
+        """Return the arrays and the static attributes."""
         return (self.values,), (self.decode, self.ranks)
 
     @classmethod
     def tree_unflatten(cls, static: tuple[Any, tuple[int, ...]], values: tuple[Any]) -> "Parameters":
-        """Return them as what they are."""
+        """Return the parameters with these arrays and static attributes."""
         return cls(values[0], *static)
 
 
 def parametrization(config: Config) -> Parametrization:
-    """Return how the image is written.
+    """Return the parametrization of `config`.
 
     Args:
-        config: its parametrisation, optimiser and border count.
+        config: parametrization, optimizer and padding are used.
 
     Returns:
         The two functions.
@@ -161,7 +161,7 @@ def parametrization(config: Config) -> Parametrization:
 
 
 def encode(image: jax.Array, *, config: Config) -> Parameters:
-    """Return parameters that decode to `image`; up to `MARGIN` from it, for "sigmoid".
+    """Return parameters that decode to `image`; with "sigmoid", to within `MARGIN` of it.
 
     Args:
         image: `[H, W, 3]`, in [0, 1].
@@ -186,7 +186,7 @@ def encode(image: jax.Array, *, config: Config) -> Parameters:
 
 @dataclass(frozen=True)
 class FlatDecode:
-    """The decoder of parameters that are one vector: the arrays of a parametrization one after the other."""
+    """Decoder of a vector: the concatenated arrays of a parametrization."""
 
     decode: Callable[[Any], jax.Array]
     structure: Any
@@ -202,7 +202,7 @@ class FlatDecode:
 
 
 def decode(parameters: Parameters) -> jax.Array:
-    """Return the image that `parameters` stand for.
+    """Return the image of `parameters`.
 
     Args:
         parameters: of `encode`.
@@ -220,7 +220,7 @@ def decode(parameters: Parameters) -> jax.Array:
 
 
 def decode_on_host(parameters: Parameters) -> np.ndarray:
-    """Return the image of `decode`, clipped to [0, 1], by NumPy where it is linear in levels, else by one program.
+    """Return the image of `decode`, clipped to [0, 1]: by NumPy for pixels and pyramids, else by one program.
 
     Args:
         parameters: of `encode`.
@@ -245,10 +245,10 @@ def _decode_clipped(parameters: Parameters) -> jax.Array:
 
 
 def compose(*parts: Parametrization) -> Parametrization:
-    """Return one parametrisation after the other; make it once, as a program knows it by which functions it has.
+    """Return the composition of parametrizations; create it once, since functions are hashed by identity.
 
     Args:
-        parts: the one that gives the image first; all but the last write an image as an image.
+        parts: parametrizations, that next to the image first; all but the last must encode an image as an image.
 
     Returns:
         The two functions.

@@ -1,4 +1,4 @@
-"""`batch.json`: by picture a hash of what it was made from; each further process has a file of its own."""
+"""`batch.json`: for each picture a hash of its inputs and options; with one file per process."""
 
 import json
 import re
@@ -9,20 +9,20 @@ from pathlib import Path
 from jaxstyle.runtime.plain_data import structured
 
 PARTS = re.compile(r"batch(\.\d+)?\.json")
-BEING_MADE = ""  # the hash of nothing
+BEING_MADE = ""  # instead of a hash
 
 
 @dataclass(frozen=True)
 class BatchRecord:
-    """What is known of the pictures in a folder."""
+    """Hashes of the pictures in a folder."""
 
     folder: Path
 
     def read(self) -> dict[str, str]:
-        """Return the hashes of the pictures that are there, as far as they can be read."""
+        """Return the hashes of all pictures, as far as they can be read."""
         try:
             parts = [path for path in self.folder.iterdir() if PARTS.fullmatch(path.name)]
-            parts.sort(key=lambda path: path.stat().st_mtime)  # what was said last counts
+            parts.sort(key=lambda path: path.stat().st_mtime)  # newer files take precedence
         except OSError:
             return {}
         done: dict[str, str] = {}
@@ -34,7 +34,7 @@ class BatchRecord:
         return done
 
     def write(self, done: Mapping[str, str], *, process: int = 0) -> None:
-        """Write what one of the processes knows."""
+        """Write the hashes of one process."""
         from jaxstyle.files import write_text
 
         name = f"batch.{process}.json" if process else "batch.json"

@@ -1,4 +1,4 @@
-"""What a run reports while it goes on: the interfaces of a progress bar and of messages."""
+"""Callbacks of a run: the interfaces of progress bars and messages."""
 
 from contextlib import AbstractContextManager
 from typing import Protocol
@@ -8,7 +8,7 @@ class Progress(Protocol):
     """A progress bar over the steps of a run."""
 
     def compiling(self, side: int) -> AbstractContextManager[None]:
-        """Show, within the context, that the program for images of this longest side is compiled."""
+        """Show within the context that the program for images of this longest side is being compiled."""
         ...
 
     def go_on(self, taken: int) -> None:
@@ -21,16 +21,16 @@ class Progress(Protocol):
 
 
 class Messages(Protocol):
-    """Where sentences for the user go."""
+    """Messages for the user."""
 
     def tell(self, text: str) -> None:
-        """Show a sentence."""
+        """Show a message."""
         ...
 
     def warn(self, text: str) -> None:
-        """Show a sentence that needs attention."""
+        """Show a warning."""
         ...
 
     def fail(self, error: Exception) -> None:
-        """Show why something besides a picture could not be saved."""
+        """Show the reason why a file other than the picture could not be saved."""
         ...

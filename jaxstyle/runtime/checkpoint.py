@@ -1,6 +1,6 @@
-"""Checkpoints: arrays and facts of a run on disk, the newest ones last, whole or not at all; Orbax lives here only.
+"""Checkpoints: arrays and facts of a run on disk, written atomically with Orbax.
 
-A checkpoint may come from a stranger: nothing is read before its size, and the shape of each array, are as expected.
+Checkpoints are untrusted: their size and the shape of each array are checked before they are read.
 """
 
 import contextlib
@@ -25,25 +25,25 @@ from jaxstyle.runtime.checkpoint_folder import TEMPORARY, check
 KEPT = 2
 FACTS = "facts.json"
 MOST_FACTS = 2**22  # bytes
-SPARE = 2**18  # bytes that a checkpoint may take besides its arrays
+SPARE = 2**18  # bytes of a checkpoint besides its arrays
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints in a folder, of which the newest two are kept.
+    """The two newest checkpoints in a folder.
 
     Attributes:
-        folder: theirs alone; it is made when the first one is saved.
+        folder: a folder for checkpoints only; it is created with the first one.
     """
 
     folder: Path
 
     def save(self, step: int, arrays: Any, facts: Mapping[str, Any]) -> None:
-        """Save a checkpoint; until it is whole, the ones before it stay.
+        """Save a checkpoint; older ones are removed only after it is complete.
 
         Args:
-            step: its number, higher than those before.
-            arrays: a pytree.
+            step: number of the checkpoint, higher than previous ones.
+            arrays: pytree of arrays.
             facts: JSON data.
 
         Raises:
@@ -58,7 +58,7 @@ class Checkpoints:
         def begin() -> None:
             check(self.folder)
             self.folder.mkdir(parents=True, exist_ok=True)
-            check_room(self.folder, size + SPARE)  # where there is none, Orbax fills the terminal
+            check_room(self.folder, size + SPARE)  # otherwise Orbax prints long error messages
             if (folder / FACTS).exists():  # a checkpoint that could not be read
                 shutil.rmtree(aside, ignore_errors=True)
                 folder.rename(aside)
@@ -67,20 +67,20 @@ class Checkpoints:
 
         def end() -> None:
             text = json.dumps({"facts": facts, "files": _hashes(folder)})
-            write_text(folder / FACTS, text)  # last, so that a checkpoint without them is not whole
+            write_text(folder / FACTS, text)  # last, so that a checkpoint without them is incomplete
             shutil.rmtree(aside, ignore_errors=True)
             self._prune(step)
 
         try:
             by_leader(begin)
             if not all(of_each(int(self.folder.is_dir()))):
-                raise InputError(f"The folder {self.folder} is not seen by all processes: name one that they share.")
+                raise InputError(f"The folder {self.folder} does not exist in all processes: use a shared folder.")
             with self._manager(clean=True) as manager:
                 manager.save(step, args=ocp.args.Composite(arrays=ocp.args.StandardSave(arrays)), force=True)
             by_leader(end)
         except InputError:
             raise
-        except Exception as error:  # TensorStore and Orbax have many kinds
+        except Exception as error:  # TensorStore and Orbax raise many kinds
             reason = getattr(error, "strerror", None) or excerpt(error)
             for path in self.folder.glob(f"{step}{TEMPORARY}*"):
                 shutil.rmtree(path, ignore_errors=True)
@@ -91,17 +91,17 @@ class Checkpoints:
     def latest(
         self, like: Callable[[dict[str, Any]], Any], warn: Callable[[str], None]
     ) -> tuple[dict[str, Any], Any] | None:
-        """Return the facts and the arrays of the newest checkpoint that can be read.
+        """Return the facts and the arrays of the newest readable checkpoint.
 
-        A checkpoint that cannot be read stays where it is, until newer ones have been saved.
+        Unreadable checkpoints are not removed until newer ones have been saved.
 
         Args:
-            like: returns, for a checkpoint's facts, what its arrays have to be in shape and type; it may raise
-                `InputError` for facts that are not this run's, or another error for facts that can be nobody's.
-            warn: takes a sentence for each checkpoint that cannot be read.
+            like: maps the facts of a checkpoint to the shapes and dtypes of its arrays; it may raise `InputError` for
+                facts of another run, or another error for invalid facts.
+            warn: called with a message for each unreadable checkpoint.
 
         Raises:
-            InputError: of `like`, or if the folder is not theirs.
+            InputError: of `like`, or if the folder is not one of checkpoints.
 
         Example:
             >>> Checkpoints(folder).latest(lambda facts: {"image": image}, print)  # doctest: +SKIP
@@ -109,7 +109,7 @@ class Checkpoints:
         found: list[tuple[int, dict[str, Any], Any]] = []
 
         def look() -> int:
-            """Return the number of the newest one that is undamaged, 0 for none."""
+            """Return the number of the newest undamaged checkpoint, 0 for none."""
             check(self.folder)
             if not self.folder.exists():
                 return 0
@@ -126,13 +126,13 @@ class Checkpoints:
             return 0
 
         step = by_leader(look)
-        if step and not found:  # another process has looked
+        if step and not found:  # another process has selected it
             with self._manager(alone=True) as manager:
                 return _read(manager, self.folder / str(step), like)
         return found[0][1:] if found else None
 
     def facts(self) -> dict[str, Any] | None:
-        """Return the facts of the newest checkpoint whose facts can be read.
+        """Return the facts of the newest checkpoint with readable facts.
 
         Example:
             >>> Checkpoints(Path("none")).facts() is None
@@ -190,11 +190,10 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _manager(self, *, alone: bool = False, clean: bool = False) -> Iterator[ocp.CheckpointManager]:
-        """Open the folder, in all processes together or in this one `alone`.
+        """Open the folder, in all processes together or in this process `alone`.
 
-        What killed processes have left is removed if `clean`, in the background: only `save` waits for that.
-
-        What Orbax has to tell of it through absl's logger is told by what is raised or returned.
+        `clean` removes incomplete checkpoints of killed processes in the background; only `save` waits for that. Log
+        messages of Orbax are suppressed, since exceptions report them.
         """
         processes = ocp.options.MultiprocessingOptions()
         if alone and jax.process_count() > 1:
@@ -221,7 +220,7 @@ class Checkpoints:
 def _read(
     manager: ocp.CheckpointManager, folder: Path, like: Callable[[dict[str, Any]], Any]
 ) -> tuple[dict[str, Any], Any]:
-    """Return one checkpoint's facts and arrays, or raise whatever comes of damage."""
+    """Return the facts and arrays of a checkpoint; raise any exception if it is damaged."""
     step, facts = int(folder.name), _facts(folder)
     wanted = like(facts)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -243,7 +242,7 @@ def _read(
 
 
 def _facts(folder: Path) -> dict[str, Any]:
-    """Return one checkpoint's facts, or raise whatever comes of damage."""
+    """Return the facts of a checkpoint; raise any exception if they are damaged."""
     files = list(folder.rglob("*"))
     if any(file.is_symlink() or not (file.is_file() or file.is_dir()) for file in [folder, *files]):
         raise ValueError("a checkpoint holds links")
@@ -256,6 +255,6 @@ def _facts(folder: Path) -> dict[str, Any]:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file of a checkpoint but the facts themselves."""
+    """Return the SHA-256 of each file of a checkpoint except the facts."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FACTS)
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

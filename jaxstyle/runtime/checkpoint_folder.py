@@ -1,21 +1,21 @@
-"""The folder of a run's checkpoints, in which they have numbers and are removed when there are newer ones."""
+"""The folder of the checkpoints of a run, whose names are numbers; old checkpoints are removed."""
 
 from pathlib import Path
 
 from jaxstyle.errors import InputError
 
 TEMPORARY = ".orbax-checkpoint-tmp"
-PARTS = ("arrays", "facts.json", "_CHECKPOINT_METADATA")  # of which each checkpoint has one, however little is written
+PARTS = ("arrays", "facts.json", "_CHECKPOINT_METADATA")  # each checkpoint has at least one of them, even if incomplete
 
 
 def check(folder: Path) -> None:
-    """Raise if checkpoints cannot go to a folder: what else is in it may not be called as they are.
+    """Check a folder for checkpoints: other contents must not have the names of checkpoints.
 
     Args:
-        folder: that may not exist yet.
+        folder: a folder, which may not exist yet.
 
     Raises:
-        InputError: if it is a file, may not be read, or holds a folder with the name of a checkpoint that is none.
+        InputError: if it is a file, cannot be read, or has a folder with the name of a checkpoint that is not one.
 
     Example:
         >>> check(Path("none"))
@@ -35,11 +35,11 @@ def check(folder: Path) -> None:
 
 
 def _is_called_as(path: Path) -> bool:
-    """Return whether something is a folder with the name of a checkpoint."""
+    """Return whether a path is a folder with the name of a checkpoint."""
     return (path.name.isdecimal() or TEMPORARY in path.name) and path.is_dir() and not path.is_symlink()
 
 
 def _is_checkpoint(folder: Path) -> bool:
-    """Return whether a folder is a checkpoint, or what a killed process has left of one."""
+    """Return whether a folder is a checkpoint, or an incomplete one of a killed process."""
     names = [path.name for path in folder.iterdir()]
     return not names or any(name.startswith(PARTS) for name in names)

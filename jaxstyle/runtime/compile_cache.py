@@ -1,7 +1,7 @@
-"""The persistent cache of compiled programs, and the time that tracing, compiling and loading take.
+"""The persistent cache of compiled programs, and the time of tracing, compilation and loading.
 
-JAX finds a program in the cache by its text and by the options of the compiler, so that all commands and Python
-programs of a user share it.
+The key of a program is its text and the compiler options, so all commands and Python programs of a user share the
+cache.
 """
 
 import tempfile
@@ -25,13 +25,12 @@ LOAD = "/jax/compilation_cache/cache_retrieval_time_sec"
 
 
 def enable_compile_cache(folder: str | Path | None = None) -> Path:
-    """Let JAX keep compiled programs in a folder and load them from there; call it before the first computation.
+    """Enable JAX's persistent compilation cache; call it before the first computation.
 
-    A cache that cannot be read or written costs time and raises nothing.
+    A cache that cannot be read or written costs time but raises no error.
 
     Args:
-        folder: of the cache; None for the one that `jax_compilation_cache_dir` names, or else that of the `jaxstyle`
-            command.
+        folder: folder of the cache; None for `jax_compilation_cache_dir`, or else that of the `jaxstyle` command.
 
     Returns:
         The folder.
@@ -53,11 +52,11 @@ def enable_compile_cache(folder: str | Path | None = None) -> Path:
 
 
 class CompileTimes(NamedTuple):
-    """Time spent on programs.
+    """Time of tracing, compilation and loading.
 
     Attributes:
         traced: seconds of tracing and lowering.
-        compiled: seconds of compiling.
+        compiled: seconds of compilation.
         loaded: seconds of loading from the cache.
         programs: number of compiled programs.
         hits: number of loaded programs.
@@ -81,25 +80,25 @@ class CompileTimes(NamedTuple):
 
 @dataclass
 class CompileClock:
-    """Adds up the durations that JAX reports from `start` to `stop`; traces within traces count once."""
+    """Sums the durations that JAX reports between `start` and `stop`; nested traces count once."""
 
     times: CompileTimes = field(default_factory=CompileTimes)
     _traces: dict[int, list[tuple[float, float]]] = field(default_factory=dict)  # begin and end, by thread
     _lock: Any = field(default_factory=threading.Lock)
 
     def start(self) -> "CompileClock":
-        """Listen to JAX."""
+        """Register the listener."""
         jax.monitoring.register_event_duration_secs_listener(self._listen)
         return self
 
     def take(self) -> CompileTimes:
-        """Return the times since the last call, and begin at zero again."""
+        """Return the times since the last call, and reset them."""
         with self._lock:
             times, self.times = self.times, CompileTimes()
         return times
 
     def stop(self) -> None:
-        """Listen no more."""
+        """Unregister the listener."""
         jax.monitoring.unregister_event_duration_listener(self._listen)
 
     def _listen(self, event: str, duration_secs: float, **_: str | int) -> None:
@@ -121,7 +120,7 @@ class CompileClock:
 
 @cache
 def process_clock() -> CompileClock:
-    """Return the one clock of this process, which listens from the first call on; JAX keeps every listener it gets.
+    """Return the clock of this process, started at the first call.
 
     Example:
         >>> process_clock() is process_clock()
@@ -131,7 +130,7 @@ def process_clock() -> CompileClock:
 
 
 def cache_works() -> bool:
-    """Return whether a program that was just compiled is loaded from the cache; on some processors it never is.
+    """Return whether the compilation cache works; on some processors it does not.
 
     It compiles a small program twice, with a cache in a temporary folder.
 

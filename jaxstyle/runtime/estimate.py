@@ -13,19 +13,19 @@ from jaxstyle.networks.vgg import CONV_LAYERS, Params
 from jaxstyle.runtime.problem import Ready, Work
 from jaxstyle.transfer.schedule import Scale
 
-# Time per operation of VGG-19 over that of the mini network, whose narrow layers reach less of a processor's peak:
-# 0.721 and 0.090 s a step at 256 pixels on two cores (AMD EPYC), 14.8 times the operations.
+# Time per operation of VGG-19 over that of the mini network, whose narrow layers reach less of the peak performance:
+# 0.721 and 0.090 s per step at 256 pixels on two cores (AMD EPYC), for 14.8 times the operations.
 RELATIVE_TIME = 0.54
-LONG = 5.0  # seconds of a few steps, which are timed only once if they take longer
+LONG = 5.0  # seconds; longer segments are timed only once
 
 
 def gflop_per_step(params: Params, scale: Scale, *, config: Config) -> float:
-    """Return the arithmetic of the objective and of its gradient with respect to the image, in GFLOP.
+    """Return the operations of the objective and of its gradient with respect to the image, in GFLOP.
 
     Args:
         params: the network, or its shapes.
-        scale: its height and width count.
-        config: its layers and `halve_above` count.
+        scale: height and width are used.
+        config: layers and `halve_above` are used.
     """
     compared = config.content_layers + config.style_layers
     deepest = max(CONV_LAYERS.index("conv" + layer[4:]) for layer in compared)
@@ -41,11 +41,11 @@ def gflop_per_step(params: Params, scale: Scale, *, config: Config) -> float:
 
 
 def pixels_per_step(scale: Scale, *, config: Config) -> float:
-    """Return the number of pixels that a step evaluates, those at half the size included.
+    """Return the number of pixels that a step evaluates, including those at half resolution.
 
     Args:
-        scale: its height and width count.
-        config: its `halve_above` counts.
+        scale: height and width are used.
+        config: `halve_above` is used.
     """
     pixels = scale.height * scale.width
     halved = config.halve_above is not None and max(scale.height, scale.width) > config.halve_above
@@ -54,7 +54,7 @@ def pixels_per_step(scale: Scale, *, config: Config) -> float:
 
 
 def seconds_a_step(work: Work, ready: Ready, scale: Scale) -> float:
-    """Return how long a step takes, in a program's second call unless that is long."""
+    """Return the seconds per step in the second call of a program, or in the first if that is long."""
     state, seconds = work.begin(scale), 0.0
     for _ in range(2):
         began = time.perf_counter()
@@ -69,9 +69,9 @@ def seconds_a_step(work: Work, ready: Ready, scale: Scale) -> float:
 
 
 def whole_seconds(work: Work, *, least: float, longest: float) -> float:
-    """Return how long all steps take, by the time of a step at the first and at the last scale.
+    """Return the seconds of all steps, from the time of a step at the first and at the last scale.
 
-    A step of any other scale is taken to lie between them by its pixels.
+    Other scales are interpolated by their number of pixels.
     """
     scales = work.scales()
     of = [pixels_per_step(scale, config=work.config) for scale in scales]
@@ -80,10 +80,10 @@ def whole_seconds(work: Work, *, least: float, longest: float) -> float:
 
 
 def vgg19_seconds(work: Work, *, seconds: float) -> float:
-    """Return an estimate of VGG-19's time for the steps that the mini network took `seconds` for.
+    """Return an estimate of the time of VGG-19 for steps that took `seconds` with the mini network.
 
-    The time of the steps is multiplied by the ratio of the operations of both networks and by `RELATIVE_TIME`, so that
-    nothing is compiled or timed.
+    It is `seconds` times the ratio of the operations of both networks and `RELATIVE_TIME`; nothing is compiled or
+    timed.
     """
     mini, full = (
         sum(scale.steps * gflop_per_step(params, scale, config=work.config) for scale in work.scales())

@@ -1,8 +1,7 @@
-"""Memory: how much there is, how much a program needs, and how finely a scale is divided so that its steps fit.
+"""Memory: available memory, memory of a program, and the plan by which the steps of a scale fit.
 
-Memory is the accelerator's, or this process's on the CPU, within the limits of its control groups (on Linux those of a
-container, a job or a service). A scale whose steps do not fit keeps fewer activations (row chunks) or is processed in
-tiles.
+Memory is that of the accelerator, or of this process on the CPU, within the limits of its control groups (on Linux
+those of a container, a job or a service). A scale that does not fit is recomputed in row chunks, or processed in tiles.
 """
 
 import ctypes
@@ -22,20 +21,20 @@ from jaxstyle.losses.layer_summaries import blocks_in_rows, least_pixels
 from jaxstyle.transfer.schedule import Scale
 from jaxstyle.transfer.sweep import memory_of
 
-FREE_SHARE = 0.8  # of what is free, if nothing else is said
-COMPILING = 2**28  # bytes that compiling a few more programs leaves taken on the CPU
+FREE_SHARE = 0.8  # default budget, as a fraction of the free memory
+COMPILING = 2**28  # bytes still in use on the CPU after compilation of a few more programs
 LEAST_PAIRS = 3  # of lbfgs, below which it is no better than gradient descent
-ESTIMATED = 0.7  # of what a process takes; on the CPU convolutions and copies took a third more than the estimate
+ESTIMATED = 0.7  # fraction of the memory of a process in the estimate; on the CPU it took a third more
 
 
 def room_for(memory: int | None) -> int:
-    """Return the bytes that programs may take: of `memory` what is not taken yet, or most of what is free."""
+    """Return the bytes available to programs: the rest of the budget `memory`, or most of the free memory."""
     taken, free = taken_and_free()
     return int(ESTIMATED * (FREE_SHARE * free if memory is None else max(0, memory - taken)))
 
 
 def taken_and_free() -> tuple[int, int]:
-    """Return the bytes that are or will be taken whatever runs, and those that are free."""
+    """Return the bytes in use by any run, and the free bytes."""
     on_device = _on_device()
     return in_use() + (0 if on_device else COMPILING), limit() - in_use()
 
@@ -47,7 +46,7 @@ def in_use() -> int:
 
 
 def limit() -> int:
-    """Return the bytes that could be in use."""
+    """Return the maximum bytes in use."""
     on_device = _on_device()
     if on_device:
         return on_device["bytes_limit"]
@@ -55,14 +54,14 @@ def limit() -> int:
 
 
 def most_of_all() -> int:
-    """Return the bytes that could be in use, slowly: on the CPU those on disk among them."""
+    """Return the maximum bytes in use, on the CPU including swap, which is slow."""
     return limit() + (0 if _on_device() else min(psutil.swap_memory().free, swap_left()))
 
 
 def peak_of(step: jax.stages.Compiled, *, missing: int = 0) -> int:
-    """Return the bytes that this process, or the accelerator, has in use while a program runs.
+    """Return the bytes in use by this process, or on the accelerator, while a program runs.
 
-    Its inputs exist, but for `missing` bytes.
+    Its inputs are allocated already, except for `missing` bytes.
     """
     found: Any = step.memory_analysis()
     if found is None:  # some backends have no analysis
@@ -81,17 +80,17 @@ def shortage(
     shared: bool = False,
     missing: int = 0,
 ) -> str:
-    """Return what a program takes, what there is, and which options would fit.
+    """Return a message with the memory of a program, the available memory, and options that fit.
 
     Args:
         step: the program.
-        side: the longest side of its images, in pixels.
-        pair: bytes of a curvature pair of lbfgs in all lanes, 0 for another optimiser.
-        pairs: how many of them it keeps.
-        lanes: how many pictures there are at a time.
-        strips: whether it could go through its largest layers in strips, but does not.
-        shared: whether several devices of this process share the work, which are not used in blocks.
-        missing: bytes of its inputs that do not exist yet.
+        side: longest side of its images in pixels.
+        pair: bytes of a curvature pair of lbfgs for a batch, 0 for another optimizer.
+        pairs: history size of lbfgs.
+        lanes: batch size.
+        strips: whether row chunks are possible but not in use.
+        shared: whether several devices of this process share the work, which excludes tiles.
+        missing: bytes of its inputs that are not allocated yet.
     """
     need, most, base = peak_of(step, missing=missing), limit(), in_use()
     free = max(0, most - base)
@@ -110,7 +109,7 @@ def shortage(
 
 
 def give_back() -> None:
-    """Return to the system what was freed, such as after compiling; glibc keeps hundreds of megabytes otherwise."""
+    """Return freed memory to the system, such as after compilation; otherwise glibc retains hundreds of megabytes."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # not in other C libraries
         if trim is not None:
@@ -118,13 +117,13 @@ def give_back() -> None:
 
 
 def _on_device() -> dict[str, int] | None:
-    """Return an accelerator's own account of its memory."""
+    """Return the memory statistics of an accelerator, or None for a CPU."""
     device = jax.local_devices()[0]
     return None if device.platform == "cpu" else device.memory_stats()
 
 
-STRIPS_SAVE = 2  # what they divide memory by, at most: 1,564 to 761 MiB at 1024 x 768 pixels
-FINEST, COARSEST = 0.1, 0.8  # of a window that did not fit, how large the next one is
+STRIPS_SAVE = 2  # maximum factor by which row chunks reduce memory: 1,564 to 761 MiB at 1024 x 768 pixels
+FINEST, COARSEST = 0.1, 0.8  # ratio of the next window to one that did not fit
 
 
 def cut_to_fit(
@@ -136,18 +135,18 @@ def cut_to_fit(
     memory: int | None,
     there: int,
 ) -> tuple[jax.stages.Compiled, int]:
-    """Return the program of a scale that fits into memory, and how it is cut.
+    """Return the program of a scale that fits into memory, and its memory plan.
 
     Args:
         program: as for `fitted`.
-        scale: its pixels count.
-        config: the static facts.
-        alone: whether there is one image; several lanes are not cut.
-        memory: bytes that the whole command may take, None for most of what is free.
-        there: bytes of the program's inputs that are taken already.
+        scale: its number of pixels is used.
+        config: the static options.
+        alone: whether there is a single image; a batch is not processed in row chunks or tiles.
+        memory: memory budget of the command in bytes, None for most of the free memory.
+        there: bytes of the inputs of the program that are allocated already.
 
     Raises:
-        InputError: if it does not fit into the memory that the command may take.
+        InputError: if it does not fit into the memory budget.
     """
     pixels = scale.height * scale.width
     fewer = blocks_in_rows(replace(config, remat=True), pixels) != blocks_in_rows(config, pixels)
@@ -163,7 +162,7 @@ def cut_to_fit(
         takes = (taken + need(step) / ESTIMATED) / 2**20
         raise InputError(
             f"--max-memory is {memory / 2**20:.0f} MiB, but steps at {max(scale.width, scale.height)} pixels "
-            f"take {takes:.0f} MiB in the smallest blocks: give that, or lower --size."
+            f"take {takes:.0f} MiB in the smallest tiles: allow that, or lower --size."
         )
     return step, cut
 
@@ -177,16 +176,16 @@ def fitted(
     strips: bool,
     least: int | None,
 ) -> tuple[jax.stages.Compiled, int]:
-    """Return the program that fits into memory with the least additional work, or the smallest, and how it is cut.
+    """Return the program that fits into memory with the least additional work, or the smallest, and its memory plan.
 
     Args:
-        program: returns the compiled steps for a cut: 0 for none, or the most pixels of a window, those of the whole
-            image for strips alone.
-        pixels: of the image.
-        need: returns the bytes that a program takes.
-        room: bytes that there are.
-        strips: whether strips would help.
-        least: the fewest pixels of a window, or None where blocks cannot be.
+        program: returns the compiled steps for a plan: 0 for the full image, the number of pixels of a window for
+            tiles, or that of the full image for row chunks only.
+        pixels: number of pixels of the image.
+        need: returns the memory of a program in bytes.
+        room: available bytes.
+        strips: whether row chunks reduce the memory.
+        least: minimum number of pixels of a window, or None if tiles are not possible.
     """
     step, cut = program(0), 0
     if room < need(step) <= STRIPS_SAVE * room and strips:
@@ -195,31 +194,30 @@ def fitted(
     while need(step) > room and least is not None and window > least:
         found: Any = step.memory_analysis()
         temporary = 0 if found is None else found.temp_size_in_bytes
-        share = 1 - (need(step) - room) / max(1, temporary)  # by which what is in between would fit
+        share = 1 - (need(step) - room) / max(1, temporary)  # of the temporary memory that would fit
         window = max(least, int(window * min(COARSEST, max(FINEST, share))))
         step, cut = program(window), window
     return step, cut
 
 
 NO_LIMIT = sys.maxsize  # bytes
-UNLIMITED = 2**62  # bytes; for no limit version 1 says a little less than 2^63
+UNLIMITED = 2**62  # bytes; version 1 reports no limit as slightly less than 2^63
 
 
 def memory_left(root: Path = Path("/")) -> int:
-    """Return the bytes of memory that every group around this process has left, of those that have a limit."""
+    """Return the minimum free memory in bytes over all control groups of this process with a limit."""
     return min((_memory_left(group) for group in _groups(root)), default=NO_LIMIT)
 
 
 def swap_left(root: Path = Path("/")) -> int:
-    """Return the bytes on disk that every group around this process has left beside its memory."""
+    """Return the minimum free swap in bytes over all control groups of this process."""
     return min((_swap_left(group) for group in _groups(root)), default=NO_LIMIT)
 
 
 def _groups(root: Path) -> list[Path]:
-    """Return the folders of this process's groups, and of all around them.
+    """Return the folders of the control groups of this process and of their parents.
 
-    A container may see its own group as the outermost one, whatever path the kernel names; so paths that do not exist
-    are no mistake.
+    In a container, its group may be the root, whatever path the kernel reports; so some paths may not exist.
     """
     found: list[Path] = []
     for line in _read(root / "proc/self/cgroup").splitlines():  # such as "0::/user.slice" or "4:memory:/docker/1f"
@@ -232,7 +230,7 @@ def _groups(root: Path) -> list[Path]:
 
 
 def _memory_left(group: Path) -> int:
-    """Return the bytes of memory that a group of either version has left."""
+    """Return the free memory of a group of either version in bytes."""
     second = _left(group, "memory.max", "memory.current")
     second += _spare(group, "active_file", "inactive_file", mapped="file_mapped")
     first = _left(group, "memory.limit_in_bytes", "memory.usage_in_bytes")
@@ -241,7 +239,7 @@ def _memory_left(group: Path) -> int:
 
 
 def _swap_left(group: Path) -> int:
-    """Return the bytes on disk that a group has left; version 1 limits them together with memory."""
+    """Return the free swap of a group in bytes; version 1 limits it together with memory."""
     second = _left(group, "memory.swap.max", "memory.swap.current")
     both = _left(group, "memory.memsw.limit_in_bytes", "memory.memsw.usage_in_bytes")
     if both == NO_LIMIT:
@@ -250,7 +248,7 @@ def _swap_left(group: Path) -> int:
 
 
 def _left(group: Path, limit: str, usage: str) -> int:
-    """Return the bytes between the numbers in two files, or NO_LIMIT."""
+    """Return the difference of limit and usage in two files in bytes, or NO_LIMIT."""
     try:
         most, taken = int(_read(group / limit)), int(_read(group / usage))
     except ValueError:
@@ -259,14 +257,14 @@ def _left(group: Path, limit: str, usage: str) -> int:
 
 
 def _spare(group: Path, *cached: str, mapped: str) -> int:
-    """Return the bytes of files in a group's memory that make way, all but those that programs run from."""
+    """Return the bytes of cached files in the memory of a group that can be reclaimed, except mapped ones."""
     rows = [line.partition(" ") for line in _read(group / "memory.stat").splitlines()]
     numbers = {name: int(number) for name, _, number in rows if number.isdecimal()}
     return max(0, sum(numbers.get(name, 0) for name in cached) - numbers.get(mapped, 0))
 
 
 def _read(path: Path) -> str:
-    """Return what a file says, nothing if it cannot be read."""
+    """Return the contents of a file, empty if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:

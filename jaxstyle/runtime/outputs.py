@@ -1,4 +1,4 @@
-"""Files that a run writes besides its picture: intermediate pictures and the log of every step."""
+"""Other files of a run besides its picture: intermediate pictures and the log of every step."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from jaxstyle.runtime import checkpoint_folder
 if TYPE_CHECKING:
     import numpy as np
 
-EVERY = 50  # steps from one checkpoint to the next
+EVERY = 50  # steps per checkpoint
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is written besides the picture, and how often.
+    """Other output files of a run, and their intervals.
 
     Attributes:
-        save_every: number of steps from one intermediate picture to the next, beside the output; 0 for none.
-        log: a .csv file for every term of every step.
-        bits: per channel of the picture; 16 for .png and .tiff.
-        record: whether the record is written beside the picture, too.
+        save_every: number of steps per intermediate picture, saved next to the output; 0 for none.
+        log: .csv file for every term of every step.
+        bits: bits per channel of the picture; 16 for .png and .tiff.
+        record: whether to write the record next to the picture too.
         checkpoint: folder of checkpoints.
-        every: number of steps from one checkpoint to the next; None for `EVERY`.
-        dry_run: whether nothing is painted.
+        every: number of steps per checkpoint; None for `EVERY`.
+        dry_run: whether to compute no picture.
     """
 
     save_every: int = 0
@@ -43,7 +43,7 @@ class Outputs:
     dry_run: bool = False
 
     def check(self, outputs: Iterable[Path], *, steps: int, inputs: Sequence[Path]) -> None:
-        """Raise `InputError` if something could not be written at the end, or would replace an input."""
+        """Raise `InputError` if a file cannot be written, or would replace an input."""
         if self.checkpoint is not None:
             checkpoint_folder.check(self.checkpoint)
         for output in outputs:
@@ -65,7 +65,7 @@ class Outputs:
             raise InputError(f"The log {self.log} is an input too: name another file.")
 
     def due(self, done: int, *, steps: int) -> bool:
-        """Return whether the image after `done` of `steps` steps is to be saved, other than at the end."""
+        """Return whether to save an intermediate picture after `done` of `steps` steps."""
         return bool(self.save_every) and done % self.save_every == 0 and done < steps
 
     def _is_numbered(self, path: Path, output: Path, steps: int) -> bool:
@@ -84,7 +84,7 @@ def _can_be_written(path: Path) -> bool:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder for pictures, if it is not there."""
+    """Create a folder for pictures if it does not exist."""
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file: name a folder for the pictures.")
     try:
@@ -94,20 +94,20 @@ def make_folder(path: Path) -> None:
 
 
 def numbered(output: Path, step: int, *, steps: int) -> Path:
-    """Return where the image after `step` of `steps` steps goes."""
+    """Return the path of the intermediate picture after `step` of `steps` steps."""
     digits = max(4, len(str(steps)))
     return output.with_stem(f"{output.stem}_{step:0{digits}d}")
 
 
 def attempt(save: Callable[[], None], fail: Callable[[Exception], None]) -> int:
-    """Save something besides the picture; return 1 if that fails, since the run goes on without it.
+    """Save another file than the picture; a failure does not end the run.
 
     Args:
-        save: saves it.
-        fail: is told why it could not be saved.
+        save: saves the file.
+        fail: called with the error if that fails.
 
     Returns:
-        1 if it could not be saved, else 0.
+        1 if it failed, else 0.
     """
     try:
         save()
@@ -118,13 +118,13 @@ def attempt(save: Callable[[], None], fail: Callable[[Exception], None]) -> int:
 
 
 def rows(sides: np.ndarray, trace: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
-    """Yield a line of the log for each step: its number, the longest side of the image, and every term."""
+    """Yield a row of the log for each step: its number, the longest side of the image, and every term."""
     for i, side in enumerate(sides.tolist()):
         yield {"step": i + 1, "side": side, **{name: float(found[i]) for name, found in trace.items()}}
 
 
 def write_log(path: Path, rows: Sequence[dict[str, Any]], *, mode: Literal["w", "a"] = "w") -> None:
-    """Write a line for each of the rows, whole or not at all, or add them to those that are there."""
+    """Write rows to a log atomically, or append them."""
     text = io.StringIO(newline="")
     try:
         before = path.read_bytes() if mode == "a" and path.exists() else b""
@@ -143,7 +143,7 @@ def write_log(path: Path, rows: Sequence[dict[str, Any]], *, mode: Literal["w", 
 
 
 def read_log(path: Path) -> list[dict[str, str]]:
-    """Return the lines of a log, or none if there is no log that can be read."""
+    """Return the rows of a log; empty if it cannot be read."""
     try:
         with path.open(newline="") as file:
             return list(csv.DictReader(file))

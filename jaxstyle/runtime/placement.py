@@ -1,7 +1,4 @@
-"""Placement of a run on devices: which devices share the work, and how its arrays lie on them.
-
-The pictures of a batch, or the rows of one image, are distributed over devices.
-"""
+"""Placement of a run on devices: layouts of arrays that distribute a batch, or the rows of one image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,27 +22,27 @@ from jaxstyle.optim import loop
 
 @dataclass(frozen=True)
 class Layout:
-    """What is shared out among the devices of a mesh: lanes if its axis is `BATCH`, rows if it is `HEIGHT`."""
+    """Distribution over the devices of a mesh: of a batch if its axis is `BATCH`, of rows if it is `HEIGHT`."""
 
     mesh: Mesh
 
     @property
     def axis(self) -> str:
-        """The mesh's only axis."""
+        """The only axis of the mesh."""
         return self.mesh.axis_names[0]
 
     @cached_property
     def spans(self) -> bool:
-        """Whether some of the devices are other processes'."""
+        """Whether devices of several processes are used."""
         return len({device.process_index for device in self.mesh.devices.flat}) > 1
 
     @property
     def at_once(self) -> int:
-        """How many of the devices take of the same memory: those of this process, if they are its processor."""
+        """Number of devices that share one memory: those of this process on a CPU, else 1."""
         return self.mesh.local_mesh.size if self.mesh.devices.flat[0].platform == "cpu" else 1
 
     def kept(self, like: Any) -> Any:
-        """Return the shapes of arrays as they are kept, and on which devices, for their own shapes."""
+        """Return the padded shapes and the shardings of distributed arrays, given their original shapes."""
 
         def of_leaf(leaf: Any) -> jax.ShapeDtypeStruct:
             own = _along(leaf, self.axis)
@@ -55,32 +52,32 @@ class Layout:
         return jax.tree.map(of_leaf, longer(like, axis=self.axis, count=self.mesh.size))
 
     def whole(self, like: Any) -> Any:
-        """Return the shapes of arrays that all devices have."""
+        """Return the shapes and shardings of arrays that are replicated on all devices."""
         where = NamedSharding(self.mesh, PartitionSpec())
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), like)
 
     def shapes_of(self, targets: Targets) -> Targets:
-        """Return the shapes of targets as programs take them; the content's features may be as large as the image."""
+        """Return the shapes of targets for the program; content features may be as large as the image."""
         half = None if targets.half is None else self.shapes_of(targets.half)
         content = self.kept(targets.content) if self.axis == HEIGHT else self.whole(targets.content)
         return self.whole(targets._replace(content={}, half=None))._replace(content=content, half=half)
 
     def coefficients(self, weights: LossWeights) -> LossWeights:
-        """Return the coefficients as programs take them: with lanes, each has one for each of them."""
+        """Return the weights for the program; for a batch, each weight has a batch axis."""
         arrays: Any = jax.tree.map(partial(np.asarray, dtype=np.float32), weights)
         return placed(arrays, self.kept(arrays) if self.axis == BATCH else self.whole(arrays))
 
     def read(self, tree: Any) -> Any:
-        """Return arrays as they are kept on the host of every process."""
+        """Return distributed arrays on the host of every process."""
         return process_allgather(tree, tiled=True) if self.spans else jax.device_get(tree)
 
     def begin(self, image: jax.Array, *, config: Config) -> loop.State:
-        """Return the state that a scale starts from, as it is kept, for an image that every process has."""
+        """Return the distributed initial state for an image that is available in every process."""
         like = jax.ShapeDtypeStruct(image.shape, image.dtype)
         return _begin(placed(image, self.kept(like)), like=like, config=config, layout=self)
 
     def image_of(self, state: loop.State, like: loop.State) -> jax.Array:
-        """Return the image of a state, both as they are kept; `like` has the state's own shapes."""
+        """Return the distributed image of a distributed state; `like` has the original shapes of the state."""
         return _image_of(state, like=like, layout=self)
 
     def program(
@@ -93,15 +90,15 @@ class Layout:
         config: Config,
         most_steps: int,
     ) -> jax.stages.Compiled:
-        """Return the program that takes so many steps from a state as it is kept, in its memory.
+        """Return the program that runs steps from a distributed state, which it donates.
 
         Args:
-            like: the state's own shapes.
+            like: original shapes of the state.
             params: the network, or its shapes.
-            targets: or their shapes.
-            weights: the coefficients.
-            config: the static facts; rows that are shared out are gone through neither in strips nor in blocks.
-            most_steps: that it takes at a time.
+            targets: the targets, or their shapes.
+            weights: the weights of the loss.
+            config: the static options; distributed rows exclude row chunks and tiles.
+            most_steps: maximum number of steps per call.
         """
         if self.axis == HEIGHT:
             config = replace(config, conv=SplitRows(self.mesh), remat=False, block_pixels=None)
@@ -114,7 +111,7 @@ class Layout:
 
 
 def longer(like: Any, *, axis: str, count: int) -> Any:
-    """Return the shapes of arrays as they are kept on so many devices, for their own shapes."""
+    """Return the padded shapes of arrays distributed over `count` devices, given their original shapes."""
 
     def of_leaf(leaf: Any) -> jax.ShapeDtypeStruct:
         own = _along(leaf, axis)
@@ -125,7 +122,7 @@ def longer(like: Any, *, axis: str, count: int) -> Any:
 
 
 def placed(tree: Any, like: Any) -> Any:
-    """Return arrays, all of which every process has, as long as `like` and on its devices."""
+    """Return arrays, available in every process, padded to the shapes of `like` and placed on its devices."""
 
     def of_leaf(leaf: Any, like: jax.ShapeDtypeStruct) -> jax.Array:
         more = [(0, kept - own) for kept, own in zip(like.shape, leaf.shape, strict=True)]
@@ -137,12 +134,12 @@ def placed(tree: Any, like: Any) -> Any:
 
 
 def cropped(tree: Any, like: Any) -> Any:
-    """Return arrays as long as `like`, as they are and not as they are kept."""
+    """Return arrays without padding, in the shapes of `like`."""
     return jax.tree.map(lambda leaf, own: leaf[tuple(map(slice, own.shape))], tree, like)
 
 
 def _along(leaf: Any, axis: str) -> int | None:
-    """Return which axis of an array that is kept is shared out: its lanes, or the rows of `[..., H, W, C]`."""
+    """Return the distributed axis of an array: that of the batch, or the rows of `[..., H, W, C]`."""
     if axis == BATCH:
         return 0
     return leaf.ndim - 3 if leaf.ndim >= 3 else None
@@ -186,7 +183,7 @@ def _steps(
 @partial(jax.jit, static_argnames=("like", "config", "layout"))
 def _begin(image: jax.Array, *, like: jax.ShapeDtypeStruct, config: Config, layout: Layout) -> loop.State:
     state = loop.init(cropped(image, like), config=config)
-    return _evened(jax.tree.map(jnp.copy, state), layout)  # steps take its memory, which it may share
+    return _evened(jax.tree.map(jnp.copy, state), layout)  # steps donate the state, whose arrays may share memory
 
 
 @partial(jax.jit, static_argnames=("like", "layout"))
@@ -195,7 +192,7 @@ def _image_of(state: loop.State, *, like: loop.State, layout: Layout) -> jax.Arr
 
 
 def available(count: int | None) -> Sequence[Any]:
-    """Return so many devices, or all that are there, those of other processes included.
+    """Return `count` devices, or all, including those of other processes.
 
     Raises:
         InputError: if there are fewer.
@@ -208,7 +205,7 @@ def available(count: int | None) -> Sequence[Any]:
 
 
 def lanes_among(count: int | None, *, lanes: int) -> Layout | None:
-    """Return how lanes are shared out among so many devices, None for all; None where one will do.
+    """Return the layout of a batch on `count` devices (None for all); None if one device is enough.
 
     Raises:
         InputError: as `available` does.
@@ -222,8 +219,8 @@ def rows_among(count: int | None, *, config: Config) -> Layout | None:
     """Return how the rows of an image are distributed over devices.
 
     Args:
-        count: number of devices; None for one device, or for all where there are several processes.
-        config: some statistics are not sums over rows.
+        count: number of devices; None for one device, or for all with several processes.
+        config: statistic and normalization of gradients are used.
 
     Returns:
         The layout; None for one device.
@@ -238,5 +235,5 @@ def rows_among(count: int | None, *, config: Config) -> Layout | None:
         return None
     whole = {"--statistic sliced": config.statistic == "sliced", "--normalize-gradients": config.normalize_gradients}
     if cause := next((name for name, found in whole.items() if found), None):
-        raise InputError(f"{cause} needs all rows at once, but {len(devices)} devices share them: use one device.")
+        raise InputError(f"{cause} needs all rows on one device, but there are {len(devices)} devices: use one.")
     return Layout(mesh_of(devices, HEIGHT))

@@ -1,4 +1,4 @@
-"""Values of data classes as JSON data and back, every part of the type that it has to have, and how two differ."""
+"""Conversion of data classes to and from JSON data with type checks, and their differences."""
 
 import contextlib
 import sys
@@ -13,15 +13,15 @@ from jaxstyle.errors import excerpt
 
 
 def structured(kind: Any, value: Any, *, paths: Sequence[Path] = ()) -> Any:
-    """Return JSON data as a value of type `kind`, or raise: nothing is converted, left out or ignored.
+    """Return JSON data as a value of type `kind`, without conversions or unknown fields.
 
     Args:
-        kind: a data class or another annotation, of those that the command line's options have.
-        value: dictionaries, lists, texts, numbers, truth values and None.
-        paths: what the numbers that stand for paths stand for.
+        kind: a data class or another annotation used by command-line options.
+        value: dictionaries, lists, strings, numbers, booleans and None.
+        paths: paths by number.
 
     Raises:
-        ValueError: if `value` is of another type, or names an input that there is not.
+        ValueError: if `value` is of another type, or has an unknown path number.
 
     Example:
         >>> structured(tuple[int, ...] | None, [1, 2])
@@ -33,7 +33,7 @@ def structured(kind: Any, value: Any, *, paths: Sequence[Path] = ()) -> Any:
         names = [each.name for each in fields(kind)]
         if isinstance(value, dict) and value.keys() <= set(names):
             parts = {name: structured(hints[name], part, paths=paths) for name, part in value.items()}
-            with contextlib.suppress(TypeError):  # a part without a default is missing
+            with contextlib.suppress(TypeError):  # a field without a default is missing
                 return kind(**parts)  # pyright: ignore[reportCallIssue] - a class, whose instances are not callable
     elif origin in (typing.Union, types.UnionType):
         for each in inside:
@@ -54,7 +54,9 @@ def structured(kind: Any, value: Any, *, paths: Sequence[Path] = ()) -> Any:
         if type(value) is int and 0 <= value < len(paths):
             return paths[value]
     elif kind is float:
-        if type(value) in (int, float) and abs(value) <= sys.float_info.max:  # a text may hold 1e999, or as many digits
+        if (
+            type(value) in (int, float) and abs(value) <= sys.float_info.max
+        ):  # JSON may contain 1e999, or as many digits
             return float(value)
     elif kind is Any or type(value) is kind:
         return value
@@ -65,8 +67,8 @@ def plain(value: Any, *, paths: dict[Path, int]) -> Any:
     """Return a value as JSON data, the inverse of `structured`.
 
     Args:
-        value: of a data class, or another that `structured` returns.
-        paths: the number of each path; new ones are added.
+        value: any value that `structured` returns.
+        paths: number of each path; new paths are added.
 
     Example:
         >>> plain((1.5, Path("a.png")), paths={})
@@ -84,12 +86,12 @@ def plain(value: Any, *, paths: dict[Path, int]) -> Any:
 
 
 def differences(one: Any, other: Any, *, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield what differs between two records as JSON data: its name, and what it is in each.
+    """Yield the differences of two values as JSON data: the name of the field, and both values.
 
     Args:
         one: of `plain`.
-        other: likewise.
-        name: of the part.
+        other: of `plain`.
+        name: name of the field that they are.
 
     Example:
         >>> list(differences({"size": 256, "seed": 0}, {"size": 512, "seed": 0}))

@@ -1,4 +1,4 @@
-"""What a command computes: its arrays and facts, and the program for a few steps of each scale."""
+"""The problem of a run: its arrays and static options, and the compiled program of each scale."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,19 +23,19 @@ from jaxstyle.transfer.color import Sizes
 from jaxstyle.transfer.schedule import Scale, plan
 
 MOST_STEPS_A_SEGMENT = 10
-WORK_A_SEGMENT = 2e11  # multiply-adds forwards: two steps of VGG-19 at 512 pixels, more than a second
+WORK_A_SEGMENT = 2e11  # multiply-adds of forward passes: two steps of VGG-19 at 512 pixels, over a second
 
 
 class Ready(NamedTuple):
-    """What the steps of one scale need besides a state: a program that takes up to `MOST_STEPS_A_SEGMENT` of them.
+    """A compiled scale: the program for up to `MOST_STEPS_A_SEGMENT` steps, and its inputs besides a state.
 
     Attributes:
-        targets: what the image is held against, where the program wants it.
-        segment: steps.
+        targets: the optimization targets, on the devices of the program.
+        segment: number of steps per call.
         step: the program.
-        cut: how it was cut to fit into memory: 0 for not at all, or the most pixels that it sees at a time, those of
-            the whole image where only its largest layers are gone through in strips.
-        state_bytes: what a state takes, of the memory of one device.
+        cut: memory plan: 0 for the full image at once, the number of pixels of a tile, or that of the full image for
+            row chunks only.
+        state_bytes: memory of a state on one device.
     """
 
     targets: Targets
@@ -47,12 +47,12 @@ class Ready(NamedTuple):
 
 @dataclass(frozen=True)
 class Work:
-    """The arrays and static facts of `jaxstyle.stylize`, with the colours of the styles changed.
+    """The arrays and static options of `jaxstyle.stylize`, after color matching of the styles.
 
-    With lanes, weights have a leading axis, and `noise` has the key of each lane. Works made from each other by
-    `dataclasses.replace` share what was compiled. `cuts` is for `at`, `memory` the bytes that the whole command may
-    take. Steps are looked at between segments, which end at each multiple of `save_every`. With a `layout`, several of
-    the `devices` that may be used, None for all, work together; states and their images are as it keeps them.
+    In a batch of `lanes`, weights have a leading axis, and `noise` has one key per image. Copies by
+    `dataclasses.replace` share compiled programs. `cuts` are memory plans, see `at`, and `memory` is the memory budget
+    in bytes. Segments of steps end at multiples of `save_every`. With a `layout`, several of the allowed `devices`
+    (None for all) share the work; states and images are then stored in that layout.
     """
 
     params: Params
@@ -78,8 +78,8 @@ class Work:
     networks: dict[bool, Params] = field(default_factory=dict)
 
     def ready(self, scale: Scale) -> Params:
-        """Return the network as the steps of a scale take it."""
-        split = self.layout is not None and self.layout.axis == HEIGHT  # which takes the direct convolution
+        """Return the network prepared for the steps of a scale."""
+        split = self.layout is not None and self.layout.axis == HEIGHT  # uses the direct convolution
         pixels = scale.height * scale.width * (self.lanes or 1)
         wide = not split and winograd_pays(self.params, pixels=pixels, steps=scale.steps, layers=self.config.layers)
         if wide not in self.networks:
@@ -92,7 +92,7 @@ class Work:
 
     @cached_property
     def coefficients(self) -> LossWeights:
-        """The weights as the steps take them."""
+        """The weights in the layout of the program."""
         return self.weights if self.layout is None else self.layout.coefficients(self.weights)
 
     def scales(self) -> tuple[Scale, ...]:
@@ -100,7 +100,7 @@ class Work:
         return plan(*self.content.shape[:2], steps=self.steps, config=self.config)
 
     def targets(self, scale: Scale) -> Targets:
-        """Return what the image is held against at one scale."""
+        """Return the optimization targets of one scale."""
         return stylize.targets_at(
             self.params,
             self.content,
@@ -114,7 +114,7 @@ class Work:
         )
 
     def start_at(self, scale: Scale, painted: Any) -> Any:
-        """Return the image to start a scale from, after what the scale before has painted."""
+        """Return the initial image of a scale, given the result of the previous one."""
         if painted is not None:
             circular = self.config.border == "circular"
             painted = np.asarray(painted)
@@ -126,7 +126,7 @@ class Work:
         return image if self.lanes is None else np.broadcast_to(image, (self.lanes, *image.shape))
 
     def finish(self, painted: Any) -> Any:
-        """Return the picture to save, or those of all lanes."""
+        """Return the picture to save, or all pictures of a batch."""
         finish = partial(stylize.finish, config=self.config, content_masks=self.content_masks)
         painted = np.asarray(painted)
         if self.lanes is None or self.config.color != "keep" and self.content_masks is None:
@@ -134,10 +134,7 @@ class Work:
         return np.stack([np.asarray(finish(image, self.picture)) for image in painted])
 
     def program(self, scale: Scale, targets: Targets, *, cut: int = 0) -> jax.stages.Compiled:
-        """Return the compiled program that takes steps from a scale's state, in the state's memory.
-
-        It is cut as `Ready` has it.
-        """
+        """Return the compiled program of a scale, which donates the state; `cut` is as for `Ready`."""
         config = replace(self.config, remat=cut > 0 or self.config.remat)
         if 0 < cut < scale.height * scale.width:
             config = replace(config, block_pixels=cut)
@@ -156,31 +153,31 @@ class Work:
         return self.compiled[name]
 
     def begin(self, scale: Scale, painted: jax.Array | None = None) -> loop.State:
-        """Return the state in which a scale starts after what the one before, as `seen`, has painted."""
+        """Return the initial state of a scale, given the result of the previous one by `seen`."""
         image: Any = np.asarray(self.start_at(scale, painted))
         if self.layout is not None:
             return self.layout.begin(image, config=self.config)
         return loop.init(image, config=self.config)
 
     def resumed(self, state: loop.State) -> loop.State:
-        """Return a state that was saved, as it is kept."""
+        """Return a saved state in the layout of the program."""
         return state if self.layout is None else placed(state, self.layout.kept(state))
 
     def image_of(self, state: loop.State, scale: Scale) -> Any:
-        """Return the image of a scale's state, as it is kept."""
+        """Return the image of a state, in the layout of the program."""
         if self.layout is not None:
             return self.layout.image_of(state, self.shape(scale))
         return loop.image_on_host(state)
 
     def seen(self, image: jax.Array, scale: Scale) -> jax.Array:
-        """Return the image of a scale's state as it is, that of all lanes; all processes have to ask for it."""
+        """Return the image of a state, or all images of a batch, without padding; called in all processes together."""
         if self.layout is None:
             return image
         return cropped(self.read(image), self._image_at(scale))
 
     @property
     def leads(self) -> bool:
-        """Whether this process is the one that writes, if several share the work."""
+        """Whether this process writes files, if several share the work."""
         return not self.spans or jax.process_index() == 0
 
     @property
@@ -189,17 +186,17 @@ class Work:
         return self.layout is not None and self.layout.spans
 
     def read(self, tree: Any) -> Any:
-        """Return arrays on the host, as they are kept; all processes have to ask for them."""
+        """Return arrays on the host, with padding; called in all processes together."""
         return jax.device_get(tree) if self.layout is None else self.layout.read(tree)
 
     def finite(self, image: jax.Array) -> np.ndarray:
-        """Return whether an image, as it is kept, is finite, or which lanes are."""
+        """Return whether an image in the layout of the program is finite; of each image of a batch."""
         module = array_module(image)
         found = np.asarray(self.read(module.isfinite(image).all((-3, -2, -1))))
         return found if self.lanes is None else found[: self.lanes]
 
     def shape(self, scale: Scale) -> loop.State:
-        """Return the shapes and types of a scale's state."""
+        """Return the shapes and dtypes of the state of a scale."""
         return jax.eval_shape(partial(loop.init, config=self.config), self._image_at(scale))
 
     def _image_at(self, scale: Scale) -> jax.ShapeDtypeStruct:
@@ -207,13 +204,12 @@ class Work:
         return jax.ShapeDtypeStruct((*lanes, scale.height, scale.width, 3), jnp.float32)
 
     def at(self, scale: Scale, *, cuts: Mapping[int, int] | None = None) -> Ready:
-        """Return what the steps of a scale need, before there is a state, which may be larger than memory.
+        """Return the compiled scale, before its state is allocated, which may not fit into memory.
 
-        It is cut as `cuts` has it for its longest side; if that is None, as far as memory asks for it, unless devices
-        share it.
+        `cuts` are memory plans by longest side; None for one that fits into memory, unless devices share the work.
 
         Raises:
-            InputError: if its steps do not fit into the memory that the command may take.
+            InputError: if the steps do not fit into the memory budget.
         """
         targets, segment, state_bytes = self.targets(scale), self.segment(scale), bytes_of(self.shape(scale))
 
@@ -236,17 +232,17 @@ class Work:
         return Ready(targets, segment, step, cut, state_bytes)
 
     def compile_ahead(self, scale: Scale) -> None:
-        """Trace and compile the program of a scale that does not run yet; `at` then finds it, unless it has to be cut.
+        """Compile the program of the next scale; `at` then uses it, unless memory requires row chunks or tiles.
 
-        For a thread beside the steps of the scale before: compiling does not hold Python's lock.
+        It runs in a thread beside the steps of the previous scale: compilation releases the global interpreter lock.
         """
         if self.layout is None:
             self.program(scale, jax.eval_shape(partial(self.targets, scale)))
 
     def segment(self, scale: Scale) -> int:
-        """Return the number of steps between two looks at the state: few enough to interrupt.
+        """Return the number of steps per call, few enough to interrupt a run.
 
-        More than one where that takes no time: each call costs fresh memory, a fifth of a step of the mini network.
+        It is above 1 for fast steps: each call allocates memory, which costs a fifth of a step of the mini network.
         """
         most = MOST_STEPS_A_SEGMENT
         if jax.default_backend() == "cpu":
@@ -257,5 +253,5 @@ class Work:
 
 
 def bytes_of(tree: Any) -> int:
-    """Return how much memory the arrays of a tree take."""
+    """Return the memory of the arrays of a pytree in bytes."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -1,7 +1,7 @@
-"""What a picture was made from: a run's record, as JSON text and back.
+"""The record of a run, its inputs, options and versions, and its conversion to and from JSON.
 
-A record comes from a stranger's picture and is data: it names no path and no code. Inputs have numbers, by which the
-options refer to them, names without folders, and hashes, by which they are found.
+A record may come from an untrusted picture and is data: it contains no paths and no code. Inputs have numbers, to which
+options refer, names without folders, and hashes, by which `jaxstyle rerun` finds them.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from jaxstyle.runtime.runner import Place
 FORMAT = "jaxstyle run 1"
 PACKAGES = ("jaxstyle", "jax", "jaxlib", "optax", "numpy", "pillow", "imagecodecs")
 MOST = 2**20  # characters of a record
-DEEPEST = 20  # levels of what a record holds
-# parts of a config that are functions, or are read by them; no command has other ones than those of the defaults
+DEEPEST = 20  # maximum nesting of a record
+# Fields of a config that are functions, or used by them; commands always use their defaults.
 FUNCTIONS = ("conv", "own_terms", "own_layers", "network")
 CURE = "name a picture that jaxstyle has saved, with its .json beside it where it was converted."
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file that was read: its name without folders, and the SHA-256 of its bytes."""
+    """An input file: its name without folders, and the SHA-256 of its bytes."""
 
     name: str
     sha256: str
@@ -46,7 +46,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Weights:
-    """A network: its name, its file's ("" if computed), and the SHA-256 of its numbers, whatever file they are in."""
+    """A network: its name, the name of its file ("" if random), and the SHA-256 of its parameters in any file."""
 
     name: str
     file: str
@@ -55,25 +55,25 @@ class Weights:
 
 @dataclass(frozen=True)
 class Record:
-    """All that a picture depends on, and what came of it; no time and no folder, so that equal runs have equal records.
+    """Inputs, options and results of a run; without times and folders, so that equal runs have equal records.
 
     Attributes:
-        command: what made it, such as "stylize".
-        options: the command's own, as the user gave them; a number stands for an input wherever there is a path.
-        inputs: every file that was read, network apart.
-        network: that looked at the pictures.
-        config: the static facts that the options came to.
-        weights: the coefficients of the loss, by term.
-        versions: by package.
-        device: what it was computed on.
-        cuts: for the longest sides of scales that were cut for lack of memory, the most pixels that were seen at a
-            time; all of the picture's where its largest layers only were, in strips.
-        steps: how many were taken.
+        command: name of the command, such as "stylize".
+        options: options of the command as given by the user; each path is replaced by the number of its input.
+        inputs: all input files except the network.
+        network: the network.
+        config: the resulting static options.
+        weights: weights of the loss by term.
+        versions: versions of packages.
+        device: name of the device.
+        cuts: for scales that did not fit into memory, by longest side, the number of pixels of a tile, or of the full
+            image for row chunks only.
+        steps: number of steps.
         trace: each term before the first step, and before the last.
-        lanes: where many pictures were painted at a time, the numbers of all of them in the sweep.
-        lane: which of them this one is, from 0.
-        devices: how many shared the work, each like `device`.
-        format: of the record itself.
+        lanes: numbers of all pictures of the batch in the sweep, for a picture of a sweep.
+        lane: index of this picture in `lanes`.
+        devices: number of devices, each like `device`.
+        format: format of the record.
     """
 
     command: str
@@ -114,7 +114,7 @@ def source(path: Path) -> Source:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what a picture's bytes depend on.
+    """Return the versions of the packages on which the bytes of a picture depend.
 
     Example:
         >>> versions()["jaxstyle"]
@@ -124,11 +124,11 @@ def versions() -> dict[str, str]:
 
 
 def text(record: Record, *, indent: int | None = None) -> str:
-    """Return a record as JSON, in ASCII.
+    """Return a record as ASCII JSON.
 
     Args:
         record: of a run.
-        indent: spaces for each level, or None for one line.
+        indent: spaces per level, or None for one line.
 
     Example:
         >>> read(text(record)) == record  # doctest: +SKIP
@@ -138,14 +138,14 @@ def text(record: Record, *, indent: int | None = None) -> str:
 
 
 def read(text: str, name: str = "the record") -> Record:
-    """Return the record that a text is, or that it holds as "record", every part of the type that it has to have.
+    """Return the record in a JSON text, or in its field "record"; check the type of every field.
 
     Args:
-        text: JSON, from wherever.
-        name: what error messages call it.
+        text: untrusted JSON.
+        name: name of the text in error messages.
 
     Raises:
-        InputError: if the text is no record.
+        InputError: if the text is not a record.
 
     Example:
         >>> read("{}")
@@ -157,11 +157,11 @@ def read(text: str, name: str = "the record") -> Record:
         if len(text) > MOST:
             raise ValueError(f"{len(text)} characters are over {MOST}")
         value = json.loads(text, parse_constant=_refuse)
-        if isinstance(value, dict) and isinstance(value.get("record"), dict):  # the entry of a picture of a sweep
+        if isinstance(value, dict) and isinstance(value.get("record"), dict):  # an entry of a sweep
             value = value["record"]
         _check_depth(value)
         return structured(Record, value)
-    except (ValueError, RecursionError) as error:  # json's own errors are ValueErrors
+    except (ValueError, RecursionError) as error:  # errors of json are ValueErrors
         reason = "too deep" if isinstance(error, RecursionError) else error
         why = f" ({excerpt(reason)})" if text else ""
         raise InputError(f"{name} holds no record of a run{why}: {CURE}") from error
@@ -195,7 +195,7 @@ def check_same(what: dict[str, Any]) -> None:
 
 
 class Job(NamedTuple):
-    """What a command computes, its content's transparency, and its record as far as it is known beforehand."""
+    """The work of a command, the alpha of its content, and its record before the run."""
 
     work: Work
     alpha: np.ndarray | None
@@ -203,7 +203,7 @@ class Job(NamedTuple):
 
 
 def record_of(command: str, options: dict[str, Any], *, inputs: Iterable[Path], network: Weights, work: Work) -> Record:
-    """Return the record of a command, as far as it is known before the run."""
+    """Return the record of a command before the run."""
     return Record(
         command=command,
         options=options,
@@ -217,7 +217,7 @@ def record_of(command: str, options: dict[str, Any], *, inputs: Iterable[Path], 
 
 
 def laid_out(job: Job, *, tell: Callable[[str], None]) -> Job:
-    """Return a job with what its devices share, which is told.
+    """Return a job with its layout on devices, and show a message about it.
 
     Raises:
         InputError: as `lanes_among` and `rows_among` do.
@@ -237,13 +237,13 @@ def laid_out(job: Job, *, tell: Callable[[str], None]) -> Job:
 
 
 def finished(record: Record, place: Place) -> Record:
-    """Return the record of the picture that is there at a place of the walk."""
+    """Return the record of the picture at a place of the run."""
     trace = {name: (float(found[0]), float(found[-1])) for name, found in place.trace.items()}
     return replace(record, cuts={str(side): cut for side, cut in place.cuts.items()}, steps=place.steps, trace=trace)
 
 
 def numbers(weights: LossWeights) -> dict[str, float]:
-    """Return the coefficients of the loss by term."""
+    """Return the weights of the loss by term."""
     terms = {f"{kind}/{layer}": own for kind in ("content", "style") for layer, own in getattr(weights, kind).items()}
     return {name: float(own) for name, own in {**terms, "tv": weights.tv, "bounds": weights.bounds}.items()}
 
@@ -253,7 +253,7 @@ def _facts(config: Config) -> dict[str, Any]:
 
 
 def _device() -> str:
-    """Return what the numbers are rounded by: the accelerator, or the processor and how many share the work."""
+    """Return the device on which rounding depends: the accelerator, or the processor and its number of cores."""
     device = jax.devices()[0]
     if device.platform != "cpu":
         return device.device_kind

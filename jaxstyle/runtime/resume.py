@@ -1,4 +1,4 @@
-"""Checkpoints of a job: where its walk is, kept every so many steps, and found again by the same command."""
+"""Checkpoints of a job: saves snapshots of a run at intervals, and resumes it with the same command."""
 
 from __future__ import annotations
 
@@ -19,13 +19,22 @@ from jaxstyle.runtime.problem import Work
 from jaxstyle.runtime.record import Job, Record
 from jaxstyle.runtime.runner import Place
 
-NOT_COMPARED = ("device", "weights", "cuts", "steps", "trace", "lanes", "lane", "devices")  # may differ, or follow
-VERSIONS = "versions."  # begins the names of versions of packages among the facts
+NOT_COMPARED = (
+    "device",
+    "weights",
+    "cuts",
+    "steps",
+    "trace",
+    "lanes",
+    "lane",
+    "devices",
+)  # may differ, or follow from others
+VERSIONS = "versions."  # prefix of versions of packages in the facts
 
 
 @dataclass(frozen=True)
 class Resuming:
-    """Where a job's checkpoints go and how often, as `saving` says; nowhere without a folder."""
+    """Checkpoints of a job in the folder of `saving`, if any."""
 
     saving: Outputs
     job: Job
@@ -36,14 +45,14 @@ class Resuming:
         return self.saving.checkpoint
 
     def place(self, tell: Callable[[str], None]) -> Place | None:
-        """Return where the same job was stopped, or None if it has never begun.
+        """Return the last snapshot of the same job, or None without a checkpoint.
 
         Raises:
             InputError: if the folder has checkpoints of another job.
         """
         if self.folder is None:
             return None
-        from jaxstyle.runtime.checkpoint import Checkpoints  # Orbax takes its time
+        from jaxstyle.runtime.checkpoint import Checkpoints  # Orbax is slow to import
 
         found = Checkpoints(self.folder).latest(self._like, tell)
         if found is None:
@@ -53,15 +62,15 @@ class Resuming:
             if name.startswith(VERSIONS):
                 shown = [excerpt(repr(each), most=60) for each in (theirs, own)]
                 tell(f"{self.folder}: {excerpt(name, most=60)} was {shown[0]} and is {shown[1]}: the bytes may differ.")
-        tell(f"{self.folder}: going on after step {len(arrays['sides'])}")
+        tell(f"{self.folder}: resuming after step {len(arrays['sides'])}")
         sides, trace = np.asarray(arrays["sides"]), {name: np.asarray(own) for name, own in arrays["trace"].items()}
         work, number = self.job.work, facts["scale"]
         scale = work.scales()[number]
-        state = work.resumed(cropped(arrays["state"], work.shape(scale)))  # of as many devices as there are now
+        state = work.resumed(cropped(arrays["state"], work.shape(scale)))  # the number of devices may have changed
         return Place(number, facts["taken"], state, work.image_of(state, scale), sides, trace, _cuts(facts["cuts"]))
 
     def lanes(self) -> tuple[int, ...]:
-        """Return which lanes were being painted when the same sweep was stopped, none if it was between them."""
+        """Return the numbers of the batch at which the same sweep was stopped; empty without one."""
         if self.folder is None:
             return ()
         from jaxstyle.runtime.checkpoint import Checkpoints
@@ -75,22 +84,22 @@ class Resuming:
         return tuple(lanes) if known else ()
 
     def forget(self) -> None:
-        """Remove the checkpoints, of which nothing is needed any more."""
+        """Remove all checkpoints."""
         if self.folder is not None:
             from jaxstyle.runtime.checkpoint import Checkpoints
 
             Checkpoints(self.folder).clear()
 
     def due(self, steps: int, *, before: int) -> bool:
-        """Return whether a checkpoint is to be saved after so many steps, when there were `before` a moment ago."""
+        """Return whether to save a checkpoint after `steps` steps, given the number `before` at the last snapshot."""
         every = self.saving.every or EVERY
         return self.folder is not None and steps // every > before // every
 
     def save(self, place: Place) -> None:
-        """Save where the walk is.
+        """Save a snapshot.
 
         Raises:
-            UnavailableError: if that cannot be written.
+            UnavailableError: if it cannot be written.
         """
         if self.folder is None:
             return
@@ -104,7 +113,7 @@ class Resuming:
         Checkpoints(self.folder).save(place.steps, arrays, facts)
 
     def _like(self, facts: dict[str, Any]) -> Any:
-        """Return the shapes of a checkpoint's arrays, if its facts are this job's."""
+        """Return the shapes of the arrays of a checkpoint; check that its facts match this job."""
         self._compare(facts)
         work, steps = self.job.work, facts["steps"]
         scale = work.scales()[range(len(work.scales()))[facts["scale"]]]
@@ -117,13 +126,13 @@ class Resuming:
         lanes = () if work.lanes is None else (work.lanes,)
         trace = dict.fromkeys(_terms(work), jax.ShapeDtypeStruct((*lanes, steps), np.float32))
         state = work.shape(scale)
-        if facts.get("layout") is not None:  # checkpoints were saved before there were any
+        if facts.get("layout") is not None:  # older checkpoints have none
             axis, count = facts["layout"]
             state = longer(state, axis=axis, count=operator.index(count))
         return {"state": state, "sides": jax.ShapeDtypeStruct((steps,), np.int32), "trace": trace}
 
     def _compare(self, facts: dict[str, Any]) -> None:
-        """Raise `InputError` if a checkpoint's facts are another job's."""
+        """Raise `InputError` if a checkpoint is of another job."""
         for name, theirs, own in differences(facts["run"], identity(self.job.record)):
             if name.startswith(VERSIONS):
                 continue  # `place` warns of them
@@ -135,13 +144,13 @@ class Resuming:
 
 
 def facts_of(job: Job, saving: Outputs) -> dict[str, Any]:
-    """Return what has to be the same in all processes that share a job."""
+    """Return the facts that must be equal in all processes of a job."""
     options = {name: value for name, value in plain(saving, paths={}).items() if name != "quiet"}
     return {**identity(job.record), "saving": options}
 
 
 def identity(record: Record) -> dict[str, Any]:
-    """Return what of a record has to be the same for a run to go on: not how its files are called."""
+    """Return the facts of a record that must be equal to resume a run; names of files may differ."""
     whole: dict[str, Any] = plain(record, paths={})
     same = {name: value for name, value in whole.items() if name not in NOT_COMPARED}
     network = {"name": record.network.name, "sha256": record.network.sha256}
@@ -149,12 +158,12 @@ def identity(record: Record) -> dict[str, Any]:
 
 
 def _cuts(facts: dict[str, int]) -> dict[int, int]:
-    """Return a place's cuts as they were before they became JSON."""
+    """Return memory plans from JSON."""
     return {int(side): cut for side, cut in facts.items()}
 
 
 def _terms(work: Work) -> list[str]:
-    """Return the names of a trace."""
+    """Return the names of terms in a history."""
     config = work.config
     names = [f"content/{layer}" for layer in config.content_layers]
     return [*names, *(f"style/{layer}" for layer in config.style_layers), "tv", "total", "bounds"]

@@ -1,4 +1,4 @@
-"""How a command's work is walked through: from scale to scale, a few steps at a time, from any place on."""
+"""The runner: iterates over scales and segments of a few steps, and resumes at any of them."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,16 +19,16 @@ CURE = "lower the weights or --learning-rate, or try --optimizer adam."
 
 
 class Place(NamedTuple):
-    """Where a walk is: all that it goes on from, and what the steps so far have found (in each lane).
+    """Snapshot of a run, from which it can be resumed.
 
     Attributes:
-        scale: its number, from 0.
-        taken: steps at this scale.
-        state: after them; the next steps take its memory.
-        image: what the state shows, `[..., H, W, 3]`, as it is kept.
-        sides: the longest side of the image at every step so far, `[steps]`.
-        trace: every term of every step so far, `[..., steps]`.
-        cuts: by longest side of the scales so far that were cut for lack of memory, how: see `Work.at`.
+        scale: number of the scale, from 0.
+        taken: number of steps at this scale.
+        state: state after these steps; the next steps donate it.
+        image: image of the state, `[..., H, W, 3]`, in the layout of the program.
+        sides: longest side of the image at every step so far, `[steps]`.
+        trace: history of every term so far, `[..., steps]`.
+        cuts: memory plans of scales so far by longest side, see `Work.at`.
     """
 
     scale: int
@@ -41,7 +41,7 @@ class Place(NamedTuple):
 
     @property
     def steps(self) -> int:
-        """How many were taken at all scales."""
+        """Number of steps over all scales."""
         return len(self.sides)
 
     @property
@@ -51,11 +51,11 @@ class Place(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """What of one picture was first not finite.
+    """First value of a picture that is not finite.
 
     Attributes:
-        said: which term, and at which step.
-        sound: after how many steps the picture and all of its terms were finite for the last time, -1 if never.
+        said: message with the term and the step.
+        sound: last number of steps at which the picture and all terms were finite; -1 for none.
     """
 
     said: str
@@ -63,10 +63,10 @@ class Fault(NamedTuple):
 
 
 class Diverged(UnavailableError):
-    """A term or the picture is not finite any more; `place` is the last one that is known where all were, or None."""
+    """A term or the picture is not finite; `place` is the last known finite snapshot, or None."""
 
     def __init__(self, fault: Fault, place: Place | None) -> None:
-        """Note the fault and the place."""
+        """Store the fault and the snapshot."""
         super().__init__(fault.said)
         self.fault, self.place = fault, place
 
@@ -79,20 +79,20 @@ def walk(
     until: int | None = None,
     halted: Callable[[], Any] = lambda: False,
 ) -> Iterator[Place]:
-    """Yield after every few steps where they have led, and so after every `save_every`th.
+    """Yield a snapshot after every segment of steps, including every multiple of `save_every`.
 
-    How far a scale goes, if it stops before its last step, and to what bits does not depend on where the walk began.
+    The result, bit for bit, and early stopping do not depend on where a run is resumed.
 
     Args:
-        work: what is computed.
-        shown: a bar, which goes on with the steps.
-        place: where to go on from, instead of the start.
-        until: after how many steps to stop, instead of all.
-        halted: asked before any steps whether to stop there.
+        work: the problem.
+        shown: progress bar.
+        place: snapshot to resume from; None for a new run.
+        until: number of steps to stop after; None for all steps.
+        halted: called before each segment; a true value stops the run.
 
     Raises:
-        Diverged: if a term or the picture is not finite; where there are lanes, the others go on.
-        UnavailableError: if the steps of a scale take more memory than there is.
+        Diverged: if a term or the picture is not finite; in a batch, the other pictures continue.
+        UnavailableError: if the steps of a scale need more memory than available.
     """
     with ThreadPoolExecutor(1) as thread:
         yield from _walk(work, shown, thread, place=place, until=until, halted=halted)
@@ -107,7 +107,7 @@ def _walk(
     until: int | None,
     halted: Callable[[], Any],
 ) -> Iterator[Place]:
-    """Do the work of `walk`; each scale but the first is compiled in a thread while the one before runs."""
+    """Implement `walk`; each scale but the first is compiled in a thread while the previous one runs."""
     scales, resumed = work.scales(), place
     at = scales[0 if place is None else place.scale]
     sides, image, before = np.zeros(0, np.int32), None, None
@@ -148,7 +148,7 @@ def _walk(
             if work.lanes is None and (fault := fault_of(found, finite=bool(work.finite(image)), done=len(sides))):
                 raise Diverged(fault, last_sound((before, place), fault))
             stopped = _stopped(work, state)
-            if stopped.all():  # the steps after that have changed nothing
+            if stopped.all():  # later steps did not change anything
                 count = int(stopped.max()) - taken
                 found = {name: own[..., :count] for name, own in found.items()}
             left, taken = left - count, taken + count
@@ -160,23 +160,23 @@ def _walk(
         if halted():
             return
         if left:
-            shown.advance(left, {"levelled off at": side})
+            shown.advance(left, {"leveled off at": side})
 
 
 def _stopped(work: Work, state: loop.State) -> np.ndarray:
-    """Return the step at which a state has stopped, 0 for none; of each lane."""
-    none: Any = None  # parameters, which may be large and are not read
+    """Return the step at which a state has stopped, 0 for none; of each image of a batch."""
+    none: Any = None  # parameters may be large and are not needed
     few = loop.State(none, None, watch=work.read(state.watch), stall=work.read(state.stall))
     return np.asarray(few.stopped)
 
 
 def picture_of(work: Work, place: Place) -> np.ndarray:
-    """Return the picture to save at a place, or those of all lanes; all processes have to ask for it."""
+    """Return the picture of a snapshot, or all pictures of a batch; called in all processes together."""
     return jax.device_get(work.finish(work.seen(place.image, work.scales()[place.scale])))
 
 
 def _shortage(work: Work, ready: Ready, side: int, *, missing: int = 0) -> str:
-    """Return the sentence for a scale whose steps need more memory than there is, `missing` bytes of state included."""
+    """Return the message for a scale that needs more memory than available, including `missing` bytes of state."""
     config, lanes = work.config, work.lanes or 1
     lbfgs = config.optimizer == "lbfgs"
     pixels = max(scale.height * scale.width for scale in work.scales() if side in scale[:2])
@@ -189,14 +189,14 @@ def _shortage(work: Work, ready: Ready, side: int, *, missing: int = 0) -> str:
 
 
 def is_whole(work: Work, place: Place) -> bool:
-    """Return whether a walk has nothing left to do at a place."""
+    """Return whether a run is complete at a snapshot."""
     scales = work.scales()
     last = place.scale == len(scales) - 1
     return last and (place.taken == scales[-1].steps or bool(_stopped(work, place.state).all()))
 
 
 def news_of(work: Work, place: Place, *, before: int) -> list[tuple[int, str]]:
-    """Return what to tell of lanes whose lbfgs was restarted or stopped after step `before`, each with its lane."""
+    """Return messages about restarts and stops of lbfgs after step `before`, each with its index in the batch."""
     if place.state.stall is None:
         return []
     stall, start, patience = work.read(place.state.stall), place.steps - place.taken, work.config.patience
@@ -212,9 +212,9 @@ def news_of(work: Work, place: Place, *, before: int) -> list[tuple[int, str]]:
 
 
 def fault_of(trace: Mapping[str, np.ndarray], *, finite: bool, done: int = 0) -> Fault | None:
-    """Return what of one picture is not finite, if anything; `done` steps came before those of the trace.
+    """Return the first value of a picture that is not finite, or None; `done` is the number of steps before the trace.
 
-    Whether the picture is `finite` after the last of them, none of its terms can tell.
+    `finite` is whether the picture after the last step is finite, which its terms do not show.
     """
     bad = [(int(np.argmin(np.isfinite(own))), name) for name, own in trace.items() if not np.isfinite(own).all()]
     if bad:
@@ -227,14 +227,14 @@ def fault_of(trace: Mapping[str, np.ndarray], *, finite: bool, done: int = 0) ->
 
 
 def last_sound(places: Iterable[Place | None], fault: Fault) -> Place | None:
-    """Return the last of some places that comes before a fault."""
+    """Return the last snapshot before a fault."""
     return max(
         (each for each in places if each and each.steps <= fault.sound), key=lambda each: each.steps, default=None
     )
 
 
 def walked_again(work: Work, shown: Progress, halted: Callable[[], Any], *, until: int) -> Place | None:
-    """Return where the same walk, from its start, is after so many steps; None if that is nowhere, or it was halted."""
+    """Repeat a run up to `until` steps and return its snapshot; None if there is none, or if it was halted."""
     if until < 1:
         return None
     shown.go_on(0)
@@ -243,10 +243,10 @@ def walked_again(work: Work, shown: Progress, halted: Callable[[], Any], *, unti
 
 
 def _summary(trace: dict[str, np.ndarray], weights: LossWeights) -> dict[str, float]:
-    """Return the last step's total and the weighted share of each kind of term in it, in the mean over lanes."""
+    """Return the total of the last step and the weighted contribution of each kind of term, as means over a batch."""
     last: Any = {name: values[..., -1] for name, values in trace.items()}
     number: Any = jax.tree.map(np.asarray, weights)
-    with np.errstate(all="ignore"):  # of lanes that have diverged
+    with np.errstate(all="ignore"):  # of diverged pictures
         summary = {
             "total": last["total"],
             "content": sum(weight * last[f"content/{layer}"] for layer, weight in number.content.items()),

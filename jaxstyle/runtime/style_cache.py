@@ -1,4 +1,4 @@
-"""What was kept of styles before, found by what they look like: a style is looked at once for each size."""
+"""The cache of style statistics by the hash of a style: each style is summarized once per size."""
 
 import contextlib
 import hashlib
@@ -23,7 +23,7 @@ from jaxstyle.transfer.resize import resize_style
 from jaxstyle.transfer.schedule import plan
 from jaxstyle.transfer.stylize import style_sides
 
-MOST = 2**28  # bytes; what was not used for longest goes first
+MOST = 2**28  # bytes; the least recently used files are removed first
 
 
 def look_at(
@@ -36,7 +36,7 @@ def look_at(
     config: Config,
     seed: int,
 ) -> dict[Path, Sizes]:
-    """Return the statistics of styles, of which nothing else is needed, for every scale of a picture of that size."""
+    """Return the statistics of styles for every scale of a picture of this size."""
     longest = max(height, width)
     sides = style_sides(longest, plan(height, width, steps=steps, config=config), config=config)
     return {
@@ -48,10 +48,10 @@ def look_at(
 def statistics_of(
     style: jax.Array, sides: Sequence[int], *, longest: int, params: Params, config: Config, seed: int
 ) -> Sizes:
-    """Return a style's statistics for pictures of these longest sides, and keep them in the user's cache.
+    """Return the statistics of a style for pictures of these longest sides, and save them in the user's cache.
 
-    `longest` is the side of the picture at which the style is shown as it is. Without a cache that can be read and
-    written they are made anew.
+    `longest` is the longest side of the picture for which the style is not reduced. If the cache cannot be read or
+    written, they are computed again.
     """
     path = _path(style, longest=longest, params=params, config=config, seed=seed)
     found: Sizes = {}
@@ -70,13 +70,13 @@ def statistics_of(
 
 @partial(jax.jit, static_argnames="config")
 def _summarize(params: Params, styles: dict[int, jax.Array], key: jax.Array, *, config: Config) -> dict[int, Any]:
-    """Return the statistics of a style at several sizes, by one program."""
-    key = jax.random.fold_in(key, 1)  # as where pictures are compared
+    """Return the statistics of a style at several sizes, computed by one program."""
+    key = jax.random.fold_in(key, 1)  # the key of `stylize.targets_at`
     return {side: summarize_style(params, style, key=key, config=config) for side, style in styles.items()}
 
 
 def _path(style: jax.Array, *, longest: int, params: Params, config: Config, seed: int) -> Path:
-    """Return the file for all that a style's statistics depend on."""
+    """Return the file for a style and all options on which its statistics depend."""
     sliced = config.statistic == "sliced"
     facts = (style.shape, longest, config.style_layers, config.statistic, config.pooling, config.pooling_gain)
     facts += (
@@ -92,7 +92,7 @@ def _path(style: jax.Array, *, longest: int, params: Params, config: Config, see
 
 
 def _make_room(folder: Path) -> None:
-    """Remove the files that were not used for longest, until the others take no more than they may."""
+    """Remove the least recently used files until the others are within the limit."""
     files = sorted(folder.glob("*.h5"), key=lambda file: file.stat().st_mtime, reverse=True)
     taken = 0
     for file in files:

@@ -1,6 +1,6 @@
-"""The pictures of a sweep: the folder that they go to, and batches of them, optimized at a time.
+"""The pictures of a sweep: their folder, and optimization in batches.
 
-Each picture is saved when all of its batch are finished, or as it was when it diverged.
+A batch is saved when it is finished; a diverged picture is saved as of its last finite step.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -38,7 +38,7 @@ from jaxstyle.runtime.sweep_report import Entry, entry_of, read_entry, thinned, 
 
 @dataclass(frozen=True)
 class SweepFolder:
-    """Lanes, each with its weights, its seed and a hash of all that its picture depends on, and their folder."""
+    """Folder of a sweep, and the settings, weights, seed and hash of each picture."""
 
     folder: Path
     lanes: Sequence[Lane]
@@ -49,7 +49,7 @@ class SweepFolder:
     max_pixels: int | None = None
 
     def check(self, *, steps: int, inputs: Sequence[Path]) -> None:
-        """Refuse an output that cannot be, before hours of work."""
+        """Check before a long run that all outputs can be written."""
         pictures = [self.picture(i) for i in range(len(self.lanes))]
         for path in (self.folder / "sweep.csv", self.folder / "index.html", *map(entry_of, pictures)):
             if path.is_dir():
@@ -61,47 +61,47 @@ class SweepFolder:
             raise InputError(f"The log {self.saving.log} is where the sweep's table goes: name another file.")
 
     def picture(self, i: int) -> Path:
-        """Return where the picture of a lane goes."""
+        """Return the path of a picture."""
         return self.folder / f"{self.lanes[i].name}.png"
 
     def finished(self) -> list[Entry]:
-        """Return the entries of all lanes that are finished."""
+        """Return the entries of all finished pictures."""
         return [entry for i in range(len(self.lanes)) if (entry := self.entry(i)) is not None]
 
     def keep_log(self) -> None:
-        """Leave in the log what it has of lanes that are finished."""
+        """Remove unfinished pictures from the log."""
         if self.saving.log is None or not self.saving.log.exists():
             return
         finished = {entry.picture for entry in self.finished()}
         write_log(self.saving.log, [row for row in read_log(self.saving.log) if row.get("picture") in finished])
 
     def entry(self, i: int) -> Entry | None:
-        """Return the entry of a lane if it is finished and was made from what it would be made from now."""
+        """Return the entry of a picture if it is finished and has the same inputs and options; else None."""
         found = read_entry(entry_of(self.picture(i)))
         there = found is not None and found.digest == self.digests[i] and self.picture(i).is_file()
         return found if there else None
 
     def is_whole(self, i: int) -> bool:
-        """Return whether a lane is finished and its picture can be read; forget it if the picture is damaged."""
+        """Return whether a picture is finished and readable; remove the entry of a damaged picture."""
         if self.entry(i) is None:
             return False
         try:
             load_image(self.picture(i), max_pixels=self.max_pixels)
         except InputError:
-            entry_of(self.picture(i)).unlink(missing_ok=True)  # another process may have been here
+            entry_of(self.picture(i)).unlink(missing_ok=True)  # another process may have removed it
             return False
         return True
 
 
 @dataclass(frozen=True)
 class SweepRound:
-    """The job of some lanes, whose numbers its record has, and the folder that they go to."""
+    """The job of one batch, whose numbers are in its record, and the folder of the sweep."""
 
     job: Job
     folder: SweepFolder
 
     def paint(self, shown: Progress, reporter: Messages, asked: Callable[[], int]) -> int:
-        """Paint the lanes and save them, or where they were when it was asked to stop; return 1 if anything failed."""
+        """Optimize and save the batch, or its last snapshot when asked to stop; return 1 if anything failed."""
         attempted = partial(attempt, fail=reporter.fail)
         work, saving, resuming = self.job.work, self.folder.saving, Resuming(self.folder.saving, self.job)
         place = resumed = resuming.place(tell=reporter.tell)
@@ -114,7 +114,7 @@ class SweepRound:
                 if lane not in lost:
                     lost[lane], faults, sound = fault, 1, last_sound(recent, fault)
                     if sound is None:
-                        late[lane] = fault  # for when the walk is over, lest there are two at a time
+                        late[lane] = fault  # repeated after this run, to save memory
                     else:
                         attempted(partial(self._rescue, lane, fault, sound, reporter))
             for lane, said in news_of(work, place, before=before):
@@ -143,13 +143,13 @@ class SweepRound:
         return self.folder.lanes[self.job.record.lanes[lane]].label
 
     def _faults(self, place: Place) -> dict[int, Fault]:
-        """Return which lanes have diverged, and how."""
+        """Return the faults of diverged pictures by index."""
         finite = self.job.work.finite(place.image)
         found = [fault_of(_own(place, lane), finite=finite[lane]) for lane in range(len(finite))]
         return {lane: fault for lane, fault in enumerate(found) if fault is not None}
 
     def _rescue(self, lane: int, fault: Fault, place: Place | None, reporter: Messages) -> None:
-        """Save a lane that has diverged as it was at a place before, if there is one, and say so."""
+        """Save a diverged picture as of an earlier snapshot, if there is one, and show a warning."""
         kept = "there is no picture"
         if place is not None:
             kept = f"{self._path(lane)} is as it was after step {place.steps}"
@@ -159,7 +159,7 @@ class SweepRound:
         reporter.warn(f"{self._label(lane)}: {fault.said}, so {kept}: {CURE}")
 
     def _save_all(self, place: Place, lost: Collection[int], *, on_the_way: bool = False) -> None:
-        """Save the lanes as they are at a place, but for those that have diverged."""
+        """Save all pictures of a snapshot except diverged ones."""
         pictures = picture_of(self.job.work, place)
         for lane, rgb in enumerate(pictures if self.job.work.leads else ()):
             if lane not in lost:
@@ -169,7 +169,7 @@ class SweepRound:
                 )
 
     def _enter(self, place: Place, lanes: Sequence[int]) -> None:
-        """Enter what the steps of lanes found into the log, and then their pictures, which are saved, as finished."""
+        """Append the steps of saved pictures to the log, and then write their entries."""
         if not self.job.work.leads:
             return
         of = {lane: self.folder.lanes[self.job.record.lanes[lane]] for lane in lanes}
@@ -185,17 +185,17 @@ class SweepRound:
             write_entry(entry_of(path), Entry(path.name, of[lane].label, settings, terms, curve, digest, told))
 
     def _told(self, place: Place, lane: int) -> Record:
-        """Return the record of one lane's picture as it is at a place."""
+        """Return the record of one picture at a snapshot."""
         own = finished(self.job.record, place._replace(trace=_own(place, lane)))
         return replace(own, lane=lane, weights=numbers(self.folder.weights[own.lanes[lane]]))
 
     def _save(self, path: Path, rgb: np.ndarray, place: Place, lane: int) -> None:
         told = self._told(place, lane)
         save_image(path, rgb, alpha=self.job.alpha, bits=self.folder.saving.bits, description=text(told))
-        if self.folder.saving.record:  # of a lane that is finished its entry follows
+        if self.folder.saving.record:  # the entry of a finished picture replaces it
             write_text(path.with_suffix(".json"), text(told, indent=1) + "\n")
 
 
 def _own(place: Place, lane: int) -> dict[str, np.ndarray]:
-    """Return the trace of one lane."""
+    """Return the history of one picture of a batch."""
     return {term: found[lane] for term, found in place.trace.items()}

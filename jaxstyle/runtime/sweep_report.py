@@ -1,4 +1,4 @@
-"""What a sweep leaves for the reader: a table, a contact sheet, and a page that needs neither server nor network."""
+"""Report of a sweep: a table, a contact sheet, and a page that needs neither server nor network."""
 
 import csv
 import html
@@ -20,12 +20,12 @@ from jaxstyle.runtime.plain_data import plain, structured
 from jaxstyle.runtime.record import Record
 
 CURVE_POINTS = 120
-CELLS = ((100, 384), (400, 192), (math.inf, 96))  # up to how many pictures a cell of the sheet has how many pixels
+CELLS = ((100, 384), (400, 192), (math.inf, 96))  # (maximum number of pictures, pixels of a cell of the sheet)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One finished lane: what it was told, what came of it, a hash of what it depends on, and its record."""
+    """One finished picture: its settings, final terms, loss curve, a hash of its inputs and options, and its record."""
 
     picture: str
     label: str
@@ -37,12 +37,12 @@ class Entry:
 
 
 def entry_of(picture: Path) -> Path:
-    """Return where the entry of a picture is."""
+    """Return the path of the entry of a picture."""
     return picture.with_suffix(".json")
 
 
 def read_entry(path: Path) -> Entry | None:
-    """Return the entry at `path`, or None if there is none that can be read."""
+    """Return the entry at `path`, or None if it cannot be read."""
     try:
         return structured(Entry, json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError):
@@ -50,19 +50,19 @@ def read_entry(path: Path) -> Entry | None:
 
 
 def write_entry(path: Path, entry: Entry) -> None:
-    """Write a lane's entry, whole or not at all."""
+    """Write the entry of a picture atomically."""
     write_text(path, json.dumps(plain(entry, paths={}), indent=1))
 
 
 def thinned(totals: Sequence[float]) -> tuple[float, ...]:
-    """Return at most `CURVE_POINTS` of a loss curve, evenly spaced, with its first and last."""
+    """Return at most `CURVE_POINTS` evenly spaced points of a loss curve, including its first and last."""
     last = len(totals) - 1
     count = min(CURVE_POINTS, len(totals))
     return tuple(float(totals[round(i * last / max(1, count - 1))]) for i in range(count))
 
 
 def write_report(folder: Path, entries: Sequence[Entry], *, columns: int | None, max_pixels: int | None = None) -> None:
-    """Write `sweep.csv`, `grid.png` and `index.html` of the lanes that are finished."""
+    """Write `sweep.csv`, `grid.png` and `index.html` of the finished pictures."""
     table_path, sheet_path, page_path = (folder / name for name in ("sweep.csv", "grid.png", "index.html"))
     if not entries:
         for path in (table_path, sheet_path, page_path):
@@ -89,7 +89,7 @@ def _reduced(path: Path, side: int, max_pixels: int | None) -> np.ndarray:
 
 
 def page(entries: Sequence[Entry], *, columns: int | None) -> str:
-    """Return a page of all lanes: thumbnail, settings, final terms, loss curve; a click enlarges a picture."""
+    """Return a page of all pictures: thumbnail, settings, final terms, loss curve; a click enlarges a picture."""
     cells = "\n".join(_cell(each) for each in entries)
     return PAGE.replace("COLUMNS", str(columns or min(4, len(entries)))).replace("CELLS", cells)
 
@@ -109,7 +109,7 @@ def _url(name: str) -> str:
 
 
 def _curve(totals: Sequence[float]) -> str:
-    """Return the loss over the steps as a line, on a logarithmic scale."""
+    """Return the loss curve as SVG, on a logarithmic scale."""
     heights = [math.log10(total) for total in totals if total > 0 and math.isfinite(total)]
     if len(heights) < 2:
         return ""

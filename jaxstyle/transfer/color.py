@@ -1,8 +1,8 @@
-"""Whose colours the picture has: the content's, by its luminance, its statistics or its histogram.
+"""Color preservation: transfer of luminance only, or styles recolored to the statistics or histogram of the content.
 
-Arrays in, arrays out; images are float32 sRGB in [0, 1]. A style recoloured by `match` or `match_histogram` brings its
-brushstrokes without its palette. With `luminance` and `match_luminance` before the transfer and `with_colors_of` after
-it, the network is shown grey pictures, and only the luminance of what it makes of them is kept.
+Images are float32 sRGB in [0, 1]. `match` and `match_histogram` recolor a style before the transfer. With `luminance`
+and `match_luminance` before the transfer and `with_colors_of` after it, the network processes gray images, and the
+result has the luminance of the optimized image and the colors of the content.
 
 Gatys, Bethge, Hertzmann and Shechtman, *Preserving Color in Neural Artistic Style Transfer*, arXiv:1606.05897; Gatys,
 Ecker, Bethge, Hertzmann and Shechtman, *Controlling Perceptual Factors in Neural Style Transfer*, arXiv:1611.07865.
@@ -24,8 +24,8 @@ from jaxstyle.losses.targets import Style
 Form = Literal["symmetric", "cholesky"]
 
 RED, BLUE = 0.299, 0.114  # luma of Rec. 601, as in YIQ; green has the rest, 0.587
-RIDGE = 1e-5  # added to every variance, as in Gatys' notebook; it is that of a deviation of 0.8 steps of 255
-POLAR_STEPS = 8  # at the worst condition that RIDGE admits, float32's precision is reached after 6
+RIDGE = 1e-5  # added to every variance, as in Gatys' notebook; the variance of a deviation of 0.8 steps of 255
+POLAR_STEPS = 8  # at the worst condition number with RIDGE, 6 steps reach the precision of float32
 
 
 def luminance(image: jax.Array) -> jax.Array:
@@ -35,21 +35,21 @@ def luminance(image: jax.Array) -> jax.Array:
         image: `[..., H, W, 3]`.
 
     Returns:
-        `[..., H, W, 3]`, Y of YIQ three times, so that the network can take it.
+        `[..., H, W, 3]`, Y of YIQ in all three channels.
 
     Example:
         >>> [f"{channel:.3f}" for channel in luminance(jnp.asarray([[[0.0, 1.0, 0.0]]]))[0, 0]]
         ['0.587', '0.587', '0.587']
     """
     red, green, blue = image[..., :1], image[..., 1:2], image[..., 2:]
-    # In differences, so that grey stays what it is to the last bit.
+    # In differences, so that gray pixels are unchanged to the last bit.
     return jnp.broadcast_to(green + RED * (red - green) + BLUE * (blue - green), image.shape)
 
 
 def match_luminance(style: jax.Array, content: jax.Array) -> jax.Array:
     r"""Return the luminance of `style` with the content's statistics, :math:`\sigma_c / \sigma_s (Y - \mu_s) + \mu_c`.
 
-    Deviation from Gatys et al.: :math:`\sigma^2` is the variance plus 1e-5, so that constant pictures have finite
+    Deviation from Gatys et al.: :math:`\sigma^2` is the variance plus 1e-5, so that constant images have finite
     gradients. (Their paper matches mean and deviation, as here; their notebook matches the mean only.)
 
     Args:
@@ -57,7 +57,7 @@ def match_luminance(style: jax.Array, content: jax.Array) -> jax.Array:
         content: `[..., Hc, Wc, 3]`.
 
     Returns:
-        `[..., Hs, Ws, 3]`, grey, clipped to [0, 1].
+        `[..., Hs, Ws, 3]`, gray, clipped to [0, 1].
 
     Example:
         >>> match_luminance(jnp.zeros((2, 2, 3)), jnp.full((4, 4, 3), 0.5))[0, 0].tolist()
@@ -71,17 +71,17 @@ def match_luminance(style: jax.Array, content: jax.Array) -> jax.Array:
 
 
 def with_colors_of(content: jax.Array, image: jax.Array) -> jax.Array:
-    r"""Return the luminance of `image` in the colours of `content`, :math:`c + Y(x) - Y(c)` on every channel.
+    r"""Return the luminance of `image` with the colors of `content`, :math:`c + Y(x) - Y(c)` on every channel.
 
-    As grey has no I and no Q, these are the content's. Where the luminances are equal the content comes back bit for
-    bit. (Under jit a luminance may round otherwise: for an untouched `luminance(content)` use it for both or neither.)
+    I and Q are those of the content. Where the luminances are equal, the result is the content bit for bit. (Under jit
+    a luminance may round differently: for an unchanged `luminance(content)` use jit for both or neither.)
 
     Args:
         content: `[..., H, W, 3]`.
         image: `[..., H, W, 3]`.
 
     Returns:
-        `[..., H, W, 3]`, each channel clipped to [0, 1]: a colour that leaves the range is paler or darker for it.
+        `[..., H, W, 3]`, each channel clipped to [0, 1], which changes colors out of range.
 
     Example:
         >>> whiter = with_colors_of(jnp.asarray([[[0.5, 0.25, 0.0]]]), jnp.ones((1, 1, 3)))
@@ -92,25 +92,25 @@ def with_colors_of(content: jax.Array, image: jax.Array) -> jax.Array:
 
 
 def match(style: jax.Array, content: jax.Array, *, form: Form = "symmetric") -> jax.Array:
-    r"""Return `style` recoloured to the content's mean and covariance, :math:`A (x - \mu_s) + \mu_c`.
+    r"""Return `style` recolored to the content's mean and covariance, :math:`A (x - \mu_s) + \mu_c`.
 
-    :math:`A \Sigma_s A^T = \Sigma_c` is solved by every :math:`L_c U L_s^{-1}` where :math:`\Sigma = L L^T` and U is
-    orthogonal. "cholesky" is U = 1; the order of the channels matters to it. "symmetric" is the A that is symmetric and
-    positive, :math:`\Sigma_s^{-1/2} (\Sigma_s^{1/2} \Sigma_c \Sigma_s^{1/2})^{1/2} \Sigma_s^{-1/2}`: "sym", the default
-    of `match_color` in Gatys' ColourControl notebook. It changes the colours least: Pitie and Kokaram, *The Linear
+    The solutions of :math:`A \Sigma_s A^T = \Sigma_c` are :math:`L_c U L_s^{-1}` with :math:`\Sigma = L L^T` and
+    orthogonal U. "cholesky" is U = 1, which depends on the order of the channels. "symmetric" is the symmetric positive
+    A, :math:`\Sigma_s^{-1/2} (\Sigma_s^{1/2} \Sigma_c \Sigma_s^{1/2})^{1/2} \Sigma_s^{-1/2}`: "sym", the default of
+    `match_color` in Gatys' ColourControl notebook. It changes the colors least: Pitie and Kokaram, *The Linear
     Monge-Kantorovitch Linear Colour Mapping for Example-Based Colour Transfer*, 2007.
 
-    Deviation from Gatys et al.: their paper's second form, :math:`\Sigma_c^{1/2} \Sigma_s^{-1/2}` of Image Analogies
-    ("pca", with which that notebook runs), is not here; it equals "symmetric" where the covariances commute. As in the
-    notebook, 1e-5 is added to the covariances' diagonals, for constant and grey pictures.
+    Deviation from Gatys et al.: the second form of their paper, :math:`\Sigma_c^{1/2} \Sigma_s^{-1/2}` of Image
+    Analogies ("pca", which that notebook uses), is not implemented; it equals "symmetric" if the covariances commute.
+    As in the notebook, 1e-5 is added to the diagonals of the covariances, for constant and gray images.
 
     Args:
         style: `[Hs, Ws, 3]`.
         content: `[Hc, Wc, 3]`.
-        form: A is "symmetric" or by "cholesky".
+        form: form of A, "symmetric" or "cholesky".
 
     Returns:
-        `[Hs, Ws, 3]`, clipped to [0, 1]; where that clips, the statistics are no longer quite the content's.
+        `[Hs, Ws, 3]`, clipped to [0, 1]; clipping changes the statistics slightly.
 
     Raises:
         InputError: if `form` is unknown.
@@ -122,7 +122,7 @@ def match(style: jax.Array, content: jax.Array, *, form: Form = "symmetric") -> 
     if form not in ("symmetric", "cholesky"):
         raise InputError(f"Form {form!r} is unknown: use 'symmetric' or 'cholesky'.")
     mean_style, mean_content = (jnp.mean(image, axis=(0, 1), keepdims=True) for image in (style, content))
-    with jax.default_matmul_precision("highest"):  # an accelerator's TensorFloat-32 would leave three digits
+    with jax.default_matmul_precision("highest"):  # TensorFloat-32 has three digits only
         root_style, root_content = _cholesky(style - mean_style), _cholesky(content - mean_content)
         between = _rotation(root_content.T @ root_style) if form == "symmetric" else jnp.eye(3, dtype=style.dtype)
         transform = root_content @ between @ jnp.linalg.inv(root_style)
@@ -131,28 +131,28 @@ def match(style: jax.Array, content: jax.Array, *, form: Form = "symmetric") -> 
 
 
 def _cholesky(centred: jax.Array) -> jax.Array:
-    # Row by row, then their mean: one sum over millions of pixels would lose digits of float32.
+    # Sums by row, then their mean: one float32 sum over millions of pixels would lose digits.
     by_row = jnp.einsum("hwi,hwj->hij", centred, centred) / centred.shape[1]  # [H, 3, 3]
     return jnp.linalg.cholesky(jnp.mean(by_row, axis=0) + RIDGE * jnp.eye(3, dtype=centred.dtype))
 
 
 def _rotation(matrix: jax.Array) -> jax.Array:
     """Return the orthogonal factor of the polar decomposition, by Newton's iteration (Higham, 1986)."""
-    # Not by an eigendecomposition: it has no gradient where two eigenvalues are equal, as on every grey picture.
+    # An eigendecomposition has no gradient for equal eigenvalues, as of every gray image.
     return jax.lax.fori_loop(0, POLAR_STEPS, _newton, matrix)
 
 
 def _newton(_: int, x: jax.Array) -> jax.Array:
     inverse = jnp.linalg.inv(x).T
-    # The scale hastens convergence and does not move the limit, so it needs no gradient.
+    # The scale speeds up convergence and does not change the limit, so it needs no gradient.
     scale = jax.lax.stop_gradient(jnp.sqrt(jnp.linalg.norm(inverse) / jnp.linalg.norm(x)))
     return (scale * x + inverse / scale) / 2
 
 
 def match_histogram(style: jax.Array, content: jax.Array) -> jax.Array:
-    r"""Return `style` with each channel's values replaced by the content's of the same rank.
+    r"""Return `style` with the histogram of the content in each channel.
 
-    The pixel of rank r among N gets the content's sorted value at :math:`(r + 1/2) M / N - 1/2` of M, between two by
+    The pixel of rank r among N gets the sorted value of the content at :math:`(r + 1/2) M / N - 1/2` of M, with linear
     interpolation. Neither paper has it. Differentiable in `content`; in `style` the gradient is zero.
 
     Args:
@@ -180,24 +180,23 @@ def _with_values_of(content: jax.Array, style: jax.Array) -> jax.Array:
     return jnp.zeros_like(style).at[jnp.argsort(style)].set(quantiles, unique_indices=True)
 
 
-Sizes = Mapping[int, Mapping[str, Summary]]  # a style's statistics at several sizes, by its longest side in pixels
+Sizes = Mapping[int, Mapping[str, Summary]]  # style statistics by longest side in pixels
 Styles = Style | Sizes | Sequence[Style | Sizes]
 
 
 def recolor(content: jax.Array, styles: Styles, *, config: Config) -> tuple[jax.Array, list[Style | Sizes]]:
-    """Return content and styles in the colours in which they are compared.
+    """Return content and styles with the colors of the optimization.
 
     Args:
-        content: `[H, W, 3]` or, where colours are not those of the files, `[N, H, W, 3]`.
-        styles: as `stylize.stylize` takes them.
-        config: its `color` counts.
+        content: `[H, W, 3]`, or `[N, H, W, 3]` with color "none".
+        styles: as for `stylize.stylize`.
+        config: `color` is used.
 
     Returns:
         The content and the styles as a list.
 
     Raises:
-        InputError: if there is no style, or if colours are to change and a style has no picture or the content is a
-            batch.
+        InputError: if there is no style, or if colors change and a style has no image or the content is a batch.
 
     Example:
         >>> len(recolor(jnp.zeros((8, 8, 3)), jnp.ones((8, 8, 3)), config=Config())[1])
@@ -209,9 +208,9 @@ def recolor(content: jax.Array, styles: Styles, *, config: Config) -> tuple[jax.
     if config.color == "none":
         return content, several
     if any(isinstance(style, Mapping) for style in several):
-        raise InputError(f"Saved statistics have no colours to change by {config.color!r}: pass the style's picture.")
+        raise InputError(f"Saved statistics cannot be recolored with color {config.color!r}: pass the style image.")
     if content.ndim != 3:
-        raise InputError(f"Colours are changed by {config.color!r} for one content at a time: use jax.vmap.")
+        raise InputError(f"Color {config.color!r} needs a single content [H, W, 3]: use jax.vmap for a batch.")
     pictures: Any = several
     recolored: Any = _recolor(content, pictures, change=config.color)
     return recolored
@@ -219,7 +218,7 @@ def recolor(content: jax.Array, styles: Styles, *, config: Config) -> tuple[jax.
 
 @compiled("change")
 def _recolor(content: jax.Array, styles: list[Style], *, change: str) -> tuple[jax.Array, list[Style]]:
-    """Return content and styles after a change of colours, by one program."""
+    """Return recolored content and styles, computed by one program."""
     function = {
         "keep": match_luminance,
         "match": match,

@@ -1,8 +1,8 @@
-"""Published conventions, and our own, as data: what is compared, how it is weighted, how pictures are brought to size.
+"""Objectives of published programs, and ours, as data: layers, weights, normalization, optimizer and resizing.
 
-A preset fixes the objective and the optimiser; size, steps and start are the user's. The penalty on values out of range
-is ours in each of them: of the published systems some clip at every step, some at the end, and a clip hides from lbfgs
-what it did. Where a system cannot be restated, its `deviations` say so. All read at the sources named, in 2026.
+A preset sets the objective and the optimizer; size, steps and initial image are up to the user. The range penalty is
+ours in each preset: some published programs clip at every step, others at the end, and lbfgs does not account for
+clipping. `deviations` lists the differences from a program. All sources were read in 2026.
 """
 
 from collections.abc import Mapping
@@ -20,20 +20,20 @@ class Preset:
     """A named set of config and weights.
 
     Attributes:
-        source: who published the convention, and where.
-        content_weight: the weight of content.
-        style_weight: the weight of style.
-        tv_weight: the weight of total variation.
-        bounds_weight: the weight of the penalty on values out of range. For lbfgs about 400 times what an untouched
-            photograph of 512 pixels scores, were that penalty a mean over [0, 1]; adam clips at each step.
-        config: the static facts.
-        style_shares: what each style layer counts for, if they differ.
-        pooling_gains: by pooling what pooled layers are multiplied by.
-        spread: a weight is shared out among its layers ("mean") or counts for each of them ("sum").
-        style_fit: a style has the content's "longest" side, or is squeezed into the "content"'s very size.
-        resample: how pictures are resized, "lanczos" or "bilinear".
-        rounding: how the shorter side becomes whole pixels, "round" or "truncate".
-        deviations: what is not as its source has it.
+        source: author and address of the program.
+        content_weight: weight of content.
+        style_weight: weight of style.
+        tv_weight: weight of total variation.
+        bounds_weight: weight of the range penalty. For lbfgs about 400 times the total of an unchanged photograph of
+            512 pixels, for a penalty that is a mean over [0, 1]; adam clips at each step.
+        config: the static options.
+        style_shares: relative weights of style layers, if they differ.
+        pooling_gains: factor of pooled layers by pooling.
+        spread: a weight is divided among its layers ("mean") or applies to each of them ("sum").
+        style_fit: size of styles: the "longest" side of the content, or the height and width of the "content".
+        resample: resampling filter, "lanczos" or "bilinear".
+        rounding: rounding of the shorter side, "round" or "truncate".
+        deviations: differences from the source.
     """
 
     source: str
@@ -53,14 +53,14 @@ class Preset:
     def loss_weights(
         self, content_layers: LayerWeights | None = None, style_layers: LayerWeights | None = None
     ) -> LossWeights:
-        """Return the coefficient of every layer, from this preset's weights and the layers' relative ones.
+        """Return the weight of every layer, from the weights of this preset and relative weights of layers.
 
         Args:
-            content_layers: the share of each content layer, such as 1 for each; None for the preset's own.
-            style_layers: the share of each style layer; None for the preset's own.
+            content_layers: relative weight of each content layer; None for those of the preset.
+            style_layers: relative weight of each style layer; None for those of the preset.
 
         Returns:
-            The coefficients.
+            The weights.
 
         Example:
             >>> PRESETS["jaxstyle"].loss_weights({"relu4_2": 1.0}, {"relu1_1": 1.0, "relu2_1": 3.0}).style
@@ -88,7 +88,7 @@ CHANNELS = {"relu1_1": 64, "relu2_1": 128, "relu3_1": 256, "relu4_1": 512, "relu
 
 PRESETS = {
     "jaxstyle": Preset(
-        source="ours; the README says what was chosen against what",
+        source="ours, see the README",
         content_weight=1.0,
         style_weight=30.0,
         tv_weight=5.0,
@@ -111,7 +111,7 @@ PRESETS = {
             memory=100,
         ),
         style_fit="content",
-        deviations="not the network rescaled to mean activations of 1 (CVPR 2016); start from the content, not noise",
+        deviations="network not rescaled to mean activations of 1 (CVPR 2016); initial image is the content, not noise",
     ),
     "gatys-code": Preset(
         source="github.com/leongatys/PytorchNeuralStyleTransfer, NeuralStyleTransfer.ipynb",
@@ -123,7 +123,7 @@ PRESETS = {
         style_shares={layer: 1 / channels**2 for layer, channels in CHANNELS.items()},
         spread="sum",
         resample="bilinear",
-        deviations="--size is the longest side, there the shorter one; the second run at 800 pixels is --scales",
+        deviations="--size is the longest side, not the shorter one; the second run at 800 pixels is --scales",
     ),
     "neural-style": Preset(
         source="github.com/jcjohnson/neural-style, neural_style.lua",
@@ -146,7 +146,7 @@ PRESETS = {
         spread="sum",
         resample="bilinear",
         rounding="truncate",
-        deviations="total variation counts in the loss, where the original adds it to the gradient only",
+        deviations="total variation is part of the loss, not only of the gradient",
     ),
     "neural-style-pt": Preset(
         source="github.com/ProGamerGov/neural-style-pt, neural_style.py",
@@ -185,8 +185,8 @@ PRESETS = {
             optimizer="adam",
             learning_rate=10 / 255,
         ),
-        deviations="several styles mix their statistics, there their losses; odd sides pool down; each step clips; the "
-        "last image comes out, there the best; a style has the content's longest side, there its width",
+        deviations="several styles mix their statistics, not their losses; pooling rounds odd sides down; each step "
+        "clips; the result is the last image, not the best; a style has the longest side of the content, not its width",
     ),
     "crowsonkb": Preset(
         source="github.com/crowsonkb/style-transfer-pytorch, style_transfer.py",
@@ -207,8 +207,8 @@ PRESETS = {
         ),
         style_shares={"relu1_1": 256, "relu2_1": 64, "relu3_1": 16, "relu4_1": 4, "relu5_1": 1},
         pooling_gains={"max": 1.0, "avg": 2.0, "l2": 0.78},
-        deviations="made for torchvision's weights, whose activations are smaller than Caffe's; adam's memory is "
-        "not carried from scale to scale; the mean leaves the first image out; a small style is enlarged",
+        deviations="made for torchvision's weights, whose activations are smaller than Caffe's; the state of adam is "
+        "reset at each scale; the average excludes the first image; a small style is enlarged",
     ),
     "pystiche": Preset(
         source="github.com/pystiche/pystiche, pystiche/_cli.py",
@@ -218,8 +218,8 @@ PRESETS = {
         bounds_weight=1e12,
         config=Config(content_divisor="elements", style_divisor="elements", scales=1, halve_above=None, memory=100),
         resample="bilinear",
-        deviations="made for torchvision's weights, whose activations are smaller than those of Caffe's; --size is the "
-        "longest side, there the shorter one",
+        deviations="made for torchvision's weights, whose activations are smaller than Caffe's; --size is the longest "
+        "side, not the shorter one",
     ),
     "tensorflow-tutorial": Preset(
         source="tensorflow.org/tutorials/generative/style_transfer",
@@ -241,7 +241,7 @@ PRESETS = {
         ),
         resample="bilinear",
         rounding="truncate",
-        deviations="pictures are antialiased as they are reduced",
+        deviations="images are antialiased when they are reduced",
     ),
     "keras-example": Preset(
         source="keras.io/examples/generative/neural_style_transfer",
@@ -264,14 +264,14 @@ PRESETS = {
         style_fit="content",
         resample="bilinear",
         rounding="truncate",
-        deviations="lbfgs, where the original takes gradient steps of a rate that falls; --size is the longest side, "
-        "there 400 rows; pictures are resized bilinearly, there by their nearest pixels",
+        deviations="lbfgs, not gradient descent with a decaying rate; --size is the longest side, not 400 rows; images "
+        "are resized bilinearly, not by nearest neighbors",
     ),
 }
 
 
 def preset(name: str) -> Preset:
-    """Return the preset called `name`.
+    """Return the preset `name`.
 
     Args:
         name: a key of `PRESETS`.
@@ -280,7 +280,7 @@ def preset(name: str) -> Preset:
         The preset.
 
     Raises:
-        InputError: if there is none of that name.
+        InputError: if there is no such preset.
 
     Example:
         >>> preset("neural-style-pt").style_weight

@@ -1,4 +1,4 @@
-"""Resizing of pictures and styles from one scale to another."""
+"""Resizing of images and styles from one scale to another."""
 
 import jax
 
@@ -7,13 +7,13 @@ from jaxstyle.networks.vgg import smallest_side
 
 
 def resize(picture: jax.Array, height: int, width: int, *, circular: bool = False) -> jax.Array:
-    """Return `picture` at another size, antialiased; the same array where it has that size already.
+    """Return `picture` resized with antialiasing; the same array if it has this size already.
 
     Args:
         picture: `[..., H, W, 3]` or a mask `[H, W]`, in [0, 1].
-        height: pixels.
-        width: pixels.
-        circular: whether pixels at a border are neighbours of those across from them.
+        height: new height in pixels.
+        width: new width in pixels.
+        circular: whether the image is periodic.
 
     Returns:
         `[..., height, width, 3]` or `[height, width]`, in [0, 1].
@@ -27,12 +27,12 @@ def resize(picture: jax.Array, height: int, width: int, *, circular: bool = Fals
 
 
 def resize_style(style: jax.Array, factor: float, *, layers: tuple[str, ...]) -> jax.Array:
-    """Return `style` reduced like the picture, but no further than `layers` allow.
+    """Return `style` reduced by `factor`, but not below the minimum size of `layers`.
 
     Args:
-        style: `[H, W, 3]`, or a mask `[H, W]`, of the size that it has at the last scale.
-        factor: the size of this scale over that of the last.
-        layers: where style is compared.
+        style: `[H, W, 3]`, or a mask `[H, W]`, of its size at the last scale.
+        factor: ratio of the size of this scale to that of the last.
+        layers: style layers.
 
     Returns:
         `[h, w, 3]` or `[h, w]`.

@@ -1,4 +1,4 @@
-"""Coarse to fine: at which sizes a picture is optimised, and for how many steps at each."""
+"""Coarse-to-fine schedule: image size and number of steps of each scale."""
 
 import math
 from typing import NamedTuple
@@ -8,21 +8,21 @@ from jaxstyle.errors import InputError, excerpt
 from jaxstyle.networks.vgg import smallest_side
 
 COARSEST = 128  # pixels of the longest side at the coarsest scale
-FACTOR = 2.4  # about; of a side over that of the scale before
-FEWEST = 3  # steps at a scale, if there are enough
+FACTOR = 2.4  # approximate ratio of the sides of consecutive scales
+FEWEST = 3  # minimum steps of a scale, if there are enough
 STEPS_BY_PIXELS = -0.415  # exponent: three quarters of the steps at twice the pixels
-DISTORTION = 0.03  # of the aspect ratio, at all scales but the last
+DISTORTION = 0.03  # maximum change of the aspect ratio at all scales but the last
 MOST_SCALES = 30
-TILE = 16  # pixels: VGG-19 halves four times, and what continues across its border has to do so after each
+TILE = 16  # pixels; VGG-19 pools four times, and a periodic image must stay periodic after each
 
 
 class Scale(NamedTuple):
-    """One size and how long the picture stays there.
+    """Image size and number of steps.
 
     Attributes:
-        height: pixels.
-        width: pixels.
-        steps: gradient evaluations.
+        height: height in pixels.
+        width: width in pixels.
+        steps: number of gradient evaluations.
     """
 
     height: int
@@ -31,30 +31,30 @@ class Scale(NamedTuple):
 
 
 def plan(height: int, width: int, *, steps: int, config: Config) -> tuple[Scale, ...]:
-    """Return the scales at which a picture of `height` by `width` is optimized, the coarsest first.
+    """Return the scales of an image of `height` by `width`, coarsest first.
 
     The longest sides are a geometric series from 128 pixels, rounded to multiples of 16; each scale but the last has a
-    shape that other pictures share, see `shared_shape`. A scale of twice the pixels takes three quarters of the steps.
+    shape that other images share, see `shared_shape`. A scale of twice the pixels takes three quarters of the steps.
 
     Args:
         height: of the result, in pixels.
         width: of the result, in pixels.
-        steps: number of gradient evaluations at all scales together.
-        config: its `scales` and layers count.
+        steps: number of gradient evaluations over all scales.
+        config: `scales`, layers and padding are used.
 
     Returns:
-        The scales; the last one has the size of the result.
+        The scales; the last has the size of the result.
 
     Raises:
-        InputError: if a scale that was asked for is too small for a layer or larger than the picture, or if there are
-            fewer steps than scales.
+        InputError: if a scale of `config` is too small for a layer or larger than the result, or if there are fewer
+            steps than scales.
 
     Example:
         >>> [(scale.width, scale.steps) for scale in plan(192, 256, steps=100, config=Config())]
         [(128, 64), (256, 36)]
     """
     if steps < 1:
-        raise InputError(f"A run of {steps} steps does nothing: take at least 1.")
+        raise InputError(f"steps is {steps}: use at least 1.")
     longest = max(height, width)
     shape = _tileable_shape if config.border == "circular" else shared_shape
     shapes = [shape(height, width, side) for side in _sides(longest, config)[:-1]]
@@ -67,29 +67,31 @@ def plan(height: int, width: int, *, steps: int, config: Config) -> tuple[Scale,
         if min(each) < need:
             raise InputError(
                 f"A scale is {each[1]}x{each[0]} pixels, but the deepest layer needs {need}x{need}: "
-                "take fewer or larger --scales."
+                "use fewer or larger --scales."
             )
     if steps < len(shapes):
-        raise InputError(f"{steps} steps are too few for {len(shapes)} scales: take more --steps or fewer --scales.")
+        raise InputError(f"{steps} steps are too few for {len(shapes)} scales: use more --steps or fewer --scales.")
     return tuple(Scale(*each, count) for each, count in zip(shapes, _split(steps, shapes), strict=True))
 
 
 def _sides(longest: int, config: Config) -> list[int]:
-    """Return the longest sides of the scales in pixels, rising."""
+    """Return the longest sides of the scales in pixels, in ascending order."""
     if isinstance(config.scales, tuple):
         sides = list(config.scales)
-        if sides and abs(sides[-1] - longest) == 1:  # rounding left the picture one pixel off its size
+        if sides and abs(sides[-1] - longest) == 1:  # rounding changed the size of the result by one pixel
             sides[-1] = longest
         if not sides or sides != sorted(set(sides)) or sides[0] < 1 or sides[-1] != longest:
             text = excerpt(", ".join(map(str, sides)))
-            raise InputError(f"The scales {text} do not rise to the picture's {longest} pixels: end them with that.")
+            raise InputError(
+                f"The scales {text} do not rise to the {longest} pixels of the result: end them with that."
+            )
         return sides
     count = config.scales
     if count is None:
         count = max(1, 1 + round(math.log(longest / COARSEST, FACTOR)))
     if not 1 <= count <= MOST_SCALES:
         raise InputError(
-            f"{excerpt(count)} scales are none or too many: take 1 to {MOST_SCALES}, or sides such as 128,256,512."
+            f"{excerpt(count)} scales are out of range: use 1 to {MOST_SCALES}, or sides such as 128,256,512."
         )
     coarsest = min(COARSEST, longest / 1.5)
     exact = [coarsest * (longest / coarsest) ** (i / max(1, count - 1)) for i in range(count - 1)]
@@ -101,14 +103,14 @@ def _sides(longest: int, config: Config) -> list[int]:
 
 
 def shared_shape(height: int, width: int, side: int) -> tuple[int, int]:
-    """Return a shape of longest side `side` and almost the aspect ratio of a picture, which other pictures share.
+    """Return a shape of longest side `side` with about the aspect ratio of an image; similar images share it.
 
     The shorter side is a multiple of 16, 8, 4, 2 or 1 pixels: the first that changes the aspect ratio by at most 3 %.
 
     Args:
-        height: of the picture, in pixels.
-        width: of the picture, in pixels.
-        side: in pixels.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        side: longest side of the shape, in pixels.
 
     Returns:
         Height and width.
@@ -134,7 +136,7 @@ def _tileable_shape(height: int, width: int, side: int) -> tuple[int, int]:
 
 
 def _split(steps: int, shapes: list[tuple[int, int]]) -> list[int]:
-    """Split `steps` among shapes by a power of their pixels; each takes at least `FEWEST` if there are enough steps."""
+    """Divide `steps` among shapes by a power of their pixels, with at least `FEWEST` each if there are enough."""
     weights = [(height * width) ** STEPS_BY_PIXELS for height, width in shapes]
     fewest = min(FEWEST, steps // len(shapes))
     rest = steps - fewest * len(shapes)

@@ -1,8 +1,7 @@
-"""The whole method as one function, content and style in, picture and history out, and its two halves by themselves.
+"""Style transfer (`stylize`), texture synthesis (`texture`) and reconstruction (`reconstruct`), coarse to fine.
 
-`stylize` goes through the scales of the schedule. For each scale `targets_at` computes the optimization targets and
-`start_at` or `enlarge` the initial image; `finish` restores colors and unpainted regions at the end. The command line
-calls the same functions.
+For each scale of the schedule, `targets_at` computes the optimization targets and `start_at` or `enlarge` the initial
+image; `finish` restores colors and masked regions at the end. The command line calls the same functions.
 """
 
 import math
@@ -45,18 +44,18 @@ def targets_at(
     content_masks: jax.Array | None = None,
     style_masks: Sequence[jax.Array | None] | None = None,
 ) -> Targets:
-    """Return what the image is held against at one scale.
+    """Return the optimization targets of one scale.
 
     Args:
         params: the network.
         content: of `color.recolor`.
         styles: of `color.recolor`.
-        scale: one of `plan`; pictures and masks are reduced to it, and to half of it above `config.halve_above`.
+        scale: one of `plan`; images and masks are resized to it, and to half of it above `config.halve_above`.
         key: as for `stylize`.
-        config: the static facts.
+        config: the static options.
         blend: as for `stylize`.
-        content_masks: as for `stylize`, of the content's full size.
-        style_masks: as for `stylize`, of each style's full size.
+        content_masks: as for `stylize`, of the full size of the content.
+        style_masks: as for `stylize`, of the full size of each style.
 
     Returns:
         The targets, of `make_targets`.
@@ -100,15 +99,15 @@ def targets_at(
 
 
 def style_sides(longest: int, scales: Sequence[Scale], *, config: Config) -> list[int]:
-    """Return the longest sides of pictures that statistics of a style are asked for, by `targets_at` at these scales.
+    """Return the longest sides for which `targets_at` needs style statistics at these scales.
 
     Args:
-        longest: side of the picture that is to come out, in pixels.
+        longest: longest side of the result, in pixels.
         scales: of `plan`.
-        config: its `halve_above` counts.
+        config: `halve_above` is used.
 
     Returns:
-        Pixels, rising.
+        Pixels, in ascending order.
 
     Example:
         >>> style_sides(600, [Scale(300, 424, 1), Scale(424, 600, 1)], config=Config())
@@ -138,22 +137,21 @@ def start_at(
     *,
     key: jax.Array | None = None,
 ) -> jax.Array:
-    """Return the image to start the first scale from.
+    """Return the initial image of the first scale.
 
     Args:
         content: of `color.recolor`.
-        styles: of `color.recolor`, of which the first counts.
-        start: "content", "style" (resized), "noise" (uniform in [0, 1], Gatys et al.'s choice), or an image
-            `[..., h, w, 3]` of any size, resized too.
+        styles: of `color.recolor`; the first is used.
+        start: "content", "style" (resized), "noise" (uniform in [0, 1], as in Gatys et al.), or an image
+            `[..., h, w, 3]` of any size, which is resized.
         scale: one of `plan`.
-        key: of the noise.
+        key: random key of the noise.
 
     Returns:
-        An image of the scale's size, with the leading axis of `content`.
+        An image of the size of the scale, with the leading axis of `content`.
 
     Raises:
-        InputError: if `start` is unknown or of another shape than a picture, if noise has no key, or if "style" has no
-            picture.
+        InputError: if `start` is unknown or not an image, if noise has no key, or if "style" are statistics.
 
     Example:
         >>> start_at(content, [style], "noise", scale, key=jax.random.key(0))  # doctest: +SKIP
@@ -164,19 +162,20 @@ def start_at(
         start = check_picture("initial image", start)
         if start.ndim != content.ndim:
             raise InputError(
-                f"The initial image is {list(start.shape)}, but the content is {list(content.shape)}: pass as many."
+                f"The initial image is {list(start.shape)}, but the content is {list(content.shape)}: "
+                "pass as many initial images as contents."
             )
         return resize(start, height, width)
     if start == "content":
         return resize(content, height, width)
     if start == "style":
         if isinstance(styles[0], Mapping):
-            raise InputError("The initial image is the style's, which has no picture: start from content or noise.")
+            raise InputError("The initial image is the style, which has no picture: start from content or noise.")
         style = resize(check_picture("style", styles[0], ranks=(3,)), height, width)
         return array_module(style).broadcast_to(style, shape)
     if start == "noise":
         if key is None:
-            raise InputError("Noise as the initial image has no seed: pass key=jax.random.key(0).")
+            raise InputError("The initial image is noise, which has no seed: pass key=jax.random.key(0).")
         return jax.random.uniform(key, shape, content.dtype)
     raise InputError(f"The initial image {start!r} is unknown: use 'content', 'style', 'noise' or an image.")
 
@@ -190,21 +189,21 @@ def enlarge(
     *,
     circular: bool = False,
 ) -> jax.Array:
-    """Return the image to go on from at the next scale.
+    """Return the initial image of the next scale.
 
-    What was painted over the picture that the run started from is enlarged and added to that picture at its new size,
-    whose detail is so kept. Noise has no detail to keep: what became of it is enlarged whole.
+    The change of the initial image is enlarged and added to the initial image at its new size, which preserves its
+    detail. For noise, the result of the previous scale is enlarged.
 
     Args:
-        image: of the scale before, `[..., h, w, 3]`.
+        image: result of the previous scale, `[..., h, w, 3]`.
         content: of `color.recolor`.
         styles: of `color.recolor`.
-        start: what the first scale started from, as for `start_at`.
+        start: initial image of the first scale, as for `start_at`.
         scale: one of `plan`.
-        circular: whether the image continues across its border.
+        circular: whether the image is periodic.
 
     Returns:
-        An image of the scale's size, in [0, 1].
+        An image of the size of the scale, in [0, 1].
 
     Example:
         >>> enlarge(jnp.ones((4, 4, 3)), jnp.zeros((8, 8, 3)), [], "content", Scale(8, 8, 1)).shape
@@ -221,12 +220,12 @@ def enlarge(
 def finish(
     image: jax.Array, content: jax.Array, *, config: Config, content_masks: jax.Array | None = None
 ) -> jax.Array:
-    """Return the picture that comes out: of full size, in the content's colours if kept, untouched outside of masks.
+    """Return the result at full size, with the colors of the content if preserved, and the content outside of masks.
 
     Args:
-        image: what was optimised, `[..., h, w, 3]`, at any scale.
-        content: as it came, `[..., H, W, 3]`.
-        config: its `color` counts.
+        image: the optimized image, `[..., h, w, 3]`, of any scale.
+        content: the original content, `[..., H, W, 3]`.
+        config: `color` is used.
         content_masks: as for `stylize.stylize`.
 
     Returns:
@@ -244,28 +243,28 @@ def finish(
 
 @compiled("keep")
 def _with_content(image: jax.Array, content: jax.Array, content_masks: jax.Array | None, *, keep: bool) -> jax.Array:
-    """Return `image` in the content's colours if they are to be kept, and the content outside of its masks."""
+    """Return `image` with the colors of the content if `keep`, and the content outside of its masks."""
     if keep:
         image = color.with_colors_of(content, image)
     return image if content_masks is None else compose(image, content, cover=cover(content_masks))
 
 
 def on_host(array: Any) -> Any:
-    """Return a NumPy array, which is then resized without a program; what `jit`, `vmap` or `grad` traces as it is."""
+    """Return a NumPy array, which is resized without compilation; traced arrays unchanged."""
     return np.asarray(array) if isinstance(array, jax.Array) and _is_readable(array) else array
 
 
 def _is_readable(array: Any) -> bool:
-    """Return whether the values of an array are known and on devices of this process."""
+    """Return whether an array is not traced and is on devices of this process."""
     return not isinstance(array, Tracer) and array.is_fully_addressable
 
 
 class Result(NamedTuple):
-    """What `stylize` returns.
+    """Result of `stylize`.
 
     Attributes:
         image: `[H, W, 3]` or `[N, H, W, 3]`, in [0, 1].
-        trace: every term of every step, `[steps]` or `[N, steps]`.
+        trace: history of every term, `[steps]` or `[N, steps]`.
     """
 
     image: jax.Array
@@ -287,34 +286,34 @@ def stylize(
     style_masks: Sequence[jax.Array | None] | None = None,
     segments: int | None = None,
 ) -> Result:
-    """Repaint `content` in the style of `styles`; traceable from end to end by `jit`, `vmap` and `grad`.
+    """Return `content` in the style of `styles`; compatible with `jit`, `vmap` and `grad`.
 
-    Deviations from Gatys et al., all of them options: from coarse to fine, terms divided by their target's energy,
-    start from the content, max pooling, lbfgs without a line search over a pyramid, a penalty on values out of range.
+    Deviations from Gatys et al., all of them options: coarse-to-fine scales, terms normalized by the energy of their
+    target, the content as initial image, max pooling, lbfgs without a line search on a pyramid, and a range penalty.
 
     Args:
         params: the network, of `load_params`.
-        content: `[H, W, 3]`, or `[N, H, W, 3]` for N pictures at once, in [0, 1].
-        styles: one style or a sequence of K: pictures `[H, W, 3]` of any size (a smaller one shows a finer style), or
-            statistics of `summarize_style`, also by longest side in pixels, of which each scale takes the nearest.
-        key: of the noise, if `init` is "noise", and of the directions, if the statistic is "sliced".
-        weights: the coefficients of the loss.
-        config: the static facts, among them the scales and the colours: "keep" keeps the content's by changing
-            luminance only; "match" and "match-cholesky" recolour the styles linearly, "histogram" channel by channel.
-        steps: how many gradient evaluations, over all scales.
-        init: "content", "style", "noise" or an image of the shape of `content`.
-        blend: how much each style counts, `[K]`, not negative; None for all alike. Statistics are mixed, not pictures.
-        content_masks: the region of each style, `[K, H, W]` in [0, 1]; what no region covers stays as it is.
-        style_masks: which part of each style to take, `[H, W]` of its own shape in [0, 1], or None for all of it.
-        segments: into how many the steps of a scale are cut, as many as it has at most, for a gradient through them in
+        content: `[H, W, 3]`, or `[N, H, W, 3]` for a batch, in [0, 1].
+        styles: one style or a sequence of K: images `[H, W, 3]` of any size (a smaller image gives a finer style), or
+            statistics of `summarize_style`, optionally by longest side in pixels; each scale uses the nearest.
+        key: random key of the noise, if `init` is "noise", and of the directions, if the statistic is "sliced".
+        weights: weights of the loss.
+        config: the static options. With color "keep" only the luminance of the content changes; "match" and
+            "match-cholesky" recolor the styles linearly, "histogram" channel by channel.
+        steps: number of gradient evaluations over all scales.
+        init: initial image: "content", "style", "noise" or an image of the shape of `content`.
+        blend: style weights, `[K]`, not negative; None for equal weights. They average the statistics of the styles.
+        content_masks: region of each style, `[K, H, W]` in [0, 1]; pixels outside of all regions do not change.
+        style_masks: mask of each style, `[H, W]` of its size in [0, 1], or None for the complete style.
+        segments: number of checkpoint segments per scale, at most its steps, for differentiation through the steps in
             less memory, see `loop.run`; None for none.
 
     Returns:
-        The picture and the trace of every term, one scale after the other.
+        The stylized image and the history of every term, concatenated over scales.
 
     Raises:
-        InputError: if an array is not a picture or too small for the layers, if weights and config differ in layers, or
-            if scales, blend weights or masks do not fit the pictures.
+        InputError: if an array is not an image or too small for the layers, if weights and config differ in layers, or
+            if scales, style weights or masks do not match the images.
 
     Example:
         >>> stylize(params, content, style, steps=100).image  # doctest: +SKIP
@@ -370,22 +369,23 @@ def reconstruct(
     tv: jax.typing.ArrayLike = 0.0,
     steps: int = 300,
 ) -> Result:
-    """Return what layers keep of `image`: another picture, from noise, with the same features or statistics there.
+    """Reconstruct `image` from noise by its features or style statistics in some layers.
 
-    Gatys et al., figure 1: content layers keep where things are, deeper ones less exactly; style layers keep texture.
+    Gatys et al., figure 1: content layers preserve the arrangement, deeper layers less exactly; style layers preserve
+    texture.
 
     Args:
         params: the network.
         image: `[H, W, 3]`, in [0, 1].
-        key: of the noise.
-        content_layers: where features are to be the same, pixel by pixel; () for none.
-        style_layers: where statistics are to be the same; () for none.
-        config: the other static facts.
-        tv: the weight of total variation; each layer has the weight 1 over their number.
-        steps: how many gradient evaluations, over all scales.
+        key: random key of the noise.
+        content_layers: layers whose features to match, pixel by pixel; () for none.
+        style_layers: layers whose statistics to match; () for none.
+        config: the other static options.
+        tv: weight of total variation; the weight of each layer is 1 over their number.
+        steps: number of gradient evaluations over all scales.
 
     Returns:
-        The picture and the trace of every term.
+        The reconstruction and the history of every term.
 
     Raises:
         InputError: if no layer is named, or as `stylize` does.
@@ -413,25 +413,25 @@ def texture(
     steps: int = 300,
     blend: jax.typing.ArrayLike | Sequence[float] | None = None,
 ) -> Result:
-    """Return a picture of any size, from noise, with the statistics of `styles` and no content.
+    """Synthesize a texture of any size from noise, with the statistics of `styles`.
 
     Gatys, Ecker and Bethge, *Texture Synthesis Using Convolutional Neural Networks*, arXiv:1505.07376. Deviations:
-    those of `stylize`; from coarse to fine, which gives large structures that one scale from noise does not find.
+    those of `stylize`; coarse-to-fine scales give large structures, which a single scale from noise lacks.
 
     Args:
         params: the network.
-        styles: as `stylize` takes them.
-        key: of the noise.
-        height: pixels of the picture, more or fewer than the styles have.
-        width: likewise.
-        tileable: whether it is to continue across its border; height and width are best multiples of 16.
-        weights: the coefficients of the loss; those of content do not count.
-        config: the static facts; its content layers do not count.
-        steps: how many gradient evaluations, over all scales.
+        styles: as for `stylize`.
+        key: random key of the noise.
+        height: height of the texture in pixels, independent of the styles.
+        width: width of the texture in pixels.
+        tileable: whether the texture is periodic; height and width should then be multiples of 16.
+        weights: weights of the loss; those of content are ignored.
+        config: the static options; content layers are ignored.
+        steps: number of gradient evaluations over all scales.
         blend: as for `stylize`.
 
     Returns:
-        The picture, `[height, width, 3]`, and the trace of every term.
+        The texture, `[height, width, 3]`, and the history of every term.
 
     Raises:
         InputError: as `stylize` does.

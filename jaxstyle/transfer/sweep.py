@@ -1,8 +1,7 @@
-"""Many pictures at once: weights, seeds, contents, styles and starts as lanes of one program.
+"""Sweeps over weights, seeds, contents, styles and initial images as a batch of one program.
 
-Lanes see the same network and, where they share them, the same targets. Each has the same work to do, since neither
-adam nor lbfgs searches along a line, so `jax.vmap` wastes nothing on waiting. What they take of memory is known before
-they run.
+The images of a batch share the network and, where possible, the targets. Without line searches each image takes the
+same work, so `jax.vmap` is efficient. The memory is known before the run.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,29 +34,30 @@ def sweep(
     lanes: int | None = None,
     devices: Sequence[Any] | None = None,
 ) -> Result:
-    """Return what `stylize` makes of each of N lanes; whatever has a leading axis of N differs from lane to lane.
+    """Run `stylize` for a batch of N; arguments with a leading axis of length N differ between its images.
 
-    A layer set is a weight of zero, so that a grid over layer sets and ratios is one program: Gatys et al., figure 3.
+    Sets of layers are weights of zero, so that a grid over layer sets and ratios is one program: Gatys et al.,
+    figure 3.
 
     Args:
         params: the network.
-        content: `[H, W, 3]` for all lanes, or `[N, H, W, 3]`.
-        styles: as `stylize` takes them; a picture may be `[N, h, w, 3]`.
-        weights: each coefficient a number for all lanes, or `[N]`.
-        key: one for all lanes, or N of them, of `jax.random.split`: seeds.
-        config: the static facts.
-        steps: how many gradient evaluations in each lane, over all scales.
+        content: `[H, W, 3]` for all, or `[N, H, W, 3]`.
+        styles: as for `stylize`; an image may be `[N, h, w, 3]`.
+        weights: each weight a number for all, or `[N]`.
+        key: one random key for all, or N keys of `jax.random.split`.
+        config: the static options.
+        steps: number of gradient evaluations of each image over all scales.
         init: as for `stylize`; an image may be `[N, H, W, 3]`.
-        blend: how much each style counts, `[K]` for all lanes or `[N, K]`.
-        lanes: how many run at a time, to bound memory; None for all.
-        devices: of `jax.devices()`, to share the lanes; None for one.
+        blend: style weights, `[K]` for all or `[N, K]`.
+        lanes: batch size, to limit memory; None for N.
+        devices: devices that share the batch, of `jax.devices()`; None for one.
 
     Returns:
-        Pictures `[N, H, W, 3]` and every term of every step, `[N, steps]`.
+        Images `[N, H, W, 3]` and the history of every term, `[N, steps]`.
 
     Raises:
-        InputError: if nothing has a leading axis, if leading axes differ or are empty, if fewer than one lane is to run
-            at a time, or as `stylize` does.
+        InputError: if no argument has a leading axis, if leading axes differ or are empty, if `lanes` is below 1, or as
+            `stylize` does.
 
     Example:
         >>> weights = LossWeights(tv=jnp.asarray([0.0, 5.0, 50.0]))
@@ -68,7 +68,7 @@ def sweep(
     start = init if isinstance(init, str) else None
     image = None if isinstance(init, str) else init
     if lanes is not None and lanes < 1:
-        raise InputError(f"{lanes} lanes at a time are none: take at least 1, or None for all.")
+        raise InputError(f"lanes is {lanes}: use a batch size of at least 1, or None for all.")
     if key is not None and not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):  # of jax.random.PRNGKey
         key = jax.random.wrap_key_data(key)
     shares = None if blend is None else jnp.asarray(blend, jnp.float32)
@@ -81,11 +81,13 @@ def sweep(
         lane_of += [jnp.ndim(leaf) == rank + 1 for leaf in found]
     counts = {len(leaf) for leaf, own in zip(leaves, lane_of, strict=True) if own}
     if len(counts) != 1:
-        found = " and ".join(map(str, sorted(counts))) or "no"
-        raise InputError(f"There are {found} lanes: give weights, key, content or styles one leading axis of lanes.")
+        found = " and ".join(map(str, sorted(counts))) or "none"
+        raise InputError(
+            f"Batch axes have lengths {found}: give weights, key, content or styles a leading axis of one length."
+        )
     count = counts.pop()
     if not count:
-        raise InputError("The leading axis of lanes is empty: give at least one lane.")
+        raise InputError("The batch axis is empty: use at least one element.")
     return _run_lanes(
         params,
         [leaf for leaf, own in zip(leaves, lane_of, strict=True) if own],
@@ -114,7 +116,7 @@ def _run_lanes(
     lanes: int,
     mesh: Mesh | None,
 ) -> Result:
-    """Run `stylize` on `shared` and each of `own`, so many lanes at a time."""
+    """Run `stylize` on `shared` and each of `own`, in batches of `lanes`."""
 
     def lane(inputs: tuple[Params, list[jax.Array]], own: list[jax.Array]) -> Result:
         params, shared = inputs
@@ -134,13 +136,13 @@ def _run_lanes(
     if mesh is None:
         return several((params, shared), own)
     count = len(own[0])
-    even = jnp.minimum(jnp.arange(count + -count % mesh.size), count - 1)  # the last one again
+    even = jnp.minimum(jnp.arange(count + -count % mesh.size), count - 1)  # repeat the last
     found = map_lanes(several, (params, shared), [leaf[even] for leaf in own], mesh=mesh)
     return jax.tree.map(lambda leaf: leaf[:count], found)
 
 
 def memory_of(program: jax.stages.Compiled) -> int:
-    """Return how much memory a compiled program takes while it runs: arguments, results and what lies between.
+    """Return the memory of a compiled program: arguments, results and temporary arrays.
 
     Args:
         program: of `jax.jit(...).lower(...).compile()`.
@@ -160,15 +162,15 @@ def memory_of(program: jax.stages.Compiled) -> int:
 
 
 def lanes_within(memory: int, *, count: int, needed: Callable[[int], int]) -> int:
-    """Return how many of `count` lanes to run at a time: as many as fit, in runs of about equal length, at least one.
+    """Return the batch size for `count` images: the largest that fits, made even over all batches, and at least 1.
 
     Args:
-        memory: what there is, in bytes.
-        count: of all lanes.
-        needed: returns the bytes of a program of so many lanes; asked for `count` and, if that is too much, for 1.
+        memory: available memory in bytes.
+        count: number of images.
+        needed: maps a batch size to the memory of its program; called with `count`, and with 1 if that does not fit.
 
     Returns:
-        Lanes at a time.
+        The batch size.
 
     Example:
         >>> lanes_within(1000, count=40, needed=lambda lanes: 100 + 60 * lanes)
