@@ -63,7 +63,7 @@ def test_files_folders_and_patterns_name_the_same_pictures():
     Path("empty").mkdir()
     for path, message in {
         "nothing*.png": r"No file matches nothing\*.png",
-        "empty": "The folder empty holds no",
+        "empty": "The folder empty has no",
     }.items():
         with pytest.raises(InputError, match=message):
             expanded([Path(path)])
