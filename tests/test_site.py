@@ -104,4 +104,4 @@ def test_the_search_finds_a_function(opened):
     page.keyboard.type("squared_distance")
     found = page.locator(".md-search-result__link").first
     found.wait_for()
-    assert "loss.html" in found.get_attribute("href") and not wrong
+    assert "losses.html" in found.get_attribute("href") and not wrong
