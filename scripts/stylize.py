@@ -1,6 +1,7 @@
-"""Gatys et al.'s neural style transfer in forty lines: python scripts/stylize.py photo.jpg painting.jpg out.png."""
+"""Gatys et al.'s neural style transfer in sixty lines: python scripts/stylize.py photo.jpg painting.jpg out.png."""
 
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,29 +28,30 @@ def main(content_path: str, style_path: str, output_path: str) -> None:
     content = jnp.asarray(load_image(content_path, size=SIZE).rgb)  # [H, W, 3], sRGB in [0, 1]
     style = jnp.asarray(load_image(style_path, size=SIZE).rgb)
     params = load_params("auto")  # VGG-19, or the mini network if it cannot be downloaded
-    network = VGG19.from_params(params)
-    features = jax.jit(lambda image: network.apply({"params": params}, image))  # every activation by name
-    content_target = features(content)[CONTENT_LAYER]
-    style_targets = {layer: gram(features(style)[layer]) for layer in STYLE_LAYERS}
+    features, variables = jax.jit(VGG19.from_params(params).apply), {"params": params}  # every activation by name
+    content_target, style_features = features(variables, content)[CONTENT_LAYER], features(variables, style)
+    style_targets = {layer: gram(style_features[layer]) for layer in STYLE_LAYERS}
+    optimizer = optax.adam(0.02)
 
-    def loss(image: jax.Array) -> jax.Array:
-        found = features(image)
+    def loss(image: jax.Array, variables: Any) -> jax.Array:
+        found = features(variables, image)
         of_style = sum(relative(gram(found[layer]), style_targets[layer]) for layer in STYLE_LAYERS) / len(STYLE_LAYERS)
         variation = jnp.mean(jnp.diff(image, axis=0) ** 2) + jnp.mean(jnp.diff(image, axis=1) ** 2)
         return relative(found[CONTENT_LAYER], content_target) + 30 * of_style + 5 * variation
 
-    optimizer = optax.adam(0.02)
+    @jax.jit
+    def segment(carry, variables):  # the network is an argument: a constant would be copied into the program
+        def step(carry, _):
+            image, state = carry
+            value, gradient = jax.value_and_grad(loss)(image, variables)
+            updates, state = optimizer.update(gradient, state)
+            return (jnp.clip(image + updates, 0, 1), state), value
 
-    def step(carry, _):
-        image, state = carry
-        value, gradient = jax.value_and_grad(loss)(image)
-        updates, state = optimizer.update(gradient, state)
-        return (jnp.clip(image + updates, 0, 1), state), value
+        return jax.lax.scan(step, carry, length=SEGMENT)
 
-    segment = jax.jit(lambda carry: jax.lax.scan(step, carry, length=SEGMENT))
     carry = content, optimizer.init(content)
     for done in range(SEGMENT, STEPS + 1, SEGMENT):
-        carry, values = segment(carry)
+        carry, values = segment(carry, variables)
         print(f"step {done}: loss {values[-1]:.4f}")
     save_image(output_path, carry[0])
 

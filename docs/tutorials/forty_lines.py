@@ -104,7 +104,8 @@ def smoothness(image):
 
 
 kept = features(content)[CONTENT_LAYER]
-wanted = {layer: gram(features(style)[layer]) for layer in STYLE_LAYERS}
+of_painting = features(style)
+wanted = {layer: gram(of_painting[layer]) for layer in STYLE_LAYERS}
 
 
 def loss(image, style_weight, smooth_weight):

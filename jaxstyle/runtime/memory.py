@@ -193,8 +193,9 @@ def fitted(
     window = pixels
     while need(step) > room and least is not None and window > least:
         found: Any = step.memory_analysis()
-        temporary = 0 if found is None else found.temp_size_in_bytes
-        share = 1 - (need(step) - room) / max(1, temporary)  # of the temporary memory that would fit
+        if found is None:  # the need of a smaller window would be unknown too
+            break
+        share = 1 - (need(step) - room) / max(1, found.temp_size_in_bytes)  # of the temporary memory that would fit
         window = max(least, int(window * min(COARSEST, max(FINEST, share))))
         step, cut = program(window), window
     return step, cut
