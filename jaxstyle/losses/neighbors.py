@@ -1,0 +1,365 @@
+r"""Nearest-neighbor matching of features: the terms of Neural Neighbor Style Transfer (NNST).
+
+Activations are mappings from layer names to `[h, w, C]`. A hypercolumn is the vector of all layers at one position.
+`hypercolumns` and `matched_targets` give the target of each position, and `cosine_distance` is the loss for fixed
+targets. `split_loss`, the loss of the last pass, matches each layer separately at every step. Indices of matches have
+no gradient. Functions use float32 or wider, whatever the dtype of the features.
+
+Kolkin, Kucera, Paris, Sykora, Shechtman and Shakhnarovich, *Neural Neighbor Style Transfer*, arXiv:2203.13215, and
+their program nkolkin13/NeuralNeighborStyleTransfer. Deviation: vectors are centered by the mean of all positions. Their
+program centers chunks of positions by the mean of the chunk, so that its results depend on the size of the chunks.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxstyle.errors import InputError
+from jaxstyle.images.resample import array_module
+
+CHUNK = 1024  # queries compared at once with all reference vectors
+LIMIT = 64  # positions along the longer side of a layer above which the program of NNST samples
+SMALLEST_SQUARE = 1e-8  # lower bound of squared norms, as in the program of NNST
+
+
+def hypercolumns(
+    activations: Mapping[str, jax.Array],
+    grid: tuple[int, int] | jax.Array,
+    *,
+    divisor: Literal["channels", "none"] = "channels",
+) -> jax.Array:
+    """Return all layers, interpolated bilinearly at common positions and concatenated.
+
+    On a grid the corners of all layers coincide and every output is a mean of at most four pixels, without
+    antialiasing, as in NNST. At given positions the coordinates are divided by the stride of the layer, as in STROTSS
+    (Kolkin, Salavon and Shakhnarovich, arXiv:1904.12785). Deviation: STROTSS rounds the positions of the style down.
+
+    Args:
+        activations: layers `[h, w, C]`, in the order of concatenation; the image may be one of them.
+        grid: height and width of the grid, or positions `[n, 2]`: row and column in pixels of the largest layer.
+        divisor: "channels" divides each layer by its number of channels, as in NNST, so that wide layers do not
+            dominate; "none" leaves the layers unchanged, as in STROTSS.
+
+    Returns:
+        `[*grid, C]` or `[n, C]`, with the sum of all channels.
+
+    Raises:
+        InputError: if there is no layer, or if a layer or the positions have the wrong number of axes.
+
+    Example:
+        >>> hypercolumns({"a": jnp.ones((8, 8, 4)), "b": jnp.ones((4, 4, 6))}, (2, 3)).shape
+        (2, 3, 10)
+    """
+    if not activations:
+        raise InputError("There is no layer: pass the activations of at least one layer.")
+    for name, layer in activations.items():
+        if layer.ndim != 3:
+            raise InputError(f"Layer {name!r} has shape {layer.shape}, not [h, w, C]: use jax.vmap for a batch.")
+    layers = [_widen(layer) / (layer.shape[-1] if divisor == "channels" else 1) for layer in activations.values()]
+    if isinstance(grid, tuple):
+        return jnp.concatenate([_on_grid(layer, *grid) for layer in layers], axis=-1)
+    if grid.ndim != 2 or grid.shape[-1] != 2:
+        raise InputError(f"The positions have shape {grid.shape}, not [n, 2]: pass a row and a column for each.")
+    height, width = (max(layer.shape[axis] for layer in layers) for axis in (0, 1))
+    return jnp.concatenate([_at_positions(layer, grid, height, width) for layer in layers], axis=-1)
+
+
+def _on_grid(layer: jax.Array, height: int, width: int) -> jax.Array:
+    rows, columns = (
+        _bilinear_matrix(before, after).astype(layer.dtype)
+        for before, after in zip(layer.shape[:2], (height, width), strict=True)
+    )
+    lines = jnp.einsum("ah,hwc->awc", rows, layer, precision="highest")
+    return jnp.einsum("bw,awc->abc", columns, lines, precision="highest")
+
+
+def _bilinear_matrix(before: int, after: int) -> np.ndarray:
+    """Return the matrix `[after, before]` that interpolates one axis; the first and last samples coincide."""
+    places = np.linspace(0, before - 1, after)
+    return np.maximum(0.0, 1.0 - np.abs(places[:, None] - np.arange(before)))
+
+
+def _at_positions(layer: jax.Array, positions: jax.Array, height: int, width: int) -> jax.Array:
+    below, above, part = [], [], []
+    for axis, size in enumerate((height, width)):
+        length = layer.shape[axis]
+        stride = 2 ** ((size // length).bit_length() - 1)  # of pools of size 2, which round odd sizes down
+        place = jnp.clip(positions[:, axis].astype(layer.dtype) / stride, 0, length - 1)
+        below.append(jnp.floor(place).astype(int))
+        above.append(jnp.minimum(below[-1] + 1, length - 1))
+        part.append((place - below[-1])[:, None])  # [n, 1]
+    (top, left), (bottom, right), (down, across) = below, above, part
+    upper = layer[top, left] + across * (layer[top, right] - layer[top, left])  # [n, C]
+    lower = layer[bottom, left] + across * (layer[bottom, right] - layer[bottom, left])
+    return upper + down * (lower - upper)
+
+
+def nearest(query: jax.Array, reference: jax.Array, *, chunk: int = CHUNK) -> jax.Array:
+    r"""Return the index of the nearest reference vector of each query by centered cosine distance.
+
+    .. math:: \arg\min_j 1 - \cos(q_i - \bar q, r_j - \bar r)
+
+    Each side is centered by its mean. The result depends on `chunk` by rounding only.
+
+    Args:
+        query: `[n, C]`.
+        reference: `[m, C]`.
+        chunk: number of queries compared at once; the matrix of products needs `chunk` times m numbers of memory.
+
+    Returns:
+        `[n]`, int32 from 0 to m - 1, the lowest of equals; without gradient.
+
+    Raises:
+        InputError: if the shapes do not fit, an array is empty or `chunk` is not positive.
+
+    Example:
+        >>> nearest(jnp.asarray([[0.0, 1.0], [3.0, 0.0]]), jnp.asarray([[1.0, 0.0], [0.0, 1.0]])).tolist()
+        [1, 0]
+    """
+    check_vectors(query, reference, chunk)
+    query, reference = jax.lax.stop_gradient((_widen(query), _widen(reference)))
+    candidates, queries = unit(_centered(reference)), _centered(query)  # the norm of a query has no effect
+
+    def indices(rows: jax.Array) -> jax.Array:
+        return jnp.argmax(products(rows, candidates), axis=-1).astype(jnp.int32)
+
+    return jax.lax.map(indices, chunks(queries, chunk)).reshape(-1)[: query.shape[0]]
+
+
+def matched_targets(query: jax.Array, reference: jax.Array, *, chunk: int = CHUNK) -> jax.Array:
+    """Return the nearest reference vector of each query.
+
+    Args:
+        query: `[..., C]`, such as hypercolumns `[h, w, C]` of the content; all leading axes are positions.
+        reference: `[..., C]`, such as hypercolumns of the style; all leading axes are positions.
+        chunk: see `nearest`.
+
+    Returns:
+        Rows of `reference`, of the shape of `query`; the gradient passes to `reference`.
+
+    Raises:
+        InputError: as `nearest`.
+
+    Example:
+        >>> matched_targets(jnp.asarray([[0.0, 5.0], [5.0, 0.0]]), jnp.eye(2)).tolist()
+        [[0.0, 1.0], [1.0, 0.0]]
+    """
+    rows, candidates = (each.reshape(-1, each.shape[-1]) for each in (query, reference))
+    return candidates[nearest(rows, candidates, chunk=chunk)].reshape(query.shape)
+
+
+def cosine_distance(x: jax.Array, target: jax.Array) -> jax.Array:
+    r"""Return the mean cosine distance of vectors from their targets, :math:`\mathrm{mean}_i 1 - \cos(x_i, t_i)`.
+
+    The vectors are not centered, as in NNST.
+
+    Args:
+        x: `[..., C]`, such as the hypercolumns of the image.
+        target: of the shape of `x`, as of `matched_targets`.
+
+    Returns:
+        A scalar from 0 to 2.
+
+    Raises:
+        InputError: if the shapes differ.
+
+    Example:
+        >>> float(cosine_distance(jnp.asarray([[2.0, 0.0], [0.0, 2.0]]), jnp.asarray([[1.0, 0.0], [0.0, -1.0]])))
+        1.0
+    """
+    if x.shape != target.shape:
+        raise InputError(f"Features {x.shape} and targets {target.shape} differ in shape: use the same grid for both.")
+    return 1 - jnp.mean(jnp.sum(unit(_widen(x)) * unit(_widen(target)), axis=-1))
+
+
+def split_loss(
+    activations: Mapping[str, jax.Array],
+    styles: Sequence[Mapping[str, jax.Array]],
+    *,
+    key: jax.Array,
+    limit: int = LIMIT,
+    chunk: int = CHUNK,
+) -> dict[str, jax.Array]:
+    r"""Return the mean centered cosine distance of each layer from its nearest style vectors, matched anew.
+
+    .. math:: \mathrm{mean}_i \min_j 1 - \cos(x_i - \bar x, s_j - \bar s)
+
+    Layers whose longer side is at least twice `limit` are sampled on a grid with the stride `side // limit` and random
+    offsets; styles with the same stride and other offsets. NNST minimizes the sum over layers. Deviation: its program
+    uses features of another layer where the longer side is exactly `limit`.
+
+    Args:
+        activations: layers of the image, `[h, w, C]`.
+        styles: layers of each style picture, which may be a rotated copy; sizes may differ.
+        key: random key of the offsets; a new one at each step reaches all positions.
+        limit: number of positions along a side above which a layer is sampled.
+        chunk: see `nearest`.
+
+    Returns:
+        The distance of each layer of `activations`, from 0 to 2.
+
+    Raises:
+        InputError: if there is no style, a style lacks a layer, or as `nearest`.
+
+    Example:
+        >>> layers = {"a": jax.random.normal(jax.random.key(0), (4, 4, 3))}
+        >>> float(split_loss(layers, [layers], key=jax.random.key(1))["a"].round(5))
+        0.0
+    """
+    if not styles:
+        raise InputError("There is no style: pass the activations of at least one picture.")
+    if limit < 1:
+        raise InputError(f"The limit is {limit} positions: use at least 1.")
+    found = {}
+    for number, (name, layer) in enumerate(activations.items()):
+        if any(name not in style for style in styles):
+            raise InputError(f"A style lacks the layer {name!r}: compute the same layers for image and styles.")
+        stride = max(1, max(layer.shape[:2]) // limit)
+        keys = jax.random.split(jax.random.fold_in(key, number), len(styles) + 1)
+        rows, *several = (
+            sample_grid(_widen(each), key=of_each, stride=stride).reshape(-1, each.shape[-1])  # [n, C]
+            for each, of_each in zip((layer, *(style[name] for style in styles)), keys, strict=True)
+        )
+        reference = jnp.concatenate(several)
+        matches = reference[nearest(rows, reference, chunk=chunk)] - jnp.mean(reference, axis=0, keepdims=True)
+        found[name] = cosine_distance(_centered(rows), matches)
+    return found
+
+
+def sample_grid(layer: jax.Array, *, key: jax.Array, stride: int) -> jax.Array:
+    """Return every pixel of a grid with a stride and random offsets.
+
+    Args:
+        layer: `[h, w, C]`.
+        key: random key of the offsets.
+        stride: distance of rows and of columns in pixels; at most the side of the layer is used.
+
+    Returns:
+        `[h // stride, w // stride, C]`; offsets are uniform over all that fit, so that every pixel may be drawn.
+
+    Example:
+        >>> sample_grid(jnp.ones((9, 7, 2)), key=jax.random.key(0), stride=3).shape
+        (3, 2, 2)
+    """
+    starts, steps, lengths = [], [], []
+    for axis, of_axis in enumerate(jax.random.split(key)):
+        size = layer.shape[axis]
+        step = min(stride, size)
+        lengths.append((size // step - 1) * step + 1)
+        starts.append(jax.random.randint(of_axis, (), 0, size - lengths[-1] + 1))
+        steps.append(step)
+    if steps == [1, 1]:
+        return layer
+    window = jax.lax.dynamic_slice(layer, (*starts, 0), (*lengths, layer.shape[-1]))
+    return window[:: steps[0], :: steps[1]]
+
+
+def orientations(image: Any, *, rotations: int = 4, flips: bool = False) -> tuple[Any, ...]:
+    """Return an image with its rotated and mirrored copies, from which a style offers more vectors.
+
+    Args:
+        image: `[H, W, 3]`, of NumPy (without compilation) or JAX.
+        rotations: 1 for none, 2 for 0 and 180 degrees (of one size), 4 for 0, 90, 180 and 270 as in NNST.
+        flips: whether to add the mirror image of each; NNST does not.
+
+    Returns:
+        `rotations` images, counterclockwise, or twice as many; 90 and 270 degrees are `[W, H, 3]`.
+
+    Raises:
+        InputError: if `rotations` is not 1, 2 or 4.
+
+    Example:
+        >>> [each.shape for each in orientations(jnp.ones((4, 6, 3)), rotations=4)]
+        [(4, 6, 3), (6, 4, 3), (4, 6, 3), (6, 4, 3)]
+    """
+    if rotations not in (1, 2, 4):
+        raise InputError(f"The number of rotations is {rotations}: use 1, 2 or 4.")
+    xp = array_module(image)
+    turned = [xp.rot90(image, turns) for turns in range(0, 4, 4 // rotations)]
+    return (*turned, *(xp.flip(each, axis=1) for each in turned)) if flips else tuple(turned)
+
+
+def check_vectors(x: jax.Array, y: jax.Array, chunk: int) -> None:
+    """Raise an error unless two sets of vectors can be compared.
+
+    Args:
+        x: `[n, C]`.
+        y: `[m, C]`.
+        chunk: number of vectors of `x` per chunk.
+
+    Raises:
+        InputError: if the shapes do not fit, an array is empty or `chunk` is not positive.
+
+    Example:
+        >>> check_vectors(jnp.ones((2, 3)), jnp.ones((4, 3)), 1)
+    """
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
+        raise InputError(f"Vectors of shapes {x.shape} and {y.shape} cannot be compared: pass [n, C] and [m, C].")
+    if 0 in (x.size, y.size):
+        raise InputError(f"Vectors of shapes {x.shape} and {y.shape} are empty: pass at least one of each.")
+    if chunk < 1:
+        raise InputError(f"The chunk is {chunk} vectors: use at least 1.")
+
+
+def chunks(x: jax.Array, chunk: int) -> jax.Array:
+    """Return vectors in chunks of equal size, the last one filled with zeros.
+
+    Args:
+        x: `[n, C]`.
+        chunk: number of vectors per chunk; at most n is used.
+
+    Returns:
+        `[k, chunk, C]`, k chunks.
+
+    Example:
+        >>> chunks(jnp.ones((5, 2)), 3).shape
+        (2, 3, 2)
+    """
+    chunk = min(chunk, x.shape[0])
+    count = -(-x.shape[0] // chunk)
+    return jnp.pad(x, ((0, count * chunk - x.shape[0]), (0, 0))).reshape(count, chunk, -1)
+
+
+def products(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Return the inner products of all pairs.
+
+    Args:
+        x: `[n, C]`.
+        y: `[m, C]`.
+
+    Returns:
+        `[n, m]`, in full precision also on accelerators.
+
+    Example:
+        >>> products(jnp.ones((1, 2)), jnp.ones((3, 2))).tolist()
+        [[2.0, 2.0, 2.0]]
+    """
+    return jnp.einsum("nc,mc->nm", x, y, precision="highest")
+
+
+def unit(x: jax.Array) -> jax.Array:
+    """Return vectors of length 1; zero stays zero, with a finite gradient.
+
+    Args:
+        x: `[..., C]`.
+
+    Returns:
+        `[..., C]`, shorter than 1 where the length of `x` is below 1e-4.
+
+    Example:
+        >>> unit(jnp.asarray([[3.0, 0.0], [0.0, 0.0]])).tolist()
+        [[1.0, 0.0], [0.0, 0.0]]
+    """
+    squares = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+    return x / jnp.sqrt(jnp.maximum(squares, SMALLEST_SQUARE))
+
+
+def _centered(x: jax.Array) -> jax.Array:
+    return x - jnp.mean(x, axis=0, keepdims=True)
+
+
+def _widen(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
