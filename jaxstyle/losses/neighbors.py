@@ -58,7 +58,7 @@ def hypercolumns(
     for name, layer in activations.items():
         if layer.ndim != 3:
             raise InputError(f"Layer {name!r} has shape {layer.shape}, not [h, w, C]: use jax.vmap for a batch.")
-    layers = [_widen(layer) / (layer.shape[-1] if divisor == "channels" else 1) for layer in activations.values()]
+    layers = [widen(layer) / (layer.shape[-1] if divisor == "channels" else 1) for layer in activations.values()]
     if isinstance(grid, tuple):
         return jnp.concatenate([_on_grid(layer, *grid) for layer in layers], axis=-1)
     if grid.ndim != 2 or grid.shape[-1] != 2:
@@ -120,7 +120,7 @@ def nearest(query: jax.Array, reference: jax.Array, *, chunk: int = CHUNK) -> ja
         [1, 0]
     """
     check_vectors(query, reference, chunk)
-    query, reference = jax.lax.stop_gradient((_widen(query), _widen(reference)))
+    query, reference = jax.lax.stop_gradient((widen(query), widen(reference)))
     candidates, queries = unit(_centered(reference)), _centered(query)  # the norm of a query has no effect
 
     def indices(rows: jax.Array) -> jax.Array:
@@ -147,7 +147,7 @@ def matched_targets(query: jax.Array, reference: jax.Array, *, chunk: int = CHUN
         >>> matched_targets(jnp.asarray([[0.0, 5.0], [5.0, 0.0]]), jnp.eye(2)).tolist()
         [[0.0, 1.0], [1.0, 0.0]]
     """
-    rows, candidates = (each.reshape(-1, each.shape[-1]) for each in (query, reference))
+    rows, candidates = (jnp.asarray(each).reshape(-1, each.shape[-1]) for each in (query, reference))
     return candidates[nearest(rows, candidates, chunk=chunk)].reshape(query.shape)
 
 
@@ -172,7 +172,7 @@ def cosine_distance(x: jax.Array, target: jax.Array) -> jax.Array:
     """
     if x.shape != target.shape:
         raise InputError(f"Features {x.shape} and targets {target.shape} differ in shape: use the same grid for both.")
-    return 1 - jnp.mean(jnp.sum(unit(_widen(x)) * unit(_widen(target)), axis=-1))
+    return 1 - jnp.mean(jnp.sum(unit(widen(x)) * unit(widen(target)), axis=-1))
 
 
 def split_loss(
@@ -220,7 +220,7 @@ def split_loss(
         stride = max(1, max(layer.shape[:2]) // limit)
         keys = jax.random.split(jax.random.fold_in(key, number), len(styles) + 1)
         rows, *several = (
-            sample_grid(_widen(each), key=of_each, stride=stride).reshape(-1, each.shape[-1])  # [n, C]
+            sample_grid(widen(each), key=of_each, stride=stride).reshape(-1, each.shape[-1])  # [n, C]
             for each, of_each in zip((layer, *(style[name] for style in styles)), keys, strict=True)
         )
         reference = jnp.concatenate(several)
@@ -340,6 +340,22 @@ def products(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.einsum("nc,mc->nm", x, y, precision="highest")
 
 
+def widen(x: jax.Array) -> jax.Array:
+    """Return an array in float32 or wider.
+
+    Args:
+        x: of any shape and dtype.
+
+    Returns:
+        `x` in float32, or in its dtype if that is wider.
+
+    Example:
+        >>> widen(jnp.ones(2, jnp.bfloat16)).dtype
+        dtype('float32')
+    """
+    return jnp.asarray(x, jnp.promote_types(x.dtype, jnp.float32))
+
+
 def unit(x: jax.Array) -> jax.Array:
     """Return vectors of length 1; zero stays zero, with a finite gradient.
 
@@ -359,7 +375,3 @@ def unit(x: jax.Array) -> jax.Array:
 
 def _centered(x: jax.Array) -> jax.Array:
     return x - jnp.mean(x, axis=0, keepdims=True)
-
-
-def _widen(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

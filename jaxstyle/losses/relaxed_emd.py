@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxstyle.errors import InputError
 from jaxstyle.losses.moments import moments
-from jaxstyle.losses.neighbors import CHUNK, check_vectors, chunks, products, unit
+from jaxstyle.losses.neighbors import CHUNK, check_vectors, chunks, products, unit, widen
 
 Metric = Literal["cosine", "cosine_euclidean"]
 
@@ -64,7 +64,7 @@ def relaxed_emd(x: jax.Array, y: jax.Array, *, metric: Metric = "cosine", chunk:
         0.5
     """
     check_vectors(x, y, chunk)
-    x, y = _widen(x), _widen(y)
+    x, y = widen(x), widen(y)
     of_x, of_y = _matches(*jax.lax.stop_gradient((x, y)), metric, chunk)
     return jnp.maximum(jnp.mean(_paired(x, y[of_x], metric)), jnp.mean(_paired(x[of_y], y, metric)))
 
@@ -123,8 +123,8 @@ def mean_covariance(x: jax.Array) -> MeanCovariance:
         >>> mean_covariance(jnp.asarray([[0.0], [2.0]])).covariance.tolist()
         [[1.0]]
     """
-    mean = jnp.mean(_widen(x), axis=0)
-    return MeanCovariance(mean, moments((_widen(x) - mean[None])[:, None]).second)
+    mean = jnp.mean(widen(x), axis=0)
+    return MeanCovariance(mean, moments((widen(x) - mean[None])[:, None]).second)
 
 
 def moment_distance(x: MeanCovariance, target: MeanCovariance) -> jax.Array:
@@ -171,7 +171,7 @@ def self_similarity(x: jax.Array, content: jax.Array) -> jax.Array:
     """
     if x.ndim != 2 or content.ndim != 2 or x.shape[0] != content.shape[0]:
         raise InputError(f"Vectors {x.shape} and {content.shape} differ in number: sample both at the same positions.")
-    return jnp.sum(jnp.abs(_self_distances(_widen(x)) - _self_distances(_widen(content)))) / x.shape[0]
+    return jnp.sum(jnp.abs(_self_distances(widen(x)) - _self_distances(widen(content)))) / x.shape[0]
 
 
 def _self_distances(x: jax.Array) -> jax.Array:
@@ -221,7 +221,7 @@ def decorrelate(colors: jax.Array) -> jax.Array:
         >>> [round(float(each), 3) for each in decorrelate(jnp.asarray([1.0, 0.0, 0.0]))]
         [0.577, -0.577, -0.577]
     """
-    colors = _widen(colors)
+    colors = widen(colors)
     return jnp.einsum("...c,dc->...d", colors, DECORRELATED.astype(colors.dtype), precision="highest")
 
 
@@ -258,7 +258,3 @@ def sample_positions(height: int, width: int, *, key: jax.Array, count: int = PO
         axes.append(jax.random.randint(of_axis, (), 0, size - last) + step * jnp.arange(size // step))
     rows, columns = jnp.meshgrid(*axes, indexing="ij")
     return jnp.stack([rows.reshape(-1), columns.reshape(-1)], axis=1).astype(jnp.int32)
-
-
-def _widen(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -1,0 +1,97 @@
+"""OkLab conversion against published values, and the chroma transfer against its statement in NumPy."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from jaxstyle.errors import InputError
+from jaxstyle.transfer import oklab
+
+RNG = np.random.default_rng(0)
+CONTENT, IMAGE = (RNG.random((7, 9, 3)).astype(np.float32) for _ in range(2))
+STYLE = (0.3 + 0.5 * RNG.random((5, 6, 1)) * np.array([1, 0.7, 0.4]) + 0.1 * RNG.random((5, 6, 3))).astype(np.float32)
+GRAY = np.repeat(RNG.random((5, 6, 1)), 3, axis=-1).astype(np.float32)
+PUBLISHED = {  # CSS Color Module Level 4, named colors in OkLab
+    (1, 1, 1): (1, 0, 0),
+    (0, 0, 0): (0, 0, 0),
+    (1, 0, 0): (0.62796, 0.22486, 0.12585),
+    (0, 1, 0): (0.86644, -0.23389, 0.17950),
+    (0, 0, 1): (0.45201, -0.03246, -0.31153),
+}
+
+
+@jax.jit
+def program(colors, content, style, image):
+    lab = oklab.srgb_to_oklab(colors)
+    return lab, oklab.oklab_to_srgb(lab), oklab.chroma_transfer(content, style, image)
+
+
+def computed(*, colors: Any = CONTENT, style: Any = STYLE) -> Any:
+    return jax.device_get(program(np.resize(colors, CONTENT.shape).astype(np.float32), CONTENT, style, IMAGE))
+
+
+def test_oklab_of_primary_colors_has_the_published_values():
+    found = computed(colors=list(PUBLISHED))[0].reshape(-1, 3)[: len(PUBLISHED)]
+    np.testing.assert_allclose(found, list(PUBLISHED.values()), atol=2e-5)
+
+
+def test_the_inverse_returns_the_colors():
+    for colors in (CONTENT, 0.05 * CONTENT):
+        np.testing.assert_allclose(computed(colors=colors)[1], colors, atol=2e-5)
+
+
+def numpy_transfer(content, style, image) -> np.ndarray:
+    """Return the L, a and b of the transfer with loops over pixels, and roots by eigendecomposition."""
+    content, style, image = (np.asarray(oklab.srgb_to_oklab(each), np.float64) for each in (content, style, image))
+    lowest, highest = style.min((0, 1)), style.max((0, 1))
+    lightness = np.clip(image[..., 0], lowest[0], highest[0])
+
+    def power(pixels, exponent):
+        values, vectors = np.linalg.eigh(np.cov(pixels.reshape(-1, 2).T, bias=True) + 1e-4 * np.eye(2))
+        return vectors @ np.diag(values**exponent) @ vectors.T
+
+    source, target = content[..., 1:], style[..., 1:]
+    chroma = (source - source.mean((0, 1))) @ (power(target, 0.5) @ power(source, -0.5)).T + target.mean((0, 1))
+    height, width = lightness.shape
+    for _ in range(5):
+        smooth = np.zeros_like(chroma)
+        for i, j in np.ndindex(height, width):
+            total = 0.0
+            for di, dj in np.ndindex(3, 3):
+                near = np.clip(i + di - 1, 0, height - 1), np.clip(j + dj - 1, 0, width - 1)
+                weight = np.exp(-abs(lightness[i, j] - lightness[near]) * 5) ** 2
+                smooth[i, j] += weight * chroma[near]
+                total += weight
+            smooth[i, j] /= total
+        chroma = smooth
+    return np.clip(np.concatenate([lightness[..., None], chroma], axis=-1), lowest, highest)
+
+
+def test_chroma_of_the_content_moves_to_the_style_and_lightness_stays():
+    expected = np.asarray(oklab.oklab_to_srgb(jnp.asarray(numpy_transfer(CONTENT, STYLE, IMAGE), jnp.float32)))
+    np.testing.assert_allclose(computed()[2], expected, atol=1e-4)
+
+
+def test_a_gray_style_gives_a_gray_picture_with_its_mean_lightness():
+    found = computed(style=GRAY)[2]
+    assert np.ptp(found, axis=-1).max() < 1e-3
+    of_found, of_style = (np.asarray(oklab.srgb_to_oklab(each))[..., 0].mean() for each in (found, GRAY))
+    assert of_found == pytest.approx(of_style, abs=0.03)  # clipped to the range of the style
+
+
+def test_a_content_of_another_size_is_refused():
+    with pytest.raises(InputError, match=r"\(7, 9, 3\)"):
+        oklab.chroma_transfer(CONTENT, STYLE, IMAGE[:4])  # pyright: ignore
+
+
+@pytest.mark.slow
+def test_gradients_agree_with_finite_differences_and_are_finite_for_black():
+    with jax.enable_x64(True):
+        content, style, image = (jnp.asarray(each, jnp.float64) for each in (CONTENT, STYLE, IMAGE))
+        check_grads(jax.jit(oklab.chroma_transfer), (content, style, image), order=1, modes=["rev"], eps=1e-7)
+    slope = jax.jit(jax.grad(lambda x: jnp.sum(oklab.chroma_transfer(x, STYLE, x))))
+    assert np.isfinite(slope(np.zeros_like(CONTENT))).all()
