@@ -20,13 +20,15 @@ def random_layers(*shapes: tuple[int, int, int]) -> dict[str, np.ndarray]:
     return {f"layer {i}": RNG.normal(0.5, 1, shape).astype(np.float32) for i, shape in enumerate(shapes)}
 
 
-IMAGE = random_layers((9, 13, 3), (4, 6, 5), (2, 3, 4))  # as of pools, which round odd sizes down
-STYLES = [random_layers((8, 10, 3), (4, 5, 5), (2, 2, 4)), random_layers((10, 8, 3), (5, 4, 5), (2, 2, 4))]
-POSITIONS = np.array([[0, 0], [8, 12], [3, 5], [7, 2], [1, 11]], np.int32)
+IMAGE: Any = random_layers((9, 13, 3), (4, 6, 5), (2, 3, 4))  # as of pools, which round odd sizes down
+STYLES: Any = [random_layers((8, 10, 3), (4, 5, 5), (2, 2, 4)), random_layers((10, 8, 3), (5, 4, 5), (2, 2, 4))]
+POSITIONS: Any = np.array([[0, 0], [8, 12], [3, 5], [7, 2], [1, 11]], np.int32)
 GRID = (5, 4)
 SPLIT, LIMIT = ("layer 0", "layer 1"), 6  # the first is sampled with a stride of 2, the other is not
+QUERY: Any
+REFERENCE: Any
 QUERY, REFERENCE = (RNG.normal(0.5, 1, (n, 6)).astype(np.float32) for n in (11, 17))
-COLUMNS = RNG.normal(0.1, 0.2, (17, 12)).astype(np.float32)
+COLUMNS: Any = RNG.normal(0.1, 0.2, (17, 12)).astype(np.float32)
 
 
 @jax.jit
@@ -172,13 +174,14 @@ def test_the_gradient_of_the_split_loss_has_no_matrix_of_all_pairs():
 
 
 def test_impossible_inputs_are_refused():
-    key, ones = jax.random.key(0), np.ones((2, 3), np.float32)
+    key = jax.random.key(0)
+    ones: Any = np.ones((2, 3), np.float32)
     layer: Any = np.ones((4, 4, 3), np.float32)
     refused = {
         "no layer": lambda: neighbors.hypercolumns({}, (2, 2)),
         "'a' has shape": lambda: neighbors.hypercolumns({"a": layer[None]}, (2, 2)),
-        "positions have shape": lambda: neighbors.hypercolumns({"a": layer}, np.ones((2, 3))),  # pyright: ignore
-        r"\(2, 3\) and \(2, 4\)": lambda: neighbors.nearest(ones, np.ones((2, 4))),  # pyright: ignore
+        "positions have shape": lambda: neighbors.hypercolumns({"a": layer}, ones),
+        r"\(2, 3\) and \(2, 2\)": lambda: neighbors.nearest(ones, layer[0, :2, :2]),
         "empty": lambda: neighbors.nearest(ones, ones[:0]),
         "chunk is 0": lambda: neighbors.nearest(ones, ones, chunk=0),
         "differ in shape": lambda: neighbors.cosine_distance(ones, ones[:1]),

@@ -12,6 +12,10 @@ from jaxstyle.errors import InputError
 from jaxstyle.transfer import oklab
 
 RNG = np.random.default_rng(0)
+CONTENT: Any
+IMAGE: Any
+STYLE: Any
+GRAY: Any
 CONTENT, IMAGE = (RNG.random((7, 9, 3)).astype(np.float32) for _ in range(2))
 STYLE = (0.3 + 0.5 * RNG.random((5, 6, 1)) * np.array([1, 0.7, 0.4]) + 0.1 * RNG.random((5, 6, 3))).astype(np.float32)
 GRAY = np.repeat(RNG.random((5, 6, 1)), 3, axis=-1).astype(np.float32)
@@ -79,13 +83,13 @@ def test_chroma_of_the_content_moves_to_the_style_and_lightness_stays():
 def test_a_gray_style_gives_a_gray_picture_with_its_mean_lightness():
     found = computed(style=GRAY)[2]
     assert np.ptp(found, axis=-1).max() < 1e-3
-    of_found, of_style = (np.asarray(oklab.srgb_to_oklab(each))[..., 0].mean() for each in (found, GRAY))
+    of_found, of_style = (np.asarray(oklab.srgb_to_oklab(each))[..., 0].mean() for each in (jnp.asarray(found), GRAY))
     assert of_found == pytest.approx(of_style, abs=0.03)  # clipped to the range of the style
 
 
 def test_a_content_of_another_size_is_refused():
     with pytest.raises(InputError, match=r"\(7, 9, 3\)"):
-        oklab.chroma_transfer(CONTENT, STYLE, IMAGE[:4])  # pyright: ignore
+        oklab.chroma_transfer(CONTENT, STYLE, IMAGE[:4])
 
 
 @pytest.mark.slow

@@ -12,6 +12,11 @@ from jaxstyle.errors import InputError
 from jaxstyle.losses import relaxed_emd
 
 RNG = np.random.default_rng(0)
+X: Any
+Y: Any
+CONTENT: Any
+COLORS: Any
+PALETTE: Any
 X, Y = (RNG.normal(0.3, 1, (n, 5)).astype(np.float32) for n in (11, 7))
 CONTENT = RNG.normal(0.3, 1, (11, 4)).astype(np.float32)
 COLORS, PALETTE = (RNG.random((n, 3)).astype(np.float32) for n in (11, 7))
@@ -39,7 +44,7 @@ def cosine_distances(x: Any, y: Any) -> np.ndarray:
 
 
 def relaxed(distances: np.ndarray) -> float:
-    return max(np.mean([min(row) for row in distances]), np.mean([min(column) for column in distances.T]))
+    return float(max(np.mean([min(row) for row in distances]), np.mean([min(column) for column in distances.T])))
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)
@@ -106,10 +111,10 @@ def test_positions_lie_on_a_grid_inside_and_reach_every_pixel():
 
 def test_impossible_inputs_are_refused():
     refused = {
-        "cannot be compared": lambda: relaxed_emd.relaxed_emd(X, CONTENT),  # pyright: ignore
-        "chunk is -1": lambda: relaxed_emd.relaxed_emd(X, Y, chunk=-1),  # pyright: ignore
-        "differ in number": lambda: relaxed_emd.self_similarity(X, Y),  # pyright: ignore
-        "Colors have shapes": lambda: relaxed_emd.color_distance(X, Y),  # pyright: ignore
+        "cannot be compared": lambda: relaxed_emd.relaxed_emd(X, CONTENT),
+        "chunk is -1": lambda: relaxed_emd.relaxed_emd(X, Y, chunk=-1),
+        "differ in number": lambda: relaxed_emd.self_similarity(X, Y),
+        "Colors have shapes": lambda: relaxed_emd.color_distance(X, Y),
         "0 positions": lambda: relaxed_emd.sample_positions(4, 4, key=jax.random.key(0), count=0),
     }
     for words, call in refused.items():
