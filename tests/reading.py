@@ -9,6 +9,7 @@ import selectors
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -96,9 +97,11 @@ def peak_memory() -> int:
 
 
 def pictures() -> list[Callable[[Path], object]]:
-    from jaxstyle.images.load import load_image
+    from jaxstyle.images.load import PictureWarning, load_image
     from jaxstyle.images.metadata import description_of
 
+    warnings.filterwarnings("ignore", category=PictureWarning)
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # its warnings about metadata
     return [load_image, description_of]
 
 
