@@ -97,11 +97,9 @@ def peak_memory() -> int:
 
 
 def pictures() -> list[Callable[[Path], object]]:
-    from jaxstyle.images.load import PictureWarning, load_image
+    from jaxstyle.images.load import load_image
     from jaxstyle.images.metadata import description_of
 
-    warnings.filterwarnings("ignore", category=PictureWarning)
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # its warnings about metadata
     return [load_image, description_of]
 
 
@@ -137,6 +135,10 @@ READERS = {"picture": pictures, "hdf5": hdf5_files, "json": records}
 
 
 def main(kind: str) -> None:
+    from jaxstyle.images.load import PictureWarning
+
+    warnings.filterwarnings("ignore", category=PictureWarning)
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # about metadata
     each = READERS[kind]()
     sys.stdout.write("ready\n")
     sys.stdout.flush()

@@ -92,7 +92,8 @@ def _open_avif(file: Any, name: str) -> Image.Image:
 
 
 def _open_heif(file: Any, name: str) -> Image.Image:
-    import pillow_heif  # not by its `register_heif_opener`, which changes Pillow's table of formats
+    # not by `register_heif_opener`, which changes the table of formats of Pillow
+    import pillow_heif  # pyright: ignore[reportMissingImports]  # extra: heif
 
     return pillow_heif.HeifImageFile(file, name)
 
@@ -146,7 +147,7 @@ def opened(data: bytes, name: str, *, max_pixels: int | None = None) -> Iterator
             image = _large_webp(data)
         except (SyntaxError, IndexError, TypeError, struct.error) as error:
             raise UnsupportedFormatError(
-                f"{name} is a {kind.name} file that is damaged or of a variant that is not supported "
+                f"{name} has the format {kind.name}, but is damaged or of a variant that is not supported "
                 f"({excerpt(error)}): export it again or {CONVERT}."
             ) from error
         with image:

@@ -7,6 +7,7 @@ Pillow reads color with 8 bits per channel. imagecodecs reads 16-bit color; it i
 Pillow has checked the file.
 """
 
+import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -23,7 +24,7 @@ from jaxstyle.images.exif import stored_box, turned, upright
 from jaxstyle.images.formats import UnsupportedFormatError, has_more_images, is_webp, opened
 from jaxstyle.images.image_rows import Bands, collected, resized, rows
 from jaxstyle.images.limits import check_packing, check_sides, read_bytes, too_small_a_memory
-from jaxstyle.images.truncated import LEAST, completed, lacks_end, rows_present
+from jaxstyle.images.truncated import LEAST, completed, lacks_end, lacks_orientation, share_present
 
 Resample = Literal["lanczos", "bilinear"]
 Rounding = Literal["round", "truncate"]
@@ -84,7 +85,7 @@ def load_image(
     """Read an image, upright and in sRGB.
 
     Only the first frame of an animation is read, with a `PictureWarning`. So is a truncated JPEG, PNG, WebP or TIFF of
-    which at least 99 % of the rows are present. No global state is changed; several threads may read files at once.
+    which at least 99 % is present. No global state is changed; several threads may read files at once.
 
     Args:
         path: a PNG, JPEG, WebP, TIFF, GIF, BMP, PNM, AVIF or JPEG 2000 file, or HEIC with the extra heif.
@@ -198,13 +199,12 @@ def _whole_or_in_part(data: bytes, name: str, *, max_pixels: int | None) -> Band
             raise
         except Exception as error:
             cause = error
-    bands = None
     try:
         bands = _in_part(data, name, max_pixels=max_pixels)
     except (InputError, UnavailableError, MemoryError):
         raise
-    except Exception as error:
-        cause.__context__ = error
+    except Exception:  # of the completed file
+        bands = None
     if bands is None:
         raise cause
     return bands
@@ -219,13 +219,18 @@ def _in_part(data: bytes, name: str, *, max_pixels: int | None) -> Bands | None:
     if found is None:
         return None
     bands = _decoded(found.data, name, max_pixels=max_pixels)
-    if found.other is None:
-        count, of = found.rows or 0, bands.height
-    else:
-        count, of = rows_present(bands, _decoded(found.other, name, max_pixels=max_pixels))
-    if count < LEAST * of:
+    shares = [] if found.rows is None else [found.rows / bands.height]
+    for other in found.others:
+        with suppress(Exception):  # some ways to complete a lossless WebP are invalid
+            shares.append(share_present(bands, _decoded(other, name, max_pixels=max_pixels)))
+            if shares[-1] < LEAST:
+                break
+    share = min(shares, default=0.0)
+    if share < LEAST:
         return None
-    note = f"lacks the end of the file: {count} of {of} rows are present"
+    percent = math.floor(1000 * share) / 10
+    lost = " without its orientation" if lacks_orientation(data) else ""
+    note = f"lacks the end of the file, but {percent:g} % of the picture is present and is read{lost}"
     return bands._replace(notes=(*bands.notes, note))
 
 

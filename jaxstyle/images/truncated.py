@@ -1,7 +1,7 @@
 """Image files that lack their end: files with the same rows that decoders accept.
 
 Viewers show such files, since their missing rows are few or none. A PNG or TIFF gets rows that repeat the last one
-present. In a JPEG or WebP, the rows that are present follow from a comparison of two ways to complete the file.
+present. In a JPEG or WebP, the rows that are present follow from a comparison of several ways to complete the file.
 """
 
 import re
@@ -15,8 +15,10 @@ import numpy as np
 from jaxstyle.images.formats import JPEG, PNG, TIFF, is_webp
 from jaxstyle.images.image_rows import Bands, rows
 
-LEAST = 0.99  # share of the rows that must be present
-FILLER = bytes((89 * i + 7 * i * i) % 255 for i in range(2**16))  # arbitrary, without 255, which starts markers
+LEAST = 0.99  # share of the image that must be present
+ENOUGH = 2**16  # bytes that fill at least a row of blocks
+MIXED = tuple(bytes((89 * i + k * i * i + 201) % 255 for i in range(ENOUGH)) for k in (7, 11))
+FILLERS = (bytes(ENOUGH), b"\xfe" * ENOUGH, *MIXED)  # without 255, which starts markers of a JPEG
 
 
 class Completed(NamedTuple):
@@ -25,12 +27,12 @@ class Completed(NamedTuple):
     Attributes:
         data: the file.
         rows: number of its rows that are present; None if unknown.
-        other: the file, completed in another way: rows that differ are missing; None if `rows` is known.
+        others: the file, completed in other ways: pixels that differ are missing; empty if `rows` is known.
     """
 
     data: bytes
     rows: int | None = None
-    other: bytes | None = None
+    others: tuple[bytes, ...] = ()
 
 
 def lacks_end(data: bytes) -> bool:
@@ -55,6 +57,19 @@ def lacks_end(data: bytes) -> bool:
     return True
 
 
+def lacks_orientation(data: bytes) -> bool:
+    """Return whether the EXIF metadata of a truncated file are missing, which a WebP has at its end.
+
+    Args:
+        data: contents of the file.
+
+    Example:
+        >>> lacks_orientation(b"GIF89a")
+        False
+    """
+    return is_webp(data) and data[12:16] == b"VP8X" and bool(data[20] & 8)
+
+
 def completed(data: bytes) -> Completed | None:
     """Complete a file that lacks its end.
 
@@ -63,7 +78,7 @@ def completed(data: bytes) -> Completed | None:
 
     Returns:
         The completed file; None if the format is not JPEG, PNG, WebP or TIFF, if the file is not truncated, or if
-        it lacks more than its last rows.
+        it lacks far more than its last rows.
 
     Raises:
         Exception: almost any, if the file is damaged.
@@ -80,8 +95,8 @@ def completed(data: bytes) -> Completed | None:
     return _webp(data) if is_webp(data) else None
 
 
-def rows_present(bands: Bands, others: Bands) -> tuple[int, int]:
-    """Return the number of rows, or of columns if the image was rotated, before the first that differs, and of all.
+def share_present(bands: Bands, others: Bands) -> float:
+    """Return the share of an image before the first row that differs, or column, since the image may be rotated.
 
     Args:
         bands: an image.
@@ -89,8 +104,8 @@ def rows_present(bands: Bands, others: Bands) -> tuple[int, int]:
 
     Example:
         >>> read = lambda top, end: (np.arange(top, end, dtype=np.uint8)[:, None, None].repeat(20, 1), None)
-        >>> rows_present(Bands(20, 30, False, read), Bands(20, 30, False, read))
-        (30, 30)
+        >>> share_present(Bands(20, 30, False, read), Bands(20, 30, False, read))
+        1.0
     """
     down, across = np.zeros(bands.height, bool), np.zeros(bands.width, bool)
     for top, end in rows(bands.height, bands.width):
@@ -98,14 +113,14 @@ def rows_present(bands: Bands, others: Bands) -> tuple[int, int]:
         down[top:end] = differs.any(1)
         across |= differs.any(0)
     if not down.any():
-        return bands.height, bands.height
-    each = [(int(line.argmax()), line.size) for line in (down, down[::-1], across, across[::-1])]  # in any orientation
-    return max(each, key=lambda pair: pair[0] / pair[1])
+        return 1.0
+    return max(float(line.argmax() / line.size) for line in (down, down[::-1], across, across[::-1]))
 
 
 def _jpeg(data: bytes) -> Completed | None:
     body, end = data.rstrip(b"\xff"), b"\xff\xd9"
-    return Completed(body + end, other=body + FILLER + end) if _has_all_scans(data) else None
+    others = tuple(body + filler + end for filler in FILLERS)
+    return Completed(body + end, others=others) if _has_all_scans(data) else None
 
 
 def _has_all_scans(data: bytes) -> bool:
@@ -135,18 +150,25 @@ def _has_all_scans(data: bytes) -> bool:
 
 
 def _webp(data: bytes) -> Completed | None:
-    size = 8 + int.from_bytes(data[4:8], "little")
-    missing = size - len(data)
-    if not 0 < missing < len(data):
+    at, images = 12, 0
+    while at + 8 <= len(data):
+        kind, count = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        if at + 8 + count > len(data):
+            break
+        images += kind in (b"VP8 ", b"VP8L", b"ANMF")
+        at += 8 + count + count % 2
+    if images:  # what is cut are metadata or later frames
+        return Completed(_riff(data[12:at]), others=(_riff(data[12:at]),))
+    if data[at : at + 4] not in (b"VP8 ", b"VP8L"):
         return None
-    at = 12
-    while at + 8 <= len(data):  # to the chunk that is cut
-        end = at + 8 + int.from_bytes(data[at + 4 : at + 8], "little")
-        if end > len(data):
-            filler = (FILLER * (missing // len(FILLER) + 1))[: min(end, size) - len(data)]
-            return Completed(data + bytes(missing), other=data + filler + bytes(missing - len(filler)))
-        at = end + end % 2
-    return Completed(data + bytes(missing), other=data + bytes(missing))
+    part = data[at + 8 :]
+    start = data[12 : at + 4] + struct.pack("<I", len(part) + ENOUGH) + part
+    first, *others = (_riff(start + filler + b"\0" * (len(part) % 2)) for filler in FILLERS)
+    return Completed(first, others=tuple(others))
+
+
+def _riff(chunks: bytes) -> bytes:
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
 
 
 def _png(data: bytes) -> Completed | None:
