@@ -9,6 +9,7 @@ import selectors
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -134,6 +135,10 @@ READERS = {"picture": pictures, "hdf5": hdf5_files, "json": records}
 
 
 def main(kind: str) -> None:
+    from jaxstyle.images.load import PictureWarning
+
+    warnings.filterwarnings("ignore", category=PictureWarning)
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # about metadata
     each = READERS[kind]()
     sys.stdout.write("ready\n")
     sys.stdout.flush()

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageCms, JpegImagePlugin
 
 from jaxstyle.errors import InputError, UnavailableError
-from jaxstyle.images.load import Picture, Rounding, fit, load_image
+from jaxstyle.images.load import Picture, PictureWarning, Rounding, fit, load_image
 from jaxstyle.images.save import check_output, save_image
 
 H, W = 24, 33
@@ -264,11 +264,12 @@ def test_colour_of_a_16_bit_tiff_is_divided_by_premultiplied_alpha(decoded):
     np.testing.assert_allclose(decoded(tiff_16_bit(pixels, {338: 1})).rgb, 0.5, atol=0.01)
 
 
-def test_the_first_frame_of_an_animation_is_read(decoded):
+def test_the_first_frame_of_an_animation_is_read_with_a_warning(decoded):
     first, second = (Image.new("RGB", (W, H), colour) for colour in ((255, 0, 0), (0, 0, 255)))
     for container in ("GIF", "WEBP", "PNG", "TIFF"):
         options = {"lossless": True} if container == "WEBP" else {}
-        rgb = decoded(encoded(first, container, save_all=True, append_images=[second], **options)).rgb
+        with pytest.warns(PictureWarning, match="a (is an animation|has several pages): only (its|the) first "):
+            rgb = decoded(encoded(first, container, save_all=True, append_images=[second], **options)).rgb
         assert np.unique(rgb.reshape(-1, 3), axis=0).tolist() == [[1, 0, 0]], container
 
 

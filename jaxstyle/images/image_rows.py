@@ -19,12 +19,14 @@ class Bands(NamedTuple):
         has_alpha: whether it has alpha.
         read: function of the first row and the row after the last that returns color `[rows, W, 3]` and alpha
             `[rows, W]` or None, both uint8 or both float32 in [0, 1].
+        notes: what a user should know of the file, as ends of sentences.
     """
 
     width: int
     height: int
     has_alpha: bool
     read: Callable[[int, int], tuple[NDArray[Any], NDArray[Any] | None]]
+    notes: tuple[str, ...] = ()
 
 
 Unit = tuple[NDArray[np.float32], NDArray[np.float32] | None]

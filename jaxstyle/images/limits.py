@@ -1,23 +1,17 @@
-"""Opening of image files: supported formats, and limits that are checked before decoding.
+"""Limits of image files, checked before decoding, and memory that does not suffice.
 
 Files are untrusted. A few bytes may claim any image size, and some decoders fill in missing data and allocate that
 size.
 """
 
-import ctypes
-import logging
+import errno
+import math
 import os
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import cache
-from io import BytesIO
 from pathlib import Path
 
-from PIL import Image, ImageFile, TiffImagePlugin
+from PIL import Image, TiffImagePlugin
 
-from jaxstyle.errors import InputError, excerpt
+from jaxstyle.errors import InputError, UnavailableError, excerpt
 
 SHORTEST_SIDE = 16  # pixels; the minimum for relu5_1 of VGG
 MOST_PIXELS = 4 * 10**9  # maximum of --max-pixels; beyond, integers of other libraries overflow
@@ -37,12 +31,13 @@ def read_bytes(path: str | os.PathLike[str], *, max_pixels: int | None = None) -
 
     Raises:
         InputError: if it is not a file, is empty or too large, or cannot be read.
+        UnavailableError: if the disk fails, or memory is too small.
 
     Example:
         >>> read_bytes("content.jpg")[:3]  # doctest: +SKIP
         b'\xff\xd8\xff'
     """
-    file, most = Path(path), max(MOST_BYTES, BYTES * (max_pixels or 0))
+    file, most, count = Path(path), max(MOST_BYTES, BYTES * (max_pixels or 0)), 0
     try:
         if file.exists() and not file.is_file() and not file.is_dir():  # reading a pipe may block forever
             raise InputError(f"{path} is no regular file: name a picture file on disk.")
@@ -53,12 +48,58 @@ def read_bytes(path: str | os.PathLike[str], *, max_pixels: int | None = None) -
         data = file.read_bytes()
     except InputError:
         raise
+    except MemoryError as error:
+        raise UnavailableError(f"memory is too small for the {count} bytes of {path}: shrink the picture.") from error
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        reason = error.strerror if isinstance(error, OSError) else error
+        reason = (error.strerror or excerpt(error)) if isinstance(error, OSError) else error
+        number = error.errno if isinstance(error, OSError) else None
+        if number == errno.ENOMEM:
+            raise UnavailableError(f"memory is too small to read {path} ({reason}): shrink the picture.") from error
+        if number in (errno.EIO, errno.ESTALE, errno.ETIMEDOUT):
+            raise UnavailableError(f"{path} cannot be read ({reason}): check its disk, then try again.") from error
         raise InputError(f"{path} cannot be read ({reason}): name a picture file that you may read.") from error
+    if len(data) < count:
+        raise UnavailableError(f"{path} was read only to byte {len(data)} of {count}: check its disk, then try again.")
     if not data:
         raise InputError(f"{path} is empty (0 bytes): name a file that holds a picture.")
     return data
+
+
+def too_small_a_memory(name: str, size: tuple[int, int] | None, *, bytes_per_pixel: int, cure: str) -> UnavailableError:
+    """Return the error for an image that does not fit in memory, with the size that would.
+
+    Args:
+        name: name of the image in the error message.
+        size: width and height in pixels, None if unknown.
+        bytes_per_pixel: memory that was needed.
+        cure: the start of the cure, such as "shrink it to".
+
+    Example:
+        >>> too_small_a_memory("content.jpg", None, bytes_per_pixel=4, cure="shrink it to")
+        UnavailableError('memory is too small to read content.jpg: shrink the picture.')
+    """
+    if size is None:
+        return UnavailableError(f"memory is too small to read {name}: shrink the picture.")
+    need, free = size[0] * size[1] * bytes_per_pixel, _free_memory()
+    factor = min(0.5, math.sqrt(0.8 * free / need))  # at most half, since a limit may be unknown; 0.8 for copies
+    width, height = (max(SHORTEST_SIDE, int(factor * side)) for side in size)
+    return UnavailableError(
+        f"memory is too small to read {name}: {size[0]}x{size[1]} pixels need about {-(-need // 10**6)} MB and "
+        f"{free // 10**6} MB are free: {cure} {width}x{height} pixels."
+    )
+
+
+def _free_memory() -> int:
+    """Return the bytes of memory that this process may still allocate."""
+    import psutil
+
+    free = psutil.virtual_memory().available
+    try:
+        import resource
+    except ImportError:  # Windows
+        return free
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return free if limit == resource.RLIM_INFINITY else min(free, max(0, limit - psutil.Process().memory_info().vms))
 
 
 def check_sides(name: str, width: int, height: int, *, size: int | None = None, max_pixels: int | None = None) -> None:
@@ -102,7 +143,7 @@ def limit_below(pixels: int, *, max_pixels: int | None = None) -> str:
     """
     if max_pixels is not None and not 1 <= max_pixels <= MOST_PIXELS:
         raise InputError(f"max_pixels is {excerpt(max_pixels)}: use a whole number from 1 to {MOST_PIXELS}.")
-    limit = pillows_limit() if max_pixels is None else max_pixels
+    limit = Image.MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
     if not limit or pixels <= limit:
         return ""
     whose = "Pillow's" if max_pixels is None else "the"
@@ -122,7 +163,7 @@ def allowing(pixels: int) -> str:
     return f" or allow it with --max-pixels {-(-pixels // 10**6)}MP" if pixels <= MOST_PIXELS else ""
 
 
-def check_packing(name: str, image: ImageFile.ImageFile, data: bytes, *, deep: bool) -> None:
+def check_packing(name: str, image: Image.Image, data: bytes, *, deep: bool) -> None:
     """Check that a file is not too short for its number of pixels, and not too slow to decode.
 
     Args:
@@ -159,134 +200,3 @@ def _scans(data: bytes) -> int:
         at += 2 + int.from_bytes(data[at + 2 : at + 4])
     end = data.find(b"\xff\xd9", at)
     return data.count(b"\xff\xda", at, end if end >= 0 else None)
-
-
-def too_large(name: str, data: bytes, error: Exception, *, max_pixels: int | None = None) -> InputError:
-    """Return the error for an image that Pillow refuses to open because of its number of pixels.
-
-    Args:
-        name: name of the image in the error message.
-        data: contents of the file.
-        error: the error of Pillow.
-        max_pixels: see `check_sides`.
-
-    Example:
-        >>> too_large("content.jpg", b"", Image.DecompressionBombError("too many pixels"))
-        InputError('content.jpg is too large (too many pixels): shrink it first.')
-    """
-    try:
-        check_sides(name, *declared_size(data, max_pixels=max_pixels), max_pixels=max_pixels)
-    except InputError as told:
-        return told
-    return InputError(f"{name} is too large ({excerpt(error)}): shrink it first.")
-
-
-def declared_size(data: bytes, *, max_pixels: int | None = None) -> tuple[int, int]:
-    """Return the width and height in the header, also for images far over the limit, for which `Image.open` raises.
-
-    Args:
-        data: contents of the file.
-        max_pixels: see `check_sides`.
-
-    Returns:
-        The size; 16x16 if it is unknown.
-
-    Example:
-        >>> declared_size(b"")
-        (16, 16)
-    """
-    for factory, accept in map(Image.OPEN.__getitem__, formats()):
-        with suppress(Exception), raised(max_pixels), warnings.catch_warnings(action="ignore"):
-            if accept and accept(data[:16]):
-                return factory(BytesIO(data), "").size
-    return SHORTEST_SIDE, SHORTEST_SIDE  # unknown: the decoder of the format checks the limit
-
-
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF", "JPEG2000")  # not EPS, which is a program
-_LIMIT = threading.RLock()  # held while Pillow's limit, global to the process, is changed
-
-
-def formats() -> tuple[str, ...]:
-    """Return the supported formats that this build of Pillow has.
-
-    Example:
-        >>> formats()[:2]
-        ('PNG', 'JPEG')
-    """
-    if not set(FORMATS) <= Image.OPEN.keys():
-        Image.init()
-    return tuple(kind for kind in FORMATS if kind in Image.OPEN)
-
-
-def pillows_limit() -> int | None:
-    """Return the number of pixels that Pillow opens without a warning, None for no limit; over twice that is an error.
-
-    It waits while `raised` is active.
-
-    Example:
-        >>> pillows_limit()
-        89478485
-    """
-    with _LIMIT:
-        return Image.MAX_IMAGE_PIXELS
-
-
-@contextmanager
-def raised(max_pixels: int | None) -> Iterator[None]:
-    """Raise Pillow's limit to this many pixels within the context.
-
-    Args:
-        max_pixels: the limit; None, or less than Pillow's limit, for no change.
-
-    Example:
-        >>> with raised(10**9):
-        ...     Image.MAX_IMAGE_PIXELS
-        1000000000
-    """
-    limit = pillows_limit()
-    if max_pixels is None or limit is None or max_pixels <= limit:
-        yield
-        return
-    with _LIMIT:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-
-
-@contextmanager
-def opened(data: bytes, *, max_pixels: int | None = None) -> Iterator[ImageFile.ImageFile]:
-    """Open an image file and read its header.
-
-    Args:
-        data: contents of the file, untrusted. Loaded pixels stay available after it is closed.
-        max_pixels: see `raised`.
-
-    Raises:
-        Exception: almost any, from `PIL.UnidentifiedImageError` to struct.error, here or when pixels are read.
-
-    Example:
-        >>> with opened(open("content.jpg", "rb").read()) as image:  # doctest: +SKIP
-        ...     image.size
-        (979, 734)
-    """
-    _silence()
-    # Ignores warnings about metadata and, since `limits.check_sides` is stricter, about the number of pixels.
-    with raised(max_pixels), warnings.catch_warnings(action="ignore"), BytesIO(data) as file:
-        with Image.open(file, formats=formats()) as image:
-            yield image
-
-
-@cache
-def _silence() -> None:
-    """Keep imaging libraries from writing to stderr; errors are still raised."""
-    for library in ("PIL", "imagecodecs"):
-        logging.getLogger(library).addHandler(logging.NullHandler())  # instead of Python's default, stderr
-    with suppress(AttributeError, OSError, ImportError):  # not possible if libtiff is linked differently
-        from PIL import _imaging
-
-        libtiff = ctypes.CDLL(_imaging.__file__)
-        for handler in (libtiff.TIFFSetErrorHandler, libtiff.TIFFSetWarningHandler):
-            handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
-            handler(None)

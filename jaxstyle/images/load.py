@@ -7,6 +7,7 @@ Pillow reads color with 8 bits per channel. imagecodecs reads 16-bit color; it i
 Pillow has checked the file.
 """
 
+import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -16,17 +17,23 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, ImageFile, TiffImagePlugin
+from PIL import ExifTags, Image, ImageCms, TiffImagePlugin
 
-from jaxstyle.errors import InputError, excerpt
+from jaxstyle.errors import InputError, UnavailableError, excerpt, printable
 from jaxstyle.images.exif import stored_box, turned, upright
+from jaxstyle.images.formats import UnsupportedFormatError, has_more_images, is_webp, opened
 from jaxstyle.images.image_rows import Bands, collected, resized, rows
-from jaxstyle.images.limits import check_packing, check_sides, opened, read_bytes, too_large
+from jaxstyle.images.limits import check_packing, check_sides, read_bytes, too_small_a_memory
+from jaxstyle.images.truncated import LEAST, completed, lacks_end, lacks_orientation, share_present
 
 Resample = Literal["lanczos", "bilinear"]
 Rounding = Literal["round", "truncate"]
 
 FILTERS = {"lanczos": Image.Resampling.LANCZOS, "bilinear": Image.Resampling.BILINEAR}
+
+
+class PictureWarning(UserWarning):
+    """A file has missing rows or more than one image; see `load_image`."""
 
 
 class Picture(NamedTuple):
@@ -75,10 +82,13 @@ def load_image(
     rounding: Rounding = "round",
     max_pixels: int | None = None,
 ) -> Picture:
-    """Read an image (the first frame of an animation), upright and in sRGB.
+    """Read an image, upright and in sRGB.
+
+    Only the first frame of an animation is read, with a `PictureWarning`. So is a truncated JPEG, PNG, WebP or TIFF of
+    which at least 99 % is present. No global state is changed; several threads may read files at once.
 
     Args:
-        path: a PNG, JPEG, WebP, TIFF, GIF, BMP, PNM, AVIF or JPEG 2000 file.
+        path: a PNG, JPEG, WebP, TIFF, GIF, BMP, PNM, AVIF or JPEG 2000 file, or HEIC with the extra heif.
         size: longest side of the result in pixels, smaller or larger than that of the image, or width and height,
             which may change the aspect ratio; None for the size of the image.
         resample: Pillow's antialiased "lanczos" or "bilinear"; 8-bit images are resized in 8 bits, as in
@@ -89,6 +99,7 @@ def load_image(
 
     Raises:
         InputError: if the file cannot be read or is not a valid image, or an option is out of range.
+        UnavailableError: if the disk fails, or memory is too small.
 
     Example:
         >>> load("content.jpg", size=512).rgb.shape  # doctest: +SKIP
@@ -97,12 +108,18 @@ def load_image(
     if resample not in FILTERS:
         raise InputError(f"Resample {resample!r} is unknown: use 'lanczos' or 'bilinear'.")
     bands = decode(read_bytes(path, max_pixels=max_pixels), str(path), max_pixels=max_pixels)
+    for note in bands.notes:
+        warnings.warn(f"{printable(str(path))} {note}.", PictureWarning, stacklevel=2)
     if size is None:
-        return Picture(*collected(bands))
-    exact = isinstance(size, tuple)
-    width, height = size if exact else fit(bands.width, bands.height, size, rounding=rounding)
-    check_sides(str(path), width, height, size=max(width, height), max_pixels=max_pixels)
-    return Picture(*resized(bands, width, height, FILTERS[resample]))
+        width, height = bands.width, bands.height
+    else:
+        width, height = size if isinstance(size, tuple) else fit(bands.width, bands.height, size, rounding=rounding)
+        check_sides(str(path), width, height, size=max(width, height), max_pixels=max_pixels)
+    try:
+        return Picture(*(collected(bands) if size is None else resized(bands, width, height, FILTERS[resample])))
+    except MemoryError as error:
+        cure = "lower the size to at most"
+        raise too_small_a_memory(str(path), (width, height), bytes_per_pixel=BYTES_OF_FLOATS, cure=cure) from error
 
 
 def size_of(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> tuple[int, int]:
@@ -127,6 +144,10 @@ WHITE = {"I;16": 65535, "I;16B": 65535, "I": 65535, "F": 1}  # by Pillow's mode;
 COLOUR_16_BIT = ("RGB;16B", "RGBA;16B", "LA;16B")  # raw modes of Pillow's PNG reader that it reduces to 8 bits
 
 
+BYTES_OF_FLOATS = 16  # per pixel of the result, with alpha
+BYTES_DECODED = 8  # per pixel of the file, by Pillow and, if it has 16 bits, by imagecodecs
+
+
 def decode(data: bytes, name: str, *, max_pixels: int | None = None) -> Bands:
     """Decode an image file, to be read upright and in sRGB in chunks of rows.
 
@@ -140,6 +161,7 @@ def decode(data: bytes, name: str, *, max_pixels: int | None = None) -> Bands:
 
     Raises:
         InputError: if `data` is not an image, is damaged, too small or too large, or has values out of range.
+        UnavailableError: if memory is too small.
 
     Example:
         >>> decode(open("content.jpg", "rb").read(), "content.jpg").width  # doctest: +SKIP
@@ -147,40 +169,120 @@ def decode(data: bytes, name: str, *, max_pixels: int | None = None) -> Bands:
     """
     with _sound(name):
         try:
-            with opened(data, max_pixels=max_pixels) as image:
-                check_sides(name, *image.size, max_pixels=max_pixels)
-                deep = _is_deep(image)
-                check_packing(name, image, data, deep=deep)
-                bands = _deep(image, data, name) if deep else _shallow(image)
-        except Image.UnidentifiedImageError as error:
-            raise InputError(
-                f"{name} is not a picture in a supported format: convert it to PNG, JPEG, WebP or TIFF."
-            ) from error
-        except Image.DecompressionBombError as error:
-            raise too_large(name, data, error, max_pixels=max_pixels) from error
+            bands = _whole_or_in_part(data, name, max_pixels=max_pixels)
+        except MemoryError as error:
+            raise too_small_a_memory(name, None, bytes_per_pixel=BYTES_DECODED, cure="shrink it to") from error
     return bands._replace(read=_sound(name)(bands.read))
 
 
 @contextmanager
 def _sound(name: str) -> Iterator[None]:
-    """Convert all exceptions in the context to errors about a damaged file, and ignore warnings."""
+    """Convert all exceptions in the context but those of memory to errors about the file."""
     try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    except InputError:
+        yield
+    except (InputError, UnavailableError, MemoryError):
         raise
-    except Exception as error:  # for damaged files Pillow raises almost anything, from struct.error to MemoryError
+    except UnsupportedFormatError as error:
+        raise InputError(str(error)) from error
+    except Exception as error:  # for damaged files Pillow raises almost anything, such as struct.error
         raise InputError(
             f"{name} is damaged or cut short ({excerpt(error)}): download the file or export it again."
         ) from error
 
 
-def _shallow(image: ImageFile.ImageFile) -> Bands:
+def _whole_or_in_part(data: bytes, name: str, *, max_pixels: int | None) -> Bands:
+    cause: Exception = EOFError("the end of the file is missing")
+    if not lacks_end(data):
+        try:
+            return _decoded(data, name, max_pixels=max_pixels)
+        except (InputError, UnavailableError, UnsupportedFormatError):
+            raise
+        except Exception as error:
+            cause = error
+    try:
+        bands = _in_part(data, name, max_pixels=max_pixels)
+    except (InputError, UnavailableError, MemoryError):
+        raise
+    except Exception:  # of the completed file
+        bands = None
+    if bands is None:
+        raise cause
+    return bands
+
+
+def _in_part(data: bytes, name: str, *, max_pixels: int | None) -> Bands | None:
+    """Decode a file that lacks its end; None if too many rows are missing."""
+    if not is_webp(data):  # a WebP is not opened without its end; the completed file is checked
+        with opened(data, name, max_pixels=max_pixels) as image:
+            _check(image, data, name, max_pixels=max_pixels)
+    found = completed(data)
+    if found is None:
+        return None
+    bands = _decoded(found.data, name, max_pixels=max_pixels)
+    shares = [] if found.rows is None else [found.rows / bands.height]
+    for other in found.others:
+        with suppress(Exception):  # some ways to complete a lossless WebP are invalid
+            shares.append(share_present(bands, _decoded(other, name, max_pixels=max_pixels)))
+            if shares[-1] < LEAST:
+                break
+    share = min(shares, default=0.0)
+    if share < LEAST:
+        return None
+    percent = math.floor(1000 * share) / 10
+    lost = " without its orientation" if lacks_orientation(data) else ""
+    note = f"lacks the end of the file, but {percent:g} % of the picture is present and is read{lost}"
+    return bands._replace(notes=(*bands.notes, note))
+
+
+def _check(image: Image.Image, data: bytes, name: str, *, max_pixels: int | None) -> bool:
+    """Check the size of an opened file, and return whether it has 16 bits per channel."""
+    check_sides(name, *image.size, max_pixels=max_pixels)
+    deep = _is_deep(image)
+    check_packing(name, image, data, deep=deep)
+    return deep
+
+
+def _decoded(data: bytes, name: str, *, max_pixels: int | None) -> Bands:
+    size = None
+    try:
+        with opened(data, name, max_pixels=max_pixels) as image:
+            deep, size = _check(image, data, name, max_pixels=max_pixels), image.size
+            more = has_more_images(data, image)
+            bands = _deep(image, data, name) if deep else _shallow(image)
+    except Exception as error:
+        if isinstance(error, MemoryError) or "out of memory" in str(error).lower() or str(error) == LIBTIFF_MEMORY:
+            raise too_small_a_memory(name, size, bytes_per_pixel=BYTES_DECODED, cure="shrink it to") from error
+        raise
+    return bands._replace(notes=(more,) if more else ())
+
+
+LIBTIFF_MEMORY = "decoder error -9"  # message of Pillow
+
+
+def _load(image: Image.Image) -> None:
+    """Decode all pixels."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):  # else Pillow applies its limit, which is global
+        image.im = Image.new(image.mode, (image.tag_v2[256], image.tag_v2[257]), None).im
     image.load()
+
+
+def _cut(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    """Return a copy of a part of an image; unlike `crop`, it does not apply Pillow's limit, which is global."""
+    left, top, right, bottom = box
+    part = Image.new(image.mode, (right - left, bottom - top), None)
+    part.paste(image, (-left, -top))
+    part.info = image.info
+    return part
+
+
+def _shallow(image: Image.Image) -> Bands:
+    _load(image)
     orientation = image.getexif().get(
         ExifTags.Base.Orientation, 1
     )  # before loading, which applies and removes it for a TIFF
     has_alpha = image.has_transparency_data
+    if image.mode in ("P", "PA"):  # their parts would lack the palette
+        image = image.convert("RGBA" if has_alpha else "RGB")
     mode = {"1": "L", "L": "L", "LA": "L", "CMYK": "CMYK"}.get(image.mode, "RGB")
     profile, transform = image.info.get("icc_profile"), None
     if profile:
@@ -191,7 +293,7 @@ def _shallow(image: ImageFile.ImageFile) -> Bands:
             transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
 
     def read(top: int, end: int) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        band = image.crop(stored_box(image.size, orientation, top, end))
+        band = _cut(image, stored_box(image.size, orientation, top, end))
         alpha = np.asarray(band.convert("RGBA").getchannel("A")) if has_alpha else None
         colour = band if band.mode == mode else band.convert(mode)
         if transform is not None:
@@ -204,19 +306,21 @@ def _shallow(image: ImageFile.ImageFile) -> Bands:
     return Bands(width, height, has_alpha, read)
 
 
-def _is_deep(image: ImageFile.ImageFile) -> bool:
+def _is_deep(image: Image.Image) -> bool:
     if isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode in ("RGB", "RGBA"):
         bits, extra = image.tag_v2.get(258, ()), image.tag_v2.get(338, ())
         return set(bits) == {16} and 1 not in extra  # Pillow converts premultiplied alpha (1)
-    return image.mode in WHITE or (image.format == "PNG" and any(t.args in COLOUR_16_BIT for t in image.tile))
+    return image.mode in WHITE or (
+        image.format == "PNG" and any(t.args in COLOUR_16_BIT for t in getattr(image, "tile", ()))
+    )
 
 
-def _deep(image: ImageFile.ImageFile, data: bytes, name: str) -> Bands:
+def _deep(image: Image.Image, data: bytes, name: str) -> Bands:
     orientation = image.getexif().get(
         ExifTags.Base.Orientation, 1
     )  # before loading, which applies and removes it for a TIFF
     tags = dict(image.tag_v2) if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
-    image.load()  # raises for a damaged file
+    _load(image)  # raises for a damaged file
     profile = image.info.get("icc_profile")
     if image.mode in WHITE:
         return _grey(image, WHITE[image.mode], profile, name)
@@ -238,7 +342,7 @@ def _grey(image: Image.Image, white: int, profile: bytes | None, name: str) -> B
     width, height = upright(image.size, orientation)
 
     def grey(top: int, end: int) -> NDArray[np.float32]:
-        return turned(np.asarray(image.crop(stored_box(image.size, orientation, top, end)), np.float32), orientation)
+        return turned(np.asarray(_cut(image, stored_box(image.size, orientation, top, end)), np.float32), orientation)
 
     def read(top: int, end: int) -> tuple[NDArray[Any], None]:
         return _to_srgb((grey(top, end) / np.float32(white))[..., None], profile), None

@@ -5,9 +5,11 @@ A description is ASCII text: a text chunk of a PNG, the EXIF ImageDescription of
 
 import os
 
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
-from jaxstyle.images.limits import opened, read_bytes, too_large
+from jaxstyle.errors import InputError
+from jaxstyle.images.formats import UnsupportedFormatError, opened
+from jaxstyle.images.limits import read_bytes
 
 KEYWORD = "jaxstyle"  # of the text chunk of a PNG
 
@@ -28,31 +30,13 @@ def description_of(path: str | os.PathLike[str], *, max_pixels: int | None = Non
     """
     data = read_bytes(path, max_pixels=max_pixels)
     try:
-        return described(data, max_pixels=max_pixels)
-    except Image.DecompressionBombError as error:
-        raise too_large(str(path), data, error, max_pixels=max_pixels) from error
-
-
-def described(data: bytes, *, max_pixels: int | None = None) -> str:
-    """Return the description of an image file, "" if it has none or is not an image file.
-
-    Args:
-        data: contents of the file, untrusted; pixels are not decoded.
-        max_pixels: as for `load.load_image`.
-
-    Raises:
-        PIL.Image.DecompressionBombError: if it has far more pixels.
-
-    Example:
-        >>> described(b"no picture")
-        ''
-    """
-    try:
-        with opened(data, max_pixels=max_pixels) as image:
+        with opened(data, str(path), max_pixels=max_pixels) as image:
             if image.format == "PNG":
                 return str(image.info.get(KEYWORD, ""))
             return str(image.getexif().get(ExifTags.Base.ImageDescription, ""))
-    except Image.DecompressionBombError:
+    except UnsupportedFormatError:
+        return ""
+    except (InputError, MemoryError):
         raise
     except Exception:  # for damaged files Pillow raises almost anything
         return ""

@@ -237,7 +237,7 @@ def write_png(file: BinaryIO, levels: Levels, *, description: str = "") -> None:
     """
     colour = {3: 2, 4: 6}[levels.channels]
     header = struct.pack(">IIBBBBB", levels.width, levels.height, levels.bits, colour, 0, 0, 0)
-    file.write(b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + text_chunk(description))
+    file.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + text_chunk(description))
     squeeze, pixel = zlib.compressobj(), levels.channels * levels.dtype.itemsize
     for top, end in rows(levels.height, levels.width):
         stored = levels.integers(top, end).astype(levels.dtype.newbyteorder(">"))
@@ -247,8 +247,8 @@ def write_png(file: BinaryIO, levels: Levels, *, description: str = "") -> None:
         lines[:, 1 : 1 + pixel] = whole[:, :pixel]
         np.subtract(whole[:, pixel:], whole[:, :-pixel], out=lines[:, 1 + pixel :])
         if data := squeeze.compress(lines.data):
-            file.write(_chunk(b"IDAT", data))
-    file.write(_chunk(b"IDAT", squeeze.flush()) + _chunk(b"IEND", b""))
+            file.write(chunk(b"IDAT", data))
+    file.write(chunk(b"IDAT", squeeze.flush()) + chunk(b"IEND", b""))
 
 
 def text_chunk(description: str) -> bytes:
@@ -261,8 +261,18 @@ def text_chunk(description: str) -> bytes:
         >>> text_chunk("all black")[4:17]
         b'tEXtjaxstyle\x00'
     """
-    return _chunk(b"tEXt", KEYWORD.encode() + b"\0" + description.encode("ascii")) if description else b""
+    return chunk(b"tEXt", KEYWORD.encode() + b"\0" + description.encode("ascii")) if description else b""
 
 
-def _chunk(kind: bytes, data: bytes) -> bytes:
+def chunk(kind: bytes, data: bytes) -> bytes:
+    r"""Return a chunk of a PNG: length, kind, data and checksum.
+
+    Args:
+        kind: four letters.
+        data: contents.
+
+    Example:
+        >>> chunk(b"IEND", b"")
+        b'\x00\x00\x00\x00IEND\xaeB`\x82'
+    """
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

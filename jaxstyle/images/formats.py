@@ -1,0 +1,304 @@
+"""Formats of image files: those that are read, and the names of others for error messages.
+
+Files are opened by the classes of Pillow's plugins instead of `PIL.Image.open`, which checks the number of pixels
+against a limit that is global to the process; `limits` checks it per call. Nothing here changes state of Pillow or of
+Python's warnings, so several threads may read files at once.
+"""
+
+import ctypes
+import logging
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from importlib.util import find_spec
+from io import BytesIO
+from typing import Any, NamedTuple
+
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from jaxstyle.errors import InputError, excerpt
+from jaxstyle.images.limits import check_sides, limit_below
+
+PNG, JPEG, JPEG_2000 = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", (b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  \r\n\x87\n")
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
+AVIF_BRANDS = (b"avif", b"avis")
+
+
+class UnsupportedFormatError(Exception):
+    """A file is not of a supported format, or its header is damaged."""
+
+
+class Format(NamedTuple):
+    """A format that is read.
+
+    Attributes:
+        name: its name.
+        accepts: function of the first bytes of a file that returns whether it has this format.
+        open: class or factory of a Pillow plugin, called with a file and its name.
+        module: module that must be installed.
+    """
+
+    name: str
+    accepts: Callable[[bytes], bool]
+    open: Callable[[Any, str], Image.Image]
+    module: str = "PIL"
+
+
+def is_webp(data: bytes) -> bool:
+    r"""Return whether a file is a WebP.
+
+    Args:
+        data: contents of the file.
+
+    Example:
+        >>> is_webp(b"RIFF\x24\0\0\0WEBPVP8 ")
+        True
+    """
+    return data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+
+
+def _brands(data: bytes) -> list[bytes]:
+    """Return the main and the compatible brands of an ISO media file (HEIC, AVIF, MP4)."""
+    if data[4:8] != b"ftyp":
+        return []
+    end = min(int.from_bytes(data[:4]), 256)
+    return [data[8:12], *(data[at : at + 4] for at in range(16, end, 4))]
+
+
+def _is_avif(data: bytes) -> bool:
+    return any(brand in AVIF_BRANDS for brand in _brands(data))
+
+
+def _is_heif(data: bytes) -> bool:
+    return not _is_avif(data) and any(brand in HEIF_BRANDS for brand in _brands(data))
+
+
+def _open_avif(file: Any, name: str) -> Image.Image:
+    from PIL import AvifImagePlugin  # of Pillow 11.3
+
+    return AvifImagePlugin.AvifImageFile(file, name)
+
+
+def _open_heif(file: Any, name: str) -> Image.Image:
+    # not by `register_heif_opener`, which changes the table of formats of Pillow
+    import pillow_heif  # pyright: ignore[reportMissingImports]  # extra: heif
+
+    return pillow_heif.HeifImageFile(file, name)
+
+
+FORMATS = (  # not EPS, which is a program
+    Format("PNG", lambda data: data.startswith(PNG), PngImagePlugin.PngImageFile),
+    Format("JPEG", lambda data: data.startswith(JPEG), JpegImagePlugin.jpeg_factory),
+    Format("WebP", is_webp, WebPImagePlugin.WebPImageFile),
+    Format("TIFF", lambda data: data.startswith(TIFF), TiffImagePlugin.TiffImageFile),
+    Format("GIF", lambda data: data.startswith((b"GIF87a", b"GIF89a")), GifImagePlugin.GifImageFile),
+    Format("BMP", lambda data: data.startswith(b"BM"), BmpImagePlugin.BmpImageFile),
+    Format("PNM", lambda data: data[:1] == b"P" and data[1:2] in b"123456fy", PpmImagePlugin.PpmImageFile),
+    Format("JPEG 2000", lambda data: data.startswith(JPEG_2000), Jpeg2KImagePlugin.Jpeg2KImageFile),
+    Format("AVIF", _is_avif, _open_avif, "PIL.AvifImagePlugin"),
+    Format("HEIC", _is_heif, _open_heif, "pillow_heif"),
+)
+CONVERT = "convert it to PNG, JPEG, WebP or TIFF"
+
+
+@contextmanager
+def opened(data: bytes, name: str, *, max_pixels: int | None = None) -> Iterator[Image.Image]:
+    """Open an image file and read its header.
+
+    Args:
+        data: contents of the file, untrusted. Loaded pixels stay available after it is closed.
+        name: name of the image in error messages.
+        max_pixels: see `limits.check_sides`; here, twice the limit is allowed, as by Pillow.
+
+    Raises:
+        UnsupportedFormatError: if the format is not supported, or the header is damaged.
+        InputError: if the image is far over the limit.
+        Exception: almost any, if pixels of a damaged file are read.
+
+    Example:
+        >>> with opened(open("content.jpg", "rb").read(), "content.jpg") as image:  # doctest: +SKIP
+        ...     image.size
+        (979, 734)
+    """
+    _silence()
+    kind = next((kind for kind in FORMATS if kind.accepts(data[:256])), None)
+    if kind is None or find_spec(kind.module) is None:
+        raise unsupported(data, name)
+    if is_webp(data) and (size := webp_size(data)):  # before the decoder, which allocates the image
+        _check_far(name, size, max_pixels)
+    with BytesIO(data) as file:
+        try:
+            image = kind.open(file, "")
+        except Image.DecompressionBombError as error:  # of Pillow's limit, where `max_pixels` is higher
+            if not is_webp(data):
+                raise InputError(f"{name} is too large ({excerpt(error)}): shrink it first.") from error
+            image = _large_webp(data)
+        except (SyntaxError, IndexError, TypeError, struct.error) as error:
+            raise UnsupportedFormatError(
+                f"{name} has the format {kind.name}, but is damaged or of a variant that is not supported "
+                f"({excerpt(error)}): export it again or {CONVERT}."
+            ) from error
+        with image:
+            _check_far(name, image.size, max_pixels)
+            if _is_raw(image):
+                raise UnsupportedFormatError(
+                    f"{name} is not a picture in a supported format (a raw photograph): {CONVERT}."
+                )
+            yield image
+
+
+def _check_far(name: str, size: tuple[int, int], max_pixels: int | None) -> None:
+    if limit_below(size[0] * size[1] // 2, max_pixels=max_pixels):
+        check_sides(name, *size, max_pixels=max_pixels)
+
+
+def _is_raw(image: Image.Image) -> bool:
+    """Return whether a TIFF is a raw photograph, such as DNG or NEF, whose first image is a preview."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return False
+    reduced, others, dng = (image.tag_v2.get(tag) for tag in (254, 330, 50706))
+    return reduced == 1 and (others is not None or dng is not None)
+
+
+def webp_size(data: bytes) -> tuple[int, int] | None:
+    r"""Return the width and height in the header of a WebP, None if it is damaged.
+
+    Args:
+        data: contents of the file.
+
+    Example:
+        >>> webp_size(b"RIFF\x24\0\0\0WEBPVP8 \x18\0\0\0" + bytes(6) + b"\x21\0\x18\0")
+        (33, 24)
+    """
+    kind, size = data[12:16], None
+    if kind == b"VP8 " and len(data) >= 30:
+        width, height = struct.unpack("<HH", data[26:30])
+        size = width & 0x3FFF, height & 0x3FFF
+    elif kind == b"VP8X" and len(data) >= 30:
+        size = int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    elif kind == b"VP8L" and len(data) >= 25:
+        bits = int.from_bytes(data[21:25], "little")
+        size = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    return size
+
+
+def _large_webp(data: bytes) -> Image.Image:
+    """Decode a WebP over Pillow's limit, which its plugin does not open."""
+    import imagecodecs
+
+    image = Image.fromarray(imagecodecs.webp_decode(data))
+    image.format, at = "WEBP", 12
+    while at + 8 <= len(data):
+        kind, count = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        if kind in (b"ICCP", b"EXIF"):
+            image.info["icc_profile" if kind == b"ICCP" else "exif"] = data[at + 8 : at + 8 + count]
+        at += 8 + count + count % 2
+    return image
+
+
+def has_more_images(data: bytes, image: Image.Image) -> str:
+    """Return a phrase for the further images of a file, "" for none.
+
+    Args:
+        data: contents of the file.
+        image: the opened file.
+
+    Example:
+        >>> has_more_images(b"", Image.new("RGB", (20, 20)))
+        ''
+    """
+    if image.format == "GIF":  # in a file of its own, since Pillow searches for the second frame
+        with BytesIO(data) as file, GifImagePlugin.GifImageFile(file) as again:
+            return "is an animation: only its first frame is read" if again.is_animated else ""
+    if image.format == "TIFF":
+        return "has several pages: only the first is read" if getattr(image, "is_animated", False) else ""
+    if image.format in ("PNG", "WEBP", "AVIF") and getattr(image, "is_animated", False):
+        return "is an animation: only its first frame is read"
+    return ""
+
+
+SIGNATURES = (
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "JPEG XL"),
+    (b"8BPS", "a Photoshop file"),
+    (b"gimp xcf", "a GIMP file"),
+    (b"%PDF", "a PDF document"),
+    (b"%!PS", "a PostScript program"),
+    (b"\x00\x00\x01\x00", "an icon"),
+    (b"v/1\x01", "OpenEXR"),
+    (b"#?RADIANCE", "Radiance HDR"),
+    (b"DDS ", "a DDS texture"),
+    (b"FUJIFILMCCD-RAW", "a raw photograph"),
+    ((b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb"), "a raw photograph"),
+    (b"\x1a\x45\xdf\xa3", "a video"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"PK\3\4", "a ZIP archive or office document"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"\x93NUMPY", "a NumPy array"),
+    (b"version https://git-lfs", "a pointer of Git LFS instead of the file"),
+)
+
+
+def unsupported(data: bytes, name: str) -> UnsupportedFormatError:
+    """Return the error for a file whose format is not read, which names the format.
+
+    Args:
+        data: contents of the file.
+        name: name of the image in the error message.
+
+    Example:
+        >>> print(unsupported(b"%PDF-1.7", "a.pdf"))
+        a.pdf is not a picture in a supported format (a PDF document): convert it to PNG, JPEG, WebP or TIFF.
+    """
+    if _is_heif(data):
+        return UnsupportedFormatError(
+            f"{name} is a HEIC picture, which needs the extra heif: pip install 'jaxstyle[heif]' or {CONVERT}."
+        )
+    found = _name_of(data)
+    return UnsupportedFormatError(
+        f"{name} is not a picture in a supported format{f' ({found})' if found else ''}: {CONVERT}."
+    )
+
+
+def _name_of(data: bytes) -> str:
+    for signature, found in SIGNATURES:
+        if data.startswith(signature):
+            return found
+    start = data[:1000].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith(b"<") and b"<svg" in start:
+        return "an SVG drawing"
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "a web page"
+    if brands := _brands(data):
+        if _is_avif(data):
+            return "AVIF, which needs Pillow 11.3"
+        return "a raw photograph" if brands[0] == b"crx " else "a video"
+    if data[:4] == b"RIFF" and data[8:12] == b"AVI ":
+        return "a video"
+    return ""
+
+
+@cache
+def _silence() -> None:
+    """Keep imaging libraries from writing to stderr; errors are still raised."""
+    for library in ("PIL", "imagecodecs", "tifffile"):
+        logging.getLogger(library).addHandler(logging.NullHandler())  # instead of Python's default, stderr
+    with suppress(AttributeError, OSError, ImportError):  # not possible if libtiff is linked differently
+        from PIL import _imaging
+
+        libtiff = ctypes.CDLL(_imaging.__file__)
+        for handler in (libtiff.TIFFSetErrorHandler, libtiff.TIFFSetWarningHandler):
+            handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+            handler(None)
