@@ -186,7 +186,9 @@ def _mini(note: str = "") -> Found:
         weights_io.widths(MINI)
     except InputError as error:
         reason = str(error).partition(":")[0]
-        raise InputError(f"The mini network of this installation cannot be used ({reason}): reinstall jaxstyle.") from error
+        raise InputError(
+            f"The mini network of this installation cannot be used ({reason}): reinstall jaxstyle."
+        ) from error
     return Found("mini", MINI, note)
 
 
