@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import pytest
@@ -24,21 +25,27 @@ NO_LIBTPU = "INTERNAL: Failed to open libtpu.so: libtpu.so: cannot open shared o
 
 @pytest.fixture
 def machine(monkeypatch) -> Callable[..., None]:
-    """Let JAX's backends fail with the given exceptions; "" stands for the choice of JAX."""
+    """Let JAX's backends fail with the given exceptions, or have no memory; "" stands for the choice of JAX."""
 
-    def start(failures: dict[str, Exception | None], log: Callable[[], None] = lambda: None, **variables: str) -> None:
+    def start(failures: dict[str, Exception | None], log=lambda: None, full=(), **variables: str) -> None:
         values = {"jax_platforms": None, "jax_platform_name": "", **variables}
         config = SimpleNamespace(values=values, update=lambda *_: None)
 
-        def devices(name: str = "") -> list[str]:
+        def devices(backend: str | None) -> list[str]:
+            name = backend or ""
             if not name:
                 log()
             error = failures.get(name, None if name in ("", "cpu") else RuntimeError(UNKNOWN.format(name)))
             if error is not None:
                 raise error
-            return ["a device"]
+            return [name]
 
-        fake = SimpleNamespace(config=config, default_backend=lambda: "cpu", devices=devices)
+        def put(_: object, device: str) -> Any:
+            if device in full:
+                raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
+            return SimpleNamespace(block_until_ready=lambda: None)
+
+        fake = SimpleNamespace(config=config, default_backend=lambda: "cpu", local_devices=devices, device_put=put)
         monkeypatch.setattr(backends, "jax", fake)
 
     return start
@@ -96,6 +103,13 @@ def test_the_backends_that_start_are_named(machine):
     machine({"": RuntimeError(UNKNOWN.format("cuda")), "cpu": RuntimeError("no")}, jax_platform_name="cuda")
     expected = "JAX_PLATFORM_NAME is 'cuda', which does not start (no backend cuda is installed): unset"
     assert refusal().startswith(expected)
+
+
+def test_a_gpu_that_starts_without_memory_is_refused_and_not_proposed(machine):
+    machine({"cuda": None}, full=("", "cuda"))
+    reason = "RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes"
+    cure = "end other programs that use its memory, or set JAX_PLATFORMS to cpu to run without it."
+    assert refusal() == f"The accelerator does not start ({reason}): {cure}"
 
 
 def test_a_gpu_that_fails_is_not_replaced_by_the_cpu_silently(machine):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 import jax
+import numpy as np
 
 from jaxstyle.errors import InputError, excerpt
 
@@ -41,7 +42,7 @@ def check_backend() -> None:
     requested = {variable: value for variable, name in names.items() if (value := jax.config.values[name])}
     with _reports() as reports:
         try:
-            jax.devices()
+            _use(None)
         except Exception as error:  # RuntimeError of a backend, AssertionError if CUDA finds no GPU
             reason = _reason(error, reports)
             raise InputError(_sentence(requested, reason, _started())) from error
@@ -49,12 +50,18 @@ def check_backend() -> None:
         return
     for name in GPUS:
         try:
-            jax.devices(name)
+            _use(name)
         except RuntimeError as error:
             # "Unknown backend" if the plugin is absent, has failed, or has found no GPU
             reason = _reason(error, reports) if "failed to initialize" in str(error) else " ".join(reports[:1])
             if reason and not re.search(NO_GPU, reason):
                 raise InputError(_sentence({}, reason, ["cpu"])) from error
+
+
+def _use(name: str | None) -> None:
+    """Start a backend, by default the best one, and allocate a byte: a GPU whose memory is in use starts without."""
+    device = jax.local_devices(backend=name)[0]
+    jax.device_put(np.zeros(1, np.int8), device).block_until_ready()
 
 
 @contextlib.contextmanager
@@ -84,7 +91,7 @@ def _started() -> list[str]:
     found = []
     for name in NAMES:
         with contextlib.suppress(Exception):
-            jax.devices(name)
+            _use(name)
             found.append(name)
     return found or ["cpu"]  # a plugin may fail so that no other backend starts after it in this process
 
