@@ -1,34 +1,37 @@
-"""Converts VGG-19's convolutions from Keras', Caffe's or torchvision's weights into the project's `vgg19.h5`.
+"""Converts the convolutions of VGG-19 from weights of Keras, Caffe or torchvision into the project's `vgg19.h5`.
 
     python scripts/convert_weights.py vgg19-d01eb7cb.pth --kind caffe --out weights/vgg19.h5
 
 The kinds:
 
-- keras: Keras' HDF5 file, with or without its fully connected layers.
-- caffe: a PyTorch state dict of the original release, which sees BGR, 0..255, minus ImageNet's mean colour, as the
-  network of this project does. Only the layout of the kernels changes.
-- torchvision: a PyTorch state dict which sees RGB in [0, 1], normalised. Its mean and standard deviation are folded
-  into conv1_1, so that the network sees the same images as the others.
+- keras: the HDF5 file of Keras, with or without its fully connected layers.
+- caffe: a PyTorch state dict of the original release, which expects BGR in 0..255 minus the mean color of ImageNet, as
+  the network of this project does. Only the layout of the kernels changes.
+- torchvision: a PyTorch state dict which expects RGB in [0, 1], normalized. Its mean and standard deviation are folded
+  into conv1_1, so that the network expects the same images as the others.
 
-The two kinds of state dict have the same keys and shapes, so the file cannot tell which it is.
+The two kinds of state dict have the same keys and shapes, so the file does not reveal its kind. Either is a `.pth`
+file, which requires PyTorch, or a `.safetensors` file. The names may have any prefix, and the state dict may be part of
+a checkpoint.
 """
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
 
-from jaxstyle.errors import InputError, UnavailableError
-from jaxstyle.networks import weights_io
-from jaxstyle.networks.vgg import CONV_LAYERS, MEAN_BGR
+from jaxstyle.errors import InputError, UnavailableError, excerpt
+from jaxstyle.networks import safetensors_io, state_dict, weights_io
+from jaxstyle.networks.read_errors import of_machine
 
 Arrays = dict[str, dict[str, np.ndarray]]
-FEATURES = (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34)  # indices of torchvision's vgg19().features
-MEAN_RGB, STD_RGB = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's ImageNet normalisation
 OXFORD = "CC BY, K. Simonyan and A. Zisserman, University of Oxford"
 LICENCES = {"keras": OXFORD, "caffe": OXFORD, "torchvision": "BSD-3-Clause, torchvision"}
+CURE = "save the model's state_dict() alone with torch.save."
+CODE = ("GLOBAL ", "TorchScript")  # in torch's messages
+NO_MEMORY = ("can't allocate memory", "not enough memory")  # in torch's RuntimeError
 
 
 def convert(
@@ -37,71 +40,62 @@ def convert(
     kind: Literal["keras", "caffe", "torchvision"],
     out: Path = Path("weights/vgg19.h5"),
 ) -> None:
-    """Convert VGG-19's weights into the project's file.
+    """Convert the weights of VGG-19 into the project's file.
 
     Args:
-        file: the weights to convert: .h5 of Keras, .pth of the other kinds.
-        kind: whose weights they are, and so which images the network was trained to see.
+        file: the weights to convert: .h5 of Keras, .pth or .safetensors of the other kinds.
+        kind: origin of the weights, which determines the images that the network expects.
         out: the file to write.
     """
-    params = weights_io.read(file) if kind == "keras" else from_torch(file)
+    if kind == "keras":
+        params = weights_io.read(file)
+    elif file.suffix.lower() == safetensors_io.SUFFIX:
+        params = weights_io.read_safetensors(file)
+    else:
+        params = from_torch(file)
     if kind == "torchvision":
-        params["conv1_1"] = fold(**params["conv1_1"])
+        params["conv1_1"] = state_dict.fold(**params["conv1_1"])
     checksum = f"sha256:{weights_io.sha256(file)}"
     weights_io.write(out, params, source=f"{file.name} ({kind})", checksum=checksum, licence=LICENCES[kind])
 
 
 def from_torch(file: Path) -> Arrays:
-    """Read the convolutions of a PyTorch state dict with the keys `features.0.weight` to `features.34.bias`."""
+    """Read the convolutions of a PyTorch state dict, of any prefix and nesting; no code of the file is executed."""
     try:
         import torch
     except ImportError as error:
-        raise UnavailableError(f"{file} takes PyTorch to read: run pip install torch.") from error
+        raise UnavailableError(f"{file} requires PyTorch to be read: run pip install torch.") from error
     if not file.is_file():
         raise InputError(f"{file} is not a file: give the path of a PyTorch state dict.")
-    keys = [f"features.{index}.{part}" for index in FEATURES for part in ("weight", "bias")]
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        arrays = {key: state[key].detach().to(torch.float32).numpy() for key in keys if key in state}
-    except Exception as error:  # from damaged bytes torch makes UnpicklingError, EOFError, RuntimeError and others
-        raise InputError(f"{file} is no readable PyTorch state dict: save the model's state_dict() alone.") from error
-    wrong = [key for key in keys if key not in arrays or arrays[key].ndim != (4 if key.endswith("weight") else 1)]
-    if wrong:
-        raise InputError(
-            f"{file} lacks {len(wrong)} of {len(keys)} tensors, such as {wrong[0]}: give VGG-19's weights."
-        )
+        tensors = state_dict.tensors_of(torch.load(file, map_location="cpu", weights_only=True))
+    except Exception as error:  # for damaged bytes torch raises UnpicklingError, EOFError, RuntimeError and others
+        raise refusal(file, error) from error
+    names = state_dict.vgg19_names(file, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    arrays = {name: array(file, name, tensors[name]) for layer in names.values() for name in layer.values()}
     return {
-        name: {
-            "kernel": np.transpose(arrays[f"features.{index}.weight"], (2, 3, 1, 0)),  # OIHW to HWIO
-            "bias": arrays[f"features.{index}.bias"],
-        }
-        for name, index in zip(CONV_LAYERS, FEATURES, strict=True)
+        layer: {"kernel": state_dict.to_hwio(arrays[pair["kernel"]]), "bias": arrays[pair["bias"]]}
+        for layer, pair in names.items()
     }
 
 
-def fold(kernel: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
-    """Fold torchvision's normalisation into conv1_1, so that it sees BGR, 0..255, minus the mean colour.
+def array(file: Path, name: str, tensor: Any) -> np.ndarray:
+    """Return a tensor of PyTorch as a float32 array."""
+    try:
+        return tensor.detach().float().numpy()
+    except Exception as error:  # such as for sparse tensors
+        raise refusal(file, error, about=f"{excerpt(name)} of {file}") from error
 
-    Exact but for the outermost pixels: the zeros around the image mean torchvision's mean colour there and the
-    original's here, which differ by (0.00, 0.01, 0.01) standard deviations in R, G, B.
 
-    Args:
-        kernel: torchvision's, `[3, 3, 3, out]`, for RGB.
-        bias: `[out]`.
-
-    Returns:
-        The kernel, for BGR, and the bias.
-
-    Raises:
-        InputError: if the kernel does not take three channels.
-    """
-    if kernel.shape[2] != 3:
-        raise InputError(f"The first kernel takes {kernel.shape[2]} channels, not the 3 of RGB: give VGG-19's weights.")
-    mean, std = np.array(MEAN_RGB), np.array(STD_RGB)
-    shift = (np.array(MEAN_BGR[::-1]) / 255 - mean) / std  # what a pixel of our mean colour is to torchvision
-    scaled = (kernel / (255 * std[:, None]))[:, :, ::-1]
-    shifted = bias + np.einsum("hwio,i->o", kernel, shift)
-    return {"kernel": scaled.astype(np.float32), "bias": shifted.astype(np.float32)}
+def refusal(file: Path, error: Exception, *, about: str = "") -> InputError | UnavailableError:
+    """Return the error to show if PyTorch could not read a file."""
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY):
+        error = MemoryError()
+    if (fault := of_machine(file, error)) is not None:
+        return fault
+    if any(word in str(error) for word in CODE):
+        return InputError(f"{file} contains Python code, such as a whole model, which is not executed: {CURE}")
+    return InputError(f"{about or file} is no readable PyTorch state dict: {CURE}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 from vgg_layers import features
 
 from jaxstyle.errors import InputError, UnavailableError
-from jaxstyle.networks import pretrained, vgg, weights_io
+from jaxstyle.networks import pretrained, state_dict, vgg, weights_io
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "convert_weights.py"
 TINY: vgg.Widths = ((5, 3), (4, 2), (3, 2, 4, 2), (3, 2, 2, 3), (2, 3, 2, 4))
@@ -100,15 +100,15 @@ def test_a_torchvision_state_dict_is_exact_except_for_the_mean_colours_differenc
     assert 1e-4 < error.max() < 0.02 * np.abs(expected).max()
 
 
-def test_folding_gives_the_bias_of_torchvisions_network_at_the_mean_colour(script):
+def test_folding_gives_the_bias_of_torchvisions_network_at_the_mean_colour():
     kernel = np.random.default_rng(0).standard_normal((3, 3, 3, 4))
-    folded = script.fold(kernel, np.zeros(4))
+    folded = state_dict.fold(kernel, np.zeros(4))
     mean_colour = np.array([123.68, 116.779, 103.939]) / 255
     expected = np.einsum("hwio,i->o", kernel, normalised(mean_colour))
     np.testing.assert_allclose(folded["bias"], expected, atol=1e-6)
     np.testing.assert_allclose(folded["kernel"][:, :, 0], kernel[:, :, 2] / (255 * 0.225), rtol=1e-6)  # blue is first
-    with pytest.raises(InputError, match="1 channels"):
-        script.fold(kernel[:, :, :1], np.zeros(4))
+    with pytest.raises(InputError, match="1 input channels"):
+        state_dict.fold(kernel[:, :, :1], np.zeros(4))
 
 
 @pytest.mark.parity
@@ -136,17 +136,21 @@ def test_an_invalid_state_dict_is_refused_in_one_sentence(script, torch, tmp_pat
     for content, expected in [
         (b"not a pickle", "no readable PyTorch state dict"),
         (b"", "no readable PyTorch state dict"),
-        (zeros(3), "no readable PyTorch state dict"),
-        ([1, 2], "lacks 32 of 32 tensors"),
-        ({"model": {}}, "lacks 32 of 32 tensors, such as features.0.weight"),
+        (zeros(3), "lacks 32 of VGG-19's 32 tensors"),
+        ([1, 2], "lacks 32 of VGG-19's 32 tensors"),
+        ({"model": {}}, "lacks 32 of VGG-19's 32 tensors, such as features.0.weight"),
         (
             {key: state[key] for key in state if key != "features.34.bias"},
-            "lacks 1 of 32 tensors, such as features.34.b",
+            "lacks 1 of VGG-19's 32 tensors, such as features.34.b",
         ),
         (state | {"features.2.weight": zeros(3)}, "such as features.2.weight"),
-        (state | {"features.2.weight": "text"}, "no readable PyTorch state dict"),
+        (state | {"features.2.weight": "text"}, "such as features.2.weight"),
+        (
+            state | {"features.2.weight": zeros(3, 5, 3, 3).to_sparse()},
+            "features.2.weight of " + str(tmp_path / "a.pth") + " is no readable PyTorch state dict",
+        ),
         (state | {"features.2.weight": zeros(3, 7, 3, 3)}, "holds conv1_2"),
-        (state | {"features.0.weight": zeros(5, 1, 3, 3)}, "takes 1 channels, not the 3 of RGB"),
+        (state | {"features.0.weight": zeros(5, 1, 3, 3)}, "has 1 input channels, not the 3 of RGB"),
         (state | {"features.2.bias": torch.full((3,), torch.nan)}, "3 of 3 values"),
     ]:
         path = tmp_path / "a.pth"
@@ -161,15 +165,52 @@ def test_an_invalid_state_dict_is_refused_in_one_sentence(script, torch, tmp_pat
 
 
 @pytest.mark.parity
-def test_a_pickle_that_would_run_code_is_refused(script, torch, tmp_path):
+def test_a_file_that_contains_code_is_refused_without_running_it(script, torch, tmp_path):
     class Harm:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "harm"),)
 
-    torch.save({"features.0.weight": Harm()}, tmp_path / "a.pth")
-    with pytest.raises(InputError, match="no readable PyTorch state dict"):
-        script.convert(tmp_path / "a.pth", kind="caffe", out=tmp_path / "a.h5")
-    assert not (tmp_path / "harm").exists()
+    for content in (network(torch), {"features.0.weight": Harm()}):  # a whole saved module, a malicious pickle
+        torch.save(content, tmp_path / "a.pth")
+        with pytest.raises(InputError, match=r"a\.pth contains Python code.*not executed: save.*state_dict\(\) alone"):
+            script.convert(tmp_path / "a.pth", kind="caffe", out=tmp_path / "a.h5")
+    assert not (tmp_path / "harm").exists() and not (tmp_path / "a.h5").exists()
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_checkpoint_with_any_prefix_and_nesting_is_converted(script, torch, tmp_path, legacy):
+    state = network(torch).state_dict()
+    checkpoint = {
+        "epoch": 3,
+        "state_dict": {f"module.vgg.{key}": values.half() for key, values in state.items()},
+        "optimizer": {"state": {0: {"exp_avg": torch.zeros(5, 3, 3, 3)}}, "param_groups": [{"lr": 0.1}]},
+    }
+    torch.save(checkpoint, tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
+    script.convert(tmp_path / "a.pth", kind="caffe", out=tmp_path / "a.h5")
+    kernel = weights_io.read(tmp_path / "a.h5")["conv5_4"]["kernel"]
+    np.testing.assert_array_equal(kernel, state["34.weight"].half().float().numpy().transpose(2, 3, 1, 0))
+
+
+@pytest.mark.parity
+def test_a_failing_machine_is_named_as_the_cause(script, torch, tmp_path, monkeypatch):
+    path = saved(tmp_path / "a.pth", network(torch), torch)
+    before = path.read_bytes()
+    for fault, kind, expected in [
+        (OSError(5, "Input/output error"), UnavailableError, r"Input/output error\): check the disk"),
+        (OSError(12, "Cannot allocate memory"), UnavailableError, "memory is exhausted: close"),
+        (MemoryError(), UnavailableError, "memory is exhausted: close"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you"), UnavailableError, "memory is exhausted"),
+        (PermissionError(13, "Permission denied"), InputError, "may not be read by this user: change"),
+    ]:
+
+        def fail(*_, fault=fault, **__):
+            raise fault
+
+        monkeypatch.setattr(torch, "load", fail)
+        with pytest.raises(kind, match=expected):
+            script.convert(path, kind="caffe", out=tmp_path / "a.h5")
+    assert path.read_bytes() == before and not (tmp_path / "a.h5").exists()
 
 
 def test_without_pytorch_the_error_proposes_to_install_it(script, tmp_path, monkeypatch):

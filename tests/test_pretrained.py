@@ -341,7 +341,7 @@ def test_a_damaged_mini_network_is_an_error(places, monkeypatch):
     broken.write_bytes(pretrained.MINI.read_bytes()[:-4000])
     monkeypatch.setattr(pretrained, "MINI", broken)
     for find in (lambda: pretrained.find("mini"), lambda: pretrained.find(offline=True), pretrained.installed):
-        with pytest.raises(InputError, match=r"mini network .* damaged \(.*vgg19_mini\.h5"):
+        with pytest.raises(InputError, match=r"mini network .* cannot be used \(.*vgg19_mini\.h5"):
             find()
 
 

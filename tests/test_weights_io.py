@@ -1,3 +1,4 @@
+import hashlib
 import os
 import time
 from typing import Any
@@ -51,9 +52,9 @@ def assert_equal(actual, expected):
             np.testing.assert_array_equal(actual[name][part], expected[name][part].astype(np.float32))
 
 
-def refusal(path):
+def refusal(path, kind: type[Exception] = InputError):
     """Return the message with which `path` is refused, once it is known to be one sentence with a cure."""
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(kind) as caught:
         weights_io.read(path)
     message = str(caught.value)
     assert message.startswith(str(path)) and ": " in message and message.endswith(".")
@@ -124,13 +125,56 @@ def test_a_pipe_is_refused_without_waiting_for_it(tmp_path):
     assert "no regular file" in refusal(tmp_path / "pipe.h5")
 
 
-def test_a_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise PermissionError(13, "Permission denied")
+@pytest.mark.parametrize("place", [(h5py, "File"), (h5py.Dataset, "__getitem__")])
+@pytest.mark.parametrize(
+    ("fault", "kind", "expected"),
+    [
+        (OSError(5, "Can't read data (errno = 5)"), UnavailableError, "(Input/output error): check the disk or"),
+        (OSError(12, "Can't read data (errno = 12)"), UnavailableError, "memory is exhausted: close other programs"),
+        (MemoryError(), UnavailableError, "memory is exhausted: close other programs"),
+        (PermissionError(13, "Permission denied"), InputError, "may not be read by this user: change its permissions"),
+        (OSError(22, "Can't read data (errno = 22)"), InputError, "is damaged"),  # at an invalid address
+    ],
+)
+def test_a_failing_read_is_named_and_the_file_remains(place, fault, kind, expected, tmp_path, monkeypatch):
+    def fail(*_):
+        raise fault
 
     path = written(tmp_path / "a.h5")
-    monkeypatch.setattr(h5py, "File", refuse)
-    assert "may not be read" in refusal(path)
+    before = path.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(*place, fail)
+        assert expected in refusal(path, kind)
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_truncated_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    path = written(tmp_path / "a.h5")
+    layers = weights_io._layers
+
+    def truncating(file, name):
+        found = layers(file, name)
+        os.truncate(path, 20_000)  # HDF5 then reads zeros
+        return found
+
+    monkeypatch.setattr(weights_io, "_layers", truncating)
+    assert "was truncated while it was read" in refusal(path)
+
+
+def test_a_failing_disk_is_named_for_the_sha256(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(5, "Input/output error")  # of a read, without a file name
+
+    path = written(tmp_path / "a.h5")
+    monkeypatch.setattr(hashlib, "file_digest", fail)
+    with pytest.raises(UnavailableError, match=r"a\.h5 cannot be read \(Input/output error\): check"):
+        weights_io.sha256(path)
+
+
+def test_a_file_of_pytorch_is_refused_with_the_converter(tmp_path):
+    for name in ("vgg19.pth", "vgg19.PT"):
+        (tmp_path / name).write_bytes(b"PK\x03\x04")
+        assert "is a file of PyTorch: convert it with scripts/convert_weights.py" in refusal(tmp_path / name)
 
 
 def test_a_file_of_another_network_lacks_all_sixteen_layers(tmp_path):

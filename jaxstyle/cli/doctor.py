@@ -5,6 +5,8 @@ import platform
 from dataclasses import dataclass
 from importlib import metadata
 
+from jaxstyle.errors import InputError
+
 PACKAGES = "jaxstyle jax jaxlib flax optax numpy pillow imagecodecs h5py pooch tyro rich".split()
 
 
@@ -13,8 +15,7 @@ class Doctor:
     """Print versions, devices, memory, folders, and whether compiled programs are cached."""
 
     def run(self) -> int:
-        """Print the report and return the exit status."""
-        import jax
+        """Print the report and return the exit status: 1 if the backend of JAX does not start."""
         import psutil
 
         from jaxstyle.networks import pretrained
@@ -24,18 +25,36 @@ class Doctor:
         print(f"python       {platform.python_version()}, {platform.platform()}")
         for package in PACKAGES:
             print(f"{package:12} {metadata.version(package)}")
-        for device in jax.devices():
-            limit = (device.memory_stats() or {}).get("bytes_limit")
-            print(f"device       {device.device_kind} ({device.platform}){f', {_gib(limit)}' if limit else ''}")
+        starts = _print_devices()
         print(f"processors   {os.cpu_count()}")
         memory = psutil.virtual_memory()
         free = min(memory.available, memory_left())  # a container may have less than the machine
         print(f"memory       {_gib(memory.total)} in all, {_gib(free)} free")
         print(f"weights      $JAXSTYLE_WEIGHTS is {os.environ.get('JAXSTYLE_WEIGHTS', 'not set')}")
         print(f"cache        {pretrained.cache()}")
-        works = "works" if cache_works() else "finds no program again here: every command compiles"
-        print(f"compilation  the cache of compiled programs {works}")
-        return 0
+        if starts:
+            works = "works" if cache_works() else "finds no program again here: every command compiles"
+            print(f"compilation  the cache of compiled programs {works}")
+        else:
+            print("compilation  the cache of compiled programs is not checked without a device")
+        return 0 if starts else 1
+
+
+def _print_devices() -> bool:
+    """Print the devices, or why the backend does not start; return whether it starts."""
+    import jax
+
+    from jaxstyle.runtime.backends import check_backend
+
+    try:
+        check_backend()
+    except InputError as error:
+        print(f"device       none: {error}")
+        return False
+    for device in jax.devices():
+        limit = (device.memory_stats() or {}).get("bytes_limit")
+        print(f"device       {device.device_kind} ({device.platform}){f', {_gib(limit)}' if limit else ''}")
+    return True
 
 
 def _gib(count: int) -> str:

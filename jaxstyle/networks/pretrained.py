@@ -103,7 +103,7 @@ def find(
     Args:
         network: "vgg19"; "mini" or "builtin", VGG-19 with a quarter of the channels, part of jaxstyle; "random",
             untrained; "auto", "vgg19" if available, otherwise "mini"; or a path, short for "vgg19" with `weights`.
-        weights: file of VGG-19, in one of the layouts of `jaxstyle.networks.weights_io.read`.
+        weights: file of VGG-19, HDF5 or `.safetensors`, in one of the layouts of `jaxstyle.networks.weights_io.read`.
         offline: never download.
         progress: progress bar of the download: an object with `total`, `update(bytes)`, `reset()` and `close()`, as for
             pooch's `HTTPDownloader`.
@@ -114,7 +114,7 @@ def find(
     Raises:
         InputError: if a named or installed file is missing or damaged, if arguments contradict each other, or if
             "vgg19" is not installed and `offline`.
-        UnavailableError: if "vgg19" cannot be downloaded.
+        UnavailableError: if "vgg19" cannot be downloaded, or if the machine cannot read a file.
 
     Example:
         >>> find("random")
@@ -155,6 +155,7 @@ def load(found: Found) -> Params:
 
     Raises:
         InputError: if the file is damaged.
+        UnavailableError: if the machine cannot read it.
 
     Example:
         >>> load(find("random"))["conv5_4"]["bias"].shape
@@ -185,7 +186,9 @@ def _mini(note: str = "") -> Found:
         weights_io.widths(MINI)
     except InputError as error:
         reason = str(error).partition(":")[0]
-        raise InputError(f"The mini network of this installation is damaged ({reason}): reinstall jaxstyle.") from error
+        raise InputError(
+            f"The mini network of this installation cannot be used ({reason}): reinstall jaxstyle."
+        ) from error
     return Found("mini", MINI, note)
 
 

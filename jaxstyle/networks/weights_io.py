@@ -1,8 +1,9 @@
-"""Weights of VGG-19 in HDF5: reads the Keras layout and that of this project, writes the latter.
+"""Weights of VGG-19: reads HDF5 in the layouts of Keras and of this project and safetensors, writes the project's.
 
 A file of this project has one group per layer (`conv1_1` to `conv5_4`) with the data sets `kernel` (`[3, 3, in, out]`)
 and `bias` (`[out]`), of any widths up to 512, and root attributes for its provenance. A Keras file is the full VGG-19,
-with or without its fully connected layers, which are ignored.
+with or without its fully connected layers, which are ignored. A `.safetensors` file has torchvision's names, see
+`state_dict`, and is considered to have torchvision's preprocessing, which is folded into conv1_1.
 
 Files are untrusted: links out of the file are not followed, damaged or oversized names are rejected before HDF5
 unpacks them, and names, types and shapes are checked before values are read.
@@ -17,23 +18,26 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 
-from jaxstyle.errors import InputError, excerpt, printable
+from jaxstyle.errors import InputError, UnavailableError, excerpt, printable
 from jaxstyle.files import whole
+from jaxstyle.networks import safetensors_io, state_dict
+from jaxstyle.networks.read_errors import of_machine
 from jaxstyle.networks.vgg import BLOCK_WIDTHS, CONV_LAYERS, MEAN_BGR, Widths, widths_of
 
 PREPROCESSING = f"RGB 0..255, reversed to BGR, minus {MEAN_BGR}, no division"
+SAFETENSORS_PREPROCESSING = "RGB in [0, 1], normalized as by torchvision, which is folded into conv1_1"
 ATTRIBUTES = ("source", "checksum", "licence", "preprocessing", "training")
 KERAS_LAYER = re.compile(r"block(\d)_conv(\d)")
 MAX_WIDTH = 512  # of the widest layer of VGG-19
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, dict[str, np.ndarray]]:
-    """Read a network from an HDF5 file of this project or of Keras.
+    """Read a network from an HDF5 file of this project or of Keras, or from a `.safetensors` file of torchvision.
 
     Args:
         path: the file; half and double precision are converted to float32.
@@ -42,18 +46,49 @@ def read(path: str | os.PathLike[str]) -> dict[str, dict[str, np.ndarray]]:
         `{"conv1_1": {"kernel": [3, 3, 3, out], "bias": [out]}, ..., "conv5_4": ...}` as float32 NumPy arrays.
 
     Raises:
-        InputError: if the file is missing or damaged, lacks a layer, or has wrong shapes, types, or values that are not
-            finite.
+        InputError: if the file is missing or damaged, is another variant of VGG, lacks a layer, or has wrong shapes,
+            types, or values that are not finite.
+        UnavailableError: if the machine cannot read it, such as for lack of memory.
 
     Example:
         >>> read("weights/vgg19.h5")["conv1_1"]["kernel"].shape  # doctest: +SKIP
         (3, 3, 3, 64)
     """
+    if _is_safetensors(path):
+        params = read_safetensors(path)
+        return params | {"conv1_1": state_dict.fold(**params["conv1_1"])}
     with opened(Path(path)) as file:
         return {
             name: {part: _finite(path, f"{name}/{part}", dataset[()]) for part, dataset in layer.items()}
             for name, layer in _layers(file, path).items()
         }
+
+
+def read_safetensors(path: str | os.PathLike[str]) -> dict[str, dict[str, np.ndarray]]:
+    """Read a network from a `.safetensors` file with torchvision's names, without changes for its preprocessing.
+
+    Args:
+        path: the file, of any prefix of the names and any types of floats.
+
+    Returns:
+        As from `read`, for images as the network of the file expects them.
+
+    Raises:
+        InputError: as `read` does.
+        UnavailableError: as `read` does.
+
+    Example:
+        >>> read_safetensors("vgg19.safetensors")["conv1_1"]["kernel"].shape  # doctest: +SKIP
+        (3, 3, 3, 64)
+    """
+    tensors = safetensors_io.header(path)
+    names = _safetensors_names(path, tensors)
+    needed = {name: tensors[name] for layer in names.values() for name in layer.values()}
+    arrays = {name: _finite(path, name, array) for name, array in safetensors_io.values(path, needed).items()}
+    return {
+        layer: {"kernel": state_dict.to_hwio(arrays[pair["kernel"]]), "bias": arrays[pair["bias"]]}
+        for layer, pair in names.items()
+    }
 
 
 def widths(path: str | os.PathLike[str]) -> Widths:
@@ -67,17 +102,22 @@ def widths(path: str | os.PathLike[str]) -> Widths:
 
     Raises:
         InputError: as `read` does, except for values.
+        UnavailableError: as `read` does.
 
     Example:
         >>> widths("weights/vgg19.h5")[0]  # doctest: +SKIP
         (64, 64)
     """
+    if _is_safetensors(path):
+        tensors = safetensors_io.header(path)
+        names = _safetensors_names(path, tensors)
+        return widths_of(_described(tensors, names))  # pyright: ignore[reportArgumentType] - it reads shapes only
     with opened(Path(path)) as file:
         return widths_of(_layers(file, path))  # pyright: ignore[reportArgumentType] - it reads shapes only
 
 
 def provenance(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Read the provenance of a file of this project.
+    """Read the provenance of a file of this project, or describe that of a `.safetensors` file.
 
     Args:
         path: the file, as for `read`.
@@ -87,11 +127,14 @@ def provenance(path: str | os.PathLike[str]) -> dict[str, str]:
 
     Raises:
         InputError: if the file is missing or damaged.
+        UnavailableError: if the machine cannot read it.
 
     Example:
         >>> provenance("weights/vgg19.h5")["licence"]  # doctest: +SKIP
         'CC BY, K. Simonyan and A. Zisserman, University of Oxford'
     """
+    if _is_safetensors(path):
+        return {"preprocessing": SAFETENSORS_PREPROCESSING}
     with opened(Path(path)) as file:
         return {key: printable(" ".join(strings(file, key))) for key in ATTRIBUTES if key in file.attrs}
 
@@ -106,14 +149,20 @@ def sha256(path: str | os.PathLike[str]) -> str:
         The digest.
 
     Raises:
-        OSError: if the file cannot be read.
+        InputError: if this user may not read the file.
+        OSError: if it cannot be read otherwise.
 
     Example:
         >>> len(sha256("weights/vgg19.h5"))  # doctest: +SKIP
         64
     """
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, MemoryError) as error:
+        if (fault := of_machine(path, error)) is not None:
+            raise fault from error
+        raise
 
 
 def write(
@@ -177,6 +226,49 @@ def _layers(file: h5py.File, path: str | os.PathLike[str]) -> dict[str, dict[str
     return layers
 
 
+class _Described(NamedTuple):
+    """What `_check_shapes` and `widths_of` read of an array."""
+
+    dtype: Any
+    shape: tuple[int, ...]
+
+
+def _is_safetensors(path: str | os.PathLike[str]) -> bool:
+    return Path(path).suffix.lower() == safetensors_io.SUFFIX
+
+
+def _safetensors_names(
+    path: str | os.PathLike[str], tensors: Mapping[str, safetensors_io.Tensor]
+) -> dict[str, dict[str, str]]:
+    """Return the names of VGG-19's tensors; check everything but their values."""
+    names = state_dict.vgg19_names(path, {name: tensor.shape for name, tensor in tensors.items()})
+    for name in (name for layer in names.values() for name in layer.values()):
+        if (kind := tensors[name].kind) not in safetensors_io.DTYPES:
+            raise InputError(f"{path} holds {excerpt(name)} as {excerpt(kind)}, but it is to be of floats: {CURE}")
+    _check_shapes(path, _described(tensors, names))
+    return names
+
+
+def _described(
+    tensors: Mapping[str, safetensors_io.Tensor], names: Mapping[str, Mapping[str, str]]
+) -> dict[str, dict[str, _Described]]:
+    """Return type and shape of each kernel, as `[height, width, in, out]`, and bias."""
+    found: dict[str, dict[str, _Described]] = {}
+    for layer, pair in names.items():
+        kernel, bias = tensors[pair["kernel"]], tensors[pair["bias"]]
+        high, wide = kernel.shape[2:]
+        found[layer] = {
+            "kernel": _Described(_dtype(kernel.kind), (high, wide, kernel.shape[1], kernel.shape[0])),
+            "bias": _Described(_dtype(bias.kind), bias.shape),
+        }
+    return found
+
+
+def _dtype(kind: str) -> np.dtype:
+    """Return the type of the array that is read."""
+    return np.dtype(np.float32 if kind == "BF16" else safetensors_io.DTYPES[kind])
+
+
 def _keras_names(file: h5py.File) -> dict[str, tuple[str, str]]:
     """Return the names of kernel and bias of each layer in a Keras file; empty for other files."""
     prefix = "model_weights/" if "model_weights" in file else ""
@@ -219,6 +311,8 @@ def _finite(path: Any, name: str, values: np.ndarray) -> np.ndarray:
 
 
 CURE = "download or convert the file again, as weights/README.md tells."
+TORCH_SUFFIXES = (".pth", ".pt")
+TORCH_CURE = "convert it with scripts/convert_weights.py, as weights/README.md tells."
 MOST_OBJECTS = 100_000  # in the heaps of a file; a network has about a hundred strings
 
 
@@ -234,7 +328,8 @@ def opened(path: Path, *, cure: str = CURE) -> Iterator[h5py.File]:
         The file.
 
     Raises:
-        InputError: if the file is missing, empty, truncated, damaged, not HDF5, or not readable.
+        InputError: if the file is missing, empty, truncated, damaged, not HDF5, or not readable by this user.
+        UnavailableError: if the machine cannot read it, such as for lack of memory or with a damaged disk.
 
     Example:
         >>> with opened(Path("weights/vgg19.h5")) as file:  # doctest: +SKIP
@@ -249,16 +344,26 @@ def opened(path: Path, *, cure: str = CURE) -> Iterator[h5py.File]:
             raise InputError(f"{path} is no regular file: give an HDF5 file on disk.")
         if not path.stat().st_size:
             raise InputError(f"{path} is empty: {cure}")
+        if path.suffix.lower() in TORCH_SUFFIXES:
+            raise InputError(f"{path} is a file of PyTorch: {TORCH_CURE}")
         with h5py.File(path, "r") as file:
+            size = _size(file)
             yield file
-    except InputError:
+            if _size(file) < size:  # HDF5 reads zeros beyond the end of a file
+                raise InputError(f"{path} was truncated while it was read: {cure}")
+    except (InputError, UnavailableError):
         raise
-    except PermissionError as error:
-        raise InputError(f"{path} may not be read by this user: change its permissions.") from error
-    except Exception as error:  # for damaged files h5py raises OSError, KeyError, RuntimeError, MemoryError and others
+    except Exception as error:  # for damaged files h5py raises OSError, KeyError, RuntimeError and others
+        if (fault := of_machine(path, error)) is not None:
+            raise fault from error
         whole = "truncated" not in str(error)
         problem = "is not HDF5" if not h5py.is_hdf5(path) else "is damaged" if whole else "is truncated"
         raise InputError(f"{path} ({path.stat().st_size} bytes) {problem}: {cure}") from error
+
+
+def _size(file: h5py.File) -> int:
+    """Return the bytes of an open file, also if its name has been removed."""
+    return os.fstat(file.id.get_vfd_handle()).st_size
 
 
 @contextlib.contextmanager

@@ -1,0 +1,185 @@
+"""State dicts of PyTorch: recognizes the variants of VGG by their names and converts VGG-19 to this project's layout.
+
+torchvision's names are `features.0.weight` (`[out, in, 3, 3]`) and `features.0.bias` (`[out]`), with the index of the
+layer in `vgg19().features`. Any prefix (`module.features.`, `vgg.`, none) and any nesting in a checkpoint
+(`{"state_dict": ...}`) is accepted, as long as the file holds a single VGG.
+
+torchvision's network expects RGB in [0, 1], normalized; `fold` converts its first layer to the preprocessing of `vgg`.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxstyle.errors import InputError, excerpt
+from jaxstyle.networks.vgg import CONV_LAYERS, MEAN_BGR
+
+MEAN_RGB, STD_RGB = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's ImageNet normalization
+CURE = "give the weights of VGG-19, as weights/README.md tells."
+KEY = re.compile(r"((?:.*\.)?)(\d+)\.(weight|bias)", re.DOTALL)
+DEEPEST = 8  # levels of nesting in a checkpoint
+BLOCKS = {  # convolutions per block, arXiv:1409.1556, table 1
+    "VGG-11": (1, 1, 2, 2, 2),
+    "VGG-13": (2, 2, 2, 2, 2),
+    "VGG-16": (2, 2, 3, 3, 3),
+    "VGG-19": (2, 2, 4, 4, 4),
+}
+
+
+def indices_of(blocks: Iterable[int], *, normalized: bool = False) -> tuple[int, ...]:
+    """Return the indices of the convolutions in torchvision's `features`.
+
+    Args:
+        blocks: convolutions per block.
+        normalized: whether batch normalization follows every convolution.
+
+    Returns:
+        One index per convolution.
+
+    Example:
+        >>> indices_of((2, 2)), indices_of((2, 2), normalized=True)
+        ((0, 2, 5, 7), (0, 3, 7, 10))
+    """
+    found, at = [], 0
+    for count in blocks:
+        for _ in range(count):
+            found.append(at)
+            at += 3 if normalized else 2  # convolution, normalization, ReLU
+        at += 1  # pooling
+    return tuple(found)
+
+
+VARIANTS = {indices_of(blocks): name for name, blocks in BLOCKS.items()} | {
+    indices_of(blocks, normalized=True): f"{name} with batch normalization" for name, blocks in BLOCKS.items()
+}
+FEATURES = indices_of(BLOCKS["VGG-19"])
+
+
+def tensors_of(state: object) -> dict[str, Any]:
+    """Return the tensors of a state dict, or of a checkpoint that contains one, by their dotted names.
+
+    Args:
+        state: nested mappings; objects without a shape, such as the number of an epoch, are ignored.
+
+    Returns:
+        The tensors.
+
+    Example:
+        >>> list(tensors_of({"epoch": 3, "model": {"0.bias": np.zeros(64)}}))
+        ['model.0.bias']
+    """
+    found: dict[str, Any] = {}
+
+    def visit(prefix: str, node: object, depth: int) -> None:
+        if isinstance(node, Mapping) and depth < DEEPEST:
+            for name, child in node.items():
+                visit(f"{prefix}.{name}" if prefix else str(name), child, depth + 1)
+        elif hasattr(node, "shape"):
+            found[prefix] = node
+
+    visit("", state, 0)
+    return found
+
+
+def vgg19_names(path: object, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, str]]:
+    """Return the names of VGG-19's tensors in a state dict.
+
+    Args:
+        path: the file, for messages.
+        shapes: shape of each tensor by name.
+
+    Returns:
+        `{"conv1_1": {"kernel": "features.0.weight", "bias": "features.0.bias"}, ...}`.
+
+    Raises:
+        InputError: if the state dict is another variant of VGG or another network, lacks tensors, or has several VGGs.
+
+    Example:
+        >>> shapes = {f"vgg.{at}.{part}": (1,) * (4 if part == "weight" else 1)
+        ...           for at in FEATURES for part in ("weight", "bias")}
+        >>> vgg19_names("vgg19.pth", shapes)["conv1_2"]["kernel"]
+        'vgg.2.weight'
+    """
+    prefix = _prefix(path, shapes)
+    convolutions = _convolutions(shapes).get(prefix, ())
+    variant = VARIANTS.get(convolutions)
+    if variant not in (None, "VGG-19"):
+        raise InputError(f"{path} is {variant} ({len(convolutions)} convolutions), which is not supported: {CURE}")
+    names = {
+        layer: {"kernel": f"{prefix}{index}.weight", "bias": f"{prefix}{index}.bias"}
+        for layer, index in zip(CONV_LAYERS, FEATURES, strict=True)
+    }
+    ranks = {name: 4 if part == "kernel" else 1 for layer in names.values() for part, name in layer.items()}
+    wrong = [name for name, rank in ranks.items() if len(shapes.get(name, ())) != rank]
+    if wrong:
+        raise InputError(
+            f"{path} lacks {len(wrong)} of VGG-19's {len(ranks)} tensors, such as {excerpt(wrong[0])}: {CURE}"
+        )
+    return names
+
+
+def _prefix(path: object, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Return the prefix of the VGG, or of the most convolutions, or that of torchvision if no tensor matches."""
+    groups = _convolutions(shapes)
+    known = [prefix for prefix, indices in groups.items() if indices in VARIANTS]
+    if len(known) > 1:
+        some = " and ".join(excerpt(repr(prefix)) for prefix in known[:2])
+        raise InputError(f"{path} holds {len(known)} VGG networks, such as under {some}: save a single one.")
+    return known[0] if known else max(groups, key=lambda prefix: len(groups[prefix]), default="features.")
+
+
+def _convolutions(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Return the indices of the convolutions with each prefix, in ascending order."""
+    groups: dict[str, set[int]] = {}
+    for name, shape in shapes.items():
+        match = KEY.fullmatch(name)
+        if match and match[3] == "weight" and len(shape) == 4 and len(match[2]) < 4:
+            groups.setdefault(match[1], set()).add(int(match[2]))
+    return {prefix: tuple(sorted(indices)) for prefix, indices in groups.items()}
+
+
+def to_hwio(kernel: np.ndarray) -> np.ndarray:
+    """Return a kernel of PyTorch, `[out, in, height, width]`, as `[height, width, in, out]`.
+
+    Args:
+        kernel: of four dimensions.
+
+    Returns:
+        The kernel, not copied.
+
+    Example:
+        >>> to_hwio(np.zeros((64, 3, 5, 7))).shape
+        (5, 7, 3, 64)
+    """
+    return np.transpose(kernel, (2, 3, 1, 0))
+
+
+def fold(kernel: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
+    """Fold torchvision's normalization into conv1_1, which then expects BGR in 0..255 minus the mean color of `vgg`.
+
+    Exact except for the outermost pixels: the zeros around the image mean torchvision's mean color there and that of
+    the original here, which differ by (0.00, 0.01, 0.01) standard deviations in R, G, B.
+
+    Args:
+        kernel: of torchvision, `[3, 3, 3, out]`, for RGB.
+        bias: `[out]`.
+
+    Returns:
+        The kernel, for BGR, and the bias, in float32.
+
+    Raises:
+        InputError: if the kernel does not have three input channels.
+
+    Example:
+        >>> fold(np.zeros((3, 3, 3, 64)), np.ones(64))["bias"][:2].tolist()
+        [1.0, 1.0]
+    """
+    if kernel.shape[2] != 3:
+        raise InputError(f"The first kernel has {kernel.shape[2]} input channels, not the 3 of RGB: {CURE}")
+    mean, std = np.array(MEAN_RGB), np.array(STD_RGB)
+    shift = (np.array(MEAN_BGR[::-1]) / 255 - mean) / std  # the mean color of `vgg`, normalized as by torchvision
+    scaled = (kernel / (255 * std[:, None]))[:, :, ::-1]
+    shifted = bias + np.einsum("hwio,i->o", kernel, shift)
+    return {"kernel": scaled.astype(np.float32), "bias": shifted.astype(np.float32)}
