@@ -75,7 +75,7 @@ class Stylize:
             files, callbacks = (self.content, self.styles), [console.on_event]
             run = stylize_run(*files, options, network, outputs=outputs, callbacks=callbacks)
         status, result = console.run(run, self.output, self.saving)
-        if self.preview and not status and result is not None:
+        if self.preview and not status and result is not None and result.steps > result.resumed_at:
             console.print(vgg19_message(run.problem, result, self.output))
         return status
 

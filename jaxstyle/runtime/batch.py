@@ -213,6 +213,9 @@ def batch(
         if len(compiled) > MOST_PROGRAMS:
             compiled.clear()
             jax.clear_caches()
+        total = result.history["total"]
+        text = f"{result.steps} steps in {result.seconds:.1f} s, total {total[0]:.4g} to {total[-1]:.4g}"
+        message(callbacks, f"{picture.output}: {text}")
         made, done[name] = made + 1, digest
         record.write(done, process=process)
     return BatchResult(made, skipped, failed, "stopped" if stopped else "done")

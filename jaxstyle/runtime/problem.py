@@ -54,8 +54,8 @@ class Problem:
     """The arrays and static options of `jaxstyle.stylize`, after color matching of the styles.
 
     In a batch of `batch_size`, weights have a leading axis, and `noise` has one key per image. Copies by
-    `dataclasses.replace` share compiled programs. `memory_plans` are those of `at`, and `memory` is the memory budget in
-    bytes. Segments of steps end at multiples of `save_every`. With a `layout`, several of the allowed `devices`
+    `dataclasses.replace` share compiled programs. `memory_plans` are those of `at`, and `memory` is the memory budget
+    in bytes. Segments of steps end at multiples of `save_every`. With a `layout`, several of the allowed `devices`
     (None for all) share the work; states and images are then stored in that layout.
     """
 

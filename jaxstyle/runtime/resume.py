@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxstyle.distributed.processes import by_leader
 from jaxstyle.errors import InputError, UnavailableError, excerpt
+from jaxstyle.losses.objective import term_names
 from jaxstyle.runtime import checkpoint_folder
 from jaxstyle.runtime.callbacks import Callback, Event, message, notify
 from jaxstyle.runtime.placement import cropped, longer
@@ -73,7 +74,8 @@ class RunCheckpoints:
                 message(callbacks, f"{self.folder}: {text}", kind="warning")
         message(callbacks, f"{self.folder}: resuming after step {len(arrays['sides'])}")
         sides = np.asarray(arrays["sides"])
-        history = {name: np.asarray(values) for name, values in arrays["history"].items()}
+        names = term_names(self.problem.config)  # in the order of a run; checkpoints are sorted
+        history = {name: np.asarray(arrays["history"][name]) for name in names}
         problem, number = self.problem, facts["scale"]
         scale = problem.scales()[number]
         state = problem.resumed(cropped(arrays["state"], problem.shape(scale)))  # devices may have changed
@@ -131,7 +133,7 @@ class RunCheckpoints:
         if any(type(plan) is not int for plan in _memory_plans(facts["memory_plans"]).values()):
             raise ValueError("a checkpoint has memory plans that are no numbers of pixels")
         axes = () if problem.batch_size is None else (problem.batch_size,)
-        history = dict.fromkeys(_terms(problem), jax.ShapeDtypeStruct((*axes, step), np.float32))
+        history = dict.fromkeys(term_names(problem.config), jax.ShapeDtypeStruct((*axes, step), np.float32))
         state = problem.shape(scale)
         if facts["layout"] is not None:
             axis, count = facts["layout"]
@@ -194,10 +196,3 @@ def identity_of(problem: Problem) -> dict[str, Any]:
 def _memory_plans(facts: dict[str, int]) -> dict[int, int]:
     """Return memory plans from JSON."""
     return {int(side): plan for side, plan in facts.items()}
-
-
-def _terms(problem: Problem) -> list[str]:
-    """Return the names of terms in a history."""
-    config = problem.config
-    names = [f"content/{layer}" for layer in config.content_layers]
-    return [*names, *(f"style/{layer}" for layer in config.style_layers), "tv", "total", "bounds"]

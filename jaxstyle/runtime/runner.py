@@ -138,9 +138,8 @@ def _iterate(
         missing = 0 if resumed else ready.state_bytes
         if peak_of(ready.step, missing=missing) > limit_with_swap():
             raise UnavailableError(_shortage(problem, ready, side, missing=missing))
-        state = (
-            resumed.state if resumed else problem.begin(scale, None if image is None else problem.unpadded(image, at))
-        )
+        start = None if resumed or image is None else problem.unpadded(image, at)
+        state = resumed.state if resumed else problem.begin(scale, start)
         seconds = time.perf_counter() - began
         notify(callbacks, _event("compiled", scales, _planned(scales, number, taken), scale, seconds=seconds))
         if ready.memory_plan:

@@ -94,9 +94,12 @@ class SweepOptions(TransferOptions):
     def single(self, settings: Mapping[str, Any]) -> StylizeOptions:
         """Return the options of one picture: its `settings`, and the first value of other options."""
         values = {name: each[0] for name, each in self.values().items()} | dict(settings)
-        own = {each.name: getattr(self, each.name) for each in fields(TransferOptions)}
-        own |= {name.replace("-", "_"): value for name, value in values.items() if name != "seed"}
-        return StylizeOptions(**own | ({} if self.seeds is None else {"init": "noise"}))
+        own: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(TransferOptions)}
+        changed: dict[str, Any] = {name.replace("-", "_"): values[name] for name in values if name != "seed"}
+        own |= changed
+        if self.seeds is not None:
+            own["init"] = "noise"
+        return StylizeOptions(**own)
 
     def all_layers(self) -> StylizeOptions:
         """Return the options whose config has the layers of all pictures."""
