@@ -244,10 +244,8 @@ def test_a_texture_starts_from_noise_and_has_no_content(fake_runner):
     options = ("--size", "48x64", "--tileable", "--style-weights", "1,2", "--style-layers", "relu1_1", "--seed", 3)
     assert jaxstyle("texture", "styles/x.png", "styles/y.png", "-o", "out.png", *options, *NETWORK) == 0
     [work] = fake_runner.problems
-    assert (
-        work.start == "noise" and work.content.shape == (48, 64, 3)
+    assert work.start == "noise" and work.content.shape == (48, 64, 3)
     assert work.style_weights == [1, 2] and work.steps == 2
-    )
     np.testing.assert_array_equal(jax.random.key_data(work.key), jax.random.key_data(jax.random.key(3)))
     assert work.config.border == "circular" and work.config.content_layers == () and work.weights.content == {}
     for style, name in zip(work.styles, "xy", strict=True):

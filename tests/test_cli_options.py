@@ -25,7 +25,7 @@ NUMBERS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"tv_weight": float("inf")}, ("--tv-weight", "inf", "1e+30")),
     ({"learning_rate": 0.0}, ("learning_rate", "0.0")),
     ({"learning_rate": float("nan")}, ("learning_rate", "nan")),
-    ({"averaging": 1.0}, ("ema_decay", "1.0")),
+    ({"ema_decay": 1.0}, ("--ema-decay", "1")),
     ({"tolerance": 2.0}, ("tolerance", "2.0")),
     ({"style_size": 8}, ("--style-size", "8")),
     ({"style_scale": 0.0}, ("--style-scale", "0")),

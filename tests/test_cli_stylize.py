@@ -25,7 +25,7 @@ from jaxstyle.images.save import save_image
 from jaxstyle.losses import masks as masks_module
 from jaxstyle.losses.moments import Moments
 from jaxstyle.networks import pretrained
-from jaxstyle.runtime import estimates
+from jaxstyle.runtime import StylizeOptions, estimates, load_network, stylize_files
 from jaxstyle.runtime.fitting import Result
 from jaxstyle.runtime.outputs import numbered
 
@@ -385,3 +385,20 @@ def test_the_time_of_vgg19_is_that_of_the_steps_times_the_ratio_of_operations(mo
     assert "these 5 steps" in text and "--init 'my cat.png'" in text
     assert "about 5 min" in vgg19_message(work, result(75 / estimates.RELATIVE_TIME), Path("out.png"))
     assert compilations == []
+
+
+# Without the command line
+
+
+def test_stylize_files_writes_the_bytes_of_the_command_and_prints_nothing(fake_runner, capfd):
+    assert stylize(output="command.png", quiet=True) == 0
+    network = load_network(weights=Path("tiny.h5"), offline=True)
+    events: list[str] = []
+    how: dict[str, Any] = {"options": StylizeOptions(size=32, steps=3), "network": network}
+    listen = [lambda event, _: events.append(event.kind)]
+    result = stylize_files("content.png", "style.png", "function.png", **how, callbacks=listen)
+    assert Path("function.png").read_bytes() == Path("command.png").read_bytes()
+    assert (result.stop_reason, result.steps) == ("done", 3) and events[-1] == "saved"
+    stopped = stylize_files("content.png", "style.png", "none.png", **how, should_stop=lambda: True)
+    assert stopped.stop_reason == "stopped" and not Path("none.png").exists()
+    assert capfd.readouterr() == ("", "")

@@ -30,6 +30,7 @@ from jaxstyle.losses.wasserstein import LEVELS, Quantiles
 from jaxstyle.networks import pretrained, weights_io
 from jaxstyle.networks.pretrained import MD5
 from jaxstyle.transfer.schedule import Scale
+from jaxstyle.transfer.stylize import start_at
 
 SMALL = "--size 32 --steps 2 --quiet --offline --weights tiny.h5"
 STYLIZE = f"stylize content.png style.png -o out.png {SMALL}"

@@ -229,8 +229,8 @@ class Bar:
             return
         label = f"{event.step}/{event.total_steps}"
         if event.kind == "resumed":
-            self.progress.reset(self.task, steps=label)
-            self.progress.update(self.task, completed=event.progress)
+            self.progress.reset(self.task)
+            self.progress.update(self.task, completed=event.progress, steps=label)
         elif event.kind == "compiling":
             self.progress.update(self.task, steps=label, text=f"compiling for {max(event.size)} pixels")
         elif event.kind in ("steps", "level off"):

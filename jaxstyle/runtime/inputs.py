@@ -123,7 +123,7 @@ def load_stylize(
     if config.color == "none" and options.init != "style" and not options.style_mask:
         how = {"steps": options.steps, "params": network.params, "config": config, "seed": options.seed}
         saved |= style_cache.summarize_styles(images, height, width, **how)
-    shown = [(path, images[path]) for path in styles if path in images]
+    in_order = [(path, images[path]) for path in styles if path in images]
     known: dict[Path, Any] = {**images, **saved, **cached}
     problem = make_problem(
         network.params,
@@ -136,7 +136,7 @@ def load_stylize(
         steps=options.steps,
         style_weights=options.shares(len(styles)),
         content_masks=masks,
-        style_masks=_style_masks(options, shown),
+        style_masks=_style_masks(options, in_order),
     )
     return problem, picture.alpha
 

@@ -43,6 +43,7 @@ RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
         "seed": (0, MOST_SEED),
         "lbfgs_history": (1, MOST_WHOLE),
         "patience": (0, MOST_WHOLE),
+        "ema_decay": (0, 0.99999),
         "shift": (-MOST, MOST),
         "style_scale": (0.01, 100),
         "style_size": (16, MOST_WHOLE),
@@ -91,8 +92,9 @@ class ObjectiveOptions:
         """
         parse_memory(self.max_memory)
         for each in fields(self):
-            if each.name in RANGES:
-                check_number(each.name, getattr(self, each.name), *RANGES[each.name])
+            value = getattr(self, each.name)
+            if each.name in RANGES and not isinstance(value, str):  # the size of a texture is text
+                check_number(each.name, value, *RANGES[each.name])
 
     def chosen(self, **config: Any) -> Preset:
         """Return the preset with these options and other fields of its config."""

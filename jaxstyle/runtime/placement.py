@@ -169,15 +169,15 @@ def _steps(
 ) -> tuple[loop.State, jax.Array]:
     run = partial(loop.run_segment, config=config, most_steps=most_steps)
     if layout.axis == HEIGHT:
-        state, trace = run(cropped(state, like[0]), params, cropped(targets, like[1]), weights, steps)
-        return _evened(state, layout), trace
+        state, history = run(cropped(state, like[0]), params, cropped(targets, like[1]), weights, steps)
+        return _evened(state, layout), history
 
     def each(shared: tuple[Params, Targets, jax.Array], own: tuple[loop.State, LossWeights]) -> Any:
         return run(own[0], *shared[:2], own[1], shared[2])
 
-    state, trace = map_lanes(each, (params, targets, steps), (state, weights), mesh=layout.mesh)
+    state, history = map_lanes(each, (params, targets, steps), (state, weights), mesh=layout.mesh)
     count = jax.tree.leaves(like[0])[0].shape[0]
-    return state, trace[:count]
+    return state, history[:count]
 
 
 @partial(jax.jit, static_argnames=("like", "config", "layout"))

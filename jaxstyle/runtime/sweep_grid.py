@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from jaxstyle.errors import InputError, excerpt
@@ -59,8 +60,9 @@ class SweepOptions(TransferOptions):
     content_layers: str | None = None
     seeds: int | None = None
 
+    @cached_property
     def values(self) -> dict[str, Sequence[float | int | str]]:
-        """Return the values of each given option that may differ within the sweep.
+        """The values of each given option that may differ within the sweep.
 
         Raises:
             InputError: if a text cannot be read.
@@ -82,18 +84,18 @@ class SweepOptions(TransferOptions):
 
     def combinations(self) -> list[Combination]:
         """Return all combinations of values."""
-        return combinations({name: values for name, values in self.values().items() if len(values) > 1})
+        return combinations({name: values for name, values in self.values.items() if len(values) > 1})
 
     def columns(self) -> int | None:
         """Return the number of columns of the sheet: with several options, that of the values of the last one."""
-        counts = [len(values) for values in self.values().values() if len(values) > 1]
+        counts = [len(values) for values in self.values.values() if len(values) > 1]
         if len(counts) > 1 and counts[-1] <= MOST_COLUMNS:
             return counts[-1]
         return math.prod(counts) if math.prod(counts) <= MOST_COLUMNS // 2 else None
 
     def single(self, settings: Mapping[str, Any]) -> StylizeOptions:
         """Return the options of one picture: its `settings`, and the first value of other options."""
-        values = {name: each[0] for name, each in self.values().items()} | dict(settings)
+        values = {name: each[0] for name, each in self.values.items()} | dict(settings)
         own: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(TransferOptions)}
         changed: dict[str, Any] = {name.replace("-", "_"): values[name] for name in values if name != "seed"}
         own |= changed
@@ -103,7 +105,7 @@ class SweepOptions(TransferOptions):
 
     def all_layers(self) -> StylizeOptions:
         """Return the options whose config has the layers of all pictures."""
-        sets = {name: each for name, each in self.values().items() if name.endswith("-layers")}
+        sets = {name: each for name, each in self.values.items() if name.endswith("-layers")}
         union = {name: [layer for text in each for layer in parse_layers(str(text))] for name, each in sets.items()}
         return self.single({name: ",".join(dict.fromkeys(layers)) for name, layers in union.items()})
 
