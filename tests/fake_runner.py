@@ -117,7 +117,8 @@ class FakeRunner:
         kinds = {"content": problem.weights.content, "style": problem.weights.style}
         terms = {f"{kind}/{layer}": 1 / step for kind, weights in kinds.items() for layer in weights}
         total = sum(np.asarray(weight) / step for weights in kinds.values() for weight in weights.values())
-        return {**terms, "tv": 1 / step, "bounds": 0.0, "total": total + np.asarray(problem.weights.tv) / step}
+        total = total + np.asarray(problem.weights.tv) / step
+        return {**terms, "tv": 1 / step, "total": total, "bounds": 0.0}  # in the order of `term_names`
 
 
 def nearest(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -41,7 +41,7 @@ pytestmark = pytest.mark.usefixtures("folder")
 
 
 def steps_kept() -> list[int]:
-    return sorted(int(path.name) for path in Path("kept").iterdir() if path.name.isdecimal())
+    return sorted(int(path.name) for path in Path("kept").glob("*") if path.name.isdecimal())
 
 
 # CheckpointStore

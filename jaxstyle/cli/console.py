@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +93,10 @@ class Console:
             network = load_network(name, weights=weights, **how)
         check()
         return network
+
+    def lazy_network(self, name: str, options: Network) -> Callable[[], LoadedNetwork]:
+        """Return a function that loads a network at its first call."""
+        return cache(lambda: self.load_network(name, options))
 
     @contextmanager
     def progress(self) -> Iterator[Bar]:

@@ -46,7 +46,7 @@ class Reconstruct:
         check_output(self.output, bits=outputs.bits, inputs=[self.image])
         outputs.check([self.output], steps=options.steps, inputs=[self.image])
         console = Console(quiet=self.saving.quiet)
-        network = console.load_network(self.network.network, self.network)
+        network = console.lazy_network(self.network.network, self.network)
         run = reconstruct_run(self.image, options, network, outputs=outputs)
         return console.run(run, self.output, self.saving)[0]
 

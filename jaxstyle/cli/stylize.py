@@ -70,7 +70,7 @@ class Stylize:
         check_output(self.output, bits=outputs.bits, inputs=inputs)
         outputs.check([self.output], steps=self.steps, inputs=inputs)
         console = Console(quiet=self.saving.quiet)
-        network = console.load_network("mini" if self.preview else self.network.network, self.network)
+        network = console.lazy_network("mini" if self.preview else self.network.network, self.network)
         with console.rich.status("Computing style statistics"):
             files, callbacks = (self.content, self.styles), [console.on_event]
             run = stylize_run(*files, options, network, outputs=outputs, callbacks=callbacks)

@@ -105,7 +105,7 @@ class Sweep:
         if not self.saving.dry_run or self.output.is_dir():
             folder.check(steps=self.steps, inputs=inputs)
         console = Console(quiet=self.saving.quiet)
-        network = console.load_network("mini" if self.preview else self.network.network, self.network)
+        network = console.lazy_network("mini" if self.preview else self.network.network, self.network)
         files, callbacks = (self.content, self.styles), [console.on_event]
         run = sweep_run(*files, options, network, outputs=outputs, callbacks=callbacks)
         folder = with_hashes(folder, run, options)

@@ -50,7 +50,7 @@ class Texture:
         check_output(self.output, bits=outputs.bits, inputs=self.styles)
         outputs.check([self.output], steps=options.steps, inputs=self.styles)
         console = Console(quiet=self.saving.quiet)
-        network = console.load_network(self.network.network, self.network)
+        network = console.lazy_network(self.network.network, self.network)
         run = texture_run(self.styles, options, network, outputs=outputs)
         return console.run(run, self.output, self.saving)[0]
 

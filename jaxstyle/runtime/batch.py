@@ -193,7 +193,7 @@ def batch(
             cached = _cached(picture, cached, options, preset, network)
             some = {path: sizes for path, sizes in cached.items() if path == picture.style}
             files = (picture.content, [picture.style])
-            run = stylize_run(*files, options, network, outputs=outputs, cached=some, callbacks=callbacks)
+            run = stylize_run(*files, options, lambda: network, outputs=outputs, cached=some, callbacks=callbacks)
             problem = replace(run.problem, compiled=compiled, devices=1 if together() else run.problem.devices)
             options_: dict[str, Any] = {"outputs": outputs, "callbacks": callbacks, "should_stop": should_stop}
             result = run_to_file(run._replace(problem=problem), picture.output, **options_)

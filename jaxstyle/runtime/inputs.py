@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import math
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -41,6 +41,9 @@ class LoadedNetwork(NamedTuple):
 
     params: Params
     weights: Weights
+
+
+LoadNetwork = Callable[[], LoadedNetwork]  # called after the pictures are loaded, since it may download
 
 
 def load_network(
@@ -81,7 +84,7 @@ def load_stylize(
     content: Path,
     styles: Sequence[Path],
     options: StylizeOptions,
-    network: LoadedNetwork,
+    network: LoadNetwork,
     *,
     cached: Mapping[Path, Style | Sizes] = MappingProxyType({}),
     callbacks: Sequence[Callback] = (),
@@ -92,7 +95,7 @@ def load_stylize(
         content: content image.
         styles: style images, or files of statistics.
         options: options of the transfer.
-        network: the network.
+        network: returns the network.
         cached: styles that are loaded already.
         callbacks: receive messages.
 
@@ -113,20 +116,21 @@ def load_stylize(
         for path in styles
         if path.suffix.lower() not in STATISTICS and path not in cached
     }
+    params = network().params
     saved = {
-        path: _statistics(path, options, params=network.params, config=config, callbacks=callbacks)
+        path: _statistics(path, options, params=params, config=config, callbacks=callbacks)
         for path in styles
         if path not in images and path not in cached
     }
     if saved and config.statistic == "sliced" and len(styles) > 1:
         raise InputError("Statistics of 'sliced' have different directions: mix the pictures instead.")
     if config.color == "none" and options.init != "style" and not options.style_mask:
-        how = {"steps": options.steps, "params": network.params, "config": config, "seed": options.seed}
+        how = {"steps": options.steps, "params": params, "config": config, "seed": options.seed}
         saved |= style_cache.summarize_styles(images, height, width, **how)
     in_order = [(path, images[path]) for path in styles if path in images]
     known: dict[Path, Any] = {**images, **saved, **cached}
     problem = make_problem(
-        network.params,
+        params,
         picture.rgb,
         [known[path] for path in styles],
         weights=weights,
@@ -146,7 +150,7 @@ def load_texture(
     height: int,
     width: int,
     *,
-    network: LoadedNetwork,
+    network: LoadNetwork,
     weights: LossWeights,
     config: Config,
     steps: int = 300,
@@ -161,7 +165,7 @@ def load_texture(
         styles: style images.
         height: height of the texture in pixels.
         width: width of the texture in pixels.
-        network: the network.
+        network: returns the network.
         weights: weights of the loss, without content.
         config: the static options.
         steps: number of gradient evaluations over all scales.
@@ -177,13 +181,13 @@ def load_texture(
     ground: Any = np.zeros((height, width, 3), np.float32)
     how: dict[str, Any] = {"init": "noise", "key": jax.random.key(seed), "steps": steps}
     how |= {"style_weights": style_weights, "weights": weights, "config": config}
-    return make_problem(network.params, ground, images, **how)
+    return make_problem(network().params, ground, images, **how)
 
 
 def load_reconstruction(
     image: Path,
     *,
-    network: LoadedNetwork,
+    network: LoadNetwork,
     preset: Preset,
     weights: LossWeights,
     size: int = 512,
@@ -195,7 +199,7 @@ def load_reconstruction(
 
     Args:
         image: image to reconstruct.
-        network: the network.
+        network: returns the network.
         preset: the static options and the resampling filter.
         weights: weights of the loss.
         size: longest side of the output in pixels.
@@ -209,7 +213,7 @@ def load_reconstruction(
     picture = load_image(image, size=size, resample=preset.resample, rounding=preset.rounding, max_pixels=max_pixels)
     rgb: Any = picture.rgb
     how: dict[str, Any] = {"init": "noise", "key": jax.random.key(seed), "steps": steps}
-    return make_problem(network.params, rgb, [rgb], weights=weights, config=preset.config, **how), picture.alpha
+    return make_problem(network().params, rgb, [rgb], weights=weights, config=preset.config, **how), picture.alpha
 
 
 def style_image(path: Path, options: StylizeOptions, preset: Preset, *, content: Picture | None = None) -> jax.Array:

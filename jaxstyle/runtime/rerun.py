@@ -18,7 +18,7 @@ from jaxstyle.images.save import check_output
 from jaxstyle.networks import weights_io
 from jaxstyle.runtime.callbacks import Callback, message, never
 from jaxstyle.runtime.fitting import Result
-from jaxstyle.runtime.inputs import LoadedNetwork
+from jaxstyle.runtime.inputs import LoadedNetwork, LoadNetwork
 from jaxstyle.runtime.options import STATISTICS, ObjectiveOptions, ReconstructOptions, StylizeOptions, TextureOptions
 from jaxstyle.runtime.outputs import OutputOptions
 from jaxstyle.runtime.plain_data import differences, plain, structured
@@ -39,7 +39,7 @@ FILES: Mapping[str, Mapping[str, Any]] = {
     "texture": {"styles": tuple[Path, ...]},
     "reconstruct": {"image": Path},
 }
-LoadNetwork = Callable[[str, Path | None], LoadedNetwork]  # by name and weights file
+LoadNamed = Callable[[str, Path | None], LoadedNetwork]  # by name and weights file
 
 
 class Recorded(NamedTuple):
@@ -55,7 +55,7 @@ def rerun(
     output: Path,
     folders: Sequence[Path],
     *,
-    load: LoadNetwork,
+    load: LoadNamed,
     weights: Path | None = None,
     max_pixels: int | None = None,
     callbacks: Sequence[Callback] = (),
@@ -85,8 +85,8 @@ def rerun(
     recorded = recorded._replace(options=replace(recorded.options, max_pixels=max_pixels))
     check_output(output, bits=recorded.outputs.bits, inputs=[picture, *inputs])
     _check_options(recorded)
-    network = _network(picture, record, found, weights=weights, load=load)
-    run = _run(record, recorded, network, output.parent, callbacks)
+    loaded = _network(picture, record, found, weights=weights, load=load)
+    run = _run(record, recorded, lambda: loaded, output.parent, callbacks)
     problem = run.problem
     sides = [max(scale.height, scale.width) for scale in problem.scales()]
     plans = {side: record.memory_plans.get(str(side), 0) for side in sides}
@@ -140,7 +140,7 @@ def _check_options(recorded: Recorded) -> None:
 
 
 def _run(
-    record: RunRecord, recorded: Recorded, network: LoadedNetwork, folder: Path, callbacks: Sequence[Callback]
+    record: RunRecord, recorded: Recorded, network: LoadNetwork, folder: Path, callbacks: Sequence[Callback]
 ) -> Run:
     files, options, outputs = recorded
     if isinstance(options, SweepOptions):
@@ -173,7 +173,7 @@ def _inputs(picture: Path, record: RunRecord, files: Sequence[Path], folders: Se
 
 
 def _network(
-    picture: Path, record: RunRecord, files: Sequence[Path], *, weights: Path | None, load: LoadNetwork
+    picture: Path, record: RunRecord, files: Sequence[Path], *, weights: Path | None, load: LoadNamed
 ) -> LoadedNetwork:
     """Return the network with the hash of the record: from `weights`, from `files`, or an installed one."""
     wanted = record.network

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -19,7 +19,14 @@ from jaxstyle.images.save import check_output, save_image
 from jaxstyle.losses.targets import Style
 from jaxstyle.runtime.callbacks import Callback, Event, message, never, notify
 from jaxstyle.runtime.fitting import Result, fit
-from jaxstyle.runtime.inputs import LoadedNetwork, load_network, load_reconstruction, load_stylize, load_texture
+from jaxstyle.runtime.inputs import (
+    LoadedNetwork,
+    LoadNetwork,
+    load_network,
+    load_reconstruction,
+    load_stylize,
+    load_texture,
+)
 from jaxstyle.runtime.options import ObjectiveOptions, ReconstructOptions, StylizeOptions, TextureOptions, parse_memory
 from jaxstyle.runtime.outputs import OutputOptions, attempt, log_rows, numbered, write_log
 from jaxstyle.runtime.placement import batch_layout, row_layout
@@ -83,9 +90,12 @@ def stylize_files(
     inputs = [content, *paths, *options.files()]
     check_output(path, bits=outputs.bits, inputs=inputs)
     outputs.check([path], steps=options.steps, inputs=inputs)
-    if isinstance(network, str):
-        network = load_network(network, callbacks=callbacks)
-    run = stylize_run(content, paths, options, network, outputs=outputs, callbacks=callbacks)
+    name = network
+
+    def load() -> LoadedNetwork:
+        return load_network(name, callbacks=callbacks) if isinstance(name, str) else name
+
+    run = stylize_run(content, paths, options, cache(load), outputs=outputs, callbacks=callbacks)
     return run_to_file(run, path, outputs=outputs, callbacks=callbacks, should_stop=should_stop)
 
 
@@ -93,7 +103,7 @@ def stylize_run(
     content: Path,
     styles: Sequence[Path],
     options: StylizeOptions,
-    network: LoadedNetwork,
+    network: LoadNetwork,
     *,
     outputs: OutputOptions,
     cached: Mapping[Path, Style | Sizes] = MappingProxyType({}),
@@ -102,11 +112,11 @@ def stylize_run(
     """Load the files of a style transfer and return its run; the arguments are those of `load_stylize`."""
     problem, alpha = load_stylize(content, styles, options, network, cached=cached, callbacks=callbacks)
     files = {"content": content, "styles": tuple(styles)}
-    return new_run("stylize", files, options, problem, alpha, network.weights, outputs=outputs)
+    return new_run("stylize", files, options, problem, alpha, network().weights, outputs=outputs)
 
 
 def texture_run(
-    styles: Sequence[Path], options: TextureOptions, network: LoadedNetwork, *, outputs: OutputOptions
+    styles: Sequence[Path], options: TextureOptions, network: LoadNetwork, *, outputs: OutputOptions
 ) -> Run:
     """Load the files of a texture and return its run."""
     preset, weights = options.resolve()
@@ -122,16 +132,16 @@ def texture_run(
         style_weights=options.shares(len(styles)),
         max_pixels=options.max_pixels,
     )
-    return new_run("texture", {"styles": tuple(styles)}, options, problem, None, network.weights, outputs=outputs)
+    return new_run("texture", {"styles": tuple(styles)}, options, problem, None, network().weights, outputs=outputs)
 
 
-def reconstruct_run(image: Path, options: ReconstructOptions, network: LoadedNetwork, *, outputs: OutputOptions) -> Run:
+def reconstruct_run(image: Path, options: ReconstructOptions, network: LoadNetwork, *, outputs: OutputOptions) -> Run:
     """Load the image of a reconstruction and return its run."""
     preset, weights = options.resolve()
     how: dict[str, Any] = {"size": options.size, "steps": options.steps, "seed": options.seed}
     how |= {"preset": preset, "weights": weights, "max_pixels": options.max_pixels}
     problem, alpha = load_reconstruction(image, network=network, **how)
-    return new_run("reconstruct", {"image": image}, options, problem, alpha, network.weights, outputs=outputs)
+    return new_run("reconstruct", {"image": image}, options, problem, alpha, network().weights, outputs=outputs)
 
 
 def new_run(

@@ -25,7 +25,7 @@ from jaxstyle.files import write_text
 from jaxstyle.images.load import load_image
 from jaxstyle.images.save import check_output, save_image
 from jaxstyle.runtime.callbacks import Callback, Event, message, never, notify
-from jaxstyle.runtime.inputs import LoadedNetwork, load_stylize
+from jaxstyle.runtime.inputs import LoadNetwork, load_stylize
 from jaxstyle.runtime.memory import memory_budget
 from jaxstyle.runtime.outputs import OutputOptions, attempt, log_rows, numbered, read_log, write_log
 from jaxstyle.runtime.placement import batch_layout
@@ -172,7 +172,7 @@ def sweep_run(
     content: Path,
     styles: Sequence[Path],
     options: SweepOptions,
-    network: LoadedNetwork,
+    network: LoadNetwork,
     *,
     outputs: OutputOptions,
     callbacks: Sequence[Callback] = (),
@@ -180,7 +180,7 @@ def sweep_run(
     """Load the files of a sweep and return its run, from which `SweepFolder.run` makes those of batches."""
     problem, alpha = load_stylize(content, styles, options.all_layers(), network, callbacks=callbacks)
     files = {"content": content, "styles": tuple(styles)}
-    return new_run("sweep", files, options, problem, alpha, network.weights, outputs=outputs)
+    return new_run("sweep", files, options, problem, alpha, network().weights, outputs=outputs)
 
 
 def with_hashes(folder: SweepFolder, run: Run, options: SweepOptions) -> SweepFolder:
