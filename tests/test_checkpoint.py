@@ -402,7 +402,8 @@ def write_lock(*, age: float = 0.0, **changes: Any) -> bytes:
     Path("kept").mkdir(exist_ok=True)
     lock = Path("kept", checkpoint_folder.LOCK)
     lock.write_text(json.dumps(HOLDER | changes))
-    os.utime(lock, (time.time() - age,) * 2)
+    renewed = time.time() - age
+    os.utime(lock, (renewed, renewed))
     return lock.read_bytes()
 
 
