@@ -77,7 +77,8 @@ def out_of_memory(error: Exception) -> str | None:
     reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
     if not isinstance(error, MemoryError) and not reason.startswith("RESOURCE_EXHAUSTED"):
         return None
-    return f"memory is too small ({reason}): use --remat, a smaller --size, fewer --lanes or, for lbfgs, less --memory."
+    cure = "use --remat, a smaller --size or --batch-size or, for lbfgs, a shorter --lbfgs-history."
+    return f"memory is too small ({reason}): {cure}"
 
 
 def own(error: Exception) -> InputError | UnavailableError | None:

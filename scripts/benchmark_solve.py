@@ -14,9 +14,8 @@ from measuring import PRESET, Pictures, ratios
 from tyro.conf import OmitArgPrefixes
 
 from jaxstyle import load_image, load_params, make_targets, save_image, terms, total
-from jaxstyle.cli.progress import Reporter
-from jaxstyle.runtime.problem import Work
-from jaxstyle.runtime.runner import picture_of, walk
+from jaxstyle.runtime.problem import make_problem
+from jaxstyle.runtime.runner import iterate, picture_of
 
 Score = Callable[[Any], float]
 
@@ -64,15 +63,15 @@ class Solve:
         self, params: Any, content: jax.Array, style: jax.Array, score: Score, goal: float
     ) -> tuple[float, int, float]:
         """Return seconds and steps until the picture is at the goal, or the last, and what it scores there."""
-        seconds, steps, found, began, key = 0.0, 0, float("inf"), time.perf_counter(), jax.random.key(0)
-        work = Work(params, content, content, [style], PRESET.loss_weights(), PRESET.config, "content", key, self.steps)
-        with Reporter(quiet=True).steps([(scale.steps, scale.width) for scale in work.scales()]) as shown:
-            for place in walk(work, shown):
-                seconds, steps = seconds + time.perf_counter() - began, place.steps
-                found = score(picture_of(work, place))
-                if found <= goal:
-                    break
-                began = time.perf_counter()
+        seconds, steps, found, began = 0.0, 0, float("inf"), time.perf_counter()
+        options: dict[str, Any] = {"weights": PRESET.loss_weights(), "config": PRESET.config, "steps": self.steps}
+        problem = make_problem(params, content, style, **options)
+        for snapshot in iterate(problem):
+            seconds, steps = seconds + time.perf_counter() - began, snapshot.step
+            found = score(picture_of(problem, snapshot))
+            if found <= goal:
+                break
+            began = time.perf_counter()
         return seconds, steps, found
 
 

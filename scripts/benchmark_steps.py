@@ -18,7 +18,7 @@ from tyro.conf import OmitArgPrefixes
 from jaxstyle import init, load_params, make_targets, run
 from jaxstyle.errors import InputError
 from jaxstyle.networks.conv import Precision, prepared
-from jaxstyle.runtime.estimate import gflop_per_step
+from jaxstyle.runtime.estimates import gflop_per_step
 from jaxstyle.transfer.schedule import Scale
 
 Side = Callable[[int], float]  # takes so many steps and returns the objective before the last of them

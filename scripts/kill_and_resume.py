@@ -30,7 +30,7 @@ STYLIZE = ("stylize", "content.png", "style.png", *SMALL, "--content-layers", "r
 COMMANDS = {
     "lbfgs, two scales": (*STYLIZE, "--scales", "2"),
     "sweep of three lanes": ("sweep", *STYLIZE[1:], "--scales", "1", "--style-weight", "1,10,100"),
-    "adam, averaged": (*STYLIZE, "--optimizer", "adam", "--averaging", "0.9", "--scales", "1"),
+    "adam, averaged": (*STYLIZE, "--optimizer", "adam", "--ema-decay", "0.9", "--scales", "1"),
     "texture from noise": ("texture", "style.png", *SMALL, "--size", "64x48"),
 }
 CHECKPOINTS = ("--checkpoint", "checkpoints", "--every", "7")

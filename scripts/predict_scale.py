@@ -18,7 +18,7 @@ from jaxstyle.networks import vgg
 from jaxstyle.networks.vgg import Params
 from jaxstyle.optim import loop
 from jaxstyle.optim.parametrizations import PYRAMID_LEVELS
-from jaxstyle.runtime.estimate import gflop_per_step
+from jaxstyle.runtime.estimates import gflop_per_step
 from jaxstyle.runtime.memory import ESTIMATED
 from jaxstyle.runtime.problem import bytes_of
 from jaxstyle.transfer.schedule import Scale, plan

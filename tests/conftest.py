@@ -209,7 +209,7 @@ def square_files(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def folder(isolated, input_files, monkeypatch) -> Path:
-    """Work in a folder of the test's own, with two pictures and a tiny network."""
+    """Problem in a folder of the test's own, with two pictures and a tiny network."""
     monkeypatch.chdir(isolated)
     for path in input_files.iterdir():
         shutil.copy(path, isolated)

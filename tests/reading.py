@@ -119,14 +119,11 @@ def hdf5_files() -> list[Callable[[Path], object]]:
 
 
 def records() -> list[Callable[[Path], object]]:
-    from jaxstyle.cli.recording import command_of
-    from jaxstyle.cli.rerun import COMMANDS, record_of
+    from jaxstyle.runtime.rerun import picture_record, recorded_command
 
     def read(path: Path) -> object:
-        record = record_of(path)
-        inputs = [path] * len(record.inputs)
-        output = path.with_name("out.png")
-        return command_of(COMMANDS[record.command], record, picture=path, inputs=inputs, output=output)
+        record = picture_record(path)
+        return recorded_command(record, picture=path, inputs=[path] * len(record.inputs))
 
     return [read]
 

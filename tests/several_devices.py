@@ -91,7 +91,7 @@ def lanes() -> dict[str, Any]:
     layers: dict[str, Any] = {"content_layers": ("relu1_1",), "style_layers": ("relu1_1",)}
     how: dict[str, Any] = {"config": Config(optimizer="adam", scales=1, **layers), "steps": 5}
     one = sweep(params, content, style, weights, **how)
-    four = sweep(params, content, style, weights, **how, devices=jax.devices(), lanes=4)
+    four = sweep(params, content, style, weights, **how, devices=jax.devices(), batch_size=4)
     images, others = np.asarray(one.image), np.asarray(four.image)
     return {"apart": float(abs(images - others).max()), "shape": images.shape, "differ": float(np.ptp(images, 0).max())}
 

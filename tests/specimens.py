@@ -13,8 +13,6 @@ import numpy as np
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
-from jaxstyle.cli.recording import NOT_IN_PICTURE
-from jaxstyle.cli.stylize import Stylize
 from jaxstyle.config import Config
 from jaxstyle.images import save
 from jaxstyle.images.quantize import Levels
@@ -25,6 +23,7 @@ from jaxstyle.networks import weights_io
 from jaxstyle.networks.random_init import random_params
 from jaxstyle.networks.vgg import Params
 from jaxstyle.runtime import plain_data, record
+from jaxstyle.runtime.options import StylizeOptions
 from jaxstyle.runtime.sweep_report import Entry
 
 HEIGHT, WIDTH = 24, 33
@@ -158,11 +157,10 @@ def _write_keras(path: Path, params: Params, libver: str) -> None:
 def records() -> dict[str, bytes]:
     """Return the record of a run as JSON, in the entry of a sweep and in a picture of each output format."""
     inputs: dict[Path, int] = {}
-    command = Stylize(content=Path("content.png"), styles=(Path("style.png"),), output=Path("out.png"))
-    names = [name for name in vars(command) if name not in NOT_IN_PICTURE]
-    run = record.Record(
+    options = {"content": Path("content.png"), "styles": (Path("style.png"),), **vars(StylizeOptions())}
+    run = record.RunRecord(
         command="stylize",
-        options={name: plain_data.plain(getattr(command, name), paths=inputs) for name in names},
+        options=plain_data.plain(options, paths=inputs),
         inputs=tuple(record.Source(path.name, "0" * 64) for path in inputs),
         network=record.Weights("vgg19", "vgg19.h5", "0" * 64),
         config={"style_layers": ["relu1_1"], "scales": None},
@@ -170,7 +168,7 @@ def records() -> dict[str, bytes]:
         versions=record.versions(),
         device="2 x processor",
         steps=3,
-        trace={"total": (2.5, 1.5)},
+        history={"total": (2.5, 1.5)},
     )
     text = record.text(run)
     found = {"by itself": text.encode(), "with line breaks": record.text(run, indent=2).encode()}

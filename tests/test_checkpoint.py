@@ -1,9 +1,13 @@
-"""Checkpoints: a resumed run equals an uninterrupted one, and damaged or foreign checkpoints are not used."""
+"""CheckpointStore: a resumed run equals an uninterrupted one, and damaged or foreign checkpoints are not used."""
 
 import json
 import os
 import runpy
 import shutil
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +15,13 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import psutil
 import pytest
 from conftest import TINY, picture
 from fake_runner import FakeRunner
 from quick_commands import run
 
-from jaxstyle.cli import main, session
+from jaxstyle.cli import main
 from jaxstyle.cli.reconstruct import Reconstruct
 from jaxstyle.cli.stylize import Stylize
 from jaxstyle.cli.sweep import Sweep
@@ -24,9 +29,8 @@ from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.images.save import save_image
 from jaxstyle.networks import weights_io
 from jaxstyle.networks.random_init import random_params
-from jaxstyle.runtime import record, sweep_job
-from jaxstyle.runtime.checkpoint import KEPT, Checkpoints
-from jaxstyle.runtime.resume import Resuming
+from jaxstyle.runtime import checkpoint_folder, record
+from jaxstyle.runtime.checkpoint import KEPT, CheckpointStore
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 QUICK = {"size": 32, "steps": 4, "weights": Path("tiny.h5"), "content_layers": "relu1_2", "style_layers": "relu1_1"}
@@ -37,10 +41,10 @@ pytestmark = pytest.mark.usefixtures("folder")
 
 
 def steps_kept() -> list[int]:
-    return sorted(int(path.name) for path in Path("kept").iterdir() if path.name.isdecimal())
+    return sorted(int(path.name) for path in Path("kept").glob("*") if path.name.isdecimal())
 
 
-# Checkpoints
+# CheckpointStore
 
 
 def same(_):
@@ -52,7 +56,7 @@ def of_step(step: int) -> dict[str, np.ndarray]:
 
 
 def test_the_two_newest_checkpoints_remain_and_the_newest_is_read():
-    kept = Checkpoints(Path("kept"))
+    kept = CheckpointStore(Path("kept"))
     assert kept.latest(same, print) is None and kept.facts() is None
     for step in (1, 2, 3):
         kept.save(step, of_step(step), {"step": step})
@@ -78,7 +82,7 @@ def damaged(data: bytes, how: str) -> bytes:
 def two_checkpoints() -> list[Path]:
     """Two checkpoints, and a copy of their folder; return the files of the newer one."""
     for step in (1, 2):
-        Checkpoints(Path("kept")).save(step, of_step(step), {"step": step})
+        CheckpointStore(Path("kept")).save(step, of_step(step), {"step": step})
     shutil.copytree("kept", "copy")
     return [path for path in sorted(Path("kept/2").rglob("*")) if path.is_file()]
 
@@ -88,7 +92,7 @@ def step_after_damage(file: Path, how: str) -> int:
     shutil.rmtree("kept")
     shutil.copytree("copy", "kept")
     file.write_bytes(damaged(file.read_bytes(), how))
-    found = Checkpoints(Path("kept")).latest(same, print)
+    found = CheckpointStore(Path("kept")).latest(same, print)
     assert found is not None, file
     np.testing.assert_array_equal(found[1]["image"], ARRAYS["image"])
     assert found[1]["count"] == found[0]["step"]
@@ -104,7 +108,7 @@ def test_a_damaged_checkpoint_is_skipped(how, two_checkpoints):
 
 
 def test_a_checkpoint_that_cannot_be_read_stays_until_a_new_one_takes_its_place(monkeypatch):
-    kept, warnings = Checkpoints(Path("kept")), []
+    kept, warnings = CheckpointStore(Path("kept")), []
     for step in (1, 2):
         kept.save(step, of_step(step), {"step": step})
 
@@ -127,7 +131,7 @@ def test_a_checkpoint_that_cannot_be_read_stays_until_a_new_one_takes_its_place(
 
 
 def test_checkpoints_that_cannot_be_read_do_not_count_among_the_two_that_remain():
-    kept = Checkpoints(Path("kept"))
+    kept = CheckpointStore(Path("kept"))
     for step in (1, 8, 9):
         kept.save(step, of_step(step), {"step": step})
     for path in Path("kept/9").rglob("*"):
@@ -151,7 +155,7 @@ def test_damage_of_any_file_skips_the_checkpoint_or_changes_nothing(how, two_che
 
 
 def test_checkpoints_of_other_arrays_are_skipped():
-    kept = Checkpoints(Path("kept"))
+    kept = CheckpointStore(Path("kept"))
     for arrays in (
         {"image": np.zeros((3, 5), np.float32)},
         {"image": np.zeros((300, 400), np.float32)},
@@ -163,7 +167,7 @@ def test_checkpoints_of_other_arrays_are_skipped():
 
 
 def test_links_in_a_checkpoint_are_not_followed():
-    kept = Checkpoints(Path("kept"))
+    kept = CheckpointStore(Path("kept"))
     kept.save(1, ARRAYS, {})
     file = next(path for path in Path("kept/1/arrays").rglob("d/*"))
     shutil.copy(file, "elsewhere")
@@ -178,7 +182,7 @@ def test_links_in_a_checkpoint_are_not_followed():
 
 
 def test_facts_beyond_a_limit_or_of_another_type_are_not_read():
-    kept = Checkpoints(Path("kept"))
+    kept = CheckpointStore(Path("kept"))
     kept.save(1, ARRAYS, {"long": "x" * 2**23})
     assert kept.facts() is None and kept.latest(same, print) is None
     kept.save(1, ARRAYS, {})
@@ -190,17 +194,17 @@ def test_a_checkpoint_that_cannot_be_written_names_the_reason():
     Path("file").touch()
     sentence = r"^The checkpoint in file/kept cannot be written \(.*\): free space or name another folder"
     with pytest.raises(UnavailableError, match=sentence):
-        Checkpoints(Path("file/kept")).save(1, ARRAYS, {})
+        CheckpointStore(Path("file/kept")).save(1, ARRAYS, {})
     for attempt in (lambda kept: kept.save(1, ARRAYS, {}), lambda kept: kept.latest(same, print)):
         with pytest.raises(InputError, match="--checkpoint file is a file: name a folder for the checkpoints"):
-            attempt(Checkpoints(Path("file")))
+            attempt(CheckpointStore(Path("file")))
 
 
 def test_a_checkpoint_that_cannot_be_removed_names_the_reason(monkeypatch):
     def refuse(*_):
         raise PermissionError(1, "Operation not permitted")
 
-    kept = Checkpoints(Path("kept"))
+    kept = CheckpointStore(Path("kept"))
     kept.save(1, ARRAYS, {})
     monkeypatch.setattr(ocp.CheckpointManager, "delete", refuse)
     sentence = r"^The checkpoint kept/1 cannot be removed \(Operation not permitted\): remove it\.$"
@@ -216,7 +220,7 @@ def test_other_folders_with_the_names_of_checkpoints_are_refused_and_not_changed
     command = ["sweep", "content.png", "style.png", "--weights", "tiny.h5", "-o", "out", "--checkpoint", "photos"]
     status, sentence = refused(*command, "--style-weight", "1,2")
     assert status == 2 and sentence == "--checkpoint photos holds 2021, which is no checkpoint: name another folder."
-    kept = Checkpoints(Path("photos"))
+    kept = CheckpointStore(Path("photos"))
     for first in (name.split("/")[0] for name in names):
         for attempt in (lambda: kept.save(4, ARRAYS, {}), lambda: kept.latest(same, print), kept.clear):
             with pytest.raises(InputError, match=f"holds {first}, which is no checkpoint"):
@@ -239,15 +243,14 @@ class Killed(Exception):
 def runner(fake_runner, monkeypatch) -> FakeRunner:
     """A `fake_runner` whose states have the arrays of real ones, of which the first is the image, to be saved."""
 
-    def walk(work, shown, **options: Any) -> Iterator[Any]:
-        for place in fake_runner.walk(work, shown, **options):
-            shapes, structure = jax.tree.flatten(work.shape(work.scales()[place.scale]))
+    def iterate(problem, **options: Any) -> Iterator[Any]:
+        for place in fake_runner.iterate(problem, **options):
+            shapes, structure = jax.tree.flatten(problem.shape(problem.scales()[place.scale]))
             others = [np.zeros(each.shape, each.dtype) for each in shapes[1:]]
             state = jax.tree.unflatten(structure, [np.asarray(place.image), *others])
-            yield place._replace(state=state, trace=dict(sorted(place.trace.items())))  # sorted as by jax.jit
+            yield place._replace(state=state, history=place.history)
 
-    for module in (session, sweep_job):
-        monkeypatch.setattr(module, "walk", walk)
+    fake_runner.replace_iterate(monkeypatch, iterate)
     return fake_runner
 
 
@@ -268,7 +271,7 @@ def finished(folder, runner, finished_files) -> bytes:
         assert stylize() == 0 and steps_kept() == [3, 4]
         shutil.copytree("kept", finished_files / "kept")
         shutil.copy("out.png", finished_files)
-        runner.works.clear()
+        runner.problems.clear()
     else:
         shutil.copytree(finished_files, ".", dirs_exist_ok=True)
     return Path("out.png").read_bytes()
@@ -325,7 +328,7 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_difference(finished, mo
         assert line.endswith(": name another folder, or repeat that run's command.")
 
     refused("whose options.steps is 4 and not 9", steps=9)
-    refused("whose options.balance.style_weight is None and not 3.0", style_weight=3.0)
+    refused("whose options.style_weight is None and not 3.0", style_weight=3.0)
     refused("whose options.seed is 0 and not 1", seed=1)
     with monkeypatch.context() as patch:
         versions = record.versions() | {"jax": "0.99"}
@@ -359,23 +362,98 @@ def test_control_characters_of_untrusted_facts_are_escaped(finished, capsys):
 
 
 def test_impossible_facts_are_damage(finished, monkeypatch):
-    jobs, messages = [], []
-    monkeypatch.setattr(session.Session, "run", lambda self, job, **_: jobs.append((self.saving, job)) or 0)
-    assert stylize() == 0
+    found: list[Any] = []
+
+    def keep(problem: Any, *, checkpoint: Any, **_: Any) -> Any:
+        found.append(checkpoint)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jaxstyle.runtime.run.fit", keep)
+        with pytest.raises(Killed):
+            stylize()
     shutil.copytree("kept", "copy")
-    possible = Resuming(*jobs[0]).place(messages.append)
-    assert possible is not None and possible.steps == 4 and messages == ["kept: resuming after step 4"]
-    for facts in ({"scale": 7}, {"scale": "x"}, {"taken": 0}, {"taken": 5}, {"steps": 10**12}, {"cuts": {"32": "x"}}):
+    texts: list[str] = []
+    listen = [lambda event, _: texts.append(event.message)]
+    possible = found[0].load(listen)
+    assert possible is not None and possible.step == 4 and texts == ["kept: resuming after step 4"]
+    for facts in (
+        {"scale": 7},
+        {"scale": "x"},
+        {"scale_step": 0},
+        {"scale_step": 5},
+        {"step": 10**12},
+        {"memory_plans": {"32": "x"}},
+    ):
         with_facts(lambda stored, facts=facts: stored.update(facts))
-        warnings = []
-        assert Resuming(*jobs[0]).place(warnings.append) is None
-        assert len(warnings) == 2 and all("cannot be read" in each for each in warnings) and steps_kept() == [3, 4]
+        texts.clear()
+        assert found[0].load(listen) is None
+        assert len(texts) == 2 and all("cannot be read" in each for each in texts) and steps_kept() == [3, 4]
         shutil.copytree("copy", "kept", dirs_exist_ok=True)
+
+
+# The lock
+
+ME = psutil.Process()
+HOLDER = {"process": ME.pid, "host": socket.gethostname(), "started": ME.create_time(), "since": "2026-01-02 03:04:05"}
+
+
+def write_lock(*, age: float = 0.0, **changes: Any) -> bytes:
+    Path("kept").mkdir(exist_ok=True)
+    lock = Path("kept", checkpoint_folder.LOCK)
+    lock.write_text(json.dumps(HOLDER | changes))
+    renewed = time.time() - age
+    os.utime(lock, (renewed, renewed))
+    return lock.read_bytes()
+
+
+def test_a_folder_that_a_running_process_uses_is_refused_and_not_changed(runner, capsys):
+    for changes in ({}, {"host": "node7", "process": 9}):
+        before = write_lock(**changes)
+        holder = HOLDER | changes
+        assert stylize(quiet=True) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert f"kept is in use by process {holder['process']} on {holder['host']} since 2026-01-02 03:04:05" in line
+        with pytest.raises(InputError, match="is in use by process"):
+            checkpoint_folder.acquire(Path("kept"))
+        assert [path.name for path in Path("kept").iterdir()] == [checkpoint_folder.LOCK]
+        assert Path("kept", checkpoint_folder.LOCK).read_bytes() == before
+    assert runner.problems == [] and not Path("out.png").exists()
+
+
+def test_a_lock_of_an_ended_process_does_not_stand_in_the_way(runner):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for changes in (
+        {"process": ended.pid},
+        {"started": ME.create_time() - 1000},  # its number was used again
+        {"host": "node7", "age": checkpoint_folder.STALE + 9},
+        {"process": "many", "age": checkpoint_folder.STALE + 9},
+    ):
+        options: dict[str, Any] = changes
+        write_lock(**options)
+        with checkpoint_folder.locked(Path("kept")):
+            held = json.loads(Path("kept", checkpoint_folder.LOCK).read_text())
+            assert held["process"] == ME.pid
+        assert not Path("kept").exists()
+    write_lock(process=ended.pid)
+    assert stylize() == 0
+    assert steps_kept() == [3, 4] and len(list(Path("kept").iterdir())) == 2
+
+
+def test_a_lock_is_held_during_a_run_and_released_after_it(runner):
+    locks: list[bool] = []
+    runner.on_step = lambda step: locks.append(Path("kept", checkpoint_folder.LOCK).exists())
+    assert stylize() == 0
+    command = Sweep(Path("content.png"), (Path("style.png"),), Path("out"))
+    assert run(command, **QUICK | {"checkpoint": Path("other")}, style_weight="1,10") == 0
+    assert locks == [True] * 4 + [False] * 4 and not Path("kept", checkpoint_folder.LOCK).exists()
+    assert not Path("other").exists()
 
 
 def test_a_sweep_that_was_killed_is_resumed_within_its_round(runner):
     command = Sweep(Path("content.png"), (Path("style.png"),), Path("out"))
-    options = QUICK | {"style_weight": "1,10,100", "lanes": 2, "every": 2}
+    options = QUICK | {"style_weight": "1,10,100", "batch_size": 2, "every": 2}
     assert run(command, **options, output=Path("whole")) == 0 and steps_kept() == []
     taken = []
 
@@ -401,22 +479,22 @@ def test_a_sweep_that_was_killed_is_resumed_within_its_round(runner):
 
 @pytest.mark.slow(optimized=True)
 def test_a_resumed_reconstruction_and_a_rerun_have_the_same_bytes(monkeypatch):
-    monkeypatch.setattr("jaxstyle.runtime.problem.MOST_STEPS_A_SEGMENT", 3)
+    monkeypatch.setattr("jaxstyle.runtime.problem.MOST_STEPS_PER_SEGMENT", 3)
     command = Reconstruct(Path("content.png"), Path("out.png"))
     options = {"layer": "relu2_1", "scales": "2", "size": 40, "steps": 12, "weights": Path("tiny.h5")}
     options |= {"checkpoint": Path("kept"), "every": 1, "log": Path("log.csv")}
-    save = Checkpoints.save
+    save = CheckpointStore.save
     for count in (1, 2):
         with monkeypatch.context() as patch:
             calls: list[int] = []
 
-            def kill(self: Checkpoints, step: int, *rest: Any, count=count, calls=calls) -> None:
+            def kill(self: CheckpointStore, step: int, *rest: Any, count=count, calls=calls) -> None:
                 save(self, step, *rest)
                 calls.append(step)
                 if len(calls) == count:
                     raise Killed
 
-            patch.setattr(Checkpoints, "save", kill)
+            patch.setattr(CheckpointStore, "save", kill)
             with pytest.raises(Killed):
                 run(command, **options)
         assert not Path("out.png").exists()

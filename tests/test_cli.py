@@ -20,9 +20,10 @@ from jaxstyle.runtime import problem
 
 RUN = "stylize content.png style.png -o out.png --size 32 --steps 3 --offline --weights tiny.h5".split()
 OPTIONS = """size steps content-weight style-weight tv-weight content-layers style-layers preset network weights
-pooling optimizer learning-rate memory parametrization init seed save-every log quiet offline preview scales blend
-style-scale style-size color content-mask style-mask feather statistic shift averaging tolerance patience
-normalize-gradients bits record checkpoint every dry-run precision remat devices max-memory max-pixels""".split()
+pooling optimizer learning-rate lbfgs-history parametrization init seed save-every log quiet offline preview scales
+style-weights style-scale style-size color content-mask style-mask feather statistic shift ema-decay tolerance patience
+normalize-gradients bits record-file no-record checkpoint every dry-run precision remat devices
+max-memory max-pixels""".split()
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +34,7 @@ def folder(isolated, monkeypatch) -> Path:
 
 
 def test_a_compiled_run_lowers_the_total_which_is_the_weighted_sum_of_the_logged_terms(monkeypatch, capfd):
-    monkeypatch.setattr(problem, "WORK_A_SEGMENT", 0)  # one program of one step
+    monkeypatch.setattr(problem, "WORK_PER_SEGMENT", 0)  # one program of one step
     layers = ["--content-layers", "relu1_2,relu2_1:3", "--style-layers", "relu1_1:1,relu2_1:0.5"]
     weights = ["--content-weight", "2", "--style-weight", "9", "--tv-weight", "3"]
     assert main([*RUN, *layers, *weights, "--optimizer", "adam", "--log", "log.csv", "--save-every", "2"]) == 0
@@ -58,13 +59,13 @@ def test_a_compiled_run_lowers_the_total_which_is_the_weighted_sum_of_the_logged
 def test_options_of_the_command_line_reach_the_run(fake_runner):
     write_masks()
     texts = """--seed 7 --init noise --steps 5 --size 40 --scales 24,40 --pooling avg --optimizer adam
-    --learning-rate 0.5 --memory 7 --parametrization fourier --averaging 0.9 --tolerance 0.01 --patience 4
+    --learning-rate 0.5 --lbfgs-history 7 --parametrization fourier --ema-decay 0.9 --tolerance 0.01 --patience 4
     --normalize-gradients --statistic covariance --shift -1 --content-weight 2 --style-weight 6
     --tv-weight 0.5 --content-layers relu2_1 --style-layers relu1_1:1,relu2_1:2 --content-mask left.png
     --style-mask all --precision bfloat16 --remat --devices 1 --max-memory 4GiB --save-every 2 --bits 16
-    --record --log log.csv --quiet --max-pixels 2MP"""
+    --record-file --log log.csv --quiet --max-pixels 2MP"""
     assert main([*RUN, *texts.split()]) == 0
-    [run] = fake_runner.works
+    [run] = fake_runner.problems
     changed = {name: value for name, value in vars(run.config).items() if value != vars(type(run.config)())[name]}
     assert changed == {
         "content_layers": ("relu2_1",),

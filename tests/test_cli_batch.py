@@ -10,9 +10,8 @@ import pytest
 from conftest import TINY, picture
 from quick_commands import run
 
-from jaxstyle.cli import main, session
+from jaxstyle.cli import main
 from jaxstyle.cli.batch import Batch
-from jaxstyle.cli.pictures import expanded
 from jaxstyle.cli.reconstruct import Reconstruct
 from jaxstyle.cli.texture import Texture
 from jaxstyle.errors import InputError
@@ -20,9 +19,9 @@ from jaxstyle.images.load import load_image
 from jaxstyle.images.save import save_image
 from jaxstyle.networks import weights_io
 from jaxstyle.networks.random_init import random_params
-from jaxstyle.runtime import style_cache
 from jaxstyle.runtime.batch import BatchRecord
-from jaxstyle.runtime.problem import Work
+from jaxstyle.runtime.inputs import expand_paths
+from jaxstyle.runtime.problem import Problem
 from jaxstyle.transfer import presets
 
 QUICK = {"size": 32, "steps": 2, "weights": Path("tiny.h5"), "optimizer": "adam", "content_layers": "relu1_2"}
@@ -58,21 +57,21 @@ def made() -> set[str]:
 def test_files_folders_and_patterns_name_the_same_pictures():
     pictures = [Path("contents/a.png"), Path("contents/b.png")]
     for paths in ([Path("contents")], [Path("contents/*.png")], pictures):
-        assert expanded(paths) == pictures
-        assert len(expanded(paths, besides={pictures[0].resolve()})) == (2 if paths is pictures else 1)
+        assert expand_paths(paths) == pictures
+        assert len(expand_paths(paths, besides={pictures[0].resolve()})) == (2 if paths is pictures else 1)
     Path("empty").mkdir()
     for path, message in {
         "nothing*.png": r"No file matches nothing\*.png",
         "empty": "The folder empty has no",
     }.items():
         with pytest.raises(InputError, match=message):
-            expanded([Path(path)])
+            expand_paths([Path(path)])
 
 
 def test_every_pair_is_a_picture_of_its_content_and_style(fake_runner):
     assert jaxstyle("batch", "contents", "--styles", "styles", "-o", "out", *NETWORK, "--size", 32) == 0
     assert made() == PAIRS
-    shapes = [(work.content.shape[:2], work.styles[0].shape[:2]) for work in fake_runner.works]
+    shapes = [(work.content.shape[:2], work.styles[0].shape[:2]) for work in fake_runner.problems]
     x, y, wide, high = (32, 28), (32, 32), (26, 32), (32, 26)
     assert shapes == [(wide, x), (high, x), (wide, y), (high, y)]  # those of one style after each other
 
@@ -84,28 +83,30 @@ def test_zipped_contents_have_one_style_each(fake_runner):
 
 def test_the_statistics_of_a_style_are_computed_once_and_pictures_share_programs(fake_runner, monkeypatch):
     computed = []
-    monkeypatch.setattr(style_cache, "statistics_of", lambda style, *_, **__: computed.append(style.shape) or style)
+    monkeypatch.setattr(
+        "jaxstyle.runtime.batch.statistics_of", lambda style, *_, **__: computed.append(style.shape) or style
+    )
     save_image("contents/c.png", picture(32, 40, seed=9))
     assert batch() == 0
     assert computed == [(32, 28, 3), (32, 32, 3)]
-    assert len(fake_runner.works) == 6 and len({id(work.compiled) for work in fake_runner.works}) == 1
+    assert len(fake_runner.problems) == 6 and len({id(work.compiled) for work in fake_runner.problems}) == 1
 
 
 def test_contents_of_one_size_follow_each_other_and_the_programs_are_counted(fake_runner, capsys):
     for name in "cde":
         save_image(f"contents/{name}.png", picture(*((32, 40) if name == "d" else (40, 32)), seed=0))
     assert batch() == 0
-    shapes = [work.content.shape[:2] for work in fake_runner.works[:5]]
+    shapes = [work.content.shape[:2] for work in fake_runner.problems[:5]]
     assert shapes == sorted(shapes, key=shapes.index) and len(set(shapes)) == 2
     assert "10 pictures with 2 different programs of steps" in capsys.readouterr().err
 
 
 def test_programs_are_dropped_beyond_a_limit(fake_runner, monkeypatch):
     dropped = []
-    monkeypatch.setattr("jaxstyle.cli.batch.MOST_PROGRAMS", 1)
-    monkeypatch.setattr(jax, "clear_caches", lambda: dropped.append(len(fake_runner.works)))
+    monkeypatch.setattr("jaxstyle.runtime.batch.MOST_PROGRAMS", 1)
+    monkeypatch.setattr(jax, "clear_caches", lambda: dropped.append(len(fake_runner.problems)))
     program: Any = None
-    fake_runner.on_step = lambda step: fake_runner.works[-1].compiled.update({(step, "program"): program})
+    fake_runner.on_step = lambda step: fake_runner.problems[-1].compiled.update({(step, "program"): program})
     assert batch() == 0
     assert dropped == [1, 2, 3, 4]
 
@@ -114,14 +115,14 @@ def test_programs_are_dropped_beyond_a_limit(fake_runner, monkeypatch):
 def test_pictures_of_a_batch_share_programs_by_shape_and_rerun_has_their_bytes(monkeypatch):
     save_image("contents/c.png", picture(32, 40, seed=9))
     programs: dict[int, Any] = {}
-    program = Work.program
+    program = Problem.program
 
     def counted(*arguments: Any, **options: Any) -> Any:
         found = program(*arguments, **options)
         programs[id(found)] = found
         return found
 
-    monkeypatch.setattr(Work, "program", counted)
+    monkeypatch.setattr(Problem, "program", counted)
     options = ("--size", 32, "--content-layers", "relu1_2", "--style-layers", "relu1_1", "--optimizer", "adam")
     assert jaxstyle("batch", "contents", "--styles", "styles", "-o", "out", *options, *NETWORK) == 0
     assert len(programs) == 2 and made() == PAIRS | {"c_x.png", "c_y.png"}
@@ -158,7 +159,7 @@ def test_a_repeated_batch_computes_what_is_missing_or_changed(fake_runner, capsy
 
 def test_an_interrupted_batch_continues(fake_runner, capsys):
     def interrupt(step: int) -> None:
-        if len(fake_runner.works) == 2:
+        if len(fake_runner.problems) == 2:
             raise KeyboardInterrupt
 
     fake_runner.on_step = interrupt
@@ -173,7 +174,7 @@ def test_a_picture_whose_replacement_was_interrupted_is_computed_again(fake_runn
     assert batch() == 0
     before = Path("out/a_x.png").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(session, "walk", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        fake_runner.replace_iterate(patch, lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         assert batch(style_weight=500) == 130
     Path("out/a_x.png").write_bytes(Path("out/a_y.png").read_bytes())
     capsys.readouterr()
@@ -201,7 +202,7 @@ def test_an_invalid_picture_is_reported_and_left_out(fake_runner, capsys):
 
 def test_a_picture_without_enough_memory_is_left_out(fake_runner, capsys):
     def exhaust(step: int) -> None:
-        if len(fake_runner.works) == 1:
+        if len(fake_runner.problems) == 1:
             raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
     fake_runner.on_step = exhaust
@@ -221,7 +222,7 @@ def test_an_input_of_another_pair_is_not_replaced(capsys):
 def test_options_that_do_not_fit_a_batch_are_refused(capsys):
     x = Path("styles/x.png")
     cases: dict[str, dict[str, Any]] = {
-        "A batch has one style for each picture": {"blend": "1"},
+        "A batch has one style for each picture": {"style_weights": "1"},
         "--zip pairs 2 contents with 1 styles": {"zip": True, "styles": (x,)},
         "No file matches nothing*.png": {"styles": (Path("nothing*.png"),)},
         "There is no content or no style": {"styles": ()},
@@ -240,10 +241,11 @@ def test_options_that_do_not_fit_a_batch_are_refused(capsys):
 
 
 def test_a_texture_starts_from_noise_and_has_no_content(fake_runner):
-    options = ("--size", "48x64", "--tileable", "--blend", "1,2", "--style-layers", "relu1_1", "--seed", 3)
+    options = ("--size", "48x64", "--tileable", "--style-weights", "1,2", "--style-layers", "relu1_1", "--seed", 3)
     assert jaxstyle("texture", "styles/x.png", "styles/y.png", "-o", "out.png", *options, *NETWORK) == 0
-    [work] = fake_runner.works
-    assert work.start == "noise" and work.content.shape == (48, 64, 3) and work.blend == [1, 2] and work.steps == 2
+    [work] = fake_runner.problems
+    assert work.start == "noise" and work.content.shape == (48, 64, 3)
+    assert work.style_weights == [1, 2] and work.steps == 2
     np.testing.assert_array_equal(jax.random.key_data(work.key), jax.random.key_data(jax.random.key(3)))
     assert work.config.border == "circular" and work.config.content_layers == () and work.weights.content == {}
     for style, name in zip(work.styles, "xy", strict=True):
@@ -251,7 +253,7 @@ def test_a_texture_starts_from_noise_and_has_no_content(fake_runner):
     weights = presets.preset("jaxstyle").loss_weights({}, {"relu1_1": 1.0})
     assert replace(work.weights, content={}) == weights
     assert run(Texture((Path("styles/x.png"),), Path("out.png")), size="40", steps=2, weights=Path("tiny.h5")) == 0
-    assert load_image("out.png").rgb.shape == (40, 40, 3) and fake_runner.works[-1].config.border != "circular"
+    assert load_image("out.png").rgb.shape == (40, 40, 3) and fake_runner.problems[-1].config.border != "circular"
 
 
 def test_a_reconstruction_weights_content_or_style_layers(fake_runner):
@@ -263,7 +265,7 @@ def test_a_reconstruction_weights_content_or_style_layers(fake_runner):
     ):
         command = Reconstruct(Path("contents/a.png"), Path("out.png"))
         assert run(command, size=32, steps=2, weights=Path("tiny.h5"), **options) == 0
-        work = fake_runner.works[-1]
+        work = fake_runner.problems[-1]
         assert work.weights == preset.loss_weights(content, style)
         assert (work.config.content_layers, work.config.style_layers) == (tuple(content), tuple(style))
         assert work.start == "noise" and work.steps == 2
@@ -274,7 +276,7 @@ def test_a_reconstruction_weights_content_or_style_layers(fake_runner):
 @pytest.mark.slow
 @pytest.mark.soak(long=True)
 def test_rerun_has_the_bytes_of_a_texture():
-    options = ("--size", "32x48", "--tileable", "--blend", "1,2", "--style-layers", "relu1_1")
+    options = ("--size", "32x48", "--tileable", "--style-weights", "1,2", "--style-layers", "relu1_1")
     assert jaxstyle("texture", "styles/x.png", "styles/y.png", "-o", "out.png", *options, *NETWORK) == 0
     assert jaxstyle("rerun", "out.png", "--inputs", "styles", ".") == 0
     assert Path("out_rerun.png").read_bytes() == Path("out.png").read_bytes()
@@ -286,7 +288,7 @@ def test_invalid_options_of_textures_and_reconstructions_are_refused(capsys):
         (Texture, {"size": "big"}, "--size is 'big': use height x width"),
         (Texture, {"size": "8x64"}, "both sides must be at least 16"),
         (Texture, {"size": "50x64", "tileable": True}, "which does not tile: use multiples of 16, such as 48x64"),
-        (Texture, {"blend": "1,2"}, "--blend has 2 numbers for 1 styles"),
+        (Texture, {"style_weights": "1,2"}, "--style-weights has 2 numbers for 1 styles"),
         (Texture, {"styles": ()}, "There is no style"),
         (Texture, {"styles": (Path("styles.h5"),)}, "A texture is of pictures"),
         (Texture, {"size": "20000x20000"}, "--size is 20000x20000, over"),

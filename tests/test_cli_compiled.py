@@ -37,11 +37,11 @@ def run(*options: object, output: str = "out.png") -> int:
 
 
 def test_the_length_of_segments_changes_no_byte_of_a_run_that_levels_off(monkeypatch):
-    monkeypatch.setattr(problem, "WORK_A_SEGMENT", 1e12)
+    monkeypatch.setattr(problem, "WORK_PER_SEGMENT", 1e12)
     options = ("--size", 32, "--scales", 1, "--steps", 120, "--tolerance", 0.3, "--init", "noise", "--seed", 3)
     found = []
     for segment in (6, 10):
-        monkeypatch.setattr(problem, "MOST_STEPS_A_SEGMENT", segment)
+        monkeypatch.setattr(problem, "MOST_STEPS_PER_SEGMENT", segment)
         layers = ("--style-layers", "relu1_1", "--content-layers", "relu1_1")
         assert run(*options, *layers, "--optimizer", "adam", "--log", "log.csv") == 0
         found.append((Path("out.png").read_bytes(), Path("log.csv").read_text()))
@@ -71,11 +71,11 @@ def test_a_dry_run_compiles_the_run_and_tiles_change_no_pixel_and_are_used_again
     assert run(*options) == 0
     assert max(compilations[count:], default=0) < longest / 3  # the steps come from the cache
     with monkeypatch.context() as short:
-        short.setattr(memory_module, "room_for", lambda memory: 2**10)
+        short.setattr(memory_module, "memory_budget", lambda memory: 2**10)
         assert run(*options, output="tiles.png") == 0
     np.testing.assert_allclose(load_image("tiles.png").rgb, load_image("out.png").rgb, atol=1.01 / 255)
     assert np.abs(load_image("tiles.png").rgb - load_image("out.png").rgb).mean() <= 0.5 / 255
-    cuts = record.read(description_of("tiles.png")).cuts
+    cuts = record.read(description_of("tiles.png")).memory_plans
     assert list(cuts) == ["96"] and 0 < cuts["96"] < 96 * 77
     assert main(["rerun", "tiles.png", "--weights", "tiny.h5", "--quiet"]) == 0
     assert Path("tiles_rerun.png").read_bytes() == Path("tiles.png").read_bytes()

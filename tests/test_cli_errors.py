@@ -13,7 +13,7 @@ import pytest
 from commands import OLD, listing, log, size_of, stylize, write_inputs
 from PIL import Image
 
-from jaxstyle.cli import main, session
+from jaxstyle.cli import main
 from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.images.load import load_image
 from jaxstyle.networks import pretrained
@@ -158,7 +158,7 @@ def test_a_picture_that_can_be_saved_nowhere_is_an_error(fake_runner, monkeypatc
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(session.tempfile, "mkdtemp", full)
+    monkeypatch.setattr(tempfile, "mkdtemp", full)
     fake_runner.on_step = lambda step: shutil.rmtree("gone", ignore_errors=True)
     Path("gone").mkdir()
     with pytest.raises(UnavailableError, match="gone.* nor can it be saved in the temporary folder"):
@@ -171,7 +171,7 @@ def test_a_file_beside_the_picture_that_cannot_be_written_costs_status_1_only(fa
             Path(name).mkdir(exist_ok=True)
 
     fake_runner.on_step = block
-    assert stylize(save_every=2, record=True) == 1
+    assert stylize(save_every=2, record_file=True) == 1
     assert size_of("out.png") == (32, 26)
     faults = [line for line in capsys.readouterr().err.splitlines() if line.startswith("jaxstyle: ")]
     assert ["out_0002.png", "out_0002.json", "out.json"] == [line.split()[1].rstrip(";") for line in faults]

@@ -11,12 +11,12 @@ import psutil
 import pytest
 from commands import command, listing, stylize, write_inputs
 
-from jaxstyle.cli import dry_run, main
-from jaxstyle.cli.progress import Reporter
+from jaxstyle.cli import main
+from jaxstyle.cli.console import Console
 from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
-from jaxstyle.runtime import estimate, memory, problem
-from jaxstyle.runtime.memory import NO_LIMIT, cut_to_fit, fitted
+from jaxstyle.runtime import estimates, memory, problem
+from jaxstyle.runtime.memory import NO_LIMIT, fitted, plan_scale
 from jaxstyle.transfer.schedule import Scale
 from jaxstyle.transfer.sweep import memory_of
 
@@ -57,17 +57,17 @@ def test_a_program_that_does_not_fit_is_cut_no_finer_than_necessary():
             requests.append(pixels)
             return Program({0: 1000, 1000: 600, 150: 170}.get(pixels, pixels))
 
-        options: Any = {"need": lambda program: program.size, "strips": True, "least": 110}
-        assert fitted(program, 1000, room=available, **options)[1] == cut
+        options: Any = {"need": lambda program: program.size, "row_chunks": True, "least": 110}
+        assert fitted(program, 1000, budget=available, **options)[1] == cut
         assert requests == asked
         requests.clear()
-        whole = options | {"strips": False, "least": None}  # such as several lanes
-        assert fitted(program, 1000, room=available, **whole)[1] == 0 and requests == [0]
+        whole = options | {"row_chunks": False, "least": None}  # such as several lanes
+        assert fitted(program, 1000, budget=available, **whole)[1] == 0 and requests == [0]
 
 
 def test_max_memory_that_is_too_small_for_the_smallest_tiles_is_refused(monkeypatch):
     monkeypatch.setattr(memory, "memory_of", lambda step: step.size)
-    monkeypatch.setattr(memory, "room_for", lambda memory: 1000)
+    monkeypatch.setattr(memory, "memory_budget", lambda memory: 1000)
     monkeypatch.setattr(memory, "taken_and_free", lambda: (2**20, 2**40))
     asked = []
 
@@ -76,16 +76,16 @@ def test_max_memory_that_is_too_small_for_the_smallest_tiles_is_refused(monkeypa
         return Program(7 * 2**20)
 
     config = Config(style_layers=("relu1_1",), content_layers=("relu1_1",))
-    how: dict[str, Any] = {"config": config, "there": 0}
+    how: dict[str, Any] = {"config": config, "allocated": 0}
     scale = Scale(192, 256, steps=1)
     with pytest.raises(InputError, match="--max-memory is 300 MiB, but steps at 256 pixels take 11 MiB .* --size"):
-        cut_to_fit(program, scale, alone=True, memory=300 * 2**20, **how)  # 1 + 7 / 0.7
+        plan_scale(program, scale, alone=True, memory=300 * 2**20, **how)  # 1 + 7 / 0.7
     assert asked[0] == 0 and all(0 < window < 192 * 256 for window in asked[1:])
-    fits: dict[str, Any] = how | {"there": 7 * 2**20 - 1000}
-    assert cut_to_fit(program, scale, alone=True, memory=300 * 2**20, **fits)[1] == 0
+    fits: dict[str, Any] = how | {"allocated": 7 * 2**20 - 1000}
+    assert plan_scale(program, scale, alone=True, memory=300 * 2**20, **fits)[1] == 0
     sliced: dict[str, Any] = how | {"config": replace(config, statistic="sliced")}
     for whole in (sliced, how):  # sliced, and several lanes
-        assert cut_to_fit(program, scale, alone=whole is not how, memory=None, **whole)[1] == 0
+        assert plan_scale(program, scale, alone=whole is not how, memory=None, **whole)[1] == 0
 
 
 # Memory in use and free
@@ -98,9 +98,9 @@ def test_memory_is_that_of_the_accelerator_or_of_the_process(monkeypatch):
     device = SimpleNamespace(platform="gpu", memory_stats=lambda: {"bytes_in_use": 300, "bytes_limit": 1000})
     monkeypatch.setattr(jax, "local_devices", lambda: [device])
     assert (memory.in_use(), memory.limit(), memory.taken_and_free()) == (300, 1000, (300, 700))
-    assert memory.most_of_all() == 1000
-    assert memory.room_for(None) == 392  # 0.7 * 0.8 * 700
-    assert [memory.room_for(most) for most in (800, 200)] == [350, 0]  # 0.7 of what is left
+    assert memory.limit_with_swap() == 1000
+    assert memory.memory_budget(None) == 392  # 0.7 * 0.8 * 700
+    assert [memory.memory_budget(most) for most in (800, 200)] == [350, 0]  # 0.7 of what is left
     program: Any = SimpleNamespace(
         memory_analysis=lambda: SimpleNamespace(temp_size_in_bytes=50, output_size_in_bytes=7, alias_size_in_bytes=4)
     )
@@ -118,7 +118,7 @@ def test_the_memory_of_a_cpu_is_limited_by_machine_and_container(monkeypatch):
     for left, swap, limit, most in [(300, 10, 1300, 1310), (700, 90, 1500, 1580)]:
         monkeypatch.setattr(memory, "memory_left", lambda left=left: left)
         monkeypatch.setattr(memory, "swap_left", lambda swap=swap: swap)
-        assert (memory.limit(), memory.most_of_all()) == (limit, most)
+        assert (memory.limit(), memory.limit_with_swap()) == (limit, most)
     assert memory.taken_and_free() == (1000 + 2**28, 500)
 
 
@@ -209,15 +209,15 @@ def test_groups_that_cannot_be_read_limit_nothing(tmp_path, monkeypatch):
 # Dry runs
 
 
-class FakeWork(problem.Work):
-    """A `Work` of three scales whose program of the last one needs 2 GiB."""
+class FakeProblem(problem.Problem):
+    """A `Problem` of three scales whose program of the last one needs 2 GiB."""
 
     def scales(self) -> tuple[Scale, ...]:
         return (Scale(16, 16, steps=5), Scale(24, 32, steps=3), Scale(32, 48, steps=2))
 
-    def at(self, scale: Scale, *, cuts: Any = None) -> Any:
+    def at(self, scale: Scale, *, memory_plans: Any = None) -> Any:
         program: Any = Program(2**31 if scale.width == 48 else 7)
-        return problem.Ready(NOTHING, 1, program, 0, state_bytes=2**29)
+        return problem.CompiledScale(NOTHING, 1, program, 0, state_bytes=2**29)
 
 
 @pytest.fixture
@@ -230,15 +230,17 @@ def rehearsed(monkeypatch, capsys):
         return 1e-6 * scale.height * scale.width + 1e-3
 
     monkeypatch.setattr(memory, "in_use", lambda: 2**30)
-    monkeypatch.setattr(dry_run, "seconds_a_step", seconds)
+    monkeypatch.setattr(estimates, "seconds_per_step", seconds)
 
-    def run(limit: int, *, lanes: int | None = None, rounds: int = 1) -> tuple[dict[str, str], list[int]]:
-        monkeypatch.setattr(dry_run, "limit", lambda: limit)
+    def run(limit: int, *, batch_size: int | None = None, rounds: int = 1) -> tuple[dict[str, str], list[int]]:
+        monkeypatch.setattr(estimates, "limit", lambda: limit)
         config = Config(style_layers=("relu1_1",), content_layers=("relu1_1",))
         kernels: Any = {"conv1_1": {"kernel": np.zeros((3, 3, 3, 100_000))}}
-        rehearsed = FakeWork(kernels, NOTHING, NOTHING, [], LossWeights(), config, "", NOTHING, 10, lanes=lanes)
+        rehearsed = FakeProblem(
+            kernels, NOTHING, NOTHING, [], LossWeights(), config, "", NOTHING, 10, batch_size=batch_size
+        )
         timed.clear()
-        dry_run.rehearse(rehearsed, rounds=rounds, reporter=Reporter(quiet=True))
+        Console(quiet=True).print_estimate(rehearsed, rounds=rounds)
         return dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()), timed
 
     return run
@@ -256,8 +258,8 @@ def test_a_dry_run_prints_scales_arithmetic_memory_and_time(rehearsed):
 
 
 def test_a_dry_run_that_does_not_fit_is_not_timed(rehearsed):
-    for lanes, cure in ((None, "lower --size"), (2, "lower --size or --lanes")):
-        lines, timed = rehearsed(3 * 2**30, lanes=lanes)
+    for batch_size, cure in ((None, "lower --size"), (2, "lower --size or --batch-size")):
+        lines, timed = rehearsed(3 * 2**30, batch_size=batch_size)
         assert lines["time"].endswith(cure) and timed == [16] and "compiling" not in lines
     assert "compiling" in rehearsed(3.5 * 2**30)[0]
 
@@ -270,29 +272,31 @@ def test_arithmetic_counts_layers_up_to_the_deepest_and_half_sizes():
     config = Config(style_layers=("relu1_1", "conv2_1"), content_layers=("relu1_2",), halve_above=None)
     multiply_adds = 32 * 48 * 9 * (12 + 16) + 16 * 24 * 9 * 24 + 32 * 48 * 4**2 + 16 * 24 * 6**2
     scale = Scale(32, 48, steps=1)
-    assert estimate.gflop_per_step(params, scale, config=config) == pytest.approx(4 * multiply_adds / 1e9)
+    assert estimates.gflop_per_step(params, scale, config=config) == pytest.approx(4 * multiply_adds / 1e9)
     halved = replace(config, halve_above=24)  # 48 and 24 pixels
-    assert estimate.gflop_per_step(params, scale, config=halved) == pytest.approx(4 * 1.25 * multiply_adds / 1e9)
+    assert estimates.gflop_per_step(params, scale, config=halved) == pytest.approx(4 * 1.25 * multiply_adds / 1e9)
 
 
 def test_a_step_is_timed_in_the_second_call_unless_the_first_is_long(monkeypatch):
     for calls, clock in ((2, [0.0, 4.0, 10.0, 11.0]), (1, [0.0, 9.0])):
         ticks, done = iter(clock), []
-        monkeypatch.setattr(estimate, "time", SimpleNamespace(perf_counter=lambda ticks=ticks: next(ticks)))
+        monkeypatch.setattr(estimates, "time", SimpleNamespace(perf_counter=lambda ticks=ticks: next(ticks)))
         step: Any = lambda state, *_, done=done: (done.append(state), None)  # noqa: E731
-        ready = problem.Ready(NOTHING, 2, step, 0, 0)
-        runner: Any = SimpleNamespace(begin=lambda scale: 0, ready=lambda scale: None, coefficients=None, spans=False)
-        assert estimate.seconds_a_step(runner, ready, NOTHING) == (0.5 if calls == 2 else 4.5)
+        ready = problem.CompiledScale(NOTHING, 2, step, 0, 0)
+        runner: Any = SimpleNamespace(
+            begin=lambda scale: 0, ready=lambda scale: None, placed_weights=None, spans_processes=False
+        )
+        assert estimates.seconds_per_step(runner, ready, NOTHING) == (0.5 if calls == 2 else 4.5)
         assert len(done) == calls
 
 
 def test_a_dry_run_reads_and_checks_everything_and_writes_nothing(monkeypatch, fake_runner):
     write_inputs(Path())
     rehearsed = []
-    monkeypatch.setattr("jaxstyle.cli.session.rehearse", lambda work, *, reporter: rehearsed.append(work))
+    monkeypatch.setattr(Console, "print_estimate", lambda _, problem, **__: rehearsed.append(problem))
     before = listing()
-    assert stylize(dry_run=True, preview=True, log=Path("log.csv"), save_every=1, record=True) == 0
-    assert len(rehearsed) == 1 and fake_runner.works == [] and listing() == before
+    assert stylize(dry_run=True, preview=True, log=Path("log.csv"), save_every=1, record_file=True) == 0
+    assert len(rehearsed) == 1 and fake_runner.problems == [] and listing() == before
     with pytest.raises(InputError, match="out.gif"):
         stylize(dry_run=True, output="out.gif")
     assert command(dry_run=True).saving.dry_run
@@ -301,7 +305,7 @@ def test_a_dry_run_reads_and_checks_everything_and_writes_nothing(monkeypatch, f
 def test_a_dry_run_of_a_sweep_makes_no_folder_and_refuses_what_the_sweep_would(monkeypatch, fake_runner, capsys):
     write_inputs(Path())
     rehearsed = []
-    monkeypatch.setattr("jaxstyle.cli.sweep_session.rehearse", lambda work, **_: rehearsed.append(work.lanes))
+    monkeypatch.setattr(Console, "print_estimate", lambda _, problem, **__: rehearsed.append(problem.batch_size))
     run = "sweep content.png style.png --size 32 --steps 3 --weights tiny.h5 --quiet --style-weight 1,10 --dry-run -o"
     assert main([*run.split(), "new"]) == 0
     assert rehearsed == [2] and not Path("new").exists()

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from commands import OLD, command, listing, stylize, write_inputs, write_masks
 
-from jaxstyle.cli.options import parse_layers, parse_memory, parse_numbers, parse_scales
 from jaxstyle.errors import InputError
 from jaxstyle.images.save import save_image
+from jaxstyle.runtime.options import CONFIG_NAMES, parse_layers, parse_memory, parse_numbers, parse_scales
 
 NUMBERS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"size": 8}, ("--size", "8", "16")),
     ({"steps": 0}, ("--steps", "0", "1")),
     ({"seed": -1}, ("--seed", "-1", "4294967295")),
     ({"seed": 2**32}, ("--seed", "4294967296")),
-    ({"memory": 0}, ("--memory", "0")),
+    ({"lbfgs_history": 0}, ("--lbfgs-history", "0")),
     ({"patience": -1}, ("--patience", "-1")),
     ({"shift": float("nan")}, ("--shift", "nan")),
     ({"save_every": -5}, ("--save-every", "-5")),
@@ -25,15 +25,15 @@ NUMBERS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"tv_weight": float("inf")}, ("--tv-weight", "inf", "1e+30")),
     ({"learning_rate": 0.0}, ("learning_rate", "0.0")),
     ({"learning_rate": float("nan")}, ("learning_rate", "nan")),
-    ({"averaging": 1.0}, ("averaging", "1.0")),
+    ({"ema_decay": 1.0}, ("--ema-decay", "1")),
     ({"tolerance": 2.0}, ("tolerance", "2.0")),
     ({"style_size": 8}, ("--style-size", "8")),
     ({"style_scale": 0.0}, ("--style-scale", "0")),
     ({"feather": -1, "content_mask": (Path("left.png"),)}, ("--feather", "-1")),
-    ({"blend": "1,2"}, ("--blend", "2 numbers", "1 styles")),
-    ({"blend": "0"}, ("--blend", "'0'", "zero")),
-    ({"blend": "much"}, ("--blend", "'much'")),
-    ({"blend": "-1"}, ("--blend", "'-1'")),
+    ({"style_weights": "1,2"}, ("--style-weights", "2 numbers", "1 styles")),
+    ({"style_weights": "0"}, ("--style-weights", "'0'", "zero")),
+    ({"style_weights": "much"}, ("--style-weights", "'much'")),
+    ({"style_weights": "-1"}, ("--style-weights", "'-1'")),
     ({"max_memory": "9MiB"}, ("--max-memory", "9MiB", "256MiB")),
     ({"max_memory": "many"}, ("--max-memory", "many")),
     ({"max_pixels": "9"}, ("--max-pixels", "'9'")),
@@ -76,7 +76,7 @@ COMBINATIONS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"content_mask": (Path("square.png"),)}, ("--content-mask", "square.png", "16x16", "32x26")),
     ({"content_mask": (Path("black.png"),)}, ("--content-mask", "black.png", "empty")),
     ({"content_mask": (Path("missing.png"),)}, ("missing.png", "No such file")),
-    ({"content_mask": (Path("left.png"),), "blend": "1"}, ("--blend", "--content-mask")),
+    ({"content_mask": (Path("left.png"),), "style_weights": "1"}, ("--style-weights", "--content-mask")),
     ({"style_mask": (Path("notes.txt"),)}, ("notes.txt", "not a picture")),
     ({"feather": 5}, ("--feather", "--content-mask")),
     ({"style_size": 32, "style_scale": 2.0}, ("--style-size", "--style-scale")),
@@ -123,15 +123,15 @@ def test_an_invalid_option_is_refused_with_its_value_and_writes_nothing(rows, ca
 
 @pytest.mark.parametrize("base", ["jaxstyle", "neural-style-pt"])
 def test_an_option_overrides_its_value_in_the_preset_and_no_other(base):
-    before, _ = command(preset=base).checked()
+    before, _ = command(preset=base).checked().resolve()
     values: dict[str, Any] = {
         "pooling": "avg",
-        "memory": 7,
+        "lbfgs_history": 7,
         "patience": 0,
         "optimizer": "adam",
         "learning_rate": 0.5,
         "parametrization": "pixels",
-        "averaging": 0.5,
+        "ema_decay": 0.5,
         "tolerance": 0.1,
         "normalize_gradients": True,
         "precision": "float32",
@@ -146,10 +146,11 @@ def test_an_option_overrides_its_value_in_the_preset_and_no_other(base):
         "style_layers": "relu1_1,conv2_1",
     }
     for option, value in values.items():
-        after, _ = command(preset=base, **{option: value}).checked()
+        after, _ = command(preset=base, **{option: value}).checked().resolve()
         old, new = (vars(each) | vars(each.config) for each in (before, after))
         changed = {name: found for name, found in new.items() if found != old[name] and name != "config"}
-        assert changed == {option: tuple(str(value).split(",")) if "layers" in option else value}
+        name = CONFIG_NAMES.get(option, option)
+        assert changed == {name: tuple(str(value).split(",")) if "layers" in option else value}
 
 
 def test_layers_are_parsed_with_their_shares():
@@ -175,7 +176,7 @@ def test_invalid_layers_are_refused():
 
 
 def test_numbers_scales_and_sizes_of_memory_are_parsed():
-    assert parse_numbers("blend", "1, 2.5,0", count=3) == [1.0, 2.5, 0.0]
+    assert parse_numbers("style_weights", "1, 2.5,0", count=3) == [1.0, 2.5, 0.0]
     assert [parse_scales(text) for text in (None, "auto", "3", "64,512")] == [None, None, 3, (64, 512)]
     sizes = {"4GiB": 4 * 2**30, "256MiB": 2**28, "1.5 GB": 1_500_000_000, "300000000": 300_000_000, "1024TiB": 2**50}
     assert {text: parse_memory(text) for text in sizes} == sizes and parse_memory(None) is None
@@ -185,21 +186,24 @@ def test_numbers_scales_and_sizes_of_memory_are_parsed():
 
 
 def test_layers_without_a_share_use_the_share_of_the_preset():
-    _, weights = command(preset="gatys-code", style_layers="relu1_1,relu2_1:1").checked()
+    _, weights = command(preset="gatys-code", style_layers="relu1_1,relu2_1:1").checked().resolve()
     assert weights.style == {"relu1_1": pytest.approx(1e3 / 64**2), "relu2_1": 1e3}
 
 
 def test_a_style_weight_is_divided_among_layers_only_where_the_preset_does_so():
     options: dict[str, Any] = {"style_weight": 8.0, "style_layers": "relu1_1:1,relu2_1:3"}
-    assert command(**options).checked()[1].style == {"relu1_1": 2.0, "relu2_1": 6.0}
-    assert command(preset="neural-style-pt", **options).checked()[1].style == {"relu1_1": 8.0, "relu2_1": 24.0}
+    assert command(**options).checked().resolve()[1].style == {"relu1_1": 2.0, "relu2_1": 6.0}
+    assert command(preset="neural-style-pt", **options).checked().resolve()[1].style == {
+        "relu1_1": 8.0,
+        "relu2_1": 24.0,
+    }
 
 
 def test_optimizer_settings_of_a_preset_hold_for_its_optimizer_only():
-    config = command(preset="crowsonkb", optimizer="lbfgs").checked()[0].config
+    config = command(preset="crowsonkb", optimizer="lbfgs").checked().resolve()[0].config
     assert (config.averaging, config.betas, config.learning_rate) == (0.0, (0.9, 0.999), None)
-    assert command(preset="crowsonkb", optimizer="adam").checked()[0].config.averaging == 0.99
-    assert command(preset="crowsonkb", optimizer="lbfgs", averaging=0.5).checked()[0].config.averaging == 0.5
+    assert command(preset="crowsonkb", optimizer="adam").checked().resolve()[0].config.averaging == 0.99
+    assert command(preset="crowsonkb", optimizer="lbfgs", ema_decay=0.5).checked().resolve()[0].config.averaging == 0.5
 
 
 def test_scales_and_pooling_gain_follow_the_preset_unless_set():
@@ -211,11 +215,11 @@ def test_scales_and_pooling_gain_follow_the_preset_unless_set():
         ({}, None),
     ]
     for options, scales in of_scales:
-        assert command(**options).checked()[0].config.scales == scales
+        assert command(**options).checked().resolve()[0].config.scales == scales
     of_gain: list[tuple[dict[str, Any], float]] = [
         ({"preset": "crowsonkb"}, 1.0),
         ({"preset": "crowsonkb", "pooling": "avg"}, 2.0),
         ({"pooling": "avg"}, 1.0),
     ]
     for options, gain in of_gain:
-        assert command(**options).checked()[0].config.pooling_gain == gain
+        assert command(**options).checked().resolve()[0].config.pooling_gain == gain

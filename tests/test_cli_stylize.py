@@ -14,7 +14,8 @@ from commands import OLD, listing, log, size_of, stylize, write_inputs, write_ma
 from conftest import picture
 from PIL import Image
 
-from jaxstyle.cli import main, preview, session
+from jaxstyle.cli import main
+from jaxstyle.cli.console import vgg19_message
 from jaxstyle.cli.options import Comparison, Network
 from jaxstyle.cli.signals import handled
 from jaxstyle.cli.statistics import Statistics
@@ -24,7 +25,8 @@ from jaxstyle.images.save import save_image
 from jaxstyle.losses import masks as masks_module
 from jaxstyle.losses.moments import Moments
 from jaxstyle.networks import pretrained
-from jaxstyle.runtime import estimate
+from jaxstyle.runtime import StylizeOptions, estimates, load_network, stylize_files
+from jaxstyle.runtime.fitting import Result
 from jaxstyle.runtime.outputs import numbered
 
 
@@ -97,7 +99,7 @@ def test_the_log_has_a_row_per_step_with_the_longest_side_and_every_term(fake_ru
         stylize(size=40, scales="20,40", steps=4, style_layers="relu1_1", content_layers="relu1_2", log=Path("log.csv"))
         == 0
     )
-    rows, scales = log(), fake_runner.works[0].scales()
+    rows, scales = log(), fake_runner.problems[0].scales()
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert [row["side"] for row in rows] == [20] * scales[0].steps + [40] * scales[1].steps
     assert set(rows[0]) == {"step", "side", "total", "bounds", "tv", "content/relu1_2", "style/relu1_1"}
@@ -117,20 +119,24 @@ def test_a_run_starts_from_content_style_noise_or_a_resized_picture(fake_runner)
     save_image("wide.png", picture(20, 60, seed=2))
     for init in ("style", "noise"):
         assert stylize(init=init) == 0
-        assert fake_runner.works[-1].start == init
+        assert fake_runner.problems[-1].start == init
     for init, source in {"content": "content.png", Path("wide.png"): "wide.png"}.items():
         assert stylize(init=init, scales="1") == 0
-        work = fake_runner.works[-1]
-        start = np.asarray(work.start_at(work.scales()[0], None))
+        work = fake_runner.problems[-1]
+        start = np.asarray(work.initial_image(work.scales()[0], None))
         np.testing.assert_array_equal(start, load_image(source, size=(32, 26)).rgb)
 
 
 def test_styles_are_passed_in_order_with_weights_that_sum_to_one(fake_runner):
     save_image("other.png", picture(24, 32, seed=7))
-    for options, blend in (({"blend": "1,3"}, [0.25, 0.75]), ({"blend": "0,2"}, [0.0, 1.0]), ({}, None)):
+    for options, shares in (
+        ({"style_weights": "1,3"}, [0.25, 0.75]),
+        ({"style_weights": "0,2"}, [0.0, 1.0]),
+        ({}, None),
+    ):
         assert stylize(styles=("style.png", "other.png"), **options) == 0
-        assert fake_runner.works[-1].blend == blend
-    shapes = [np.shape(style) for style in fake_runner.works[-1].styles]
+        assert fake_runner.problems[-1].style_weights == shares
+    shapes = [np.shape(style) for style in fake_runner.problems[-1].styles]
     assert shapes == [(32, 28, 3), (24, 32, 3)]
 
 
@@ -145,14 +151,14 @@ def test_style_size_and_scale_set_the_size_of_the_style(fake_runner):
     ]
     for options, shape in cases:
         assert stylize(**options) == 0
-        assert np.shape(fake_runner.works[-1].styles[0])[:2] == shape
+        assert np.shape(fake_runner.problems[-1].styles[0])[:2] == shape
 
 
 def test_pixels_outside_a_content_mask_keep_the_content(fake_runner, monkeypatch):
     inside, feathers = write_masks(), []
     monkeypatch.setattr(masks_module, "feather", lambda mask, *, pixels: feathers.append(pixels) or mask)
     assert stylize(size=40, content_mask=(Path("left.png"),), feather=8) == 0
-    work = fake_runner.works[-1]
+    work = fake_runner.problems[-1]
     painted, source = np.asarray(work.finish(picture(32, 40, seed=3))), np.asarray(work.picture)
     np.testing.assert_array_equal(painted[:, ~inside], source[:, ~inside])
     assert np.abs(painted - source)[:, inside].mean() > 0.05
@@ -168,7 +174,7 @@ def test_style_masks_have_the_shape_of_their_style_and_all_means_no_mask(fake_ru
         "style_mask": ("all", Path("right.png")),
     }
     assert stylize(styles=("style.png", "other.png"), **masks) == 0
-    work = fake_runner.works[0]
+    work = fake_runner.problems[0]
     assert work.style_masks is not None
     first, second = work.style_masks
     assert first is None and np.shape(second) == np.shape(work.styles[1])[:2] == (26, 32)
@@ -178,7 +184,7 @@ def test_style_masks_have_the_shape_of_their_style_and_all_means_no_mask(fake_ru
     clear[:, :20] = 1
     save_image("clear.png", np.ones((32, 40, 3)), alpha=clear)  # luminance times opacity
     assert stylize(content_mask=(Path("clear.png"),), size=40) == 0
-    np.testing.assert_array_equal(np.asarray(fake_runner.works[-1].content_masks)[0], clear)
+    np.testing.assert_array_equal(np.asarray(fake_runner.problems[-1].content_masks)[0], clear)
 
 
 # Statistics
@@ -235,8 +241,8 @@ def test_statistics_of_a_folder_are_the_mean_over_its_pictures():
 def test_statistics_replace_a_style_and_mix_with_pictures(fake_runner, capsys):
     assert statistics("style.png") == 0
     small: dict[str, Any] = {"style_layers": "relu1_1", "content_layers": "relu1_1"}
-    assert stylize(styles=("content.png", "style.h5"), output="mixed.png", blend="1,2", **small) == 0
-    picture_, sizes = fake_runner.works[0].styles
+    assert stylize(styles=("content.png", "style.h5"), output="mixed.png", style_weights="1,2", **small) == 0
+    picture_, sizes = fake_runner.problems[0].styles
     assert np.shape(picture_) == (26, 32, 3) and list(sizes) == [32]
     np.testing.assert_allclose(sizes[32]["relu1_1"].second[:3, :3], moments_of("style.png", 32), rtol=1e-5)
     assert "32 pixels" not in capsys.readouterr().err
@@ -259,7 +265,7 @@ def test_statistics_are_refused_with_options_that_need_a_picture_and_by_another_
         with pytest.raises(InputError) as raised:
             stylize(styles=(str(style),), **{"style_layers": "relu1_1", "content_layers": "relu1_1", **options})
         assert [value for value in values if value not in str(raised.value)] == [], options
-    assert fake_runner.works == []
+    assert fake_runner.problems == []
 
 
 def test_statistics_that_cannot_be_made_are_refused():
@@ -335,7 +341,7 @@ def test_an_interruption_before_a_picture_is_saved_leaves_the_output_unchanged(w
     if where == "load":
         monkeypatch.setattr(pretrained, "load", interrupt)
     if where == "save":
-        monkeypatch.setattr(session, "save_image", interrupt)
+        monkeypatch.setattr("jaxstyle.runtime.run.save_image", interrupt)
     run = "stylize content.png style.png -o out.png --size 32 --steps 3 --weights tiny.h5 --log log.csv --offline"
     assert main(run.split()) == 130
     assert listing() == before
@@ -354,7 +360,7 @@ def test_a_preview_uses_the_mini_network_and_prints_the_time_of_vgg19(fake_runne
     for network in ("mini", "builtin"):
         assert stylize(network=network, weights=None) == 0
         assert Path("out.png").read_bytes() == one
-    kernels = [work.params["conv1_1"]["kernel"].shape for work in fake_runner.works[:2]]
+    kernels = [work.params["conv1_1"]["kernel"].shape for work in fake_runner.problems[:2]]
     assert kernels[0] == kernels[1]
     capsys.readouterr()
     assert stylize(preview=True, quiet=True) == 0
@@ -365,13 +371,34 @@ def test_the_time_of_vgg19_is_that_of_the_steps_times_the_ratio_of_operations(mo
     scales = [SimpleNamespace(steps=2, height=16, width=16), SimpleNamespace(steps=3, height=32, width=32)]
     work: Any = SimpleNamespace(params="mini", config=None, scales=lambda: scales, steps=5)
     operations = {"mini": 3.0}
+
+    def result(seconds: float) -> Any:
+        return Result(None, {}, None, 5, seconds, "done")
+
     monkeypatch.setattr(
-        estimate,
+        estimates,
         "gflop_per_step",
         lambda params, scale, config: scale.height * (operations[params] if isinstance(params, str) else 12.0),
     )
-    text = preview.forecast(work, seconds=20.0, output=Path("my cat.png"))
-    assert f"about {estimate.RELATIVE_TIME * 20 * 4:.0f} s" in text
+    text = vgg19_message(work, result(20.0), Path("my cat.png"))
+    assert f"about {estimates.RELATIVE_TIME * 20 * 4:.0f} s" in text
     assert "these 5 steps" in text and "--init 'my cat.png'" in text
-    assert "about 5 min" in preview.forecast(work, seconds=75 / estimate.RELATIVE_TIME, output=Path("out.png"))
+    assert "about 5 min" in vgg19_message(work, result(75 / estimates.RELATIVE_TIME), Path("out.png"))
     assert compilations == []
+
+
+# Without the command line
+
+
+def test_stylize_files_writes_the_bytes_of_the_command_and_prints_nothing(fake_runner, capfd):
+    assert stylize(output="command.png", quiet=True) == 0
+    network = load_network(weights=Path("tiny.h5"), offline=True)
+    events: list[str] = []
+    how: dict[str, Any] = {"options": StylizeOptions(size=32, steps=3), "network": network}
+    listen = [lambda event, _: events.append(event.kind)]
+    result = stylize_files("content.png", "style.png", "function.png", **how, callbacks=listen)
+    assert Path("function.png").read_bytes() == Path("command.png").read_bytes()
+    assert (result.stop_reason, result.steps) == ("done", 3) and events[-1] == "saved"
+    stopped = stylize_files("content.png", "style.png", "none.png", **how, should_stop=lambda: True)
+    assert stopped.stop_reason == "stopped" and not Path("none.png").exists()
+    assert capfd.readouterr() == ("", "")

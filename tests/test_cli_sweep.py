@@ -18,11 +18,9 @@ from conftest import TINY, picture
 from quick_commands import run
 
 from jaxstyle import stylize as library_stylize
-from jaxstyle.cli import main, sweep_session
-from jaxstyle.cli.options import parse_memory
+from jaxstyle.cli import main
 from jaxstyle.cli.stylize import Stylize
 from jaxstyle.cli.sweep import Sweep
-from jaxstyle.cli.sweep_values import parse_values
 from jaxstyle.errors import InputError
 from jaxstyle.images.contact_sheet import contact_sheet
 from jaxstyle.images.load import load_image
@@ -30,19 +28,19 @@ from jaxstyle.images.metadata import description_of
 from jaxstyle.images.save import save_image
 from jaxstyle.networks import weights_io
 from jaxstyle.networks.random_init import random_params
-from jaxstyle.runtime import record, sweep_job
-from jaxstyle.runtime import runner as walk_module
-from jaxstyle.runtime.checkpoint import Checkpoints
+from jaxstyle.runtime import memory, record, runner, sweep_job
+from jaxstyle.runtime.checkpoint import CheckpointStore
+from jaxstyle.runtime.options import parse_memory
 from jaxstyle.runtime.outputs import write_log
-from jaxstyle.runtime.problem import Work
-from jaxstyle.runtime.sweep_grid import combinations
+from jaxstyle.runtime.problem import Problem
+from jaxstyle.runtime.sweep_grid import combinations, parse_values
 from jaxstyle.runtime.sweep_report import CELLS, Entry, page, read_entry, thinned, write_entry
 from jaxstyle.transfer import presets
 
 FIXED = ("--size", 32, "--steps", 3, "--weights", "tiny.h5", "--optimizer", "adam", "--content-layers", "relu1_2")
 QUICK = {"size": 32, "steps": 3, "weights": Path("tiny.h5"), "optimizer": "adam", "content_layers": "relu1_2"}
 QUICK |= {"style_layers": "relu1_1"}
-FITTING = sweep_session.SweepSession._fitting  # which `fake_runner` replaces
+FITTING = sweep_job.fitting_batch_size  # which `fake_runner` replaces
 
 pytestmark = pytest.mark.usefixtures("folder")
 
@@ -80,7 +78,7 @@ def swept(folder, fake_runner, two_pictures) -> Path:
     if not two_pictures.exists():
         assert sweep(style_weight="1,10") == 0
         shutil.copytree("out", two_pictures)
-        fake_runner.works.clear()
+        fake_runner.problems.clear()
     else:
         shutil.copytree(two_pictures, "out")
     return Path("out")
@@ -145,26 +143,26 @@ def test_sizes_of_memory_have_decimal_and_binary_units():
 
 def test_each_lane_has_the_coefficients_of_its_settings(fake_runner):
     assert sweep(style_weight="3:300:2", tv_weight="0,5") == 0
-    [work] = fake_runner.works
-    assert work.lanes == 4 and work.noise is None and work.start == "content"
+    [work] = fake_runner.problems
+    assert work.batch_size == 4 and work.noise is None and work.start == "content"
     np.testing.assert_array_equal(work.weights.style["relu1_1"], [3, 3, 300, 300])
     np.testing.assert_array_equal(work.weights.tv, [0, 5, 0, 5])
     rows = [(row["picture"], float(row["style-weight"]), float(row["tv-weight"])) for row in table()]
     assert rows == [(f"style-weight={w}_tv-weight={t}.png", w, t) for w in (3, 300) for t in (0, 5)]
     for lane, (name, style, tv) in enumerate(rows):
         stated = record.read(description_of(Path("out", name)))
-        assert (stated.lane, stated.lanes, stated.steps) == (lane, (0, 1, 2, 3), 3)
+        assert (stated.index, stated.batch, stated.steps) == (lane, (0, 1, 2, 3), 3)
         assert stated.weights["style/relu1_1"] == style and stated.weights["tv"] == tv
 
 
 def test_layers_of_other_lanes_have_the_coefficient_zero(fake_runner):
     sets = {"content": ("relu1_2", "relu2_2"), "style": ("relu1_1", "relu1_1,relu2_1:3")}
     assert sweep(**{f"{kind}_layers": "; ".join(own) for kind, own in sets.items()}) == 0
-    [work] = fake_runner.works
+    [work] = fake_runner.problems
     pairs = [(content, style) for content in sets["content"] for style in sets["style"]]
     for lane, layers in enumerate(pairs):
         assert stylize(content_layers=layers[0], style_layers=layers[1]) == 0
-        alone = fake_runner.works[-1].weights
+        alone = fake_runner.problems[-1].weights
         for own, expected in ((work.weights.content, alone.content), (work.weights.style, alone.style)):
             assert {name: float(value[lane]) for name, value in own.items() if value[lane]} == pytest.approx(expected)
     assert work.config.content_layers == sets["content"] and work.config.style_layers == ("relu1_1", "relu2_1")
@@ -172,29 +170,29 @@ def test_layers_of_other_lanes_have_the_coefficient_zero(fake_runner):
 
 def test_seeds_are_the_keys_of_the_noise(fake_runner):
     assert sweep(seeds=2, seed=5) == 0
-    [work] = fake_runner.works
+    [work] = fake_runner.problems
     assert work.start == "noise" and [row["seed"] for row in table()] == ["5", "6"]
     keys = [np.asarray(jax.random.key_data(jax.random.key(seed))) for seed in (5, 6)]
     np.testing.assert_array_equal(jax.random.key_data(work.noise), keys)
     assert sweep(init="noise", seed=5, output=Path("one")) == 0
-    np.testing.assert_array_equal(jax.random.key_data(fake_runner.works[-1].noise), keys[:1])
+    np.testing.assert_array_equal(jax.random.key_data(fake_runner.problems[-1].noise), keys[:1])
     assert Path("one/picture.png").is_file()
 
 
 @pytest.mark.slow(optimized=True)
 def test_a_resumed_sweep_has_the_pictures_of_stylize_and_rerun_has_their_bytes(monkeypatch):
     layers, kept = ("relu1_1", "relu1_1,relu2_1:3"), ("--checkpoint", "kept", "--every", 1)
-    common = ("--save-every", 2, "--averaging", 0.9, "--tolerance", 1e-9)  # the state has a mean and its history
-    command = ("--style-layers", ";".join(layers), "--tv-weight", "0,5", "--lanes", 2, *common, "-o", "out")
-    save, walk, began = Checkpoints.save, walk_module.walk, []
+    common = ("--save-every", 2, "--ema-decay", 0.9, "--tolerance", 1e-9)  # the state has a mean and its history
+    command = ("--style-layers", ";".join(layers), "--tv-weight", "0,5", "--batch-size", 2, *common, "-o", "out")
+    save, iterate, began = CheckpointStore.save, runner.iterate, []
     with monkeypatch.context() as patch:
         stops = iter([signal.SIGINT])
-        patch.setattr(Checkpoints, "save", lambda *all_: (save(*all_), *map(signal.raise_signal, stops)))
+        patch.setattr(CheckpointStore, "save", lambda *all_: (save(*all_), *map(signal.raise_signal, stops)))
         assert jaxstyle("sweep", *command, *kept) == 130
     assert [path.name for path in Path("kept").iterdir() if path.name.isdecimal()] == ["2"]
-    monkeypatch.setattr(sweep_job, "walk", lambda *all_, **each: began.append(each) or walk(*all_, **each))
+    monkeypatch.setattr(sweep_job, "iterate", lambda *all_, **each: began.append(each) or iterate(*all_, **each))
     assert jaxstyle("sweep", *command, *kept) == 0
-    assert [each["place"] and each["place"].steps for each in began] == [2, None]
+    assert [each["resume"] and each["resume"].step for each in began] == [2, None]
     assert not [path for path in Path("kept").iterdir() if path.name.isdecimal()]
     rows = table()
     assert [row["style-layers"] for row in rows] == [*layers, *layers]
@@ -212,7 +210,7 @@ def of_library() -> np.ndarray:
     """Return the picture of the last lane, computed by `jaxstyle.stylize`."""
     preset = replace(presets.preset("jaxstyle"), tv_weight=5.0)
     layers: dict[str, Any] = {"content_layers": ("relu1_2",), "style_layers": ("relu1_1", "relu2_1")}
-    config = replace(preset.config, optimizer="adam", averaging=0.9, tolerance=1e-9, **layers)
+    config = replace(preset.config, optimizer="adam", ema_decay=0.9, tolerance=1e-9, **layers)
     weights = preset.loss_weights({"relu1_2": 1.0}, {"relu1_1": 1.0, "relu2_1": 3.0})
     content, style = (jnp.asarray(load_image(f"{name}.png", size=32).rgb) for name in ("content", "style"))
     params, key = random_params(widths=TINY, seed=1), jax.random.key(0)
@@ -232,7 +230,7 @@ def test_table_sheet_and_page_show_all_lanes(fake_runner):
     assert not re.search(r"https?://|//", text.replace("<!doctype html>", ""))  # nothing is fetched
     assert "style-weight 10" in text and text.count("<polyline") == 6
     assert [float(row["total"]) for row in table()] == pytest.approx(
-        [float(record.read(description_of(Path("out", source))).trace["total"][1]) for source in sources]
+        [float(record.read(description_of(Path("out", source))).history["total"][1]) for source in sources]
     )
 
 
@@ -317,7 +315,7 @@ def test_a_repeated_sweep_computes_nothing(swept, fake_runner, capsys):
     before = files(swept)
     assert sweep(style_weight="1,10") == 0
     assert "2 of 2 pictures exist already" in capsys.readouterr().err
-    assert fake_runner.works == [] and files(swept) == before
+    assert fake_runner.problems == [] and files(swept) == before
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:60])])
@@ -326,7 +324,7 @@ def test_a_missing_or_damaged_picture_is_computed_again(damage, swept, fake_runn
     damage(swept / "style-weight=10.png")
     assert sweep(style_weight="1,10") == 0
     assert "1 of 2 pictures exist already" in capsys.readouterr().err
-    [work] = fake_runner.works
+    [work] = fake_runner.problems
     np.testing.assert_array_equal(work.weights.style["relu1_1"], [10])
     assert files(swept)["style-weight=1.png"] == before["style-weight=1.png"]
     assert load_image(swept / "style-weight=10.png").rgb.shape == (26, 32, 3)
@@ -335,7 +333,7 @@ def test_a_missing_or_damaged_picture_is_computed_again(damage, swept, fake_runn
 def test_a_longer_range_computes_only_the_new_lanes(swept, fake_runner, capsys):
     assert sweep(style_weight="1,5,10") == 0
     assert "2 of 3 pictures exist already" in capsys.readouterr().err
-    [work] = fake_runner.works
+    [work] = fake_runner.problems
     np.testing.assert_array_equal(work.weights.style["relu1_1"], [5])
     assert [row["picture"] for row in table()] == [f"style-weight={weight}.png" for weight in (1, 5, 10)]
 
@@ -344,10 +342,10 @@ def test_a_changed_setting_or_file_computes_all_lanes_again(swept, two_pictures,
     def changed(**options: Any) -> None:
         shutil.rmtree(swept)
         shutil.copytree(two_pictures, swept)
-        fake_runner.works.clear()
+        fake_runner.problems.clear()
         before = files(swept)
         assert sweep(style_weight="1,10", **options) == 0
-        assert [work.lanes for work in fake_runner.works] == [2]
+        assert [work.batch_size for work in fake_runner.problems] == [2]
         assert files(swept)["style-weight=10.png"] != before["style-weight=10.png"]
 
     options = {"steps": 2, "tv_weight": "1", "init": "style", "style_size": 40, "size": 33, "bits": 16}
@@ -373,17 +371,17 @@ def test_a_damaged_entry_is_none(folder):
 
 def test_a_sweep_that_is_interrupted_between_rounds_continues(fake_runner, capsys):
     def interrupt(step: int) -> None:
-        if len(fake_runner.works) == 2:
+        if len(fake_runner.problems) == 2:
             raise KeyboardInterrupt
 
     fake_runner.on_step = interrupt
-    options = {"style_weight": "1,10,100", "lanes": 1, "log": Path("log.csv")}
+    options = {"style_weight": "1,10,100", "batch_size": 1, "log": Path("log.csv")}
     assert sweep(**options) == 130
     message = capsys.readouterr().err
     assert "Interrupted: repeat the command to go on" in message and "1 of 3 pictures are finished" in message
     assert len(table()) == 1 and Path("out/grid.png").exists()
     assert sweep(**options) == 0
-    assert [work.lanes for work in fake_runner.works] == [1, 1, 1, 1] and len(table()) == 3
+    assert [work.batch_size for work in fake_runner.problems] == [1, 1, 1, 1] and len(table()) == 3
     assert [float(row["style-weight"]) for row in table("log.csv")] == [*[1] * 3, *[10] * 3, *[100] * 3]
 
 
@@ -404,7 +402,7 @@ def not_finite(place, lane: Any = ...):
 
 
 def test_a_sweep_without_a_finished_lane_removes_the_report_of_another(swept, fake_runner, monkeypatch, capsys):
-    monkeypatch.setattr(sweep_job, "walk", lambda *all_, **each: map(not_finite, fake_runner.walk(*all_, **each)))
+    monkeypatch.setattr(sweep_job, "iterate", lambda *all_, **each: map(not_finite, fake_runner.iterate(*all_, **each)))
     assert sweep(style_weight="2,20") == 1
     message = capsys.readouterr().err
     assert "0 of 2 pictures are finished" in message and "index.html" not in message
@@ -417,20 +415,20 @@ def test_a_lane_that_diverges_is_saved_as_it_was_before_and_the_others_are_finis
 ):
     options = {"style_weight": "1,10,100", "scales": "2", "steps": 9}
     assert sweep(**options, save_every=3, output=Path("sound")) == 0
-    real = fake_runner.walk
+    real = fake_runner.iterate
 
-    def walk(*arguments, **options):
+    def iterate(*arguments, **options):
         for place in real(*arguments, **options):
-            if fault == "image" and place.steps > 3:
+            if fault == "image" and place.step > 3:
                 place = not_finite(place, 1)
             yield place
 
     if fault != "image":
         fake_runner.history = lambda step: {"tv": [1, np.nan, 1]} if step == 5 else {}
-    monkeypatch.setattr(sweep_job, "walk", walk)
+    monkeypatch.setattr(sweep_job, "iterate", iterate)
     if fault == "term between two segments":  # so that the lane has to be computed again up to there
-        monkeypatch.setattr(sweep_job, "walk", lambda *all_, **each: islice(walk(*all_, **each), 8, None, 9))
-        monkeypatch.setattr(walk_module, "walk", walk)
+        monkeypatch.setattr(sweep_job, "iterate", lambda *all_, **each: islice(iterate(*all_, **each), 8, None, 9))
+        monkeypatch.setattr(runner, "iterate", iterate)
     assert sweep(**options) == 1
     message = capsys.readouterr().err
     reason = "the picture is not finite after step 4" if fault == "image" else "tv is nan at step 5"
@@ -442,14 +440,14 @@ def test_a_lane_that_diverges_is_saved_as_it_was_before_and_the_others_are_finis
 
 
 def test_a_lane_without_progress_is_named_by_its_label(fake_runner, monkeypatch, capsys):
-    def walk(*arguments, **options):
-        for place in fake_runner.walk(*arguments, **options):
+    def iterate(*arguments, **options):
+        for place in fake_runner.iterate(*arguments, **options):
             stall = SimpleNamespace(
-                restarted=np.array([0, place.steps > 0]), stopped=np.array([0, 2 * (place.steps > 1)])
+                restarted=np.array([0, place.step > 0]), stopped=np.array([0, 2 * (place.step > 1)])
             )
             yield place._replace(state=SimpleNamespace(watch=None, stall=stall))
 
-    monkeypatch.setattr(sweep_job, "walk", walk)
+    monkeypatch.setattr(sweep_job, "iterate", iterate)
     assert sweep(style_weight="1,30", patience=3) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if "no progress" in line]
     assert len(lines) == 2 and all(
@@ -462,20 +460,20 @@ def test_a_lane_without_progress_is_named_by_its_label(fake_runner, monkeypatch,
 
 
 def test_the_number_of_lanes_follows_from_the_memory(fake_runner, monkeypatch, capsys):
-    monkeypatch.setattr(sweep_session.SweepSession, "_fitting", FITTING)
-    monkeypatch.setattr(sweep_session, "room_for", lambda memory: 40 * 2**20)
-    monkeypatch.setattr(Work, "targets", lambda *_: None)
-    monkeypatch.setattr(Work, "program", lambda self, *_, **__: self.lanes)
-    monkeypatch.setattr(sweep_session, "memory_of", lambda lanes: 15 * 2**20 * lanes)
+    monkeypatch.setattr(sweep_job, "fitting_batch_size", FITTING)
+    monkeypatch.setattr(sweep_job, "memory_budget", lambda memory: 40 * 2**20)
+    monkeypatch.setattr(Problem, "targets", lambda *_: None)
+    monkeypatch.setattr(Problem, "program", lambda self, *_, **__: self.batch_size)
+    monkeypatch.setattr(sweep_job, "memory_of", lambda lanes: 15 * 2**20 * lanes)
     assert sweep(style_weight="1,2,3,4,5") == 0
     assert "5 pictures, 2 at a time: 0.0 of 0.0 GiB" in capsys.readouterr().err
-    assert [work.lanes for work in fake_runner.works] == [2, 2, 1] and len(table()) == 5
+    assert [work.batch_size for work in fake_runner.problems] == [2, 2, 1] and len(table()) == 5
 
 
 def test_available_memory_excludes_what_the_process_uses():
-    assert sweep_session.room_for(1) == 0
-    assert 0 < sweep_session.room_for(2**40) < 2**40
-    assert sweep_session.room_for(None) > 2**20
+    assert memory.memory_budget(1) == 0
+    assert 0 < memory.memory_budget(2**40) < 2**40
+    assert memory.memory_budget(None) > 2**20
 
 
 # Invalid options
@@ -502,13 +500,13 @@ def test_options_that_contradict_each_other_or_exceed_limits_are_refused(capsys)
     cases: dict[str, dict[str, Any]] = {
         "is where the sweep's table goes": {"log": Path("out/sweep.csv")},
         "--style-weight is '1:2'": {"style_weight": "1:2"},
-        "40000 lanes: take shorter ranges, for at most 10000": {"style_weight": "1:9:200", "tv_weight": "1:9:200"},
+        "40000 pictures: take shorter ranges, for at most 10000": {"style_weight": "1:9:200", "tv_weight": "1:9:200"},
         "'relu9_1' is not a layer": {"style_layers": "relu1_1;relu9_1"},
         "has a value twice": {"style_layers": "relu1_1;relu1_1 "},
         "--seeds is 0": {"seeds": 0},
         "--seed is 4294967295: use a whole number from 0 to 4294967294": {"seeds": 2, "seed": 2**32 - 1},
-        "--lanes is 0": {"lanes": 0},
-        "--lanes and --max-memory both say": {"lanes": 2, "max_memory": "4GiB"},
+        "--batch-size is 0": {"batch_size": 0},
+        "--batch-size and --max-memory both set": {"batch_size": 2, "max_memory": "4GiB"},
         "--max-memory is '4 gigs': use a size": {"max_memory": "4 gigs"},
         "use a size from 256MiB to 1024TiB": {"max_memory": "1MiB"},
         "style.png is a file: name a folder": {"output": Path("style.png")},

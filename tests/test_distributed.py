@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from jaxstyle.cli import main
-from jaxstyle.cli.processes import Processes
+from jaxstyle.cli.options import Processes
 from jaxstyle.distributed import processes
 from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.images.load import load_image

@@ -28,7 +28,7 @@ import yaml
 
 import jaxstyle
 from jaxstyle.cli import commands as cli
-from jaxstyle.cli.processes import Processes
+from jaxstyle.cli.options import Processes
 from jaxstyle.networks import pretrained
 from jaxstyle.networks.random_init import random_params
 from jaxstyle.transfer.presets import PRESETS
@@ -106,7 +106,6 @@ def parse(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], None]:
     def run(given: list[str]) -> None:
         assert cli.run(given) == 0, given
         command = parsed.pop()
-        command = command._whole() if isinstance(command, cli.Sweep) else command
         if hasattr(command, "checked"):
             command.checked()
 

@@ -90,12 +90,12 @@ UNUSABLE: list[tuple[Any, dict[str, Any], str]] = [
     (BATCH, {"init": Path("none.png")}, "--init none.png"),
     (STYLIZE, {"every": 0, "checkpoint": Path("kept")}, "--every is 0: from 1 to 1000000000"),
     (STYLIZE, {"learning_rate": 1e39}, "learning_rate is 1e+39: 1e38"),
-    (TEXTURE, {"blend": "1e31"}, "--blend is '1e31'"),
+    (TEXTURE, {"style_weights": "1e31"}, "--style-weights is '1e31'"),
     (TEXTURE, {"size": "9" * 401}, "--size 999 512x768"),
     (TEXTURE, {"size": "20000x20000"}, "--size is 20000x20000, limit of 89478485 --max-pixels 400MP"),
     (TEXTURE, {"size": "20000x20000", "max_pixels": "300MP"}, "limit of 300000000 --max-pixels 400MP"),
     (TEXTURE, {"size": "100000x100000"}, "--size is 100000x100000, limit of 89478485"),
-    (STYLIZE, {"blend": "1", "content_mask": (STYLE,)}, "--blend --content-mask"),
+    (STYLIZE, {"style_weights": "1", "content_mask": (STYLE,)}, "--style-weights --content-mask"),
     (STYLIZE, {"style_mask": ("all", "all")}, "--style-mask 2 1"),
     (STYLIZE, {"style_size": 32, "style_scale": 2.0}, "--style-scale --style-size"),
     (STYLIZE, {"every": 5}, "--every 5 --checkpoint"),
@@ -135,7 +135,7 @@ def test_control_characters_of_a_file_name_are_escaped_in_errors(refused):
 
 def test_failures_of_the_system_end_a_command_with_status_1(refused, monkeypatch):
     for error, mentioned in [
-        (MemoryError(), "MemoryError --remat --size --lanes"),
+        (MemoryError(), "MemoryError --remat --size --batch-size"),
         (RuntimeError("RESOURCE_EXHAUSTED: 9 bytes.\n..."), "RESOURCE_EXHAUSTED: 9 bytes --remat"),
         (errors.UnavailableError("There is no connection: plug it in."), "There is no connection: plug it in."),
         (BrokenPipeError(32, "Broken pipe"), "Broken pipe"),

@@ -18,7 +18,7 @@ import pytest
 from conftest import TINY
 from PIL import Image
 
-from jaxstyle.cli.pictures import Controls
+from jaxstyle.cli.options import Controls
 from jaxstyle.config import Config
 from jaxstyle.errors import InputError
 from jaxstyle.images.load import load_image
@@ -249,18 +249,18 @@ def test_an_output_that_is_a_file_or_a_folder_where_the_other_is_needed_is_refus
 
 def test_a_record_that_cannot_be_written_or_would_replace_an_input_is_refused(refused):
     commands = [
-        "stylize content.png style.png -o content_style.png --record",
-        "texture style.png -o content_style.png --record",
-        "batch content.png --styles style.png -o . --record",
+        "stylize content.png style.png -o content_style.png --record-file",
+        "texture style.png -o content_style.png --record-file",
+        "batch content.png --styles style.png -o . --record-file",
     ]
     Path("content_style.json").mkdir()
     for command in commands:
         status, sentence = refused(*command.split())
-        assert "content_style.json" in sentence and "--record" in sentence and status == 2, sentence
+        assert "content_style.json" in sentence and "--record-file" in sentence and status == 2, sentence
     Path("content_style.json").rmdir()
     Path("content_style.json").symlink_to("none/elsewhere.json")
     status, sentence = refused(*commands[0].split())
-    assert "content_style.json" in sentence and "--record" in sentence and status == 2
+    assert "content_style.json" in sentence and "--record-file" in sentence and status == 2
     Path("content.png").rename("out.json")
-    status, sentence = refused("stylize", "out.json", "style.png", "-o", "out.png", "--record")
-    assert "out.json is an input" in sentence and "--record" in sentence and status == 2
+    status, sentence = refused("stylize", "out.json", "style.png", "-o", "out.png", "--record-file")
+    assert "out.json is an input" in sentence and "--record-file" in sentence and status == 2

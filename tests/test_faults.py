@@ -34,6 +34,7 @@ from jaxstyle.losses.moments import Moments
 from jaxstyle.networks import pretrained
 from jaxstyle.networks.random_init import random_params
 from jaxstyle.runtime import record, resume
+from jaxstyle.runtime.checkpoint import CheckpointStore
 
 SHALLOW = "--content-layers relu1_2 --style-layers relu1_1 --optimizer adam --scales 1".split()
 STYLIZE = ["stylize", "content.png", "style.png", "--size", "32", "--weights", "tiny.h5", "--quiet", *SHALLOW]
@@ -102,7 +103,7 @@ def stylize(**options: Any) -> int:
 def checkpoints(monkeypatch) -> list[int]:
     """The steps of the checkpoints that are saved, which the states of `fake_runner` cannot be."""
     saved: list[int] = []
-    monkeypatch.setattr(resume.Resuming, "save", lambda _, place: saved.append(place.steps))
+    monkeypatch.setattr(resume.RunCheckpoints, "save", lambda _, snapshot, __=(): saved.append(snapshot.step))
     monkeypatch.setattr(signal, "getsignal", lambda _: signal.SIG_DFL)  # SIGINT may be ignored here
     return saved
 
@@ -134,7 +135,8 @@ def test_a_sweep_that_is_terminated_saves_a_checkpoint_and_has_status_143(fake_r
 @pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_a_signal_before_the_first_picture_leaves_nothing(name, status, checkpoints, monkeypatch, capfd, folder):
     before = {path.name for path in folder.iterdir()}
-    monkeypatch.setattr(pretrained, "load", lambda _: signal.raise_signal(getattr(signal, name)))
+    number, load = getattr(signal, name), pretrained.load
+    monkeypatch.setattr(pretrained, "load", lambda found: signal.raise_signal(number) or load(found))
     assert stylize() == status
     out, err = capfd.readouterr()
     assert out == "" and "interrupted before a picture was saved" in one_sentence(err)
@@ -179,11 +181,10 @@ def test_a_picture_without_space_anywhere_is_lost_with_a_reason(fake_runner, fai
 
 
 def test_a_log_or_checkpoint_without_space_does_not_lose_the_picture(fake_runner, fails, monkeypatch, capfd):
-    def save(self: resume.Resuming, _: object) -> None:
-        if self.folder is not None:
-            raise UnavailableError("The checkpoint in kept cannot be written (No space left on device): free space.")
+    def save(*_: object) -> None:
+        raise UnavailableError("The checkpoint in kept cannot be written (No space left on device): free space.")
 
-    monkeypatch.setattr(resume.Resuming, "save", save)
+    monkeypatch.setattr(CheckpointStore, "save", save)
     fails("log.csv")
     for options, saying in (
         ({"checkpoint": Path("kept"), "every": 1000}, "The checkpoint in kept cannot be written (No space"),
@@ -218,7 +219,7 @@ def test_a_read_only_folder_is_refused_before_any_work(fake_runner, monkeypatch,
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "out" and access(path, mode))
     Path("out").mkdir()
     assert stylize(output=Path("out/out.png")) == 2
-    assert "needs a folder" in one_sentence(capfd.readouterr().err) and fake_runner.works == []
+    assert "needs a folder" in one_sentence(capfd.readouterr().err) and fake_runner.problems == []
 
 
 def test_statistics_without_space_leave_no_file(fails, folder):

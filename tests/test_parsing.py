@@ -8,19 +8,19 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from jaxstyle.cli.limits import Limits
-from jaxstyle.cli.options import (
+from jaxstyle.errors import InputError
+from jaxstyle.networks.vgg import ACTIVATIONS
+from jaxstyle.runtime.options import (
     LEAST_MEMORY,
     MOST,
     check_number,
     parse_layers,
     parse_memory,
     parse_numbers,
+    parse_pixels,
     parse_scales,
 )
-from jaxstyle.cli.sweep_values import parse_sets, parse_values
-from jaxstyle.errors import InputError
-from jaxstyle.networks.vgg import ACTIVATIONS
+from jaxstyle.runtime.sweep_grid import parse_sets, parse_values
 
 MANY = settings(max_examples=4 * settings().max_examples)
 DIGITS = "9" * 401  # more than a float has
@@ -60,7 +60,7 @@ def test_parsed_layers_are_of_the_network_and_have_finite_weights(text):
 @example("0\n,0", 2)
 @example("1\n,-2", 2)
 def test_parsed_numbers_have_the_requested_count_and_a_positive_sum(text, count):
-    if (found := parsed(parse_numbers, "blend", text, count=count)) is not None:
+    if (found := parsed(parse_numbers, "style_weights", text, count=count)) is not None:
         assert len(found) == count and all(0 <= number <= MOST for number in found) and sum(found)
 
 
@@ -98,12 +98,8 @@ def test_parsed_sets_are_distinct(text):
     assert found is None or len(set(found)) == len(found)
 
 
-def pixels(text: str) -> int | None:
-    return Limits(text).pixels()
-
-
-def blend(text: str, count: int = 1) -> list[float]:
-    return parse_numbers("blend", text, count=count)
+def style_weights(text: str, count: int = 1) -> list[float]:
+    return parse_numbers("style_weights", text, count=count)
 
 
 def style_weight(text: str) -> list[float]:
@@ -117,9 +113,13 @@ def style_layers(text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("parse", "texts", "mentioned"),
     [
-        (pixels, ("many", "5GP", "4.1GP", "500KP", "1", "0.9MP", "MP", "nan", "inf", "-1MP", DIGITS), "--max-pixels"),
+        (
+            parse_pixels,
+            ("many", "5GP", "4.1GP", "500KP", "1", "0.9MP", "MP", "nan", "inf", "-1MP", DIGITS),
+            "--max-pixels",
+        ),
         (parse_memory, ("many", "255MiB", "1025TiB", "4gib", "GiB", "nan", DIGITS, "9" * 300), "--max-memory"),
-        (blend, ("", "x", "1,2", "1e31", "-1", "nan", "1," * 3000, "0" * 5000), "--blend"),
+        (style_weights, ("", "x", "1,2", "1e31", "-1", "nan", "1," * 3000, "0" * 5000), "--style-weights"),
         (parse_scales, ("many", "1.5", "1,x", "9" * 5000), "--scales"),
         (style_weight, ("many", "1:2", "5:5:3", "-1:2:3", "1:inf:3", "1:2:1", "1:2:3:4"), "--style-weight"),
         (style_weight, ("1,1", "2e+30", "-1", "x" * 5000, f"1:2:{DIGITS}", "1:2:10001"), "--style-weight"),
@@ -143,8 +143,10 @@ def test_units_of_memory_and_pixels():
         parse_memory("4GiB") == 2**32 and parse_memory("1.5 GB") == 1_500_000_000 and parse_memory("268435456") == 2**28
     )
     assert parse_memory("1024TiB") == 2**50 and parse_memory(None) is None
-    assert pixels("500MP") == 500_000_000 and pixels("4GP") == 4 * 10**9 and pixels("1000000") == 10**6
-    assert Limits().pixels() is None
+    assert (
+        parse_pixels("500MP") == 500_000_000 and parse_pixels("4GP") == 4 * 10**9 and parse_pixels("1000000") == 10**6
+    )
+    assert parse_pixels(None) is None
 
 
 def test_a_number_is_accepted_up_to_and_including_its_limits():

@@ -18,9 +18,12 @@ from jaxstyle.images.metadata import description_of
 from jaxstyle.images.save import save_image
 from jaxstyle.networks import weights_io
 from jaxstyle.runtime import plain_data, record
+from jaxstyle.runtime.options import StylizeOptions
+from jaxstyle.runtime.rerun import recorded_command
+from jaxstyle.runtime.sweep_report import read_entry
 
 SHALLOW = ("--content-layers", "relu1_2", "--style-layers", "relu1_1", "--optimizer", "adam", "--scales", 1)
-MADE = record.Record("stylize", {"size": 32}, (), record.Weights("random", "", "ab"), {}, {"tv": 1.0}, {}, "1 x cpu")
+MADE = record.RunRecord("stylize", {"size": 32}, (), record.Weights("random", "", "ab"), {}, {"tv": 1.0}, {}, "1 x cpu")
 
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -51,11 +54,11 @@ def test_a_picture_of_any_format_holds_its_record_and_the_same_pixels():
 
 
 def test_a_record_has_settings_files_hashes_versions_and_first_and_last_terms(fake_runner):
-    assert stylize("--record", "--style-weight", 30, "--seed", 3, "--log", "log.csv") == 0
+    assert stylize("--record-file", "--style-weight", 30, "--seed", 3, "--log", "log.csv") == 0
     stated = record.read(description_of("out.png"))
     assert record.read(Path("out.json").read_text()) == stated
     assert stated.command == "stylize" and stated.options["seed"] == 3
-    assert stated.options["balance"]["style_weight"] == 30
+    assert stated.options["style_weight"] == 30
     assert stated.options["content"] == 0 and stated.options["styles"] == [1]
     assert stated.inputs == tuple(record.source(Path(name)) for name in ("content.png", "style.png"))
     assert stated.inputs[0].sha256 == weights_io.sha256("content.png")
@@ -65,7 +68,7 @@ def test_a_record_has_settings_files_hashes_versions_and_first_and_last_terms(fa
     logged = Path("log.csv").read_text().splitlines()
     column = logged[0].split(",").index("total")
     assert stated.steps == 4
-    assert stated.trace["total"] == tuple(float(logged[line].split(",")[column]) for line in (1, -1))
+    assert stated.history["total"] == tuple(float(logged[line].split(",")[column]) for line in (1, -1))
 
 
 def test_equal_runs_have_equal_bytes_and_no_record_names_a_folder(folder, fake_runner):
@@ -79,6 +82,75 @@ def test_equal_runs_have_equal_bytes_and_no_record_names_a_folder(folder, fake_r
     assert jaxstyle(*command, *options) == 0
     assert Path("elsewhere/out.png").read_bytes() == before
     assert str(folder).encode() not in before and b"elsewhere" not in before
+
+
+def test_a_picture_without_a_record_has_the_same_pixels_and_names_nothing(fake_runner):
+    assert stylize() == 0
+    described = load_image("out.png").rgb
+    for output in ("none.png", "none.jpg", "none.tiff"):
+        assert stylize("--no-record", "--save-every", 2, "-o", output) == 0
+        for path in (Path(output), Path(output).with_stem("none_0002")):
+            assert description_of(path) == ""
+            assert not any(word in path.read_bytes() for word in (b"jaxstyle", b"content.png", b"sha256"))
+    np.testing.assert_array_equal(load_image("none.png").rgb, described)
+    assert stylize("--no-record", "--record-file") == 0
+    assert description_of("out.png") == "" and record.read(Path("out.json").read_text()).command == "stylize"
+    weights = ("--weights", "tiny.h5", "--size", 32, "--steps", 4, *SHALLOW, "--no-record")
+    assert jaxstyle("sweep", "content.png", "style.png", "-o", "sweep", *weights) == 0
+    assert description_of("sweep/picture.png") == "" and b"sha256" not in Path("sweep/picture.json").read_bytes()
+    assert jaxstyle("batch", "content.png", "--styles", "style.png", "-o", "batch", *weights) == 0
+    assert description_of("batch/content_style.png") == ""
+
+
+# Records of version 1
+
+OLD = {
+    "command": "stylize",
+    "options": {
+        "content": 0,
+        "styles": [1],
+        "size": 32,
+        "seed": 3,
+        "controls": {"blend": "2", "color": "none", "content_mask": [], "feather": 0},
+        "comparison": {"preset": "jaxstyle", "style_layers": "relu1_1", "scales": None},
+        "balance": {"style_weight": 30, "content_layers": None},
+        "optimization": {"optimizer": "lbfgs", "memory": 7, "averaging": 0.5, "patience": None},
+        "computing": {"precision": "tf32", "remat": False, "devices": None, "max_memory": None},
+        "bits": 16,
+        "save_every": 2,
+    },
+    "inputs": [{"name": "content.png", "sha256": "ab"}, {"name": "style.png", "sha256": "cd"}],
+    "network": {"name": "vgg19", "file": "vgg19.h5", "sha256": "ef"},
+    "config": {"memory": 7, "scales": None},
+    "weights": {"tv": 0.5},
+    "versions": {"jaxstyle": "0.1.0"},
+    "device": "2 x processor",
+    "cuts": {"32": 500},
+    "steps": 4,
+    "trace": {"total": [2.5, 1.5]},
+    "lanes": [4, 5],
+    "lane": 1,
+    "devices": 1,
+    "format": "jaxstyle run 1",
+}
+
+
+def test_a_record_of_version_1_is_read_with_the_names_of_this_version():
+    found = record.read(json.dumps(OLD))
+    assert (found.format, found.memory_plans, found.history) == (record.FORMAT, {"32": 500}, {"total": (2.5, 1.5)})
+    assert (found.batch, found.index, found.steps) == ((4, 5), 1, 4)
+    files = [Path("content.png"), Path("style.png")]
+    paths, options, outputs = recorded_command(found, picture=Path("old.png"), inputs=files)
+    assert paths == {"content": files[0], "styles": (files[1],)}
+    expected = {"size": 32, "seed": 3, "style_weights": "2", "style_layers": "relu1_1", "style_weight": 30.0}
+    expected |= {"optimizer": "lbfgs", "lbfgs_history": 7, "ema_decay": 0.5}
+    assert options == StylizeOptions(**expected)
+    assert (outputs.bits, outputs.save_every) == (16, 2)
+    entry = {"picture": "a.png", "label": "a", "settings": {}, "terms": {}, "curve": [], "digest": "", "record": OLD}
+    assert record.read(json.dumps(entry)) == found
+    Path("a.json").write_text(json.dumps(entry))
+    read = read_entry(Path("a.json"))
+    assert read is not None and read.record == found
 
 
 # Invalid records
@@ -100,12 +172,12 @@ INVALID = [
     changed(steps=True),
     changed(steps="3"),
     changed(steps=1.5),
-    changed(format="jaxstyle run 2"),
+    changed(format="jaxstyle run 3"),
     changed(inputs=["content.png"]),
     changed(inputs=[{"name": "content.png"}]),
     changed(weights={"tv": "much"}),
-    changed(trace={"total": [1.0]}),
-    changed(trace={"total": [1.0, True]}),
+    changed(history={"total": [1.0]}),
+    changed(history={"total": [1.0, True]}),
     changed(more=1),
     changed(network=None),
     changed(config={"a": json.loads("[" * 300 + "]" * 300)}),
@@ -170,7 +242,7 @@ def test_differences_have_a_name_and_both_values():
     found = plain_data.differences(*(plain_data.plain(each, paths={}) for each in (MADE, other)))
     assert list(found) == [("options.size", 32, 64), ("options.seed", None, 0), ("device", "1 x cpu", "2 x cpu")]
     assert list(plain_data.differences([{"a": [1, 2]}], [{"a": [1, 3]}])) == [(" 1.a 2", 2, 3)]
-    assert list(plain_data.differences([1], [1, 2], name="lanes")) == [("lanes", [1], [1, 2])]
+    assert list(plain_data.differences([1], [1, 2], name="batch")) == [("batch", [1], [1, 2])]
 
 
 def test_the_hash_of_an_unreadable_file_is_an_error():

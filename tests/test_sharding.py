@@ -127,25 +127,28 @@ def test_the_rows_of_a_picture_are_divided_among_devices_only_on_request(monkeyp
     monkeypatch.setattr(placement, "mesh_of", lambda found, axis: (len(found), axis))
     monkeypatch.setattr(placement, "Layout", lambda mesh: mesh)
     monkeypatch.setattr(jax, "devices", lambda: [Device()] * 4)
-    assert placement.rows_among(None, config=Config()) is None
-    assert placement.rows_among(3, config=Config(remat=True)) == (3, HEIGHT)
-    assert placement.rows_among(1, config=Config(statistic="sliced")) is None
+    assert placement.row_layout(None, config=Config()) is None
+    assert placement.row_layout(3, config=Config(remat=True)) == (3, HEIGHT)
+    assert placement.row_layout(1, config=Config(statistic="sliced")) is None
     monkeypatch.setattr(placement, "together", lambda: True)
-    assert placement.rows_among(None, config=Config()) == (4, HEIGHT)
+    assert placement.row_layout(None, config=Config()) == (4, HEIGHT)
     for config, option in [
         (Config(statistic="sliced"), "--statistic"),
         (Config(normalize_gradients=True), "--normalize-gradients"),
     ]:
         with pytest.raises(InputError, match=f"{option}.* 3 devices"):
-            placement.rows_among(3, config=config)
+            placement.row_layout(3, config=config)
 
 
 def test_lanes_are_divided_among_at_most_one_device_each(monkeypatch):
     monkeypatch.setattr(placement, "mesh_of", lambda found, axis: (len(found), axis))
     monkeypatch.setattr(placement, "Layout", lambda mesh: mesh)
     monkeypatch.setattr(jax, "devices", lambda: [Device()] * 4)
-    assert placement.lanes_among(None, lanes=1) is None and placement.lanes_among(1, lanes=8) is None
-    assert placement.lanes_among(None, lanes=3) == (3, BATCH) and placement.lanes_among(2, lanes=8) == (2, BATCH)
+    assert placement.batch_layout(None, batch_size=1) is None and placement.batch_layout(1, batch_size=8) is None
+    assert placement.batch_layout(None, batch_size=3) == (3, BATCH) and placement.batch_layout(2, batch_size=8) == (
+        2,
+        BATCH,
+    )
 
 
 def test_a_function_of_the_leader_returns_at_once_with_one_process():
@@ -170,4 +173,4 @@ def test_a_failure_of_the_leader_is_raised_in_all_processes(monkeypatch):
 def test_a_checkpoint_that_only_one_process_can_read_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(checkpoint, "of_each", lambda own: [1, 0])
     with pytest.raises(InputError, match="does not exist in all processes"):
-        checkpoint.Checkpoints(tmp_path / "kept").save(1, {"x": np.zeros(3)}, {})
+        checkpoint.CheckpointStore(tmp_path / "kept").save(1, {"x": np.zeros(3)}, {})

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import pytest
 
 from jaxstyle.cli import main
-from jaxstyle.cli.networks import Networks
-from jaxstyle.cli.progress import _Download
-from jaxstyle.cli.signals import Interrupted, asked, check, handled
+from jaxstyle.cli.console import _Download
+from jaxstyle.cli.info import Networks
+from jaxstyle.cli.signals import Interrupted, check, handled, stop_status
 from jaxstyle.cli.statistics import Statistics
 from jaxstyle.networks import pretrained
 
@@ -70,7 +70,7 @@ def test_a_signal_ends_a_command_before_its_output(
 def test_an_error_after_a_signal_is_reported(monkeypatch, ended):
     def run(_: Networks) -> int:
         send()
-        assert asked() == 143
+        assert stop_status() == 143
         raise FileNotFoundError(2, "No such file or directory", "out.png")
 
     monkeypatch.setattr(Networks, "run", run)
@@ -86,8 +86,8 @@ def test_the_first_signal_interrupts_at_the_next_check_and_the_second_at_once():
             check()
         with pytest.raises(Interrupted) as caught:
             send()
-        assert caught.value.status == asked() == 143
-    assert asked() == 0
+        assert caught.value.status == stop_status() == 143
+    assert stop_status() == 0
 
 
 def test_a_download_stops_at_the_next_block():

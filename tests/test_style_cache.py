@@ -122,7 +122,9 @@ def test_a_command_reads_statistics_only_where_nothing_else_of_a_style_is_used(f
     monkeypatch.chdir(isolated)
     write_inputs(isolated)
     asked: list[Any] = []
-    monkeypatch.setattr(style_cache, "look_at", lambda pictures, *size, **_: asked.append((list(pictures), size)) or {})
+    monkeypatch.setattr(
+        style_cache, "summarize_styles", lambda pictures, *size, **_: asked.append((list(pictures), size)) or {}
+    )
     assert stylize() == 0
     assert asked == [([Path("style.png")], (26, 32))]
     for options in ({"color": "keep"}, {"init": "style"}, {"style_mask": ("all",)}):

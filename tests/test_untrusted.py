@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 from reading import Reader
 
-from jaxstyle.cli.rerun import record_of
 from jaxstyle.errors import InputError
 from jaxstyle.images import limits
 from jaxstyle.images.load import load_image
 from jaxstyle.networks import weights_io
+from jaxstyle.runtime.rerun import picture_record
 
 
 def png(width: int, height: int, rows: bytes) -> bytes:
@@ -89,7 +89,7 @@ def test_messages_of_decoders_do_not_reach_stderr(tmp_path, capfd):
     path = tmp_path / "a.tif"
     path.write_bytes(data.getvalue().replace(samples + b"\3\0", samples + b"\x11\0"))
     with pytest.raises(InputError):
-        record_of(path)  # reads the record only, and decodes no pixel
+        picture_record(path)  # reads the record only, and decodes no pixel
     assert capfd.readouterr() == ("", "")
 
 

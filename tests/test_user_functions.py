@@ -20,7 +20,7 @@ from jaxstyle.losses import statistics_io
 from jaxstyle.losses.objective import make_targets, terms
 from jaxstyle.optim.loop import init, run
 from jaxstyle.optim.parametrizations import PARAMETRIZATIONS
-from jaxstyle.runtime.checkpoint import Checkpoints
+from jaxstyle.runtime.checkpoint import CheckpointStore
 from jaxstyle.transfer.stylize import stylize
 from jaxstyle.transfer.sweep import sweep
 
@@ -176,8 +176,8 @@ def test_a_run_with_own_terms_resumes_from_a_checkpoint(tmp_path):
     half, trace = run(state, *given, config=ADAM, steps=3)
     whole, _ = run(half, *given, config=ADAM, steps=3)
     like = jax.eval_shape(lambda: {"state": half, "trace": trace})
-    Checkpoints(tmp_path / "saved").save(3, {"state": half, "trace": trace}, {})
-    found = Checkpoints(tmp_path / "saved").latest(lambda facts: like, print)
+    CheckpointStore(tmp_path / "saved").save(3, {"state": half, "trace": trace}, {})
+    found = CheckpointStore(tmp_path / "saved").latest(lambda facts: like, print)
     assert found is not None and found[1]["trace"].keys() >= {"edges", "quiet"}
     again, _ = run(found[1]["state"], *given, config=ADAM, steps=3)
     assert (again.image == whole.image).all()

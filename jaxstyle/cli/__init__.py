@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 
 from jaxstyle import __version__
-from jaxstyle.cli.signals import asked, end_at_once, handled, status_of
+from jaxstyle.cli.signals import end_at_once, handled, status_of, stop_status
 from jaxstyle.errors import InputError, own
 
 SIGNALLED = 128  # exit statuses above are those of signals
@@ -52,7 +52,7 @@ def _status(arguments: list[str]) -> int:
             try:
                 from jaxstyle.cli.commands import run  # takes a second
 
-                return run(arguments) or asked()
+                return run(arguments) or stop_status()
             except Exception as error:
                 return _report(error)
     except KeyboardInterrupt as error:

@@ -6,8 +6,7 @@ from typing import Annotated
 import tyro
 
 from jaxstyle.cli.batch import Batch
-from jaxstyle.cli.doctor import Doctor
-from jaxstyle.cli.networks import Networks
+from jaxstyle.cli.info import Doctor, Networks
 from jaxstyle.cli.reconstruct import Reconstruct
 from jaxstyle.cli.rerun import Rerun
 from jaxstyle.cli.statistics import Statistics

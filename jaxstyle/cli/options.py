@@ -1,32 +1,38 @@
-"""Options shared by several commands: network, devices and memory, and objective."""
+"""Groups of options, shared by several commands, and their conversion to the options of `jaxstyle.runtime`."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import re
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-from tyro.conf import arg
+from tyro.conf import UseAppendAction, arg
 
 from jaxstyle.errors import InputError, excerpt
-
-if TYPE_CHECKING:
-    from jaxstyle.transfer.presets import Preset
+from jaxstyle.runtime.options import check_number, parse_pixels
+from jaxstyle.runtime.outputs import OutputOptions
 
 PRESETS_OWN = "(default: the preset's)"
-AUTO = "auto"
-UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "kB": 1e3, "MB": 1e6, "GB": 1e9}
-LEAST_MEMORY, MOST_MEMORY = 2**28, 2**50
-MOST_SEED = 2**32 - 1  # jax drops higher bits
-MOST_WHOLE = 10**9  # of integers such as steps and pixels; programs use 32-bit integers
-MOST = 1e30  # products of such numbers with squares must not overflow float32
+MOST_PROCESSES = 10**6
+MOST_PORT = 2**16 - 1
+MOST_SECONDS = 10**6
 
 Init = Annotated[Literal["content", "style", "noise"] | Path, arg(metavar="content|style|noise|PICTURE")]
 Pooling = Literal["max", "avg", "l2"]
 Statistic = Literal["gram", "mean_std", "covariance", "wasserstein", "sliced"]
+
+
+def flat(kind: Any, command: Any, **others: Any) -> Any:
+    """Return options of the class `kind` with the values of a command and of its groups, and `others`."""
+    values: dict[str, Any] = {}
+    for each in fields(command):
+        value = getattr(command, each.name)
+        values |= vars(value) if is_dataclass(value) else {each.name: value}
+    if isinstance(pixels := values.get("max_pixels"), str):
+        values["max_pixels"] = parse_pixels(pixels)
+    names = [each.name for each in fields(kind)]
+    return kind(**{name: values[name] for name in names if name in values} | others)
 
 
 @dataclass(frozen=True)
@@ -56,11 +62,6 @@ class Computing:
     """Memory budget of the command, such as 8GiB. Images that do not fit are processed in overlapping tiles, with the
     same result in about twice the time. (default: most of the free memory)"""
 
-    def chosen(self) -> dict[str, Any]:
-        """Return the fields of a config that these options change."""
-        parse_memory(self.max_memory)
-        return {"precision": self.precision, "remat": self.remat}
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -81,91 +82,180 @@ class Comparison:
     scales: Annotated[str | None, arg(metavar="auto|N|SIDES", help_behavior_hint=PRESETS_OWN)] = None
     """Scales, coarse to fine: auto (from 128 pixels by factors of about 2.4), their number, or their longest sides."""
 
-    def chosen(self, **config: Any) -> Preset:
-        """Return the preset with these options and other fields of its config."""
-        from jaxstyle.transfer import presets
 
-        base = presets.preset(self.preset)
-        own = {"statistic": self.statistic, "pooling": self.pooling, "scales": parse_scales(self.scales)}
-        if self.pooling is not None:
-            own["pooling_gain"] = base.pooling_gains.get(self.pooling, 1.0)
-        if self.style_layers is not None:
-            own["style_layers"] = tuple(parse_layers(self.style_layers))
-        own = {name: value for name, value in own.items() if value is not None} | config
-        if self.scales == AUTO:
-            own["scales"] = None
-        return replace(base, config=replace(base.config, **own))
+@dataclass(frozen=True)
+class Balance:
+    """Weights of the loss."""
 
-
-def check_number(name: str, value: float | None, least: float, most: float = MOST) -> None:
-    """Check that `value` is in [least, most], or None; the error names the option."""
-    if value is None or least <= value <= most:
-        return
-    option = f"--{name.replace('_', '-')}"
-    if isinstance(value, int):  # of any length, if it is from a record
-        raise InputError(f"{option} is {excerpt(value)}: use a whole number from {least} to {most}.")
-    raise InputError(f"{option} is {value:g}: use a number from {least:g} to {most:g}.")
+    content_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
+    """Weight of the content loss."""
+    style_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
+    """Weight of the style loss."""
+    tv_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
+    """Weight of total variation."""
+    content_layers: Annotated[str | None, arg(metavar="LAYERS", help_behavior_hint=PRESETS_OWN)] = None
+    """Content layers and their relative weights, such as relu4_2 or relu3_2:0.5,relu4_2:1."""
+    shift: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
+    """Number added to features before their Gram matrices, such as -1 (Novak and Nikulin)."""
 
 
-def parse_layers(text: str, *, shares: Mapping[str, float] = MappingProxyType({})) -> dict[str, float]:
-    """Parse layers and relative weights, such as "relu1_1:1,relu2_1:0.5"; the default weight is in `shares`, or 1."""
-    from jaxstyle.networks.vgg import smallest_side
+@dataclass(frozen=True)
+class Optimization:
+    """Optimization."""
 
-    found: dict[str, float] = {}
-    for part in text.split(","):
-        layer, _, number = part.strip().partition(":")
-        smallest_side(layer)
-        if layer in found:
-            raise InputError(f"Layer {layer} is named twice in {excerpt(repr(text))}: name each layer once.")
-        try:
-            found[layer] = float(number) if number else shares.get(layer, 1.0)
-        except ValueError:
-            found[layer] = math.nan
-        if not 0 <= found[layer] < math.inf:
+    optimizer: Annotated[
+        Literal["lbfgs", "adam"] | None, arg(metavar="{lbfgs,adam}", help_behavior_hint=PRESETS_OWN)
+    ] = None
+    """Optimizer."""
+    learning_rate: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint="")] = None
+    """Learning rate. (default: 1 for lbfgs, 0.02 for adam)"""
+    lbfgs_history: Annotated[int | None, arg(metavar="PAIRS", help_behavior_hint=PRESETS_OWN)] = None
+    """Number of curvature pairs of lbfgs; by default 20, and 10 from 2^20 pixels up."""
+    parametrization: Annotated[
+        Literal["pixels", "pyramid", "decorrelated", "fourier", "sigmoid"] | None,
+        arg(metavar="{pixels,pyramid,decorrelated,fourier,sigmoid}", help_behavior_hint=""),
+    ] = None
+    """Parametrization of the image. (default: pyramid for lbfgs, pixels for adam)"""
+    ema_decay: Annotated[float | None, arg(metavar="SHARE", help_behavior_hint=PRESETS_OWN)] = None
+    """Decay of the exponential moving average of iterates, such as 0.99 for adam; 0 for none."""
+    tolerance: Annotated[float | None, arg(metavar="SHARE", help_behavior_hint=PRESETS_OWN)] = None
+    """Stop a scale when ten steps lower the total by less than this fraction of it, such as 0.005."""
+    patience: Annotated[int | None, arg(metavar="STEPS", help_behavior_hint=PRESETS_OWN)] = None
+    """Number of steps without progress before lbfgs restarts, and again before it stops; 0 for never."""
+    normalize_gradients: bool = False
+    """Divide the gradient of each term, where it enters the network, by its sum of absolute values."""
+
+
+@dataclass(frozen=True)
+class FromNoise:
+    """Optimization from noise."""
+
+    tv_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
+    """Weight of total variation."""
+    steps: int = 300
+    """Number of gradient evaluations over all scales."""
+    seed: int = 0
+    """Seed of the noise."""
+
+
+@dataclass(frozen=True)
+class Controls:
+    """Styles, colors and masks."""
+
+    style_weights: Annotated[str | None, arg(metavar="W1,W2,...", help_behavior_hint="")] = None
+    """Weights of several styles. (default: equal)"""
+    style_scale: Annotated[float | None, arg(metavar="FACTOR", help_behavior_hint="")] = None
+    """Size of the style relative to the content: 2 for coarser strokes, 0.5 for finer ones."""
+    style_size: Annotated[int | None, arg(metavar="PIXELS", help_behavior_hint="")] = None
+    """Longest side of the style in pixels. (default: --size)"""
+    color: Literal["none", "keep", "match", "match-cholesky", "histogram"] = "none"
+    """Colors of the content: keep them, or recolor the style by mean and covariance (match, match-cholesky) or by
+    histogram."""
+    content_mask: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="PICTURE")] = ()
+    """Region of a style, white in this image; once for each style, in their order."""
+    style_mask: Annotated[UseAppendAction[tuple[Literal["all"] | Path, ...]], arg(metavar="PICTURE|all")] = ()
+    """Part of a style to use, white in this image, or all; once for each style."""
+    feather: int = 0
+    """Width of the soft edge of content masks in pixels of the output."""
+
+
+@dataclass(frozen=True)
+class Saving:
+    """Output."""
+
+    save_every: int = 0
+    """Number of steps between intermediate pictures OUT_0050.png; 0 for none."""
+    log: Annotated[Path | None, arg(metavar="FILE.csv", help_behavior_hint="")] = None
+    """CSV file of all loss terms of every step."""
+    bits: Literal[8, 16] = 8
+    """Bits per channel of the output; 16 for .png and .tiff."""
+    record_file: bool = False
+    """Write the record of the picture to OUT.json too."""
+    no_record: bool = False
+    """Leave the record (settings, names and hashes of inputs, versions, device) out of the picture."""
+    checkpoint: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
+    """Checkpoint folder; rerun the same command to resume from it."""
+    every: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
+    """Number of steps between checkpoints. (default: 50)"""
+    dry_run: bool = False
+    """Print the memory and time that the run would take, and make no picture."""
+    quiet: bool = False
+    """Print errors only."""
+
+    def outputs(self) -> OutputOptions:
+        """Return the options for output files."""
+        return flat(OutputOptions, self, record=not self.no_record)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits."""
+
+    max_pixels: Annotated[str | None, arg(metavar="NUMBER", help_behavior_hint="(default: 89MP)")] = None
+    """Maximum number of pixels of an image that is read or made, such as 500MP. Protects from malicious files."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Distributed runs: start the same command in each process."""
+
+    distributed: bool = False
+    """Run together with the same command in other processes. Slurm, Open MPI, Kubernetes and TPUs are detected;
+    elsewhere use the next three options."""
+    coordinator: Annotated[str | None, arg(metavar="HOST:PORT", help_behavior_hint="(default: the cluster's)")] = None
+    """Address of process 0 in a trusted network."""
+    num_processes: Annotated[int | None, arg(metavar="COUNT", help_behavior_hint="(default: the cluster's)")] = None
+    """Number of processes."""
+    process_id: Annotated[int | None, arg(metavar="NUMBER", help_behavior_hint="(default: the cluster's)")] = None
+    """Number of this process, from 0."""
+    initialization_timeout: int = 60
+    """Seconds to wait for the other processes at the beginning."""
+    heartbeat_timeout: int = 100
+    """Seconds without a heartbeat of another process after which this one ends with an error."""
+
+    def check(self, *, devices: int | None) -> None:
+        """Check that the options are valid and consistent."""
+        options = {
+            "--coordinator": self.coordinator,
+            "--num-processes": self.num_processes,
+            "--process-id": self.process_id,
+        }
+        missing = [name for name, value in options.items() if value is None]
+        given = [name for name in options if name not in missing]
+        if given and not self.distributed:
+            raise InputError(f"{given[0]} needs --distributed: add that or drop it.")
+        if given and missing:
             raise InputError(
-                f"Layer {layer} has the weight {excerpt(repr(number))}: use a finite number that is 0 or more."
+                f"{given[0]} is given without {' and '.join(missing)}: give all three, or none if the cluster sets "
+                "them."
             )
-    return found
+        if self.distributed and devices is not None:
+            raise InputError(f"--devices is {devices}, but --distributed uses all devices: drop one.")
+        check_number("num_processes", self.num_processes, 1, MOST_PROCESSES)
+        check_number("process_id", self.process_id, 0, (self.num_processes or 1) - 1)
+        check_number("initialization_timeout", self.initialization_timeout, 1, MOST_SECONDS)
+        check_number("heartbeat_timeout", self.heartbeat_timeout, 1, MOST_SECONDS)
+        if self.coordinator is not None:
+            found = re.fullmatch(r"(?:[^\s:\[\]/]+|\[[^\s\[\]/]+\]):(\d{1,5})", self.coordinator)
+            if not found or not 1 <= int(found[1]) <= MOST_PORT:
+                raise InputError(
+                    f"--coordinator is {excerpt(repr(self.coordinator))}: use host and port, such as 10.0.0.1:1234."
+                )
 
+    def initialize(self) -> None:
+        """Connect this process to the others, see `distributed.processes.initialize`."""
+        from jaxstyle.distributed import processes
 
-def parse_scales(text: str | None) -> int | tuple[int, ...] | None:
-    """Parse the number of scales, or a comma-separated list of their longest sides."""
-    if text is None or text == AUTO:
-        return None
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise InputError(
-            f"--scales is {excerpt(repr(text))}: use auto, a number such as 3, or sides such as 128,256,512."
-        ) from error
-    return tuple(numbers) if len(numbers) > 1 else numbers[0]
+        processes.initialize(
+            self.coordinator,
+            self.num_processes,
+            self.process_id,
+            initialization_timeout=self.initialization_timeout,
+            heartbeat_timeout=self.heartbeat_timeout,
+        )
 
+    def finish(self) -> None:
+        """Wait for all processes, and disconnect."""
+        from jaxstyle.distributed import processes
 
-def parse_numbers(name: str, text: str, *, count: int) -> list[float]:
-    """Parse `count` comma-separated nonnegative numbers, not all zero."""
-    option = f"--{name.replace('_', '-')}"
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise InputError(f"{option} is {excerpt(repr(text))}: use numbers with commas, such as 1,2.") from error
-    if len(numbers) != count:
-        raise InputError(f"{option} has {len(numbers)} numbers for {count} styles: give one for each.")
-    if not all(0 <= number <= MOST for number in numbers):
-        raise InputError(f"{option} is {excerpt(repr(text))}: use finite numbers that are 0 or more.")
-    if not sum(numbers):
-        raise InputError(f"{option} is {excerpt(repr(text))}, which sums to zero: give at least one style a weight.")
-    return numbers
-
-
-def parse_memory(text: str | None) -> int | None:
-    """Parse a size such as 4GiB."""
-    if text is None:
-        return None
-    digits = text.rstrip("kKMGTiB ")
-    try:
-        size = float(digits) * UNITS[text[len(digits) :].strip()]
-    except (ValueError, KeyError):
-        size = math.nan
-    if not LEAST_MEMORY <= size <= MOST_MEMORY:
-        raise InputError(f"--max-memory is {excerpt(repr(text))}: use a size from 256MiB to 1024TiB, such as 4GiB.")
-    return int(size)
+        processes.finish()

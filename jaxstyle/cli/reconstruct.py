@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from jaxstyle.cli.limits import Limits
-from jaxstyle.cli.options import MOST_WHOLE, Comparison, Computing, Network, check_number, parse_layers
-from jaxstyle.cli.processes import Processes
-from jaxstyle.cli.saving import Saving
-from jaxstyle.cli.tuning import FromNoise
-from jaxstyle.errors import InputError
-
-if TYPE_CHECKING:
-    from jaxstyle.cli.progress import Loaded, Reporter
-    from jaxstyle.config import LossWeights
-    from jaxstyle.runtime.record import Job
-    from jaxstyle.transfer.presets import Preset
+from jaxstyle.cli.options import Comparison, Computing, FromNoise, Limits, Network, Processes, Saving, flat
+from jaxstyle.runtime.options import ReconstructOptions
 
 
 @dataclass(frozen=True)
@@ -46,47 +36,22 @@ class Reconstruct:
 
     def run(self) -> int:
         """Run the command and return its exit status."""
-        self.checked()
+        options = self.checked()
 
-        from jaxstyle.cli.progress import Reporter
-        from jaxstyle.cli.session import Session
+        from jaxstyle.cli.console import Console
+        from jaxstyle.images.save import check_output
+        from jaxstyle.runtime.run import reconstruct_run
 
-        session = Session(self.output, self.noise.steps, self.saving)
-        session.check(inputs=[self.image])
-        reporter = Reporter(quiet=self.saving.quiet)
-        return session.run(self.job(reporter), reporter=reporter)
+        outputs = self.saving.outputs()
+        check_output(self.output, bits=outputs.bits, inputs=[self.image])
+        outputs.check([self.output], steps=options.steps, inputs=[self.image])
+        console = Console(quiet=self.saving.quiet)
+        network = console.lazy_network(self.network.network, self.network)
+        run = reconstruct_run(self.image, options, network, outputs=outputs)
+        return console.run(run, self.output, self.saving)[0]
 
-    def job(self, reporter: Reporter, *, network: Loaded | None = None) -> Job:
-        """Load image and network (unless given), and return the job."""
-        preset, weights = self.checked()
-
-        import jax
-
-        from jaxstyle.cli.recording import job
-        from jaxstyle.images.load import load_image
-        from jaxstyle.runtime.problem import Work
-
-        how: dict[str, Any] = {"rounding": preset.rounding, "max_pixels": self.limits.pixels()}
-        picture = load_image(self.image, size=self.size, resample=preset.resample, **how)
-        rgb: Any = picture.rgb
-        key = jax.random.key(self.noise.seed)
-        network = network or reporter.load_network(self.network.network, self.network)
-        work = Work(network.params, rgb, rgb, [rgb], weights, preset.config, "noise", key, self.noise.steps)
-        return job(self, work, picture.alpha, network.weights)
-
-    def checked(self) -> tuple[Preset, LossWeights]:
-        """Check the options; return the resulting preset and weights."""
-        check_number("size", self.size, 16, MOST_WHOLE)
-        self.noise.check()
-        self.limits.pixels()
-        if self.layer is not None and self.comparison.style_layers is not None:
-            raise InputError("--layer and --style-layers cannot be combined: drop one.")
-        kept = self.comparison.style_layers
-        style = {} if kept is None else parse_layers(kept)
-        content = {} if kept is not None else parse_layers("relu4_2" if self.layer is None else self.layer)
-        if not sum((content | style).values()):
-            raise InputError("All layers have the weight 0: give one of them a positive weight.")
-        preset = replace(self.comparison, style_layers=None).chosen(
-            content_layers=tuple(content), style_layers=tuple(style), **self.computing.chosen()
-        )
-        return preset, self.noise.loss_weights(preset, content, style)
+    def checked(self) -> ReconstructOptions:
+        """Check the options, and return them for the runtime."""
+        options: ReconstructOptions = flat(ReconstructOptions, self)
+        options.resolve()
+        return options

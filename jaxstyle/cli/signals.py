@@ -28,7 +28,7 @@ def status_of(error: KeyboardInterrupt) -> int:
     return error.status if isinstance(error, Interrupted) else 128 + signal.SIGINT
 
 
-def asked() -> int:
+def stop_status() -> int:
     """Return the exit status that the first signal of this command asks for, or 0."""
     return 128 + _received[0] if _received else 0
 

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from jaxstyle.cli.limits import Limits
-from jaxstyle.cli.options import Comparison, Network, check_number
-from jaxstyle.cli.pictures import STATISTICS, expanded
+from jaxstyle.cli.options import Comparison, Limits, Network, flat
 from jaxstyle.cli.signals import check
 from jaxstyle.errors import InputError
+from jaxstyle.runtime.options import STATISTICS, ObjectiveOptions, check_number, parse_pixels
 
 if TYPE_CHECKING:
     from jaxstyle.losses.style import Summary
@@ -47,28 +46,28 @@ class Statistics:
         check_number("size", self.size, 16, 100_000)
         check_number("style_scale", self.style_scale, 0.01, 100)
         check_number("seed", self.seed, 0, 2**32 - 1)
-        self.limits.pixels()
+        options = flat(ObjectiveOptions, self)
         paths = self._paths()
-        preset = self.comparison.chosen()
+        preset = options.chosen()
 
-        from jaxstyle.cli.progress import Reporter
+        from jaxstyle.cli.console import Console
         from jaxstyle.losses import statistics_io
         from jaxstyle.transfer.schedule import plan
         from jaxstyle.transfer.stylize import style_sides
 
-        reporter = Reporter(quiet=self.quiet)
+        console = Console(quiet=self.quiet)
         scales = plan(self.size, self.size, steps=1_000_000, config=preset.config)
         sides = style_sides(self.size, scales, config=preset.config)
-        params = reporter.load_network(self.network.network, self.network).params
+        params = console.load_network(self.network.network, self.network).params
         sizes = {}
         for side in sides:
-            with reporter.console.status(f"Statistics for pictures of {side} pixels"):
+            with console.rich.status(f"Statistics for pictures of {side} pixels"):
                 sizes[side] = self._mean(paths, side, params=params, preset=preset)
         check()
         names = [path.name for path in paths]
         statistics_io.write(self.output, sizes, params=params, config=preset.config, pictures=names)
         what = f"{len(paths)} picture{'s' if len(paths) > 1 else ''}"
-        reporter.console.print(f"{self.output}: {what}, for sides of {', '.join(map(str, sides))} pixels")
+        console.print(f"{self.output}: {what}, for sides of {', '.join(map(str, sides))} pixels")
         return 0
 
     def _mean(self, paths: list[Path], side: int, *, params: Params, preset: Preset) -> dict[str, Summary]:
@@ -81,7 +80,7 @@ class Statistics:
 
         size = max(16, round(self.style_scale * side))
         how: dict[str, Any] = {"resample": preset.resample, "rounding": preset.rounding}
-        how["max_pixels"] = self.limits.pixels()
+        how["max_pixels"] = parse_pixels(self.limits.max_pixels)
         summarize = jax.jit(summarize_style, static_argnames="config")
         whole: dict[str, Summary] = {}
         for path in paths:
@@ -100,4 +99,6 @@ class Statistics:
             raise InputError(f"{self.output} is a folder or lacks one: name a file in a folder that exists.")
         if not self.styles:
             raise InputError("There is no style: name at least one picture or folder.")
-        return expanded(self.styles)
+        from jaxstyle.runtime.inputs import expand_paths
+
+        return expand_paths(self.styles)

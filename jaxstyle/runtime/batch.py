@@ -1,15 +1,61 @@
-"""`batch.json`: for each picture a hash of its inputs and options; with one file per process."""
+"""Batches of pictures: one for each pair of content and style, and the record of the finished ones.
 
+`batch.json` has for each picture a hash of its inputs and options; there is one such file per process.
+"""
+
+from __future__ import annotations
+
+import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
+import jax
+
+from jaxstyle.distributed.processes import together
+from jaxstyle.errors import InputError, UnavailableError, own
+from jaxstyle.files import write_text
+from jaxstyle.images.load import fit as fit_size
+from jaxstyle.images.load import size_of
+from jaxstyle.images.save import check_output
+from jaxstyle.runtime.callbacks import Callback, message, never
+from jaxstyle.runtime.inputs import LoadedNetwork, expand_paths, style_image
+from jaxstyle.runtime.options import STATISTICS, StylizeOptions
+from jaxstyle.runtime.outputs import OutputOptions
 from jaxstyle.runtime.plain_data import structured
+from jaxstyle.runtime.record import check_same
+from jaxstyle.runtime.run import divergence_message, run_to_file, stylize_run
+from jaxstyle.runtime.style_cache import statistics_of
+from jaxstyle.transfer.color import Sizes
+from jaxstyle.transfer.presets import Preset
+from jaxstyle.transfer.schedule import plan
+from jaxstyle.transfer.stylize import style_sides
 
-PARTS = re.compile(r"batch(\.\d+)?\.json")
-BEING_MADE = ""  # instead of a hash
+FILES = re.compile(r"batch(\.\d+)?\.json")
+IN_PROGRESS = ""  # instead of a hash
+MOST_PROGRAMS = 50  # kept for pictures of the same shape; a process may map only so many
+
+Cached = Mapping[Path, Sizes]
+
+
+class BatchPicture(NamedTuple):
+    """One picture of a batch: its content, its style and its file."""
+
+    content: Path
+    style: Path
+    output: Path
+
+
+class BatchResult(NamedTuple):
+    """Numbers of pictures made, skipped as finished, and failed; `stop_reason` is "done" or "stopped"."""
+
+    made: int
+    skipped: int
+    failed: int
+    stop_reason: Literal["done", "stopped"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +67,7 @@ class BatchRecord:
     def read(self) -> dict[str, str]:
         """Return the hashes of all pictures, as far as they can be read."""
         try:
-            parts = [path for path in self.folder.iterdir() if PARTS.fullmatch(path.name)]
+            parts = [path for path in self.folder.iterdir() if FILES.fullmatch(path.name)]
             parts.sort(key=lambda path: path.stat().st_mtime)  # newer files take precedence
         except OSError:
             return {}
@@ -35,7 +81,207 @@ class BatchRecord:
 
     def write(self, done: Mapping[str, str], *, process: int = 0) -> None:
         """Write the hashes of one process."""
-        from jaxstyle.files import write_text
-
         name = f"batch.{process}.json" if process else "batch.json"
         write_text(self.folder / name, json.dumps(dict(done), indent=1))
+
+
+def batch_pictures(
+    contents: Iterable[Path], styles: Iterable[Path], folder: Path, *, pairwise: bool = False, suffix: str = "png"
+) -> list[BatchPicture]:
+    """Return the pictures of a batch, sorted by style.
+
+    Args:
+        contents: content images, folders and patterns.
+        styles: style images, files of statistics, folders and patterns.
+        folder: folder of the pictures; those that it has are no inputs.
+        pairwise: whether to pair the first content with the first style, and so on, instead of all with all.
+        suffix: suffix of the pictures.
+
+    Raises:
+        InputError: if there is no picture, the numbers differ, or two pictures would have the same name.
+    """
+    contents, styles = list(contents), list(styles)
+    if not contents or not styles:
+        raise InputError("There is no content or no style: name at least one of each.")
+    made = {(folder / name).resolve() for name in BatchRecord(folder).read()}
+    first, second = (expand_paths(paths, besides=made) for paths in (contents, styles))
+    if pairwise and len(first) != len(second):
+        raise InputError(f"--zip pairs {len(first)} contents with {len(second)} styles: name as many.")
+    pairs = list(zip(first, second, strict=True)) if pairwise else [(c, s) for s in second for c in first]
+    found = [BatchPicture(c, s, folder / f"{c.stem}_{s.stem}.{suffix}") for c, s in pairs]
+    names = [each.output.name for each in found]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"Two pictures would be called {twice[0]}: rename one of the files.")
+    return found
+
+
+def check_batch(pictures: Sequence[BatchPicture], options: StylizeOptions, outputs: OutputOptions) -> None:
+    """Check that all outputs can be written and are not inputs of any picture.
+
+    Raises:
+        InputError: if one cannot, or an option cannot be used in a batch.
+    """
+    if options.style_weights is not None or options.content_mask or options.style_mask:
+        raise InputError("A batch has one style for each picture: use --style-weights and masks with jaxstyle stylize.")
+    options.check(1)
+    options.resolve()
+    inputs = {path.resolve() for picture in pictures for path in _inputs(picture, options)}
+    for picture in pictures:
+        check_output(picture.output, bits=outputs.bits)
+        outputs.check([picture.output], steps=options.steps, inputs=_inputs(picture, options))
+        if picture.output.resolve() in inputs:
+            raise InputError(f"{picture.output} is an input that would be replaced: use another folder.")
+
+
+def batch(
+    pictures: Sequence[BatchPicture],
+    folder: Path,
+    *,
+    options: StylizeOptions,
+    network: LoadedNetwork,
+    outputs: OutputOptions,
+    callbacks: Sequence[Callback] = (),
+    should_stop: Callable[[], object] = never,
+) -> BatchResult:
+    """Make the pictures that are not finished, those of one style and of one size after each other.
+
+    A picture that fails is left out, with an event "failed"; several processes divide the pictures.
+
+    Args:
+        pictures: of `batch_pictures`, checked by `check_batch`.
+        folder: folder of the pictures and of `batch.json`.
+        options: options of every picture.
+        network: the network.
+        outputs: bits per channel and records.
+        callbacks: called with every event.
+        should_stop: called before each segment of steps; the picture is saved, but made again by the next call.
+
+    Raises:
+        UnavailableError: if `batch.json` cannot be written.
+    """
+    preset, _ = options.resolve()
+    record, done = BatchRecord(folder), BatchRecord(folder).read()
+    facts = replace(options, max_memory=None, devices=None, max_pixels=None)
+    common = repr((facts, outputs.bits, outputs.record, preset.config.scales, network.weights.sha256))
+    process, processes = 0, 1
+    if together():
+        names = [picture.output.name for picture in pictures]
+        check_same({"options": common, "network": network.weights.sha256, "pictures": names})
+        process, processes = jax.process_index(), jax.process_count()
+    mine = pictures[process::processes]
+    others = {picture.output.name for picture in pictures} - {picture.output.name for picture in mine}
+    done = {name: digest for name, digest in done.items() if name not in others}
+    if processes > 1:
+        record.write(done, process=process)
+    pending = [picture for picture in mine if not _is_finished(picture, done, common, options, should_stop)]
+    skipped = len(mine) - len(pending)
+    pending, programs = _by_size(pending, preset, options)
+    if len(pending) > 1:
+        message(callbacks, f"{len(pending)} pictures with {programs} different programs of steps")
+    made, failed, stopped, compiled = 0, 0, False, {}
+    cached: Cached = {}
+    for number, picture in enumerate(pending, 1):
+        name = picture.output.name
+        if stopped := bool(should_stop()):
+            break
+        try:
+            digest = _digest(common, _inputs(picture, options))
+            if name in done:
+                done[name] = IN_PROGRESS
+                record.write(done, process=process)
+            message(callbacks, f"{number} of {len(pending)}: {picture.content} as {picture.style}")
+            cached = _cached(picture, cached, options, preset, network)
+            some = {path: sizes for path, sizes in cached.items() if path == picture.style}
+            files = (picture.content, [picture.style])
+            run = stylize_run(*files, options, lambda: network, outputs=outputs, cached=some, callbacks=callbacks)
+            problem = replace(run.problem, compiled=compiled, devices=1 if together() else run.problem.devices)
+            options_: dict[str, Any] = {"outputs": outputs, "callbacks": callbacks, "should_stop": should_stop}
+            result = run_to_file(run._replace(problem=problem), picture.output, **options_)
+            if result.stop_reason == "diverged":
+                raise UnavailableError(divergence_message(result, picture.output))
+        except Exception as error:
+            if (fault := own(error)) is None:
+                raise
+            failed += 1
+            message(callbacks, f"{name} is left out: {fault}", kind="failed")
+            continue
+        except KeyboardInterrupt:
+            stopped = True
+            break
+        if stopped := result.stop_reason == "stopped":
+            break
+        if len(compiled) > MOST_PROGRAMS:
+            compiled.clear()
+            jax.clear_caches()
+        total = result.history["total"]
+        text = f"{result.steps} steps in {result.seconds:.1f} s, total {total[0]:.4g} to {total[-1]:.4g}"
+        message(callbacks, f"{picture.output}: {text}")
+        made, done[name] = made + 1, digest
+        record.write(done, process=process)
+    return BatchResult(made, skipped, failed, "stopped" if stopped else "done")
+
+
+def _inputs(picture: BatchPicture, options: StylizeOptions) -> list[Path]:
+    return [picture.content, picture.style, *options.files()]
+
+
+def _by_size(
+    pictures: Sequence[BatchPicture], preset: Preset, options: StylizeOptions
+) -> tuple[list[BatchPicture], int]:
+    """Return the pictures sorted by style and size, and the number of programs, one for each shape of a scale."""
+    sizes: dict[Path, tuple[int, int]] = {}
+    shapes: set[tuple[int, int]] = set()
+    for content in dict.fromkeys(picture.content for picture in pictures):
+        try:
+            size = size_of(content, max_pixels=options.max_pixels)
+            width, height = sizes[content] = fit_size(*size, options.size, rounding=preset.rounding)
+            shapes |= {scale[:2] for scale in plan(height, width, steps=options.steps, config=preset.config)}
+        except InputError:  # reported later, for its picture
+            sizes[content] = 0, 0
+    styles = {style: number for number, style in enumerate(dict.fromkeys(each.style for each in pictures))}
+    order = {size: number for number, size in enumerate(dict.fromkeys(sizes.values()))}
+    return sorted(pictures, key=lambda each: (styles[each.style], order[sizes[each.content]])), len(shapes)
+
+
+def _cached(
+    picture: BatchPicture, cached: Cached, options: StylizeOptions, preset: Preset, network: LoadedNetwork
+) -> Cached:
+    """Return the statistics of the style of a picture, unless it needs the style image."""
+    path, config = picture.style, preset.config
+    needs_image = config.color != "none" or options.init == "style"
+    if path in cached or path.suffix.lower() in STATISTICS or needs_image:
+        return cached
+    if preset.style_fit == "content":
+        return {}
+    style, size = style_image(path, options, preset), options.size
+    sides = style_sides(size, plan(size, size, steps=1_000_000, config=config), config=config)
+    how: dict[str, Any] = {"params": network.params, "config": config, "seed": options.seed}
+    return {path: statistics_of(style, sides, longest=size, **how)}
+
+
+def _is_finished(
+    picture: BatchPicture,
+    done: Mapping[str, str],
+    common: str,
+    options: StylizeOptions,
+    should_stop: Callable[[], object],
+) -> bool:
+    """Return whether the picture exists and has the same input files and options."""
+    name = picture.output.name
+    if should_stop() or name not in done or not picture.output.is_file():
+        return False
+    try:
+        return done[name] == _digest(common, _inputs(picture, options))
+    except InputError:
+        return False
+
+
+def _digest(common: str, files: Collection[Path]) -> str:
+    digest = hashlib.sha256(common.encode())
+    for path in files:
+        try:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror}): name a picture file.") from error
+    return digest.hexdigest()

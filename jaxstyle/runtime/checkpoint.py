@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,31 @@ MOST_FACTS = 2**22  # bytes
 SPARE = 2**18  # bytes of a checkpoint besides its arrays
 
 
+class _QuietLogger:
+    """Suppresses Orbax' log messages, which exceptions repeat, while any thread is within it."""
+
+    def __init__(self) -> None:
+        self.lock, self.users, self.before = threading.Lock(), 0, False
+
+    def __enter__(self) -> None:
+        logger = logging.getLogger("absl")
+        with self.lock:
+            if not self.users:
+                self.before, logger.disabled = logger.disabled, True
+            self.users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.users -= 1
+            if not self.users:
+                logging.getLogger("absl").disabled = self.before
+
+
+_QUIET = _QuietLogger()
+
+
 @dataclass(frozen=True)
-class Checkpoints:
+class CheckpointStore:
     """The two newest checkpoints in a folder.
 
     Attributes:
@@ -50,7 +74,7 @@ class Checkpoints:
             UnavailableError: if it cannot be written, such as on a full disk.
 
         Example:
-            >>> Checkpoints(folder).save(10, {"image": image}, {"size": 512})  # doctest: +SKIP
+            >>> CheckpointStore(folder).save(10, {"image": image}, {"size": 512})  # doctest: +SKIP
         """
         size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(arrays))
         folder, aside = self.folder / str(step), self.folder / f"{step}.unreadable"
@@ -104,7 +128,7 @@ class Checkpoints:
             InputError: of `like`, or if the folder is not one of checkpoints.
 
         Example:
-            >>> Checkpoints(folder).latest(lambda facts: {"image": image}, print)  # doctest: +SKIP
+            >>> CheckpointStore(folder).latest(lambda facts: {"image": image}, print)  # doctest: +SKIP
         """
         found: list[tuple[int, dict[str, Any], Any]] = []
 
@@ -135,7 +159,7 @@ class Checkpoints:
         """Return the facts of the newest checkpoint with readable facts.
 
         Example:
-            >>> Checkpoints(Path("none")).facts() is None
+            >>> CheckpointStore(Path("none")).facts() is None
             True
         """
         check(self.folder)
@@ -153,7 +177,7 @@ class Checkpoints:
             UnavailableError: if they cannot be removed.
 
         Example:
-            >>> Checkpoints(Path("none")).clear()
+            >>> CheckpointStore(Path("none")).clear()
         """
 
         def remove() -> None:
@@ -192,8 +216,7 @@ class Checkpoints:
     def _manager(self, *, alone: bool = False, clean: bool = False) -> Iterator[ocp.CheckpointManager]:
         """Open the folder, in all processes together or in this process `alone`.
 
-        `clean` removes incomplete checkpoints of killed processes in the background; only `save` waits for that. Log
-        messages of Orbax are suppressed, since exceptions report them.
+        `clean` removes incomplete checkpoints of killed processes in the background; only `save` waits for that.
         """
         processes = ocp.options.MultiprocessingOptions()
         if alone and jax.process_count() > 1:
@@ -208,13 +231,11 @@ class Checkpoints:
             multiprocessing_options=processes,
         )
         handlers = {"arrays": ocp.StandardCheckpointHandler(multiprocessing_options=processes)}
-        logger = logging.getLogger("absl")
-        before, logger.disabled = logger.disabled, True
-        try:
-            with ocp.CheckpointManager(self.folder.absolute(), options=options, item_handlers=handlers) as manager:
-                yield manager
-        finally:
-            logger.disabled = before
+        with (
+            _QUIET,
+            ocp.CheckpointManager(self.folder.absolute(), options=options, item_handlers=handlers) as manager,
+        ):
+            yield manager
 
 
 def _read(

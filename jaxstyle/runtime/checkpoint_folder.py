@@ -1,11 +1,48 @@
-"""The folder of the checkpoints of a run, whose names are numbers; old checkpoints are removed."""
+"""The folder of the checkpoints of a run, whose names are numbers, and its lock.
 
+The lock is a file that names the process that saves checkpoints there. It is stale, and replaced, if that process of
+this host has ended, or if another host has not renewed it for some minutes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from jaxstyle.errors import InputError
+import psutil
+
+from jaxstyle.errors import InputError, excerpt
 
 TEMPORARY = ".orbax-checkpoint-tmp"
 PARTS = ("arrays", "facts.json", "_CHECKPOINT_METADATA")  # each checkpoint has at least one of them, even if incomplete
+LOCK = "lock.json"
+HEARTBEAT = 20.0  # seconds between renewals of a lock
+STALE = 300.0  # seconds after the last renewal
+SAME_START = 2.0  # seconds by which the start of a process may differ, after changes of the clock
+
+
+class Holder(NamedTuple):
+    """The process that holds a lock.
+
+    Attributes:
+        process: number of the process.
+        host: name of its host.
+        started: when the process was started, in seconds since 1970.
+        since: when it has locked the folder, in local time.
+    """
+
+    process: int
+    host: str
+    started: float
+    since: str
 
 
 def check(folder: Path) -> None:
@@ -43,3 +80,137 @@ def _is_checkpoint(folder: Path) -> bool:
     """Return whether a folder is a checkpoint, or an incomplete one of a killed process."""
     names = [path.name for path in folder.iterdir()]
     return not names or any(name.startswith(PARTS) for name in names)
+
+
+def check_unlocked(folder: Path) -> None:
+    """Raise `InputError` if a running process holds the lock of a folder.
+
+    Args:
+        folder: a folder, which may not exist yet.
+
+    Raises:
+        InputError: with the process, its host and the time of the lock.
+
+    Example:
+        >>> check_unlocked(Path("none"))
+    """
+    text, age = _lock_of(folder)
+    if text is not None and not _is_stale(text, age):
+        raise InputError(_held(folder, text))
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, and create the folder if it does not exist.
+
+    Args:
+        folder: folder of checkpoints.
+
+    Raises:
+        InputError: if another process holds the lock, or the folder is not one of checkpoints.
+
+    Example:
+        >>> with locked(Path("kept")):  # doctest: +SKIP
+        ...     pass
+    """
+    lock, release = acquire(folder), threading.Event()
+
+    def renew() -> None:
+        while not release.wait(HEARTBEAT):
+            with contextlib.suppress(OSError):
+                os.utime(lock)
+
+    thread = threading.Thread(target=renew, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        release.set()
+        thread.join()
+        with contextlib.suppress(OSError):
+            lock.unlink()
+            folder.rmdir()  # only if it is empty
+
+
+def acquire(folder: Path) -> Path:
+    """Create the lock of a folder for this process, and return its path.
+
+    Args:
+        folder: folder of checkpoints, created if it does not exist.
+
+    Raises:
+        InputError: if another process holds the lock, or the folder is not one of checkpoints.
+
+    Example:
+        >>> acquire(Path("kept")).name  # doctest: +SKIP
+        'lock.json'
+    """
+    check(folder)
+    lock, process = folder / LOCK, psutil.Process()
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    own = json.dumps(Holder(process.pid, socket.gethostname(), process.create_time(), since)._asdict())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or excerpt(error)
+        raise InputError(f"--checkpoint {folder} cannot be created ({reason}): name another folder.") from error
+    while True:
+        try:
+            with lock.open("x", encoding="utf-8") as file:
+                file.write(own)
+            return lock
+        except FileExistsError:
+            text, age = _lock_of(folder)
+        except OSError as error:
+            reason = error.strerror or excerpt(error)
+            raise InputError(f"--checkpoint {folder} cannot be written ({reason}): name another folder.") from error
+        if text is None:
+            continue  # just released
+        if not _is_stale(text, age):
+            raise InputError(_held(folder, text))
+        aside = lock.with_name(f"{LOCK}.{secrets.token_hex(8)}")
+        with contextlib.suppress(OSError):
+            lock.rename(aside)  # fails where another process was faster
+            if aside.read_text(encoding="utf-8", errors="replace") == text:
+                aside.unlink()
+            else:  # the lock of a process that has replaced the stale one
+                aside.rename(lock)
+
+
+def _lock_of(folder: Path) -> tuple[str | None, float]:
+    """Return the text of the lock of a folder, or None, and the seconds since its last renewal."""
+    try:
+        lock = folder / LOCK
+        return lock.read_text(encoding="utf-8", errors="replace"), time.time() - lock.stat().st_mtime
+    except OSError:
+        return None, 0.0
+
+
+def _holder(text: str) -> Holder | None:
+    """Return the holder that a lock names, or None if it is damaged."""
+    try:
+        found = json.loads(text)
+        return Holder(int(found["process"]), str(found["host"]), float(found["started"]), str(found["since"]))
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
+
+
+def _is_stale(text: str, age: float) -> bool:
+    """Return whether the holder of a lock has ended."""
+    holder = _holder(text)
+    if holder is None or holder.host != socket.gethostname():
+        return age > STALE
+    try:
+        return abs(psutil.Process(holder.process).create_time() - holder.started) > SAME_START
+    except (psutil.NoSuchProcess, ValueError, OverflowError):
+        return True
+    except psutil.AccessDenied:
+        return False
+
+
+def _held(folder: Path, text: str) -> str:
+    holder = _holder(text)
+    who = "another process"
+    if holder is not None:
+        who = f"process {holder.process} on {excerpt(holder.host, most=60)} since {excerpt(holder.since, most=30)}"
+    return f"--checkpoint {folder} is in use by {who}: wait until it ends, or name another folder."

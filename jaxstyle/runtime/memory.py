@@ -27,7 +27,7 @@ LEAST_PAIRS = 3  # of lbfgs, below which it is no better than gradient descent
 ESTIMATED = 0.7  # fraction of the memory of a process in the estimate; on the CPU it took a third more
 
 
-def room_for(memory: int | None) -> int:
+def memory_budget(memory: int | None) -> int:
     """Return the bytes available to programs: the rest of the budget `memory`, or most of the free memory."""
     taken, free = taken_and_free()
     return int(ESTIMATED * (FREE_SHARE * free if memory is None else max(0, memory - taken)))
@@ -53,7 +53,7 @@ def limit() -> int:
     return in_use() + min(psutil.virtual_memory().available, memory_left())
 
 
-def most_of_all() -> int:
+def limit_with_swap() -> int:
     """Return the maximum bytes in use, on the CPU including swap, which is slow."""
     return limit() + (0 if _on_device() else min(psutil.swap_memory().free, swap_left()))
 
@@ -75,8 +75,8 @@ def shortage(
     *,
     pair: int,
     pairs: int,
-    lanes: int,
-    strips: bool,
+    batch_size: int,
+    row_chunks: bool,
     shared: bool = False,
     missing: int = 0,
 ) -> str:
@@ -87,28 +87,28 @@ def shortage(
         side: longest side of its images in pixels.
         pair: bytes of a curvature pair of lbfgs for a batch, 0 for another optimizer.
         pairs: history size of lbfgs.
-        lanes: batch size.
-        strips: whether row chunks are possible but not in use.
+        batch_size: batch size.
+        row_chunks: whether row chunks are possible but not in use.
         shared: whether several devices of this process share the work, which excludes tiles.
         missing: bytes of its inputs that are not allocated yet.
     """
     need, most, base = peak_of(step, missing=missing), limit(), in_use()
     free = max(0, most - base)
     cures = [f"--size {max(16, int(side * math.sqrt(free / max(1, need - base))) // 16 * 16)}"]
-    if lanes > 1:
-        cures.insert(0, f"--lanes {max(1, int(lanes * free / max(1, need - base)))}")
+    if batch_size > 1:
+        cures.insert(0, f"--batch-size {max(1, int(batch_size * free / max(1, need - base)))}")
     fewer = pairs - math.ceil((need - most) / pair) if pair else 0
     if fewer >= LEAST_PAIRS:
-        cures.append(f"--memory {fewer}")
-    if strips:
+        cures.append(f"--lbfgs-history {fewer}")
+    if row_chunks:
         cures.append("--remat")
     if shared:
         cures.append("--devices 1")
-    takes = f"{side} pixels take {need / 2**30:.3g} GiB, but only {most / 2**30:.3g} GiB are there"
+    takes = f"{side} pixels take {need / 2**30:.3g} GiB, but only {most / 2**30:.3g} GiB are available"
     return f"{takes}: use {' or '.join(cures)}."
 
 
-def give_back() -> None:
+def release_memory() -> None:
     """Return freed memory to the system, such as after compilation; otherwise glibc retains hundreds of megabytes."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # not in other C libraries
@@ -122,18 +122,18 @@ def _on_device() -> dict[str, int] | None:
     return None if device.platform == "cpu" else device.memory_stats()
 
 
-STRIPS_SAVE = 2  # maximum factor by which row chunks reduce memory: 1,564 to 761 MiB at 1024 x 768 pixels
+ROW_CHUNKS_SAVE = 2  # maximum factor by which row chunks reduce memory: 1,564 to 761 MiB at 1024 x 768 pixels
 FINEST, COARSEST = 0.1, 0.8  # ratio of the next window to one that did not fit
 
 
-def cut_to_fit(
+def plan_scale(
     program: Callable[[int], jax.stages.Compiled],
     scale: Scale,
     *,
     config: Config,
     alone: bool,
     memory: int | None,
-    there: int,
+    allocated: int,
 ) -> tuple[jax.stages.Compiled, int]:
     """Return the program of a scale that fits into memory, and its memory plan.
 
@@ -143,7 +143,7 @@ def cut_to_fit(
         config: the static options.
         alone: whether there is a single image; a batch is not processed in row chunks or tiles.
         memory: memory budget of the command in bytes, None for most of the free memory.
-        there: bytes of the inputs of the program that are allocated already.
+        allocated: bytes of the inputs of the program that are allocated already.
 
     Raises:
         InputError: if it does not fit into the memory budget.
@@ -152,19 +152,19 @@ def cut_to_fit(
     fewer = blocks_in_rows(replace(config, remat=True), pixels) != blocks_in_rows(config, pixels)
     adds_up = config.statistic != "sliced" and not config.normalize_gradients
     least = least_pixels(config) if alone and adds_up else None
-    room, (taken, _) = room_for(memory), taken_and_free()
+    budget, (taken, _) = memory_budget(memory), taken_and_free()
 
     def need(step: jax.stages.Compiled) -> int:
-        return memory_of(step) - there
+        return memory_of(step) - allocated
 
-    step, cut = fitted(program, pixels, need=need, room=room, strips=alone and fewer, least=least)
-    if alone and memory is not None and need(step) > room:
+    step, memory_plan = fitted(program, pixels, need=need, budget=budget, row_chunks=alone and fewer, least=least)
+    if alone and memory is not None and need(step) > budget:
         takes = (taken + need(step) / ESTIMATED) / 2**20
         raise InputError(
             f"--max-memory is {memory / 2**20:.0f} MiB, but steps at {max(scale.width, scale.height)} pixels "
             f"take {takes:.0f} MiB in the smallest tiles: allow that, or lower --size."
         )
-    return step, cut
+    return step, memory_plan
 
 
 def fitted(
@@ -172,8 +172,8 @@ def fitted(
     pixels: int,
     *,
     need: Callable[[jax.stages.Compiled], int],
-    room: int,
-    strips: bool,
+    budget: int,
+    row_chunks: bool,
     least: int | None,
 ) -> tuple[jax.stages.Compiled, int]:
     """Return the program that fits into memory with the least additional work, or the smallest, and its memory plan.
@@ -183,22 +183,22 @@ def fitted(
             tiles, or that of the full image for row chunks only.
         pixels: number of pixels of the image.
         need: returns the memory of a program in bytes.
-        room: available bytes.
-        strips: whether row chunks reduce the memory.
+        budget: available bytes.
+        row_chunks: whether row chunks reduce the memory.
         least: minimum number of pixels of a window, or None if tiles are not possible.
     """
-    step, cut = program(0), 0
-    if room < need(step) <= STRIPS_SAVE * room and strips:
-        step, cut = program(pixels), pixels
+    step, memory_plan = program(0), 0
+    if budget < need(step) <= ROW_CHUNKS_SAVE * budget and row_chunks:
+        step, memory_plan = program(pixels), pixels
     window = pixels
-    while need(step) > room and least is not None and window > least:
+    while need(step) > budget and least is not None and window > least:
         found: Any = step.memory_analysis()
         if found is None:  # the need of a smaller window would be unknown too
             break
-        share = 1 - (need(step) - room) / max(1, found.temp_size_in_bytes)  # of the temporary memory that would fit
+        share = 1 - (need(step) - budget) / max(1, found.temp_size_in_bytes)  # of the temporary memory that would fit
         window = max(least, int(window * min(COARSEST, max(FINEST, share))))
-        step, cut = program(window), window
-    return step, cut
+        step, memory_plan = program(window), window
+    return step, memory_plan
 
 
 NO_LIMIT = sys.maxsize  # bytes

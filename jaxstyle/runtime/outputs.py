@@ -1,4 +1,4 @@
-"""Other files of a run besides its picture: intermediate pictures and the log of every step."""
+"""Output files of a run besides its picture: intermediate pictures, the record, and the log of every step."""
 
 from __future__ import annotations
 
@@ -13,46 +13,51 @@ from typing import TYPE_CHECKING, Any, Literal
 from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.files import whole
 from jaxstyle.runtime import checkpoint_folder
+from jaxstyle.runtime.callbacks import Callback, message
+from jaxstyle.runtime.options import MOST_WHOLE, check_number
 
 if TYPE_CHECKING:
     import numpy as np
 
-EVERY = 50  # steps per checkpoint
-
 
 @dataclass(frozen=True)
-class Outputs:
+class OutputOptions:
     """Other output files of a run, and their intervals.
 
     Attributes:
         save_every: number of steps per intermediate picture, saved next to the output; 0 for none.
         log: .csv file for every term of every step.
         bits: bits per channel of the picture; 16 for .png and .tiff.
-        record: whether to write the record next to the picture too.
+        record: whether the picture contains its record.
+        record_file: whether to write the record to a .json file beside the picture.
         checkpoint: folder of checkpoints.
-        every: number of steps per checkpoint; None for `EVERY`.
-        dry_run: whether to compute no picture.
+        every: number of steps between checkpoints; None for 50.
     """
 
     save_every: int = 0
     log: Path | None = None
     bits: Literal[8, 16] = 8
-    record: bool = False
+    record: bool = True
+    record_file: bool = False
     checkpoint: Path | None = None
     every: int | None = None
-    dry_run: bool = False
 
     def check(self, outputs: Iterable[Path], *, steps: int, inputs: Sequence[Path]) -> None:
         """Raise `InputError` if a file cannot be written, or would replace an input."""
+        check_number("save_every", self.save_every, 0, MOST_WHOLE)
+        check_number("every", self.every, 1, MOST_WHOLE)
+        if self.every is not None and self.checkpoint is None:
+            raise InputError(f"--every {self.every} needs a folder of checkpoints: name it with --checkpoint.")
         if self.checkpoint is not None:
             checkpoint_folder.check(self.checkpoint)
+            checkpoint_folder.check_unlocked(self.checkpoint)
         for output in outputs:
             record = output.with_suffix(".json")
-            if self.record and not _can_be_written(record):
-                raise InputError(f"{record}, where --record writes, is a folder or lacks one: name another output.")
+            if self.record_file and not _can_be_written(record):
+                raise InputError(f"{record}, of --record-file, is a folder or lacks one: name another output.")
             for path in inputs:
-                if self.record and os.path.exists(path) and _is(record, path):
-                    raise InputError(f"{path} is an input that --record would replace: name another output.")
+                if self.record_file and os.path.exists(path) and _is_same(record, path):
+                    raise InputError(f"{path} is an input that --record-file would replace: name another output.")
                 if self.save_every and os.path.exists(path) and self._is_numbered(path, output, steps):
                     raise InputError(f"{path} is an input that --save-every would replace: name another output.")
         if self.log is None:
@@ -72,10 +77,10 @@ class Outputs:
         step = path.stem.rpartition("_")[2]
         if not step.isdecimal() or not int(step) or not self.due(int(step), steps=steps):
             return False
-        return _is(numbered(output, int(step), steps=steps), path)
+        return _is_same(numbered(output, int(step), steps=steps), path)
 
 
-def _is(path: Path, other: Path) -> bool:
+def _is_same(path: Path, other: Path) -> bool:
     return path.exists() and path.samefile(other)
 
 
@@ -99,28 +104,18 @@ def numbered(output: Path, step: int, *, steps: int) -> Path:
     return output.with_stem(f"{output.stem}_{step:0{digits}d}")
 
 
-def attempt(save: Callable[[], None], fail: Callable[[Exception], None]) -> int:
-    """Save another file than the picture; a failure does not end the run.
-
-    Args:
-        save: saves the file.
-        fail: called with the error if that fails.
-
-    Returns:
-        1 if it failed, else 0.
-    """
+def attempt(save: Callable[[], None], callbacks: Sequence[Callback]) -> None:
+    """Save another file than the picture; a failure sends an event "failed" and does not end the run."""
     try:
         save()
     except (InputError, UnavailableError) as error:
-        fail(error)
-        return 1
-    return 0
+        message(callbacks, str(error), kind="failed")
 
 
-def rows(sides: np.ndarray, trace: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
+def log_rows(sides: np.ndarray, history: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
     """Yield a row of the log for each step: its number, the longest side of the image, and every term."""
     for i, side in enumerate(sides.tolist()):
-        yield {"step": i + 1, "side": side, **{name: float(found[i]) for name, found in trace.items()}}
+        yield {"step": i + 1, "side": side, **{name: float(found[i]) for name, found in history.items()}}
 
 
 def write_log(path: Path, rows: Sequence[dict[str, Any]], *, mode: Literal["w", "a"] = "w") -> None:

@@ -32,7 +32,7 @@ class Layout:
         return self.mesh.axis_names[0]
 
     @cached_property
-    def spans(self) -> bool:
+    def spans_processes(self) -> bool:
         """Whether devices of several processes are used."""
         return len({device.process_index for device in self.mesh.devices.flat}) > 1
 
@@ -62,14 +62,14 @@ class Layout:
         content = self.kept(targets.content) if self.axis == HEIGHT else self.whole(targets.content)
         return self.whole(targets._replace(content={}, half=None))._replace(content=content, half=half)
 
-    def coefficients(self, weights: LossWeights) -> LossWeights:
+    def placed_weights(self, weights: LossWeights) -> LossWeights:
         """Return the weights for the program; for a batch, each weight has a batch axis."""
         arrays: Any = jax.tree.map(partial(np.asarray, dtype=np.float32), weights)
         return placed(arrays, self.kept(arrays) if self.axis == BATCH else self.whole(arrays))
 
     def read(self, tree: Any) -> Any:
         """Return distributed arrays on the host of every process."""
-        return process_allgather(tree, tiled=True) if self.spans else jax.device_get(tree)
+        return process_allgather(tree, tiled=True) if self.spans_processes else jax.device_get(tree)
 
     def begin(self, image: jax.Array, *, config: Config) -> loop.State:
         """Return the distributed initial state for an image that is available in every process."""
@@ -106,7 +106,7 @@ class Layout:
         step = partial(_steps, like=own, config=config, most_steps=most_steps, layout=self)
         where = (jax.tree.map(lambda leaf: leaf.sharding, self.kept(like)), NamedSharding(self.mesh, PartitionSpec()))
         lower = jax.jit(step, donate_argnums=0, out_shardings=where).lower
-        arrays = (self.kept(like), self.whole(params), self.shapes_of(targets), self.coefficients(weights))
+        arrays = (self.kept(like), self.whole(params), self.shapes_of(targets), self.placed_weights(weights))
         return lower(*arrays, self.whole(jax.ShapeDtypeStruct((), jnp.int32))).compile()
 
 
@@ -169,15 +169,15 @@ def _steps(
 ) -> tuple[loop.State, jax.Array]:
     run = partial(loop.run_segment, config=config, most_steps=most_steps)
     if layout.axis == HEIGHT:
-        state, trace = run(cropped(state, like[0]), params, cropped(targets, like[1]), weights, steps)
-        return _evened(state, layout), trace
+        state, history = run(cropped(state, like[0]), params, cropped(targets, like[1]), weights, steps)
+        return _evened(state, layout), history
 
     def each(shared: tuple[Params, Targets, jax.Array], own: tuple[loop.State, LossWeights]) -> Any:
         return run(own[0], *shared[:2], own[1], shared[2])
 
-    state, trace = map_lanes(each, (params, targets, steps), (state, weights), mesh=layout.mesh)
+    state, history = map_lanes(each, (params, targets, steps), (state, weights), mesh=layout.mesh)
     count = jax.tree.leaves(like[0])[0].shape[0]
-    return state, trace[:count]
+    return state, history[:count]
 
 
 @partial(jax.jit, static_argnames=("like", "config", "layout"))
@@ -199,23 +199,23 @@ def available(count: int | None) -> Sequence[Any]:
     """
     devices = jax.devices()
     if count is not None and not 1 <= count <= len(devices):
-        there = f"{len(devices)} {'is' if len(devices) == 1 else 'are'} there ({devices[0].platform.upper()})"
-        raise InputError(f"--devices is {excerpt(count)}, but {there}: use at most as many.")
+        found = f"{len(devices)} {'is' if len(devices) == 1 else 'are'} available ({devices[0].platform.upper()})"
+        raise InputError(f"--devices is {excerpt(count)}, but {found}: use at most as many.")
     return devices[:count]
 
 
-def lanes_among(count: int | None, *, lanes: int) -> Layout | None:
+def batch_layout(count: int | None, *, batch_size: int) -> Layout | None:
     """Return the layout of a batch on `count` devices (None for all); None if one device is enough.
 
     Raises:
         InputError: as `available` does.
     """
     devices = available(count)
-    used = devices if together() else devices[:lanes]
+    used = devices if together() else devices[:batch_size]
     return Layout(mesh_of(used, BATCH)) if len(used) > 1 else None
 
 
-def rows_among(count: int | None, *, config: Config) -> Layout | None:
+def row_layout(count: int | None, *, config: Config) -> Layout | None:
     """Return how the rows of an image are distributed over devices.
 
     Args:

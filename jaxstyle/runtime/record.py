@@ -10,30 +10,33 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
-import numpy as np
 
-from jaxstyle.config import Config, LossWeights
+from jaxstyle.config import LossWeights
 from jaxstyle.distributed.processes import of_all
 from jaxstyle.errors import InputError, excerpt
-from jaxstyle.runtime.placement import lanes_among, rows_among
+from jaxstyle.images.metadata import description_of
 from jaxstyle.runtime.plain_data import differences, plain, structured
-from jaxstyle.runtime.problem import Work
-from jaxstyle.runtime.runner import Place
+from jaxstyle.runtime.problem import Problem, config_facts
+from jaxstyle.runtime.runner import Snapshot
 
-FORMAT = "jaxstyle run 1"
+FORMAT = "jaxstyle run 2"
+FIRST_FORMAT = "jaxstyle run 1"
 PACKAGES = ("jaxstyle", "jax", "jaxlib", "optax", "numpy", "pillow", "imagecodecs")
 MOST = 2**20  # characters of a record
 DEEPEST = 20  # maximum nesting of a record
-# Fields of a config that are functions, or used by them; commands always use their defaults.
-FUNCTIONS = ("conv", "own_terms", "own_layers", "network")
 CURE = "name a picture that jaxstyle has saved, with its .json beside it where it was converted."
+# Names of version 1, which had the options in groups.
+RENAMED = {"cuts": "memory_plans", "trace": "history", "lanes": "batch", "lane": "index"}
+RENAMED_OPTIONS = {"memory": "lbfgs_history", "averaging": "ema_decay", "blend": "style_weights"}
+# Fields that may differ in a resumed run, or follow from others.
+NOT_COMPARED = ("device", "weights", "memory_plans", "steps", "history", "batch", "index", "devices")
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Record:
+class RunRecord:
     """Inputs, options and results of a run; without times and folders, so that equal runs have equal records.
 
     Attributes:
@@ -66,12 +69,12 @@ class Record:
         weights: weights of the loss by term.
         versions: versions of packages.
         device: name of the device.
-        cuts: for scales that did not fit into memory, by longest side, the number of pixels of a tile, or of the full
-            image for row chunks only.
+        memory_plans: for scales that did not fit into memory, by longest side, the number of pixels of a tile, or of
+            the full image for row chunks only.
         steps: number of steps.
-        trace: each term before the first step, and before the last.
-        lanes: numbers of all pictures of the batch in the sweep, for a picture of a sweep.
-        lane: index of this picture in `lanes`.
+        history: each term before the first step, and before the last.
+        batch: numbers of all pictures of the batch in the sweep, for a picture of a sweep.
+        index: index of this picture in `batch`.
         devices: number of devices, each like `device`.
         format: format of the record.
     """
@@ -84,13 +87,13 @@ class Record:
     weights: dict[str, float]
     versions: dict[str, str]
     device: str
-    cuts: dict[str, int] = field(default_factory=dict)
+    memory_plans: dict[str, int] = field(default_factory=dict)
     steps: int = 0
-    trace: dict[str, tuple[float, float]] = field(default_factory=dict)
-    lanes: tuple[int, ...] = ()
-    lane: int = 0
+    history: dict[str, tuple[float, float]] = field(default_factory=dict)
+    batch: tuple[int, ...] = ()
+    index: int = 0
     devices: int = 1
-    format: Literal["jaxstyle run 1"] = FORMAT
+    format: Literal["jaxstyle run 2"] = FORMAT
 
 
 def source(path: Path) -> Source:
@@ -123,7 +126,7 @@ def versions() -> dict[str, str]:
     return {package: metadata.version(package) for package in PACKAGES}
 
 
-def text(record: Record, *, indent: int | None = None) -> str:
+def text(record: RunRecord, *, indent: int | None = None) -> str:
     """Return a record as ASCII JSON.
 
     Args:
@@ -137,11 +140,11 @@ def text(record: Record, *, indent: int | None = None) -> str:
     return json.dumps(plain(record, paths={}), indent=indent, allow_nan=False)
 
 
-def read(text: str, name: str = "the record") -> Record:
+def read(text: str, name: str = "the record") -> RunRecord:
     """Return the record in a JSON text, or in its field "record"; check the type of every field.
 
     Args:
-        text: untrusted JSON.
+        text: untrusted JSON, of this version or of version 1.
         name: name of the text in error messages.
 
     Raises:
@@ -160,11 +163,32 @@ def read(text: str, name: str = "the record") -> Record:
         if isinstance(value, dict) and isinstance(value.get("record"), dict):  # an entry of a sweep
             value = value["record"]
         _check_depth(value)
-        return structured(Record, value)
+        return structured(RunRecord, translated(value))
     except (ValueError, RecursionError) as error:  # errors of json are ValueErrors
         reason = "too deep" if isinstance(error, RecursionError) else error
         why = f" ({excerpt(reason)})" if text else ""
         raise InputError(f"{name} holds no record of a run{why}: {CURE}") from error
+
+
+def translated(value: Any) -> Any:
+    """Return a record as JSON data in this version; one of version 1 had other names, and groups of options.
+
+    Args:
+        value: JSON data.
+
+    Example:
+        >>> translated({"format": "jaxstyle run 1", "lane": 2, "options": {"optimization": {"memory": 9}}})
+        {'format': 'jaxstyle run 2', 'index': 2, 'options': {'lbfgs_history': 9}}
+    """
+    if not isinstance(value, dict) or value.get("format") != FIRST_FORMAT:
+        return value
+    found = {RENAMED.get(name, name): part for name, part in value.items()} | {"format": FORMAT}
+    if isinstance(options := value.get("options"), dict):
+        flat: dict[str, Any] = {}
+        for name, option in options.items():
+            flat |= option if isinstance(option, dict) else {name: option}
+        found["options"] = {RENAMED_OPTIONS.get(name, name): option for name, option in flat.items()}
+    return found
 
 
 def _refuse(constant: str) -> float:
@@ -178,78 +202,85 @@ def _check_depth(value: Any, levels: int = DEEPEST) -> None:
         _check_depth(part, levels - 1)
 
 
-def check_same(what: dict[str, Any]) -> None:
+def record_of(picture: Path, *, max_pixels: int | None = None) -> RunRecord:
+    """Return the record of a picture, from its metadata or from the .json file beside it.
+
+    Args:
+        picture: a picture file.
+        max_pixels: maximum number of pixels; None for Pillow's limit.
+
+    Raises:
+        InputError: if there is none.
+
+    Example:
+        >>> record_of(Path("cat.png")).command  # doctest: +SKIP
+        'stylize'
+    """
+    own, beside = description_of(picture, max_pixels=max_pixels), picture.with_suffix(".json")
+    try:
+        return read(own, str(picture))
+    except InputError:
+        if not beside.is_file():
+            raise
+    try:
+        with beside.open(encoding="utf-8") as file:
+            content = file.read(MOST + 1)  # at most one character over the limit
+    except (OSError, ValueError) as error:
+        raise InputError(f"{beside} cannot be read: {CURE}") from error
+    return read(content, str(beside))
+
+
+def check_same(facts: dict[str, Any]) -> None:
     """Refuse to go on where another process has other facts.
 
     Raises:
         InputError: in all processes, if two of them differ.
     """
-    every = of_all(what)
+    every = of_all(facts)
     for number, theirs in enumerate(every[1:], 1):
         for name, own, other in differences(every[0], theirs):
-            shown = [excerpt(repr(each), most=60) for each in (own, other)]
+            values = [excerpt(repr(each), most=60) for each in (own, other)]
             raise InputError(
-                f"Process 0 has {excerpt(name, most=60)} {shown[0]}, but process {number} has {shown[1]}: "
+                f"Process 0 has {excerpt(name, most=60)} {values[0]}, but process {number} has {values[1]}: "
                 "give all processes the same command and the same files."
             )
 
 
-class Job(NamedTuple):
-    """The work of a command, the alpha of its content, and its record before the run."""
-
-    work: Work
-    alpha: np.ndarray | None
-    record: Record
-
-
-def record_of(command: str, options: dict[str, Any], *, inputs: Iterable[Path], network: Weights, work: Work) -> Record:
+def new_record(
+    command: str, options: dict[str, Any], *, inputs: Iterable[Path], network: Weights, problem: Problem
+) -> RunRecord:
     """Return the record of a command before the run."""
-    return Record(
+    return RunRecord(
         command=command,
         options=options,
         inputs=tuple(source(path) for path in inputs),
         network=network,
-        config=_facts(work.config),
-        weights=numbers(work.weights),
+        config=config_facts(problem.config),
+        weights=weights_by_term(problem.weights),
         versions=versions(),
         device=_device(),
     )
 
 
-def laid_out(job: Job, *, tell: Callable[[str], None]) -> Job:
-    """Return a job with its layout on devices, and show a message about it.
-
-    Raises:
-        InputError: as `lanes_among` and `rows_among` do.
-    """
-    work = job.work
-    if work.lanes is not None:
-        layout = lanes_among(work.devices, lanes=work.lanes)
-    else:
-        layout = rows_among(work.devices, config=work.config)
-    if layout is None:
-        return job
-    what = "the picture's rows" if work.lanes is None else "the pictures"
-    among = f" of {jax.process_count()} processes" if layout.spans else ""
-    tell(f"{layout.mesh.size} devices{among} share {what}")
-    record = replace(job.record, devices=layout.mesh.size)
-    return job._replace(work=replace(work, layout=layout), record=record)
+def record_at(record: RunRecord, snapshot: Snapshot) -> RunRecord:
+    """Return the record of the picture of a snapshot."""
+    history = {name: (float(values[0]), float(values[-1])) for name, values in snapshot.history.items()}
+    plans = {str(side): plan for side, plan in snapshot.memory_plans.items()}
+    return replace(record, memory_plans=plans, steps=snapshot.step, history=history)
 
 
-def finished(record: Record, place: Place) -> Record:
-    """Return the record of the picture at a place of the run."""
-    trace = {name: (float(found[0]), float(found[-1])) for name, found in place.trace.items()}
-    return replace(record, cuts={str(side): cut for side, cut in place.cuts.items()}, steps=place.steps, trace=trace)
+def identity(record: RunRecord) -> dict[str, Any]:
+    """Return the facts of a record that must be equal to resume a run; names of files may differ."""
+    whole: dict[str, Any] = plain(record, paths={})
+    same = {name: value for name, value in whole.items() if name not in NOT_COMPARED}
+    network = {"name": record.network.name, "sha256": record.network.sha256}
+    return same | {"inputs": [each.sha256 for each in record.inputs], "network": network}
 
 
-def numbers(weights: LossWeights) -> dict[str, float]:
+def weights_by_term(weights: LossWeights) -> dict[str, float]:
     """Return the weights of the loss by term."""
     terms = {f"{kind}/{layer}": own for kind in ("content", "style") for layer, own in getattr(weights, kind).items()}
     return {name: float(own) for name, own in {**terms, "tv": weights.tv, "bounds": weights.bounds}.items()}
-
-
-def _facts(config: Config) -> dict[str, Any]:
-    return {name: plain(value, paths={}) for name, value in vars(config).items() if name not in FUNCTIONS}
 
 
 def _device() -> str:

@@ -1,169 +1,198 @@
-"""Checkpoints of a job: saves snapshots of a run at intervals, and resumes it with the same command."""
+"""Checkpoints of one run: saves snapshots at intervals, and resumes the same problem from the last one."""
 
 from __future__ import annotations
 
+import hashlib
 import operator
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxstyle.errors import InputError, excerpt
-from jaxstyle.runtime.outputs import EVERY, Outputs
+from jaxstyle.distributed.processes import by_leader
+from jaxstyle.errors import InputError, UnavailableError, excerpt
+from jaxstyle.losses.objective import term_names
+from jaxstyle.runtime import checkpoint_folder
+from jaxstyle.runtime.callbacks import Callback, Event, message, notify
 from jaxstyle.runtime.placement import cropped, longer
-from jaxstyle.runtime.plain_data import differences, plain
-from jaxstyle.runtime.problem import Work
-from jaxstyle.runtime.record import Job, Record
-from jaxstyle.runtime.runner import Place
+from jaxstyle.runtime.plain_data import differences
+from jaxstyle.runtime.problem import Problem, config_facts
+from jaxstyle.runtime.runner import Snapshot
 
-NOT_COMPARED = (
-    "device",
-    "weights",
-    "cuts",
-    "steps",
-    "trace",
-    "lanes",
-    "lane",
-    "devices",
-)  # may differ, or follow from others
-VERSIONS = "versions."  # prefix of versions of packages in the facts
+EVERY = 50  # steps between checkpoints
+VERSIONS = "versions."  # prefix of versions of packages in an identity
 
 
 @dataclass(frozen=True)
-class Resuming:
-    """Checkpoints of a job in the folder of `saving`, if any."""
+class RunCheckpoints:
+    """Checkpoints of a problem.
 
-    saving: Outputs
-    job: Job
+    Attributes:
+        folder: folder for checkpoints only.
+        problem: the problem, in its layout on devices.
+        identity: JSON data that must be equal to resume a run, except versions of packages; such as `identity_of`.
+        batch: numbers of the pictures of a batch of a sweep.
+        every: number of steps between checkpoints.
+    """
 
-    @property
-    def folder(self) -> Path | None:
-        """The folder of the checkpoints."""
-        return self.saving.checkpoint
+    folder: Path
+    problem: Problem
+    identity: Mapping[str, Any]
+    batch: Sequence[int] = field(default=())
+    every: int = EVERY
 
-    def place(self, tell: Callable[[str], None]) -> Place | None:
-        """Return the last snapshot of the same job, or None without a checkpoint.
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock of the folder, in process 0 of a distributed run.
 
         Raises:
-            InputError: if the folder has checkpoints of another job.
+            InputError: if another process holds it.
         """
-        if self.folder is None:
-            return None
-        from jaxstyle.runtime.checkpoint import Checkpoints  # Orbax is slow to import
+        with locked(self.folder):
+            yield
 
-        found = Checkpoints(self.folder).latest(self._like, tell)
+    def load(self, callbacks: Sequence[Callback] = ()) -> Snapshot | None:
+        """Return the last snapshot of the same problem, or None without one; send messages and warnings.
+
+        Raises:
+            InputError: if the folder has checkpoints of another problem.
+        """
+        from jaxstyle.runtime.checkpoint import CheckpointStore  # Orbax is slow to import
+
+        found = CheckpointStore(self.folder).latest(self._like, lambda text: message(callbacks, text, kind="warning"))
         if found is None:
             return None
         facts, arrays = found
-        for name, theirs, own in differences(facts["run"], identity(self.job.record)):
+        for name, theirs, own in differences(facts["run"], self.identity):
             if name.startswith(VERSIONS):
-                shown = [excerpt(repr(each), most=60) for each in (theirs, own)]
-                tell(f"{self.folder}: {excerpt(name, most=60)} was {shown[0]} and is {shown[1]}: the bytes may differ.")
-        tell(f"{self.folder}: resuming after step {len(arrays['sides'])}")
-        sides, trace = np.asarray(arrays["sides"]), {name: np.asarray(own) for name, own in arrays["trace"].items()}
-        work, number = self.job.work, facts["scale"]
-        scale = work.scales()[number]
-        state = work.resumed(cropped(arrays["state"], work.shape(scale)))  # the number of devices may have changed
-        return Place(number, facts["taken"], state, work.image_of(state, scale), sides, trace, _cuts(facts["cuts"]))
+                values = [excerpt(repr(each), most=60) for each in (theirs, own)]
+                text = f"{excerpt(name, most=60)} was {values[0]} and is {values[1]}: the bytes may differ."
+                message(callbacks, f"{self.folder}: {text}", kind="warning")
+        message(callbacks, f"{self.folder}: resuming after step {len(arrays['sides'])}")
+        sides = np.asarray(arrays["sides"])
+        names = term_names(self.problem.config)  # in the order of a run; checkpoints are sorted
+        history = {name: np.asarray(arrays["history"][name]) for name in names}
+        problem, number = self.problem, facts["scale"]
+        scale = problem.scales()[number]
+        state = problem.resumed(cropped(arrays["state"], problem.shape(scale)))  # devices may have changed
+        image, memory_plans = problem.image_of(state, scale), _memory_plans(facts["memory_plans"])
+        return Snapshot(number, facts["scale_step"], state, image, sides, history, memory_plans)
 
-    def lanes(self) -> tuple[int, ...]:
+    def due(self, step: int, *, before: int) -> bool:
+        """Return whether to save a checkpoint after `step` steps, given the number `before` at the last snapshot."""
+        return step // self.every > before // self.every
+
+    def save(self, snapshot: Snapshot, callbacks: Sequence[Callback] = ()) -> None:
+        """Save a snapshot and send an event "saved", or "failed" if it cannot be written."""
+        from jaxstyle.runtime.checkpoint import CheckpointStore
+
+        arrays = {"state": snapshot.state, "sides": snapshot.sides, "history": dict(snapshot.history)}
+        facts = {"run": dict(self.identity), "scale": snapshot.scale, "scale_step": snapshot.scale_step}
+        facts |= {"step": snapshot.step, "batch": list(self.batch)}
+        layout = self.problem.layout
+        facts |= {"layout": None if layout is None else [layout.axis, layout.mesh.size]}
+        facts |= {"memory_plans": {str(side): plan for side, plan in snapshot.memory_plans.items()}}
+        try:
+            CheckpointStore(self.folder).save(snapshot.step, arrays, facts)
+        except (InputError, UnavailableError) as error:
+            message(callbacks, str(error), kind="failed")
+        else:
+            notify(callbacks, Event("saved", snapshot.step, self.problem.steps, message=str(self.folder)))
+
+    def interrupted_batch(self) -> tuple[int, ...]:
         """Return the numbers of the batch at which the same sweep was stopped; empty without one."""
-        if self.folder is None:
-            return ()
-        from jaxstyle.runtime.checkpoint import Checkpoints
+        from jaxstyle.runtime.checkpoint import CheckpointStore
 
-        facts = Checkpoints(self.folder).facts()
+        facts = CheckpointStore(self.folder).facts()
         if facts is None:
             return ()
         self._compare(facts)
-        lanes: Any = facts.get("lanes")
-        known = isinstance(lanes, list) and all(type(lane) is int for lane in lanes)
-        return tuple(lanes) if known else ()
+        batch: Any = facts.get("batch")
+        valid = isinstance(batch, list) and all(type(number) is int for number in batch)
+        return tuple(batch) if valid else ()
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Remove all checkpoints."""
-        if self.folder is not None:
-            from jaxstyle.runtime.checkpoint import Checkpoints
+        from jaxstyle.runtime.checkpoint import CheckpointStore
 
-            Checkpoints(self.folder).clear()
-
-    def due(self, steps: int, *, before: int) -> bool:
-        """Return whether to save a checkpoint after `steps` steps, given the number `before` at the last snapshot."""
-        every = self.saving.every or EVERY
-        return self.folder is not None and steps // every > before // every
-
-    def save(self, place: Place) -> None:
-        """Save a snapshot.
-
-        Raises:
-            UnavailableError: if it cannot be written.
-        """
-        if self.folder is None:
-            return
-        from jaxstyle.runtime.checkpoint import Checkpoints
-
-        arrays = {"state": place.state, "sides": place.sides, "trace": dict(place.trace)}
-        facts = {"run": identity(self.job.record), "scale": place.scale, "taken": place.taken, "steps": place.steps}
-        layout = self.job.work.layout
-        facts |= {"layout": None if layout is None else [layout.axis, layout.mesh.size]}
-        facts |= {"cuts": {str(side): cut for side, cut in place.cuts.items()}, "lanes": list(self.job.record.lanes)}
-        Checkpoints(self.folder).save(place.steps, arrays, facts)
+        CheckpointStore(self.folder).clear()
 
     def _like(self, facts: dict[str, Any]) -> Any:
-        """Return the shapes of the arrays of a checkpoint; check that its facts match this job."""
+        """Return the shapes of the arrays of a checkpoint; check that its facts match this problem."""
         self._compare(facts)
-        work, steps = self.job.work, facts["steps"]
-        scale = work.scales()[range(len(work.scales()))[facts["scale"]]]
-        if not (0 < facts["taken"] <= scale.steps and facts["taken"] <= steps <= work.steps):
+        problem, step = self.problem, facts["step"]
+        scale = problem.scales()[range(len(problem.scales()))[facts["scale"]]]
+        if not (0 < facts["scale_step"] <= scale.steps and facts["scale_step"] <= step <= problem.steps):
             raise ValueError("a checkpoint is at no step of this run")
-        if facts["lanes"] != list(self.job.record.lanes):
-            raise ValueError("a checkpoint is of other lanes")
-        if any(type(cut) is not int for cut in _cuts(facts["cuts"]).values()):
-            raise ValueError("a checkpoint has cuts that are no numbers of pixels")
-        lanes = () if work.lanes is None else (work.lanes,)
-        trace = dict.fromkeys(_terms(work), jax.ShapeDtypeStruct((*lanes, steps), np.float32))
-        state = work.shape(scale)
-        if facts.get("layout") is not None:  # older checkpoints have none
+        if facts["batch"] != list(self.batch):
+            raise ValueError("a checkpoint is of another batch")
+        if any(type(plan) is not int for plan in _memory_plans(facts["memory_plans"]).values()):
+            raise ValueError("a checkpoint has memory plans that are no numbers of pixels")
+        axes = () if problem.batch_size is None else (problem.batch_size,)
+        history = dict.fromkeys(term_names(problem.config), jax.ShapeDtypeStruct((*axes, step), np.float32))
+        state = problem.shape(scale)
+        if facts["layout"] is not None:
             axis, count = facts["layout"]
             state = longer(state, axis=axis, count=operator.index(count))
-        return {"state": state, "sides": jax.ShapeDtypeStruct((steps,), np.int32), "trace": trace}
+        return {"state": state, "sides": jax.ShapeDtypeStruct((step,), np.int32), "history": history}
 
     def _compare(self, facts: dict[str, Any]) -> None:
-        """Raise `InputError` if a checkpoint is of another job."""
-        for name, theirs, own in differences(facts["run"], identity(self.job.record)):
+        """Raise `InputError` if a checkpoint is of another problem."""
+        for name, theirs, own in differences(facts["run"], self.identity):
             if name.startswith(VERSIONS):
-                continue  # `place` warns of them
-            shown = [excerpt(repr(each), most=60) for each in (theirs, own)]
+                continue  # `load` warns of them
+            values = [excerpt(repr(each), most=60) for each in (theirs, own)]
             raise InputError(
-                f"{self.folder} has a checkpoint of another run, whose {excerpt(name, most=60)} is {shown[0]} and not "
-                f"{shown[1]}: name another folder, or repeat that run's command."
+                f"{self.folder} has a checkpoint of another run, whose {excerpt(name, most=60)} is {values[0]} and not "
+                f"{values[1]}: name another folder, or repeat that run's command."
             )
 
 
-def facts_of(job: Job, saving: Outputs) -> dict[str, Any]:
-    """Return the facts that must be equal in all processes of a job."""
-    options = {name: value for name, value in plain(saving, paths={}).items() if name != "quiet"}
-    return {**identity(job.record), "saving": options}
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder of checkpoints, in process 0 of a distributed run.
+
+    Raises:
+        InputError: in all processes, if another run holds it.
+    """
+    holding = checkpoint_folder.locked(folder)
+    entered = [False]
+
+    def enter() -> None:
+        holding.__enter__()
+        entered[0] = True
+
+    by_leader(enter)
+    try:
+        yield
+    finally:
+        if entered[0]:
+            holding.__exit__(None, None, None)
 
 
-def identity(record: Record) -> dict[str, Any]:
-    """Return the facts of a record that must be equal to resume a run; names of files may differ."""
-    whole: dict[str, Any] = plain(record, paths={})
-    same = {name: value for name, value in whole.items() if name not in NOT_COMPARED}
-    network = {"name": record.network.name, "sha256": record.network.sha256}
-    return same | {"inputs": [each.sha256 for each in record.inputs], "network": network}
+def identity_of(problem: Problem) -> dict[str, Any]:
+    """Return the identity of a problem: its options, and a hash of its arrays.
+
+    Example:
+        >>> sorted(identity_of(make_problem(params, content, style)))  # doctest: +SKIP
+        ['arrays', 'batch_size', 'config', 'start', 'steps']
+    """
+    start = problem.start if isinstance(problem.start, str) else ""
+    keys = [jax.random.key_data(key) for key in (problem.key, problem.noise) if key is not None]
+    arrays = [problem.params, problem.picture, problem.content, problem.styles, problem.weights, problem.style_weights]
+    arrays += [problem.content_masks, problem.style_masks, keys, None if start else problem.start]
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(arrays):
+        array = np.asarray(leaf)
+        digest.update(repr((array.shape, array.dtype.str)).encode() + array.tobytes())
+    facts = {"config": config_facts(problem.config), "start": start, "steps": problem.steps}
+    return facts | {"batch_size": problem.batch_size, "arrays": digest.hexdigest()}
 
 
-def _cuts(facts: dict[str, int]) -> dict[int, int]:
+def _memory_plans(facts: dict[str, int]) -> dict[int, int]:
     """Return memory plans from JSON."""
-    return {int(side): cut for side, cut in facts.items()}
-
-
-def _terms(work: Work) -> list[str]:
-    """Return the names of terms in a history."""
-    config = work.config
-    names = [f"content/{layer}" for layer in config.content_layers]
-    return [*names, *(f"style/{layer}" for layer in config.style_layers), "tv", "total", "bounds"]
+    return {int(side): plan for side, plan in facts.items()}

@@ -1,7 +1,10 @@
-"""The runner: iterates over scales and segments of a few steps, and resumes at any of them."""
+"""The runner: `iterate` yields a snapshot after every few steps, over all scales, and resumes from any of them."""
 
+from __future__ import annotations
+
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -9,44 +12,45 @@ import jax
 import numpy as np
 
 from jaxstyle.config import LossWeights
-from jaxstyle.errors import UnavailableError, out_of_memory
+from jaxstyle.errors import InputError, UnavailableError, out_of_memory
 from jaxstyle.optim import loop
-from jaxstyle.runtime.callbacks import Progress
-from jaxstyle.runtime.memory import most_of_all, peak_of, shortage
-from jaxstyle.runtime.problem import Ready, Work
+from jaxstyle.runtime.callbacks import Callback, Event, never, notify
+from jaxstyle.runtime.memory import limit_with_swap, peak_of, shortage
+from jaxstyle.runtime.problem import CompiledScale, Problem
+from jaxstyle.transfer.schedule import Scale
 
 CURE = "lower the weights or --learning-rate, or try --optimizer adam."
 
 
-class Place(NamedTuple):
+class Snapshot(NamedTuple):
     """Snapshot of a run, from which it can be resumed.
 
     Attributes:
         scale: number of the scale, from 0.
-        taken: number of steps at this scale.
+        scale_step: number of steps at this scale.
         state: state after these steps; the next steps donate it.
         image: image of the state, `[..., H, W, 3]`, in the layout of the program.
         sides: longest side of the image at every step so far, `[steps]`.
-        trace: history of every term so far, `[..., steps]`.
-        cuts: memory plans of scales so far by longest side, see `Work.at`.
+        history: every term at every step so far, `[..., steps]`.
+        memory_plans: memory plans of scales so far by longest side, see `Problem.at`.
     """
 
     scale: int
-    taken: int
+    scale_step: int
     state: loop.State
     image: jax.Array
     sides: np.ndarray
-    trace: Mapping[str, np.ndarray]
-    cuts: Mapping[int, int]
+    history: Mapping[str, np.ndarray]
+    memory_plans: Mapping[int, int]
 
     @property
-    def steps(self) -> int:
+    def step(self) -> int:
         """Number of steps over all scales."""
         return len(self.sides)
 
     @property
     def donated(self) -> bool:
-        """Whether later steps have taken the memory of the state, as after an interruption between two places."""
+        """Whether later steps have taken the memory of the state, as after an interruption within a segment."""
         return any(leaf.is_deleted() for leaf in jax.tree.leaves(self.state) if isinstance(leaf, jax.Array))
 
 
@@ -54,203 +58,244 @@ class Fault(NamedTuple):
     """First value of a picture that is not finite.
 
     Attributes:
-        said: message with the term and the step.
-        sound: last number of steps at which the picture and all terms were finite; -1 for none.
+        message: the term and the step.
+        last_finite: last number of steps at which the picture and all terms were finite; -1 for none.
     """
 
-    said: str
-    sound: int
+    message: str
+    last_finite: int
 
 
 class Diverged(UnavailableError):
-    """A term or the picture is not finite; `place` is the last known finite snapshot, or None."""
+    """A term or the picture is not finite; `snapshot` is the last known finite one, or None."""
 
-    def __init__(self, fault: Fault, place: Place | None) -> None:
+    def __init__(self, fault: Fault, snapshot: Snapshot | None) -> None:
         """Store the fault and the snapshot."""
-        super().__init__(fault.said)
-        self.fault, self.place = fault, place
+        super().__init__(fault.message)
+        self.fault, self.snapshot = fault, snapshot
 
 
-def walk(
-    work: Work,
-    shown: Progress,
+def iterate(
+    problem: Problem,
     *,
-    place: Place | None = None,
+    resume: Snapshot | None = None,
     until: int | None = None,
-    halted: Callable[[], Any] = lambda: False,
-) -> Iterator[Place]:
-    """Yield a snapshot after every segment of steps, including every multiple of `save_every`.
+    should_stop: Callable[[], object] = never,
+    callbacks: Sequence[Callback] = (),
+) -> Iterator[Snapshot]:
+    """Yield a snapshot after every segment of steps, including every multiple of `problem.save_every`.
 
     The result, bit for bit, and early stopping do not depend on where a run is resumed.
 
     Args:
-        work: the problem.
-        shown: progress bar.
-        place: snapshot to resume from; None for a new run.
+        problem: the problem.
+        resume: snapshot to resume from; None for a new run.
         until: number of steps to stop after; None for all steps.
-        halted: called before each segment; a true value stops the run.
+        should_stop: called before each segment; a true value stops the run.
+        callbacks: called with the events "compiling", "compiled", "resumed", "steps" and "level off".
 
     Raises:
+        InputError: if the snapshot is not of this problem.
         Diverged: if a term or the picture is not finite; in a batch, the other pictures continue.
         UnavailableError: if the steps of a scale need more memory than available.
     """
     with ThreadPoolExecutor(1) as thread:
-        yield from _walk(work, shown, thread, place=place, until=until, halted=halted)
+        yield from _iterate(problem, thread, resume=resume, until=until, should_stop=should_stop, callbacks=callbacks)
 
 
-def _walk(
-    work: Work,
-    shown: Progress,
+def _iterate(
+    problem: Problem,
     thread: Executor,
     *,
-    place: Place | None,
+    resume: Snapshot | None,
     until: int | None,
-    halted: Callable[[], Any],
-) -> Iterator[Place]:
-    """Implement `walk`; each scale but the first is compiled in a thread while the previous one runs."""
-    scales, resumed = work.scales(), place
-    at = scales[0 if place is None else place.scale]
-    sides, image, before = np.zeros(0, np.int32), None, None
-    cuts: dict[int, int] = {}
-    trace: dict[str, Any] = {}
-    if place is not None:
-        image, sides, trace, cuts = place.image, place.sides, dict(place.trace), dict(place.cuts)
-        shown.go_on(sum(scale.steps for scale in scales[: place.scale]) + place.taken)
+    should_stop: Callable[[], object],
+    callbacks: Sequence[Callback],
+) -> Iterator[Snapshot]:
+    """Implement `iterate`; each scale but the first is compiled in a thread while the previous one runs."""
+    scales = problem.scales()
+    sides, image, before, snapshot = np.zeros(0, np.int32), None, None, resume
+    memory_plans: dict[int, int] = {}
+    history: dict[str, Any] = {}
+    at = scales[0]
+    if resume is not None:
+        at = _scale_of(resume, scales)
+        image, sides, memory_plans = resume.image, resume.sides, dict(resume.memory_plans)
+        history = dict(resume.history)
+        notify(callbacks, _event("resumed", scales, _planned(scales, resume.scale, resume.scale_step)))
     compiling: Future[None] | None = None
     for number, scale in enumerate(scales):
-        here = resumed if resumed is not None and number == resumed.scale else None
-        side, taken = max(scale.width, scale.height), here.taken if here else 0
+        resumed = resume if resume is not None and number == resume.scale else None
+        side, taken = max(scale.width, scale.height), resumed.scale_step if resumed else 0
         left = min(scale.steps - taken, scale.steps if until is None else until - len(sides))
-        if left <= 0 or resumed is not None and number < resumed.scale:
+        if left <= 0 or resume is not None and number < resume.scale:
             continue
-        with shown.compiling(side):
-            if compiling is not None:
-                compiling.result()
-            ready = work.at(scale, cuts=cuts if here else work.cuts)
-            missing = 0 if here else ready.state_bytes
-            if peak_of(ready.step, missing=missing) > most_of_all():
-                raise UnavailableError(_shortage(work, ready, side, missing=missing))
-            state = here.state if here else work.begin(scale, image if image is None else work.seen(image, at))
-        cuts, network = {**cuts, side: ready.cut} if ready.cut else cuts, work.ready(scale)
+        began = time.perf_counter()
+        notify(callbacks, _event("compiling", scales, _planned(scales, number, taken), scale))
+        if compiling is not None:
+            compiling.result()
+        ready = problem.at(scale, memory_plans=memory_plans if resumed else problem.memory_plans)
+        missing = 0 if resumed else ready.state_bytes
+        if peak_of(ready.step, missing=missing) > limit_with_swap():
+            raise UnavailableError(_shortage(problem, ready, side, missing=missing))
+        start = None if resumed or image is None else problem.unpadded(image, at)
+        state = resumed.state if resumed else problem.begin(scale, start)
+        seconds = time.perf_counter() - began
+        notify(callbacks, _event("compiled", scales, _planned(scales, number, taken), scale, seconds=seconds))
+        if ready.memory_plan:
+            memory_plans = {**memory_plans, side: ready.memory_plan}
+        network = problem.ready(scale)
         if number + 1 < len(scales) and (until is None or until - len(sides) > left):
-            compiling = thread.submit(work.compile_ahead, scales[number + 1])
-        while left and not halted() and not _stopped(work, state).all():
-            to_save = work.save_every - len(sides) % work.save_every if work.save_every else left
+            compiling = thread.submit(problem.compile_ahead, scales[number + 1])
+        while left and not should_stop() and not _stopped(problem, state).all():
+            began = time.perf_counter()
+            to_save = problem.save_every - len(sides) % problem.save_every if problem.save_every else left
             count = min(ready.segment, left, to_save)
             try:
-                state, history = ready.step(state, network, ready.targets, work.coefficients, np.int32(count))
-                found: Any = loop.named(np.asarray(history)[..., :count, :], config=work.config)
+                state, rows = ready.step(state, network, ready.targets, problem.placed_weights, np.int32(count))
+                terms: Any = loop.named(np.asarray(rows)[..., :count, :], config=problem.config)
             except (MemoryError, RuntimeError) as error:
                 if out_of_memory(error) is None:
                     raise
-                raise UnavailableError(_shortage(work, ready, side)) from error
-            image, at = work.image_of(state, scale), scale
-            if work.lanes is None and (fault := fault_of(found, finite=bool(work.finite(image)), done=len(sides))):
-                raise Diverged(fault, last_sound((before, place), fault))
-            stopped = _stopped(work, state)
+                raise UnavailableError(_shortage(problem, ready, side)) from error
+            image, at = problem.image_of(state, scale), scale
+            if problem.batch_size is None:
+                fault = fault_of(terms, finite=bool(problem.finite(image)), done=len(sides))
+                if fault is not None:
+                    raise Diverged(fault, last_finite((before, snapshot), fault))
+            stopped = _stopped(problem, state)
             if stopped.all():  # later steps did not change anything
                 count = int(stopped.max()) - taken
-                found = {name: own[..., :count] for name, own in found.items()}
+                terms = {name: values[..., :count] for name, values in terms.items()}
             left, taken = left - count, taken + count
             sides = np.append(sides, np.full(count, side, np.int32))
-            trace = {name: np.concatenate([trace.get(name, new[..., :0]), new], -1) for name, new in found.items()}
-            shown.advance(count, _summary(found, work.weights))
-            before, place = place, Place(number, taken, state, image, sides, trace, cuts)
-            yield place
-        if halted():
+            history = {name: np.concatenate([history.get(name, new[..., :0]), new], -1) for name, new in terms.items()}
+            before, snapshot = snapshot, Snapshot(number, taken, state, image, sides, history, memory_plans)
+            event = _event("steps", scales, _planned(scales, number, taken), scale)
+            metrics, seconds = _metrics(terms, problem.weights), time.perf_counter() - began
+            notify(callbacks, event._replace(metrics=metrics, seconds=seconds), snapshot)
+            yield snapshot
+        if should_stop():
             return
         if left:
-            shown.advance(left, {"leveled off at": side})
+            notify(callbacks, _event("level off", scales, _planned(scales, number, taken + left), scale))
 
 
-def _stopped(work: Work, state: loop.State) -> np.ndarray:
+def _scale_of(snapshot: Snapshot, scales: Sequence[Scale]) -> Scale:
+    """Return the scale of a snapshot."""
+    if snapshot.scale >= len(scales) or snapshot.scale_step > scales[snapshot.scale].steps or snapshot.donated:
+        raise InputError(
+            f"The snapshot after step {snapshot.step} is of another problem, or later steps have used its state: "
+            "resume from the last snapshot of the same problem."
+        )
+    return scales[snapshot.scale]
+
+
+def _planned(scales: Sequence[Scale], number: int, taken: int) -> int:
+    """Return the number of steps of the schedule up to a step of a scale, with those that were skipped."""
+    return sum(scale.steps for scale in scales[:number]) + taken
+
+
+def _event(kind: str, scales: Sequence[Scale], step: int, scale: Scale | None = None, *, seconds: float = 0.0) -> Event:
+    """Return an event with the fraction of the pixels of all steps that are done."""
+    ends = np.cumsum([0, *(each.steps for each in scales)])
+    pixels = np.cumsum([0.0, *(float(each.steps) * each.width * each.height for each in scales)])
+    progress = float(np.interp(step, ends, pixels) / pixels[-1])
+    size = (0, 0) if scale is None else (scale.width, scale.height)
+    return Event(kind, step, int(ends[-1]), size, seconds=seconds, progress=progress)
+
+
+def _stopped(problem: Problem, state: loop.State) -> np.ndarray:
     """Return the step at which a state has stopped, 0 for none; of each image of a batch."""
     none: Any = None  # parameters may be large and are not needed
-    few = loop.State(none, None, watch=work.read(state.watch), stall=work.read(state.stall))
+    few = loop.State(none, None, watch=problem.read(state.watch), stall=problem.read(state.stall))
     return np.asarray(few.stopped)
 
 
-def picture_of(work: Work, place: Place) -> np.ndarray:
+def picture_of(problem: Problem, snapshot: Snapshot) -> np.ndarray:
     """Return the picture of a snapshot, or all pictures of a batch; called in all processes together."""
-    return jax.device_get(work.finish(work.seen(place.image, work.scales()[place.scale])))
+    scale = problem.scales()[snapshot.scale]
+    return np.asarray(jax.device_get(problem.finish(problem.unpadded(snapshot.image, scale))))
 
 
-def _shortage(work: Work, ready: Ready, side: int, *, missing: int = 0) -> str:
+def _shortage(problem: Problem, ready: CompiledScale, side: int, *, missing: int = 0) -> str:
     """Return the message for a scale that needs more memory than available, including `missing` bytes of state."""
-    config, lanes = work.config, work.lanes or 1
+    config, batch_size = problem.config, problem.batch_size or 1
     lbfgs = config.optimizer == "lbfgs"
-    pixels = max(scale.height * scale.width for scale in work.scales() if side in scale[:2])
+    pixels = max(scale.height * scale.width for scale in problem.scales() if side in scale[:2])
     pairs = config.pairs(pixels)
     pair = ready.state_bytes // (pairs + 1) if lbfgs else 0
-    strips = lanes > 1 and not (ready.cut or config.remat)
-    shared = work.layout is not None and not work.spans
-    found = {"pair": pair, "pairs": pairs, "lanes": lanes, "strips": strips, "shared": shared}
+    row_chunks = batch_size > 1 and not (ready.memory_plan or config.remat)
+    shared = problem.layout is not None and not problem.spans_processes
+    found = {"pair": pair, "pairs": pairs, "batch_size": batch_size, "row_chunks": row_chunks, "shared": shared}
     return shortage(ready.step, side, missing=missing, **found)
 
 
-def is_whole(work: Work, place: Place) -> bool:
+def is_complete(problem: Problem, snapshot: Snapshot) -> bool:
     """Return whether a run is complete at a snapshot."""
-    scales = work.scales()
-    last = place.scale == len(scales) - 1
-    return last and (place.taken == scales[-1].steps or bool(_stopped(work, place.state).all()))
+    scales = problem.scales()
+    last = snapshot.scale == len(scales) - 1
+    return last and (snapshot.scale_step == scales[-1].steps or bool(_stopped(problem, snapshot.state).all()))
 
 
-def news_of(work: Work, place: Place, *, before: int) -> list[tuple[int, str]]:
+def lbfgs_messages(problem: Problem, snapshot: Snapshot, *, before: int) -> list[tuple[int, str]]:
     """Return messages about restarts and stops of lbfgs after step `before`, each with its index in the batch."""
-    if place.state.stall is None:
+    if snapshot.state.stall is None:
         return []
-    stall, start, patience = work.read(place.state.stall), place.steps - place.taken, work.config.patience
+    stall, start = problem.read(snapshot.state.stall), snapshot.step - snapshot.scale_step
     restarted, stopped = (start + np.atleast_1d(step) for step in (stall.restarted, stall.stopped))
-    news, without = [], f"lbfgs made no progress in {patience} steps at {place.sides[-1]} pixels"
-    for lane in map(int, np.flatnonzero(np.isfinite(np.atleast_2d(place.trace["total"])).all(axis=1))):
-        if restarted[lane] > max(before, start):
-            news.append((lane, f"{without}: its memory was restarted at step {restarted[lane]}"))
-        if stopped[lane] > max(before, start):
+    found, side = [], snapshot.sides[-1]
+    without = f"lbfgs made no progress in {problem.config.patience} steps at {side} pixels"
+    for index in map(int, np.flatnonzero(np.isfinite(np.atleast_2d(snapshot.history["total"])).all(axis=1))):
+        if restarted[index] > max(before, start):
+            found.append((index, f"{without}: its history was restarted at step {restarted[index]}"))
+        if stopped[index] > max(before, start):
             cure = "if the picture is not finished, lower --learning-rate or try --optimizer adam."
-            news.append((lane, f"{without} after its restart, so it stopped at step {stopped[lane]}: {cure}"))
-    return news
+            found.append((index, f"{without} after its restart, so it stopped at step {stopped[index]}: {cure}"))
+    return found
 
 
-def fault_of(trace: Mapping[str, np.ndarray], *, finite: bool, done: int = 0) -> Fault | None:
-    """Return the first value of a picture that is not finite, or None; `done` is the number of steps before the trace.
+def fault_of(history: Mapping[str, np.ndarray], *, finite: bool, done: int = 0) -> Fault | None:
+    """Return the first value of a picture that is not finite, or None; `done` is the number of steps before `history`.
 
     `finite` is whether the picture after the last step is finite, which its terms do not show.
     """
-    bad = [(int(np.argmin(np.isfinite(own))), name) for name, own in trace.items() if not np.isfinite(own).all()]
+    bad = [(int(np.argmin(np.isfinite(own))), name) for name, own in history.items() if not np.isfinite(own).all()]
     if bad:
         step, name = min(bad)  # from 0; its terms are of the picture after as many steps
-        return Fault(f"{name} is {trace[name][step]} at step {done + step + 1}", done + step - 1)
+        return Fault(f"{name} is {history[name][step]} at step {done + step + 1}", done + step - 1)
     if not finite:
-        steps = done + len(trace["total"])
+        steps = done + len(history["total"])
         return Fault(f"the picture is not finite after step {steps}", steps - 1)
     return None
 
 
-def last_sound(places: Iterable[Place | None], fault: Fault) -> Place | None:
+def last_finite(snapshots: Iterable[Snapshot | None], fault: Fault) -> Snapshot | None:
     """Return the last snapshot before a fault."""
-    return max(
-        (each for each in places if each and each.steps <= fault.sound), key=lambda each: each.steps, default=None
-    )
+    before = (each for each in snapshots if each and each.step <= fault.last_finite)
+    return max(before, key=lambda each: each.step, default=None)
 
 
-def walked_again(work: Work, shown: Progress, halted: Callable[[], Any], *, until: int) -> Place | None:
-    """Repeat a run up to `until` steps and return its snapshot; None if there is none, or if it was halted."""
+def repeat(
+    problem: Problem, *, until: int, should_stop: Callable[[], object], callbacks: Sequence[Callback] = ()
+) -> Snapshot | None:
+    """Repeat a run up to `until` steps and return its snapshot; None if there is none, or if it was stopped."""
     if until < 1:
         return None
-    shown.go_on(0)
-    places = deque(walk(work, shown, until=until, halted=halted), maxlen=1)
-    return places[0] if places and places[0].steps == until else None
+    notify(callbacks, Event("resumed", total_steps=problem.steps))
+    snapshots = deque(iterate(problem, until=until, should_stop=should_stop, callbacks=callbacks), maxlen=1)
+    return snapshots[0] if snapshots and snapshots[0].step == until else None
 
 
-def _summary(trace: dict[str, np.ndarray], weights: LossWeights) -> dict[str, float]:
+def _metrics(history: Mapping[str, np.ndarray], weights: LossWeights) -> dict[str, float]:
     """Return the total of the last step and the weighted contribution of each kind of term, as means over a batch."""
-    last: Any = {name: values[..., -1] for name, values in trace.items()}
+    last: Any = {name: values[..., -1] for name, values in history.items()}
     number: Any = jax.tree.map(np.asarray, weights)
     with np.errstate(all="ignore"):  # of diverged pictures
-        summary = {
+        metrics = {
             "total": last["total"],
             "content": sum(weight * last[f"content/{layer}"] for layer, weight in number.content.items()),
             "style": sum(weight * last[f"style/{layer}"] for layer, weight in number.style.items()),
         }
-        summary |= {"tv": number.tv * last["tv"]} if np.any(number.tv) else {}
-        return {name: float(np.mean(value)) for name, value in summary.items()}
+        metrics |= {"tv": number.tv * last["tv"]} if np.any(number.tv) else {}
+        return {name: float(np.mean(value)) for name, value in metrics.items()}

@@ -26,7 +26,7 @@ from jaxstyle.transfer.stylize import style_sides
 MOST = 2**28  # bytes; the least recently used files are removed first
 
 
-def look_at(
+def summarize_styles(
     pictures: Mapping[Path, jax.Array],
     height: int,
     width: int,
@@ -64,7 +64,7 @@ def statistics_of(
         with contextlib.suppress(UnavailableError, OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             statistics_io.write(path, found, params=params, config=config, pictures=[])
-            _make_room(path.parent)
+            _limit_size(path.parent)
     return {side: found[side] for side in sides}
 
 
@@ -91,7 +91,7 @@ def _path(style: jax.Array, *, longest: int, params: Params, config: Config, see
     return pretrained.cache() / "styles" / f"{digest.hexdigest()}.h5"
 
 
-def _make_room(folder: Path) -> None:
+def _limit_size(folder: Path) -> None:
     """Remove the least recently used files until the others are within the limit."""
     files = sorted(folder.glob("*.h5"), key=lambda file: file.stat().st_mtime, reverse=True)
     taken = 0

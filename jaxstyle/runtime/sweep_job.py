@@ -1,39 +1,72 @@
-"""The pictures of a sweep: their folder, and optimization in batches.
+"""The pictures of a sweep: their folder, and optimization in batches that fit into memory.
 
 A batch is saved when it is finished; a diverged picture is saved as of its last finite step.
 """
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxstyle.config import LossWeights
-from jaxstyle.distributed.processes import of_leader
-from jaxstyle.errors import InputError
+from jaxstyle.distributed.processes import leads, of_all, of_leader, together
+from jaxstyle.errors import InputError, excerpt
 from jaxstyle.files import write_text
 from jaxstyle.images.load import load_image
 from jaxstyle.images.save import check_output, save_image
-from jaxstyle.runtime.callbacks import Messages, Progress
-from jaxstyle.runtime.outputs import Outputs, attempt, numbered, read_log, rows, write_log
-from jaxstyle.runtime.record import Job, Record, finished, numbers, text
-from jaxstyle.runtime.resume import Resuming
+from jaxstyle.runtime.callbacks import Callback, Event, message, never, notify
+from jaxstyle.runtime.inputs import LoadNetwork, load_stylize
+from jaxstyle.runtime.memory import memory_budget
+from jaxstyle.runtime.outputs import OutputOptions, attempt, log_rows, numbered, read_log, write_log
+from jaxstyle.runtime.placement import batch_layout
+from jaxstyle.runtime.problem import Problem
+from jaxstyle.runtime.record import RunRecord, record_at, weights_by_term
+from jaxstyle.runtime.record import text as record_text
+from jaxstyle.runtime.resume import locked
+from jaxstyle.runtime.run import Run, check_processes, checkpoints_of, new_run, on_devices
 from jaxstyle.runtime.runner import (
     CURE,
     Fault,
-    Place,
+    Snapshot,
     fault_of,
-    is_whole,
-    last_sound,
-    news_of,
+    is_complete,
+    iterate,
+    last_finite,
+    lbfgs_messages,
     picture_of,
-    walk,
-    walked_again,
+    repeat,
 )
-from jaxstyle.runtime.sweep_grid import Lane
-from jaxstyle.runtime.sweep_report import Entry, entry_of, read_entry, thinned, write_entry
+from jaxstyle.runtime.sweep_grid import Combination, SweepOptions
+from jaxstyle.runtime.sweep_report import Entry, entry_of, read_entry, thinned, write_entry, write_report
+from jaxstyle.transfer.sweep import lanes_within, memory_of
+
+
+class SweepResult(NamedTuple):
+    """Result of `sweep_job`.
+
+    Attributes:
+        made: number of pictures of this call.
+        finished: number of finished pictures, of this call or of earlier ones.
+        diverged: number of diverged pictures of this call.
+        seconds: duration of this call.
+        stop_reason: "done" or "stopped".
+    """
+
+    made: int
+    finished: int
+    diverged: int
+    seconds: float
+    stop_reason: Literal["done", "stopped"]
 
 
 @dataclass(frozen=True)
@@ -41,47 +74,50 @@ class SweepFolder:
     """Folder of a sweep, and the settings, weights, seed and hash of each picture."""
 
     folder: Path
-    lanes: Sequence[Lane]
+    combinations: Sequence[Combination]
     weights: Sequence[LossWeights]
     seeds: Sequence[int]
-    saving: Outputs
-    digests: Sequence[str] = ()
+    outputs: OutputOptions
+    hashes: Sequence[str] = ()
     max_pixels: int | None = None
 
     def check(self, *, steps: int, inputs: Sequence[Path]) -> None:
-        """Check before a long run that all outputs can be written."""
-        pictures = [self.picture(i) for i in range(len(self.lanes))]
+        """Check before a long run that all outputs can be written.
+
+        Raises:
+            InputError: if one cannot, or if it would replace an input.
+        """
+        pictures = [self.picture(i) for i in range(len(self.combinations))]
         for path in (self.folder / "sweep.csv", self.folder / "index.html", *map(entry_of, pictures)):
             if path.is_dir():
                 raise InputError(f"{path} is a folder, where the sweep writes a file: name another folder.")
         for path in (self.folder / "grid.png", *pictures):
-            check_output(path, bits=self.saving.bits, inputs=inputs)
-        self.saving.check(pictures, steps=steps, inputs=inputs)
-        if self.saving.log is not None and self.saving.log.absolute() == (self.folder / "sweep.csv").absolute():
-            raise InputError(f"The log {self.saving.log} is where the sweep's table goes: name another file.")
+            check_output(path, bits=self.outputs.bits, inputs=inputs)
+        self.outputs.check(pictures, steps=steps, inputs=inputs)
+        if self.outputs.log is not None and self.outputs.log.absolute() == (self.folder / "sweep.csv").absolute():
+            raise InputError(f"The log {self.outputs.log} is where the sweep's table goes: name another file.")
 
     def picture(self, i: int) -> Path:
         """Return the path of a picture."""
-        return self.folder / f"{self.lanes[i].name}.png"
+        return self.folder / f"{self.combinations[i].name}.png"
 
     def finished(self) -> list[Entry]:
         """Return the entries of all finished pictures."""
-        return [entry for i in range(len(self.lanes)) if (entry := self.entry(i)) is not None]
+        return [entry for i in range(len(self.combinations)) if (entry := self.entry(i)) is not None]
 
-    def keep_log(self) -> None:
+    def drop_unfinished_from_log(self) -> None:
         """Remove unfinished pictures from the log."""
-        if self.saving.log is None or not self.saving.log.exists():
-            return
-        finished = {entry.picture for entry in self.finished()}
-        write_log(self.saving.log, [row for row in read_log(self.saving.log) if row.get("picture") in finished])
+        log = self.outputs.log
+        if log is not None and log.exists():
+            finished = {entry.picture for entry in self.finished()}
+            write_log(log, [row for row in read_log(log) if row.get("picture") in finished])
 
     def entry(self, i: int) -> Entry | None:
         """Return the entry of a picture if it is finished and has the same inputs and options; else None."""
         found = read_entry(entry_of(self.picture(i)))
-        there = found is not None and found.digest == self.digests[i] and self.picture(i).is_file()
-        return found if there else None
+        return found if found and found.digest == self.hashes[i] and self.picture(i).is_file() else None
 
-    def is_whole(self, i: int) -> bool:
+    def is_readable(self, i: int) -> bool:
         """Return whether a picture is finished and readable; remove the entry of a damaged picture."""
         if self.entry(i) is None:
             return False
@@ -92,110 +128,297 @@ class SweepFolder:
             return False
         return True
 
+    def unfinished(self, *, read: bool = True) -> list[int]:
+        """Return the numbers of all pictures that are not finished; `read` checks that the others can be read."""
+        done = self.is_readable if read else self.entry
+        return of_leader([i for i in range(len(self.combinations)) if not done(i)])
 
-@dataclass(frozen=True)
-class SweepRound:
-    """The job of one batch, whose numbers are in its record, and the folder of the sweep."""
+    def problem(self, problem: Problem, batch: Sequence[int]) -> Problem:
+        """Return the problem of a batch."""
+        weights = jax.tree.map(lambda *each: jnp.asarray(each, jnp.float32), *(self.weights[i] for i in batch))
+        noise = jax.vmap(jax.random.key)(jnp.asarray([self.seeds[i] for i in batch], jnp.uint32))
+        noisy = isinstance(problem.start, str) and problem.start == "noise"
+        return replace(problem, weights=weights, batch_size=len(batch), noise=noise if noisy else None)
 
-    job: Job
+    def run(self, run: Run, batch: Sequence[int], *, index: int = 0) -> Run:
+        """Return the run of a batch, with the record of one of its pictures.
+
+        Raises:
+            InputError: if the sweep has no such pictures.
+        """
+        numbers = set(batch)
+        unknown = len(numbers) < len(batch) or not numbers <= set(range(len(self.combinations)))
+        if unknown or not 0 <= index < len(batch):
+            found = f"{excerpt(index)} of {excerpt(list(batch), most=60)}"
+            raise InputError(f"This sweep has no picture {found}, each of them once: name a picture that it has saved.")
+        weights = weights_by_term(self.weights[batch[index]])
+        record = replace(run.record, batch=tuple(batch), index=index, weights=weights)
+        return run._replace(problem=self.problem(run.problem, batch), record=record)
+
+
+def sweep_folder(folder: Path, options: SweepOptions, *, outputs: OutputOptions) -> SweepFolder:
+    """Return the folder of a sweep with all combinations, and the weights and the seed of each.
+
+    Raises:
+        InputError: if an option cannot be used.
+    """
+    config = options.all_layers().resolve()[0].config
+    found = options.combinations()
+    weights, seeds = [options.weights(each, config) for each in found], [options.seed_of(each) for each in found]
+    return SweepFolder(folder, found, weights, seeds, outputs, max_pixels=options.max_pixels)
+
+
+def sweep_run(
+    content: Path,
+    styles: Sequence[Path],
+    options: SweepOptions,
+    network: LoadNetwork,
+    *,
+    outputs: OutputOptions,
+    callbacks: Sequence[Callback] = (),
+) -> Run:
+    """Load the files of a sweep and return its run, from which `SweepFolder.run` makes those of batches."""
+    problem, alpha = load_stylize(content, styles, options.all_layers(), network, callbacks=callbacks)
+    files = {"content": content, "styles": tuple(styles)}
+    return new_run("sweep", files, options, problem, alpha, network().weights, outputs=outputs)
+
+
+def with_hashes(folder: SweepFolder, run: Run, options: SweepOptions) -> SweepFolder:
+    """Return a folder with the hash of all inputs and options on which each picture depends."""
+    record, bits = run.record, folder.outputs.bits
+    start = run.problem.start if isinstance(run.problem.start, str) else ""
+    controls = (options.style_weights, options.style_scale, options.style_size, options.color, options.feather)
+    controls += (len(options.content_mask), options.style_mask)
+    files = [each.sha256 for each in record.inputs]
+    facts = (options.size, options.steps, start, options.seed, bits, folder.outputs.record, controls)
+    common = repr((facts, files, record.network.sha256, record.config))
+    pairs = zip(folder.weights, folder.seeds, strict=True)
+    hashes = [hashlib.sha256(repr((common, own, seed)).encode()).hexdigest() for own, seed in pairs]
+    return replace(folder, hashes=hashes)
+
+
+def sweep_job(
+    run: Run,
+    folder: SweepFolder,
+    *,
+    batch_size: int | None = None,
+    columns: int | None = None,
+    callbacks: Sequence[Callback] = (),
+    should_stop: Callable[[], object] = never,
+) -> SweepResult:
+    """Compute all pictures of a sweep that are not finished, and write its report.
+
+    Args:
+        run: of `sweep_run`.
+        folder: of `with_hashes`.
+        batch_size: number of pictures at a time; None for as many as fit into memory.
+        columns: number of columns of the report; None for a square.
+        callbacks: called with every event; "diverged" and "failed" name what is missing.
+        should_stop: called before each segment of steps; the pictures of the batch are then saved.
+
+    Raises:
+        InputError: if another process uses the checkpoint folder, or it has checkpoints of another run.
+        UnavailableError: if a picture cannot be saved, or there is not enough memory.
+    """
+    if together():
+        check_processes(run, folder.outputs)
+    began, count = time.perf_counter(), len(folder.combinations)
+    todo = folder.unfinished()
+    if leads():
+        folder.drop_unfinished_from_log()
+    if len(todo) < count:
+        message(callbacks, f"{count - len(todo)} of {count} pictures exist already.")
+    kept = folder.outputs.checkpoint
+    stopped, diverged = False, 0
+    try:
+        with nullcontext() if kept is None or not todo else locked(kept):
+            for batch, size, part in _batches(run, folder, todo, batch_size=batch_size, callbacks=callbacks):
+                shifted = (partial(_shifted, callbacks, part=part, whole=(len(todo), size, run.problem.steps)),)
+                some = on_devices(folder.run(run, batch), callbacks if part == 0 else ())
+                diverged += _SweepBatch(some, folder, shifted).compute(should_stop)
+                if stopped := bool(should_stop()):
+                    break
+    except KeyboardInterrupt:
+        if together():
+            raise  # jax then ends the other processes too
+        stopped = True
+    finished = folder.finished()
+    if leads():
+        write_report(folder.folder, finished, columns=columns, max_pixels=folder.max_pixels)
+    reason: Any = "stopped" if stopped else "done"
+    made = len(finished) - (count - len(todo))
+    return SweepResult(made, len(finished), diverged, time.perf_counter() - began, reason)
+
+
+def _batches(
+    run: Run, folder: SweepFolder, todo: Sequence[int], *, batch_size: int | None, callbacks: Sequence[Callback]
+) -> Any:
+    """Yield the numbers of each batch, its size, and the number of pictures before; the interrupted one is first."""
+    checkpoints = checkpoints_of(run, folder.outputs) if todo else None
+    first: list[int] = of_leader(list(checkpoints.interrupted_batch() if checkpoints else ()))
+    if checkpoints is not None and not set(first) <= set(todo):  # finished, but the checkpoint was not removed
+        checkpoints.clear()
+        first = []
+    rest = [i for i in todo if i not in first]
+    if batch_size is None and rest:
+        batch_size = fitting_batch_size(run.problem, folder, rest, callbacks=callbacks)
+    size = batch_size or 1
+    before = 0
+    for batch in [*([first] if first else []), *(rest[i : i + size] for i in range(0, len(rest), size))]:
+        yield batch, len(batch), before
+        before += len(batch)
+
+
+def _shifted(
+    callbacks: Sequence[Callback],
+    event: Event,
+    snapshot: Snapshot | None,
+    *,
+    part: int,
+    whole: tuple[int, int, int],
+) -> None:
+    """Send an event of a batch with the progress of the whole sweep: steps count once for each picture."""
+    pictures, size, steps = whole
+    if event.total_steps:
+        step, progress = part * steps + event.step * size, (part + event.progress * size) / pictures
+        event = event._replace(step=step, total_steps=pictures * steps, progress=progress)
+    notify(callbacks, event, snapshot)
+
+
+def fitting_batch_size(
+    problem: Problem, folder: SweepFolder, todo: Sequence[int], *, callbacks: Sequence[Callback] = ()
+) -> int:
+    """Return the batch size that fits into memory, and send a message with it."""
+    last = problem.scales()[-1]
+    targets = problem.targets(last)
+
+    def needed(count: int) -> int:
+        layout = batch_layout(problem.devices, batch_size=count)
+        some = replace(folder.problem(problem, todo[:count]), layout=layout)
+        message(callbacks, f"Estimating the memory of {count} pictures", kind="estimating")
+        step = some.program(last, targets)  # the program of `iterate`, compiled once
+        return memory_of(step) * (1 if layout is None else layout.at_once)
+
+    needed(len(todo))  # compilation takes memory, some of which stays in use
+    budget = min(of_all(memory_budget(problem.memory)))
+    count = lanes_within(budget, count=len(todo), needed=needed)
+    takes, gib = needed(count), 2**30
+    message(callbacks, f"{len(todo)} pictures, {count} at a time: {takes / gib:.1f} of {budget / gib:.1f} GiB")
+    return count
+
+
+@dataclass
+class _SweepBatch:
+    """One batch of a sweep: its run, with all numbers in the record, and the faults of its diverged pictures."""
+
+    run: Run
     folder: SweepFolder
+    callbacks: Sequence[Callback]
+    faults: dict[int, Fault] = field(default_factory=dict)
 
-    def paint(self, shown: Progress, reporter: Messages, asked: Callable[[], int]) -> int:
-        """Optimize and save the batch, or its last snapshot when asked to stop; return 1 if anything failed."""
-        attempted = partial(attempt, fail=reporter.fail)
-        work, saving, resuming = self.job.work, self.folder.saving, Resuming(self.folder.saving, self.job)
-        place = resumed = resuming.place(tell=reporter.tell)
-        lost = {} if place is None else self._faults(place)
-        missing = [lane for lane in lost if not self._path(lane).is_file()]
-        late = {lane: lost[lane] for lane in (of_leader(missing) if work.spans else missing)}
-        before, faults, recent = 0 if place is None else place.steps, int(bool(lost)), (None, place)
-        for place in walk(work, shown, place=resumed, halted=asked):
-            for lane, fault in self._faults(place).items():
-                if lane not in lost:
-                    lost[lane], faults, sound = fault, 1, last_sound(recent, fault)
-                    if sound is None:
-                        late[lane] = fault  # repeated after this run, to save memory
+    def compute(self, should_stop: Callable[[], object]) -> int:
+        """Optimize and save the batch, or its last snapshot when stopped; return the number of diverged pictures."""
+        problem, outputs, callbacks = self.run.problem, self.folder.outputs, self.callbacks
+        checkpoints = checkpoints_of(self.run, outputs)
+        resume = snapshot = None if checkpoints is None else checkpoints.load(callbacks)
+        self.faults |= {} if snapshot is None else self._faults(snapshot)
+        missing = [index for index in self.faults if not self._path(index).is_file()]
+        late = {index: self.faults[index] for index in (of_leader(missing) if problem.spans_processes else missing)}
+        before, recent = 0 if snapshot is None else snapshot.step, (None, snapshot)
+        for snapshot in iterate(problem, resume=resume, should_stop=should_stop, callbacks=callbacks):
+            for index, fault in self._faults(snapshot).items():
+                if index not in self.faults:
+                    self.faults[index] = fault
+                    if (finite := last_finite(recent, fault)) is None:
+                        late[index] = fault  # repeated after this run, to save memory
                     else:
-                        attempted(partial(self._rescue, lane, fault, sound, reporter))
-            for lane, said in news_of(work, place, before=before):
-                reporter.warn(f"{self._label(lane)}: {said}")
-            if saving.due(place.steps, steps=work.steps):
-                faults |= attempted(partial(self._save_all, place, lost, on_the_way=True))
-            if resuming.due(place.steps, before=before):
-                faults |= attempted(partial(resuming.save, place))
-            before, recent = place.steps, (recent[1], place)
-        if place is None:
-            return faults
-        if asked() and not is_whole(work, place):
-            return faults | attempted(partial(resuming.save, place)) | attempted(partial(self._save_all, place, lost))
-        self._save_all(place, lost)
-        self._enter(place, [lane for lane in range(len(self.job.record.lanes)) if lane not in lost])
-        for lane, fault in late.items():
-            sound = walked_again(work, shown, asked, until=fault.sound)
-            attempted(partial(self._rescue, lane, fault, sound, reporter))
-        resuming.forget()
-        return faults
+                        attempt(partial(self._rescue, index, fault, finite), callbacks)
+            for index, text in lbfgs_messages(problem, snapshot, before=before):
+                message(callbacks, f"{self._label(index)}: {text}", kind="warning")
+            if outputs.due(snapshot.step, steps=problem.steps):
+                attempt(partial(self._save_all, snapshot, intermediate=True), callbacks)
+            if checkpoints is not None and checkpoints.due(snapshot.step, before=before):
+                checkpoints.save(snapshot, callbacks)
+            before, recent = snapshot.step, (recent[1], snapshot)
+        if snapshot is None:
+            return 0
+        if should_stop() and not is_complete(problem, snapshot):
+            if checkpoints is not None:
+                checkpoints.save(snapshot, callbacks)
+            attempt(partial(self._save_all, snapshot), callbacks)
+            return len(self.faults)
+        self._save_all(snapshot)
+        self._enter(snapshot)
+        for index, fault in late.items():
+            finite = repeat(problem, until=fault.last_finite, should_stop=should_stop, callbacks=callbacks)
+            attempt(partial(self._rescue, index, fault, finite), callbacks)
+        if checkpoints is not None:
+            checkpoints.clear()
+        return len(self.faults)
 
-    def _path(self, lane: int) -> Path:
-        return self.folder.picture(self.job.record.lanes[lane])
+    def _path(self, index: int) -> Path:
+        return self.folder.picture(self.run.record.batch[index])
 
-    def _label(self, lane: int) -> str:
-        return self.folder.lanes[self.job.record.lanes[lane]].label
+    def _label(self, index: int) -> str:
+        return self.folder.combinations[self.run.record.batch[index]].label
 
-    def _faults(self, place: Place) -> dict[int, Fault]:
+    def _faults(self, snapshot: Snapshot) -> dict[int, Fault]:
         """Return the faults of diverged pictures by index."""
-        finite = self.job.work.finite(place.image)
-        found = [fault_of(_own(place, lane), finite=finite[lane]) for lane in range(len(finite))]
-        return {lane: fault for lane, fault in enumerate(found) if fault is not None}
+        finite = self.run.problem.finite(snapshot.image)
+        found = [fault_of(_own(snapshot, index), finite=finite[index]) for index in range(len(finite))]
+        return {index: fault for index, fault in enumerate(found) if fault is not None}
 
-    def _rescue(self, lane: int, fault: Fault, place: Place | None, reporter: Messages) -> None:
-        """Save a diverged picture as of an earlier snapshot, if there is one, and show a warning."""
-        kept = "there is no picture"
-        if place is not None:
-            kept = f"{self._path(lane)} is as it was after step {place.steps}"
-            rgb = picture_of(self.job.work, place)[lane]
-            if self.job.work.leads:
-                self._save(self._path(lane), rgb, place, lane)
-        reporter.warn(f"{self._label(lane)}: {fault.said}, so {kept}: {CURE}")
+    def _rescue(self, index: int, fault: Fault, snapshot: Snapshot | None) -> None:
+        """Save a diverged picture as of an earlier snapshot, if there is one, and send an event."""
+        result = "there is no picture"
+        if snapshot is not None:
+            result = f"{self._path(index)} is as it was after step {snapshot.step}"
+            picture = picture_of(self.run.problem, snapshot)[index]
+            if self.run.problem.writes_files:
+                self._save(self._path(index), picture, snapshot, index)
+        message(self.callbacks, f"{self._label(index)}: {fault.message}, so {result}: {CURE}", kind="diverged")
 
-    def _save_all(self, place: Place, lost: Collection[int], *, on_the_way: bool = False) -> None:
+    def _save_all(self, snapshot: Snapshot, *, intermediate: bool = False) -> None:
         """Save all pictures of a snapshot except diverged ones."""
-        pictures = picture_of(self.job.work, place)
-        for lane, rgb in enumerate(pictures if self.job.work.leads else ()):
-            if lane not in lost:
-                path = self._path(lane)
-                self._save(
-                    numbered(path, place.steps, steps=self.job.work.steps) if on_the_way else path, rgb, place, lane
-                )
+        problem, pictures = self.run.problem, picture_of(self.run.problem, snapshot)
+        for index, picture in enumerate(pictures if problem.writes_files else ()):
+            if index not in self.faults:
+                path = self._path(index)
+                path = numbered(path, snapshot.step, steps=problem.steps) if intermediate else path
+                self._save(path, picture, snapshot, index)
 
-    def _enter(self, place: Place, lanes: Sequence[int]) -> None:
+    def _enter(self, snapshot: Snapshot) -> None:
         """Append the steps of saved pictures to the log, and then write their entries."""
-        if not self.job.work.leads:
+        if not self.run.problem.writes_files:
             return
-        of = {lane: self.folder.lanes[self.job.record.lanes[lane]] for lane in lanes}
-        if self.folder.saving.log is not None:
-            names = {lane: {"picture": self._path(lane).name, **of[lane].settings} for lane in lanes}
-            found = [names[lane] | row for lane in lanes for row in rows(place.sides, _own(place, lane))]
-            write_log(self.folder.saving.log, found, mode="a")
-        for lane in lanes:
-            path, own = self._path(lane), _own(place, lane)
+        batch, outputs = self.run.record.batch, self.folder.outputs
+        of: dict[int, Combination] = {
+            index: self.folder.combinations[number] for index, number in enumerate(batch) if index not in self.faults
+        }
+        if outputs.log is not None:
+            names = {index: {"picture": self._path(index).name, **each.settings} for index, each in of.items()}
+            pairs = [(index, row) for index in of for row in log_rows(snapshot.sides, _own(snapshot, index))]
+            write_log(outputs.log, [names[index] | row for index, row in pairs], mode="a")
+        for index, each in of.items():
+            path, own = self._path(index), _own(snapshot, index)
             terms, curve = {term: float(values[-1]) for term, values in own.items()}, thinned(own["total"].tolist())
-            told, digest = self._told(place, lane), self.folder.digests[self.job.record.lanes[lane]]
-            settings = dict(of[lane].settings)
-            write_entry(entry_of(path), Entry(path.name, of[lane].label, settings, terms, curve, digest, told))
+            record = self._record(snapshot, index) if outputs.record or outputs.record_file else None
+            entry = Entry(path.name, each.label, dict(each.settings), terms, curve, self.folder.hashes[batch[index]])
+            write_entry(entry_of(path), replace(entry, record=record))
 
-    def _told(self, place: Place, lane: int) -> Record:
+    def _record(self, snapshot: Snapshot, index: int) -> RunRecord:
         """Return the record of one picture at a snapshot."""
-        own = finished(self.job.record, place._replace(trace=_own(place, lane)))
-        return replace(own, lane=lane, weights=numbers(self.folder.weights[own.lanes[lane]]))
+        own = record_at(self.run.record, snapshot._replace(history=_own(snapshot, index)))
+        return replace(own, index=index, weights=weights_by_term(self.folder.weights[own.batch[index]]))
 
-    def _save(self, path: Path, rgb: np.ndarray, place: Place, lane: int) -> None:
-        told = self._told(place, lane)
-        save_image(path, rgb, alpha=self.job.alpha, bits=self.folder.saving.bits, description=text(told))
-        if self.folder.saving.record:  # the entry of a finished picture replaces it
-            write_text(path.with_suffix(".json"), text(told, indent=1) + "\n")
+    def _save(self, path: Path, picture: np.ndarray, snapshot: Snapshot, index: int) -> None:
+        record, outputs = self._record(snapshot, index), self.folder.outputs
+        description = record_text(record) if outputs.record else ""
+        save_image(path, picture, alpha=self.run.alpha, bits=outputs.bits, description=description)
+        if outputs.record_file:  # the entry of a finished picture replaces it
+            write_text(path.with_suffix(".json"), record_text(record, indent=1) + "\n")
 
 
-def _own(place: Place, lane: int) -> dict[str, np.ndarray]:
+def _own(snapshot: Snapshot, index: int) -> dict[str, np.ndarray]:
     """Return the history of one picture of a batch."""
-    return {term: found[lane] for term, found in place.trace.items()}
+    return {term: values[index] for term, values in snapshot.history.items()}

@@ -17,7 +17,7 @@ from jaxstyle.images.contact_sheet import contact_sheet
 from jaxstyle.images.load import load_image, size_of
 from jaxstyle.images.save import save_image
 from jaxstyle.runtime.plain_data import plain, structured
-from jaxstyle.runtime.record import Record
+from jaxstyle.runtime.record import RunRecord, translated
 
 CURVE_POINTS = 120
 CELLS = ((100, 384), (400, 192), (math.inf, 96))  # (maximum number of pictures, pixels of a cell of the sheet)
@@ -33,7 +33,7 @@ class Entry:
     terms: dict[str, float]
     curve: tuple[float, ...]
     digest: str
-    record: Record | None = None
+    record: RunRecord | None = None
 
 
 def entry_of(picture: Path) -> Path:
@@ -44,7 +44,10 @@ def entry_of(picture: Path) -> Path:
 def read_entry(path: Path) -> Entry | None:
     """Return the entry at `path`, or None if it cannot be read."""
     try:
-        return structured(Entry, json.loads(path.read_text(encoding="utf-8")))
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(value, dict):
+            value["record"] = translated(value.get("record"))
+        return structured(Entry, value)
     except (OSError, ValueError, RecursionError):
         return None
 

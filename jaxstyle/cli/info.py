@@ -1,13 +1,33 @@
-"""`jaxstyle doctor`: information about the machine for bug reports."""
+"""`jaxstyle networks` and `jaxstyle doctor`: installed networks, and the machine for bug reports."""
 
 import os
 import platform
 from dataclasses import dataclass
 from importlib import metadata
 
+from jaxstyle.cli.signals import check
 from jaxstyle.errors import InputError
 
 PACKAGES = "jaxstyle jax jaxlib flax optax numpy pillow imagecodecs h5py pooch tyro rich".split()
+
+
+@dataclass(frozen=True)
+class Networks:
+    """List the installed networks in the order in which --network auto chooses."""
+
+    def run(self) -> int:
+        """Print the list and return the exit status."""
+        from jaxstyle.networks import pretrained, weights_io
+
+        for found in pretrained.installed():
+            check()
+            print(f"{found.network:8} {found.origin}")
+            if found.path:
+                weights_io.widths(found.path)  # raises for a missing or damaged file
+                print(f"{'':8} sha256 {found.sha256}")
+                for key, text in weights_io.provenance(found.path).items():
+                    print(f"{'':8} {key} {text}")
+        return 0
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,271 @@
+"""What a command shows on standard error: network, progress bar, messages and summary."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console as RichConsole
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Column
+
+from jaxstyle.cli.options import Network, Saving
+from jaxstyle.cli.signals import Interrupted, check, stop_status
+from jaxstyle.distributed.processes import asked_of_any, leads
+from jaxstyle.errors import UnavailableError
+from jaxstyle.runtime.callbacks import Event
+from jaxstyle.runtime.compile_cache import CompileClock, CompileTimes, enable_compile_cache, process_clock
+from jaxstyle.runtime.estimates import Estimate, estimate, vgg19_seconds
+from jaxstyle.runtime.fitting import Result
+from jaxstyle.runtime.inputs import LoadedNetwork, load_network
+from jaxstyle.runtime.problem import Problem
+from jaxstyle.runtime.run import Run, check_processes, divergence_message, on_devices, run_to_file
+
+if TYPE_CHECKING:
+    from jaxstyle.runtime.runner import Snapshot
+
+SPEED_PERIOD = 3600.0  # seconds over which speed is averaged; with rich's 30, slower steps would have none
+REPEAT = "Interrupted: repeat the command to go on."
+
+
+class Console:
+    """Prints to standard error; `on_event` is a callback of runs.
+
+    Attributes:
+        failures: number of files other than the picture, or pictures of several, that failed.
+    """
+
+    def __init__(self, *, quiet: bool) -> None:
+        """Print errors only if `quiet`."""
+        quiet = quiet or not leads()
+        self.clock: CompileClock | None = None
+        self.failures = 0
+        self.bar: Bar | None = None
+        # Without markup and emoji, since a path may contain brackets and colons.
+        self.rich = RichConsole(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    def print(self, text: str) -> None:
+        """Show a message."""
+        self.rich.print(text)
+
+    def on_event(self, event: Event, _: Snapshot | None = None) -> None:
+        """Show an event."""
+        if event.kind in ("failed", "diverged"):
+            self.failures += 1
+        if event.kind == "failed":
+            print(f"jaxstyle: {event.message}", file=sys.stderr)
+        elif event.kind in ("warning", "diverged"):
+            self.rich.print(event.message, style="yellow")
+        elif event.kind == "message":
+            self.rich.print(event.message)
+        elif self.bar is not None:
+            self.bar.show(event)
+
+    def load_network(self, name: str, options: Network) -> LoadedNetwork:
+        """Find and load a network, with a progress bar for its download and a message with its origin."""
+        enable_compile_cache()
+        if self.clock is None:
+            self.clock = process_clock()
+            self.clock.take()
+        with Progress(
+            "Downloading VGG-19",
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            console=self.rich,
+            transient=True,
+            disable=not self.rich.is_terminal,
+        ) as progress:
+            weights, bar = options.weights if name == options.network else None, _Download(progress)
+            how: dict[str, Any] = {"offline": options.offline, "progress": bar, "callbacks": [self.on_event]}
+            network = load_network(name, weights=weights, **how)
+        check()
+        return network
+
+    def lazy_network(self, name: str, options: Network) -> Callable[[], LoadedNetwork]:
+        """Return a function that loads a network at its first call."""
+        return cache(lambda: self.load_network(name, options))
+
+    @contextmanager
+    def progress(self) -> Iterator[Bar]:
+        """Show a progress bar, and keep it up to date with events."""
+        columns = (
+            TextColumn("{task.fields[steps]}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=10, table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+            TextColumn("left"),
+            TextColumn("{task.fields[text]}", table_column=Column()),  # the column that wraps in narrow windows
+        )
+        options: dict[str, Any] = {"disable": not self.rich.is_terminal, "speed_estimate_period": SPEED_PERIOD}
+        with Progress(*columns, console=self.rich, transient=True, **options) as progress:
+            self.bar = Bar(progress)
+            try:
+                yield self.bar
+            finally:
+                self.bar = None
+
+    def run(self, run: Run, output: Path, saving: Saving, *, until: int | None = None) -> tuple[int, Result | None]:
+        """Run all steps, or those up to `until`, and save the result; a dry run only prints estimates.
+
+        Returns:
+            The exit status: 130 after Ctrl-C, 143 after SIGTERM, 1 if a file other than the picture could not be saved,
+            else 0; and the result.
+
+        Raises:
+            UnavailableError: if the picture cannot be saved, or if the run has diverged; the picture is then the last
+                finite one.
+        """
+        outputs, stop = saving.outputs(), asked_of_any(stop_status)
+        if saving.dry_run:
+            run = on_devices(run, [self.on_event])
+            if run.problem.spans_processes:
+                check_processes(run, outputs)
+            self.print_estimate(run.problem)
+            return 0, None
+        if number := stop():
+            raise Interrupted(number - 128)
+        with self.progress():
+            options: dict[str, Any] = {"callbacks": [self.on_event], "should_stop": stop, "until": until}
+            result = run_to_file(run, output, outputs=outputs, **options)
+        stopped = stop() or (130 if result.stop_reason == "stopped" else 0)
+        if result.snapshot is None:
+            raise Interrupted(stopped - 128)
+        if result.stop_reason == "diverged":
+            raise UnavailableError(divergence_message(result, output))
+        self.summary(output, result, of=until or run.problem.steps)
+        if stopped and saving.checkpoint is not None:
+            self.print("Repeat the command to go on.")
+        return stopped or min(self.failures, 1), result
+
+    def summary(self, output: Path, result: Result, *, of: int) -> None:
+        """Print the output, the number of steps, the time of those of this run, and that of compilation."""
+        count, total = f"{result.steps} steps", result.history["total"].reshape(-1, result.steps)[-1]
+        if result.stop_reason == "stopped":
+            count = f"interrupted after {result.steps} of {of} steps"
+        elif result.stop_reason == "converged":
+            count = f"leveled off after {count}"
+        new, took = result.steps - result.resumed_at, ", all of them before"
+        if new:
+            last = f", the last {new}" if result.resumed_at else ""
+            took = f"{last} in {result.seconds:.1f} s ({new / result.seconds:.2f} steps/s)"
+        self.print(f"{output}: {count}{took}, total {total[0]:.4g} to {total[-1]:.4g}{self.compile_times()}")
+
+    def compile_times(self) -> str:
+        """Return the time of tracing, compilation and loading since the last call, as the end of a message."""
+        return "" if self.clock is None else f"; {self.clock.take()}"
+
+    def print_estimate(self, problem: Problem, *, rounds: int = 1) -> None:
+        """Print the time of `rounds` runs and their memory on standard output; the run reuses the programs."""
+        with self.rich.status("Compiling and timing"):
+            found = estimate(problem, callbacks=[self.on_event])
+        if problem.writes_files:
+            batch = problem.batch_size is not None
+            print("\n".join(estimate_lines(found, self._take(), rounds=rounds, batch=batch)))
+
+    def _take(self) -> CompileTimes:
+        return self.clock.take() if self.clock else CompileTimes()
+
+
+def estimate_lines(found: Estimate, times: CompileTimes, *, rounds: int = 1, batch: bool = False) -> Iterator[str]:
+    """Yield the lines of a dry run."""
+    scales = ", ".join(f"{scale.steps} steps at {scale.width}x{scale.height}" for scale in found.scales)
+    yield f"scales      {scales}"
+    yield f"arithmetic  {found.gflop:.0f} GFLOP a step at the last scale, as direct convolutions"
+    yield f"memory      {found.memory / 2**30:.2f} GiB at most, of {found.limit / 2**30:.1f} GiB"
+    if found.seconds is None:
+        cure = "lower --size or --batch-size" if batch else "lower --size"
+        yield f"time        not measured, since the last scale does not fit: {cure}"
+        return
+    seconds = rounds * found.seconds
+    yield f"time        {seconds:.0f} s for all steps, {found.seconds_per_step:.3g} s for one at the last scale"
+    loading = f"{times.loaded:.1f} s to load {times.hits}" if times.hits else "loading"
+    if times.programs:
+        compiling = f"{times.compiled:.1f} s to compile {times.programs} programs, now in the cache"
+        yield f"compiling   first run: {times.traced:.1f} s to trace, {compiling}; later runs: tracing and {loading}"
+    else:
+        yield f"compiling   every run: {times.traced:.1f} s to trace, {loading}, which are in the cache"
+
+
+def vgg19_message(problem: Problem, result: Result, output: Path) -> str:
+    """Return a message with the estimated time of VGG-19 after a run of the mini network, and how to start it.
+
+    Args:
+        problem: the run of the mini network.
+        result: its result.
+        output: the saved picture.
+    """
+    new = result.steps - result.resumed_at
+    seconds = vgg19_seconds(problem, seconds=result.seconds * result.steps / max(1, new))
+    duration = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    return (
+        f"VGG-19 would take about {duration} here for these {problem.steps} steps (estimated from the number of "
+        "operations); to start it from this picture, replace --preview by --network vgg19 --scales 1 --init "
+        f"{shlex.quote(str(output))} and name another output."
+    )
+
+
+class Bar:
+    """The progress bar of a run, labeled in steps."""
+
+    def __init__(self, progress: Progress) -> None:
+        """Start before the first step."""
+        self.progress, self.last = progress, Event("resumed")
+        self.task = progress.add_task("", total=1.0, steps="", rate="", text="")
+
+    def show(self, event: Event) -> None:
+        """Show an event."""
+        if event.kind == "estimating":
+            self.progress.update(self.task, text=event.message)
+            return
+        if not event.total_steps:
+            return
+        label = f"{event.step}/{event.total_steps}"
+        if event.kind == "resumed":
+            self.progress.reset(self.task)
+            self.progress.update(self.task, completed=event.progress, steps=label)
+        elif event.kind == "compiling":
+            self.progress.update(self.task, steps=label, text=f"compiling for {max(event.size)} pixels")
+        elif event.kind in ("steps", "level off"):
+            steps, part = event.step - self.last.step, event.progress - self.last.progress
+            text = "  ".join(f"{name} {value:.3g}" for name, value in event.metrics.items())
+            text = text or f"leveled off at {max(event.size)} pixels"
+            self.progress.update(self.task, completed=event.progress, steps=label, text=text)
+            speed = self.progress.tasks[0].speed
+            if speed and part > 0:
+                self.progress.update(self.task, rate=f"{speed * steps / part:.2f} steps/s")
+        self.last = event
+
+
+class _Download:
+    """Progress bar for pooch, which sets `total` and calls the three methods, drawn by rich."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.total = 0
+        self.task: Any = None
+
+    def update(self, count: int) -> None:
+        check()
+        if self.task is None:
+            self.task = self.progress.add_task("", total=self.total or None)
+        self.progress.advance(self.task, count)
+
+    def reset(self) -> None:
+        if self.task is not None:
+            self.progress.reset(self.task)
+
+    def close(self) -> None:
+        """Do nothing; pooch requires this method."""

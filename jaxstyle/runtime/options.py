@@ -1,0 +1,435 @@
+"""Options of a style transfer as text and numbers, their ranges, and the problem that they describe.
+
+Command line, records and the web page share them: an option has the name of its command-line option.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+from jaxstyle.errors import InputError, excerpt
+
+if TYPE_CHECKING:
+    from jaxstyle.config import LossWeights
+    from jaxstyle.transfer.presets import Preset
+
+AUTO = "auto"
+BYTES = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "kB": 1e3, "MB": 1e6, "GB": 1e9}
+PIXELS = {"": 1, "MP": 1e6, "GP": 1e9}
+LEAST_MEMORY, MOST_MEMORY = 2**28, 2**50
+LEAST_PIXELS, MOST_PIXELS = 10**6, 4 * 10**9  # the latter is `limits.MOST_PIXELS`
+MOST_SEED = 2**32 - 1  # jax drops higher bits
+MOST_WHOLE = 10**9  # of integers such as steps and pixels; programs use 32-bit integers
+MOST = 1e30  # products of such numbers with squares must not overflow float32
+STATISTICS = (".h5", ".hdf5")  # suffixes of files of `jaxstyle statistics`
+OF_OPTIMIZER = ("learning_rate", "betas", "epsilon", "averaging")  # values of a preset apply to its optimizer only
+CONFIG_NAMES = {"lbfgs_history": "memory", "ema_decay": "averaging"}  # options that a config calls otherwise
+OPTIMIZATION = ("optimizer", "learning_rate", "lbfgs_history", "parametrization", "ema_decay", "tolerance", "patience")
+WEIGHTS = ("content_weight", "style_weight", "tv_weight")
+RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {
+        "content_weight": (0, MOST),
+        "style_weight": (0, MOST),
+        "tv_weight": (0, MOST),
+        "size": (16, MOST_WHOLE),
+        "steps": (1, MOST_WHOLE),
+        "seed": (0, MOST_SEED),
+        "lbfgs_history": (1, MOST_WHOLE),
+        "patience": (0, MOST_WHOLE),
+        "ema_decay": (0, 0.99999),
+        "shift": (-MOST, MOST),
+        "style_scale": (0.01, 100),
+        "style_size": (16, MOST_WHOLE),
+        "feather": (0, 1000),
+    }
+)
+
+
+@dataclass(frozen=True)
+class ObjectiveOptions:
+    """Options of every command that optimizes a picture; None for the value of the preset.
+
+    Attributes:
+        preset: name of the preset.
+        style_layers: style layers and their relative weights, such as "relu1_1:1,relu2_1:0.5".
+        statistic: statistic of the style layers.
+        pooling: pooling of VGG-19.
+        scales: "auto", a number of scales, or their longest sides, such as "128,256,512".
+        precision: precision of convolutions.
+        remat: whether to recompute the largest layers for the gradient.
+        steps: number of gradient evaluations over all scales.
+        seed: seed of the noise.
+        max_memory: memory budget of the process, such as "8GiB"; None for most of the free memory.
+        devices: number of devices that share the work.
+        max_pixels: maximum number of pixels of a picture; None for Pillow's limit.
+    """
+
+    preset: str = "jaxstyle"
+    style_layers: str | None = None
+    statistic: str | None = None
+    pooling: str | None = None
+    scales: str | None = None
+    precision: str = "tf32"
+    remat: bool = False
+    steps: int = 300
+    seed: int = 0
+    max_memory: str | None = None
+    devices: int | None = None
+    max_pixels: int | None = None
+
+    def check_ranges(self) -> None:
+        """Check that numbers are in range.
+
+        Raises:
+            InputError: with the option, its value and its range.
+        """
+        parse_memory(self.max_memory)
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name in RANGES and not isinstance(value, str):  # the size of a texture is text
+                check_number(each.name, value, *RANGES[each.name])
+
+    def chosen(self, **config: Any) -> Preset:
+        """Return the preset with these options and other fields of its config."""
+        from jaxstyle.transfer import presets
+
+        base = presets.preset(self.preset)
+        own = {"statistic": self.statistic, "pooling": self.pooling, "scales": parse_scales(self.scales)}
+        if self.pooling is not None:
+            own["pooling_gain"] = base.pooling_gains.get(self.pooling, 1.0)
+        if self.style_layers is not None:
+            own["style_layers"] = tuple(parse_layers(self.style_layers))
+        own = {name: value for name, value in own.items() if value is not None}
+        own |= {"precision": self.precision, "remat": self.remat} | config
+        if self.scales == AUTO:
+            own["scales"] = None
+        return replace(base, config=replace(base.config, **own))
+
+
+@dataclass(frozen=True)
+class TransferOptions(ObjectiveOptions):
+    """Options of a style transfer without the weights of the loss.
+
+    Attributes:
+        size: longest side of the picture in pixels.
+        init: "content", "style", "noise", or the path of a picture.
+        shift: number added to features before their Gram matrices.
+        optimizer: "lbfgs" or "adam".
+        learning_rate: learning rate.
+        lbfgs_history: number of curvature pairs of lbfgs.
+        parametrization: parametrization of the image.
+        ema_decay: decay of the exponential moving average of iterates.
+        tolerance: relative improvement over ten steps below which a scale stops.
+        patience: number of steps without progress before lbfgs restarts.
+        normalize_gradients: whether to normalize the gradient of each term.
+        style_weights: weights of several styles, such as "1,3".
+        style_scale: size of the style relative to the content.
+        style_size: longest side of the style in pixels.
+        color: "none", "keep", "match", "match-cholesky" or "histogram".
+        content_mask: image of the region of each style.
+        style_mask: image of the part of each style, or "all".
+        feather: width of the soft edge of content masks in pixels.
+    """
+
+    size: int = 512
+    init: Literal["content", "style", "noise"] | Path = "content"
+    shift: float | None = None
+    optimizer: str | None = None
+    learning_rate: float | None = None
+    lbfgs_history: int | None = None
+    parametrization: str | None = None
+    ema_decay: float | None = None
+    tolerance: float | None = None
+    patience: int | None = None
+    normalize_gradients: bool = False
+    style_weights: str | None = None
+    style_scale: float | None = None
+    style_size: int | None = None
+    color: Literal["none", "keep", "match", "match-cholesky", "histogram"] = "none"
+    content_mask: tuple[Path, ...] = ()
+    style_mask: tuple[Literal["all"] | Path, ...] = ()
+    feather: int = 0
+
+    def files(self) -> list[Path]:
+        """Return the files of the initial image and of masks.
+
+        Raises:
+            InputError: if the initial image is no file.
+        """
+        found = [path for path in (*self.content_mask, *self.style_mask) if path != "all"]
+        if isinstance(self.init, str):
+            return found
+        if not os.path.exists(self.init):  # Path.exists raises if the name is too long
+            named = excerpt(self.init)
+            raise InputError(f"--init {named} is no file: use content, style, noise or the path of a picture.")
+        return [self.init, *found]
+
+    def check(self, styles: int) -> None:
+        """Check that the options are in range and consistent for this number of styles.
+
+        Raises:
+            InputError: with the option, its value and its range.
+        """
+        self.check_ranges()
+        if self.style_scale is not None and self.style_size is not None:
+            raise InputError("--style-scale and --style-size both set the size of the style: drop one.")
+        self.shares(styles)
+        for option, masks in (("--content-mask", self.content_mask), ("--style-mask", self.style_mask)):
+            if masks and len(masks) != styles:
+                raise InputError(f"{option} is given {len(masks)} times for {styles} styles: give one mask per style.")
+        if self.style_weights is not None and self.content_mask:
+            raise InputError("--style-weights and --content-mask cannot be combined: drop one.")
+        if self.feather and not self.content_mask:
+            raise InputError("--feather needs --content-mask: add one.")
+
+    def shares(self, styles: int) -> list[float] | None:
+        """Return the style weights, which sum to 1, or None for equal weights."""
+        if self.style_weights is None:
+            return None
+        numbers = parse_numbers("style_weights", self.style_weights, count=styles)
+        return [number / sum(numbers) for number in numbers]
+
+
+@dataclass(frozen=True)
+class StylizeOptions(TransferOptions):
+    """Options of a style transfer, with the names and the text of the command line.
+
+    Attributes:
+        content_weight: weight of the content loss.
+        style_weight: weight of the style loss.
+        tv_weight: weight of total variation.
+        content_layers: content layers and their relative weights, such as "relu4_2".
+
+    Example:
+        >>> StylizeOptions(size=256, style_weight=10.0).resolve()[1].tv
+        5.0
+    """
+
+    content_weight: float | None = None
+    style_weight: float | None = None
+    tv_weight: float | None = None
+    content_layers: str | None = None
+
+    def resolve(self) -> tuple[Preset, LossWeights]:
+        """Return the preset with these options, and the weights of the loss.
+
+        Raises:
+            InputError: if an option has an unknown name or an invalid value.
+        """
+        from jaxstyle.config import Config
+        from jaxstyle.transfer import presets
+
+        own = {name: getattr(self, name) for name in OPTIMIZATION if getattr(self, name) is not None}
+        own = {CONFIG_NAMES.get(name, name): value for name, value in own.items()}
+        optimizer = presets.preset(self.preset).config.optimizer
+        if own.get("optimizer", optimizer) != optimizer:
+            own = {name: getattr(Config(), name) for name in OF_OPTIMIZER} | own
+        if self.normalize_gradients:
+            own["normalize_gradients"] = True
+        content = None if self.content_layers is None else parse_layers(self.content_layers)
+        if content is not None:
+            own["content_layers"] = tuple(content)
+        if self.shift is not None:
+            own["shift"] = self.shift
+        preset = self.chosen(color=self.color, **own)
+        style = None if self.style_layers is None else parse_layers(self.style_layers, shares=preset.style_shares)
+        weights = {name: getattr(self, name) for name in WEIGHTS if getattr(self, name) is not None}
+        preset = replace(preset, **weights)
+        return preset, preset.loss_weights(content, style)
+
+
+@dataclass(frozen=True)
+class TextureOptions(ObjectiveOptions):
+    """Options of a texture.
+
+    Attributes:
+        size: height and width of the texture in pixels, such as "512x768", or one number for both.
+        tileable: whether the texture tiles.
+        style_size: longest side of the styles in pixels; None for that of the files.
+        style_weights: weights of several styles, such as "1,3".
+        tv_weight: weight of total variation.
+    """
+
+    size: str = "512x512"
+    tileable: bool = False
+    style_size: int | None = None
+    style_weights: str | None = None
+    tv_weight: float | None = None
+
+    def check(self, styles: Sequence[Path]) -> None:
+        """Check that the options are in range and consistent for these styles.
+
+        Raises:
+            InputError: with the option, its value and its range.
+        """
+        self.shape()
+        self.check_ranges()
+        if not styles:
+            raise InputError("There is no style: name at least one picture.")
+        if any(path.suffix.lower() in STATISTICS for path in styles):
+            raise InputError("A texture is of pictures: name the picture that the statistics are of.")
+        self.shares(len(styles))
+
+    def shares(self, styles: int) -> list[float] | None:
+        """Return the style weights, or None for equal weights."""
+        return None if self.style_weights is None else parse_numbers("style_weights", self.style_weights, count=styles)
+
+    def resolve(self) -> tuple[Preset, LossWeights]:
+        """Return the preset with these options, and the weights of the loss."""
+        padding = {"border": "circular"} if self.tileable else {}
+        preset = self.chosen(content_layers=(), **padding)
+        style = None if self.style_layers is None else parse_layers(self.style_layers, shares=preset.style_shares)
+        own = preset if self.tv_weight is None else replace(preset, tv_weight=self.tv_weight)
+        return preset, own.loss_weights({}, style)
+
+    def shape(self) -> tuple[int, int]:
+        """Return height and width in pixels.
+
+        Raises:
+            InputError: if the size cannot be read, is too small or too large, or does not tile.
+        """
+        from jaxstyle.images.limits import allowing, limit_below
+        from jaxstyle.transfer.schedule import TILE
+
+        found = re.fullmatch(r"(\d{1,6})(?:[xX](\d{1,6}))?", self.size.strip())
+        if not found:
+            raise InputError(f"--size is {excerpt(repr(self.size))}: use height x width, such as 512x768.")
+        height, width = (int(side or found[1]) for side in found.groups())
+        if min(height, width) < TILE:
+            raise InputError(f"--size is {self.size}: both sides must be at least {TILE}.")
+        if limit := limit_below(pixels := height * width, max_pixels=self.max_pixels):
+            raise InputError(f"--size is {self.size}, over {limit} pixels in all: use smaller sides{allowing(pixels)}.")
+        if self.tileable and (height % TILE or width % TILE):
+            nearest = "x".join(str(max(TILE, round(side / TILE) * TILE)) for side in (height, width))
+            raise InputError(f"--size is {self.size}, which does not tile: use multiples of {TILE}, such as {nearest}.")
+        return height, width
+
+
+@dataclass(frozen=True)
+class ReconstructOptions(ObjectiveOptions):
+    """Options of a reconstruction, by content layers or by style layers.
+
+    Attributes:
+        layer: content layers, such as "relu4_2", the default without style layers.
+        size: longest side of the output in pixels.
+        tv_weight: weight of total variation.
+    """
+
+    layer: str | None = None
+    size: int = 512
+    tv_weight: float | None = None
+
+    def resolve(self) -> tuple[Preset, LossWeights]:
+        """Check the options; return the preset with them, and the weights of the loss.
+
+        Raises:
+            InputError: with the option, its value and its range.
+        """
+        self.check_ranges()
+        if self.layer is not None and self.style_layers is not None:
+            raise InputError("--layer and --style-layers cannot be combined: drop one.")
+        style = {} if self.style_layers is None else parse_layers(self.style_layers)
+        content = {} if style else parse_layers("relu4_2" if self.layer is None else self.layer)
+        if not sum((content | style).values()):
+            raise InputError("All layers have the weight 0: give one of them a positive weight.")
+        layers = {"content_layers": tuple(content), "style_layers": tuple(style)}
+        preset = replace(self, style_layers=None).chosen(**layers)
+        own = preset if self.tv_weight is None else replace(preset, tv_weight=self.tv_weight)
+        return preset, own.loss_weights(content, style)
+
+
+def check_number(name: str, value: float | None, least: float, most: float = MOST) -> None:
+    """Check that `value` is in [least, most], or None; the error names the option."""
+    if value is None or least <= value <= most:
+        return
+    option = f"--{name.replace('_', '-')}"
+    if isinstance(value, int):  # of any length, if it is from a record
+        raise InputError(f"{option} is {excerpt(value)}: use a whole number from {least} to {most}.")
+    raise InputError(f"{option} is {value:g}: use a number from {least:g} to {most:g}.")
+
+
+def parse_layers(text: str, *, shares: Mapping[str, float] = MappingProxyType({})) -> dict[str, float]:
+    """Parse layers and relative weights, such as "relu1_1:1,relu2_1:0.5"; the default weight is in `shares`, or 1."""
+    from jaxstyle.networks.vgg import smallest_side
+
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        layer, _, number = part.strip().partition(":")
+        smallest_side(layer)
+        if layer in found:
+            raise InputError(f"Layer {layer} is named twice in {excerpt(repr(text))}: name each layer once.")
+        try:
+            found[layer] = float(number) if number else shares.get(layer, 1.0)
+        except ValueError:
+            found[layer] = math.nan
+        if not 0 <= found[layer] < math.inf:
+            raise InputError(
+                f"Layer {layer} has the weight {excerpt(repr(number))}: use a finite number that is 0 or more."
+            )
+    return found
+
+
+def parse_scales(text: str | None) -> int | tuple[int, ...] | None:
+    """Parse the number of scales, or a comma-separated list of their longest sides."""
+    if text is None or text == AUTO:
+        return None
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InputError(
+            f"--scales is {excerpt(repr(text))}: use auto, a number such as 3, or sides such as 128,256,512."
+        ) from error
+    return tuple(numbers) if len(numbers) > 1 else numbers[0]
+
+
+def parse_numbers(name: str, text: str, *, count: int) -> list[float]:
+    """Parse `count` comma-separated nonnegative numbers, not all zero."""
+    option = f"--{name.replace('_', '-')}"
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InputError(f"{option} is {excerpt(repr(text))}: use numbers with commas, such as 1,2.") from error
+    if len(numbers) != count:
+        raise InputError(f"{option} has {len(numbers)} numbers for {count} styles: give one for each.")
+    if not all(0 <= number <= MOST for number in numbers):
+        raise InputError(f"{option} is {excerpt(repr(text))}: use finite numbers that are 0 or more.")
+    if not sum(numbers):
+        raise InputError(f"{option} is {excerpt(repr(text))}, which sums to zero: give at least one style a weight.")
+    return numbers
+
+
+def parse_memory(text: str | None) -> int | None:
+    """Parse a size such as 4GiB."""
+    if text is None:
+        return None
+    digits = text.rstrip("kKMGTiB ")
+    try:
+        size = float(digits) * BYTES[text[len(digits) :].strip()]
+    except (ValueError, KeyError):
+        size = math.nan
+    if not LEAST_MEMORY <= size <= MOST_MEMORY:
+        raise InputError(f"--max-memory is {excerpt(repr(text))}: use a size from 256MiB to 1024TiB, such as 4GiB.")
+    return int(size)
+
+
+def parse_pixels(text: str | None) -> int | None:
+    """Parse a number of pixels such as 500MP; None for Pillow's limit."""
+    if text is None:
+        return None
+    digits = text.rstrip("MGP ")
+    try:
+        count = float(digits) * PIXELS[text[len(digits) :].strip()]
+    except (ValueError, KeyError):
+        count = math.nan
+    if not LEAST_PIXELS <= count <= MOST_PIXELS:
+        raise InputError(
+            f"--max-pixels is {excerpt(repr(text))}: use a number of pixels from 1MP to 4GP, such as 500MP."
+        )
+    return int(count)

@@ -1,0 +1,250 @@
+"""Repetition of a run from the record of its picture and its input files, which are found by their hashes."""
+
+from __future__ import annotations
+
+import contextlib
+import filecmp
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxstyle.errors import InputError, excerpt
+from jaxstyle.images.load import load_image
+from jaxstyle.images.metadata import description_of
+from jaxstyle.images.save import check_output
+from jaxstyle.networks import weights_io
+from jaxstyle.runtime.callbacks import Callback, message, never
+from jaxstyle.runtime.fitting import Result
+from jaxstyle.runtime.inputs import LoadedNetwork, LoadNetwork
+from jaxstyle.runtime.options import STATISTICS, ObjectiveOptions, ReconstructOptions, StylizeOptions, TextureOptions
+from jaxstyle.runtime.outputs import OutputOptions
+from jaxstyle.runtime.plain_data import differences, plain, structured
+from jaxstyle.runtime.record import CURE, RunRecord, read, record_of, source
+from jaxstyle.runtime.run import NOT_RECORDED, Run, reconstruct_run, run_to_file, stylize_run, texture_run
+from jaxstyle.runtime.sweep_grid import SweepOptions
+from jaxstyle.runtime.sweep_job import sweep_folder, sweep_run
+
+OPTIONS: Mapping[str, type[ObjectiveOptions]] = {
+    "stylize": StylizeOptions,
+    "sweep": SweepOptions,
+    "texture": TextureOptions,
+    "reconstruct": ReconstructOptions,
+}
+FILES: Mapping[str, Mapping[str, Any]] = {
+    "stylize": {"content": Path, "styles": tuple[Path, ...]},
+    "sweep": {"content": Path, "styles": tuple[Path, ...]},
+    "texture": {"styles": tuple[Path, ...]},
+    "reconstruct": {"image": Path},
+}
+LoadNamed = Callable[[str, Path | None], LoadedNetwork]  # by name and weights file
+
+
+class Recorded(NamedTuple):
+    """The command of a record: its input files, options and output options."""
+
+    files: dict[str, Any]
+    options: Any
+    outputs: OutputOptions
+
+
+def rerun(
+    picture: Path,
+    output: Path,
+    folders: Sequence[Path],
+    *,
+    load: LoadNamed,
+    weights: Path | None = None,
+    max_pixels: int | None = None,
+    callbacks: Sequence[Callback] = (),
+    should_stop: Callable[[], object] = never,
+) -> Result:
+    """Repeat the run that made a picture; `equal_pictures` then compares the pictures.
+
+    Args:
+        picture: picture with a record.
+        output: picture to write.
+        folders: folders of the input files.
+        load: loads a network, given its name and the file of its weights.
+        weights: file of VGG-19's weights; None to search `folders` and the installed ones.
+        max_pixels: maximum number of pixels of a picture; None for Pillow's limit.
+        callbacks: called with every event.
+        should_stop: called before each segment of steps.
+
+    Raises:
+        InputError: if there is no valid record, or an input or the network is missing.
+    """
+    if picture.suffix.lower() == ".json":
+        raise InputError(f"{picture} is a record and no picture: name the picture next to it.")
+    record = picture_record(picture, max_pixels=max_pixels)
+    found = _files(folders)
+    inputs = _inputs(picture, record, found, folders)
+    recorded = recorded_command(record, picture=picture, inputs=inputs)
+    recorded = recorded._replace(options=replace(recorded.options, max_pixels=max_pixels))
+    check_output(output, bits=recorded.outputs.bits, inputs=[picture, *inputs])
+    _check_options(recorded)
+    loaded = _network(picture, record, found, weights=weights, load=load)
+    run = _run(record, recorded, lambda: loaded, output.parent, callbacks)
+    problem = run.problem
+    sides = [max(scale.height, scale.width) for scale in problem.scales()]
+    plans = {side: record.memory_plans.get(str(side), 0) for side in sides}
+    problem = replace(problem, memory_plans=plans, devices=min(record.devices, len(jax.devices())))
+    run = Run(problem, run.alpha, replace(run.record, inputs=record.inputs, network=record.network))
+    options: dict[str, Any] = {"callbacks": callbacks, "should_stop": should_stop, "until": record.steps}
+    return run_to_file(run, output, outputs=OutputOptions(bits=recorded.outputs.bits), **options)
+
+
+def picture_record(picture: Path, *, max_pixels: int | None = None) -> RunRecord:
+    """Return the record of a picture that can be repeated.
+
+    Raises:
+        InputError: if there is none.
+    """
+    record = record_of(picture, max_pixels=max_pixels)
+    if record.command not in OPTIONS or record.steps < 1:
+        raise InputError(f"{picture} holds no record of a picture: {CURE}")
+    return record
+
+
+def recorded_command(record: RunRecord, *, picture: Path, inputs: Sequence[Path]) -> Recorded:
+    """Return the command of a record, for these inputs.
+
+    Raises:
+        InputError: if the options of the record are not those of the command.
+    """
+    options, kinds = dict(record.options), FILES[record.command]
+    try:
+        files = {name: structured(kind, options.pop(name, None), paths=inputs) for name, kind in kinds.items()}
+        bits, every = options.pop("bits", 8), options.pop("save_every", 0)
+        outputs = structured(OutputOptions, {"bits": bits, "save_every": every})
+        options = {name: value for name, value in options.items() if name not in NOT_RECORDED}  # version 1 has them
+        parsed = structured(OPTIONS[record.command], options, paths=inputs)
+    except ValueError as error:
+        raise InputError(
+            f"{picture} was made with options that {record.command} does not take ({excerpt(error)}): use the "
+            f"version that made it, {excerpt(record.versions.get('jaxstyle', 'which is unknown'))}."
+        ) from error
+    return Recorded(files, parsed, outputs)
+
+
+def _check_options(recorded: Recorded) -> None:
+    options, files = recorded.options, recorded.files
+    if isinstance(options, SweepOptions):
+        options.all_layers().check(len(files["styles"]))
+    elif isinstance(options, StylizeOptions):
+        options.check(len(files["styles"]))
+    elif isinstance(options, TextureOptions):
+        options.check(files["styles"])
+
+
+def _run(
+    record: RunRecord, recorded: Recorded, network: LoadNetwork, folder: Path, callbacks: Sequence[Callback]
+) -> Run:
+    files, options, outputs = recorded
+    if isinstance(options, SweepOptions):
+        run = sweep_run(**files, options=options, network=network, outputs=outputs, callbacks=callbacks)
+        return sweep_folder(folder, options, outputs=outputs).run(run, record.batch, index=record.index)
+    if isinstance(options, StylizeOptions):
+        return stylize_run(**files, options=options, network=network, outputs=outputs, callbacks=callbacks)
+    if isinstance(options, TextureOptions):
+        return texture_run(**files, options=options, network=network, outputs=outputs)
+    return reconstruct_run(**files, options=options, network=network, outputs=outputs)
+
+
+def _inputs(picture: Path, record: RunRecord, files: Sequence[Path], folders: Sequence[Path]) -> list[Path]:
+    """Return the input files with the hashes of the record."""
+    hashes, names = ({getattr(each, part) for each in record.inputs} for part in ("sha256", "name"))
+    known: dict[str, Path] = {}
+    for path in sorted(files, key=lambda path: path.name not in names):
+        if hashes <= known.keys():
+            break
+        if path.absolute() != picture.absolute():
+            with contextlib.suppress(InputError):
+                known.setdefault(source(path).sha256, path)
+    missing = [excerpt(each.name) for each in record.inputs if each.sha256 not in known]
+    if missing:
+        raise InputError(
+            f"{picture} was made from {', '.join(missing[:5])}, and no file in {', '.join(map(str, folders))} has the "
+            "same bytes: name the folder with --inputs."
+        )
+    return [known[each.sha256] for each in record.inputs]
+
+
+def _network(
+    picture: Path, record: RunRecord, files: Sequence[Path], *, weights: Path | None, load: LoadNamed
+) -> LoadedNetwork:
+    """Return the network with the hash of the record: from `weights`, from `files`, or an installed one."""
+    wanted = record.network
+    if wanted.name not in ("vgg19", "mini", "random"):
+        raise InputError(f"{picture} was made by an unknown network: use the version that made it.")
+    candidates: list[Path | None] = [None]
+    if weights is not None:
+        candidates = [weights]
+    elif wanted.name == "vgg19":
+        likely = [path for path in files if path.suffix.lower() in STATISTICS]
+        likely.sort(key=lambda path: path.name != wanted.file)
+        candidates = [*likely, None]
+    loaded = None
+    for path in candidates:
+        if path is not None and path != weights:
+            try:
+                weights_io.widths(path)
+            except InputError:
+                continue  # style statistics, or another file
+        loaded = load(wanted.name, path)
+        if loaded.weights.sha256 == wanted.sha256:
+            return loaded
+    found = "" if loaded is None else excerpt(loaded.weights.sha256, most=15)
+    raise InputError(
+        f"{picture} was made by a {wanted.name} of SHA-256 {excerpt(wanted.sha256, most=15)}, but the one found has "
+        f"{found}: name its file with --weights."
+    )
+
+
+def equal_pictures(
+    picture: Path, output: Path, *, max_pixels: int | None = None, callbacks: Sequence[Callback] = ()
+) -> bool:
+    """Return whether two pictures have the same bytes; send messages with their differences.
+
+    Args:
+        picture: picture with a record.
+        output: picture of `rerun`.
+        max_pixels: maximum number of pixels of a picture; None for Pillow's limit.
+        callbacks: receive the messages.
+    """
+    if filecmp.cmp(output, picture, shallow=False):
+        message(callbacks, f"{output}: byte for byte {picture}")
+        return True
+    now = read(description_of(output, max_pixels=max_pixels), str(output))
+    records = [plain(each, paths={}) for each in (record_of(picture, max_pixels=max_pixels), now)]
+    for name, theirs, own in differences(*records):
+        message(callbacks, f"{excerpt(name)}: {excerpt(repr(theirs))} then, {own!r} now")
+    try:
+        before, after = (load_image(path, max_pixels=max_pixels) for path in (picture, output))
+    except InputError as error:
+        message(callbacks, f"{output} differs from {picture}, which is not a picture any more: {error}")
+        return False
+    if before.rgb.shape != after.rgb.shape:
+        height, width, _ = before.rgb.shape
+        message(callbacks, f"{output} differs from {picture}, which is {width}x{height} pixels")
+        return False
+    apart = abs(before.rgb - after.rgb)
+    count, most = int((apart > 0).sum()), 255 * float(apart.max())
+    pixels = f"in {count} of {apart.size} values, by {most:.3g} of 255 at most" if count else "in no pixel"
+    message(callbacks, f"{output} differs from {picture} {pixels}")
+    return False
+
+
+def _files(folders: Sequence[Path]) -> list[Path]:
+    """Return the files in folders."""
+    found = []
+    for folder in folders:
+        try:
+            found += [path for path in sorted(folder.iterdir()) if path.is_file()]
+        except OSError as error:
+            raise InputError(
+                f"{folder} cannot be searched ({error.strerror}): name a folder that you may read."
+            ) from error
+    return found
