@@ -7,30 +7,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxstyle.config import Config, LossWeights, Parametrization
     from jaxstyle.images.load import load_image
     from jaxstyle.images.save import save_image
     from jaxstyle.losses import masks, statistics_io
-    from jaxstyle.losses.objective import objective_value, terms, total
+    from jaxstyle.losses.loss_terms import objective_value, terms, total
+    from jaxstyle.losses.objective import Objective
     from jaxstyle.losses.targets import make_targets, summarize_style
     from jaxstyle.networks.pretrained import load_params
     from jaxstyle.networks.vgg import VGG19
     from jaxstyle.optim import parametrizations
-    from jaxstyle.optim.loop import init, run
+    from jaxstyle.optim.loop import init_state, run_steps
+    from jaxstyle.optim.optimizers import LBFGS, Adam, Optax, Parametrization
     from jaxstyle.runtime.compile_cache import enable_compile_cache
-    from jaxstyle.transfer import color, presets, sweep
+    from jaxstyle.transfer import color, presets
     from jaxstyle.transfer.stylize import reconstruct, stylize, texture
+    from jaxstyle.transfer.sweep import sweep
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Config",
-    "LossWeights",
+    "Adam",
+    "LBFGS",
+    "Objective",
+    "Optax",
     "Parametrization",
+    "VGG19",
     "color",
     "enable_compile_cache",
-    "VGG19",
-    "init",
+    "init_state",
     "load_image",
     "load_params",
     "make_targets",
@@ -39,7 +43,7 @@ __all__ = [
     "parametrizations",
     "presets",
     "reconstruct",
-    "run",
+    "run_steps",
     "save_image",
     "statistics_io",
     "stylize",
@@ -56,27 +60,29 @@ _MODULES = {
     "parametrizations": "optim.parametrizations",
     "presets": "transfer.presets",
     "statistics_io": "losses.statistics_io",
-    "sweep": "transfer.sweep",
 }
 _HOMES = {
-    "Config": "config",
-    "LossWeights": "config",
-    "Parametrization": "config",
-    "enable_compile_cache": "runtime.compile_cache",
+    "Adam": "optim.optimizers",
+    "LBFGS": "optim.optimizers",
+    "Objective": "losses.objective",
+    "Optax": "optim.optimizers",
+    "Parametrization": "optim.optimizers",
     "VGG19": "networks.vgg",
-    "init": "optim.loop",
+    "enable_compile_cache": "runtime.compile_cache",
+    "init_state": "optim.loop",
     "load_image": "images.load",
     "load_params": "networks.pretrained",
     "make_targets": "losses.targets",
-    "objective_value": "losses.objective",
+    "objective_value": "losses.loss_terms",
     "reconstruct": "transfer.stylize",
-    "run": "optim.loop",
+    "run_steps": "optim.loop",
     "save_image": "images.save",
     "stylize": "transfer.stylize",
     "summarize_style": "losses.targets",
-    "terms": "losses.objective",
+    "sweep": "transfer.sweep",
+    "terms": "losses.loss_terms",
     "texture": "transfer.stylize",
-    "total": "losses.objective",
+    "total": "losses.loss_terms",
 }
 
 

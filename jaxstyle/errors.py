@@ -21,6 +21,14 @@ class UnavailableError(OSError):
         return _printable(super().__str__())
 
 
+class PictureWarning(UserWarning):
+    """A picture file has missing rows or more than one image; see `images.load.load_image`."""
+
+    def __str__(self) -> str:
+        """Return the message on one line."""
+        return _printable(super().__str__())
+
+
 def _printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
@@ -77,8 +85,8 @@ def out_of_memory(error: Exception) -> str | None:
     reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
     if not isinstance(error, MemoryError) and not reason.startswith("RESOURCE_EXHAUSTED"):
         return None
-    cure = "use --remat, a smaller --size or --batch-size or, for lbfgs, a shorter --lbfgs-history."
-    return f"memory is too small ({reason}): {cure}"
+    cure = "use --remat, a smaller --size or --batch-size or, for lbfgs, a shorter --lbfgs-history"
+    return f"memory is too small ({reason}): {cure}."
 
 
 def own(error: Exception) -> InputError | UnavailableError | None:

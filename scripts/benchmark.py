@@ -1,9 +1,9 @@
-"""What jaxstyle takes, against what it is held to: both sides in turns in one run, and the ratio of one to the other.
+"""Benchmarks of jaxstyle against a baseline: both alternate in one process, and each result is a ratio.
 
     python scripts/benchmark.py step photo.jpg painting.jpg --baseline torch
     python scripts/benchmark.py solve photo.jpg painting.jpg
     python scripts/benchmark.py memory photo.jpg painting.jpg
-    python scripts/benchmark.py blocks photo.jpg painting.jpg
+    python scripts/benchmark.py tiles photo.jpg painting.jpg
     python scripts/benchmark.py gradient photo.jpg painting.jpg
     python scripts/benchmark.py sweep photo.jpg painting.jpg
     python scripts/benchmark.py startup photo.jpg painting.jpg
@@ -20,12 +20,12 @@ from typing import Annotated
 
 import tyro
 from benchmark_accelerator import Accelerator, Rounding
-from benchmark_blocks import Blocks
 from benchmark_commands import Startup, Sweep
 from benchmark_gradients import Gradient
 from benchmark_pictures import Pictures
 from benchmark_solve import Solve
 from benchmark_steps import Memory, Step
+from benchmark_tiles import Tiles
 from tyro.conf import OmitArgPrefixes, subcommand
 
 from jaxstyle.errors import InputError, own
@@ -34,7 +34,7 @@ Command = (
     Annotated[Step, subcommand("step")]
     | Annotated[Solve, subcommand("solve")]
     | Annotated[Memory, subcommand("memory")]
-    | Annotated[Blocks, subcommand("blocks")]
+    | Annotated[Tiles, subcommand("tiles")]
     | Annotated[Gradient, subcommand("gradient")]
     | Annotated[Sweep, subcommand("sweep")]
     | Annotated[Startup, subcommand("startup")]
@@ -45,7 +45,7 @@ Command = (
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the benchmark that is named."""
+    """Run one benchmark."""
     command = tyro.cli(Command, args=arguments, description=__doc__, config=(OmitArgPrefixes,))  # pyright: ignore
     command.run()
 

@@ -1,4 +1,4 @@
-"""`benchmark.py sweep` and `startup`: whole commands, as a user types them."""
+"""`benchmark.py sweep` and `startup`: complete commands, as a user types them."""
 
 import os
 import re
@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from measuring import Pictures, in_turns, ratios
 from tyro.conf import OmitArgPrefixes
 
-from jaxstyle import Config, LossWeights, load_image, load_params, save_image, stylize
+from jaxstyle import Adam, Objective, load_image, load_params, save_image, stylize
 from jaxstyle.transfer.sweep import sweep
 
 # Heights and widths: of cameras and phones, of squares, and of crops by hand.
@@ -27,7 +27,7 @@ STRENGTHS = (3.0, 10.0, 30.0, 60.0, 100.0, 300.0)
 
 @dataclass(frozen=True)
 class Sweep:
-    """Time six pictures by one sweep against six runs: whole processes on a CPU, warm calls on an accelerator."""
+    """Time six pictures by one sweep and by six runs: complete processes on a CPU, warm calls on an accelerator."""
 
     pictures: OmitArgPrefixes[Pictures]
     sizes: tuple[int, ...] = (96, 192)
@@ -63,20 +63,19 @@ class Sweep:
 
     def _warm(self, size: int, _: Path) -> dict[str, Callable[[], object]]:
         content, style = self.pictures.load(size)
-        params, config = load_params(self.pictures.network), Config(optimizer="adam", scales=1)
+        images = load_params(self.pictures.network), content, style
+        options: dict[str, Any] = {"optimizer": Adam(), "scales": 1, "steps": self.steps}
 
-        def weights(strength: jax.Array) -> LossWeights:
-            return LossWeights(style={layer: strength / 5 for layer in config.style_layers})
+        def objective(strength: jax.Array) -> Objective:
+            default = Objective()
+            return replace(default, style=dict.fromkeys(default.style_layers, strength / len(default.style)))
 
         def together() -> None:
-            lanes = weights(jnp.asarray(STRENGTHS))
-            jax.block_until_ready(sweep(params, content, style, lanes, config=config, steps=self.steps).image)
+            jax.block_until_ready(sweep(*images, objective=objective(jnp.asarray(STRENGTHS)), **options).image)
 
         def alone() -> None:
             for strength in STRENGTHS:
-                own = weights(jnp.asarray(strength))
-                painted = stylize(params, content, style, weights=own, config=config, steps=self.steps)
-                jax.block_until_ready(painted.image)
+                jax.block_until_ready(stylize(*images, objective=objective(jnp.asarray(strength)), **options).image)
 
         return {"one sweep": together, "six runs": alone}
 

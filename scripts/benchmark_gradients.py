@@ -1,5 +1,6 @@
-"""`benchmark.py gradient`: the derivative of a whole run by every weight of the loss, kept whole and in segments."""
+"""`benchmark.py gradient`: derivative of a run by every weight of the loss, with and without checkpoint segments."""
 
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,18 +10,16 @@ import numpy as np
 from measuring import Pictures, in_turns
 from tyro.conf import OmitArgPrefixes
 
-from jaxstyle import Config, LossWeights, init, load_params, make_targets, run
+from jaxstyle import Adam, Objective, init_state, load_params, make_targets, run_steps
 from jaxstyle.errors import InputError
 from jaxstyle.transfer.sweep import memory_of
-
-CONFIG = Config(optimizer="adam", scales=1)
 
 
 @dataclass(frozen=True)
 class Gradient:
-    """Differentiate the mean of the final picture through adam's steps: time, memory, and how far apart gradients are.
+    """Differentiate the mean of the final picture through steps of adam: time, memory, and errors of the gradients.
 
-    Memory is what XLA has planned for the program. Time is over that of the run itself.
+    Memory is XLA's plan of the program. Time is relative to the run without a gradient.
     """
 
     pictures: OmitArgPrefixes[Pictures]
@@ -28,25 +27,30 @@ class Gradient:
     """Longest side, in pixels."""
     steps: tuple[int, ...] = (20, 200)
     """Lengths of runs."""
-    segments: tuple[int, ...] = (20, 200)
-    """Into how many each is cut; 0 for about the square root of its steps."""
+    checkpoint_segments: tuple[int, ...] = (20, 200)
+    """Number of checkpoint segments of each run; 0 for about the square root of its steps."""
 
     def run(self) -> None:
         """Measure and print."""
-        many = len(self.steps) == len(self.segments)
-        if not many or any(cut > steps for steps, cut in zip(self.steps, self.segments, strict=True)):
-            raise InputError(f"--segments is {self.segments}: give each of --steps {self.steps} one up to it, or 0.")
+        counts = self.checkpoint_segments
+        if len(self.steps) != len(counts) or any(map(operator.gt, counts, self.steps)):
+            raise InputError(
+                f"--checkpoint-segments is {counts}: use 0 to the number of steps for each of {self.steps}."
+            )
         params = load_params(self.pictures.network)
         content, style = self.pictures.load(self.size)
-        targets, start = make_targets(params, content, style, config=CONFIG), init(content, config=CONFIG)
-        given = (jax.tree.map(jnp.asarray, LossWeights()), params, targets, start)
+        objective = jax.tree.map(jnp.asarray, Objective())
+        targets = make_targets(params, content, style, objective=objective)
+        given = (objective, params, targets, init_state(content, objective=objective, optimizer=Adam()))
         results: list[dict[str, Any]] = []
-        for steps, asked in zip(self.steps, self.segments, strict=True):
-            cut = asked or round(steps**0.5)
+        for steps, asked in zip(self.steps, counts, strict=True):
+            count = asked or round(steps**0.5)
             programs = {
                 "the run": jax.jit(lambda *given, n=steps: _mean(*given, steps=n)),
-                "kept whole": jax.jit(jax.grad(lambda *given, n=steps: _mean(*given, steps=n))),
-                f"{cut} segments": jax.jit(jax.grad(lambda *given, n=steps, c=cut: _mean(*given, steps=n, segments=c))),
+                "no segments": jax.jit(jax.grad(lambda *given, n=steps: _mean(*given, steps=n))),
+                f"{count} segments": jax.jit(
+                    jax.grad(lambda *given, n=steps, c=count: _mean(*given, steps=n, checkpoint_segments=c))
+                ),
             }
             compiled = {name: program.lower(*given).compile() for name, program in programs.items()}
             found: dict[str, Any] = {}
@@ -56,9 +60,9 @@ class Gradient:
 
             sides = {name: lambda name=name, each=each: keep(name, each) for name, each in compiled.items()}
             rows = in_turns(sides, turns=self.pictures.turns, warm=False)
-            kept = _vector(found["kept whole"])
+            exact = _vector(found["no segments"])
             for name, program in compiled.items():
-                apart = 0.0 if name == "the run" else np.linalg.norm(_vector(found[name]) - kept) / np.linalg.norm(kept)
+                difference = 0.0 if name == "the run" else np.linalg.norm(_vector(found[name]) - exact)
                 seconds = [row[name] / row["the run"] for row in rows]
                 results.append(
                     {
@@ -66,15 +70,15 @@ class Gradient:
                         "program": name,
                         "MiB": memory_of(program) / 2**20,
                         "time over the run's": min(seconds),
-                        "apart": float(apart),
+                        "error": float(difference / np.linalg.norm(exact)),
                         "turns": [row[name] for row in rows],
                     }
                 )
         self.pictures.report("gradient through the loop", results, size=self.size)
 
 
-def _mean(weights: LossWeights, params: Any, targets: Any, start: Any, **options: Any) -> jax.Array:
-    return run(start, params, targets, weights, config=CONFIG, **options)[0].image.mean()
+def _mean(objective: Objective, params: Any, targets: Any, state: Any, **options: Any) -> jax.Array:
+    return run_steps(state, params, targets, objective, **options)[0].image.mean()
 
 
 def _vector(tree: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""`benchmark.py solve`: how soon the preset neural-style-pt stands where that tool's own recipe gets at its best."""
+"""`benchmark.py solve`: time of preset neural-style-pt to the best objective of the recipe of that program."""
 
 import tempfile
 import time
@@ -22,21 +22,22 @@ Score = Callable[[Any], float]
 
 @dataclass(frozen=True)
 class Solve:
-    """Time until the saved picture's objective is at the lowest that the baseline has among its saved pictures.
+    """Time until the saved picture reaches the lowest objective of the saved pictures of the baseline.
 
     The baseline is neural-style-pt's recipe in PyTorch: one scale, plain pixels, lbfgs with 100 pairs, one clip at the
-    end. Pictures are saved with 8 bits and scored off the clock. Times include compiling, but not loading the network.
+    end. Pictures are saved with 8 bits; computing their objectives is not timed. Times include compiling, but not
+    loading the network.
     """
 
     pictures: OmitArgPrefixes[Pictures]
     sizes: tuple[int, ...] = (256, 512)
     """Longest sides, in pixels."""
     evaluations: int = 500
-    """Of the baseline."""
+    """Number of evaluations of the baseline."""
     every: int = 50
     """Evaluations of the baseline between its saved pictures."""
     steps: int = 200
-    """Of the preset, at most."""
+    """Maximum number of steps of the preset."""
 
     def run(self) -> None:
         """Measure and print."""
@@ -64,7 +65,8 @@ class Solve:
     ) -> tuple[float, int, float]:
         """Return seconds and steps until the picture is at the goal, or the last, and what it scores there."""
         seconds, steps, found, began = 0.0, 0, float("inf"), time.perf_counter()
-        options: dict[str, Any] = {"weights": PRESET.loss_weights(), "config": PRESET.config, "steps": self.steps}
+        options: dict[str, Any] = {"objective": PRESET.objective, "network": PRESET.network, "steps": self.steps}
+        options |= {"optimizer": PRESET.optimizer, "scales": PRESET.scales}
         problem = make_problem(params, content, style, **options)
         for snapshot in iterate(problem):
             seconds, steps = seconds + time.perf_counter() - began, snapshot.step
@@ -76,11 +78,11 @@ class Solve:
 
 
 def scorer(params: Any, content: jax.Array, style: jax.Array) -> Score:
-    """Return what saves a picture with 8 bits and returns the objective of the file."""
-    targets = make_targets(params, content, style, config=PRESET.config)
-    weights = PRESET.loss_weights()
-    objective = jax.jit(lambda picture: total(weights, terms(params, picture, targets, config=PRESET.config)))
-    compiled = objective.lower(content).compile()
+    """Return a function that saves a picture with 8 bits and returns the objective of the file."""
+    options: dict[str, Any] = {"objective": PRESET.objective, "network": PRESET.network}
+    targets = make_targets(params, content, style, **options)
+    value = jax.jit(lambda picture: total(PRESET.objective, terms(params, picture, targets, **options)))
+    compiled = value.lower(content).compile()
 
     def score(picture: Any) -> float:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,11 +1,11 @@
-"""`benchmark.py step` and `memory`: steps of adam, against those of PyTorch."""
+"""`benchmark.py step` and `memory`: steps of adam in jaxstyle and in PyTorch."""
 
 import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,13 +15,13 @@ import numpy as np
 from measuring import PRESET, Pictures, in_turns, matrix_peak, ratios
 from tyro.conf import OmitArgPrefixes
 
-from jaxstyle import init, load_params, make_targets, run
+from jaxstyle import Adam, init_state, load_params, make_targets, run_steps
 from jaxstyle.errors import InputError
 from jaxstyle.networks.conv import Precision, prepared
 from jaxstyle.runtime.estimates import gflop_per_step
 from jaxstyle.transfer.schedule import Scale
 
-Side = Callable[[int], float]  # takes so many steps and returns the objective before the last of them
+Side = Callable[[int], float]  # runs this many steps and returns the objective before the last one
 Baseline = Literal["none", "torch", "compile", "both"]
 SIDES: dict[Baseline, tuple[str, ...]] = {
     "none": (),
@@ -30,12 +30,16 @@ SIDES: dict[Baseline, tuple[str, ...]] = {
     "both": ("torch", "torch.compile"),
 }
 MEASURED = ("jaxstyle", "jaxstyle --remat", "torch")
-TOLERANCE = {"float32": 1e-3, "tf32": 1e-2, "bfloat16": 5e-2}  # by which the objectives of both sides may differ
+TOLERANCE = {
+    "float32": 1e-3,
+    "tf32": 1e-2,
+    "bfloat16": 5e-2,
+}  # maximum relative difference between the objectives of both sides
 
 
 @dataclass(frozen=True)
 class Step:
-    """Time steps of adam, and say how much of the machine's peak they reach."""
+    """Time steps of adam, and compute the fraction of the machine's peak performance that they reach."""
 
     pictures: OmitArgPrefixes[Pictures]
     sizes: tuple[int, ...] = (256, 512)
@@ -43,36 +47,38 @@ class Step:
     steps: int = 3
     """Steps in each turn."""
     baseline: Baseline = "none"
-    """What to measure against: PyTorch, eager or by torch.compile, in the same precision."""
+    """Baseline: PyTorch, eager or by torch.compile, in the same precision."""
     precision: Precision = "float32"
-    """Of convolutions, on both sides."""
-    lanes: int = 1
-    """Images at once, without a baseline."""
+    """Precision of convolutions, on both sides."""
+    batch_size: int = 1
+    """Number of images per batch, without a baseline."""
 
     def run(self) -> None:
         """Measure and print."""
-        if self.lanes > 1 and self.baseline != "none":
-            raise InputError(f"{self.lanes} lanes have no baseline: drop --baseline or --lanes.")
+        if self.batch_size > 1 and self.baseline != "none":
+            raise InputError(
+                f"--batch-size is {self.batch_size}, but --baseline {self.baseline} has 1 image: drop one of them."
+            )
         params, peak, results = load_params(self.pictures.network), matrix_peak(precision=self.precision), []
         names = ("jaxstyle", *SIDES[self.baseline])
         for size in self.sizes:
             content, style = self.pictures.load(size)
-            take = {
-                name: side(name, params, content, style, precision=self.precision, lanes=self.lanes) for name in names
-            }
+            options: dict[str, Any] = {"precision": self.precision, "batch_size": self.batch_size}
+            take = {name: side(name, params, content, style, **options) for name in names}
             began = time.perf_counter()
-            first = [take["jaxstyle"](self.steps)]  # on its way it compiles what is timed
+            first = [take["jaxstyle"](self.steps)]  # compiles the program
             seconds = time.perf_counter() - began
             first += [take[name](self.steps) for name in names[1:]]
             if max(first) > (1 + TOLERANCE[self.precision]) * min(first):
                 raise InputError(
-                    f"After {self.steps} steps the sides are at {first}, so they do not minimise the same: "
-                    "take fewer --steps or --precision float32."
+                    f"After {self.steps} steps the objectives are {first}, so the sides minimize different functions: "
+                    "use fewer --steps or --precision float32."
                 )
             calls = {name: lambda own=own: own(self.steps) for name, own in take.items()}
             rows = in_turns(calls, turns=self.pictures.turns)
             best = {name: min(row[name] for row in rows) / self.steps for name in names}
-            arithmetic = self.lanes * gflop_per_step(params, Scale(*content.shape[:2], steps=1), config=PRESET.config)
+            scale = Scale(*content.shape[:2], steps=1)
+            arithmetic = self.batch_size * gflop_per_step(params, scale, objective=PRESET.objective)
             speed = arithmetic / best["jaxstyle"]
             result = {"size": size, **{f"{name}, s": value for name, value in best.items()}}
             result |= {
@@ -92,7 +98,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Memory:
-    """Take steps of adam in a process of their own, and compare the peaks of resident memory above the idle process."""
+    """Run steps of adam in separate processes, and compare their peaks of resident memory above the idle process."""
 
     pictures: OmitArgPrefixes[Pictures]
     sizes: tuple[int, ...] = (1024,)
@@ -124,9 +130,9 @@ def side(
     style: jax.Array,
     *,
     precision: Precision = "float32",
-    lanes: int = 1,
+    batch_size: int = 1,
 ) -> Side:
-    """Return what takes steps of adam from near the content, where its term does not vanish."""
+    """Return a function that runs steps of adam; the initial image is near the content, whose term is not zero."""
     start = 0.8 * content + 0.1
     if name.startswith("torch"):
         import torch
@@ -135,24 +141,22 @@ def side(
         objective = torch_baseline.Objective(params, np.asarray(content), np.asarray(style), precision=precision)
         compiled: Any = torch.compile(objective) if name == "torch.compile" else objective
         return torch_baseline.Adam(compiled, np.asarray(start)).run
-    config = replace(
-        PRESET.config, optimizer="adam", learning_rate=1 / 255, precision=precision, remat=name.endswith("--remat")
-    )
-    targets = jax.jit(make_targets, static_argnames="config")(params, content, style, config=config)
+    network = PRESET.network.clone(precision=precision, remat=(1, 2) if name.endswith("--remat") else ())
+    targets = make_targets(params, content, style, objective=PRESET.objective, network=network)
     params = jax.jit(prepared, static_argnames="precision")(params, precision=precision)
-    weights = PRESET.loss_weights()
-    state = init(start if lanes == 1 else jnp.stack([start] * lanes), config=config)
+    images = start if batch_size == 1 else jnp.stack([start] * batch_size)
+    state = init_state(images, objective=PRESET.objective, optimizer=Adam(learning_rate=1 / 255))
 
     def take(steps: int) -> float:
         nonlocal state
-        state, trace = run(state, params, targets, weights, config=config, steps=steps)
-        return float(jnp.ravel(trace["total"])[-1])
+        state, history = run_steps(state, params, targets, PRESET.objective, network=network, steps=steps)
+        return float(jnp.ravel(history["total"])[-1])
 
     return take
 
 
 def status(field: str) -> float:
-    """Return a field of this process's memory, such as VmRSS or VmHWM, in MiB."""
+    """Return a field of the memory of this process, such as VmRSS or VmHWM, in MiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
@@ -163,7 +167,7 @@ def peak_of_one(name: str, content: str, style: str, network: str, size: str, st
     take = side(name, params, *Pictures(Path(content), Path(style)).load(int(size)))
     jnp.zeros(1).block_until_ready()
     idle = status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     take(int(steps))
     return status("VmHWM") - idle
 

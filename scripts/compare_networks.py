@@ -1,16 +1,15 @@
-"""How near a narrow network comes to VGG-19: the share of the way that its pictures go, and the time of a step.
+"""Comparison of a narrow network with VGG-19: quality of its pictures and time of its steps.
 
     python scripts/compare_networks.py photo1.jpg painting1.jpg photo2.jpg painting2.jpg
 
-With J the distance of a picture from its content and its style under VGG-19, for (a) the content as it is, (b) the
-picture that the network paints and (c) the one that VGG-19 paints, quality is (J(a) - J(b)) / (J(a) - J(c)). J is
-content + 30 * the mean of style, preset `jaxstyle`'s objective without total variation. Both paint at one scale.
+Quality is (J(a) - J(b)) / (J(a) - J(c)) for (a) the content, (b) the picture by the network and (c) the picture by
+VGG-19. J is the objective of preset `jaxstyle` under VGG-19 without total variation: content + 30 * the mean of style.
+Both pictures are made at one scale.
 """
 
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -19,32 +18,40 @@ import jax.numpy as jnp
 import tyro
 from tyro.conf import Positional, arg
 
-from jaxstyle import load_image, load_params, save_image, stylize
-from jaxstyle.config import LossWeights
+from jaxstyle import (
+    Objective,
+    init_state,
+    load_image,
+    load_params,
+    make_targets,
+    run_steps,
+    save_image,
+    stylize,
+    terms,
+    total,
+)
 from jaxstyle.errors import InputError, own
-from jaxstyle.losses.objective import Targets, Terms, make_targets, terms, total
+from jaxstyle.losses.targets import Targets
 from jaxstyle.networks.vgg import Params
-from jaxstyle.optim.loop import init, run
-from jaxstyle.transfer.presets import PRESETS
 
-CONFIG = replace(PRESETS["jaxstyle"].config, scales=1)
+OBJECTIVE, WITHOUT_TV = Objective(), Objective(tv=0.0)
 TURNS, TIMED_STEPS = 5, 4
 
 
 @jax.jit
-def objective(params: Params, picture: jax.Array, targets: Targets) -> tuple[jax.Array, Terms]:
-    """Return J, preset jaxstyle's objective without total variation, and its terms."""
-    shares = terms(params, picture, targets, config=CONFIG)
-    return total(LossWeights(tv=0.0), shares), shares
+def evaluate(params: Params, picture: jax.Array, targets: Targets) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Return J, the objective without total variation, and its terms."""
+    each = terms(params, picture, targets, objective=WITHOUT_TV)
+    return total(WITHOUT_TV, each), each
 
 
 def seconds(networks: list[Params], content: jax.Array, style: jax.Array) -> Iterator[list[float]]:
     """Yield the seconds of a step on each network, in turns of a few steps, after one turn that does not count."""
     programs = []
     for params in networks:
-        targets, state = make_targets(params, content, style, config=CONFIG), init(content, config=CONFIG)
-        arguments = (state, params, targets, LossWeights())
-        step = run.lower(*arguments, config=CONFIG, steps=TIMED_STEPS).compile()
+        targets = make_targets(params, content, style, objective=OBJECTIVE)
+        arguments = (init_state(content, objective=OBJECTIVE), params, targets, OBJECTIVE)
+        step = jax.jit(run_steps, static_argnames="steps").lower(*arguments, steps=TIMED_STEPS).compile()
         jax.block_until_ready(step(*arguments))
         programs.append((step, arguments))
     for _ in range(TURNS):
@@ -66,32 +73,32 @@ def main(
     timed_size: int = 512,
     keep: Path | None = None,
 ) -> None:
-    """Print the quality of a network on pairs of pictures, and the time of its step over VGG-19's.
+    """Print the quality of a network on pairs of pictures, and the time of its step relative to VGG-19's.
 
     Args:
-        pictures: contents and styles in turn.
+        pictures: contents and styles, alternating.
         network: mini, random, or a file.
-        weights: VGG-19's file, if jaxstyle would not find it.
-        size: longest side for quality, in pixels.
-        steps: gradient evaluations for quality.
-        timed_size: longest side for time, in pixels.
-        keep: a folder for the pictures that are painted.
+        weights: weights file of VGG-19; needed if jaxstyle does not find one.
+        size: longest side for the measurement of quality, in pixels.
+        steps: gradient evaluations for the measurement of quality.
+        timed_size: longest side for the measurement of time, in pixels.
+        keep: folder for the pictures.
     """
     if not pictures or len(pictures) % 2:
-        raise InputError(f"{len(pictures)} pictures make no pairs: name contents and styles in turn.")
+        raise InputError(f"{len(pictures)} pictures are not pairs: give a style after each content.")
     if keep:
         keep.mkdir(parents=True, exist_ok=True)
     narrow, whole = load_params(network), load_params("vgg19", weights=weights)
     qualities = []
     for content_path, style_path in zip(pictures[::2], pictures[1::2], strict=True):
         content, style = (jnp.asarray(load_image(path, size=size).rgb) for path in (content_path, style_path))
-        targets = make_targets(whole, content, style, config=CONFIG)
-        scores = [float(objective(whole, content, targets)[0])]
+        targets = make_targets(whole, content, style, objective=OBJECTIVE)
+        scores = [float(evaluate(whole, content, targets)[0])]
         for name, params in ((network, narrow), ("vgg19", whole)):
-            picture = jnp.clip(stylize(params, content, style, config=CONFIG, steps=steps).image, 0, 1)
-            score, shares = objective(whole, picture, targets)
+            picture = stylize(params, content, style, objective=OBJECTIVE, steps=steps, scales=1).image
+            score, each = evaluate(whole, jnp.asarray(picture), targets)
             scores.append(float(score))
-            print(*(f"{term} {share:.4f}" for term, share in shares.items()), Path(name).stem, sep="  ")
+            print(*(f"{term} {value:.4f}" for term, value in each.items()), Path(name).stem, sep="  ")
             if keep:
                 save_image(
                     keep / f"{content_path.stem}_{style_path.stem}_{Path(name).stem}.png", jax.device_get(picture)

@@ -1,14 +1,14 @@
-"""What the loss resists most: leading eigenvectors of its Hessian by the image, as pictures.
+"""Leading eigenvectors of the Hessian of the loss with respect to the image, as pictures.
 
     python scripts/curvature.py examples/cat.jpg examples/strokes.jpg curvature.png
 
-The Hessian H of the loss at a stylised picture has (3 H W)^2 entries and is never made. A product with it is the
-derivative of the gradient in one direction, Hv = d/de grad(x + e v), a `jax.jvp` of `jax.grad`: a few gradients' cost.
+The Hessian H of the loss at a stylized picture has (3 H W)^2 entries and is not computed. A product with it is the
+derivative of the gradient in a direction, Hv = d/de grad(x + e v), a `jax.jvp` of `jax.grad`: a few gradients' cost.
 
-Lanczos turns such products into an orthonormal basis Q of span(v, Hv, H^2 v, ...), in which H is tridiagonal:
-H Q = Q T + (what is left) e^T. Eigenpairs (l, y) of T give those of H, l and Q y, the outermost ones first. In floating
-point Q would lose its orthogonality, so each new vector is made orthogonal to all before it, twice.
-Each pair is then held to its definition, by one more product: |H v - l v| / |l|.
+The Lanczos algorithm computes from such products an orthonormal basis Q of span(v, Hv, H^2 v, ...), in which H is
+tridiagonal: H Q = Q T + r e^T. Eigenpairs (l, y) of T approximate those of H, l and Q y, the outermost first. Rounding
+would destroy the orthogonality of Q, so each new vector is orthogonalized against all previous ones, twice.
+One more product gives the residual of each pair, |H v - l v| / |l|.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ import numpy as np
 from terminal import start
 from tyro.conf import Positional
 
-from jaxstyle import Config, LossWeights, init, load_image, load_params, make_targets, run, save_image, terms, total
+from jaxstyle import Objective, init_state, load_image, load_params, make_targets, run_steps, save_image, terms, total
 from jaxstyle.images.contact_sheet import contact_sheet
 from jaxstyle.networks.vgg import Params
 
@@ -30,7 +30,7 @@ SIZE, STEPS, PRODUCTS, PAIRS, ZOOM = 128, 60, 40, 5, 3
 
 
 def lanczos(product: Callable, start: jax.Array, products: int, pairs: int) -> tuple[np.ndarray, jax.Array]:
-    """Return the `pairs` eigenvalues largest in magnitude of a symmetric `product`, and their vectors."""
+    """Return the `pairs` largest eigenvalues by magnitude of a symmetric `product`, and their eigenvectors."""
     basis, diagonal, beside = [start / jnp.linalg.norm(start)], [], []
     for _ in range(products):
         new = product(basis[-1])
@@ -47,21 +47,21 @@ def lanczos(product: Callable, start: jax.Array, products: int, pairs: int) -> t
 
 
 def hessian_product(params: Params, content: jax.Array, style: jax.Array) -> tuple[Callable, jax.Array]:
-    """Return v -> Hv at what `STEPS` steps make of `content`, and that picture."""
-    config, weights = Config(), LossWeights()
-    targets = make_targets(params, content, style, config=config)
-    picture = run(init(content, config=config), params, targets, weights, config=config, steps=STEPS)[0].image
+    """Return the function v -> Hv at the result of `STEPS` steps from `content`, and that picture."""
+    objective = Objective()
+    targets = make_targets(params, content, style, objective=objective)
+    picture = run_steps(init_state(content, objective=objective), params, targets, objective, steps=STEPS)[0].image
 
     @jax.jit
     def product(params: Params, targets: Any, v: jax.Array) -> jax.Array:
-        gradient = jax.grad(lambda x: total(weights, terms(params, x, targets, config=config)))
+        gradient = jax.grad(lambda x: total(objective, terms(params, x, targets, objective=objective)))
         return jax.jvp(gradient, (picture,), (v,))[1]
 
-    return partial(product, params, targets), picture  # as arguments, lest XLA computes with constants for minutes
+    return partial(product, params, targets), picture  # arguments: XLA would fold constants for minutes
 
 
 def main(content: Positional[Path], style: Positional[Path], output: Positional[Path]) -> None:
-    """Save the picture and the eigenvectors beside it, and print eigenvalues and residuals."""
+    """Save the picture and the eigenvectors, and print eigenvalues and residuals."""
     photograph, painting = (jnp.asarray(load_image(path, size=SIZE).rgb) for path in (content, style))
     product, picture = hessian_product(load_params("auto"), photograph, painting)
     values, vectors = lanczos(product, jax.random.normal(jax.random.key(0), photograph.shape), PRODUCTS, PAIRS)

@@ -1,11 +1,11 @@
-"""What several networks agree on: one pair painted by disturbed copies of VGG-19, all in one program.
+"""Variation of the picture between networks: one pair stylized by perturbed copies of VGG-19, in one program.
 
     python scripts/ensemble.py examples/cat.jpg examples/strokes.jpg ensemble.png
 
-The network is an argument like any other, so `jax.vmap` runs along networks as along pictures. Each of them has its
-kernels disturbed by noise of its own, k (1 + NOISE n) with n normal, and its own targets from them; loop, start and
-weights are the same. Where the mean of the pictures is sharp and their deviation dark, what is painted does not
-hang on the very numbers of a network; where the mean is blurred and the deviation bright, it does.
+The params of the network are an argument, so `jax.vmap` maps over networks as over pictures. The kernels of each
+network have independent relative noise, k (1 + NOISE n) with n normal, and each network has its targets; objective,
+initial image and optimizer are the same. Where the mean of the pictures is sharp and their deviation dark, the picture
+does not depend on the exact values of the kernels; where the mean is blurred and the deviation bright, it does.
 
 The deviation is the root of the variance over networks, averaged over the three channels.
 """
@@ -18,7 +18,7 @@ import numpy as np
 from terminal import start
 from tyro.conf import Positional
 
-from jaxstyle import Config, LossWeights, init, load_image, load_params, make_targets, run, save_image
+from jaxstyle import init_state, load_image, load_params, make_targets, run_steps, save_image
 from jaxstyle.images.contact_sheet import contact_sheet
 from jaxstyle.networks.vgg import Params
 
@@ -26,7 +26,7 @@ SIZE, STEPS, NETWORKS, NOISE, ZOOM = 128, 60, 4, 0.3, 3
 
 
 def disturbed(params: Params, key: jax.Array, noise: float) -> Params:
-    """Return a network of the same shape whose kernels are those of `params` times 1 + `noise` n."""
+    """Return params of the same shape, whose kernels are those of `params` times 1 + `noise` n."""
     keys = dict(zip(params, jax.random.split(key, len(params)), strict=True))
 
     def kernel(name: str) -> jax.Array:
@@ -38,27 +38,23 @@ def disturbed(params: Params, key: jax.Array, noise: float) -> Params:
 
 def ensemble(params: Params, content: jax.Array, style: jax.Array, noise: float = NOISE) -> jax.Array:
     """Return the picture of each network, `[NETWORKS, H, W, 3]`."""
-    config = Config()
 
-    def painted(network: Params) -> jax.Array:
-        targets = make_targets(network, content, style, config=config)
-        state = init(content, config=config)
-        return run(state, network, targets, LossWeights(), config=config, steps=STEPS)[0].image
+    def picture(params: Params) -> jax.Array:
+        targets = make_targets(params, content, style)
+        return run_steps(init_state(content), params, targets, steps=STEPS)[0].image
 
     keys = jax.random.split(jax.random.key(0), NETWORKS)
     networks = jax.vmap(lambda key: disturbed(params, key, noise))(keys)  # each leaf [NETWORKS, ...]
-    return jax.jit(jax.vmap(painted))(networks)
+    return jax.jit(jax.vmap(picture))(networks)
 
 
 def main(content: Positional[Path], style: Positional[Path], output: Positional[Path]) -> None:
-    """Save mean, deviation and every network's picture on one sheet, and print how far they differ."""
+    """Save mean, deviation and the picture of each network on one sheet, and print the size of the deviation."""
     photograph, painting = (jnp.asarray(load_image(path, size=SIZE).rgb) for path in (content, style))
     pictures = np.asarray(ensemble(load_params("auto"), photograph, painting))
     mean, deviation = pictures.mean(0), np.sqrt(pictures.var(0).mean(-1, keepdims=True))  # [H, W, 3] and [H, W, 1]
     brightest = max(float(deviation.max()), 1e-12)
-    print(
-        f"{NETWORKS} networks, noise {NOISE:g}: deviation {deviation.mean():.4f} in the mean, {brightest:.4f} at most"
-    )
+    print(f"{NETWORKS} networks, noise {NOISE:g}: mean deviation {deviation.mean():.4f}, maximum {brightest:.4f}")
     cells = [mean, np.repeat(deviation / brightest, 3, axis=-1), *pictures]
     labels = ["mean", f"deviation, white is {brightest:.2f}", *(f"network {i + 1}" for i in range(NETWORKS))]
     cells = [np.kron(each, np.ones((ZOOM, ZOOM, 1))) for each in cells]

@@ -1,10 +1,10 @@
-"""Kill runs at random instants, let the same commands go on, and compare what comes out with runs left alone.
+"""Kill runs at random times, resume them by the same commands, and compare the pictures with those of undisturbed runs.
 
     python scripts/kill_and_resume.py --runs 100
 
-Every run is killed by SIGKILL at an instant drawn from its whole duration, and again with a chance of one half when it
-goes on, until it is left alone; its picture then has to have the bytes of the one that nobody disturbed. With
-`--from-checkpoint` the first instant is drawn from the second after the first checkpoint.
+Every run is killed by SIGKILL at a random time within its duration. Each resumed run is killed again with probability
+1/2. The final picture must have the same bytes as that of an undisturbed run. With `--from-checkpoint` the first kill
+is within a second after the first checkpoint.
 """
 
 import argparse
@@ -29,7 +29,7 @@ SMALL = ("--steps", "240", "--weights", "tiny.h5", "--style-layers", "relu1_1,re
 STYLIZE = ("stylize", "content.png", "style.png", *SMALL, "--content-layers", "relu2_1", "--size", "64")
 COMMANDS = {
     "lbfgs, two scales": (*STYLIZE, "--scales", "2"),
-    "sweep of three lanes": ("sweep", *STYLIZE[1:], "--scales", "1", "--style-weight", "1,10,100"),
+    "sweep of three": ("sweep", *STYLIZE[1:], "--scales", "1", "--style-weight", "1,10,100"),
     "adam, averaged": (*STYLIZE, "--optimizer", "adam", "--ema-decay", "0.9", "--scales", "1"),
     "texture from noise": ("texture", "style.png", *SMALL, "--size", "64x48"),
 }
@@ -37,11 +37,13 @@ CHECKPOINTS = ("--checkpoint", "checkpoints", "--every", "7")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run all and print how many pictures were the same; return 1 if one was not."""
+    """Run all commands and print the number of equal pictures; return 1 if one differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=100, help="how many runs to kill (default: 100)")
-    parser.add_argument("--seed", type=int, default=0, help="of the instants (default: 0)")
-    parser.add_argument("--at-a-time", type=int, default=os.cpu_count(), help="runs (default: as many as processors)")
+    parser.add_argument("--runs", type=int, default=100, help="number of runs to kill (default: 100)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the times (default: 0)")
+    parser.add_argument(
+        "--at-a-time", type=int, default=os.cpu_count(), help="number of runs at a time (default: number of processors)"
+    )
     parser.add_argument("--from-checkpoint", action="store_true", help="kill each run after its first checkpoint")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
@@ -63,9 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(
             f"{name:22} {same} of {len(own)} the same bytes, after {kills} kills, {resumed} of them with a checkpoint"
         )
-    print(
-        f"{sum(same for same, _, _ in found)} of {len(found)} runs ended with the bytes of a run that nobody disturbed"
-    )
+    print(f"{sum(same for same, _, _ in found)} of {len(found)} runs ended with the bytes of an undisturbed run")
     return 0 if all(same for same, _, _ in found) else 1
 
 
@@ -80,7 +80,7 @@ def write_inputs(folder: Path) -> None:
 
 
 def started(inputs: Path, name: str, folder: Path) -> subprocess.Popen:
-    """Start the command of that name, which writes into a folder."""
+    """Start the command of this name, which writes into a folder."""
     for path in inputs.iterdir():
         if path.is_file() and not (folder / path.name).exists():
             (folder / path.name).symlink_to(path)
@@ -91,7 +91,7 @@ def started(inputs: Path, name: str, folder: Path) -> subprocess.Popen:
 
 
 def pictures(folder: Path) -> list[bytes]:
-    """Return the bytes of what was painted."""
+    """Return the bytes of the pictures."""
     return [path.read_bytes() for path in sorted(folder.glob("out*/*=*.png")) + sorted(folder.glob("out.png"))]
 
 
@@ -101,13 +101,13 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def undisturbed(inputs: Path, name: str, *, times: int) -> tuple[list[bytes], float]:
-    """Return the pictures of a run that is left alone, and the duration of the last of several such runs."""
+    """Return the pictures of an undisturbed run, and the duration of the last of several such runs."""
     found, seconds = [], 0.0
     for _ in range(times):
         with tempfile.TemporaryDirectory(dir=inputs) as folder:
             began = time.monotonic()
             if started(inputs, name, Path(folder)).wait():
-                raise SystemExit(f"{name} failed when nobody disturbed it")
+                raise SystemExit(f"{name} failed without a kill")
             found, seconds = pictures(Path(folder)), time.monotonic() - began
     return found, seconds
 
@@ -115,7 +115,7 @@ def undisturbed(inputs: Path, name: str, *, times: int) -> tuple[list[bytes], fl
 def disturbed(
     inputs: Path, name: str, rng: random.Random, wanted: list[bytes], seconds: float, *, from_checkpoint: bool
 ) -> tuple[bool, int, int]:
-    """Return whether a killed run ends the same, how often it was killed, and how often with a checkpoint there."""
+    """Return whether a killed run has equal pictures, its number of kills, and of kills after a checkpoint."""
     kills = resumed = 0
     with tempfile.TemporaryDirectory(dir=inputs) as scratch:
         folder = Path(scratch)

@@ -1,14 +1,14 @@
-"""The figures of Gatys et al. from any photograph and painting: what layers keep, weights by layers, starts.
+"""The figures of Gatys et al. for a photograph and a painting: reconstructions, ratios by layers, initial images.
 
     pip install -e '.[plots]'
     python scripts/paper_figures.py photo.jpg painting.jpg --output figures/
 
 Figure 1 of arXiv:1508.06576 (content reconstructions from conv1_1 to conv5_1, style reconstructions from one to five
-layers), its figure 3 (alpha / beta from 1e-5 to 1e-2 by these five sets of style layers: twenty lanes of one program)
-and figure 6 of the paper of 2016 (starts), each as PNG and PDF. Deviations: from coarse to fine, lbfgs without a line
-search over a pyramid, a penalty on values out of range, and some total variation, without which the grain of white
-noise stays. alpha counts with the picture's area, as in the paper, whose pictures had
-about 512 pixels a side: smaller ones keep less of their content at the same ratio.
+layers), its figure 3 (alpha / beta from 1e-5 to 1e-2 by these five sets of style layers: a batch of twenty in one
+program) and figure 6 of the paper of 2016 (initial images), each as PNG and PDF. Deviations: coarse to fine, lbfgs
+without a line search on a pyramid, a range penalty, and some total variation, without which the grain of white noise
+remains. alpha is proportional to the area of the picture, as in the paper, whose pictures had sides of about 512
+pixels: smaller ones preserve less content at the same ratio.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ import numpy as np
 import tyro
 from tyro.conf import Positional
 
-from jaxstyle import Config, LossWeights, load_image, load_params, make_targets, presets, terms, total
+from jaxstyle import Objective, load_image, load_params, make_targets, presets, terms, total
 from jaxstyle.errors import InputError, own
 from jaxstyle.networks.vgg import Params
 from jaxstyle.transfer.sweep import sweep
@@ -32,74 +32,81 @@ from jaxstyle.transfer.sweep import sweep
 LAYERS = tuple(f"conv{block}_1" for block in range(1, 6))
 RATIOS = (1e-5, 1e-4, 1e-3, 1e-2)
 PAPER = presets.preset("gatys-paper")
-CONFIG = dataclasses.replace(PAPER.config, scales=None, memory=10)
-BOUNDS = PAPER.bounds_weight / PAPER.style_weight  # the paper's beta is 1 here, not 1,000
-SMOOTHNESS = 0.1  # of total variation, over what a black picture loses
+CONTENT_LAYERS = PAPER.objective.content_layers
+OPTIMIZER = dataclasses.replace(PAPER.optimizer, history_size=10)
+RANGE_PENALTY = PAPER.range_penalty / PAPER.style_weight  # the paper's beta is 1 here, not 1,000
+SMOOTHNESS = 0.1  # weight of total variation, relative to the objective of a black picture
 
 
 def cumulative(count: int) -> np.ndarray:
-    """Return how much each layer counts where the first `count` count alike, `[layers]`."""
+    """Return equal weights of the first `count` layers, with sum 1, `[layers]`."""
     return np.where(np.arange(len(LAYERS)) < count, 1 / count, 0.0)
 
 
-def stacked(lanes: Sequence[LossWeights]) -> LossWeights:
-    """Return the weights of all lanes as one, each coefficient `[N]`."""
-    return jax.tree.map(lambda *each: jnp.asarray(each, jnp.float32), *lanes)
+def stacked(objectives: Sequence[Objective]) -> Objective:
+    """Return the objectives of a batch as one, each weight `[N]`."""
+    return jax.tree.map(lambda *each: jnp.asarray(each, jnp.float32), *objectives)
 
 
-def weights(content: Sequence[float] | np.ndarray, style: np.ndarray, layers: Sequence[str]) -> LossWeights:
-    """Return alpha by content layer and beta by style layer in the paper's units."""
+def weighted(content: Sequence[float] | np.ndarray, style: np.ndarray, layers: Sequence[str]) -> Objective:
+    """Return the objective with alpha by content layer and beta by style layer in the paper's units."""
     alpha = {layer: value / 2 for layer, value in zip(layers, content, strict=True)}
     beta = {layer: value / 4 for layer, value in zip(LAYERS, style, strict=True)}
-    return LossWeights(content=alpha, style=beta, tv=0.0, bounds=BOUNDS)
+    return dataclasses.replace(PAPER.objective, content=alpha, style=beta, tv=0.0, range_penalty=RANGE_PENALTY)
 
 
 class Paint(NamedTuple):
-    """Photograph and painting, and how lanes of weights are painted from them."""
+    """Photograph, painting and options; stylizes batches of objectives, initial images or keys."""
 
     params: Params
     content: jax.Array
     style: jax.Array
     key: jax.Array
     steps: int
-    lanes: int | None
+    batch_size: int | None
 
-    def __call__(
-        self, weights: LossWeights, config: Config, *, init: str | jax.Array = "noise", key: Any = None
-    ) -> Any:
-        """Return the pictures of all lanes, `[N, H, W, 3]`."""
-        targets = make_targets(self.params, self.content, self.style, config=config)
-        black = terms(self.params, jnp.zeros_like(self.content), targets, config=config)
-        smooth = dataclasses.replace(weights, tv=SMOOTHNESS * total(weights, black))
-        key, options = self.key if key is None else key, {"steps": self.steps, "lanes": self.lanes}
-        found = sweep(self.params, self.content, self.style, smooth, key=key, config=config, init=init, **options)
-        return np.asarray(found.image)
+    def __call__(self, objective: Objective, *, init: str | jax.Array = "noise", key: Any = None) -> Any:
+        """Return the pictures of the batch, `[N, H, W, 3]`."""
+        options: dict[str, Any] = {"objective": objective, "network": PAPER.network}
+        targets = make_targets(self.params, self.content, self.style, **options)
+        black = terms(self.params, jnp.zeros_like(self.content), targets, **options)
+        smooth = dataclasses.replace(objective, tv=SMOOTHNESS * total(objective, black))
+        result = sweep(
+            self.params,
+            self.content,
+            self.style,
+            objective=smooth,
+            network=PAPER.network,
+            optimizer=OPTIMIZER,
+            key=self.key if key is None else key,
+            init=init,
+            steps=self.steps,
+            batch_size=self.batch_size,
+        )
+        return np.asarray(result.image)
 
 
 def figure_1(paint: Paint) -> np.ndarray:
-    """Return what content layers keep of the photograph and style layers of the painting, two rows of five."""
-    config = dataclasses.replace(CONFIG, content_layers=LAYERS)
+    """Return reconstructions of the photograph by content layers and of the painting by style layers, two rows."""
     none = np.zeros(len(LAYERS))
-    each = [weights(np.eye(len(LAYERS))[i], none, LAYERS) for i in range(len(LAYERS))]
-    each += [weights(none, cumulative(count), LAYERS) for count in range(1, len(LAYERS) + 1)]
-    return paint(stacked(each), config).reshape(2, len(LAYERS), *paint.content.shape)
+    each = [weighted(np.eye(len(LAYERS))[i], none, LAYERS) for i in range(len(LAYERS))]
+    each += [weighted(none, cumulative(count), LAYERS) for count in range(1, len(LAYERS) + 1)]
+    return paint(stacked(each)).reshape(2, len(LAYERS), *paint.content.shape)
 
 
 def figure_3(paint: Paint) -> np.ndarray:
     """Return five rows, one for each set of style layers, of four ratios alpha / beta."""
     each = [
-        weights([ratio], cumulative(count), CONFIG.content_layers)
-        for count in range(1, len(LAYERS) + 1)
-        for ratio in RATIOS
+        weighted([ratio], cumulative(count), CONTENT_LAYERS) for count in range(1, len(LAYERS) + 1) for ratio in RATIOS
     ]
-    return paint(stacked(each), CONFIG).reshape(len(LAYERS), len(RATIOS), *paint.content.shape)
+    return paint(stacked(each)).reshape(len(LAYERS), len(RATIOS), *paint.content.shape)
 
 
 def figure_6(paint: Paint) -> np.ndarray:
-    """Return what comes of starting from the photograph, the painting and four noises."""
-    one = weights([1e-3], cumulative(len(LAYERS)), CONFIG.content_layers)
+    """Return the pictures from three initial images: the photograph, the painting and noise of four keys."""
+    one = weighted([1e-3], cumulative(len(LAYERS)), CONTENT_LAYERS)
     starts = jnp.stack([paint.content, paint.style])
-    pictures = [paint(one, CONFIG, init=starts), paint(one, CONFIG, key=jax.random.split(paint.key, 4))]
+    pictures = [paint(one, init=starts), paint(one, key=jax.random.split(paint.key, 4))]
     return np.concatenate(pictures)[None]
 
 
@@ -108,7 +115,7 @@ FIGURES = {
         figure_1,
         ["content", "style"],
         list(LAYERS),
-        "what is kept: at one content layer; at the style layers up to",
+        "reconstructions: by one content layer; by the style layers up to",
     ),
     "figure_3": (
         figure_3,
@@ -116,7 +123,12 @@ FIGURES = {
         [f"{r:g}" for r in RATIOS],
         "alpha / beta, by style layers",
     ),
-    "figure_6": (figure_6, [""], ["photograph", "painting", *(f"noise {i}" for i in range(1, 5))], "starts, at 1e-3"),
+    "figure_6": (
+        figure_6,
+        [""],
+        ["photograph", "painting", *(f"noise {i}" for i in range(1, 5))],
+        "initial images, at 1e-3",
+    ),
 }
 
 
@@ -151,29 +163,29 @@ def main(
     figures: tuple[Literal["figure_1", "figure_3", "figure_6"], ...] = ("figure_1", "figure_3", "figure_6"),
     size: int = 256,
     steps: int = 150,
-    lanes: int | None = None,
+    batch_size: int | None = None,
     network: str = "auto",
     seed: int = 0,
 ) -> None:
-    """Paint and draw the figures that are named.
+    """Make the given figures.
 
     Args:
         content: the photograph.
-        style: the painting, which is brought to the photograph's size.
+        style: the painting, which is resized to the size of the photograph.
         output: the folder for the figures.
-        figures: which of figure_1, figure_3 and figure_6.
+        figures: figure_1, figure_3, figure_6, or several of them.
         size: longest side of each picture, in pixels.
         steps: gradient evaluations of each picture.
-        lanes: pictures at a time; all if left out.
-        network: as of `jaxstyle stylize`.
-        seed: of the noise.
+        batch_size: number of pictures at a time; all by default.
+        network: as for `jaxstyle stylize`.
+        seed: seed of the noise.
     """
     if find_spec("matplotlib") is None:
-        raise InputError("The figures are drawn by matplotlib, which is absent: pip install -e '.[plots]'.")
+        raise InputError("The figures need matplotlib, which is not installed: pip install -e '.[plots]'.")
     output.mkdir(parents=True, exist_ok=True)
     photograph = jnp.asarray(load_image(content, size=size).rgb)
     painting = jnp.asarray(load_image(style, size=(photograph.shape[1], photograph.shape[0])).rgb)
-    paint = Paint(load_params(network), photograph, painting, jax.random.key(seed), steps, lanes)
+    paint = Paint(load_params(network), photograph, painting, jax.random.key(seed), steps, batch_size)
     for name in figures:
         drawn, rows, columns, title = FIGURES[name]
         pictures = drawn(paint)

@@ -1,19 +1,20 @@
-"""Where a picture changes if the style weighs more: d image / d log weight, through every step of the loop.
+"""Derivative of the picture with respect to the style weight, d image / d log weight, through all steps.
 
     python scripts/sensitivity.py examples/cat.jpg examples/strokes.jpg sensitivity.png
 
-A run of adam is a function of the style weight w, image(w), so it has a derivative. There is one input and there are
-many pixels, so `jax.jvp` carries d image / d log w forwards beside the image: about as much again as the run itself,
-whatever its length, and nothing is stored. To first order image((1 + e) w) = image(w) + e d image / d log w.
+The result of adam is a function of the style weight w, image(w). There is one input and there are many pixels, so
+forward mode, `jax.jvp`, is efficient: it takes about the time of one more run, for any number of steps, and stores no
+residuals. To first order image((1 + e) w) = image(w) + e d image / d log w.
 
-Left is the picture, right its derivative on grey: what is brighter or redder than grey gets brighter or redder with
-more style. The 99th percentile of its absolute values spans the scale.
+The sheet shows the picture on the left and its derivative on gray on the right: pixels that are brighter or redder than
+gray get brighter or redder with a larger weight. The 99th percentile of absolute values is the range of the scale.
 
-A derivative means something where the steps are smooth. Average pooling has no maxima that change places, and adam's
-step is at most learning_rate / epsilon times the gradient: with a large epsilon that is a stable descent, with a small
-one pixels of next to no gradient bounce, and their derivative grows with every bounce.
+The derivative is meaningful only if the steps are smooth. Average pooling has no maxima that switch between pixels, and
+a step of adam is at most learning_rate / eps times the gradient: with a large eps the descent is stable; with a small
+one, pixels with almost no gradient oscillate, and their derivative grows with every oscillation.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -22,31 +23,31 @@ import numpy as np
 from terminal import start
 from tyro.conf import Positional
 
-from jaxstyle import Config, LossWeights, init, load_image, load_params, make_targets, run, save_image
+from jaxstyle import VGG19, Adam, Objective, init_state, load_image, load_params, make_targets, run_steps, save_image
 from jaxstyle.images.contact_sheet import contact_sheet
 from jaxstyle.networks.vgg import Params
 
 SIZE, STEPS, WEIGHT, ZOOM = 192, 60, 1.0, 2
-CONFIG = Config(pooling="avg", optimizer="adam", learning_rate=0.05, epsilon=1e-2)
+OBJECTIVE, NETWORK, OPTIMIZER = Objective(), VGG19(pooling="avg"), Adam(learning_rate=0.05, eps=1e-2)
 
 
 def sensitivity(
     params: Params, content: jax.Array, style: jax.Array, weight: float = WEIGHT
 ) -> tuple[jax.Array, jax.Array]:
-    """Return the picture `[H, W, 3]` at a style weight, and its derivative by the weight's logarithm."""
-    targets = make_targets(params, content, style, config=CONFIG)
+    """Return the picture `[H, W, 3]` for a style weight, and its derivative by the logarithm of the weight."""
+    targets = make_targets(params, content, style, objective=OBJECTIVE, network=NETWORK)
+    state = init_state(content, objective=OBJECTIVE, optimizer=OPTIMIZER)
 
-    def painted(log_weight: jax.Array) -> jax.Array:
-        weights = LossWeights(style=dict.fromkeys(CONFIG.style_layers, jnp.exp(log_weight)))
-        state, _ = run(init(content, config=CONFIG), params, targets, weights, config=CONFIG, steps=STEPS)
-        return state.image
+    def picture(log_weight: jax.Array) -> jax.Array:
+        objective = replace(OBJECTIVE, style=dict.fromkeys(OBJECTIVE.style, jnp.exp(log_weight)))
+        return run_steps(state, params, targets, objective, network=NETWORK, steps=STEPS)[0].image
 
     at = jnp.log(jnp.asarray(weight))
-    return jax.jvp(painted, (at,), (jnp.ones_like(at),))
+    return jax.jvp(picture, (at,), (jnp.ones_like(at),))
 
 
 def main(content: Positional[Path], style: Positional[Path], output: Positional[Path]) -> None:
-    """Save the picture beside its derivative, and print how large that is."""
+    """Save the picture beside its derivative, and print the size of the derivative."""
     photograph, painting = (jnp.asarray(load_image(path, size=SIZE).rgb) for path in (content, style))
     picture, change = map(np.asarray, sensitivity(load_params("auto"), photograph, painting))
     span = np.quantile(np.abs(change), 0.99)

@@ -34,7 +34,6 @@ from PIL import Image
 from training_pictures import cut, draw, made_up, photographs, repaint
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from jaxstyle.config import Config
 from jaxstyle.errors import InputError, own
 from jaxstyle.networks import weights_io
 from jaxstyle.networks.pretrained import LICENCE
@@ -151,7 +150,7 @@ def gather(params: Params, sources: list[Image.Image], number: int, training: Tr
         contents = [cut(rng, side, sources) if sources else made_up(rng, side) for _ in range(4)]
         styles = [draw(rng, side, sources) for _ in range(4)]
         pairs = (jnp.asarray(np.stack(x) / np.float32(255)) for x in (contents, styles))
-        own = repaint(params, *pairs, snapshots=snapshots, config=Config(conv=mixed))
+        own = repaint(params, *pairs, snapshots=snapshots, network=VGG19(conv=mixed))
         pictures.extend(np.asarray(255 * own + 0.5).astype(np.uint8).reshape(-1, side, side, 3))
     return np.stack(pictures)
 

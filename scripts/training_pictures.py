@@ -1,7 +1,7 @@
-"""Pictures to train a network on, from a seed: photographs cut, scenes and paintings made up, and its own paintings.
+"""Training pictures from a seed: crops of photographs, synthetic scenes and paintings, and stylized pictures.
 
-The drawings hold what styles are made of: flat leaves of all sizes, strokes along a flow, letters, ramps, noise of all
-scales, and horizons with houses. Run as a script, it draws a sheet of them.
+The drawings contain typical elements of styles: flat leaves of all sizes, strokes along a flow, letters, ramps, noise
+of all scales, and horizons with houses. As a script, this module draws a sheet of them.
 
 Lee, Mumford and Huang, *Occlusion Models for Natural Images*, IJCV 2001, for dead leaves.
 """
@@ -19,11 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 from tyro.conf import Positional
 
-from jaxstyle.config import Config, LossWeights
+from jaxstyle import VGG19, init_state, make_targets, run_steps
 from jaxstyle.errors import InputError
-from jaxstyle.losses.objective import make_targets
 from jaxstyle.networks.vgg import Params
-from jaxstyle.optim.loop import init, run
 
 Pixels = NDArray[np.uint8]
 Rng = np.random.Generator
@@ -188,18 +186,18 @@ def horizon(rng: Rng, side: int) -> Pixels:
 DRAWINGS: tuple[Callable[[Rng, int], Pixels], ...] = (leaves, clouds, stripes, letters, horizon)
 
 
-@partial(jax.jit, static_argnames=("snapshots", "config"))
+@partial(jax.jit, static_argnames=("snapshots", "network"))
 def repaint(
-    params: Params, contents: jax.Array, styles: jax.Array, *, snapshots: tuple[int, ...], config: Config
+    params: Params, contents: jax.Array, styles: jax.Array, *, snapshots: tuple[int, ...], network: VGG19
 ) -> jax.Array:
-    """Return what the network paints, `[pairs, snapshots, H, W, 3]`, on the way from each content to its style."""
+    """Return stylized pictures, `[pairs, snapshots, H, W, 3]`, of each pair after given numbers of steps."""
 
     def one(content: jax.Array, style: jax.Array) -> jax.Array:
-        targets, state = make_targets(params, content, style, config=config), init(content, config=config)
+        targets, state = make_targets(params, content, style, network=network), init_state(content)
         pictures = []
         for before, after in pairwise((0, *snapshots)):
-            state, _ = run(state, params, targets, LossWeights(), config=config, steps=after - before)
-            pictures.append(jnp.clip(state.image, 0, 1))
+            state, _ = run_steps(state, params, targets, network=network, steps=after - before)
+            pictures.append(state.image)
         return jnp.stack(pictures)
 
     return jax.vmap(one)(contents, styles)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxstyle.losses.objective import Objective
 from jaxstyle.runtime import fitting, run, runner, style_cache, sweep_job
 from jaxstyle.runtime.callbacks import Event, never, notify
 from jaxstyle.runtime.problem import Problem
@@ -22,7 +23,7 @@ class FakeRunner:
     the inputs, the seed of the noise and the number of steps. Every term of the history falls as 1 / step.
 
     Attributes:
-        problems: the problem of each run, in order: `problems[-1].config`, `.weights`, `.steps`, ...
+        problems: the problem of each run, in order: `problems[-1].objective`, `.optimizer`, `.steps`, ...
         resumed: the step from which each of them was resumed, or None.
         on_step: called with the number of each step after it; it may raise, send a signal or remove a folder.
         history: called with the number of a step, from 1, and returns values that replace terms of that step.
@@ -62,11 +63,11 @@ class FakeRunner:
         self.resumed.append(None if resume is None else resume.step)
         axes = () if problem.batch_size is None else (problem.batch_size,)
         sides, history, first, snapshots = [], {}, 1, []
-        before, last = 0, sum(scale.steps for scale in problem.scales())
+        before, last = 0, sum(scale.steps for scale in problem.schedule)
         if resume is not None:
             sides, history, first = list(resume.sides), dict(resume.history), resume.step + 1
             notify(callbacks, Event("resumed", resume.step, last, progress=resume.step / last))
-        for number, scale in enumerate(problem.scales()):
+        for number, scale in enumerate(problem.schedule):
             side = max(scale.width, scale.height)
             for kind in ("compiling", "compiled"):
                 notify(callbacks, Event(kind, before, last, (scale.width, scale.height)))
@@ -108,17 +109,24 @@ class FakeRunner:
             start = np.random.default_rng(keys if problem.noise is None else keys[index]).uniform(size=content.shape)
         colors = [np.asarray(style).mean((0, 1)) for style in problem.styles if hasattr(style, "shape")]
         goal = (content + np.mean(colors or [np.full(3, 0.5)], axis=0)) / 2
-        strength = np.asarray(sum(map(np.asarray, problem.weights.style.values()), np.zeros(())))
+        strength = np.asarray(sum(map(np.asarray, objective_of(problem).style.values()), np.zeros(())))
         share = np.broadcast_to(strength, (problem.batch_size or 1,))[index] / (1 + np.max(strength))
         return np.clip(start + part * (0.5 + 0.5 * share) * (goal - start), 0, 1).astype(np.float32)
 
     @staticmethod
     def _terms(problem: Problem, step: int) -> dict[str, Any]:
-        kinds = {"content": problem.weights.content, "style": problem.weights.style}
-        terms = {f"{kind}/{layer}": 1 / step for kind, weights in kinds.items() for layer in weights}
+        objective = objective_of(problem)
+        kinds = {"content": objective.content, "style": objective.style}
+        terms = {f"{kind}/{layer}": 1 / step for kind, weights in kinds.items() for layer in sorted(weights)}
         total = sum(np.asarray(weight) / step for weights in kinds.values() for weight in weights.values())
-        total = total + np.asarray(problem.weights.tv) / step
-        return {**terms, "tv": 1 / step, "total": total, "bounds": 0.0}  # in the order of `term_names`
+        total = total + np.asarray(objective.tv) / step
+        return {**terms, "tv": 1 / step, "total": total, "range_penalty": 0.0}  # in the order of `term_names`
+
+
+def objective_of(problem: Problem) -> Objective:
+    """Return the objective of a problem, which the command line always makes itself."""
+    assert isinstance(problem.objective, Objective)
+    return problem.objective
 
 
 def nearest(image: np.ndarray, height: int, width: int) -> np.ndarray:

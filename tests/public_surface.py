@@ -9,12 +9,14 @@ import jax.numpy as jnp
 import optax
 
 from jaxstyle import (
+    LBFGS,
     VGG19,
-    Config,
-    LossWeights,
+    Adam,
+    Objective,
+    Optax,
     Parametrization,
     color,
-    init,
+    init_state,
     load_image,
     load_params,
     make_targets,
@@ -23,7 +25,7 @@ from jaxstyle import (
     parametrizations,
     presets,
     reconstruct,
-    run,
+    run_steps,
     save_image,
     statistics_io,
     stylize,
@@ -33,7 +35,7 @@ from jaxstyle import (
     texture,
     total,
 )
-from jaxstyle.losses.objective import Terms
+from jaxstyle.losses.loss_terms import Terms
 from jaxstyle.losses.style import Summary
 from jaxstyle.losses.targets import Targets
 from jaxstyle.optim.loop import State
@@ -58,35 +60,43 @@ def paint(content: jax.Array, style: jax.Array, key: jax.Array, numbers: jax.Arr
     loaded = load_image("cat.jpg", size=256)
     save_image("out.png", loaded.rgb)
 
-    config = Config(own_terms={"edges": edges}, optimizer=optax.sgd(0.1))
-    of_bands = Config(network=bands, parametrization=Parametrization(jnp.sqrt, jnp.square))
-    weights = LossWeights(content={"relu4_2": 1.0}, style={"relu1_1": 6.0}, own={"edges": 2.0})
-    assert_type(weights.tv, jax.typing.ArrayLike)
-    network = VGG19.from_params(params, pooling="avg")
-    assert_type(network, VGG19)
+    objective = Objective(
+        content={"relu4_2": 1.0}, style={"relu1_1": 6.0}, extra={"edges": 2.0}, extra_terms={"edges": edges}
+    )
+    assert_type(objective.tv, jax.typing.ArrayLike)
+    network = VGG19(pooling="avg")
 
-    targets = make_targets(params, content, [style], config=config)
+    targets = make_targets(params, content, [style], objective=objective, network=network)
     assert_type(targets, Targets)
-    assert_type(summarize_style(params, style, config=config), dict[str, Summary])
-    assert_type(terms(params, content, targets, config=config), Terms)
-    assert_type(total(weights, terms(params, content, targets, config=config)), jax.Array)
-    assert_type(objective_value(params, content, targets, weights, config=config), tuple[jax.Array, Terms])
+    assert_type(summarize_style(params, style, objective=objective, network=network), dict[str, Summary])
+    assert_type(terms(params, content, targets, objective=objective, network=network), Terms)
+    assert_type(total(objective, terms(params, content, targets, objective=objective)), jax.Array)
+    value = objective_value(params, content, targets, objective, network=network)
+    assert_type(value, tuple[jax.Array, Terms])
 
-    state = init(content, config=config)
+    state = init_state(content, objective=objective, optimizer=Optax(optax.sgd(0.1)))
     assert_type(state, State)
-    state, trace = run(state, params, targets, weights, config=config, steps=9, segments=3)
-    assert_type(trace, Terms)
+    state, history = run_steps(state, params, targets, objective, network=network, steps=9, checkpoint_segments=3)
+    assert_type(history, Terms)
     assert_type(state.image, jax.Array)
 
-    assert_type(stylize(params, content, style, key=key, weights=weights, config=of_bands, steps=9), Result)
-    assert_type(texture(params, style, key=key, height=64, width=64), Result)
+    of_bands = Objective(content={"bright": 1.0}, style={"dark": 6.0})
+    optimizer = Adam(numbers, parametrization=Parametrization(jnp.sqrt, jnp.square))
+    result = stylize(params, content, style, objective=of_bands, network=bands, optimizer=optimizer, scales=1)
+    assert_type(result, Result)
+    assert_type(result.history, Terms)
+    assert_type(stylize(params, content, style, key=key, optimizer=optax.adam(0.1), steps=9), Result)
+    assert_type(texture(params, style, key=key, height=64, width=64, scales=(32, 64)), Result)
     assert_type(reconstruct(params, content, key=key, content_layers=("relu4_2",)), Result)
-    lanes = sweep.sweep(params, content, style, LossWeights(tv=numbers), steps=9)
-    assert_type(lanes.image, jax.Array)
+    rates = LBFGS(learning_rate=numbers, history_size=5)
+    batch = sweep(params, content, style, objective=Objective(tv=numbers), optimizer=rates, batch_size=2)
+    assert_type(batch.image, jax.Array)
 
     way = parametrizations.compose(PARAMETRIZATIONS["sigmoid"], PARAMETRIZATIONS["fourier"])
     assert_type(way, Parametrization)
     assert_type(color.with_colors_of(content, style), jax.Array)
     assert_type(masks.cover(numbers), jax.Array)
-    assert_type(presets.preset("gatys-paper").config, Config)
+    preset = presets.preset("gatys-paper")
+    assert_type(preset.objective, Objective)
+    assert_type(preset.network, VGG19)
     assert_type(statistics_io.network_hash(params), str)

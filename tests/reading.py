@@ -112,8 +112,8 @@ def hdf5_files() -> list[Callable[[Path], object]]:
     weights_io.BLOCK_WIDTHS = specimens.WIDTHS  # stands for VGG-19's own widths, which make 80 MB
     params = specimens.random_params(widths=specimens.WIDTHS, seed=1)
     statistics = [
-        lambda path, config=config: statistics_io.read(path, params=params, config=config)
-        for config in specimens.CONFIGS.values()
+        lambda path, objective=objective: statistics_io.read(path, params=params, objective=objective)
+        for objective in specimens.OBJECTIVES.values()
     ]
     return [weights_io.read, weights_io.widths, weights_io.provenance, *statistics]
 
@@ -132,7 +132,7 @@ READERS = {"picture": pictures, "hdf5": hdf5_files, "json": records}
 
 
 def main(kind: str) -> None:
-    from jaxstyle.images.load import PictureWarning
+    from jaxstyle.errors import PictureWarning
 
     warnings.filterwarnings("ignore", category=PictureWarning)
     warnings.filterwarnings("ignore", module=r"PIL\.")  # about metadata

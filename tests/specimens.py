@@ -13,11 +13,11 @@ import numpy as np
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
-from jaxstyle.config import Config
 from jaxstyle.images import save
 from jaxstyle.images.quantize import Levels
 from jaxstyle.losses import statistics_io
 from jaxstyle.losses.moments import Moments
+from jaxstyle.losses.objective import Objective
 from jaxstyle.losses.wasserstein import LEVELS, Quantiles
 from jaxstyle.networks import weights_io
 from jaxstyle.networks.random_init import random_params
@@ -30,9 +30,10 @@ HEIGHT, WIDTH = 24, 33
 WIDTHS = ((2, 3), (4, 2), (3, 2, 4, 2), (3, 2, 2, 3), (2, 3, 2, 4))
 NUMBERS = (1, 2, 3, 4, 9, 12, 16, 24, 96, 128, 512)  # sizes in the HDF5 files
 SHAPES = {"relu1_1": 2, "relu2_1": 4}  # channels
-CONFIGS = {
-    "moments": Config(content_layers=(), style_layers=tuple(SHAPES)),
-    "quantiles": Config(content_layers=(), style_layers=tuple(SHAPES), statistic="sliced"),
+STYLE = dict.fromkeys(SHAPES, 1.0)
+OBJECTIVES = {
+    "moments": Objective(content={}, style=STYLE),
+    "quantiles": Objective(content={}, style=STYLE, statistic="sliced"),
 }
 
 
@@ -130,14 +131,14 @@ def hdf5_files(folder: Path) -> dict[str, bytes]:
             for part, values in parts.items():
                 file.create_dataset(f"{layer}/{part}", data=values, chunks=True)
     found["own, in pieces"] = path.read_bytes()
-    for name, config in CONFIGS.items():
+    for name, objective in OBJECTIVES.items():
         kind = Moments if name == "moments" else Quantiles
         summary: dict[str, Any] = {}
         for layer, n in SHAPES.items():
             shapes = [(n,), (n, n)] if kind is Moments else [(n, n - 1), (n - 1, LEVELS)]
             arrays: list[Any] = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
             summary[layer] = kind(*arrays)
-        statistics_io.write(path, {128: summary, 512: summary}, params=params, config=config, pictures=["a.jpg"])
+        statistics_io.write(path, {128: summary, 512: summary}, params=params, objective=objective, pictures=["a.jpg"])
         found[name] = path.read_bytes()
     return found
 
@@ -163,7 +164,7 @@ def records() -> dict[str, bytes]:
         options=plain_data.plain(options, paths=inputs),
         inputs=tuple(record.Source(path.name, "0" * 64) for path in inputs),
         network=record.Weights("vgg19", "vgg19.h5", "0" * 64),
-        config={"style_layers": ["relu1_1"], "scales": None},
+        settings={"objective": {"name": "Objective", "statistic": "gram"}, "scales": None},
         weights={"style/relu1_1": 1.0, "tv": 0.5},
         versions=record.versions(),
         device="2 x processor",

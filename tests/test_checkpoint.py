@@ -245,7 +245,7 @@ def runner(fake_runner, monkeypatch) -> FakeRunner:
 
     def iterate(problem, **options: Any) -> Iterator[Any]:
         for place in fake_runner.iterate(problem, **options):
-            shapes, structure = jax.tree.flatten(problem.shape(problem.scales()[place.scale]))
+            shapes, structure = jax.tree.flatten(problem.shape(problem.schedule[place.scale]))
             others = [np.zeros(each.shape, each.dtype) for each in shapes[1:]]
             state = jax.tree.unflatten(structure, [np.asarray(place.image), *others])
             yield place._replace(state=state, history=place.history)

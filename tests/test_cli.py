@@ -4,7 +4,9 @@ import hashlib
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from commands import listing, log, size_of, write_inputs, write_masks
 
 import jaxstyle
+from jaxstyle import LBFGS, VGG19, Adam, Objective
 from jaxstyle.cli import main
 from jaxstyle.errors import UnavailableError
 from jaxstyle.images.load import load_image
@@ -56,41 +59,41 @@ def test_a_compiled_run_lowers_the_total_which_is_the_weighted_sum_of_the_logged
     )
 
 
+def changed_fields(value: Any, default: Any) -> dict[str, Any]:
+    """Return the fields in which an object differs from the default one."""
+    found = {each.name: getattr(value, each.name) for each in fields(value)}
+    return {name: own for name, own in found.items() if own != getattr(default, name)}
+
+
 def test_options_of_the_command_line_reach_the_run(fake_runner):
     write_masks()
-    texts = """--seed 7 --init noise --steps 5 --size 40 --scales 24,40 --pooling avg --optimizer adam
-    --learning-rate 0.5 --lbfgs-history 7 --parametrization fourier --ema-decay 0.9 --tolerance 0.01 --patience 4
+    options = """--seed 7 --init noise --steps 5 --size 40 --scales 24,40 --pooling avg --color keep --optimizer adam
+    --learning-rate 0.5 --parametrization fourier --ema-decay 0.9 --tolerance 0.01
     --normalize-gradients --statistic covariance --shift -1 --content-weight 2 --style-weight 6
     --tv-weight 0.5 --content-layers relu2_1 --style-layers relu1_1:1,relu2_1:2 --content-mask left.png
     --style-mask all --precision bfloat16 --remat --devices 1 --max-memory 4GiB --save-every 2 --bits 16
     --record-file --log log.csv --quiet --max-pixels 2MP"""
-    assert main([*RUN, *texts.split()]) == 0
+    assert main([*RUN, *options.split()]) == 0
     [run] = fake_runner.problems
-    changed = {name: value for name, value in vars(run.config).items() if value != vars(type(run.config)())[name]}
-    assert changed == {
-        "content_layers": ("relu2_1",),
-        "style_layers": ("relu1_1", "relu2_1"),
+    assert changed_fields(run.objective, Objective()) == {
+        "content": {"relu2_1": 2.0},
+        "style": {"relu1_1": 2.0, "relu2_1": 4.0},
+        "tv": 0.5,
         "statistic": "covariance",
         "shift": -1.0,
-        "pooling": "avg",
-        "precision": "bfloat16",
-        "remat": True,
-        "scales": (24, 40),
-        "optimizer": "adam",
-        "learning_rate": 0.5,
-        "memory": 7,
-        "averaging": 0.9,
-        "tolerance": 0.01,
-        "patience": 4,
         "normalize_gradients": True,
-        "parametrization": "fourier",
     }
-    assert run.weights.content == {"relu2_1": 2.0} and run.weights.tv == 0.5
-    assert run.weights.style == {"relu1_1": 2.0, "relu2_1": 4.0}
+    assert changed_fields(run.network, VGG19()) == {"pooling": "avg", "precision": "bfloat16", "remat": (1, 2)}
+    optimizer: dict[str, Any] = {"learning_rate": 0.5, "parametrization": "fourier", "ema_decay": 0.9}
+    assert run.optimizer == Adam(**optimizer, tolerance=0.01)
+    assert (run.scales, run.color) == ((24, 40), "keep")
     assert (run.steps, run.start, run.save_every, run.devices, run.memory) == (5, "noise", 2, 1, 4 * 2**30)
     assert run.content_masks is not None and run.content_masks.shape == (1, 32, 40) and run.style_masks == [None]
     assert jax.random.key_data(run.key).tolist() == jax.random.key_data(jax.random.key(7)).tolist()
     assert {"out_0002.png", "out_0004.png", "out_0002.json", "out.json", "log.csv"} < set(listing())
+    options = "--optimizer lbfgs --learning-rate 0.5 --lbfgs-history 7 --patience 4"
+    assert main([*RUN, *options.split()]) == 0
+    assert fake_runner.problems[-1].optimizer == LBFGS(learning_rate=0.5, history_size=7, patience=4)
 
 
 def test_version_is_that_of_the_package(capsys):

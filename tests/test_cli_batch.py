@@ -1,6 +1,5 @@
 """`jaxstyle batch`, `texture` and `reconstruct` from their options to their files."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +70,7 @@ def test_files_folders_and_patterns_name_the_same_pictures():
 def test_every_pair_is_a_picture_of_its_content_and_style(fake_runner):
     assert jaxstyle("batch", "contents", "--styles", "styles", "-o", "out", *NETWORK, "--size", 32) == 0
     assert made() == PAIRS
-    shapes = [(work.content.shape[:2], work.styles[0].shape[:2]) for work in fake_runner.problems]
+    shapes = [(problem.content.shape[:2], problem.styles[0].shape[:2]) for problem in fake_runner.problems]
     x, y, wide, high = (32, 28), (32, 32), (26, 32), (32, 26)
     assert shapes == [(wide, x), (high, x), (wide, y), (high, y)]  # those of one style after each other
 
@@ -89,14 +88,14 @@ def test_the_statistics_of_a_style_are_computed_once_and_pictures_share_programs
     save_image("contents/c.png", picture(32, 40, seed=9))
     assert batch() == 0
     assert computed == [(32, 28, 3), (32, 32, 3)]
-    assert len(fake_runner.problems) == 6 and len({id(work.compiled) for work in fake_runner.problems}) == 1
+    assert len(fake_runner.problems) == 6 and len({id(problem.compiled) for problem in fake_runner.problems}) == 1
 
 
 def test_contents_of_one_size_follow_each_other_and_the_programs_are_counted(fake_runner, capsys):
     for name in "cde":
         save_image(f"contents/{name}.png", picture(*((32, 40) if name == "d" else (40, 32)), seed=0))
     assert batch() == 0
-    shapes = [work.content.shape[:2] for work in fake_runner.problems[:5]]
+    shapes = [problem.content.shape[:2] for problem in fake_runner.problems[:5]]
     assert shapes == sorted(shapes, key=shapes.index) and len(set(shapes)) == 2
     assert "10 pictures with 2 different programs of steps" in capsys.readouterr().err
 
@@ -243,17 +242,17 @@ def test_options_that_do_not_fit_a_batch_are_refused(capsys):
 def test_a_texture_starts_from_noise_and_has_no_content(fake_runner):
     options = ("--size", "48x64", "--tileable", "--style-weights", "1,2", "--style-layers", "relu1_1", "--seed", 3)
     assert jaxstyle("texture", "styles/x.png", "styles/y.png", "-o", "out.png", *options, *NETWORK) == 0
-    [work] = fake_runner.problems
-    assert work.start == "noise" and work.content.shape == (48, 64, 3)
-    assert work.style_weights == [1, 2] and work.steps == 2
-    np.testing.assert_array_equal(jax.random.key_data(work.key), jax.random.key_data(jax.random.key(3)))
-    assert work.config.border == "circular" and work.config.content_layers == () and work.weights.content == {}
-    for style, name in zip(work.styles, "xy", strict=True):
+    [problem] = fake_runner.problems
+    assert problem.start == "noise" and problem.content.shape == (48, 64, 3)
+    assert problem.style_weights == [1, 2] and problem.steps == 2
+    np.testing.assert_array_equal(jax.random.key_data(problem.key), jax.random.key_data(jax.random.key(3)))
+    assert problem.network.padding == "circular"
+    for style, name in zip(problem.styles, "xy", strict=True):
         np.testing.assert_array_equal(style, load_image(f"styles/{name}.png").rgb)
-    weights = presets.preset("jaxstyle").loss_weights({}, {"relu1_1": 1.0})
-    assert replace(work.weights, content={}) == weights
+    assert problem.objective == presets.preset("jaxstyle").make_objective({}, {"relu1_1": 1.0})
+    assert problem.objective.content == {}
     assert run(Texture((Path("styles/x.png"),), Path("out.png")), size="40", steps=2, weights=Path("tiny.h5")) == 0
-    assert load_image("out.png").rgb.shape == (40, 40, 3) and fake_runner.problems[-1].config.border != "circular"
+    assert load_image("out.png").rgb.shape == (40, 40, 3) and fake_runner.problems[-1].network.padding == "zeros"
 
 
 def test_a_reconstruction_weights_content_or_style_layers(fake_runner):
@@ -265,11 +264,11 @@ def test_a_reconstruction_weights_content_or_style_layers(fake_runner):
     ):
         command = Reconstruct(Path("contents/a.png"), Path("out.png"))
         assert run(command, size=32, steps=2, weights=Path("tiny.h5"), **options) == 0
-        work = fake_runner.problems[-1]
-        assert work.weights == preset.loss_weights(content, style)
-        assert (work.config.content_layers, work.config.style_layers) == (tuple(content), tuple(style))
-        assert work.start == "noise" and work.steps == 2
-        for each in (work.content, *work.styles):
+        problem = fake_runner.problems[-1]
+        assert problem.objective == preset.make_objective(content, style)
+        assert (problem.objective.content_layers, problem.objective.style_layers) == (tuple(content), tuple(style))
+        assert problem.start == "noise" and problem.steps == 2
+        for each in (problem.content, *problem.styles):
             np.testing.assert_array_equal(each, load_image("contents/a.png", size=32).rgb)
 
 

@@ -75,8 +75,8 @@ def test_a_dry_run_compiles_the_run_and_tiles_change_no_pixel_and_are_used_again
         assert run(*options, output="tiles.png") == 0
     np.testing.assert_allclose(load_image("tiles.png").rgb, load_image("out.png").rgb, atol=1.01 / 255)
     assert np.abs(load_image("tiles.png").rgb - load_image("out.png").rgb).mean() <= 0.5 / 255
-    cuts = record.read(description_of("tiles.png")).memory_plans
-    assert list(cuts) == ["96"] and 0 < cuts["96"] < 96 * 77
+    plans = record.read(description_of("tiles.png")).memory_plans
+    assert list(plans) == ["96"] and 0 < plans["96"] < 96 * 77
     assert main(["rerun", "tiles.png", "--weights", "tiny.h5", "--quiet"]) == 0
     assert Path("tiles_rerun.png").read_bytes() == Path("tiles.png").read_bytes()
 

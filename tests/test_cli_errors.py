@@ -109,7 +109,7 @@ def test_a_failed_download_ends_vgg19_and_makes_auto_use_the_mini_network(capsys
 
 
 def test_a_run_that_diverges_names_term_and_step_and_writes_nothing(fake_runner):
-    for term, step, value in (("bounds", 2, np.inf), ("total", 1, np.nan)):
+    for term, step, value in (("range_penalty", 2, np.inf), ("total", 1, np.nan)):
         fake_runner.history = lambda number, term=term, step=step, value=value: {term: value} if number >= step else {}
         message = fault(UnavailableError, scales="1", log=Path("log.csv"))
         assert f"{term} is {value} at step {step}" in message and "no picture" in message

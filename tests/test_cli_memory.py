@@ -13,14 +13,17 @@ from commands import command, listing, stylize, write_inputs
 
 from jaxstyle.cli import main
 from jaxstyle.cli.console import Console
-from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
+from jaxstyle.losses.objective import Objective
+from jaxstyle.networks.vgg import VGG19
+from jaxstyle.optim.optimizers import LBFGS
 from jaxstyle.runtime import estimates, memory, problem
 from jaxstyle.runtime.memory import NO_LIMIT, fitted, plan_scale
 from jaxstyle.transfer.schedule import Scale
 from jaxstyle.transfer.sweep import memory_of
 
 NOTHING: Any = None
+OBJECTIVE = Objective(content={"relu1_1": 1.0}, style={"relu1_1": 1.0})
 
 
 @pytest.fixture(autouse=True)
@@ -42,8 +45,8 @@ class Program:
 # Tiles
 
 
-def test_a_program_that_does_not_fit_is_cut_no_finer_than_necessary():
-    for available, asked, cut in [
+def test_a_program_that_does_not_fit_uses_no_smaller_tiles_than_necessary():
+    for available, asked, memory_plan in [
         (1000, [0], 0),
         (700, [0, 1000], 1000),
         (400, [0, 400], 400),
@@ -58,10 +61,10 @@ def test_a_program_that_does_not_fit_is_cut_no_finer_than_necessary():
             return Program({0: 1000, 1000: 600, 150: 170}.get(pixels, pixels))
 
         options: Any = {"need": lambda program: program.size, "row_chunks": True, "least": 110}
-        assert fitted(program, 1000, budget=available, **options)[1] == cut
+        assert fitted(program, 1000, budget=available, **options)[1] == memory_plan
         assert requests == asked
         requests.clear()
-        whole = options | {"row_chunks": False, "least": None}  # such as several lanes
+        whole = options | {"row_chunks": False, "least": None}  # such as a batch
         assert fitted(program, 1000, budget=available, **whole)[1] == 0 and requests == [0]
 
 
@@ -75,16 +78,15 @@ def test_max_memory_that_is_too_small_for_the_smallest_tiles_is_refused(monkeypa
         asked.append(pixels)
         return Program(7 * 2**20)
 
-    config = Config(style_layers=("relu1_1",), content_layers=("relu1_1",))
-    how: dict[str, Any] = {"config": config, "allocated": 0}
+    how: dict[str, Any] = {"objective": OBJECTIVE, "network": VGG19(), "allocated": 0}
     scale = Scale(192, 256, steps=1)
     with pytest.raises(InputError, match="--max-memory is 300 MiB, but steps at 256 pixels take 11 MiB .* --size"):
         plan_scale(program, scale, alone=True, memory=300 * 2**20, **how)  # 1 + 7 / 0.7
     assert asked[0] == 0 and all(0 < window < 192 * 256 for window in asked[1:])
     fits: dict[str, Any] = how | {"allocated": 7 * 2**20 - 1000}
     assert plan_scale(program, scale, alone=True, memory=300 * 2**20, **fits)[1] == 0
-    sliced: dict[str, Any] = how | {"config": replace(config, statistic="sliced")}
-    for whole in (sliced, how):  # sliced, and several lanes
+    sliced: dict[str, Any] = how | {"objective": replace(OBJECTIVE, statistic="sliced")}
+    for whole in (sliced, how):  # sliced, and a batch
         assert plan_scale(program, scale, alone=whole is not how, memory=None, **whole)[1] == 0
 
 
@@ -212,11 +214,10 @@ def test_groups_that_cannot_be_read_limit_nothing(tmp_path, monkeypatch):
 class FakeProblem(problem.Problem):
     """A `Problem` of three scales whose program of the last one needs 2 GiB."""
 
-    def scales(self) -> tuple[Scale, ...]:
-        return (Scale(16, 16, steps=5), Scale(24, 32, steps=3), Scale(32, 48, steps=2))
+    schedule: Any = (Scale(16, 16, steps=5), Scale(24, 32, steps=3), Scale(32, 48, steps=2))
 
-    def at(self, scale: Scale, *, memory_plans: Any = None) -> Any:
-        program: Any = Program(2**31 if scale.width == 48 else 7)
+    def at(self, number: int, image: Any = None, *, memory_plans: Any = None) -> Any:
+        program: Any = Program(2**31 if number == 2 else 7)
         return problem.CompiledScale(NOTHING, 1, program, 0, state_bytes=2**29)
 
 
@@ -234,11 +235,9 @@ def rehearsed(monkeypatch, capsys):
 
     def run(limit: int, *, batch_size: int | None = None, rounds: int = 1) -> tuple[dict[str, str], list[int]]:
         monkeypatch.setattr(estimates, "limit", lambda: limit)
-        config = Config(style_layers=("relu1_1",), content_layers=("relu1_1",))
         kernels: Any = {"conv1_1": {"kernel": np.zeros((3, 3, 3, 100_000))}}
-        rehearsed = FakeProblem(
-            kernels, NOTHING, NOTHING, [], LossWeights(), config, "", NOTHING, 10, batch_size=batch_size
-        )
+        parts = (kernels, NOTHING, NOTHING, [], OBJECTIVE, VGG19(), LBFGS(), "content", NOTHING)
+        rehearsed = FakeProblem(*parts, steps=10, batch_size=batch_size)
         timed.clear()
         Console(quiet=True).print_estimate(rehearsed, rounds=rounds)
         return dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()), timed
@@ -269,12 +268,13 @@ def test_arithmetic_counts_layers_up_to_the_deepest_and_half_sizes():
         name: {"kernel": np.zeros((3, 3, *channels))}
         for name, channels in {"conv1_1": (3, 4), "conv1_2": (4, 4), "conv2_1": (4, 6), "conv2_2": (6, 6)}.items()
     }
-    config = Config(style_layers=("relu1_1", "conv2_1"), content_layers=("relu1_2",), halve_above=None)
+    layers: dict[str, Any] = {"content": {"relu1_2": 1.0}, "style": {"relu1_1": 1.0, "conv2_1": 1.0}}
+    objective = Objective(**layers, half_resolution_above=None)
     multiply_adds = 32 * 48 * 9 * (12 + 16) + 16 * 24 * 9 * 24 + 32 * 48 * 4**2 + 16 * 24 * 6**2
     scale = Scale(32, 48, steps=1)
-    assert estimates.gflop_per_step(params, scale, config=config) == pytest.approx(4 * multiply_adds / 1e9)
-    halved = replace(config, halve_above=24)  # 48 and 24 pixels
-    assert estimates.gflop_per_step(params, scale, config=halved) == pytest.approx(4 * 1.25 * multiply_adds / 1e9)
+    assert estimates.gflop_per_step(params, scale, objective=objective) == pytest.approx(4 * multiply_adds / 1e9)
+    halved = replace(objective, half_resolution_above=24)  # 48 and 24 pixels
+    assert estimates.gflop_per_step(params, scale, objective=halved) == pytest.approx(4 * 1.25 * multiply_adds / 1e9)
 
 
 def test_a_step_is_timed_in_the_second_call_unless_the_first_is_long(monkeypatch):
@@ -284,7 +284,11 @@ def test_a_step_is_timed_in_the_second_call_unless_the_first_is_long(monkeypatch
         step: Any = lambda state, *_, done=done: (done.append(state), None)  # noqa: E731
         ready = problem.CompiledScale(NOTHING, 2, step, 0, 0)
         runner: Any = SimpleNamespace(
-            begin=lambda scale: 0, ready=lambda scale: None, placed_weights=None, spans_processes=False
+            initial_image=lambda scale, painted: None,
+            begin=lambda image: 0,
+            ready=lambda scale: None,
+            placed_objective=None,
+            spans_processes=False,
         )
         assert estimates.seconds_per_step(runner, ready, NOTHING) == (0.5 if calls == 2 else 4.5)
         assert len(done) == calls

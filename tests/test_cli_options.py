@@ -1,5 +1,6 @@
 """Options of `jaxstyle stylize`: what they change of a preset, and which values are refused."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,10 @@ import numpy as np
 import pytest
 from commands import OLD, command, listing, stylize, write_inputs, write_masks
 
+from jaxstyle import LBFGS, Adam
 from jaxstyle.errors import InputError
 from jaxstyle.images.save import save_image
-from jaxstyle.runtime.options import CONFIG_NAMES, parse_layers, parse_memory, parse_numbers, parse_scales
+from jaxstyle.runtime.options import parse_layers, parse_memory, parse_numbers, parse_scales
 
 NUMBERS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"size": 8}, ("--size", "8", "16")),
@@ -124,33 +126,32 @@ def test_an_invalid_option_is_refused_with_its_value_and_writes_nothing(rows, ca
 @pytest.mark.parametrize("base", ["jaxstyle", "neural-style-pt"])
 def test_an_option_overrides_its_value_in_the_preset_and_no_other(base):
     before, _ = command(preset=base).checked().resolve()
-    values: dict[str, Any] = {
-        "pooling": "avg",
-        "lbfgs_history": 7,
-        "patience": 0,
-        "optimizer": "adam",
-        "learning_rate": 0.5,
-        "parametrization": "pixels",
-        "ema_decay": 0.5,
-        "tolerance": 0.1,
-        "normalize_gradients": True,
-        "precision": "float32",
-        "remat": True,
-        "color": "keep",
-        "statistic": "mean_std",
-        "shift": -1.0,
-        "content_weight": 0.0,
-        "style_weight": 7.0,
-        "tv_weight": 0.25,
-        "content_layers": "relu3_2",
-        "style_layers": "relu1_1,conv2_1",
-    }
-    for option, value in values.items():
-        after, _ = command(preset=base, **{option: value}).checked().resolve()
-        old, new = (vars(each) | vars(each.config) for each in (before, after))
-        changed = {name: found for name, found in new.items() if found != old[name] and name != "config"}
-        name = CONFIG_NAMES.get(option, option)
-        assert changed == {name: tuple(str(value).split(",")) if "layers" in option else value}
+    optimizer, network, objective = before.optimizer, before.network, before.objective_options
+    assert isinstance(optimizer, LBFGS)
+    cases: list[tuple[str, Any, dict[str, Any]]] = [
+        ("pooling", "avg", {"network": network.clone(pooling="avg")}),
+        ("precision", "float32", {"network": network.clone(precision="float32")}),
+        ("remat", True, {"network": network.clone(remat=(1, 2))}),
+        ("optimizer", "adam", {"optimizer": Adam()}),
+        ("lbfgs_history", 7, {"optimizer": replace(optimizer, history_size=7)}),
+        ("patience", 0, {"optimizer": replace(optimizer, patience=0)}),
+        ("learning_rate", 0.5, {"optimizer": replace(optimizer, learning_rate=0.5)}),
+        ("parametrization", "pixels", {"optimizer": replace(optimizer, parametrization="pixels")}),
+        ("ema_decay", 0.5, {"optimizer": replace(optimizer, ema_decay=0.5)}),
+        ("tolerance", 0.1, {"optimizer": replace(optimizer, tolerance=0.1)}),
+        ("normalize_gradients", True, {"objective_options": {**objective, "normalize_gradients": True}}),
+        ("statistic", "mean_std", {"objective_options": {**objective, "statistic": "mean_std"}}),
+        ("shift", -1.0, {"objective_options": {**objective, "shift": -1.0}}),
+        ("content_weight", 0.0, {"content_weight": 0.0}),
+        ("style_weight", 7.0, {"style_weight": 7.0}),
+        ("tv_weight", 0.25, {"tv_weight": 0.25}),
+        ("content_layers", "relu3_2", {"content_layers": {"relu3_2": 1.0}}),
+        ("style_layers", "relu1_1,conv2_1", {"style_layers": {"relu1_1": 1.0, "conv2_1": 1.0}}),
+    ]
+    for option, value, changed in cases:
+        after, found = command(preset=base, **{option: value}).checked().resolve()
+        assert after == replace(before, **changed) != before, option
+        assert found == after.objective, option
 
 
 def test_layers_are_parsed_with_their_shares():
@@ -186,8 +187,8 @@ def test_numbers_scales_and_sizes_of_memory_are_parsed():
 
 
 def test_layers_without_a_share_use_the_share_of_the_preset():
-    _, weights = command(preset="gatys-code", style_layers="relu1_1,relu2_1:1").checked().resolve()
-    assert weights.style == {"relu1_1": pytest.approx(1e3 / 64**2), "relu2_1": 1e3}
+    _, objective = command(preset="gatys-code", style_layers="relu1_1,relu2_1:1").checked().resolve()
+    assert objective.style == {"relu1_1": pytest.approx(1e3 / 64**2), "relu2_1": 1e3}
 
 
 def test_a_style_weight_is_divided_among_layers_only_where_the_preset_does_so():
@@ -200,10 +201,13 @@ def test_a_style_weight_is_divided_among_layers_only_where_the_preset_does_so():
 
 
 def test_optimizer_settings_of_a_preset_hold_for_its_optimizer_only():
-    config = command(preset="crowsonkb", optimizer="lbfgs").checked().resolve()[0].config
-    assert (config.averaging, config.betas, config.learning_rate) == (0.0, (0.9, 0.999), None)
-    assert command(preset="crowsonkb", optimizer="adam").checked().resolve()[0].config.averaging == 0.99
-    assert command(preset="crowsonkb", optimizer="lbfgs", ema_decay=0.5).checked().resolve()[0].config.averaging == 0.5
+    cases: list[tuple[dict[str, Any], LBFGS | Adam]] = [
+        ({"optimizer": "lbfgs"}, LBFGS()),
+        ({"optimizer": "adam"}, Adam(b2=0.99, ema_decay=0.99)),
+        ({"optimizer": "lbfgs", "ema_decay": 0.5}, LBFGS(ema_decay=0.5)),
+    ]
+    for options, optimizer in cases:
+        assert command(preset="crowsonkb", **options).checked().resolve()[0].optimizer == optimizer
 
 
 def test_scales_and_pooling_gain_follow_the_preset_unless_set():
@@ -215,11 +219,11 @@ def test_scales_and_pooling_gain_follow_the_preset_unless_set():
         ({}, None),
     ]
     for options, scales in of_scales:
-        assert command(**options).checked().resolve()[0].config.scales == scales
+        assert command(**options).checked().resolve()[0].scales == scales
     of_gain: list[tuple[dict[str, Any], float]] = [
         ({"preset": "crowsonkb"}, 1.0),
         ({"preset": "crowsonkb", "pooling": "avg"}, 2.0),
         ({"pooling": "avg"}, 1.0),
     ]
     for options, gain in of_gain:
-        assert command(**options).checked().resolve()[0].config.pooling_gain == gain
+        assert command(**options).checked().resolve()[0].network.pooling_gain == gain

@@ -99,10 +99,10 @@ def test_the_log_has_a_row_per_step_with_the_longest_side_and_every_term(fake_ru
         stylize(size=40, scales="20,40", steps=4, style_layers="relu1_1", content_layers="relu1_2", log=Path("log.csv"))
         == 0
     )
-    rows, scales = log(), fake_runner.problems[0].scales()
+    rows, scales = log(), fake_runner.problems[0].schedule
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert [row["side"] for row in rows] == [20] * scales[0].steps + [40] * scales[1].steps
-    assert set(rows[0]) == {"step", "side", "total", "bounds", "tv", "content/relu1_2", "style/relu1_1"}
+    assert set(rows[0]) == {"step", "side", "total", "range_penalty", "tv", "content/relu1_2", "style/relu1_1"}
     assert [row["tv"] for row in rows] == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4])
 
 
@@ -122,8 +122,8 @@ def test_a_run_starts_from_content_style_noise_or_a_resized_picture(fake_runner)
         assert fake_runner.problems[-1].start == init
     for init, source in {"content": "content.png", Path("wide.png"): "wide.png"}.items():
         assert stylize(init=init, scales="1") == 0
-        work = fake_runner.problems[-1]
-        start = np.asarray(work.initial_image(work.scales()[0], None))
+        problem = fake_runner.problems[-1]
+        start = np.asarray(problem.initial_image(problem.schedule[0], None))
         np.testing.assert_array_equal(start, load_image(source, size=(32, 26)).rgb)
 
 
@@ -158,11 +158,11 @@ def test_pixels_outside_a_content_mask_keep_the_content(fake_runner, monkeypatch
     inside, feathers = write_masks(), []
     monkeypatch.setattr(masks_module, "feather", lambda mask, *, pixels: feathers.append(pixels) or mask)
     assert stylize(size=40, content_mask=(Path("left.png"),), feather=8) == 0
-    work = fake_runner.problems[-1]
-    painted, source = np.asarray(work.finish(picture(32, 40, seed=3))), np.asarray(work.picture)
+    problem = fake_runner.problems[-1]
+    painted, source = np.asarray(problem.finish(picture(32, 40, seed=3))), np.asarray(problem.picture)
     np.testing.assert_array_equal(painted[:, ~inside], source[:, ~inside])
     assert np.abs(painted - source)[:, inside].mean() > 0.05
-    np.testing.assert_array_equal(work.content_masks, np.broadcast_to(inside, (1, 32, 40)))
+    np.testing.assert_array_equal(problem.content_masks, np.broadcast_to(inside, (1, 32, 40)))
     assert feathers == [8]
 
 
@@ -174,12 +174,12 @@ def test_style_masks_have_the_shape_of_their_style_and_all_means_no_mask(fake_ru
         "style_mask": ("all", Path("right.png")),
     }
     assert stylize(styles=("style.png", "other.png"), **masks) == 0
-    work = fake_runner.problems[0]
-    assert work.style_masks is not None
-    first, second = work.style_masks
-    assert first is None and np.shape(second) == np.shape(work.styles[1])[:2] == (26, 32)
+    problem = fake_runner.problems[0]
+    assert problem.style_masks is not None
+    first, second = problem.style_masks
+    assert first is None and np.shape(second) == np.shape(problem.styles[1])[:2] == (26, 32)
     assert np.asarray(second)[:, :14].max() == 0 and np.asarray(second)[:, 18:].min() > 1 - 1e-6
-    assert np.asarray(work.content_masks).argmax(0)[0].tolist() == [0] * 16 + [1] * 16
+    assert np.asarray(problem.content_masks).argmax(0)[0].tolist() == [0] * 16 + [1] * 16
     clear = np.zeros((32, 40))
     clear[:, :20] = 1
     save_image("clear.png", np.ones((32, 40, 3)), alpha=clear)  # luminance times opacity
@@ -194,7 +194,7 @@ def test_style_masks_have_the_shape_of_their_style_and_all_means_no_mask(fake_ru
 def colors(monkeypatch) -> None:
     """Let the statistics of a style be moments of its colors instead of a network's features."""
 
-    def summarize(params: Any, style: jax.Array, *, key: jax.Array, config: Any) -> dict[str, Moments]:
+    def summarize(params: Any, style: jax.Array, *, key: jax.Array, objective: Any, network: Any) -> dict[str, Moments]:
         pixels = jnp.pad(style.reshape(-1, 3), ((0, 0), (0, 1)))  # the first layer of tiny.h5 has 4 channels
         return {"relu1_1": Moments(pixels.mean(0), pixels.T @ pixels / len(pixels))}
 
@@ -360,7 +360,7 @@ def test_a_preview_uses_the_mini_network_and_prints_the_time_of_vgg19(fake_runne
     for network in ("mini", "builtin"):
         assert stylize(network=network, weights=None) == 0
         assert Path("out.png").read_bytes() == one
-    kernels = [work.params["conv1_1"]["kernel"].shape for work in fake_runner.problems[:2]]
+    kernels = [problem.params["conv1_1"]["kernel"].shape for problem in fake_runner.problems[:2]]
     assert kernels[0] == kernels[1]
     capsys.readouterr()
     assert stylize(preview=True, quiet=True) == 0
@@ -369,7 +369,7 @@ def test_a_preview_uses_the_mini_network_and_prints_the_time_of_vgg19(fake_runne
 
 def test_the_time_of_vgg19_is_that_of_the_steps_times_the_ratio_of_operations(monkeypatch, compilations):
     scales = [SimpleNamespace(steps=2, height=16, width=16), SimpleNamespace(steps=3, height=32, width=32)]
-    work: Any = SimpleNamespace(params="mini", config=None, scales=lambda: scales, steps=5)
+    problem: Any = SimpleNamespace(params="mini", objective=None, schedule=scales, steps=5)
     operations = {"mini": 3.0}
 
     def result(seconds: float) -> Any:
@@ -378,12 +378,12 @@ def test_the_time_of_vgg19_is_that_of_the_steps_times_the_ratio_of_operations(mo
     monkeypatch.setattr(
         estimates,
         "gflop_per_step",
-        lambda params, scale, config: scale.height * (operations[params] if isinstance(params, str) else 12.0),
+        lambda params, scale, *, objective: scale.height * (operations[params] if isinstance(params, str) else 12.0),
     )
-    text = vgg19_message(work, result(20.0), Path("my cat.png"))
+    text = vgg19_message(problem, result(20.0), Path("my cat.png"))
     assert f"about {estimates.RELATIVE_TIME * 20 * 4:.0f} s" in text
     assert "these 5 steps" in text and "--init 'my cat.png'" in text
-    assert "about 5 min" in vgg19_message(work, result(75 / estimates.RELATIVE_TIME), Path("out.png"))
+    assert "about 5 min" in vgg19_message(problem, result(75 / estimates.RELATIVE_TIME), Path("out.png"))
     assert compilations == []
 
 

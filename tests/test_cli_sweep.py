@@ -17,6 +17,7 @@ import pytest
 from conftest import TINY, picture
 from quick_commands import run
 
+from jaxstyle import Adam
 from jaxstyle import stylize as library_stylize
 from jaxstyle.cli import main
 from jaxstyle.cli.stylize import Stylize
@@ -119,17 +120,17 @@ def test_invalid_ranges_are_refused():
 
 
 def test_combinations_are_complete_and_the_last_option_varies_fastest():
-    lanes = combinations({"style-weight": [1, 2], "seed": range(2)})
-    assert [tuple(lane.settings.values()) for lane in lanes] == [(1, 0), (1, 1), (2, 0), (2, 1)]
-    assert lanes[3].label == "style-weight 2, seed 1" and lanes[3].name == "style-weight=2_seed=1"
+    found = combinations({"style-weight": [1, 2], "seed": range(2)})
+    assert [tuple(each.settings.values()) for each in found] == [(1, 0), (1, 1), (2, 0), (2, 1)]
+    assert found[3].label == "style-weight 2, seed 1" and found[3].name == "style-weight=2_seed=1"
     assert combinations({})[0].name == "picture"
 
 
-def test_names_of_lanes_are_distinct_valid_and_short():
+def test_names_of_pictures_are_distinct_valid_and_short():
     near = combinations({"style-weight": [1.00000001, 1.00000002]})
-    assert len({lane.label for lane in near}) == len({lane.name for lane in near}) == 2
+    assert len({each.label for each in near}) == len({each.name for each in near}) == 2
     many = combinations({"style-layers": [",".join(f"relu{i}_1:{w}" for i in range(1, 6)) * 3 for w in (0.25, 0.5)]})
-    assert len({lane.name for lane in many}) == 2 and all(len(lane.name) < 120 for lane in many)
+    assert len({each.name for each in many}) == 2 and all(len(each.name) < 120 for each in many)
     assert not set(many[0].name) & set(":,/")
 
 
@@ -141,39 +142,42 @@ def test_sizes_of_memory_have_decimal_and_binary_units():
 # The computation
 
 
-def test_each_lane_has_the_coefficients_of_its_settings(fake_runner):
+def test_each_picture_has_the_weights_of_its_settings(fake_runner):
     assert sweep(style_weight="3:300:2", tv_weight="0,5") == 0
-    [work] = fake_runner.problems
-    assert work.batch_size == 4 and work.noise is None and work.start == "content"
-    np.testing.assert_array_equal(work.weights.style["relu1_1"], [3, 3, 300, 300])
-    np.testing.assert_array_equal(work.weights.tv, [0, 5, 0, 5])
+    [problem] = fake_runner.problems
+    assert problem.batch_size == 4 and problem.noise is None and problem.start == "content"
+    np.testing.assert_array_equal(problem.objective.style["relu1_1"], [3, 3, 300, 300])
+    np.testing.assert_array_equal(problem.objective.tv, [0, 5, 0, 5])
     rows = [(row["picture"], float(row["style-weight"]), float(row["tv-weight"])) for row in table()]
     assert rows == [(f"style-weight={w}_tv-weight={t}.png", w, t) for w in (3, 300) for t in (0, 5)]
-    for lane, (name, style, tv) in enumerate(rows):
+    for index, (name, style, tv) in enumerate(rows):
         stated = record.read(description_of(Path("out", name)))
-        assert (stated.index, stated.batch, stated.steps) == (lane, (0, 1, 2, 3), 3)
+        assert (stated.index, stated.batch, stated.steps) == (index, (0, 1, 2, 3), 3)
         assert stated.weights["style/relu1_1"] == style and stated.weights["tv"] == tv
 
 
-def test_layers_of_other_lanes_have_the_coefficient_zero(fake_runner):
+def test_layers_of_other_pictures_have_the_weight_zero(fake_runner):
     sets = {"content": ("relu1_2", "relu2_2"), "style": ("relu1_1", "relu1_1,relu2_1:3")}
     assert sweep(**{f"{kind}_layers": "; ".join(own) for kind, own in sets.items()}) == 0
-    [work] = fake_runner.problems
+    [problem] = fake_runner.problems
     pairs = [(content, style) for content in sets["content"] for style in sets["style"]]
-    for lane, layers in enumerate(pairs):
+    for index, layers in enumerate(pairs):
         assert stylize(content_layers=layers[0], style_layers=layers[1]) == 0
-        alone = fake_runner.problems[-1].weights
-        for own, expected in ((work.weights.content, alone.content), (work.weights.style, alone.style)):
-            assert {name: float(value[lane]) for name, value in own.items() if value[lane]} == pytest.approx(expected)
-    assert work.config.content_layers == sets["content"] and work.config.style_layers == ("relu1_1", "relu2_1")
+        alone = fake_runner.problems[-1].objective
+        for own, expected in ((problem.objective.content, alone.content), (problem.objective.style, alone.style)):
+            assert {name: float(value[index]) for name, value in own.items() if value[index]} == pytest.approx(
+                jax.tree.map(float, expected)
+            )
+    layers = problem.objective.content_layers, problem.objective.style_layers
+    assert layers == (sets["content"], ("relu1_1", "relu2_1"))
 
 
 def test_seeds_are_the_keys_of_the_noise(fake_runner):
     assert sweep(seeds=2, seed=5) == 0
-    [work] = fake_runner.problems
-    assert work.start == "noise" and [row["seed"] for row in table()] == ["5", "6"]
+    [problem] = fake_runner.problems
+    assert problem.start == "noise" and [row["seed"] for row in table()] == ["5", "6"]
     keys = [np.asarray(jax.random.key_data(jax.random.key(seed))) for seed in (5, 6)]
-    np.testing.assert_array_equal(jax.random.key_data(work.noise), keys)
+    np.testing.assert_array_equal(jax.random.key_data(problem.noise), keys)
     assert sweep(init="noise", seed=5, output=Path("one")) == 0
     np.testing.assert_array_equal(jax.random.key_data(fake_runner.problems[-1].noise), keys[:1])
     assert Path("one/picture.png").is_file()
@@ -193,10 +197,10 @@ def test_a_resumed_sweep_has_the_pictures_of_stylize_and_rerun_has_their_bytes(m
     monkeypatch.setattr(sweep_job, "iterate", lambda *all_, **each: began.append(each) or iterate(*all_, **each))
     assert jaxstyle("sweep", *command, *kept) == 0
     assert [each["resume"] and each["resume"].step for each in began] == [2, None]
-    assert not [path for path in Path("kept").iterdir() if path.name.isdecimal()]
+    assert not Path("kept").exists()  # removed when it is empty
     rows = table()
     assert [row["style-layers"] for row in rows] == [*layers, *layers]
-    last, first = (Path("out", rows[lane]["picture"]) for lane in (3, 0))
+    last, first = (Path("out", rows[index]["picture"]) for index in (3, 0))
     single = ("--style-layers", layers[1], "--tv-weight", 5, *common, "-o", "alone.png")
     assert jaxstyle("stylize", *single) == 0
     np.testing.assert_allclose(load_image("alone.png").rgb, of_library(), atol=1.01 / 255)
@@ -207,20 +211,22 @@ def test_a_resumed_sweep_has_the_pictures_of_stylize_and_rerun_has_their_bytes(m
 
 
 def of_library() -> np.ndarray:
-    """Return the picture of the last lane, computed by `jaxstyle.stylize`."""
+    """Return the last picture of the sweep, computed by `jaxstyle.stylize`."""
     preset = replace(presets.preset("jaxstyle"), tv_weight=5.0)
-    layers: dict[str, Any] = {"content_layers": ("relu1_2",), "style_layers": ("relu1_1", "relu2_1")}
-    config = replace(preset.config, optimizer="adam", ema_decay=0.9, tolerance=1e-9, **layers)
-    weights = preset.loss_weights({"relu1_2": 1.0}, {"relu1_1": 1.0, "relu2_1": 3.0})
+    options: dict[str, Any] = {
+        "objective": preset.make_objective({"relu1_2": 1.0}, {"relu1_1": 1.0, "relu2_1": 3.0}),
+        "optimizer": Adam(ema_decay=0.9, tolerance=1e-9),
+        "steps": 3,
+    }
     content, style = (jnp.asarray(load_image(f"{name}.png", size=32).rgb) for name in ("content", "style"))
     params, key = random_params(widths=TINY, seed=1), jax.random.key(0)
-    return np.asarray(library_stylize(params, content, style, key=key, weights=weights, config=config, steps=3).image)
+    return np.asarray(library_stylize(params, content, style, key=key, **options).image)
 
 
 # Files
 
 
-def test_table_sheet_and_page_show_all_lanes(fake_runner):
+def test_table_sheet_and_page_show_all_pictures(fake_runner):
     assert sweep(style_weight="1,10", tv_weight="0,1,2") == 0
     height, width, _ = load_image("out/grid.png").rgb.shape
     assert width == 3 * (32 + 4) and height > 2 * 26  # a row for each value of the first option
@@ -266,7 +272,7 @@ def test_cells_of_the_contact_sheet_stand_row_by_row_over_their_labels():
     assert [side for most, side in CELLS if most >= 150][0] == 192
 
 
-def test_save_every_and_log_have_every_step_of_every_lane(fake_runner):
+def test_save_every_and_log_have_every_step_of_every_picture(fake_runner):
     for weights in ("1,10", "2,20"):
         assert sweep(style_weight=weights, save_every=2, log=Path("log.csv")) == 0
     assert stylize(style_weight=20, log=Path("alone.csv")) == 0
@@ -298,7 +304,7 @@ def test_rows_are_appended_to_a_log_completely_or_not_at_all(folder, monkeypatch
     assert files(folder) == before
 
 
-def test_transparency_and_16_bits_hold_for_each_lane(fake_runner):
+def test_transparency_and_16_bits_hold_for_each_picture(fake_runner):
     alpha = np.tile(np.linspace(0, 1, 40, dtype=np.float32), (32, 1))
     save_image("content.png", picture(32, 40, seed=0), alpha=alpha)
     assert sweep(style_weight="1,10", bits=16) == 0
@@ -324,28 +330,28 @@ def test_a_missing_or_damaged_picture_is_computed_again(damage, swept, fake_runn
     damage(swept / "style-weight=10.png")
     assert sweep(style_weight="1,10") == 0
     assert "1 of 2 pictures exist already" in capsys.readouterr().err
-    [work] = fake_runner.problems
-    np.testing.assert_array_equal(work.weights.style["relu1_1"], [10])
+    [problem] = fake_runner.problems
+    np.testing.assert_array_equal(problem.objective.style["relu1_1"], [10])
     assert files(swept)["style-weight=1.png"] == before["style-weight=1.png"]
     assert load_image(swept / "style-weight=10.png").rgb.shape == (26, 32, 3)
 
 
-def test_a_longer_range_computes_only_the_new_lanes(swept, fake_runner, capsys):
+def test_a_longer_range_computes_only_the_new_pictures(swept, fake_runner, capsys):
     assert sweep(style_weight="1,5,10") == 0
     assert "2 of 3 pictures exist already" in capsys.readouterr().err
-    [work] = fake_runner.problems
-    np.testing.assert_array_equal(work.weights.style["relu1_1"], [5])
+    [problem] = fake_runner.problems
+    np.testing.assert_array_equal(problem.objective.style["relu1_1"], [5])
     assert [row["picture"] for row in table()] == [f"style-weight={weight}.png" for weight in (1, 5, 10)]
 
 
-def test_a_changed_setting_or_file_computes_all_lanes_again(swept, two_pictures, fake_runner):
+def test_a_changed_setting_or_file_computes_all_pictures_again(swept, two_pictures, fake_runner):
     def changed(**options: Any) -> None:
         shutil.rmtree(swept)
         shutil.copytree(two_pictures, swept)
         fake_runner.problems.clear()
         before = files(swept)
         assert sweep(style_weight="1,10", **options) == 0
-        assert [work.batch_size for work in fake_runner.problems] == [2]
+        assert [problem.batch_size for problem in fake_runner.problems] == [2]
         assert files(swept)["style-weight=10.png"] != before["style-weight=10.png"]
 
     options = {"steps": 2, "tv_weight": "1", "init": "style", "style_size": 40, "size": 33, "bits": 16}
@@ -381,11 +387,11 @@ def test_a_sweep_that_is_interrupted_between_rounds_continues(fake_runner, capsy
     assert "Interrupted: repeat the command to go on" in message and "1 of 3 pictures are finished" in message
     assert len(table()) == 1 and Path("out/grid.png").exists()
     assert sweep(**options) == 0
-    assert [work.batch_size for work in fake_runner.problems] == [1, 1, 1, 1] and len(table()) == 3
+    assert [problem.batch_size for problem in fake_runner.problems] == [1, 1, 1, 1] and len(table()) == 3
     assert [float(row["style-weight"]) for row in table("log.csv")] == [*[1] * 3, *[10] * 3, *[100] * 3]
 
 
-def test_a_sweep_that_is_interrupted_within_a_round_saves_its_lanes_and_restarts_them(fake_runner, capsys):
+def test_a_sweep_that_is_interrupted_within_a_round_saves_its_pictures_and_restarts_them(fake_runner, capsys):
     fake_runner.on_step = lambda step: signal.raise_signal(signal.SIGTERM) if step == 2 else None
     assert sweep(style_weight="1,10") == 143
     assert "0 of 2 pictures are finished" in capsys.readouterr().err
@@ -395,13 +401,13 @@ def test_a_sweep_that_is_interrupted_within_a_round_saves_its_lanes_and_restarts
     assert "2 of 2 pictures are finished" in capsys.readouterr().err and len(table()) == 2
 
 
-def not_finite(place, lane: Any = ...):
+def not_finite(place, index: Any = ...):
     damaged = np.array(place.image)
-    damaged[lane, 0, 0, 0] = np.nan
+    damaged[index, 0, 0, 0] = np.nan
     return place._replace(image=damaged)
 
 
-def test_a_sweep_without_a_finished_lane_removes_the_report_of_another(swept, fake_runner, monkeypatch, capsys):
+def test_a_sweep_without_a_finished_picture_removes_the_report_of_another(swept, fake_runner, monkeypatch, capsys):
     monkeypatch.setattr(sweep_job, "iterate", lambda *all_, **each: map(not_finite, fake_runner.iterate(*all_, **each)))
     assert sweep(style_weight="2,20") == 1
     message = capsys.readouterr().err
@@ -410,7 +416,7 @@ def test_a_sweep_without_a_finished_lane_removes_the_report_of_another(swept, fa
 
 
 @pytest.mark.parametrize("fault", ["image", "term", "term between two segments"])
-def test_a_lane_that_diverges_is_saved_as_it_was_before_and_the_others_are_finished(
+def test_a_picture_that_diverges_is_saved_as_it_was_before_and_the_others_are_finished(
     fault, fake_runner, monkeypatch, capsys
 ):
     options = {"style_weight": "1,10,100", "scales": "2", "steps": 9}
@@ -426,7 +432,7 @@ def test_a_lane_that_diverges_is_saved_as_it_was_before_and_the_others_are_finis
     if fault != "image":
         fake_runner.history = lambda step: {"tv": [1, np.nan, 1]} if step == 5 else {}
     monkeypatch.setattr(sweep_job, "iterate", iterate)
-    if fault == "term between two segments":  # so that the lane has to be computed again up to there
+    if fault == "term between two segments":  # so that the picture has to be computed again up to there
         monkeypatch.setattr(sweep_job, "iterate", lambda *all_, **each: islice(iterate(*all_, **each), 8, None, 9))
         monkeypatch.setattr(runner, "iterate", iterate)
     assert sweep(**options) == 1
@@ -439,7 +445,7 @@ def test_a_lane_that_diverges_is_saved_as_it_was_before_and_the_others_are_finis
         np.testing.assert_array_equal(load_image(found).rgb, load_image(sound).rgb)
 
 
-def test_a_lane_without_progress_is_named_by_its_label(fake_runner, monkeypatch, capsys):
+def test_a_picture_without_progress_is_named_by_its_label(fake_runner, monkeypatch, capsys):
     def iterate(*arguments, **options):
         for place in fake_runner.iterate(*arguments, **options):
             stall = SimpleNamespace(
@@ -448,7 +454,7 @@ def test_a_lane_without_progress_is_named_by_its_label(fake_runner, monkeypatch,
             yield place._replace(state=SimpleNamespace(watch=None, stall=stall))
 
     monkeypatch.setattr(sweep_job, "iterate", iterate)
-    assert sweep(style_weight="1,30", patience=3) == 0
+    assert sweep(style_weight="1,30", optimizer="lbfgs", patience=3) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if "no progress" in line]
     assert len(lines) == 2 and all(
         line.startswith("style-weight 30: lbfgs made no progress in 3 steps") for line in lines
@@ -459,15 +465,15 @@ def test_a_lane_without_progress_is_named_by_its_label(fake_runner, monkeypatch,
 # Memory
 
 
-def test_the_number_of_lanes_follows_from_the_memory(fake_runner, monkeypatch, capsys):
+def test_the_batch_size_follows_from_the_memory(fake_runner, monkeypatch, capsys):
     monkeypatch.setattr(sweep_job, "fitting_batch_size", FITTING)
     monkeypatch.setattr(sweep_job, "memory_budget", lambda memory: 40 * 2**20)
-    monkeypatch.setattr(Problem, "targets", lambda *_: None)
+    monkeypatch.setattr(Problem, "targets", lambda *_, **__: None)
     monkeypatch.setattr(Problem, "program", lambda self, *_, **__: self.batch_size)
-    monkeypatch.setattr(sweep_job, "memory_of", lambda lanes: 15 * 2**20 * lanes)
+    monkeypatch.setattr(sweep_job, "memory_of", lambda batch_size: 15 * 2**20 * batch_size)
     assert sweep(style_weight="1,2,3,4,5") == 0
     assert "5 pictures, 2 at a time: 0.0 of 0.0 GiB" in capsys.readouterr().err
-    assert [work.batch_size for work in fake_runner.problems] == [2, 2, 1] and len(table()) == 5
+    assert [problem.batch_size for problem in fake_runner.problems] == [2, 2, 1] and len(table()) == 5
 
 
 def test_available_memory_excludes_what_the_process_uses():

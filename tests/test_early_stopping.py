@@ -9,26 +9,24 @@ import numpy as np
 import pytest
 import toy_problem as toy
 
-from jaxstyle.config import Config, LossWeights
-from jaxstyle.losses.objective import make_targets
-from jaxstyle.optim.early_stopping import WINDOW, Stall, Watch, init_halting, levelled_off, stalled
-from jaxstyle.optim.loop import init, run, run_segment
+from jaxstyle.losses.objective import Objective
+from jaxstyle.losses.targets import make_targets
+from jaxstyle.networks.vgg import VGG19
+from jaxstyle.optim.early_stopping import WINDOW, Stall, Watch, init_early_stopping, levelled_off, stalled
+from jaxstyle.optim.loop import init_state, run_segment, run_steps
+from jaxstyle.optim.optimizers import LBFGS, Adam
 from jaxstyle.optim.parametrizations import decode
 from jaxstyle.transfer.sweep import memory_of
 
 PATIENCE, STEPS = 2, 20
 # Steps so long that two in a row are undone.
-STUCK = Config(
-    network=toy.network,
-    scales=1,
-    parametrization="pixels",
-    memory=2,
-    patience=PATIENCE,
-    learning_rate=1.7,
-    **toy.LAYERS,
-)
-VGG = Config(content_layers=("relu2_2",), style_layers=("relu1_1", "relu2_1"), memory=50)
-WEIGHTS = LossWeights(content={"relu2_2": 1.0}, style={"relu1_1": 6.0, "relu2_1": 6.0}, tv=0.1)
+STUCK = LBFGS(learning_rate=1.7, history_size=2, parametrization="pixels", patience=PATIENCE)
+VGG = Objective(content={"relu2_2": 1.0}, style={"relu1_1": 6.0, "relu2_1": 6.0}, tv=0.1)
+
+
+def begin(image, *, objective=toy.OBJECTIVE, optimizer=STUCK) -> tuple[Any, Any, Any, Any]:
+    """Return the arguments of a run on the linear network: state, params, targets and objective."""
+    return init_state(jnp.asarray(image), objective=objective, optimizer=optimizer), toy.PARAMS, toy.TARGETS, objective
 
 
 def counted(values, patience: int) -> tuple[int, int]:
@@ -48,14 +46,15 @@ def double():
         yield
 
 
-def step_by_step(image, *, weights=toy.WEIGHTS) -> tuple[list[Any], list[float]]:
+def step_by_step(image, *, objective=toy.OBJECTIVE) -> tuple[list[Any], list[float]]:
     """Return the states before and after each step, and the values that are minimized."""
     with jax.enable_x64(True):
-        states, values = [init(jnp.asarray(image), config=STUCK)], []
+        state, *given = begin(image, objective=objective)
+        states, values = [state], []
         for _ in range(STEPS):
-            state, trace = run(states[-1], toy.PARAMS, toy.TARGETS, weights, config=STUCK, steps=1)
+            state, history = run_steps(states[-1], *given, network=toy.network, steps=1)
             states.append(state)
-            values.append(float(trace["total"][0] + weights.bounds * trace["bounds"][0]))
+            values.append(float(history["total"][0] + objective.range_penalty * history["range_penalty"][0]))
         return states, values
 
 
@@ -83,16 +82,16 @@ def test_lbfgs_holds_value_and_gradient_of_objective_and_penalty_at_the_best_ite
     excess = 0.0
     for k, state in enumerate(states[1:]):
         terms, slopes, _ = toy.evaluate(decode(state.parameters))
-        excess = max(excess, terms["bounds"])
-        assert values[k] == pytest.approx(toy.weighted(toy.WEIGHTS, terms), rel=1e-9)
-        gradient = toy.weighted(toy.WEIGHTS, slopes)
-        np.testing.assert_allclose(state.optimizer.gradient.reshape(gradient.shape), gradient, rtol=1e-7, atol=1e-9)
+        excess = max(excess, terms["range_penalty"])
+        assert values[k] == pytest.approx(toy.weighted(toy.OBJECTIVE, terms), rel=1e-9)
+        gradient = toy.weighted(toy.OBJECTIVE, slopes)
+        np.testing.assert_allclose(state.memory.gradient.reshape(gradient.shape), gradient, rtol=1e-7, atol=1e-9)
     assert excess > 0
 
 
 def test_without_weights_nothing_moves(compilations, stuck):
     compilations.clear()
-    states, values = step_by_step(toy.CONTENT, weights=jax.tree.map(lambda _: 0.0, toy.WEIGHTS))
+    states, values = step_by_step(toy.CONTENT, objective=jax.tree.map(lambda _: 0.0, toy.OBJECTIVE))
     assert values == [0.0] * STEPS and compilations == []
     np.testing.assert_array_equal(decode(states[-1].parameters), toy.CONTENT)
     assert (int(states[-1].stall.restarted), int(states[-1].stall.stopped)) == (PATIENCE + 1, 2 * PATIENCE + 1)
@@ -105,11 +104,9 @@ def test_the_gradient_goes_through_restart_and_stop(double):
     @jax.jit
     def program(factor):
         def brightness(factor):
-            weights = dataclasses.replace(
-                toy.WEIGHTS, style={name: factor * own for name, own in toy.WEIGHTS.style.items()}
-            )
-            state = init(jnp.asarray(toy.CONTENT), config=STUCK)
-            state, _ = run(state, toy.PARAMS, toy.TARGETS, weights, config=STUCK, steps=STEPS)
+            style = {layer: factor * weight for layer, weight in toy.OBJECTIVE.style.items()}
+            given = begin(toy.CONTENT, objective=dataclasses.replace(toy.OBJECTIVE, style=style))
+            state, _ = run_steps(*given, network=toy.network, steps=STEPS)
             return state.image[1:, ::2].mean(), state.stall
 
         return jax.value_and_grad(brightness, has_aux=True)(factor)
@@ -122,16 +119,16 @@ def test_the_gradient_goes_through_restart_and_stop(double):
 
 
 @pytest.mark.parametrize(
-    "chosen",
-    [{"optimizer": "adam"}, {"normalize_gradients": True}, {"patience": 0}],
+    ("optimizer", "normalized"),
+    [(Adam(), False), (LBFGS(), True), (LBFGS(patience=0), False)],
     ids=["adam", "normalized", "no patience"],
 )
-def test_only_lbfgs_with_patience_and_plain_gradients_is_watched(chosen):
-    assert init_halting(Config(**chosen), dtype=np.float32) == (None, None)
+def test_only_lbfgs_with_patience_and_plain_gradients_is_watched(optimizer, normalized):
+    assert init_early_stopping(optimizer, normalized_gradients=normalized, dtype=np.float32) == (None, None)
 
 
 def test_a_watch_and_a_stall_begin_with_nothing_reached():
-    watch, stall = init_halting(Config(tolerance=0.1), dtype=np.float32)
+    watch, stall = init_early_stopping(LBFGS(tolerance=0.1), dtype=np.float32)
     assert watch is not None and np.isposinf(watch.totals).all() and watch.totals.shape == (WINDOW,)
     assert stall is not None and np.isposinf(stall.lowest) and stall.lowest.dtype == np.float32
     assert not any([watch.steps, watch.stopped, stall.steps, stall.since, stall.restarted, stall.stopped])
@@ -158,9 +155,9 @@ def test_restart_and_stop_are_counted_from_the_lowest_value():
     values[60:] = 3.0
     values[60, 1:], values[61, 1:] = np.nan, np.inf
     found = scanned(values, patience)
-    for lane in range(62):
-        expected = counted(np.nan_to_num(values[lane], nan=np.inf), patience[lane])
-        assert (int(found.restarted[lane]), int(found.stopped[lane])) == expected, lane
+    for run in range(62):
+        expected = counted(np.nan_to_num(values[run], nan=np.inf), patience[run])
+        assert (int(found.restarted[run]), int(found.stopped[run])) == expected, run
 
 
 @jax.jit
@@ -185,28 +182,26 @@ def test_a_total_has_levelled_off_when_it_has_not_fallen_by_the_tolerance_within
 def test_a_step_of_lbfgs_that_is_undone_does_not_count_as_levelled_off(double):
     """The stop is that of the totals of the best iterates, which the history has."""
     tolerance = 0.2
-    config = dataclasses.replace(STUCK, tolerance=tolerance, patience=0)
-    given = (init(jnp.asarray(toy.CONTENT), config=config), toy.PARAMS, toy.TARGETS, toy.WEIGHTS)
-    state, trace = run(*given, config=config, steps=40)
-    totals = np.asarray(trace["total"])
+    given = begin(toy.CONTENT, optimizer=dataclasses.replace(STUCK, tolerance=tolerance, patience=0))
+    state, history = run_steps(*given, network=toy.network, steps=40)
+    totals = np.asarray(history["total"])
     late = [k for k in range(WINDOW, 40) if totals[k] >= (1 - tolerance) * totals[k - WINDOW]]
     assert late and state.stopped == late[0] + 1 and (totals[late[0] :] == totals[late[0]]).all()
 
 
 @pytest.mark.slow
-def test_lanes_restart_and_stop_each_by_itself(double):
-    """In the first lane, without weights, nothing falls; the second is that of a run without patience."""
-    config = dataclasses.replace(STUCK, learning_rate=1.0)
-    idle = jax.tree.map(lambda weight: np.asarray([0.0, weight]), toy.WEIGHTS)
-    states = init(jnp.stack([toy.START] * 2), config=config)
+def test_images_of_a_batch_restart_and_stop_each_by_itself(double):
+    """In the first run, without weights, nothing falls; the second is that of a run without patience."""
+    optimizer = dataclasses.replace(STUCK, learning_rate=1.0)
+    idle = jax.tree.map(lambda weight: np.asarray([0.0, weight]), toy.OBJECTIVE)
     state: Any
-    state, _ = run(states, toy.PARAMS, toy.TARGETS, idle, config=config, steps=9)
+    state, *_ = begin(np.stack([toy.START] * 2), optimizer=optimizer)
+    state, _ = run_steps(state, toy.PARAMS, toy.TARGETS, idle, network=toy.network, steps=9)
     assert state.stall.restarted.tolist() == [3, 0] and state.stall.stopped.tolist() == [5, 0]
     assert state.done.tolist() == [True, False]
     np.testing.assert_array_equal(state.image[0], toy.START)
-    config = dataclasses.replace(config, patience=0)
-    given = (init(jnp.asarray(toy.START), config=config), toy.PARAMS, toy.TARGETS, toy.WEIGHTS)
-    free, _ = run(*given, config=config, steps=9)
+    given = begin(toy.START, optimizer=dataclasses.replace(optimizer, patience=0))
+    free, _ = run_steps(*given, network=toy.network, steps=9)
     assert free.stall is None
     np.testing.assert_allclose(state.image[1], free.image, atol=1e-9)
 
@@ -215,10 +210,15 @@ def test_lanes_restart_and_stop_each_by_itself(double):
 @pytest.mark.soak(long=True)
 def test_patience_and_tolerance_take_no_second_memory_of_lbfgs(params, content, style):
     def taken(**chosen):
-        config = dataclasses.replace(VGG, **chosen)
+        optimizer = LBFGS(history_size=50, **chosen)
         given = jax.eval_shape(
-            lambda: (init(content, config=config), params, make_targets(params, content, style, config=config))
+            lambda: (
+                init_state(content, objective=VGG, optimizer=optimizer),
+                params,
+                make_targets(params, content, style, objective=VGG),
+            )
         )
-        return memory_of(run_segment.lower(*given, WEIGHTS, np.int32(4), config=config, most_steps=4).compile())
+        lowered = run_segment.lower(*given, VGG, np.int32(4), network=VGG19(), most_steps=4)
+        return memory_of(lowered.compile())
 
     assert taken(patience=30, tolerance=0.01) <= 1.02 * taken(patience=0)

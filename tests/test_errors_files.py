@@ -18,22 +18,23 @@ import pytest
 from conftest import TINY
 from PIL import Image
 
-from jaxstyle.cli.options import Controls
-from jaxstyle.config import Config
 from jaxstyle.errors import InputError
 from jaxstyle.images.load import load_image
 from jaxstyle.images.save import save_image
 from jaxstyle.losses import statistics_io
 from jaxstyle.losses.moments import Moments
+from jaxstyle.losses.objective import Objective
 from jaxstyle.losses.wasserstein import LEVELS, Quantiles
 from jaxstyle.networks import pretrained, weights_io
 from jaxstyle.networks.pretrained import MD5
+from jaxstyle.networks.vgg import VGG19
+from jaxstyle.runtime.inputs import load_mask
+from jaxstyle.transfer.scale import initial_image
 from jaxstyle.transfer.schedule import Scale
-from jaxstyle.transfer.stylize import start_at
 
 SMALL = "--size 32 --steps 2 --quiet --offline --weights tiny.h5"
 STYLIZE = f"stylize content.png style.png -o out.png {SMALL}"
-LAYER = Config(content_layers=(), style_layers=("relu1_1",))
+LAYER = Objective(content={}, style={"relu1_1": 1.0})
 
 
 def full(*_: object, **__: object) -> None:
@@ -120,22 +121,23 @@ def style(folder) -> Callable[..., None]:
     """Write style.h5, statistics of the first layer of the tiny network: zeros of the given shapes."""
     params: Any = weights_io.read("tiny.h5")
 
-    def write(kind: type = Moments, config: Config = LAYER, **shapes: tuple[int, ...]) -> None:
+    def write(kind: type = Moments, objective: Objective = LAYER, **shapes: tuple[int, ...]) -> None:
         parts = shapes or {"mean": (4,), "second": (4, 4)}
         summary = kind(**{name: np.zeros(shape, np.float32) for name, shape in parts.items()})
-        statistics_io.write("style.h5", {32: {"relu1_1": summary}}, params=params, config=config, pictures=[])
+        statistics_io.write("style.h5", {32: {"relu1_1": summary}}, params=params, objective=objective, pictures=[])
 
     return write
 
 
-def test_damaged_statistics_and_statistics_of_another_configuration_are_refused(style):
+def test_damaged_statistics_and_statistics_of_other_options_are_refused(style):
     params: Any = weights_io.read("tiny.h5")
-    for config, mentioned in [
-        (replace(LAYER, pooling="avg"), "pooling 'max times 1' 'avg times 1'"),
-        (replace(LAYER, style_layers=("relu2_1",)), "lacks '32/relu2_1/mean'"),
+    options: dict[str, Any]
+    for options, mentioned in [
+        ({"objective": LAYER, "network": VGG19(pooling="avg")}, "pooling 'max times 1' 'avg times 1'"),
+        ({"objective": replace(LAYER, style={"relu2_1": 1.0})}, "lacks '32/relu2_1/mean'"),
     ]:
         style()
-        message = refusal(lambda config=config: statistics_io.read("style.h5", params=params, config=config))
+        message = refusal(lambda options=options: statistics_io.read("style.h5", params=params, **options))
         assert all(word in message for word in mentioned.split()), message
     for name, dataset, mentioned in [
         ("32", {}, "holds 0 groups, not 1 to 64"),
@@ -144,7 +146,7 @@ def test_damaged_statistics_and_statistics_of_another_configuration_are_refused(
     ]:
         style()
         edited("style.h5", name, **dataset)
-        message = refusal(lambda: statistics_io.read("style.h5", params=params, config=LAYER))
+        message = refusal(lambda: statistics_io.read("style.h5", params=params, objective=LAYER))
         assert message.startswith("style.h5 ") and mentioned in message, message
 
 
@@ -159,7 +161,7 @@ def test_options_that_need_the_pixels_of_a_style_are_refused_with_statistics(ref
         assert all(word in sentence for word in mentioned.split()) and status == 2, sentence
     content: Any = np.zeros((32, 32, 3), np.float32)
     with pytest.raises(InputError, match="initial image"):
-        start_at(content, [{32: {}}], "style", Scale(32, 32, 1))
+        initial_image(content, [{32: {}}], "style", Scale(32, 32, 1))
     style(Quantiles, replace(LAYER, statistic="sliced"), directions=(4, 4), values=(4, LEVELS))
     command = command.replace("style.h5", "style.png style.h5") + " --statistic sliced"
     status, sentence = refused(*command.split())
@@ -176,9 +178,8 @@ def test_a_picture_with_values_above_1_is_refused(tmp_path):
 
 def test_an_empty_mask_is_refused(folder):
     save_image("black.png", np.zeros((32, 40, 3)))
-    content = load_image("content.png")
-    controls = Controls(content_mask=(Path("black.png"),))
-    sentence = refusal(lambda: controls.load_content_masks(content, max_pixels=None))
+    options: Any = {"height": 32, "width": 40, "option": "--content-mask", "max_pixels": None}
+    sentence = refusal(lambda: load_mask(Path("black.png"), **options))
     assert "--content-mask black.png is empty" in sentence
 
 

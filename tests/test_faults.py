@@ -26,11 +26,11 @@ from jaxstyle import files
 from jaxstyle.cli import main
 from jaxstyle.cli.stylize import Stylize
 from jaxstyle.cli.sweep import Sweep
-from jaxstyle.config import Config
 from jaxstyle.errors import UnavailableError
 from jaxstyle.images.metadata import description_of
 from jaxstyle.losses import statistics_io
 from jaxstyle.losses.moments import Moments
+from jaxstyle.losses.objective import Objective
 from jaxstyle.networks import pretrained
 from jaxstyle.networks.random_init import random_params
 from jaxstyle.runtime import record, resume
@@ -53,14 +53,14 @@ def temporary(folder, monkeypatch) -> None:
     monkeypatch.setenv("TMPDIR", str(folder))
 
 
-def fill(place: Path) -> None:
-    """Leave no byte free."""
+def fill(place: Path, *, free: int = 0) -> None:
+    """Leave so many bytes free, a multiple of 4096."""
     with (place / "fill").open("wb", buffering=0) as file:
         try:
             while file.write(b"\0" * 4096):
                 pass
         except OSError:
-            return
+            file.truncate(file.tell() - free)
 
 
 def started(*arguments: object, first: str = "") -> subprocess.Popen:
@@ -222,12 +222,24 @@ def test_a_read_only_folder_is_refused_before_any_work(fake_runner, monkeypatch,
     assert "needs a folder" in one_sentence(capfd.readouterr().err) and fake_runner.problems == []
 
 
+def test_a_lock_without_space_is_refused_before_any_work_and_removed(fake_runner, monkeypatch, capfd):
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", refuse)
+        assert stylize(checkpoint=Path("kept"), every=1000) == 2
+    message = one_sentence(capfd.readouterr().err)
+    assert "--checkpoint kept cannot be written (No space left on device)" in message and fake_runner.problems == []
+    assert list(Path("kept").iterdir()) == []
+
+
 def test_statistics_without_space_leave_no_file(fails, folder):
     fails("style.h5")
     moments = Moments(jnp.asarray(np.ones(4, np.float32)), jnp.asarray(np.ones((4, 4), np.float32)))
-    params, config = random_params(widths=TINY), Config(style_layers=("relu1_1",))
+    params, objective = random_params(widths=TINY), Objective(style={"relu1_1": 1.0})
     with pytest.raises(UnavailableError, match=r"style.h5 cannot be written \(No space left on device\)"):
-        statistics_io.write("style.h5", {32: {"relu1_1": moments}}, params=params, config=config, pictures=[])
+        statistics_io.write("style.h5", {32: {"relu1_1": moments}}, params=params, objective=objective, pictures=[])
     assert [path.name for path in folder.iterdir() if path.suffix in (".part", ".h5")] == ["tiny.h5"]
 
 
@@ -289,14 +301,14 @@ def test_a_picture_on_a_full_disk_is_saved_among_the_temporary_files(small):
 
 @pytest.mark.soak
 @pytest.mark.parametrize(
-    ("options", "saying"),
+    ("options", "free", "saying"),
     [
-        (("--checkpoint", "small/kept", "--every", 1000), "The checkpoint in small/kept cannot be written (No space"),
-        (("--log", "small/log.csv"), "The log small/log.csv cannot be written (No space left on device), but the"),
+        (("--checkpoint", "small/kept", "--every", 1000), 8192, "The checkpoint in small/kept cannot be written (No"),
+        (("--log", "small/log.csv"), 0, "The log small/log.csv cannot be written (No space left on device), but the"),
     ],
 )
-def test_a_log_or_checkpoint_on_a_full_disk_does_not_lose_the_picture(options, saying, small):
-    fill(small)
+def test_a_log_or_checkpoint_on_a_full_disk_does_not_lose_the_picture(options, free, saying, small):
+    fill(small, free=free)  # the lock of a checkpoint folder needs a few bytes
     status, message = ended(*STYLIZE, "--steps", 3, "-o", "out.png", *options)
     assert status == 1 and saying in one_sentence(message)
     assert record.read(description_of("out.png")).steps == 3

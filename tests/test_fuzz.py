@@ -18,8 +18,7 @@ import specimens
 from damage import damaged
 from reading import Reader
 
-from jaxstyle.errors import InputError
-from jaxstyle.images.load import PictureWarning
+from jaxstyle.errors import InputError, PictureWarning
 from jaxstyle.networks import weights_io
 
 MOST_MEMORY = 2**30

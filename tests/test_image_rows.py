@@ -28,6 +28,8 @@ from jaxstyle.images.limits import allowing
 from jaxstyle.images.load import load_image, size_of
 from jaxstyle.images.metadata import description_of
 from jaxstyle.images.save import save_image
+from jaxstyle.runtime import inputs as inputs_module
+from jaxstyle.runtime import sweep_job
 
 H, W = 67, 61  # neither divides into bands or tiles
 SPECIMENS = specimens.pictures()
@@ -311,6 +313,8 @@ def test_every_command_passes_max_pixels_to_load(refused, monkeypatch):
         raise InputError("There is no more.")
 
     monkeypatch.setattr(load_module, "load_image", refuse)
+    for module in (inputs_module, sweep_job):
+        monkeypatch.setattr(module, "load_image", refuse)
     for command in (
         STYLIZE,
         STYLIZE.replace("stylize", "sweep").replace("out.png", "out"),

@@ -57,7 +57,7 @@ def expected(*, rate=1.0, waves=0.0, restart_at=None):
     points, gradients, best, length = [START], [function(START, waves, np)[1]], np.inf, 1.0
     rows = []
     for i in range(STEPS):
-        tried = points[-1] - (rate * length * lbfgs_direction(points, gradients, memory=PAIRS) if i else 0)
+        tried = points[-1] - (rate * length * lbfgs_direction(points, gradients, history_size=PAIRS) if i else 0)
         value, gradient = function(tried, waves, np)
         accepted = bool(value <= best)
         if i == restart_at:

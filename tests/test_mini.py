@@ -21,7 +21,7 @@ from jaxstyle import load_params
 from jaxstyle.errors import InputError
 from jaxstyle.images.load import load_image
 from jaxstyle.images.save import save_image
-from jaxstyle.losses.objective import make_targets
+from jaxstyle.losses.targets import make_targets
 from jaxstyle.networks import pretrained, weights_io
 from jaxstyle.networks.random_init import random_params
 from jaxstyle.networks.vgg import BLOCK_WIDTHS, CONV_LAYERS
@@ -225,14 +225,14 @@ def test_the_score_is_content_plus_thirty_times_mean_style_in_numpy(script, para
     shares = [share(gram(found[f"relu{i}_1"]), gram(styles[f"relu{i}_1"])) for i in range(1, 6)]
     expected = share(found["relu4_2"], contents["relu4_2"]) + 30 * np.mean(shares)
     names = script("compare_networks")
-    score, _ = names["objective"](params, at, make_targets(params, content, style, config=names["CONFIG"]))
+    score, _ = names["evaluate"](params, at, make_targets(params, content, style, objective=names["OBJECTIVE"]))
     np.testing.assert_allclose(score, expected, rtol=1e-4)
 
 
 def test_an_odd_number_of_pictures_is_refused(script):
     main = script("compare_networks")["main"]
     for count in (0, 1, 3):
-        with pytest.raises(InputError, match=f"^{count} pictures make no pairs"):
+        with pytest.raises(InputError, match=f"^{count} pictures are not pairs"):
             main(("a.png",) * count)
 
 

@@ -11,7 +11,7 @@ from jaxstyle.images.load import load_image
 from jaxstyle.losses import neighbors, relaxed_emd
 from jaxstyle.networks import pretrained
 
-pytestmark = pytest.mark.parity(optimized=True)
+pytestmark = pytest.mark.parity
 
 LAYERS = ("1_1", "1_2", "2_1", "2_2", "3_1", "3_2", "3_3", "4_1", "4_2", "4_3")
 OF_NNST = tuple(f"relu{name}" for name in LAYERS)
@@ -32,7 +32,7 @@ def activations(weights_path, real_pictures):
     """The picture itself and its layers, for a photograph, a painting, and a blend of both as the image."""
     params = pretrained.load_params(weights_path)
     names = ("golden_gate.jpg", "starry_night_google.jpg")
-    content, style = (np.asarray(load_image(real_pictures / name, size=128).rgb) for name in names)
+    content, style = (np.asarray(load_image(real_pictures / name, size=64).rgb) for name in names)
     image = 0.8 * content + 0.2 * style[: content.shape[0], : content.shape[1]].mean((0, 1))
     layers = sorted({*OF_NNST, *OF_STROTSS})
     evaluate = jax.jit(lambda x: features(params, x, layers=layers))

@@ -11,6 +11,8 @@ from jax.test_util import check_grads
 from jaxstyle.errors import InputError
 from jaxstyle.transfer import oklab
 
+pytestmark = pytest.mark.slow  # each file compiles a program
+
 RNG = np.random.default_rng(0)
 CONTENT: Any
 IMAGE: Any
@@ -92,7 +94,6 @@ def test_a_content_of_another_size_is_refused():
         oklab.chroma_transfer(CONTENT, STYLE, IMAGE[:4])
 
 
-@pytest.mark.slow
 def test_gradients_agree_with_finite_differences_and_are_finite_for_black():
     with jax.enable_x64(True):
         content, style, image = (jnp.asarray(each, jnp.float64) for each in (CONTENT, STYLE, IMAGE))

@@ -5,9 +5,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from jaxstyle.config import Config, Parametrization
+from jaxstyle.optim.optimizers import LBFGS, Adam, Optax
 from jaxstyle.optim.parametrizations import (
     COARSE_GAIN,
     COLOR_ROOT,
@@ -15,15 +16,16 @@ from jaxstyle.optim.parametrizations import (
     PARAMETRIZATIONS,
     PYRAMID_LEVELS,
     Parameters,
+    Parametrization,
     compose,
     decode,
     decode_on_host,
     encode,
-    parametrization,
+    named_parametrization,
 )
 
 LATER = pytest.param("circular pyramid", marks=pytest.mark.slow)  # whose compilation takes long
-PYRAMID = Config(optimizer="adam", parametrization="pyramid")
+PYRAMID = PARAMETRIZATIONS["pyramid"]
 NAMES = sorted(PARAMETRIZATIONS.keys() - {"circular pyramid"})
 every_way = pytest.mark.parametrize("name", [*NAMES, LATER])
 SHAPES = ((16, 24, 3), (17, 9, 3), (1, 5, 3))
@@ -47,9 +49,10 @@ def calculated():
     def program(names, pictures):
         found = {}
         for name in names:
-            way, own = PARAMETRIZATIONS[name], Config(optimizer="adam", parametrization=PARAMETRIZATIONS[name])
-            batch = jax.vmap(partial(encode, config=own))(jnp.stack([pictures[0], pictures[0][::-1]]))
-            single = encode(pictures[1], config=own)
+            way = PARAMETRIZATIONS[name]
+            of = partial(encode, parametrization=way, flat=False)
+            batch = jax.vmap(of)(jnp.stack([pictures[0], pictures[0][::-1]]))
+            single = of(pictures[1])
             assert batch.batched and not single.batched
             found[name] = {
                 "batch": decode(batch),
@@ -86,7 +89,7 @@ def test_a_constant_in_every_level_is_a_constant_image(calculated):
 
 
 def test_levels_halve_and_round_up():
-    levels = jax.eval_shape(partial(encode, config=PYRAMID), np.zeros((33, 20, 3), np.float32)).values
+    levels = jax.eval_shape(PYRAMID.encode, np.zeros((33, 20, 3), np.float32))
     assert [level.shape[:2] for level in levels] == [(33, 20), (17, 10), (9, 5), (5, 3), (3, 2)]
     assert len(levels) == PYRAMID_LEVELS
 
@@ -99,7 +102,7 @@ def test_a_coarse_level_is_enlarged_bilinearly():
     part = positions - low
     rows = coarse[low] * (1 - part)[:, None, None] + coarse[low + 1] * part[:, None, None]
     expected = rows[:, low] * (1 - part)[None, :, None] + rows[:, low + 1] * part[None, :, None]
-    found = jax.jit(PARAMETRIZATIONS["pyramid"].decode)((np.zeros((8, 8, 3), np.float32), coarse))
+    found = jax.jit(PYRAMID.decode)((np.zeros((8, 8, 3), np.float32), coarse))
     np.testing.assert_allclose(found, COARSE_GAIN * expected, atol=1e-6)
 
 
@@ -139,7 +142,7 @@ def test_decorrelated_channels_give_the_directions_of_colour():
     assert grey[0] > 5 * grey[1:].max()  # the first is brightness
 
 
-def test_a_sigmoid_stays_within_bounds():
+def test_a_sigmoid_stays_in_range():
     way = PARAMETRIZATIONS["sigmoid"]
     image, ends = jax.jit(lambda x, ends: (way.decode(x), way.decode(way.encode(ends))))(
         100 * values("sigmoid", 0), np.asarray([[[0.0, 0.5, 1.0]]], np.float32)
@@ -156,26 +159,29 @@ def test_a_composition_encodes_in_order_and_decodes_in_reverse():
 
 
 @pytest.mark.parametrize(
-    ("chosen", "name"),
+    ("optimizer", "circular", "name"),
     [
-        ({}, "pyramid"),
-        ({"border": "circular"}, "circular pyramid"),
-        ({"optimizer": "adam"}, "pixels"),
-        ({"optimizer": "adam", "parametrization": "pyramid"}, "pyramid"),
-        ({"border": "circular", "parametrization": "fourier"}, "fourier"),
+        (LBFGS(), False, "pyramid"),
+        (LBFGS(), True, "circular pyramid"),
+        (Adam(), False, "pixels"),
+        (Adam(), True, "pixels"),
+        (Optax(optax.sgd(0.1)), False, "pixels"),
+        (Adam(parametrization="pyramid"), False, "pyramid"),
+        (LBFGS(parametrization="fourier"), True, "fourier"),
     ],
 )
-def test_the_optimizer_and_the_border_select_the_default(chosen, name):
-    assert parametrization(Config(**chosen)) is PARAMETRIZATIONS[name]
+def test_the_optimizer_and_the_padding_select_the_parametrization(optimizer, circular, name):
+    found = named_parametrization(optimizer.parametrization, circular=circular)
+    assert found is PARAMETRIZATIONS[name]
 
 
 def test_parameters_are_a_pytree_with_static_decoder_and_ranks():
     way = Parametrization(lambda image: {"root": jnp.sqrt(image)}, lambda x: x["root"] ** 2)
-    own = Config(optimizer="adam", parametrization=way)
+    assert named_parametrization(way, circular=True) is way
 
     @jax.jit
     def program(image):
-        parameters = encode(image, config=own)
+        parameters = encode(image, way, flat=False)
         return parameters, decode(parameters)
 
     parameters, decoded = program(uniform((4, 5, 3)))
@@ -183,9 +189,9 @@ def test_parameters_are_a_pytree_with_static_decoder_and_ranks():
     np.testing.assert_allclose(decoded, uniform((4, 5, 3)), atol=1e-6)
 
 
-def test_lbfgs_has_the_arrays_of_a_parametrization_in_one_vector():
+def test_flat_parameters_are_the_arrays_of_a_parametrization_in_one_vector():
     image = uniform((6, 5, 3)) / 2
-    levels, flat = encode(image, config=PYRAMID), encode(image, config=Config())
+    levels, flat = (encode(image, PYRAMID, flat=flat) for flat in (False, True))
     assert flat.values.shape == (3 * (30 + 9 + 4 + 1 + 1),)
     moved = flat.replace(np.stack([flat.values, flat.values + np.float32(0.1)]))
     assert moved.batched and not flat.batched

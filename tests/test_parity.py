@@ -1,5 +1,7 @@
 """jaxstyle against PyTorch, with the real weights of VGG-19 and a real photograph."""
 
+from typing import Any
+
 import h5py
 import jax
 import jax.numpy as jnp
@@ -8,10 +10,11 @@ import pytest
 from vgg_layers import features
 
 from jaxstyle.images.load import load_image
-from jaxstyle.losses.objective import make_targets, terms, total
+from jaxstyle.losses.loss_terms import terms, total
+from jaxstyle.losses.targets import make_targets
 from jaxstyle.networks import pretrained
 from jaxstyle.networks.vgg import ACTIVATIONS
-from jaxstyle.optim.loop import init, run
+from jaxstyle.optim.loop import init_state, run_steps
 from jaxstyle.transfer.presets import preset
 
 pytestmark = pytest.mark.parity(optimized=True)
@@ -102,9 +105,11 @@ def relative(ours, theirs) -> float:
 
 
 def neural_style_pt(real_params, content, style):
+    """Return the options of the objective, and its targets."""
     chosen = preset("neural-style-pt")
-    weights = chosen.loss_weights({"relu4_2": 1.0}, dict.fromkeys(STYLE_LAYERS, 1.0))
-    return chosen.config, weights, make_targets(real_params, content, style, config=chosen.config)
+    objective = chosen.make_objective({"relu4_2": 1.0}, dict.fromkeys(STYLE_LAYERS, 1.0))
+    options: dict[str, Any] = {"objective": objective, "network": chosen.network}
+    return options, make_targets(real_params, content, style, **options)
 
 
 def test_features_agree_with_pytorch_at_every_layer(real_params, pictures, torch_layers):
@@ -118,14 +123,14 @@ def test_loss_and_image_gradient_agree_with_pytorch(real_params, pictures, torch
     with jax.enable_x64(True):  # in float32 units near zero and pools of near equals may tip: 5e-4 was seen
         double = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), (real_params, *pictures))
         params, content, style = double
-        config, weights, targets = neural_style_pt(params, content, style)
+        options, targets = neural_style_pt(params, content, style)
         at = 0.8 * content + 0.1  # not the content itself, where its term and gradient vanish
 
         @jax.jit
-        def objective(picture, params, targets):
-            return total(weights, terms(params, picture, targets, config=config))
+        def computed(picture, params, targets):
+            return total(options["objective"], terms(params, picture, targets, **options))
 
-        loss, gradient = jax.value_and_grad(objective)(at, params, targets)
+        loss, gradient = jax.value_and_grad(computed)(at, params, targets)
     layers = {name: (kernel.double(), bias.double()) for name, (kernel, bias) in torch_layers.items()}
     picture = to_torch(at).requires_grad_()
     expected = torch_objective(layers, picture, to_torch(content), to_torch(style))
@@ -141,7 +146,8 @@ def test_the_objective_of_the_photograph_equals_the_value_that_neural_style_pt_r
         jnp.asarray(load_image(real_pictures / name, **how).rgb)
         for name in ("golden_gate.jpg", "starry_night_google.jpg")
     )
-    config, weights, targets = neural_style_pt(real_params, content, style)
+    options, targets = neural_style_pt(real_params, content, style)
     assert content.shape == (191, 256, 3)
-    _, trace = run(init(content, config=config), real_params, targets, weights, config=config, steps=1)
-    assert trace["total"][0] == pytest.approx(35_437_228, rel=1e-5)
+    state = init_state(content, objective=options["objective"], optimizer=preset("neural-style-pt").optimizer)
+    _, history = run_steps(state, real_params, targets, **options, steps=1)
+    assert history["total"][0] == pytest.approx(35_437_228, rel=1e-5)

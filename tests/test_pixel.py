@@ -15,7 +15,7 @@ FEATURES = RNG.normal(size=(2, 5, 7, 3)).astype(np.float32)
 TARGET = RNG.normal(size=(5, 7, 3)).astype(np.float32)
 IMAGES = RNG.uniform(-0.2, 1.2, (2, 6, 5, 3)).astype(np.float32)
 HALF = np.full((4, 5, 3), 300, np.float16)  # one square is 90,000, over the 65,504 of float16
-DIVISORS = ("energy", "elements", "none")
+NORMALIZATIONS = ("energy", "elements", "none")
 VARIATIONS: list[dict[str, Any]] = [
     {},
     {"reduction": "sum"},
@@ -61,7 +61,7 @@ def nine_point_variation(image: np.ndarray, *, circular: bool) -> float:
 def program(features, target, half, images, constant):
     """Return all that the tests inspect: of one program, as they compile few."""
     return {
-        "distances": {name: squared_distance(features, target, axes=3, divisor=name) for name in DIVISORS},
+        "distances": {name: squared_distance(features, target, axes=3, normalization=name) for name in NORMALIZATIONS},
         "half": jax.value_and_grad(partial(squared_distance, axes=3))(half, jnp.zeros_like(half)),
         "variations": [total_variation(images, **chosen) for chosen in VARIATIONS],
         "row": [total_variation(images[:, :1], form=form) for form in ("separate", "joint")],

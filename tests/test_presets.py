@@ -5,13 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
 from jaxstyle.losses.layer_summaries import image_features
-from jaxstyle.losses.objective import terms, total
+from jaxstyle.losses.loss_terms import terms, total
+from jaxstyle.losses.objective import Objective
 from jaxstyle.losses.targets import make_targets
 from jaxstyle.networks import vgg
-from jaxstyle.networks.vgg import ACTIVATIONS, smallest_side
+from jaxstyle.networks.vgg import ACTIVATIONS, VGG19, smallest_side
+from jaxstyle.optim.optimizers import LBFGS, Adam
 from jaxstyle.transfer.presets import PRESETS, preset
 
 
@@ -138,27 +139,27 @@ FORMULAS = [
 ]
 
 
-# What the formulas, which start from features, do not fix: (white, pooling, border, optimizer, its settings).
+# What the formulas, which start from features, do not fix: input scale, pooling, padding, optimizer.
 FACTS = {
-    "gatys-paper": (255, "avg", "zeros", "lbfgs", {"memory": 100}),
-    "gatys-code": (255, "max", "zeros", "lbfgs", {"memory": 100}),
-    "neural-style": (256, "max", "zeros", "lbfgs", {"memory": 100}),
-    "neural-style-pt": (255, "max", "zeros", "lbfgs", {"memory": 100}),
-    "anishathalye": (255, "max", "zeros", "adam", {"learning_rate": 10 / 255, "betas": (0.9, 0.999), "epsilon": 1e-8}),
-    "crowsonkb": (255, "max", "replicate", "adam", {"learning_rate": None, "betas": (0.9, 0.99), "averaging": 0.99}),
-    "pystiche": (255, "max", "zeros", "lbfgs", {}),
-    "tensorflow-tutorial": (255, "max", "zeros", "adam", {"betas": (0.99, 0.999), "epsilon": 0.1}),
-    "keras-example": (255, "max", "zeros", "lbfgs", {}),
+    "gatys-paper": (255, "avg", "zeros", LBFGS(history_size=100)),
+    "gatys-code": (255, "max", "zeros", LBFGS(history_size=100)),
+    "neural-style": (256, "max", "zeros", LBFGS(history_size=100)),
+    "neural-style-pt": (255, "max", "zeros", LBFGS(history_size=100)),
+    "anishathalye": (255, "max", "zeros", Adam(learning_rate=10 / 255, b1=0.9, b2=0.999, eps=1e-8)),
+    "crowsonkb": (255, "max", "replicate", Adam(learning_rate=0.02, b1=0.9, b2=0.99, eps=1e-8, ema_decay=0.99)),
+    "pystiche": (255, "max", "zeros", LBFGS(history_size=100)),
+    "tensorflow-tutorial": (255, "max", "zeros", Adam(learning_rate=0.02, b1=0.99, b2=0.999, eps=0.1)),
+    "keras-example": (255, "max", "zeros", LBFGS()),
 }
 
 
 def test_a_preset_has_the_published_network_input_and_optimizer():
-    for name, (white, pooling, border, optimizer, settings) in FACTS.items():
-        config = preset(name).config
-        assert (config.white, config.pooling, config.border, config.optimizer) == (white, pooling, border, optimizer)
-        assert {setting: getattr(config, setting) for setting in settings} == settings, name
-        assert config.scales == (None if name == "crowsonkb" else 1), name
-        assert config.halve_above is None, name
+    for name, (input_scale, pooling, padding, optimizer) in FACTS.items():
+        chosen = preset(name)
+        assert chosen.network == VGG19(input_scale=input_scale, pooling=pooling, padding=padding), name
+        assert chosen.optimizer == optimizer, name
+        assert chosen.scales == (None if name == "crowsonkb" else 1), name
+        assert chosen.objective.half_resolution_above is None, name
 
 
 def numpy_layer(layer: str, image: np.ndarray) -> np.ndarray:
@@ -194,10 +195,11 @@ def test_a_preset_is_the_published_objective(formula, params, content, style, mo
     chosen = preset(formula.__name__.replace("_", "-"))
     image, content, style = pictures(np.asarray(content), np.asarray(style))
     with jax.disable_jit():
-        targets = make_targets(params, content, style, config=chosen.config)
-        found = total(chosen.loss_weights(), terms(params, image, targets, config=chosen.config))
-    seen = map(layers_of, (image, content, style))
-    assert float(found) == pytest.approx(formula(*seen, np.asarray(image, np.float64)), rel=1e-5)
+        options = {"objective": chosen.objective, "network": chosen.network}
+        targets = make_targets(params, content, style, **options)
+        found = total(chosen.objective, terms(params, image, targets, **options))
+    features = map(layers_of, (image, content, style))
+    assert float(found) == pytest.approx(formula(*features, np.asarray(image, np.float64)), rel=1e-5)
 
 
 @pytest.mark.slow
@@ -208,13 +210,14 @@ def test_a_preset_is_the_published_objective_on_the_features_of_its_network(form
 
     @jax.jit
     def compared(*given):
-        targets = make_targets(params, given[1], given[2], config=chosen.config)
-        features = [image_features(params, picture, config=chosen.config) for picture in given]
-        return total(chosen.loss_weights(), terms(params, given[0], targets, config=chosen.config)), features
+        objective, network = chosen.objective, chosen.network
+        targets = make_targets(params, given[1], given[2], objective=objective, network=network)
+        features = [image_features(params, each, network=network, layers=objective.layers) for each in given]
+        return total(objective, terms(params, given[0], targets, objective=objective, network=network)), features
 
     found, features = compared(image, content, style)
-    seen = [{layer: np.asarray(values, np.float64) for layer, values in each.items()} for each in features]
-    assert found == pytest.approx(formula(*seen, np.asarray(image, np.float64)), rel=1e-5)
+    double = [{layer: np.asarray(values, np.float64) for layer, values in each.items()} for each in features]
+    assert found == pytest.approx(formula(*double, np.asarray(image, np.float64)), rel=1e-5)
 
 
 def test_every_published_preset_has_a_formula_and_facts():
@@ -235,13 +238,13 @@ def test_presets_resize_pictures_as_published():
 
 
 def test_the_default_preset_is_what_the_library_does_without_one():
-    assert preset("jaxstyle").config == Config()
-    assert preset("jaxstyle").loss_weights() == LossWeights()
+    chosen = preset("jaxstyle")
+    assert (chosen.objective, chosen.network, chosen.optimizer, chosen.scales) == (Objective(), VGG19(), LBFGS(), None)
 
 
 @pytest.mark.slow
 def test_terms_of_the_default_preset_stay_of_order_one_for_any_size(params, content, style):
-    compiled = jax.jit(lambda x: terms(params, 1 - x, make_targets(params, x, style, config=Config()), config=Config()))
+    compiled = jax.jit(lambda x: terms(params, 1 - x, make_targets(params, x, style)))
     for picture in (content, jnp.tile(content, (2, 2, 1))):
         for name, value in compiled(picture).items():
             assert 1e-4 < value < 1e3, name
@@ -249,11 +252,11 @@ def test_terms_of_the_default_preset_stay_of_order_one_for_any_size(params, cont
 
 def test_a_weight_is_shared_among_the_layers_or_counts_for_each_of_them():
     layers = {"relu1_1": 1.0, "relu2_1": 3.0}
-    shared = preset("jaxstyle").loss_weights({"relu4_2": 1.0}, layers)
-    each = preset("neural-style-pt").loss_weights({"relu4_2": 1.0}, layers)
+    shared = preset("jaxstyle").make_objective({"relu4_2": 1.0}, layers)
+    each = preset("neural-style-pt").make_objective({"relu4_2": 1.0}, layers)
     assert shared.style == {"relu1_1": 7.5, "relu2_1": 22.5}
     assert each.style == {"relu1_1": 100.0, "relu2_1": 300.0}
-    assert preset("jaxstyle").loss_weights({"relu4_2": 0.0}, {"relu1_1": 0.0}).style == {"relu1_1": 0.0}
+    assert preset("jaxstyle").make_objective({"relu4_2": 0.0}, {"relu1_1": 0.0}).style == {"relu1_1": 0.0}
 
 
 def test_every_preset_names_its_source_and_is_immutable():

@@ -9,11 +9,12 @@ from conftest import picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxstyle.config import Config, LossWeights
 from jaxstyle.images.load import fit, load_image
 from jaxstyle.images.save import save_image
+from jaxstyle.losses.loss_terms import terms, total
 from jaxstyle.losses.moments import covariance, gram, moments
-from jaxstyle.losses.objective import make_targets, terms, total
+from jaxstyle.losses.objective import Objective
+from jaxstyle.losses.targets import make_targets
 
 FILES = [(".png", 8), (".png", 16), (".tif", 8), (".tif", 16), (".webp", 8)]
 CHEAP = settings(max_examples=5 * settings().max_examples)
@@ -85,7 +86,8 @@ def test_gram_matrices_and_covariances_are_symmetric_and_positive_semidefinite(s
     ],
 )
 def test_terms_are_finite_and_nonnegative_and_masks_of_ones_do_not_change_them(params, statistic, content, style):
-    config, seed = Config(content_layers=content, style_layers=(style,), statistic=statistic), 3
+    weights: Any = {"content": dict.fromkeys(content, WEIGHT), "style": {style: WEIGHT}, "tv": WEIGHT}
+    objective, seed = Objective(**weights, statistic=statistic), 3
     pictures: Any = [np.asarray(picture(16, 24, seed=seed)), np.asarray(picture(24, 16, seed=seed + 1))]
     image = np.random.default_rng(seed).uniform(size=(16, 24, 3)).astype(np.float32)
     ones = {"content_masks": np.ones((1, 16, 24), np.float32), "style_masks": [np.ones((24, 16), np.float32)]}
@@ -93,14 +95,13 @@ def test_terms_are_finite_and_nonnegative_and_masks_of_ones_do_not_change_them(p
     @jax.jit
     def both(image, masks):
         targets = (
-            make_targets(params, *pictures, key=jax.random.key(0), config=config, **each) for each in ({}, masks)
+            make_targets(params, *pictures, key=jax.random.key(0), objective=objective, **each) for each in ({}, masks)
         )
-        return [terms(params, image, each, config=config) for each in targets]
+        return [terms(params, image, each, objective=objective) for each in targets]
 
     plain, masked = (jax.tree.map(float, each) for each in both(image, ones))
     assert set(plain) == {f"content/{a}" for a in content} | {f"style/{style}", "tv"}
     for name, value in plain.items():
         assert np.isfinite(value) and value >= 0, name
         assert masked[name] == pytest.approx(value, rel=2e-3, abs=1e-6), name
-    weights = LossWeights(dict.fromkeys(content, WEIGHT), {style: WEIGHT}, tv=WEIGHT)
-    assert float(total(weights, plain)) == pytest.approx(WEIGHT * sum(plain.values()), rel=1e-5)
+    assert float(total(objective, plain)) == pytest.approx(WEIGHT * sum(plain.values()), rel=1e-5)

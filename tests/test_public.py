@@ -7,7 +7,18 @@ import pytest
 
 import jaxstyle
 
-PROMISED = {"load_params", "VGG19", "terms", "total", "init", "run", "stylize", "Config", "LossWeights"}
+PROMISED = {
+    "load_params",
+    "VGG19",
+    "terms",
+    "total",
+    "init_state",
+    "run_steps",
+    "stylize",
+    "Objective",
+    "LBFGS",
+    "Adam",
+}
 HEAVY = ("jax", "numpy", "PIL")
 
 

@@ -64,7 +64,9 @@ def test_a_record_has_settings_files_hashes_versions_and_first_and_last_terms(fa
     assert stated.inputs[0].sha256 == weights_io.sha256("content.png")
     assert stated.network.name == "vgg19" and stated.network.file == "tiny.h5" and len(stated.network.sha256) == 64
     assert stated.versions["jax"] and stated.versions["jaxstyle"] and stated.device
-    assert stated.config["style_layers"] == ["relu1_1"] and stated.weights["style/relu1_1"] == 30
+    terms = ["content/relu1_2", "style/relu1_1", "tv", "total", "range_penalty"]
+    assert stated.settings["objective"]["terms"] == terms and stated.weights["style/relu1_1"] == 30
+    assert stated.settings["optimizer"]["name"] == "Adam" and stated.settings["scales"] == 1
     logged = Path("log.csv").read_text().splitlines()
     column = logged[0].split(",").index("total")
     assert stated.steps == 4
@@ -137,6 +139,7 @@ OLD = {
 
 def test_a_record_of_version_1_is_read_with_the_names_of_this_version():
     found = record.read(json.dumps(OLD))
+    assert found.settings == {"memory": 7, "scales": None}
     assert (found.format, found.memory_plans, found.history) == (record.FORMAT, {"32": 500}, {"total": (2.5, 1.5)})
     assert (found.batch, found.index, found.steps) == ((4, 5), 1, 4)
     files = [Path("content.png"), Path("style.png")]
@@ -180,7 +183,7 @@ INVALID = [
     changed(history={"total": [1.0, True]}),
     changed(more=1),
     changed(network=None),
-    changed(config={"a": json.loads("[" * 300 + "]" * 300)}),
+    changed(settings={"a": json.loads("[" * 300 + "]" * 300)}),
     changed().replace("1.0", "1e999"),
     changed().replace("1.0", "9" * 401),
     changed().replace("1.0", "NaN"),

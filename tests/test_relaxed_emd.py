@@ -11,6 +11,8 @@ from jax.test_util import check_grads
 from jaxstyle.errors import InputError
 from jaxstyle.losses import relaxed_emd
 
+pytestmark = pytest.mark.slow  # each file compiles a program
+
 RNG = np.random.default_rng(0)
 X: Any
 Y: Any
@@ -129,14 +131,12 @@ def loss(x: Any, colors: Any, chunk: int = 4) -> jax.Array:
     return emd + color + of_moments + relaxed_emd.self_similarity(x, CONTENT)
 
 
-@pytest.mark.slow
 def test_gradients_agree_with_finite_differences():
     with jax.enable_x64(True):
         given = jnp.asarray(X, jnp.float64), jnp.asarray(COLORS, jnp.float64)
         check_grads(jax.jit(loss), given, order=1, modes=["rev"], eps=1e-6, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.slow
 def test_a_batch_equals_its_sets_and_the_chunk_changes_nothing_beyond_rounding():
     xs, colors = np.stack([X, X[::-1] + 0.5, 2 - X]), np.stack([COLORS, 1 - COLORS, COLORS**2])
     values, gradients = jax.jit(jax.vmap(jax.value_and_grad(loss)))(xs, colors)

@@ -91,13 +91,15 @@ COMMANDS = [
 OUTPUTS = {"sweep": "out/style-weight=10.png", "batch": "out/content_style.png"}
 
 
-def of_work(work: Any) -> tuple[dict[str, Any], list[np.ndarray]]:
+def of_problem(problem: Any) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Return all that a picture depends on: facts, and arrays as NumPy has them."""
-    facts = {name: getattr(work, name) for name in ("config", "steps", "batch_size", "save_every", "style_weights")}
-    parts = [work.params, work.picture, work.content, work.styles, work.weights, work.content_masks, work.style_masks]
-    keys = [jax.random.key_data(key) for key in (work.key, work.noise) if key is not None]
-    arrays, structure = jax.tree.flatten([*parts, None if isinstance(work.start, str) else work.start, keys])
-    start = work.start if isinstance(work.start, str) else "picture"
+    names = ("network", "scales", "color", "steps", "batch_size", "save_every", "style_weights")
+    facts = {name: getattr(problem, name) for name in names}
+    parts = [problem.params, problem.picture, problem.content, problem.styles, problem.objective, problem.optimizer]
+    parts += [problem.content_masks, problem.style_masks]
+    keys = [jax.random.key_data(key) for key in (problem.key, problem.noise) if key is not None]
+    arrays, structure = jax.tree.flatten([*parts, None if isinstance(problem.start, str) else problem.start, keys])
+    start = problem.start if isinstance(problem.start, str) else "picture"
     return {**facts, "structure": structure, "start": start}, [np.asarray(each) for each in arrays]
 
 
@@ -107,8 +109,8 @@ def test_rerun_repeats_the_computation_of_a_picture(command, fake_runner):
     [first, *_] = fake_runner.problems
     name = OUTPUTS.get(str(command[0]), str(command[-1]))
     assert rerun(name, ".") == 0
-    facts, arrays = of_work(first)
-    facts_again, arrays_again = of_work(fake_runner.problems[-1])
+    facts, arrays = of_problem(first)
+    facts_again, arrays_again = of_problem(fake_runner.problems[-1])
     assert facts_again == facts
     for one, other in zip(arrays, arrays_again, strict=True):
         np.testing.assert_array_equal(one, other)

@@ -1,4 +1,4 @@
-"""The five scripts that study the method, against independent oracles, with a tiny network and small pictures."""
+"""The five scripts about derivatives of the method, against independent oracles, with a tiny network."""
 
 import importlib.util
 import runpy
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxstyle import Config, LossWeights, init, make_targets, run, terms
+from jaxstyle import Adam, Objective, init_state, make_targets, run_steps, terms
 from jaxstyle.images.load import load_image
 from jaxstyle.images.save import save_image
 from jaxstyle.networks import pretrained
@@ -95,15 +95,16 @@ def test_a_share_that_no_weight_reaches_is_an_error():
 @pytest.mark.slow
 def test_tuning_reaches_the_share_that_a_separate_run_measures(started, params, capsys):
     share = 0.8
-    config = Config(optimizer="adam", learning_rate=0.01, epsilon=1e-3)
-    found = started("tune_weights", "--share", str(share), STEPS=20, CONFIG=config)
+    optimizer = Adam(learning_rate=0.01, eps=1e-3)
+    found = started("tune_weights", "--share", str(share), STEPS=20, OPTIMIZER=optimizer)
     weight = float(capsys.readouterr().out.splitlines()[-1].split("weight ")[1].split(",")[0])
     content, style = (jnp.asarray(load_image(name).rgb) for name in ("content.png", "style.png"))
-    targets = make_targets(params, content, style, config=config)
-    weights = LossWeights(style=dict.fromkeys(config.style_layers, weight))
-    state, _ = run(init(content, config=config), params, targets, weights, config=config, steps=20)
+    objective = Objective(style=dict.fromkeys(Objective().style, weight))
+    targets = make_targets(params, content, style, objective=objective)
+    start = init_state(content, objective=objective, optimizer=optimizer)
+    state, _ = run_steps(start, params, targets, objective, steps=20)
     before, after = (
-        sum(float(v) for k, v in terms(params, x, targets, config=config).items() if k.startswith("style"))
+        sum(float(v) for k, v in terms(params, x, targets, objective=objective).items() if k.startswith("style"))
         for x in (content, state.image)
     )
     assert abs(1 - after / before - share) < 0.02
@@ -180,11 +181,9 @@ def test_along_the_front_content_rises_and_style_falls(started, monkeypatch, par
     names = script("pareto", STEPS=60, WEIGHTS=(0.03, 0.3, 3.0))
     points, pictures = names["front"](params, content, style)
     assert (np.diff(points[:, 0]) > 0).all() and (np.diff(points[:, 1]) < 0).all()
-    config = Config()
-    targets = make_targets(params, content, style, config=config)
-    parts = terms(params, jnp.asarray(pictures[-1]), targets, config=config)
-    mean = np.mean([parts[f"style/{layer}"] for layer in config.style_layers])
-    np.testing.assert_allclose(points[-1], [parts["content/relu4_2"], mean], rtol=1e-4)
+    found = terms(params, jnp.asarray(pictures[-1]), make_targets(params, content, style))
+    mean = np.mean([found[f"style/{layer}"] for layer in Objective().style])
+    np.testing.assert_allclose(points[-1], [found["content/relu4_2"], mean], rtol=1e-4)
 
 
 @pytest.mark.soak(long=True)
@@ -210,9 +209,7 @@ def test_the_ensemble_shows_the_deviation_between_networks(started, capsys):
 def test_equal_networks_give_the_picture_of_a_single_run(params, content, style):
     same = script("ensemble", STEPS=4, NETWORKS=2)["ensemble"](params, content, style, 0.0)
     np.testing.assert_allclose(same[0], same[1], atol=1e-6)
-    config = Config()
-    targets = make_targets(params, content, style, config=config)
-    alone, _ = run(init(content, config=config), params, targets, LossWeights(), config=config, steps=4)
+    alone, _ = run_steps(init_state(content), params, make_targets(params, content, style), steps=4)
     np.testing.assert_allclose(same[0], alone.image, atol=1e-3)
 
 
@@ -228,7 +225,7 @@ def test_disturbed_networks_have_independent_relative_noise(params):
 
 
 def test_a_file_that_is_no_picture_ends_each_script_with_one_sentence(started, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)  # where matplotlib is absent
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)  # also without matplotlib
     Path("style.png").write_text("no picture")
     for name in ("tune_weights", "pareto", "sensitivity", "curvature", "ensemble"):
         with pytest.raises(SystemExit, match=rf"^{name}.py: style.png is not a picture .*\.$"):

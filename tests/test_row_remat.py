@@ -8,37 +8,42 @@ import numpy as np
 import pytest
 from conftest import picture
 
-from jaxstyle.config import Config, LossWeights
 from jaxstyle.losses import layer_summaries
-from jaxstyle.losses.objective import make_targets, terms, total
+from jaxstyle.losses.layer_summaries import blocks_in_rows
+from jaxstyle.losses.loss_terms import terms, total
+from jaxstyle.losses.objective import Objective
+from jaxstyle.losses.targets import make_targets
 from jaxstyle.networks import row_remat
 from jaxstyle.networks.random_init import random_params
-from jaxstyle.optim.loop import init, run
+from jaxstyle.networks.vgg import VGG19
+from jaxstyle.optim.loop import init_state, run_steps
+from jaxstyle.optim.optimizers import Adam
 from jaxstyle.transfer.sweep import memory_of
 
 KEY = jax.random.key(3)
-SHALLOW: Any = {"content_layers": ("relu3_1",), "style_layers": ("relu1_1", "relu2_1", "relu3_1")}
-WEIGHTS = LossWeights({"relu3_1": 1.0}, dict.fromkeys(SHALLOW["style_layers"], 6.0))
+OBJECTIVE = Objective(content={"relu3_1": 1.0}, style=dict.fromkeys(("relu1_1", "relu2_1", "relu3_1"), 6.0))
+PLAIN, ROWS = VGG19(), VGG19(remat=(1, 2))
 RNG = np.random.default_rng(0)
 TAPS = np.asarray([0.5, -1, 2], np.float32)  # on the row above, the row and the row below
 
 
-def loss_and_gradient(params, image, *, config, masks=None):
+def loss_and_gradient(params, image, *, objective, network, masks=None):
     content, style = picture(*image.shape[:2], seed=4), picture(48, 40, seed=5)
-    targets = make_targets(params, content, style, key=KEY, config=config, content_masks=masks)
-    compiled = jax.jit(jax.value_and_grad(lambda x: total(WEIGHTS, terms(params, x, targets, config=config))))
+    options: dict[str, Any] = {"objective": objective, "network": network}
+    targets = make_targets(params, content, style, key=KEY, content_masks=masks, **options)
+    compiled = jax.jit(jax.value_and_grad(lambda x: total(objective, terms(params, x, targets, **options))))
     return compiled(image)
 
 
-def assert_equal(stripped, plain, *, loss: float = 1e-5, gradient: float = 1e-5) -> None:
-    np.testing.assert_allclose(stripped[0], plain[0], rtol=loss)
-    np.testing.assert_allclose(stripped[1], plain[1], rtol=0, atol=gradient * np.abs(plain[1]).max())
+def assert_equal(chunked, plain, *, loss: float = 1e-5, gradient: float = 1e-5) -> None:
+    np.testing.assert_allclose(chunked[0], plain[0], rtol=loss)
+    np.testing.assert_allclose(chunked[1], plain[1], rtol=0, atol=gradient * np.abs(plain[1]).max())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["constant", "edge", "wrap"])
-def test_layers_in_strips_are_halved_and_summed_as_the_image(mode):
-    """Neither does the height divide into strips, nor do the layers treat the rows above and below alike."""
+def test_layers_in_row_chunks_are_halved_and_summed_as_the_image(mode):
+    """Neither does the height divide into row chunks, nor do the layers treat the rows above and below alike."""
     image, weights = RNG.normal(size=(37, 3, 2)).astype(np.float32), RNG.normal(size=(37, 3)).astype(np.float32)
 
     def layers(x, rows):
@@ -64,91 +69,93 @@ def test_rows_beyond_the_image_are_outside_and_cut_to_zeros():
     assert cut.ravel().tolist() == [4, 5, 0, 0]
 
 
-def test_large_images_and_those_with_remat_are_computed_in_strips():
-    for config, pixels, blocks in [
-        (Config(), 2**19 - 1, ()),
-        (Config(), 2**19, (1,)),
-        (Config(remat=True), 1, (1, 2)),
-        (Config(remat=True, content_layers=("conv1_1",)), 2**19, (2,)),  # a content layer is read as one array
-        (Config(remat=True, statistic="sliced"), 2**19, ()),  # pixels are sorted
+def test_large_images_and_those_with_remat_are_computed_in_row_chunks():
+    content, sliced = Objective(content={"conv1_1": 1.0}), Objective(statistic="sliced")
+    extra = Objective(extra={"none": 1.0}, extra_terms={"none": lambda *_: 0.0})
+    for objective, network, pixels, blocks in [
+        (Objective(), PLAIN, 2**19 - 1, ()),
+        (Objective(), PLAIN, 2**19, (1,)),
+        (Objective(), ROWS, 1, (1, 2)),
+        (Objective(), VGG19(remat=(2,)), 2**19, (2,)),
+        (content, ROWS, 2**19, (2,)),  # a content layer is read as one array
+        (sliced, ROWS, 2**19, ()),  # pixels are sorted
+        (extra, ROWS, 2**19, ()),  # extra terms receive complete layers
+        (Objective(), lambda params, image: {}, 2**19, ()),
     ]:
-        assert layer_summaries.blocks_in_rows(config, pixels) == blocks
+        assert blocks_in_rows(network, pixels, complete=objective.complete_layers) == blocks
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "chosen",
+    ("network", "options"),
     [
-        {},
-        {"border": "circular", "statistic": "mean_std"},
-        {"border": "replicate", "pooling": "avg", "pooling_gain": 2.0, "gram_divisor": "image"},
-        pytest.param({"precision": "bfloat16"}, marks=pytest.mark.soak(long=True)),
+        ({}, {}),
+        ({"padding": "circular"}, {"statistic": "mean_std"}),
+        ({"padding": "replicate", "pooling": "avg", "pooling_gain": 2.0}, {"gram_normalization": "image"}),
+        pytest.param({"precision": "bfloat16"}, {}, marks=pytest.mark.soak(long=True)),
     ],
     ids=str,
 )
-def test_strips_change_neither_loss_nor_gradient(params, chosen, monkeypatch):
+def test_row_chunks_change_neither_loss_nor_gradient(params, network, options, monkeypatch):
     """With `remat`, or without an option, as for large images."""
     image = picture(61, 51, seed=2)  # neither side divides
-    masks = None if chosen else image[None, ..., 0]
-    config = Config(**SHALLOW, **chosen)
-    plain = loss_and_gradient(params, image, config=config, masks=masks)
-    if "pooling" in chosen:
+    masks = None if network else image[None, ..., 0]
+    given: dict[str, Any] = {"objective": replace(OBJECTIVE, **options), "masks": masks}
+    plain = loss_and_gradient(params, image, network=VGG19(**network), **given)
+    remat: tuple[int, ...] = (1, 2)
+    if "pooling" in network:
         monkeypatch.setattr(layer_summaries, "LARGE", 1)
-    else:
-        config = replace(config, remat=True)
-    stripped = loss_and_gradient(params, image, config=config, masks=masks)
-    tolerance = 1e-2 if "precision" in chosen else 1e-5
-    assert_equal(stripped, plain, loss=tolerance / 3 if chosen else tolerance, gradient=tolerance)
+        remat = ()
+    chunked = loss_and_gradient(params, image, network=VGG19(**network, remat=remat), **given)
+    tolerance = 1e-2 if "precision" in network else 1e-5
+    assert_equal(chunked, plain, loss=tolerance / 3 if network else tolerance, gradient=tolerance)
 
 
 @pytest.mark.slow
-def test_a_block_with_a_content_layer_is_not_computed_in_strips(params):
-    config = Config(**{**SHALLOW, "content_layers": ("relu1_2", "relu3_1")})
+def test_a_block_with_a_content_layer_is_not_computed_in_row_chunks(params):
+    objective = replace(OBJECTIVE, content={"relu1_2": 1.0, "relu3_1": 1.0})
     image = picture(40, 33, seed=2)
     content, style = picture(40, 33, seed=4), picture(48, 40, seed=5)
-    targets = make_targets(params, content, style, config=config)
-    compiled = jax.jit(terms, static_argnames="config")
-    plain, stripped = (compiled(params, image, targets, config=replace(config, remat=on)) for on in (False, True))
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), plain, stripped)
+    targets = make_targets(params, content, style, objective=objective)
+    compiled = jax.jit(partial(terms, objective=objective), static_argnames="network")
+    plain, chunked = (compiled(params, image, targets, network=network) for network in (PLAIN, ROWS))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), plain, chunked)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "derivative", [pytest.param("forward over reverse", marks=pytest.mark.soak(long=True)), "reverse of a batch"]
 )
-def test_strips_have_every_derivative(params, content, style, derivative):
-    def loss(params, image, config):
-        targets = make_targets(params, content, style, config=config)
-        return total(WEIGHTS, terms(params, image, targets, config=config))
+def test_row_chunks_have_every_derivative(params, content, style, derivative):
+    def loss(params, image, network):
+        options: dict[str, Any] = {"objective": OBJECTIVE, "network": network}
+        return total(OBJECTIVE, terms(params, image, make_targets(params, content, style, **options), **options))
 
-    @partial(jax.jit, static_argnames="config")
-    def found(params, config):
+    @partial(jax.jit, static_argnames="network")
+    def found(params, network):
         def at(image):
-            return loss(params, image, config)
+            return loss(params, image, network)
 
         image, along = picture(32, 40, seed=7), picture(32, 40, seed=8)
         if derivative == "forward over reverse":
             return jax.jvp(jax.grad(at), (image,), (along,))
-        by_both = jax.grad(partial(loss, config=config), argnums=(0, 1))
+        by_both = jax.grad(partial(loss, network=network), argnums=(0, 1))
         return jax.vmap(by_both, in_axes=(None, 0))(params, jnp.stack([image, along]))
 
-    for plain, stripped in zip(
-        *(jax.tree.leaves(found(params, Config(remat=on, **SHALLOW))) for on in (False, True)), strict=True
-    ):
-        np.testing.assert_allclose(stripped, plain, rtol=0, atol=2e-5 * np.abs(plain).max() + 1e-12)
+    for plain, chunked in zip(*(jax.tree.leaves(found(params, network)) for network in (PLAIN, ROWS)), strict=True):
+        np.testing.assert_allclose(chunked, plain, rtol=0, atol=2e-5 * np.abs(plain).max() + 1e-12)
 
 
 @pytest.mark.slow(optimized=True)
 @pytest.mark.soak(long=True)
-def test_steps_in_strips_need_less_memory_and_give_the_same_losses():
+def test_steps_in_row_chunks_need_less_memory_and_give_the_same_losses():
     params = random_params(widths=((16, 16), (16, 16), (8,) * 4, (8,) * 4, (8,) * 4))
     image, style = picture(384, 256, seed=2), picture(48, 40, seed=5)
     sizes, totals = [], []
-    for on in (False, True):
-        config = Config(optimizer="adam", remat=on)
-        targets, state = make_targets(params, image, style, config=config), init(0.8 * image, config=config)
-        program = run.lower(state, params, targets, LossWeights(), config=config, steps=3).compile()
+    for network in (PLAIN, ROWS):
+        given = (init_state(0.8 * image, optimizer=Adam()), params, make_targets(params, image, style, network=network))
+        program = jax.jit(partial(run_steps, network=network, steps=3)).lower(*given, Objective()).compile()
         sizes.append(memory_of(program))
-        totals.append(program(state, params, targets, LossWeights())[1]["total"])
+        totals.append(program(*given, Objective())[1]["total"])
     assert sizes[1] < 0.7 * sizes[0]
     np.testing.assert_allclose(totals[1], totals[0], rtol=1e-4)

@@ -14,12 +14,12 @@ from conftest import TINY
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError, UnavailableError
-from jaxstyle.losses.objective import term_names
+from jaxstyle.losses.objective import Objective
 from jaxstyle.networks import pretrained, weights_io
-from jaxstyle.networks.vgg import BLOCK_WIDTHS
+from jaxstyle.networks.vgg import BLOCK_WIDTHS, VGG19
 from jaxstyle.optim.early_stopping import Watch
+from jaxstyle.optim.optimizers import LBFGS, Adam
 from jaxstyle.runtime import fitting, memory, problem, runner
 from jaxstyle.runtime.callbacks import Event, never
 from jaxstyle.runtime.fitting import fit
@@ -29,8 +29,9 @@ from jaxstyle.transfer.schedule import Scale
 
 NOTHING: Any = None
 SCALES = (Scale(16, 20, steps=5), Scale(32, 40, steps=7))
-CONFIG = Config(optimizer="adam", content_layers=("relu1_1",), style_layers=("relu1_2",))
-WEIGHTS = LossWeights(content={"relu1_1": 2.0}, style={"relu1_2": 3.0}, tv=0.5)
+OBJECTIVE = Objective(content={"relu1_1": 2.0}, style={"relu1_2": 3.0}, tv=0.5)
+PARTS: dict[str, Any] = {"picture": NOTHING, "content": NOTHING, "styles": [], "start": "content", "key": NOTHING}
+PARTS |= {"objective": OBJECTIVE, "network": VGG19(), "optimizer": Adam(), "steps": 100}
 
 
 class State(NamedTuple):
@@ -63,9 +64,9 @@ class Step:
             if not state.done:
                 state = state._replace(image=state.image + 1 / 64, taken=state.taken + 1)
             value = float(state.image.flat[0])
-            terms = {"content/relu1_1": value, "style/relu1_2": 2 * value, "tv": 1.0, "bounds": 0.0, "total": 9 * value}
-            rows.append(terms | self.fault(state.taken))
-        return state, np.asarray([[row[name] for name in term_names(CONFIG)] for row in rows], np.float32)
+            terms = {"content/relu1_1": value, "style/relu1_2": 2 * value, "tv": 1.0, "total": 9 * value}
+            rows.append(terms | {"range_penalty": 0.0} | self.fault(state.taken))
+        return state, np.asarray([[row[name] for name in OBJECTIVE.term_names] for row in rows], np.float32)
 
     def memory_analysis(self) -> SimpleNamespace:
         return SimpleNamespace(temp_size_in_bytes=self.size, output_size_in_bytes=0, alias_size_in_bytes=0)
@@ -74,31 +75,32 @@ class Step:
 class FakeProblem(problem.Problem):
     """A `Problem` of two scales, whose programs are `Step` objects."""
 
+    schedule: Any = SCALES
     ready: Any = staticmethod(lambda scale: None)
     stops: Any = {}  # the step at which a scale levels off, by its number
     fault: Any = staticmethod(lambda step: {})
     size = 0
     memory_plan = 0
 
-    def scales(self) -> tuple[Scale, ...]:
-        return SCALES
-
     def program(self, scale: Scale, targets: Any, *, memory_plan: int = 0) -> Any:
         return Step(fault=self.fault, size=self.size)
 
-    def at(self, scale: Scale, *, memory_plans: Any = None) -> Any:
+    def at(self, number: int, image: Any = None, *, memory_plans: Any = None) -> Any:
+        scale = SCALES[number]
         segment = self.segment(scale)
         memory_plan = self.memory_plan if memory_plans is None else memory_plans.get(max(scale.width, scale.height), 0)
         return problem.CompiledScale(NOTHING, segment, self.program(scale, None), memory_plan, state_bytes=100)
 
-    def compile_ahead(self, scale: Scale) -> None:
-        self.compiled[scale.width,] = NOTHING
+    def compile_ahead(self, number: int) -> None:
+        self.compiled[number,] = NOTHING
 
-    def begin(self, scale: Scale, painted: Any = None) -> Any:
+    def initial_image(self, scale: Scale, painted: Any) -> np.ndarray:
         start = 0.0 if painted is None else float(painted.flat[0])
-        return State(
-            np.full((scale.height, scale.width, 3), start, np.float32), 0, self.stops.get(SCALES.index(scale), 0)
-        )
+        return np.full((scale.height, scale.width, 3), start, np.float32)
+
+    def begin(self, image: Any) -> Any:
+        [number] = [number for number, scale in enumerate(SCALES) if image.shape[:2] == scale[:2]]
+        return State(image, 0, self.stops.get(number, 0))
 
     def image_of(self, state: Any, scale: Scale) -> Any:
         return state.image
@@ -107,11 +109,10 @@ class FakeProblem(problem.Problem):
         return np.asarray(np.isfinite(np.asarray(image)).all())
 
 
-def fake(*, config: Config | None = None, **attributes: Any) -> FakeProblem:
+def fake(**attributes: Any) -> FakeProblem:
     own = {name: attributes.pop(name) for name in list(attributes) if name in ("stops", "fault", "size", "memory_plan")}
     kind: Any = type("Fake", (FakeProblem,), own)
-    config = config or CONFIG
-    return kind({}, NOTHING, NOTHING, [], WEIGHTS, config, "content", NOTHING, steps=12, **attributes)
+    return kind(**PARTS | {"params": {}, "steps": 12} | attributes)
 
 
 @pytest.fixture(autouse=True)
@@ -145,7 +146,7 @@ def test_a_walk_takes_all_steps_of_all_scales_and_starts_each_from_the_image_bef
 def test_each_scale_but_the_first_is_compiled_while_the_one_before_runs():
     of = fake()
     next(runner.iterate(of))  # waits for the thread when it is closed
-    assert list(of.compiled) == [(40,)]
+    assert list(of.compiled) == [(1,)]
     of = fake()
     assert [place.step for place in places(of, until=5)] == [5] and of.compiled == {}
 
@@ -207,8 +208,8 @@ def test_an_image_that_is_not_finite_diverges_even_if_its_terms_are_finite(monke
 
 
 def test_the_earliest_term_that_is_not_finite_is_the_fault():
-    trace = {"tv": np.array([1, np.inf, np.nan]), "total": np.array([1, 2, -np.inf]), "bounds": np.zeros(3)}
-    assert runner.fault_of(trace, finite=True, done=4) == ("tv is inf at step 6", 4)
+    history = {"tv": np.array([1, np.inf, np.nan]), "total": np.array([1, 2, -np.inf]), "range_penalty": np.zeros(3)}
+    assert runner.fault_of(history, finite=True, done=4) == ("tv is inf at step 6", 4)
     assert runner.fault_of({"total": np.zeros(3)}, finite=False, done=4) == (
         "the picture is not finite after step 7",
         6,
@@ -216,7 +217,7 @@ def test_the_earliest_term_that_is_not_finite_is_the_fault():
     assert runner.fault_of({"total": np.zeros(3)}, finite=True) is None
 
 
-def test_cuts_of_a_scale_are_recorded_and_used_again_after_resuming():
+def test_the_memory_plan_of_a_scale_is_recorded_and_used_again_after_resuming():
     first = places(fake(memory_plan=77), until=7)[-1]
     assert dict(first.memory_plans) == {20: 77, 40: 77}
     assert dict(places(fake(memory_plan=55), resume=first)[-1].memory_plans) == {20: 77, 40: 77}
@@ -242,7 +243,7 @@ def test_memory_that_runs_out_in_a_step_names_need_and_cures(monkeypatch):
     monkeypatch.setattr(memory, "in_use", lambda: 2**30)
     monkeypatch.setattr(memory, "limit", lambda: 3 * 2**30)
     monkeypatch.setattr(runner, "limit_with_swap", lambda: 2**60)
-    lbfgs = fake(size=4 * 2**30, fault=staticmethod(fault), config=replace(CONFIG, optimizer="lbfgs", memory=10))
+    lbfgs = fake(size=4 * 2**30, fault=staticmethod(fault), optimizer=LBFGS(history_size=10))
     with pytest.raises(UnavailableError, match="20 pixels take 5 GiB, but only 3 GiB .* use --size 16"):
         places(lbfgs)
 
@@ -270,15 +271,15 @@ def test_the_cures_for_a_shortage_fit_by_the_memory_of_the_program(monkeypatch):
     assert "take 6 GiB" in memory.shortage(step, 1000, **alone, missing=2**30)
 
 
-def test_restarts_and_stops_of_lbfgs_are_reported_once_for_finite_lanes():
+def test_restarts_and_stops_of_lbfgs_are_reported_once_for_finite_images():
     def at(restarted: list[int], stopped: list[int], *, taken: int) -> Snapshot:
         state: Any = SimpleNamespace(stall=SimpleNamespace(restarted=np.array(restarted), stopped=np.array(stopped)))
         totals = np.array([[1.0] * 12, [1.0] * 12, [np.nan] * 12])
         return Snapshot(1, taken, state, NOTHING, np.full(12, 40), {"total": totals}, {})
 
-    reader: Any = SimpleNamespace(read=lambda tree: tree, config=Config(patience=4))
+    reader: Any = SimpleNamespace(read=lambda tree: tree, optimizer=LBFGS(patience=4))
     news = lbfgs_messages(reader, at([3, 0, 3], [6, 0, 6], taken=7), before=5)  # the scale started at step 5
-    assert [lane for lane, _ in news] == [0, 0]
+    assert [index for index, _ in news] == [0, 0]
     assert "no progress in 4 steps at 40 pixels" in news[0][1] and "restarted at step 8" in news[0][1]
     assert "stopped at step 11" in news[1][1] and "--learning-rate" in news[1][1]
     assert [text for _, text in lbfgs_messages(reader, at([3, 0, 3], [6, 0, 6], taken=7), before=8)] == [news[1][1]]
@@ -301,18 +302,18 @@ def test_a_segment_on_a_cpu_is_longer_for_less_arithmetic_per_step(monkeypatch):
         outputs = [width for own in widths for width in own]
         kernels = [np.broadcast_to(0.0, (3, 3, *pair)) for pair in zip([3, *outputs], outputs, strict=False)]
         params: Any = {name: {"kernel": kernel} for name, kernel in zip(names, kernels, strict=True)}
-        some = problem.Problem(params, NOTHING, NOTHING, [], LossWeights(), Config(), "content", NOTHING, steps=100)
+        some = problem.Problem(params, **PARTS)
         assert some.segment(Scale(size * 3 // 4, size, steps=100)) == expected
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    some = problem.Problem({}, NOTHING, NOTHING, [], LossWeights(), Config(), "", NOTHING, steps=100)
+    some = problem.Problem({}, **PARTS)
     assert some.segment(Scale(32, 32, steps=100)) == 10
 
 
-def test_the_metrics_of_a_step_weights_the_terms_and_averages_over_lanes():
+def test_the_metrics_of_a_step_are_weighted_terms_averaged_over_a_batch():
     last = {"content/relu1_1": 1.0, "style/relu1_2": 2.0, "tv": 4.0, "total": 10.0}
-    trace = {name: np.array([[0.0, value], [0.0, 3 * value]]) for name, value in last.items()}
-    assert runner._metrics(trace, WEIGHTS) == {"total": 20.0, "content": 4.0, "style": 12.0, "tv": 4.0}
-    assert "tv" not in runner._metrics(trace, replace(WEIGHTS, tv=0.0))
+    history = {name: np.array([[0.0, value], [0.0, 3 * value]]) for name, value in last.items()}
+    assert runner._metrics(history, OBJECTIVE) == {"total": 20.0, "content": 4.0, "style": 12.0, "tv": 4.0}
+    assert "tv" not in runner._metrics(history, replace(OBJECTIVE, tv=0.0))
 
 
 # fit
@@ -376,9 +377,9 @@ def test_a_snapshot_of_another_problem_is_refused():
 
 @pytest.mark.slow
 def test_two_fits_in_threads_have_the_results_of_two_in_sequence_and_stop_within_a_segment(params, content, style):
-    config = Config(optimizer="adam", content_layers=("relu1_1",), style_layers=("relu1_2",), scales=1)
-    weights = [LossWeights(content={"relu1_1": 1.0}, style={"relu1_2": strength}) for strength in (3.0, 30.0)]
-    problems = [make_problem(params, content, style, weights=own, config=config, steps=40) for own in weights]
+    options: dict[str, Any] = {"optimizer": Adam(), "scales": 1, "steps": 40}
+    objectives = [Objective(content={"relu1_1": 1.0}, style={"relu1_2": weight}) for weight in (3.0, 30.0)]
+    problems = [make_problem(params, content, style, objective=own, **options) for own in objectives]
     one_by_one = [fit(each) for each in problems]
     with ThreadPoolExecutor(2) as threads:
         together = list(threads.map(fit, problems))
@@ -401,13 +402,13 @@ def test_two_fits_in_threads_have_the_results_of_two_in_sequence_and_stop_within
 
 @pytest.mark.slow
 def test_a_fit_is_resumed_from_its_folder_of_checkpoints_by_the_same_problem_only(params, content, style, tmp_path):
-    config = Config(optimizer="adam", content_layers=("relu1_1",), style_layers=("relu1_2",), scales=1)
-    problem_ = make_problem(params, content, style, weights=WEIGHTS, config=config, steps=40)
+    options: dict[str, Any] = {"objective": OBJECTIVE, "optimizer": Adam(), "scales": 1, "steps": 40}
+    problem_ = make_problem(params, content, style, **options)
     whole = fit(problem_)
     first = fit(problem_, checkpoint=tmp_path / "kept", until=20)
     second = fit(problem_, checkpoint=tmp_path / "kept")
     assert (first.steps, second.resumed_at, second.steps) == (20, 20, 40)
     np.testing.assert_array_equal(second.image, whole.image)
-    other = make_problem(params, style, content, weights=WEIGHTS, config=config, steps=40)
+    other = make_problem(params, style, content, **options)
     with pytest.raises(InputError, match="has a checkpoint of another run, whose arrays"):
         fit(other, checkpoint=tmp_path / "kept")

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxstyle.config import Config
 from jaxstyle.errors import InputError
 from jaxstyle.images import resample as resample_module
 from jaxstyle.images.resample import MOST_CONSTANT, half_shape, resample
@@ -17,16 +16,17 @@ from jaxstyle.transfer.schedule import STEPS_BY_PIXELS, plan, shared_shape
 
 RNG = np.random.default_rng(0)
 PICTURES: Any = RNG.uniform(size=(2, 12, 16, 3)).astype(np.float32)
-SHALLOW = {"content_layers": (), "style_layers": ("relu1_1",)}
+SHALLOW: dict[str, Any] = {"layers": ("relu1_1",)}
+DEEP = ("relu4_2", "relu5_1")
 
 
-def sizes(height: int, width: int, *, steps: int = 300, **options) -> list[tuple[int, int]]:
-    return [(scale.height, scale.width) for scale in plan(height, width, steps=steps, config=Config(**options))]
+def sizes(height: int, width: int, *, steps: int = 300, layers=DEEP, **options) -> list[tuple[int, int]]:
+    return [(scale.height, scale.width) for scale in plan(height, width, steps=steps, layers=layers, **options)]
 
 
 def refusal(height: int, width: int, *, steps: int = 100, **options) -> str:
     with pytest.raises(InputError) as caught:
-        plan(height, width, steps=steps, config=Config(**options))
+        plan(height, width, steps=steps, layers=DEEP, **options)
     return str(caught.value)
 
 
@@ -35,11 +35,10 @@ def refusal(height: int, width: int, *, steps: int = 100, **options) -> str:
     st.integers(1, 2000),
     st.integers(1, 400),
     st.sampled_from(["relu1_1", "relu3_1", "relu5_1"]),
-    st.sampled_from(["zeros", "circular"]),
+    st.booleans(),
 )
-def test_scales_grow_to_the_size_of_the_picture_and_split_all_steps(height, width, steps, layer, border):
-    config = Config(content_layers=(), style_layers=("relu1_1", layer), border=border)
-    scales = plan(height, width, steps=steps, config=config)
+def test_scales_grow_to_the_size_of_the_picture_and_split_all_steps(height, width, steps, layer, circular):
+    scales = plan(height, width, steps=steps, layers=("relu1_1", layer), circular=circular)
     assert scales[-1][:2] == (height, width) and sum(scale.steps for scale in scales) == steps
     longest = [max(scale[:2]) for scale in scales]
     assert longest == sorted(set(longest))
@@ -47,7 +46,7 @@ def test_scales_grow_to_the_size_of_the_picture_and_split_all_steps(height, widt
     assert counts == sorted(counts, reverse=True) and counts[-1] >= min(3, steps)
     for scale in scales[:-1]:
         assert min(scale[:2]) >= 2 ** (int(layer[4]) - 1)
-        if border == "circular":
+        if circular:
             assert scale.height % 16 == scale.width % 16 == 0
         else:
             exact = min(height, width) / max(height, width) * max(scale[:2])
@@ -57,7 +56,7 @@ def test_scales_grow_to_the_size_of_the_picture_and_split_all_steps(height, widt
 
 @pytest.mark.parametrize("steps", [2, 3, 7, 8, 100, 303])
 def test_steps_are_split_by_a_power_of_the_pixels(steps):
-    scales = plan(300, 200, steps=steps, config=Config(scales=(150, 300)))
+    scales = plan(300, 200, steps=steps, scales=(150, 300), layers=DEEP)
     coarse, fine = (scale.height * scale.width for scale in scales)
     fewest = min(3, steps // 2)
     share = fine**STEPS_BY_PIXELS / (coarse**STEPS_BY_PIXELS + fine**STEPS_BY_PIXELS)
@@ -112,9 +111,9 @@ def test_scales_are_those_of_the_option():
 
 
 def test_scales_of_a_tileable_picture_are_multiples_of_16():
-    assert sizes(192, 256, border="circular") == [(96, 128), (192, 256)]
-    assert sizes(40, 48, border="circular", scales=2) == [(32, 32), (40, 48)]
-    assert sizes(32, 48, border="circular", scales=4) == [
+    assert sizes(192, 256, circular=True) == [(96, 128), (192, 256)]
+    assert sizes(40, 48, circular=True, scales=2) == [(32, 32), (40, 48)]
+    assert sizes(32, 48, circular=True, scales=4) == [
         (16, 32),
         (32, 32),
         (32, 48),

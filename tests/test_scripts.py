@@ -58,8 +58,8 @@ def ended(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("command", "value", "cure"),
     [
-        ("benchmark.py step a.png b.png --lanes 2 --baseline torch", "2 lanes", "--baseline"),
-        ("compare_networks.py a.png", "1 pictures", "contents and styles"),
+        ("benchmark.py step a.png b.png --batch-size 2 --baseline torch", "--batch-size is 2", "baseline"),
+        ("compare_networks.py a.png", "1 pictures", "a style after each content"),
         ("paper_figures.py a.png b.png", "matplotlib", "pip install -e"),
         ("pareto.py a.png b.png out.png", "matplotlib", "pip install -e"),
         ("train_mini.py a.h5 --out none/b.h5", "none/b.h5", "folder"),
@@ -130,8 +130,8 @@ def benchmark(folder, monkeypatch):
 
 
 def test_a_gradient_benchmark_refuses_segments_that_do_not_fit_the_steps(benchmark):
-    for options in (("--steps", 4, "--segments", 5), ("--steps", 4, 9, "--segments", 2)):
-        with pytest.raises(InputError, match=rf"--segments is \({options[-1]},\).*--steps"):
+    for options in (("--steps", 4, "--checkpoint-segments", 5), ("--steps", 4, 9, "--checkpoint-segments", 2)):
+        with pytest.raises(InputError, match=rf"--checkpoint-segments is \({options[-1]},\).*number of steps"):
             benchmark("gradient", "--size", 32, *options)
 
 
@@ -153,7 +153,7 @@ def test_the_accelerator_benchmark_runs_all_its_parts_though_one_fails(benchmark
 
     for name in ("Rounding", "Sweep", "Step"):
         monkeypatch.setattr(getattr(module, name), "run", note)
-    benchmark("accelerator", "--size", 32, "--steps", 200, "--lanes", 2)
+    benchmark("accelerator", "--size", 32, "--steps", 200, "--batch-size", 2)
     assert [type(each).__name__ for each in parts] == ["Rounding", "Sweep", *["Step"] * 5]
     assert [each.precision for each in parts[2:]] == ["tf32", "bfloat16", "bfloat16", "tf32", "bfloat16"]
     assert [each.steps for each in parts] == [100, 20, 20, 20, 20, 200, 200]
@@ -168,8 +168,8 @@ def test_the_sweep_benchmark_compares_one_sweep_to_a_run_of_each_weight(benchmar
     [result] = found["results"]
     assert result["median"] == result["turns"][0]["one sweep"] / result["turns"][0]["six runs"] > 0
     assert found["machine"]["versions"]["jax"] == jax.__version__ and found["settings"]["steps"] == 1
-    lanes, *alone = (sum(work.weights.style.values()) for work in fake_runner.works)  # style weights in order
-    np.testing.assert_allclose(lanes, alone, rtol=1e-6)
+    batch, *alone = (sum(problem.objective.style.values()) for problem in fake_runner.problems)
+    np.testing.assert_allclose(batch, alone, rtol=1e-6)
     assert len(alone) == 2
 
 
@@ -177,12 +177,12 @@ def test_the_sweep_benchmark_on_an_accelerator_gives_the_same_weights_to_both_si
     commands = importlib.import_module("benchmark_commands")
     called: dict[str, list[Any]] = {"sweep": [], "stylize": []}
 
-    def sweep(params, content, style, weights, **_) -> Any:
-        called["sweep"].append(weights.style["relu1_1"])
+    def sweep(params, content, style, *, objective, **_) -> Any:
+        called["sweep"].append(objective.style["relu1_1"])
         return SimpleNamespace(image=None)
 
-    def stylize(params, content, style, *, weights, **_) -> Any:
-        called["stylize"].append(weights.style["relu1_1"])
+    def stylize(params, content, style, *, objective, **_) -> Any:
+        called["stylize"].append(objective.style["relu1_1"])
         return SimpleNamespace(image=None)
 
     monkeypatch.setattr(commands, "sweep", sweep)
@@ -226,20 +226,20 @@ def test_the_figures_of_the_paper_vary_the_weights_along_rows_and_columns():
     called: list[tuple[Any, dict[str, Any]]] = []
 
     class Paint:
-        """Stands in for the script's; returns as many pictures as there are weights, starts or keys."""
+        """Replaces the class of the script; returns as many pictures as there are weights, initial images or keys."""
 
         content, style, key = np.zeros((2, 3, 3)), np.ones((2, 3, 3)), jax.random.key(0)
 
-        def __call__(self, weights: Any, config: Any, **options: Any) -> np.ndarray:
-            called.append((weights, options))
-            lanes = len(next(iter(options.values()))) if options else len(weights.tv)
-            return np.broadcast_to(np.arange(lanes, dtype=float)[:, None, None, None], (lanes, 2, 3, 3))
+        def __call__(self, objective: Any, **options: Any) -> np.ndarray:
+            called.append((objective, options))
+            count = len(next(iter(options.values()))) if options else len(objective.tv)
+            return np.broadcast_to(np.arange(count, dtype=float)[:, None, None, None], (count, 2, 3, 3))
 
     for name, shape in {"figure_1": (2, 5), "figure_3": (5, 4), "figure_6": (1, 6)}.items():
         figure, rows, columns, _ = script["FIGURES"][name]
         assert figure(Paint()).shape == (*shape, 2, 3, 3) and shape == (len(rows), len(columns))
     (first, _), (third, _), (sixth, starts), (_, noises) = called
-    steps = np.tri(5) / np.arange(1, 6)[:, None]  # the first n layers count 1 / n each
+    steps = np.tri(5) / np.arange(1, 6)[:, None]  # the weight of the first n layers is 1 / n
     np.testing.assert_allclose(np.transpose([*first.content.values()]), np.vstack([np.eye(5), 0 * steps]) / 2)
     np.testing.assert_allclose(np.transpose([*first.style.values()]), np.vstack([0 * steps, steps]) / 4, rtol=1e-6)
     np.testing.assert_allclose([*third.content.values()], [[5e-6, 5e-5, 5e-4, 5e-3] * 5], rtol=1e-6)
@@ -250,7 +250,9 @@ def test_the_figures_of_the_paper_vary_the_weights_along_rows_and_columns():
 
 
 @pytest.mark.slow
-def test_stylize_in_forty_lines_saves_a_picture_of_the_contents_size(tmp_path, monkeypatch, capsys, params):
+def test_the_method_in_sixty_lines_saves_a_picture_of_the_size_of_the_content_and_reduces_the_loss(
+    tmp_path, monkeypatch, capsys, params
+):
     pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
     for name in ("content.png", "style.png"):
         Image.fromarray(pixels).save(tmp_path / name)
@@ -280,10 +282,10 @@ def test_a_figure_of_the_paper_is_painted_and_drawn(tmp_path, params, content, s
 
 @pytest.mark.soak(long=True)
 def test_the_gradient_benchmark_finds_equal_gradients_in_less_memory_with_segments(benchmark):
-    found = benchmark("gradient", "--size", 32, "--steps", 9, "--segments", 0)["results"]
-    assert [row["program"] for row in found] == ["the run", "kept whole", "3 segments"]
+    found = benchmark("gradient", "--size", 32, "--steps", 9, "--checkpoint-segments", 0)["results"]
+    assert [row["program"] for row in found] == ["the run", "no segments", "3 segments"]
     for row in found:
-        assert row["apart"] < 1e-2 and row["time over the run's"] > 0
+        assert row["error"] < 1e-2 and row["time over the run's"] > 0
     assert found[2]["MiB"] < found[1]["MiB"]
 
 

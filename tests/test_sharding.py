@@ -1,4 +1,4 @@
-"""Several devices: rows of an image or lanes of a sweep are divided among them, with the result of one device."""
+"""Several devices: rows of an image or images of a sweep are divided among them, with the result of one device."""
 
 import json
 import os
@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from conftest import TINY, picture
 
-from jaxstyle.config import Config
 from jaxstyle.distributed.processes import by_leader
-from jaxstyle.distributed.sharding import BATCH, HEIGHT, evened, map_lanes, mesh_of
+from jaxstyle.distributed.sharding import BATCH, HEIGHT, evened, map_batch, mesh_of
 from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.images.load import load_image
 from jaxstyle.images.save import save_image
+from jaxstyle.losses.objective import Objective
 from jaxstyle.networks import weights_io
 from jaxstyle.networks.random_init import random_params
 from jaxstyle.runtime import checkpoint, placement
@@ -49,9 +49,9 @@ def test_loss_and_gradient_of_rows_on_four_devices_are_those_of_one(on_four_devi
 
 
 @pytest.mark.slow
-def test_lanes_on_four_devices_are_those_of_one(on_four_devices):
-    lanes = on_four_devices[0]["lanes"]
-    assert lanes["shape"] == [5, 40, 36, 3] and lanes["differ"] > 1e-3 and lanes["apart"] < 1e-5
+def test_a_batch_on_four_devices_is_that_of_one(on_four_devices):
+    batch = on_four_devices[0]["batch"]
+    assert batch["shape"] == [5, 40, 36, 3] and batch["differ"] > 1e-3 and batch["apart"] < 1e-5
 
 
 @pytest.mark.slow
@@ -67,8 +67,8 @@ def test_commands_on_several_devices_return_the_pictures_of_one_and_resume_on_ot
     assert "devices" not in output["one"] and "4 devices" in output["four"] and "3 devices" in output["three"]
     assert "after step 10" in output["three"]
     assert apart("one.png", "four.png") < 4e-5 and apart("four.png", "three.png") == 0
-    assert "byte for byte" in output["rerun"] and "byte for byte" in output["rerun of a lane"]
-    assert "4 devices" in output["lanes"] and "devices" not in output["lanes on one"]
+    assert "byte for byte" in output["rerun"] and "byte for byte" in output["rerun of an image of a batch"]
+    assert "4 devices" in output["batch"] and "devices" not in output["batch on one"]
     for weight in range(1, 6):
         assert apart(f"some/style-weight={weight}.png", f"single/style-weight={weight}.png") < 4e-5
     assert "memory " in output["dry run"] and not (folder / "never.png").exists()
@@ -82,11 +82,11 @@ def test_an_array_is_padded_to_a_multiple_of_the_devices():
     assert evened(x, 5, axis=0).shape == (5, 3) and evened(x, 2, axis=1).shape == (5, 4)
 
 
-def test_a_layout_pads_rows_of_images_and_lanes_of_every_array():
+def test_a_layout_pads_rows_of_images_and_the_batch_axis_of_every_array():
     like = {"image": jax.ShapeDtypeStruct((2, 10, 7, 3), np.float32), "count": jax.ShapeDtypeStruct((2,), np.int32)}
-    rows, lanes = (placement.longer(like, axis=axis, count=4) for axis in (HEIGHT, BATCH))
+    rows, batch = (placement.longer(like, axis=axis, count=4) for axis in (HEIGHT, BATCH))
     assert (rows["image"].shape, rows["count"].shape) == ((2, 12, 7, 3), (2,))
-    assert (lanes["image"].shape, lanes["count"].shape) == ((4, 10, 7, 3), (4,))
+    assert (batch["image"].shape, batch["count"].shape) == ((4, 10, 7, 3), (4,))
 
 
 def test_arrays_are_unchanged_by_being_placed_on_a_device_and_cropped():
@@ -95,12 +95,12 @@ def test_arrays_are_unchanged_by_being_placed_on_a_device_and_cropped():
         one = placement.Layout(mesh_of(jax.devices()[:1], axis))
         placed = placement.placed(x, one.kept(x))
         np.testing.assert_array_equal(placement.cropped(one.read(placed), x), x)
-        assert not one.spans and one.axis == axis
+        assert not one.spans_processes and one.axis == axis
 
 
-def test_lanes_are_mapped_with_shared_arguments():
+def test_a_batch_is_mapped_with_shared_arguments():
     mesh = mesh_of(jax.devices()[:1], BATCH)
-    found = map_lanes(lambda shared, own: own * shared, np.float32(2), np.arange(3, dtype=np.float32), mesh=mesh)
+    found = map_batch(lambda shared, own: own * shared, np.float32(2), np.arange(3, dtype=np.float32), mesh=mesh)
     np.testing.assert_array_equal(found, [0, 2, 4])
 
 
@@ -127,28 +127,26 @@ def test_the_rows_of_a_picture_are_divided_among_devices_only_on_request(monkeyp
     monkeypatch.setattr(placement, "mesh_of", lambda found, axis: (len(found), axis))
     monkeypatch.setattr(placement, "Layout", lambda mesh: mesh)
     monkeypatch.setattr(jax, "devices", lambda: [Device()] * 4)
-    assert placement.row_layout(None, config=Config()) is None
-    assert placement.row_layout(3, config=Config(remat=True)) == (3, HEIGHT)
-    assert placement.row_layout(1, config=Config(statistic="sliced")) is None
+    assert placement.row_layout(None, objective=Objective()) is None
+    assert placement.row_layout(3, objective=Objective()) == (3, HEIGHT)
+    assert placement.row_layout(1, objective=Objective(statistic="sliced")) is None
     monkeypatch.setattr(placement, "together", lambda: True)
-    assert placement.row_layout(None, config=Config()) == (4, HEIGHT)
-    for config, option in [
-        (Config(statistic="sliced"), "--statistic"),
-        (Config(normalize_gradients=True), "--normalize-gradients"),
+    assert placement.row_layout(None, objective=Objective()) == (4, HEIGHT)
+    for objective, option in [
+        (Objective(statistic="sliced"), "--statistic"),
+        (Objective(normalize_gradients=True), "--normalize-gradients"),
     ]:
         with pytest.raises(InputError, match=f"{option}.* 3 devices"):
-            placement.row_layout(3, config=config)
+            placement.row_layout(3, objective=objective)
 
 
-def test_lanes_are_divided_among_at_most_one_device_each(monkeypatch):
+def test_a_batch_is_divided_among_at_most_one_device_per_image(monkeypatch):
     monkeypatch.setattr(placement, "mesh_of", lambda found, axis: (len(found), axis))
     monkeypatch.setattr(placement, "Layout", lambda mesh: mesh)
     monkeypatch.setattr(jax, "devices", lambda: [Device()] * 4)
     assert placement.batch_layout(None, batch_size=1) is None and placement.batch_layout(1, batch_size=8) is None
-    assert placement.batch_layout(None, batch_size=3) == (3, BATCH) and placement.batch_layout(2, batch_size=8) == (
-        2,
-        BATCH,
-    )
+    assert placement.batch_layout(None, batch_size=3) == (3, BATCH)
+    assert placement.batch_layout(2, batch_size=8) == (2, BATCH)
 
 
 def test_a_function_of_the_leader_returns_at_once_with_one_process():

@@ -101,6 +101,8 @@ def test_tutorials_show_the_pictures_that_they_draw(opened):
 def test_the_search_finds_a_function(opened):
     page, wrong = opened("index.html")
     page.locator("input.md-search__input").first.click()
+    ready = page.locator(".md-search-result__meta").filter(has_text="Type to start")  # the index is loaded
+    ready.wait_for(state="attached")
     page.keyboard.type("squared_distance")
     found = page.locator(".md-search-result__link").first
     found.wait_for()

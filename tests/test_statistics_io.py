@@ -10,17 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxstyle.config import Config
 from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.losses import statistics_io
 from jaxstyle.losses.moments import Moments
+from jaxstyle.losses.objective import Objective
 from jaxstyle.losses.statistics_io import network_hash
 from jaxstyle.losses.wasserstein import LEVELS, Quantiles
-from jaxstyle.networks.vgg import CONV_LAYERS
+from jaxstyle.networks.vgg import CONV_LAYERS, VGG19
 
 CHANNELS = {"relu1_1": 4, "relu2_1": 6}  # of the tiny network
-CONFIG = Config(content_layers=(), style_layers=tuple(CHANNELS))
-SLICED = replace(CONFIG, statistic="sliced")
+OBJECTIVE = Objective(content={}, style=dict.fromkeys(CHANNELS, 1.0))
+SLICED = replace(OBJECTIVE, statistic="sliced")
+NETWORK = VGG19()
 
 
 def summary(kind: type[Moments] | type[Quantiles] = Moments, *, seed=0):
@@ -34,10 +35,18 @@ def summary(kind: type[Moments] | type[Quantiles] = Moments, *, seed=0):
     }
 
 
-def written(path, params, *, config=CONFIG):
-    kind = Quantiles if config.statistic == "sliced" else Moments
+def write(path, sizes, params, *, objective=OBJECTIVE, network: Any = NETWORK, pictures=("a.jpg",)):
+    statistics_io.write(path, sizes, params=params, objective=objective, network=network, pictures=pictures)
+
+
+def read(path, params, *, objective=OBJECTIVE, network: Any = NETWORK):
+    return statistics_io.read(path, params=params, objective=objective, network=network)
+
+
+def written(path, params, *, objective=OBJECTIVE, network: Any = NETWORK):
+    kind = Quantiles if objective.statistic == "sliced" else Moments
     sizes = {side: summary(kind, seed=side) for side in (128, 512)}
-    statistics_io.write(path, sizes, params=params, config=config, pictures=["a.jpg", "ö.png"])
+    write(path, sizes, params, objective=objective, network=network, pictures=["a.jpg", "ö.png"])
     return path
 
 
@@ -54,10 +63,10 @@ def edited(path, sound, name, **dataset):
     return path
 
 
-def refusal(path, params, *, config=CONFIG):
+def refusal(path, params, *, objective=OBJECTIVE, network=NETWORK):
     """Return the message with which `path` is refused, once it is known to be one sentence with a cure."""
     with pytest.raises(InputError) as caught:
-        statistics_io.read(path, params=params, config=config)
+        read(path, params, objective=objective, network=network)
     message = str(caught.value)
     assert message.startswith(str(path)) and ": " in message and message.endswith(".")
     assert message.isprintable() and ". " not in message
@@ -65,8 +74,8 @@ def refusal(path, params, *, config=CONFIG):
 
 
 def test_written_statistics_are_read_back_exactly(tmp_path, params):
-    for config, kind in ((CONFIG, Moments), (SLICED, Quantiles)):
-        found = statistics_io.read(written(tmp_path / "a.h5", params, config=config), params=params, config=config)
+    for objective, kind in ((OBJECTIVE, Moments), (SLICED, Quantiles)):
+        found = read(written(tmp_path / "a.h5", params, objective=objective), params, objective=objective)
         assert sorted(found) == [128, 512]
         for side, by_layer in found.items():
             assert list(by_layer) == list(CHANNELS)
@@ -87,22 +96,22 @@ def test_any_number_of_picture_names_is_stored_in_utf8(tmp_path, params):
         ([], ""),
     ]:
         path = tmp_path / "a.h5"
-        statistics_io.write(path, {64: summary()}, params=params, config=CONFIG, pictures=pictures)
+        write(path, {64: summary()}, params, pictures=pictures)
         with h5py.File(path) as file:
             text = bytes(file.attrs["pictures"]).decode()  # pyright: ignore[reportArgumentType]
         assert text == stored[:60_000]
-        assert list(statistics_io.read(path, params=params, config=CONFIG)) == [64]
+        assert list(read(path, params)) == [64]
 
 
 def test_moments_are_read_for_every_statistic_that_is_derived_from_them(tmp_path, params):
     path = written(tmp_path / "a.h5", params)
     for name in ("mean_std", "covariance", "wasserstein"):
-        assert statistics_io.read(path, params=params, config=replace(CONFIG, statistic=name))
+        assert read(path, params, objective=replace(OBJECTIVE, statistic=name))
 
 
 def test_a_run_with_fewer_layers_reads_those_layers(tmp_path, params):
-    config = replace(CONFIG, style_layers=("relu2_1",))
-    found = statistics_io.read(written(tmp_path / "a.h5", params), params=params, config=config)
+    objective = replace(OBJECTIVE, style={"relu2_1": 1.0})
+    found = read(written(tmp_path / "a.h5", params), params, objective=objective)
     assert [list(by_layer) for by_layer in found.values()] == [["relu2_1"]] * 2
 
 
@@ -121,15 +130,18 @@ def test_the_hash_of_a_network_depends_on_its_numbers_and_not_on_their_type():
 
 def test_statistics_of_another_run_are_refused(tmp_path, params):
     path = written(tmp_path / "a.h5", params)
-    for change, expected in [
-        ({"pooling": "avg"}, "has the pooling 'max times 1', but this run has 'avg times 1'"),
-        ({"pooling_gain": 2.0}, "but this run has 'max times 2'"),
-        ({"border": "replicate"}, "has the border 'zeros', but this run has 'replicate'"),
-        ({"white": 1.0}, "has the white '255', but this run has '1'"),
-        ({"statistic": "sliced"}, "has the statistic 'moments', but this run has 'quantiles'"),
-        ({"style_layers": ("relu1_1", "relu3_1")}, "lacks '128/relu3_1/mean'"),
+    for network, expected in [
+        (VGG19(pooling="avg"), "has the pooling 'max times 1', but this run has 'avg times 1'"),
+        (VGG19(pooling_gain=2.0), "but this run has 'max times 2'"),
+        (VGG19(padding="replicate"), "has the border 'zeros', but this run has 'replicate'"),
+        (VGG19(input_scale=1.0), "has the white '255', but this run has '1'"),
     ]:
-        assert expected in refusal(path, params, config=replace(CONFIG, **change))
+        assert expected in refusal(path, params, network=network)
+    for objective, expected in [
+        (SLICED, "has the statistic 'moments', but this run has 'quantiles'"),
+        (replace(OBJECTIVE, style={"relu1_1": 1.0, "relu3_1": 1.0}), "lacks '128/relu3_1/mean'"),
+    ]:
+        assert expected in refusal(path, params, objective=objective)
     other = {**params, "conv5_4": {**params["conv5_4"], "bias": np.asarray(params["conv5_4"]["bias"]) + 1}}
     assert "has the network " in refusal(path, other)
 
@@ -177,7 +189,7 @@ def test_invalid_moments_are_refused(tmp_path, params):
 
 def test_invalid_quantiles_are_refused(tmp_path, params):
     path = tmp_path / "a.h5"
-    sound = written(path, params, config=SLICED).read_bytes()
+    sound = written(path, params, objective=SLICED).read_bytes()
     for name, shape, expected in [
         ("128/relu1_1/values", (3, LEVELS + 1), "128/relu1_1/values in another form than (3, 512)"),
         ("128/relu1_1/values", (2, LEVELS), "in another form than (3, 512)"),
@@ -186,19 +198,20 @@ def test_invalid_quantiles_are_refused(tmp_path, params):
         ("128/relu1_1/directions", (), "is damaged"),
     ]:
         edited(path, sound, name, data=np.zeros(shape, "f4"))
-        assert expected in refusal(path, params, config=SLICED)
+        assert expected in refusal(path, params, objective=SLICED)
 
 
 def test_a_file_has_1_to_64_sizes(tmp_path, params):
     layer = {"relu1_1": summary()["relu1_1"]}
-    config = replace(CONFIG, style_layers=("relu1_1",))
+    objective = replace(OBJECTIVE, style={"relu1_1": 1.0})
     for count in (0, 64, 65):
         sizes = dict.fromkeys(range(100, 100 + count), layer)
-        statistics_io.write(tmp_path / "a.h5", sizes, params=params, config=config, pictures=["a.jpg"])
+        write(tmp_path / "a.h5", sizes, params, objective=objective)
         if count == 64:
-            assert list(statistics_io.read(tmp_path / "a.h5", params=params, config=config)) == list(sizes)
+            assert list(read(tmp_path / "a.h5", params, objective=objective)) == list(sizes)
         else:
-            assert f"holds {count} groups, not 1 to 64 sizes" in refusal(tmp_path / "a.h5", params, config=config)
+            message = refusal(tmp_path / "a.h5", params, objective=objective)
+            assert f"holds {count} groups, not 1 to 64 sizes" in message
 
 
 def test_links_and_virtual_data_sets_are_not_followed(tmp_path, params):
@@ -230,7 +243,7 @@ def test_a_damaged_file_raises_only_input_errors(tmp_path, params):
         damaged[rng.integers(damaged.size, size=8)] = rng.integers(256, size=8)
         path.write_bytes(damaged.tobytes())
         try:
-            statistics_io.read(path, params=params, config=CONFIG)
+            read(path, params)
         except InputError:
             refused += 1
     assert refused > 4
@@ -252,11 +265,11 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, params, monke
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(UnavailableError, match="No space left"):
-        written(tmp_path / "a.h5", params, config=SLICED)
+        written(tmp_path / "a.h5", params, objective=SLICED)
     assert (tmp_path / "a.h5").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
 
 
 def test_statistics_of_a_custom_network_are_refused(tmp_path, params):
     with pytest.raises(InputError, match="network"):
-        written(tmp_path / "a.h5", params, config=replace(CONFIG, network=lambda params, image: {}))
+        written(tmp_path / "a.h5", params, network=lambda params, image: {})

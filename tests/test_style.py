@@ -9,7 +9,7 @@ from test_moments import numpy_statistics
 from jaxstyle.errors import InputError
 from jaxstyle.losses import style as module
 from jaxstyle.losses.moments import Moments
-from jaxstyle.losses.pixel import Divisor
+from jaxstyle.losses.pixel import Normalization
 from jaxstyle.losses.style import Statistic, distance, summarize
 from jaxstyle.losses.wasserstein import Quantiles
 
@@ -28,12 +28,13 @@ MOMENTS, QUANTILES = Moments(ZEROS, EYE), Quantiles(EYE, LEVELS)
 
 @jax.jit
 def compared(x, style) -> Any:
-    """Return the distance of guided features by statistic and divisor."""
+    """Return the distance of guided features by statistic and normalization."""
     found, options = {}, {"guide": GUIDE, "shift": -1.0, "scale": 1 / 3}
     for statistic in ELEMENTS:
         target = summarize(style, statistic=statistic)
         found[statistic] = {
-            name: distance(x, target, statistic=statistic, divisor=name, **options) for name in get_args(Divisor)
+            name: distance(x, target, statistic=statistic, normalization=name, **options)
+            for name in get_args(Normalization)
         }
     return found
 
@@ -57,13 +58,13 @@ def test_transport_distances_get_the_features_the_guide_and_the_divisor(monkeypa
     calls = []
     for name in ("wasserstein", "sliced"):
         monkeypatch.setattr(module, name, lambda *given, name=name, **options: calls.append((name, given, options)))
-    distance(MOMENTS, MOMENTS, statistic="wasserstein", divisor="none")
+    distance(MOMENTS, MOMENTS, statistic="wasserstein", normalization="none")
     features: Any = FEATURES
-    distance(features, QUANTILES, statistic="sliced", guide=GUIDE, divisor="elements")  # pyright: ignore[reportArgumentType]
-    assert calls[0] == ("wasserstein", (MOMENTS, MOMENTS), {"divisor": "none"})
+    distance(features, QUANTILES, statistic="sliced", guide=GUIDE, normalization="elements")  # pyright: ignore[reportArgumentType]
+    assert calls[0] == ("wasserstein", (MOMENTS, MOMENTS), {"normalization": "none"})
     name, given, options = calls[1]
     assert name == "sliced" and given[0] is FEATURES and given[1] is QUANTILES
-    assert options["guide"] is GUIDE and options["divisor"] == "elements"
+    assert options["guide"] is GUIDE and options["normalization"] == "elements"
 
 
 @pytest.mark.parametrize("statistic", get_args(Statistic))

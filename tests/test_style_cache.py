@@ -1,4 +1,4 @@
-"""The cache of style statistics: one computation per style, size, network and config, and no error if it fails."""
+"""The cache of style statistics: one computation per style, size, network and options, and no error if it fails."""
 
 import os
 from dataclasses import replace
@@ -11,13 +11,14 @@ import pytest
 from commands import stylize, write_inputs
 from conftest import picture
 
-from jaxstyle.config import Config
 from jaxstyle.losses.moments import Moments
+from jaxstyle.losses.objective import Objective
+from jaxstyle.networks.vgg import VGG19
 from jaxstyle.runtime import style_cache
+from jaxstyle.transfer.scale import targets_for_scale
 from jaxstyle.transfer.schedule import plan
-from jaxstyle.transfer.stylize import targets_at
 
-CONFIG = Config(style_layers=("relu1_1",), content_layers=("relu1_1",))
+OBJECTIVE = Objective(content={"relu1_1": 1.0}, style={"relu1_1": 6.0})
 STYLE = np.full((40, 32, 3), 0.5, np.float32)
 
 
@@ -32,7 +33,7 @@ def computed(isolated, monkeypatch) -> list[float]:
         second: Any = np.full((4, 4), style.mean(), np.float32)
         return {"relu1_1": Moments(mean, second)}
 
-    def compute(_params: Any, styles: Any, _key: Any, **_: Any) -> Any:
+    def compute(_params: Any, styles: Any, *_: Any, **__: Any) -> Any:
         return {side: one(style) for side, style in styles.items()}
 
     monkeypatch.setattr(style_cache, "_summarize", compute)
@@ -43,10 +44,9 @@ def computed(isolated, monkeypatch) -> list[float]:
 def get(params):
     """Return the statistics of a style for some sizes."""
 
-    def get(
-        style: Any = STYLE, sides: Any = (32, 64), *, longest: int = 64, config: Config = CONFIG, seed: int = 0
-    ) -> Any:
-        return style_cache.statistics_of(style, sides, longest=longest, params=params, config=config, seed=seed)
+    def get(style: Any = STYLE, sides: Any = (32, 64), **options: Any) -> Any:
+        default = {"longest": 64, "objective": OBJECTIVE, "network": VGG19(), "seed": 0}
+        return style_cache.statistics_of(style, sides, params=params, **default | options)
 
     return get
 
@@ -62,28 +62,30 @@ def test_statistics_are_computed_once_per_size_and_read_from_the_cache(computed,
     assert list(get(sides=(16, 32, 64))) == [16, 32, 64] and len(computed) == 3
 
 
-def test_another_style_size_config_network_or_seed_is_computed_anew(computed, get, params):
+def test_another_style_size_network_or_seed_is_computed_anew(computed, get, params):
     get()
     for options in (
         {"style": STYLE + 1 / 256},
         {"style": STYLE.reshape(32, 40, 3)},
         {"longest": 128},
-        {"config": replace(CONFIG, pooling="avg")},
-        {"config": replace(CONFIG, pooling_gain=2.0)},
-        {"config": replace(CONFIG, precision="bfloat16")},
-        {"config": replace(CONFIG, border="replicate")},
-        {"config": replace(CONFIG, white=256.0)},
+        {"network": VGG19(pooling="avg")},
+        {"network": VGG19(pooling_gain=2.0)},
+        {"network": VGG19(precision="bfloat16")},
+        {"network": VGG19(padding="replicate")},
+        {"network": VGG19(input_scale=256.0)},
     ):
         before = len(computed)
         get(**options)
         assert len(computed) == before + 2, options
     before = len(computed)
-    get(config=Config(style_layers=("relu1_1",), content_layers=("relu1_2",)), seed=7)  # used by no moment of the style
+    get(objective=Objective(content={"relu1_2": 2.0}, style={"relu1_1": 3.0}), seed=7)  # used by no moment of the style
     assert len(computed) == before
-    sliced: Any = {"longest": 64, "params": params, "config": replace(CONFIG, statistic="sliced")}
+    sliced: Any = {"longest": 64, "params": params, "network": VGG19()}
+    sliced["objective"] = replace(OBJECTIVE, statistic="sliced")
     assert style_cache._path(STYLE, seed=0, **sliced) != style_cache._path(STYLE, seed=7, **sliced)  # pyright: ignore
     other = jax.tree.map(lambda leaf: np.asarray(leaf) + 1, params)
-    style_cache.statistics_of(STYLE, (64,), longest=64, params=other, config=CONFIG, seed=0)  # pyright: ignore
+    options: Any = {"longest": 64, "objective": OBJECTIVE, "network": VGG19(), "seed": 0}
+    style_cache.statistics_of(STYLE, (64,), params=other, **options)  # pyright: ignore
     assert len(computed) == before + 1
 
 
@@ -133,20 +135,22 @@ def test_a_command_reads_statistics_only_where_nothing_else_of_a_style_is_used(f
 
 
 def test_sizes_are_those_of_all_scales_and_halves(computed, params):
-    config = Config(style_layers=("relu1_1",), content_layers=("relu1_2",), halve_above=16, scales=(40, 80))
-    found = style_cache.look_at({Path("a"): STYLE}, 60, 80, steps=10, params=params, config=config, seed=0)  # pyright: ignore
+    objective = Objective(content={"relu1_2": 1.0}, style={"relu1_1": 6.0}, half_resolution_above=16)
+    options: Any = {"steps": 10, "scales": (40, 80), "objective": objective, "network": VGG19(), "seed": 0}
+    found = style_cache.summarize_styles({Path("a"): STYLE}, 60, 80, params=params, **options)  # pyright: ignore
     assert list(found) == [Path("a")] and list(found[Path("a")]) == [10, 20, 40, 80]
     assert computed == [1 / 8, 1 / 4, 1 / 2, 1.0]
 
 
 @pytest.mark.slow
 def test_cached_statistics_equal_those_of_the_picture_at_every_scale_and_half(params, isolated):
-    config = Config(style_layers=("relu1_1",), content_layers=("relu1_1",), halve_above=40, scales=1)
+    objective = replace(OBJECTIVE, half_resolution_above=40)
     content, style = picture(60, 80, seed=0), picture(70, 64, seed=1)
-    found = style_cache.look_at({Path("a"): style}, 60, 80, steps=10, params=params, config=config, seed=0)
-    for scale in plan(60, 80, steps=10, config=config):
-        cached: Any = targets_at(params, content, [found[Path("a")]], scale, config=config)
-        direct: Any = targets_at(params, content, [style], scale, config=config)
+    options: Any = {"steps": 10, "scales": 1, "objective": objective, "network": VGG19(), "seed": 0}
+    found = style_cache.summarize_styles({Path("a"): style}, 60, 80, params=params, **options)
+    for scale in plan(60, 80, steps=10, scales=1):
+        cached: Any = targets_for_scale(params, content, [found[Path("a")]], scale, objective=objective)
+        direct: Any = targets_for_scale(params, content, [style], scale, objective=objective)
         for _ in range(2):
             np.testing.assert_allclose(cached.style["relu1_1"].second, direct.style["relu1_1"].second, rtol=1e-4)
             cached, direct = cached.half, direct.half

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,42 +10,52 @@ from conftest import picture
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
 from jaxstyle.images import load
 from jaxstyle.losses import layer_summaries
-from jaxstyle.losses.objective import make_targets, terms, total
+from jaxstyle.losses.loss_terms import terms, total
+from jaxstyle.losses.objective import Objective
+from jaxstyle.losses.targets import make_targets
 from jaxstyle.losses.tiling import TILE, Grid, grid, map_blocks, sum_over_blocks
 from jaxstyle.networks.pretrained import load_params
-from jaxstyle.optim.loop import init, run
+from jaxstyle.networks.vgg import VGG19
+from jaxstyle.optim.loop import init_state, run_steps
 from jaxstyle.transfer.sweep import memory_of
 
-LAYERS: Any = {"content_layers": ("relu2_2", "relu3_1"), "style_layers": ("relu1_1", "relu2_1", "relu3_1")}
-WINDOW = 96 * 80  # of 125x109 pixels, which go into six blocks then
+OBJECTIVE = Objective(
+    content={"relu2_2": 1.0, "relu3_1": 1.0}, style=dict.fromkeys(("relu1_1", "relu2_1", "relu3_1"), 6.0)
+)
+COMPLETE = VGG19()
+TILE_PIXELS = 96 * 80  # of 125x109 pixels, which are divided into six tiles
 
 
-def weights_of(config: Config) -> LossWeights:
-    return LossWeights(dict.fromkeys(config.content_layers, 1.0), dict.fromkeys(config.style_layers, 6.0))
-
-
-def gradients(params, image, *, most: int, masks=None, arguments: Any = 1, **chosen: Any) -> list[Any]:
-    """Return loss and gradients of the image at once and in blocks."""
+def gradients(
+    params,
+    image,
+    *,
+    tile_pixels: int,
+    objective: Objective = OBJECTIVE,
+    network: VGG19 = COMPLETE,
+    masks=None,
+    arguments: Any = 1,
+) -> list[Any]:
+    """Return loss and gradients of the image at once and in tiles."""
     found, styles = [], [picture(150, 131, seed=5), picture(88, 90, seed=6)]
-    for pixels in (None, most):
-        config = Config(block_pixels=pixels, **{**LAYERS, **chosen})
+    for pixels in (None, tile_pixels):
+        tiled = network.clone(tile_pixels=pixels)
         content = picture(*image.shape[-3:-1], seed=4)
-        targets = make_targets(params, content, styles, config=config, content_masks=masks)
+        targets = make_targets(params, content, styles, objective=objective, network=tiled, content_masks=masks)
 
-        def loss(params, image, targets, config=config):
-            return total(weights_of(config), terms(params, image, targets, config=config)).sum()
+        def loss(params, image, targets, tiled=tiled):
+            return total(objective, terms(params, image, targets, objective=objective, network=tiled)).sum()
 
         found.append(jax.jit(jax.value_and_grad(loss, argnums=arguments))(params, image, targets))
     return found
 
 
-def assert_equal(blocked: Any, whole: Any, *, to: float = 1e-5) -> None:
-    np.testing.assert_allclose(blocked[0], whole[0], rtol=to)
-    for mine, yours in zip(*map(jax.tree.leaves, (blocked[1], whole[1])), strict=True):
+def assert_equal(tiled: Any, complete: Any, *, to: float = 1e-5) -> None:
+    np.testing.assert_allclose(tiled[0], complete[0], rtol=to)
+    for mine, yours in zip(*map(jax.tree.leaves, (tiled[1], complete[1])), strict=True):
         assert np.linalg.norm(mine - yours) <= to * np.linalg.norm(yours)
 
 
@@ -110,73 +121,77 @@ def test_sums_over_blocks_their_gradients_and_layers_equal_those_of_the_image(ci
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "chosen",
+    ("objective", "network"),
     [
         pytest.param(
-            {"halve_above": 100, "pooling": "avg", "pooling_gain": 2.0, "content_divisor": "elements"},
+            replace(OBJECTIVE, half_resolution_above=100, content_normalization="elements"),
+            VGG19(pooling="avg", pooling_gain=2.0),
             marks=pytest.mark.soak(long=True),
         ),
         pytest.param(
-            {"border": "replicate", "statistic": "wasserstein", "gram_divisor": "image"},
+            replace(OBJECTIVE, statistic="wasserstein", gram_normalization="image"),
+            VGG19(padding="replicate"),
             marks=pytest.mark.soak(long=True),
         ),
-        {
-            "statistic": "mean_std",
-            "style_layers": ("conv1_2", "conv3_1"),
-            "content_layers": ("relu3_1",),
-            "remat": True,
-        },
+        (
+            Objective(content={"relu3_1": 1.0}, style={"conv1_2": 6.0, "conv3_1": 6.0}, statistic="mean_std"),
+            VGG19(remat=(1, 2)),
+        ),
     ],
-    ids=str,
+    ids=["half resolution", "replicate", "remat"],
 )
-def test_blocks_change_neither_loss_nor_gradient_where_sides_do_not_divide(params, chosen):
-    whole, blocked = gradients(params, picture(125, 109, seed=2), most=WINDOW, **chosen)
-    assert_equal(blocked, whole)
+def test_tiles_change_neither_loss_nor_gradient_where_sides_do_not_divide(params, objective, network):
+    image = picture(125, 109, seed=2)
+    complete, tiled = gradients(params, image, tile_pixels=TILE_PIXELS, objective=objective, network=network)
+    assert_equal(tiled, complete)
 
 
 @pytest.mark.slow
-def test_blocks_change_nothing_where_the_picture_is_tileable(params):
-    whole, blocked = gradients(params, picture(128, 96, seed=2), most=112 * 112, border="circular")
-    assert_equal(blocked, whole)
+def test_tiles_change_nothing_where_the_picture_is_tileable(params):
+    network = VGG19(padding="circular")
+    complete, tiled = gradients(params, picture(128, 96, seed=2), tile_pixels=112 * 112, network=network)
+    assert_equal(tiled, complete)
 
 
 @pytest.mark.slow
-def test_blocks_change_nothing_where_masks_divide_the_picture(params):
+def test_tiles_change_nothing_where_masks_divide_the_picture(params):
     image = picture(125, 109, seed=2)
     masks = jnp.stack([image[..., 0], jnp.zeros((125, 109)).at[30:].set(1.0)])
-    whole, blocked = gradients(params, image, most=WINDOW, masks=masks)
-    assert_equal(blocked, whole)
+    complete, tiled = gradients(params, image, tile_pixels=TILE_PIXELS, masks=masks)
+    assert_equal(tiled, complete)
 
 
 @pytest.mark.slow
 @pytest.mark.soak(long=True)
-def test_blocks_have_the_gradients_of_a_batch_by_targets_and_network(params):
+def test_tiles_have_the_gradients_of_a_batch_by_targets_and_network(params):
     batch = jnp.stack([picture(125, 109, seed=seed) for seed in (2, 3)])
-    whole, blocked = gradients(params, batch, most=WINDOW, arguments=(0, 1, 2))
-    assert_equal(blocked, whole)
+    complete, tiled = gradients(params, batch, tile_pixels=TILE_PIXELS, arguments=(0, 1, 2))
+    assert_equal(tiled, complete)
 
 
 @pytest.mark.soak(long=True)
-def test_a_run_in_blocks_is_that_of_the_whole_image(params):
+def test_a_run_in_tiles_is_that_of_the_complete_image(params):
     content, style = picture(125, 109, seed=4), picture(60, 64, seed=5)
     found = []
-    for pixels in (None, WINDOW):
-        config = Config(block_pixels=pixels, optimizer="lbfgs", **LAYERS)
-        targets = make_targets(params, content, style, config=config)
-        found.append(run(init(content, config=config), params, targets, weights_of(config), config=config, steps=6))
-    (whole, trace), (blocked, other) = found
-    np.testing.assert_allclose(other["total"][:2], trace["total"][:2], rtol=1e-4)
-    np.testing.assert_allclose(other["total"], trace["total"], rtol=3e-3)
-    assert np.abs(blocked.image - whole.image).mean() < 1e-3
+    for pixels in (None, TILE_PIXELS):
+        network = VGG19(tile_pixels=pixels)
+        targets = make_targets(params, content, style, objective=OBJECTIVE, network=network)
+        state = init_state(content, objective=OBJECTIVE)
+        found.append(run_steps(state, params, targets, OBJECTIVE, network=network, steps=6))
+    (complete, history), (tiled, other) = found
+    np.testing.assert_allclose(other["total"][:2], history["total"][:2], rtol=1e-4)
+    np.testing.assert_allclose(other["total"], history["total"], rtol=3e-3)
+    assert np.abs(tiled.image - complete.image).mean() < 1e-3
 
 
 @pytest.mark.slow(optimized=True)
-def test_blocks_need_a_fraction_of_the_memory(params):
+def test_tiles_need_a_fraction_of_the_memory(params):
+    objective = replace(OBJECTIVE, half_resolution_above=None)
+
     def need(pixels: int | None) -> int:
-        image = picture(512, 384, seed=1)
-        config = Config(block_pixels=pixels, halve_above=None, **LAYERS)
-        targets = make_targets(params, image, image, config=config)
-        function = jax.grad(lambda x: total(weights_of(config), terms(params, x, targets, config=config)))
+        image, network = picture(512, 384, seed=1), VGG19(tile_pixels=pixels)
+        targets = make_targets(params, image, image, objective=objective, network=network)
+        function = jax.grad(lambda x: total(objective, terms(params, x, targets, objective=objective, network=network)))
         return memory_of(jax.jit(function).lower(image).compile()) - 2 * image.nbytes
 
     assert need(128 * 128) < 0.4 * need(None)
@@ -212,13 +227,14 @@ def test_blocks_partition_the_image_and_windows_contain_their_halo(height, width
 
 
 @pytest.mark.slow
-def test_targets_of_large_pictures_in_blocks_are_those_of_the_whole_pictures(params, monkeypatch):
-    content, style, config = picture(125, 109, seed=1), picture(150, 131, seed=5), Config(halve_above=None, **LAYERS)
-    compiled: Any = make_targets
-    plain = compiled(params, content, style, config=config)
-    monkeypatch.setattr(layer_summaries, "LOOKED_AT", WINDOW)
-    blocked = jax.jit(lambda *given: compiled.__wrapped__(*given, config=config))(params, content, style)
-    for mine, yours in zip(*map(jax.tree.leaves, (blocked, plain)), strict=True):
+def test_targets_of_large_pictures_in_tiles_are_those_of_the_complete_pictures(params, monkeypatch):
+    content, style = picture(125, 109, seed=1), picture(150, 131, seed=5)
+    complete = make_targets(params, content, style, objective=OBJECTIVE)
+    monkeypatch.setattr(layer_summaries, "TARGET_TILE_PIXELS", TILE_PIXELS)
+    jax.clear_caches()
+    tiled = make_targets(params, content, style, objective=OBJECTIVE)
+    jax.clear_caches()
+    for mine, yours in zip(*map(jax.tree.leaves, (tiled, complete)), strict=True):
         np.testing.assert_allclose(mine, yours, rtol=1e-4, atol=1e-5 * float(jnp.abs(yours).max()))
 
 
@@ -227,14 +243,17 @@ def test_images_and_options_that_cannot_be_cut_are_refused_with_their_values():
         grid(1024, 1024, most=20000, halo=70)
     with pytest.raises(InputError, match="100x96 pixels .*multiples of 16"):
         grid(96, 100, most=5000, halo=1, circular=True)
-    with pytest.raises(InputError, match="block_pixels is 9, .*sliced"):
-        Config(statistic="sliced", block_pixels=9)
-    with pytest.raises(InputError, match="block_pixels is 9, .*normali[sz]ed"):
-        Config(normalize_gradients=True, block_pixels=9)
+    image: Any = np.zeros((32, 32, 3), np.float32)
+    for objective, cause in [
+        (Objective(statistic="sliced"), "sliced"),
+        (Objective(normalize_gradients=True), "normali"),
+    ]:
+        with pytest.raises(InputError, match=f"tile_pixels is 9, .*{cause}"):
+            make_targets({}, image, image, objective=objective, network=VGG19(tile_pixels=9))
 
 
 @pytest.mark.soak(long=True)
-def test_blocks_are_exact_on_the_real_network_with_all_terms(weights_path, real_pictures):
+def test_tiles_are_exact_on_the_real_network_with_all_terms(weights_path, real_pictures):
     params = load_params(str(weights_path))
     content, style = (
         jnp.asarray(load.load_image(real_pictures / name, size=size).rgb)
@@ -242,13 +261,15 @@ def test_blocks_are_exact_on_the_real_network_with_all_terms(weights_path, real_
     )
     image = jnp.clip(content + 0.1 * (picture(*content.shape[:2], seed=1) - 0.5), 0.0, 1.0)
     found = []
+    objective = Objective(half_resolution_above=250)
     for pixels in (None, 215 * 250):
-        config = Config(halve_above=250, block_pixels=pixels)
+        network = VGG19(tile_pixels=pixels)
         masks = jnp.stack([content[..., 2], 1 - content[..., 2]])
-        targets = make_targets(params, content, [style, content], config=config, content_masks=masks)
+        styles = [style, content]
+        targets = make_targets(params, content, styles, objective=objective, network=network, content_masks=masks)
 
-        def loss(image, targets=targets, config=config):
-            return total(LossWeights(), terms(params, image, targets, config=config))
+        def loss(image, targets=targets, network=network):
+            return total(objective, terms(params, image, targets, objective=objective, network=network))
 
         found.append(jax.jit(jax.value_and_grad(loss))(image))
     assert_equal(found[1], found[0])

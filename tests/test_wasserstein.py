@@ -24,7 +24,7 @@ DEGENERATE = {
     "equal channels": np.repeat(RNG.normal(size=(4, 4, 1)), 4, axis=-1),
 }
 
-DIVISORS = ("energy", "elements", "none")
+NORMALIZATIONS = ("energy", "elements", "none")
 
 
 def random_guide(shape) -> np.ndarray:
@@ -44,13 +44,16 @@ def program(gaussians, pictures, projected):
     def slope(distance, x):
         return jax.grad(lambda x: jnp.sum(distance(x)))(x)
 
-    of_gaussians = {name: wasserstein.wasserstein(x, target, divisor=name) for name in DIVISORS}
+    of_gaussians = {name: wasserstein.wasserstein(x, target, normalization=name) for name in NORMALIZATIONS}
     return (
-        (of_gaussians, slope(lambda x: wasserstein.wasserstein(x, target, divisor="none"), x)),
+        (of_gaussians, slope(lambda x: wasserstein.wasserstein(x, target, normalization="none"), x)),
         (wasserstein.quantiles(features, key=key), wasserstein.quantiles(features, key=key, guide=guide)),
         (
-            {name: wasserstein.sliced(of_many, quantiles, divisor=name) for name in DIVISORS},
-            {name: wasserstein.sliced(of_many, quantiles, guide=of_some, divisor=name) for name in DIVISORS},
+            {name: wasserstein.sliced(of_many, quantiles, normalization=name) for name in NORMALIZATIONS},
+            {
+                name: wasserstein.sliced(of_many, quantiles, guide=of_some, normalization=name)
+                for name in NORMALIZATIONS
+            },
             slope(lambda x: wasserstein.sliced(x, quantiles, guide=of_some), of_many),
         ),
     )
@@ -69,7 +72,7 @@ def quantiles(guide: np.ndarray, key=KEY) -> tuple[wasserstein.Quantiles, wasser
 
 
 def sliced(x: np.ndarray, guide: np.ndarray) -> Any:
-    """Return the distances by divisor without and with the guide, and the gradient with it."""
+    """Return the distances by normalization without and with the guide, and the gradient with it."""
     return computed(projected=(x, some_quantiles(), guide))[2]
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxstyle.config import Config, LossWeights
 from jaxstyle.losses.moments import Moments
+from jaxstyle.losses.objective import Objective
 from jaxstyle.losses.targets import Targets
+from jaxstyle.optim.optimizers import Adam
 
 HEIGHT, WIDTH = 4, 6
 RNG = np.random.default_rng(0)
@@ -19,8 +20,7 @@ CONTENT: Any
 STYLE: Any
 START: Any
 CONTENT, STYLE, START = RNG.uniform(0.1, 0.9, (3, HEIGHT, WIDTH, 3))
-LAYERS: dict[str, Any] = {"content_layers": ("full",), "style_layers": ("full", "half")}
-WEIGHTS = LossWeights(content={"full": 0.7}, style={"full": 2.0, "half": 5.0}, tv=0.3, bounds=11.0)
+OBJECTIVE = Objective(content={"full": 0.7}, style={"full": 2.0, "half": 5.0}, tv=0.3, range_penalty=11.0)
 
 
 def network(params: Any, image: Any) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def gram(features: Any) -> Any:
 def evaluate(image: Any, *, pixel_range: float = 1.0) -> tuple[dict[str, float], dict[str, Any], dict[str, float]]:
     """Return each term of `image`, its gradient by the image, and the factor that normalizes the gradient."""
     image = np.asarray(image, np.float64)
-    terms, gradients, factors = {}, {}, {"tv": 1.0, "bounds": 1.0}
+    terms, gradients, factors = {}, {}, {"tv": 1.0, "range_penalty": 1.0}
     seen, content, style = (network(PARAMS, each) for each in (image, CONTENT, STYLE))
 
     def enter(name: str, value: float, slope: np.ndarray) -> None:
@@ -47,7 +47,7 @@ def evaluate(image: Any, *, pixel_range: float = 1.0) -> tuple[dict[str, float],
 
     away, energy = seen["full"] - content["full"], np.sum(content["full"] ** 2)
     enter("content/full", np.sum(away**2) / energy, 2 * away / energy)
-    for layer in LAYERS["style_layers"]:
+    for layer in OBJECTIVE.style_layers:
         x, target = seen[layer], gram(style[layer])
         away, energy = gram(x) - target, np.sum(target**2)
         enter(f"style/{layer}", np.sum(away**2) / energy, 4 * x @ away / (x[..., 0].size * energy))
@@ -58,15 +58,16 @@ def evaluate(image: Any, *, pixel_range: float = 1.0) -> tuple[dict[str, float],
         around = [(1, 1) if axis == own else (0, 0) for own in range(3)]
         gradients["tv"] -= 2 * pixel_range / step.size * np.diff(np.pad(step, around), axis=axis)
     excess = pixel_range * (image - np.clip(image, 0, 1))
-    terms["bounds"], gradients["bounds"] = np.mean(excess**2), 2 * pixel_range * excess / excess.size
+    terms["range_penalty"], gradients["range_penalty"] = np.mean(excess**2), 2 * pixel_range * excess / excess.size
     return terms, gradients, factors
 
 
-def weighted(weights: LossWeights, values: dict[str, Any], *, bounds: bool = True) -> Any:
+def weighted(objective: Objective, values: dict[str, Any], *, range_penalty: bool = True) -> Any:
     """Return the weighted sum of the values of each term."""
-    found = sum(weight * values[f"content/{layer}"] for layer, weight in weights.content.items())
-    found = found + sum(weight * values[f"style/{layer}"] for layer, weight in weights.style.items())
-    return found + weights.tv * values["tv"] + (weights.bounds * values["bounds"] if bounds else 0)
+    found = sum(weight * values[f"content/{layer}"] for layer, weight in objective.content.items())
+    found = found + sum(weight * values[f"style/{layer}"] for layer, weight in objective.style.items())
+    found = found + objective.tv * values["tv"]
+    return found + objective.range_penalty * values["range_penalty"] if range_penalty else found
 
 
 STATISTICS: Any = {
@@ -76,24 +77,24 @@ TARGETS: Any = Targets({"full": network(PARAMS, CONTENT)["full"]}, STATISTICS)
 
 
 def adam(
-    image: Any, *, weights: LossWeights, config: Config, steps: int, window: int = 0
+    image: Any, *, objective: Objective, optimizer: Adam, steps: int, window: int = 0
 ) -> tuple[list[np.ndarray], list[float], int]:
     """Return the iterates of adam on plain pixels, the totals, and the step at which the total has levelled off."""
     found, totals, (mean, square) = [np.asarray(image)], [], np.zeros((2, *np.shape(image)))
-    (first, second), rate = config.betas, config.learning_rate or 0.02
+    first, second, rate = optimizer.b1, optimizer.b2, optimizer.learning_rate
     for k in range(1, steps + 1):
         values, gradients, _ = evaluate(found[-1])
-        totals.append(weighted(weights, values, bounds=False))
-        if config.tolerance and k > window and totals[-1] >= (1 - config.tolerance) * totals[-1 - window]:
+        totals.append(weighted(objective, values, range_penalty=False))
+        if optimizer.tolerance and k > window and totals[-1] >= (1 - optimizer.tolerance) * totals[-1 - window]:
             return found, totals, k
-        gradient = weighted(weights, gradients)
+        gradient = weighted(objective, gradients)
         mean, square = first * mean + (1 - first) * gradient, second * square + (1 - second) * gradient**2
-        step = mean / (1 - first**k) / (np.sqrt(square / (1 - second**k)) + config.epsilon)
+        step = mean / (1 - first**k) / (np.sqrt(square / (1 - second**k)) + optimizer.eps)
         found.append(np.clip(found[-1] - rate * step, 0, 1))
     return found, totals, 0
 
 
-def lbfgs_direction(xs: Sequence[Any], gradients: Sequence[Any], *, memory: int) -> np.ndarray:
+def lbfgs_direction(xs: Sequence[Any], gradients: Sequence[Any], *, history_size: int) -> np.ndarray:
     """Return the step of lbfgs down from the last of `xs`: the two-loop recursion over the latest pairs with s.y > 0.
 
     Without a pair it is the gradient, cut to length 1.
@@ -102,7 +103,7 @@ def lbfgs_direction(xs: Sequence[Any], gradients: Sequence[Any], *, memory: int)
     """
     points, slopes = (np.asarray(each, np.float64).reshape(len(xs), -1) for each in (xs, gradients))
     steps = zip(np.diff(points, axis=0), np.diff(slopes, axis=0), strict=True)
-    pairs = [(s, y) for s, y in steps if s @ y > 0][-memory:]
+    pairs = [(s, y) for s, y in steps if s @ y > 0][-history_size:]
     found, alphas = slopes[-1].copy(), []
     for s, y in reversed(pairs):
         alphas.append(s @ found / (s @ y))

@@ -11,9 +11,9 @@
 # %% [markdown]
 # # Differentiating through style transfer
 #
-# `run` is a pure function of a state, a `jax.lax.scan` over steps. So its picture has derivatives with respect to all
-# inputs: the weights of the loss, the photograph, the style. This page computes some of them in seconds, at 64 pixels
-# with the mini network.
+# `run_steps` is a pure function of a state, a `jax.lax.scan` over steps. So its picture has derivatives with respect to
+# all inputs: the weights of the loss, the learning rate, the photograph, the style. This page computes some of them in
+# seconds, at 64 pixels with the mini network.
 
 # %%
 import jax
@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 import jaxstyle
-from jaxstyle import VGG19, Config, LossWeights, init, make_targets, run
+from jaxstyle import VGG19, Adam, Objective, init_state, make_targets, run_steps
 
 params = jaxstyle.load_params("mini")
 content = jnp.asarray(jaxstyle.load_image("examples/cat.jpg", size=64).rgb)
@@ -38,36 +38,38 @@ def show(*pictures):  # side by side
 
 # %% [markdown]
 # Derivatives through many steps are accurate only if the steps are smooth. Average pooling has no maxima that switch
-# between pixels, and adam with a large `epsilon` does not amplify small gradients. (lbfgs divides by differences of
+# between pixels, and adam with a large `eps` does not amplify small gradients. (lbfgs divides by differences of
 # gradients; its picture is better, its derivatives are worse.) Adam clips at each step; the derivative of a clipped
 # value is zero.
 
 # %%
-config = Config(
-    content_layers=("relu3_2",),
-    style_layers=("relu1_1", "relu2_1", "relu3_1"),
-    pooling="avg",
-    optimizer="adam",
-    learning_rate=0.05,
-    epsilon=0.01,
-)
-targets = make_targets(params, content, style, config=config)
-start = init(content, config=config)
+CONTENT_LAYERS, STYLE_LAYERS = ("relu3_2",), ("relu1_1", "relu2_1", "relu3_1")
+NETWORK = VGG19(pooling="avg")
 STEPS = 30
 
 
-def painted(strength):
-    """Return the picture for a weight of e**strength, shared out among the style layers."""
-    each = jnp.exp(strength) / len(config.style_layers)
-    weights = LossWeights(
-        content=dict.fromkeys(config.content_layers, 1.0),
-        style=dict.fromkeys(config.style_layers, each),
+def objective_of(log_weight):
+    """Return the objective with a weight of e**log_weight, divided among the style layers."""
+    weight = jnp.exp(log_weight) / len(STYLE_LAYERS)
+    return Objective(
+        content=dict.fromkeys(CONTENT_LAYERS, 1.0),
+        style=dict.fromkeys(STYLE_LAYERS, weight),
     )
-    state, _ = run(start, params, targets, weights, config=config, steps=STEPS)
+
+
+objective = objective_of(0.0)
+targets = make_targets(params, content, style, objective=objective, network=NETWORK)
+optimizer = Adam(learning_rate=0.05, eps=0.01)
+start = init_state(content, objective=objective, optimizer=optimizer)
+
+
+def stylized(log_weight, **options):
+    given = params, targets, objective_of(log_weight)
+    state, _ = run_steps(start, *given, network=NETWORK, steps=STEPS, **options)
     return state.image
 
 
-show(content, *(painted(jnp.log(weight)) for weight in (0.3, 3.0, 30.0)))
+show(content, *(stylized(jnp.log(weight)) for weight in (0.3, 3.0, 30.0)))
 
 # %% [markdown]
 # ## A sensitivity image: forward mode
@@ -78,7 +80,7 @@ show(content, *(painted(jnp.log(weight)) for weight in (0.3, 3.0, 30.0)))
 
 # %%
 middle = jnp.log(3.0)
-sensitivity = jax.jit(lambda s: jax.jvp(painted, (s,), (jnp.ones_like(s),)))
+sensitivity = jax.jit(lambda s: jax.jvp(stylized, (s,), (jnp.ones_like(s),)))
 picture, tangent = sensitivity(middle)
 show(picture, 0.5 + 0.4 * tangent / jnp.abs(tangent).max())
 
@@ -87,7 +89,7 @@ show(picture, 0.5 + 0.4 * tangent / jnp.abs(tangent).max())
 # a quarter lower and a third higher, shows how well the tangent predicts the picture at another weight:
 
 # %%
-change = (painted(middle + 0.3) - painted(middle - 0.3)) / 0.6
+change = (stylized(middle + 0.3) - stylized(middle - 0.3)) / 0.6
 lengths = jnp.linalg.norm(change) * jnp.linalg.norm(tangent)
 cosine = jnp.vdot(change, tangent) / lengths
 print(f"cosine of tangent and finite difference: {cosine:.2f}")
@@ -100,33 +102,33 @@ assert cosine > 0.5
 # inputs. The score here is the distance between picture and photograph in a layer that the loss does not use:
 
 # %%
-JUDGED = "relu2_2"
+LAYER = "relu2_2"
 network = VGG19.from_params(params)
 
 
 def features(image):
-    return network.apply({"params": params}, image)[JUDGED]
+    return network.apply({"params": params}, image)[LAYER]
 
 
-seen = features(content)
+target = features(content)
 
 
-def moved(strength):
-    found = features(painted(strength))
-    return jnp.sum((found - seen) ** 2) / jnp.sum(seen**2)
+def distance(log_weight, **options):
+    difference = features(stylized(log_weight, **options)) - target
+    return jnp.sum(difference**2) / jnp.sum(target**2)
 
 
-judge = jax.jit(jax.value_and_grad(moved))
-value, slope = judge(middle)
-print(f"moved by {value:.3f}, by {slope:+.4f} more for each e-fold of the style weight")
+distance_and_slope = jax.jit(jax.value_and_grad(distance))
+value, slope = distance_and_slope(middle)
+print(f"distance {value:.3f}, derivative by the log of the style weight {slope:+.4f}")
 
 # %% [markdown]
 # Both modes compute derivatives of the same function, so they agree:
 
 # %%
-along = jax.jit(lambda s: jax.jvp(moved, (s,), (jnp.ones_like(s),))[1])(middle)
-print(f"reverse {slope:+.5f}, forward {along:+.5f}")
-assert jnp.allclose(slope, along, rtol=5e-2)
+forward = jax.jit(lambda s: jax.jvp(distance, (s,), (jnp.ones_like(s),))[1])(middle)
+print(f"reverse {slope:+.5f}, forward {forward:+.5f}")
+assert jnp.allclose(slope, forward, rtol=5e-2)
 
 # %% [markdown]
 # ## Gradient-based choice of the weight
@@ -135,39 +137,26 @@ assert jnp.allclose(slope, along, rtol=5e-2)
 # and takes one Newton step on its weight:
 
 # %%
-WANTED = 0.3
-strength = jnp.log(0.3)
+GOAL = 0.3
+log_weight = jnp.log(0.3)
 for _ in range(6):
-    value, slope = judge(strength)
-    print(f"style weight {jnp.exp(strength):7.3f}: moved by {value:.4f}")
-    strength = strength - jnp.clip((value - WANTED) / slope, -1.5, 1.5)
-assert abs(moved(strength) - WANTED) < 0.03
-show(content, painted(strength))
+    value, slope = distance_and_slope(log_weight)
+    print(f"style weight {jnp.exp(log_weight):7.3f}: distance {value:.4f}")
+    log_weight = log_weight - jnp.clip((value - GOAL) / slope, -1.5, 1.5)
+assert abs(distance(log_weight) - GOAL) < 0.03
+show(content, stylized(log_weight))
 
 # %% [markdown]
-# The same works for every leaf of `LossWeights`, for single layers, for the photograph and for the style: make them
+# The same works for every leaf of `Objective`, for the learning rate, for the photograph and for the style: make them
 # arguments of the differentiated function. Memory is the limit: reverse mode stores the residuals of every step.
-# `run(..., segments=5)` stores only the state at the start of each of five segments and recomputes the rest; the
-# gradient is the same:
-
+# `run_steps(..., checkpoint_segments=5)` stores only the state at the start of each of five segments and recomputes the
+# rest; the gradient is the same:
 
 # %%
-def moved_in_segments(strength):
-    each = jnp.exp(strength) / len(config.style_layers)
-    weights = LossWeights(
-        content=dict.fromkeys(config.content_layers, 1.0),
-        style=dict.fromkeys(config.style_layers, each),
-    )
-    state, _ = run(
-        start, params, targets, weights, config=config, steps=STEPS, segments=5
-    )
-    found = features(state.image)
-    return jnp.sum((found - seen) ** 2) / jnp.sum(seen**2)
-
-
-again = jax.jit(jax.grad(moved_in_segments))(middle)
-print(f"whole {judge(middle)[1]:+.5f}, in segments {again:+.5f}")
-assert jnp.allclose(again, judge(middle)[1], rtol=5e-2)
+in_segments = jax.jit(jax.grad(lambda s: distance(s, checkpoint_segments=5)))(middle)
+_, slope = distance_and_slope(middle)
+print(f"no segments {slope:+.5f}, five segments {in_segments:+.5f}")
+assert jnp.allclose(in_segments, slope, rtol=5e-2)
 
 # %% [markdown]
 # [For researchers](../research.md) covers custom terms, networks and optimizers, [the method](../method.md) the losses,

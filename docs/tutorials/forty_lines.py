@@ -126,7 +126,7 @@ print(f"the untouched photograph scores {loss(content, 30.0, 5.0):.2f}")
 
 # %%
 STEPS = 100
-descent = optax.adam(0.02)
+optimizer = optax.adam(0.02)
 
 
 @jax.jit
@@ -134,10 +134,11 @@ def paint(image, style_weight, smooth_weight):
     def step(state, _):
         image, memory = state
         value, gradient = jax.value_and_grad(loss)(image, style_weight, smooth_weight)
-        updates, memory = descent.update(gradient, memory)
+        updates, memory = optimizer.update(gradient, memory)
         return (jnp.clip(optax.apply_updates(image, updates), 0, 1), memory), value
 
-    (image, _), losses = jax.lax.scan(step, (image, descent.init(image)), length=STEPS)
+    start = image, optimizer.init(image)
+    (image, _), losses = jax.lax.scan(step, start, length=STEPS)
     return image, losses
 
 
@@ -161,8 +162,8 @@ show(*(paint(content, weight, 5.0)[0] for weight in (3.0, 300.0)))
 
 # %%
 several = jax.vmap(paint, in_axes=(None, 0, None))
-lanes, _ = several(content, jnp.array([1.0, 10.0, 100.0]), 5.0)
-show(*lanes)
+pictures, _ = several(content, jnp.array([1.0, 10.0, 100.0]), 5.0)
+show(*pictures)
 
 # %% [markdown]
 # ## What jaxstyle adds

@@ -7,11 +7,12 @@ installed.
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 
 from jaxstyle import __version__
 from jaxstyle.cli.signals import end_at_once, handled, status_of, stop_status
-from jaxstyle.errors import InputError, own
+from jaxstyle.errors import InputError, PictureWarning, own
 
 SIGNALLED = 128  # exit statuses above are those of signals
 
@@ -48,7 +49,9 @@ def _status(arguments: list[str]) -> int:
         print(f"jaxstyle {__version__}")
         return 0
     try:
-        with handled():
+        with handled(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # of metadata
+            warnings.showwarning = _show_warning
             try:
                 from jaxstyle.cli.commands import run  # takes a second
 
@@ -59,6 +62,14 @@ def _status(arguments: list[str]) -> int:
         status = status_of(error)
     print("jaxstyle: interrupted before a picture was saved.", file=sys.stderr)
     return status
+
+
+def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+    """Print a warning about a picture in one line, and any other one as Python does."""
+    text = f"jaxstyle: {message}"
+    if not issubclass(category, PictureWarning):
+        text = warnings.formatwarning(message, category, filename, lineno).rstrip()
+    print(text, file=sys.stderr)
 
 
 def _leave(status: int) -> None:

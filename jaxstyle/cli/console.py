@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -24,7 +25,8 @@ from rich.table import Column
 from jaxstyle.cli.options import Network, Saving
 from jaxstyle.cli.signals import Interrupted, check, stop_status
 from jaxstyle.distributed.processes import asked_of_any, leads
-from jaxstyle.errors import UnavailableError
+from jaxstyle.errors import PictureWarning, UnavailableError
+from jaxstyle.runtime.backends import check_backend
 from jaxstyle.runtime.callbacks import Event
 from jaxstyle.runtime.compile_cache import CompileClock, CompileTimes, enable_compile_cache, process_clock
 from jaxstyle.runtime.estimates import Estimate, estimate, vgg19_seconds
@@ -49,6 +51,8 @@ class Console:
 
     def __init__(self, *, quiet: bool) -> None:
         """Print errors only if `quiet`."""
+        if quiet:
+            warnings.filterwarnings("ignore", category=PictureWarning)
         quiet = quiet or not leads()
         self.clock: CompileClock | None = None
         self.failures = 0
@@ -75,6 +79,7 @@ class Console:
 
     def load_network(self, name: str, options: Network) -> LoadedNetwork:
         """Find and load a network, with a progress bar for its download and a message with its origin."""
+        check_backend()
         enable_compile_cache()
         if self.clock is None:
             self.clock = process_clock()

@@ -42,7 +42,7 @@ class Network:
     network: str = "auto"
     """auto, vgg19, mini, random, or a weights file."""
     weights: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")] = None
-    """VGG-19 weights, an .h5 file."""
+    """VGG-19 weights, an .h5 or .safetensors file."""
     offline: bool = False
     """Never download weights."""
 
@@ -112,8 +112,8 @@ class Optimization:
     lbfgs_history: Annotated[int | None, arg(metavar="PAIRS", help_behavior_hint=PRESETS_OWN)] = None
     """Number of curvature pairs of lbfgs; by default 20, and 10 from 2^20 pixels up."""
     parametrization: Annotated[
-        Literal["pixels", "pyramid", "decorrelated", "fourier", "sigmoid"] | None,
-        arg(metavar="{pixels,pyramid,decorrelated,fourier,sigmoid}", help_behavior_hint=""),
+        Literal["pixels", "pyramid", "laplacian", "decorrelated", "fourier", "sigmoid"] | None,
+        arg(metavar="{pixels,pyramid,laplacian,decorrelated,fourier,sigmoid}", help_behavior_hint=""),
     ] = None
     """Parametrization of the image. (default: pyramid for lbfgs, pixels for adam)"""
     ema_decay: Annotated[float | None, arg(metavar="SHARE", help_behavior_hint=PRESETS_OWN)] = None

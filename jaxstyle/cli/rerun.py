@@ -25,7 +25,7 @@ class Rerun:
     output: Annotated[Path | None, arg(aliases=["-o"], metavar="OUT", help_behavior_hint="")] = None
     """Output image. (default: PICTURE_rerun in the same folder)"""
     weights: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")] = None
-    """VGG-19 weights, an .h5 file, if they are neither installed nor in these folders."""
+    """VGG-19 weights, an .h5 or .safetensors file, if they are neither installed nor in these folders."""
     offline: bool = False
     """Never download weights."""
     quiet: bool = False

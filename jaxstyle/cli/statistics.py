@@ -52,12 +52,14 @@ class Statistics:
 
         from jaxstyle.cli.console import Console
         from jaxstyle.losses import statistics_io
+        from jaxstyle.transfer.scale import style_sides
         from jaxstyle.transfer.schedule import plan
-        from jaxstyle.transfer.stylize import style_sides
 
         console = Console(quiet=self.quiet)
-        scales = plan(self.size, self.size, steps=1_000_000, config=preset.config)
-        sides = style_sides(self.size, scales, config=preset.config)
+        objective = preset.objective
+        layers, scales = objective.layers, preset.scales
+        planned = plan(self.size, self.size, steps=1_000_000, scales=scales, layers=layers)
+        sides = style_sides(self.size, planned, objective=objective)
         params = console.load_network(self.network.network, self.network).params
         sizes = {}
         for side in sides:
@@ -65,7 +67,8 @@ class Statistics:
                 sizes[side] = self._mean(paths, side, params=params, preset=preset)
         check()
         names = [path.name for path in paths]
-        statistics_io.write(self.output, sizes, params=params, config=preset.config, pictures=names)
+        how: dict[str, Any] = {"objective": objective, "network": preset.network}
+        statistics_io.write(self.output, sizes, params=params, pictures=names, **how)
         what = f"{len(paths)} picture{'s' if len(paths) > 1 else ''}"
         console.print(f"{self.output}: {what}, for sides of {', '.join(map(str, sides))} pixels")
         return 0
@@ -81,12 +84,14 @@ class Statistics:
         size = max(16, round(self.style_scale * side))
         how: dict[str, Any] = {"resample": preset.resample, "rounding": preset.rounding}
         how["max_pixels"] = parse_pixels(self.limits.max_pixels)
-        summarize = jax.jit(summarize_style, static_argnames="config")
+        options: dict[str, Any] = {"objective": preset.objective, "network": preset.network}
+        options["key"] = jax.random.key(self.seed)
+        summarize = jax.jit(summarize_style, static_argnames="network")
         whole: dict[str, Summary] = {}
         for path in paths:
             check()
             rgb = load_image(path, size=size, **how).rgb
-            one = summarize(params, jnp.asarray(rgb), key=jax.random.key(self.seed), config=preset.config)
+            one = summarize(params, jnp.asarray(rgb), **options)
             one = jax.tree.map(lambda leaf: leaf / len(paths), one)
             whole = jax.tree.map(jnp.add, whole, one) if whole else one
         return whole

@@ -118,7 +118,7 @@ class Sweep:
             result = sweep_job(run, folder, **how, callbacks=callbacks, should_stop=stop)
         stopped = stop() or (130 if result.stop_reason == "stopped" else 0)
         if stopped or result.made:
-            console.print(REPEAT if stopped else f"painted in {result.seconds:.1f} s{console.compile_times()}")
+            console.print(REPEAT if stopped else f"finished in {result.seconds:.1f} s{console.compile_times()}")
         where = f": see {self.output / 'index.html'}" if result.finished else ""
         console.print(f"{result.finished} of {len(folder.combinations)} pictures are finished{where}")
         return stopped or (1 if result.diverged else min(console.failures, 1))

@@ -32,8 +32,8 @@ def initialize(
 
     Args:
         coordinator: host and port of process 0; None where jax finds the cluster (Slurm, Open MPI, Kubernetes, TPUs).
-        num_processes: number of processes; None likewise.
-        process_id: of this process, from 0; None likewise.
+        num_processes: number of processes; None for that of the cluster.
+        process_id: number of this process, from 0; None for that of the cluster.
         initialization_timeout: seconds to wait for the others.
         heartbeat_timeout: seconds without a sign of life of another process, after which jax ends this one.
 

@@ -43,7 +43,7 @@ def mesh_of(devices: Sequence[Any], axis: str) -> Mesh:
 
 @dataclass(frozen=True)
 class SplitRows:
-    """The 3x3 convolution of images whose rows are distributed over devices: a `conv` of `Config`.
+    """The 3x3 convolution of images whose rows are distributed over devices: a `conv` of `VGG19`.
 
     It is the direct convolution: for Winograd convolution, XLA would gather the Winograd tiles from all devices.
 
@@ -94,7 +94,7 @@ def evened(x: jax.Array, count: int, *, axis: int, mode: Literal["constant", "ed
     return jnp.pad(x, more, mode=mode)
 
 
-def map_lanes(function: Callable[..., Any], shared: Any, own: Any, *, mesh: Mesh) -> Any:
+def map_batch(function: Callable[..., Any], shared: Any, own: Any, *, mesh: Mesh) -> Any:
     """Return `function(shared, own)`, with the batch axis of `own` distributed over devices.
 
     Args:
@@ -108,9 +108,9 @@ def map_lanes(function: Callable[..., Any], shared: Any, own: Any, *, mesh: Mesh
         The result of the function.
 
     Example:
-        >>> map_lanes(lambda a, b: a + b, jnp.ones(()), jnp.ones((4,)), mesh=mesh_of(jax.devices()[:1], BATCH)).tolist()
+        >>> map_batch(lambda a, b: a + b, jnp.ones(()), jnp.ones((4,)), mesh=mesh_of(jax.devices()[:1], BATCH)).tolist()
         [2.0, 2.0, 2.0, 2.0]
     """
-    lanes = PartitionSpec(BATCH)
-    specs = (PartitionSpec(), lanes)
-    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=lanes, check_vma=False)(shared, own)
+    batch = PartitionSpec(BATCH)
+    specs = (PartitionSpec(), batch)
+    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=batch, check_vma=False)(shared, own)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, TiffImagePlugin
 
-from jaxstyle.errors import InputError, UnavailableError, excerpt, printable
+from jaxstyle.errors import InputError, PictureWarning, UnavailableError, excerpt, printable
 from jaxstyle.images.exif import stored_box, turned, upright
 from jaxstyle.images.formats import UnsupportedFormatError, has_more_images, is_webp, opened
 from jaxstyle.images.image_rows import Bands, collected, resized, rows
@@ -30,10 +30,6 @@ Resample = Literal["lanczos", "bilinear"]
 Rounding = Literal["round", "truncate"]
 
 FILTERS = {"lanczos": Image.Resampling.LANCZOS, "bilinear": Image.Resampling.BILINEAR}
-
-
-class PictureWarning(UserWarning):
-    """A file has missing rows or more than one image; see `load_image`."""
 
 
 class Picture(NamedTuple):
@@ -85,7 +81,7 @@ def load_image(
     """Read an image, upright and in sRGB.
 
     Only the first frame of an animation is read, with a `PictureWarning`. So is a truncated JPEG, PNG, WebP or TIFF of
-    which at least 99 % is present. No global state is changed; several threads may read files at once.
+    which at least 99 % is present. No state of Pillow or Python is changed; several threads may read files at once.
 
     Args:
         path: a PNG, JPEG, WebP, TIFF, GIF, BMP, PNM, AVIF or JPEG 2000 file, or HEIC with the extra heif.

@@ -188,7 +188,7 @@ def split_loss(
     .. math:: \mathrm{mean}_i \min_j 1 - \cos(x_i - \bar x, s_j - \bar s)
 
     Layers whose longer side is at least twice `limit` are sampled on a grid with the stride `side // limit` and random
-    offsets; styles with the same stride and other offsets. NNST minimizes the sum over layers. Deviation: its program
+    offsets, and so are those of the styles. NNST minimizes the sum over layers. Deviation: its program
     uses features of another layer where the longer side is exactly `limit`.
 
     Args:
@@ -217,10 +217,11 @@ def split_loss(
     for number, (name, layer) in enumerate(activations.items()):
         if any(name not in style for style in styles):
             raise InputError(f"A style lacks the layer {name!r}: compute the same layers for image and styles.")
-        stride = max(1, max(layer.shape[:2]) // limit)
         keys = jax.random.split(jax.random.fold_in(key, number), len(styles) + 1)
         rows, *several = (
-            sample_grid(widen(each), key=of_each, stride=stride).reshape(-1, each.shape[-1])  # [n, C]
+            sample_grid(widen(each), key=of_each, stride=max(1, max(each.shape[:2]) // limit)).reshape(
+                -1, each.shape[-1]
+            )  # [n, C]
             for each, of_each in zip((layer, *(style[name] for style in styles)), keys, strict=True)
         )
         reference = jnp.concatenate(several)

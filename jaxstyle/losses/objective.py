@@ -1,276 +1,242 @@
-r"""The objective: loss terms of an image and their weighted sum.
+r"""The objective as data: weights of the loss terms, layers, and the options of each term.
 
 The total is :math:`\sum_l a_l C_l + \sum_l b_l S_l + t\,TV` with content terms C and style terms S by layer.
-Gatys, Ecker and Bethge, *A Neural Algorithm of Artistic Style*, arXiv:1508.06576.
+Gatys, Ecker and Bethge, *A Neural Algorithm of Artistic Style*, arXiv:1508.06576. `loss_terms` computes it.
 """
 
-from collections.abc import Mapping
-from functools import partial
-from typing import Any
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
-import jax.numpy as jnp
 
-from jaxstyle.config import Config, LossWeights
-from jaxstyle.errors import InputError
-from jaxstyle.images.resample import half_shape, resample
+from jaxstyle.errors import InputError, excerpt
 from jaxstyle.losses import pixel
-from jaxstyle.losses.layer_summaries import Part, image_features, part_of, read_distance, read_layers, read_moments
-from jaxstyle.losses.masks import compose
-from jaxstyle.losses.moments import Moments
-from jaxstyle.losses.style import distance
-from jaxstyle.losses.targets import Targets, check_picture
-from jaxstyle.losses.targets import make_targets as make_targets
-from jaxstyle.networks import vgg
+from jaxstyle.losses.style import Statistic
 
-Terms = dict[str, jax.Array]
-FEATURES = "features"  # key of the activations in a layer's summaries; not the name of a term
+Term = Callable[[jax.Array, Mapping[str, jax.Array], Any], jax.typing.ArrayLike]
+"""Extra term: a function of an image `[H, W, 3]`, its activations by layer and the `Targets` that returns a number.
+
+For a batch, image and activations have a leading axis, and the term returns `[N]`.
+"""
+
+CONTENT_LAYERS = ("relu4_2",)
+STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+BUILT_IN = ("tv", "total", "range_penalty")
 
 
-def terms(params: vgg.Params, image: jax.Array, targets: Targets, *, config: Config) -> Terms:
-    """Return the loss terms by name, unweighted.
+@runtime_checkable
+class CustomObjective(Protocol):
+    """User-defined objective: a registered pytree whose leaves are its numbers.
+
+    `make_targets` and `value` are traced, as by `jax.jit`; `value` is mapped over the images of a batch.
+
+    Attributes:
+        layers: names of all layers that it reads.
+        term_names: names in the history, among them "total"; the keys of the metrics of `value`.
+        passes: number of runs at the last scale, each with separate targets.
+    """
+
+    @property
+    def layers(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    @property
+    def term_names(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    @property
+    def passes(self) -> int: ...  # noqa: D102
+
+    def make_targets(
+        self,
+        params: Any,
+        content: jax.Array,
+        styles: Any,
+        *,
+        network: Any,
+        key: Any,
+        style_weights: Any,
+        content_masks: Any,
+        style_masks: Any,
+        image: Any,
+        part: tuple[int, bool],
+    ) -> Any:
+        """Return a pytree of targets for one scale.
+
+        `key` to `style_masks` are as for `targets.make_targets`; `image` is the initial image of the scale or None, and
+        `part` the number of the scale, and whether it repeats the size of the one before.
+        """
+        ...
+
+    def value(
+        self, params: Any, image: jax.Array, targets: Any, *, network: Any, step: jax.typing.ArrayLike
+    ) -> tuple[jax.Array, dict]:
+        """Return the value to minimize, `[]`, for an image `[H, W, 3]` at a step from 0, and the metrics by name."""
+        ...
+
+
+def static_field(default: Any) -> Any:
+    """Return a field of a data class that is no leaf of its pytree."""
+    return field(default=default, metadata={"static": True})
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Objective:
+    """Weights and options of the loss; a pytree whose leaves are the weights, for sweeps, `vmap` and derivatives.
+
+    The defaults are those of preset `jaxstyle`. Layers are used in sorted order. Other static options trigger a
+    recompilation, other weights do not. Extra terms are hashed by identity.
+
+    Attributes:
+        content: weight of each content layer; content terms compare features pixel by pixel.
+        style: weight of each style layer; style terms compare a statistic.
+        tv: weight of total variation.
+        range_penalty: weight of the penalty on values out of [0, 1], which is minimized but is not part of the total.
+        extra: weight of each extra term.
+        extra_terms: extra terms by name, see `Term`. They exclude row chunks and tiles. Above `half_resolution_above`
+            each term is the mean of its values at full and half resolution.
+        extra_layers: layers that extra terms receive besides those of content and style.
+        statistic: "gram", "mean_std", "covariance", "wasserstein" or "sliced", see `style.distance`.
+        shift: number added to features before their Gram matrices, see `moments.gram`.
+        content_normalization: normalization of content terms, by the "energy" of the target, the number of "elements",
+            or "none".
+        style_normalization: normalization of style terms, as for content.
+        gram_normalization: normalization of Gram matrices, by the number of "pixels" or "elements" of their layer, or
+            by the number of pixels of the "image".
+        tv_form: form of total variation, "separate", "joint" or "nine_point", see `pixel.total_variation`.
+        tv_power: exponent of total variation.
+        pixel_reduction: reduction of total variation and range penalty over pixels, "mean" or "sum".
+        pixel_range: value of white in these two terms, such as 1 or 255.
+        half_resolution_above: longest side in pixels above which the objective also includes the image at half
+            resolution, so that large images have large structures too; None for never.
+        normalize_gradients: divide the gradient of each built-in term, where it enters the network, by its sum of
+            absolute values.
+    """
+
+    content: Mapping[str, jax.typing.ArrayLike] = field(default_factory=lambda: dict.fromkeys(CONTENT_LAYERS, 1.0))
+    style: Mapping[str, jax.typing.ArrayLike] = field(default_factory=lambda: dict.fromkeys(STYLE_LAYERS, 6.0))
+    tv: jax.typing.ArrayLike = 5.0
+    range_penalty: jax.typing.ArrayLike = 1e4
+    extra: Mapping[str, jax.typing.ArrayLike] = field(default_factory=dict)
+    extra_terms: Mapping[str, Term] | Iterable[tuple[str, Term]] = static_field(())
+    extra_layers: tuple[str, ...] = static_field(())
+    statistic: Statistic = static_field("gram")
+    shift: float = static_field(0.0)
+    content_normalization: pixel.Normalization = static_field("energy")
+    style_normalization: pixel.Normalization = static_field("energy")
+    gram_normalization: Literal["pixels", "elements", "image"] = static_field("pixels")
+    tv_form: pixel.Variation = static_field("separate")
+    tv_power: float = static_field(2)
+    pixel_reduction: pixel.Reduction = static_field("mean")
+    pixel_range: float = static_field(1.0)
+    half_resolution_above: int | None = static_field(512)
+    normalize_gradients: bool = static_field(False)
+
+    def __post_init__(self) -> None:
+        """Check names and options; weights may be traced.
+
+        Raises:
+            InputError: if an option is unknown or out of range, or if an extra term has no weight.
+        """
+        for name in ("content", "style", "extra"):
+            value = getattr(self, name)
+            if isinstance(value, str | tuple | list | set):
+                raise InputError(f"{name} is {excerpt(repr(value))}: pass a weight for each name, such as {{name: 1}}.")
+            if isinstance(value, Mapping):
+                object.__setattr__(self, name, dict(value))  # a pytree, and a copy
+        object.__setattr__(self, "extra_terms", named_terms(self.extra_terms))
+        layers = (self.extra_layers,) if isinstance(self.extra_layers, str) else tuple(self.extra_layers)
+        object.__setattr__(self, "extra_layers", layers)
+        for name, allowed in _CHOICES.items():
+            if (value := getattr(self, name)) not in allowed:
+                raise InputError(f"{name} {excerpt(repr(value))} is unknown: use {' or '.join(map(repr, allowed))}.")
+        if isinstance(self.extra, dict) and (twice := ", ".join(sorted(self.extra.keys() & {*BUILT_IN}))):
+            raise InputError(f"extra has {twice}, which is a built-in term: use another name.")
+        if not 1 <= self.tv_power < math.inf:
+            raise InputError(f"tv_power is {self.tv_power}: use a number from 1.")
+        if self.half_resolution_above is not None and not self.half_resolution_above >= 1:
+            raise InputError(f"half_resolution_above is {self.half_resolution_above}: use at least 1 pixel, or None.")
+
+    @property
+    def content_layers(self) -> tuple[str, ...]:
+        """Names of the content layers, sorted."""
+        return tuple(sorted(self.content))
+
+    @property
+    def style_layers(self) -> tuple[str, ...]:
+        """Names of the style layers, sorted."""
+        return tuple(sorted(self.style))
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of all layers in use, without duplicates."""
+        return tuple(dict.fromkeys(self.content_layers + self.style_layers + self.extra_layers))
+
+    @property
+    def layer_terms(self) -> tuple[str, ...]:
+        """Names of the content and style terms, such as "content/relu4_2"."""
+        return (
+            *(f"content/{layer}" for layer in self.content_layers),
+            *(f"style/{layer}" for layer in self.style_layers),
+        )
+
+    @property
+    def term_names(self) -> tuple[str, ...]:
+        """Names in the history of a run: all terms, the total and the range penalty."""
+        return (*self.layer_terms, *dict(self.extra_terms), *BUILT_IN)
+
+    @property
+    def passes(self) -> int:
+        """Number of runs at the last scale."""
+        return 1
+
+    @property
+    def complete_layers(self) -> tuple[str, ...]:
+        """Layers of which a term needs all features at once, not only sums over their pixels."""
+        if self.extra_terms:
+            return self.layers
+        return self.content_layers + (self.style_layers if self.statistic == "sliced" else ())
+
+    def without_weights(self) -> "Objective":
+        """Return the objective with all weights zero, so that programs that do not use them are shared."""
+        return jax.tree.map(lambda _: 0.0, self)
+
+
+_CHOICES = {
+    "statistic": ("gram", "mean_std", "covariance", "wasserstein", "sliced"),
+    "content_normalization": ("energy", "elements", "none"),
+    "style_normalization": ("energy", "elements", "none"),
+    "gram_normalization": ("pixels", "elements", "image"),
+    "tv_form": ("separate", "joint", "nine_point"),
+    "pixel_reduction": ("mean", "sum"),
+}
+
+
+def named_terms(terms: Mapping[str, Term] | Iterable[tuple[str, Term]]) -> tuple[tuple[str, Term], ...]:
+    """Return extra terms in hashable form.
 
     Args:
-        params: the network.
-        image: `[H, W, 3]` or `[N, H, W, 3]`, in [0, 1].
-        targets: of `make_targets`.
-        config: the config of the targets.
+        terms: functions by name.
 
     Returns:
-        `{"content/relu4_2": [...], "style/relu1_1": ..., "tv": ...}`, each with the leading axis of `image`.
-        With targets for half resolution, all terms but "tv" are means over both resolutions: Snelgrove,
-        *High-Resolution Multi-Scale Neural Texture Synthesis*, SIGGRAPH Asia 2017.
+        Pairs of name and function.
 
     Raises:
-        InputError: if `image` is not an image or too small for the layers.
+        InputError: if a name is that of a built-in term or contains a slash, or if a term is not callable.
 
     Example:
-        >>> terms(params, image, targets, config=Config())["tv"]  # doctest: +SKIP
+        >>> def darkness(image, activations, targets):
+        ...     return 1 - image.mean((-3, -2, -1))
+        >>> [name for name, _ in named_terms({"darkness": darkness})]
+        ['darkness']
     """
-    image = check_picture("image", image, config.sized(config.layers))
-    image = painted(image, targets)
-    parts = _compared(params, image, targets, config=config)
-    parts["tv"] = pixel.total_variation(
-        config.pixel_range * image,
-        form=config.tv_form,
-        power=config.tv_power,
-        reduction=config.pixel_reduction,
-        circular=config.border == "circular",
-    )
-    return parts
-
-
-def _compared(params: vgg.Params, image: jax.Array, targets: Targets, *, config: Config) -> Terms:
-    """Return content, style and extra terms; means over both resolutions if the targets have half resolution."""
-    height, width = image.shape[-3:-1]
-    read = partial(_read, config=config)
-    seen = read_layers(params, image, read, targets._replace(half=None), config=config, layers=config.layers)
-    parts = {
-        name: _term(name, seen[name.partition("/")[2]][name], targets, config=config, height=height, width=width)
-        for name in _names(config)
-    }
-    activations = {layer: found[FEATURES] for layer, found in seen.items() if FEATURES in found}
-    for name, term in dict(config.own_terms).items():
-        parts[name] = _number(name, term(image, activations, targets), of=image)
-    if targets.half is None:
-        return parts
-    halved = resample(image, *half_shape(height, width), circular=config.border == "circular")
-    coarse = _compared(params, halved, targets.half, config=config)
-    return {name: (value + coarse[name]) / 2 for name, value in parts.items()}
-
-
-def painted(image: jax.Array, targets: Targets) -> jax.Array:
-    """Return `image` with the content outside of all regions.
-
-    Args:
-        image: `[..., H, W, 3]`.
-        targets: of `make_targets`.
-
-    Returns:
-        `[..., H, W, 3]`; `image` itself without regions.
-
-    Example:
-        >>> painted(image, make_targets(params, content, style, config=Config()))  # doctest: +SKIP
-    """
-    regions = targets.regions
-    return image if regions is None else compose(image, regions.backdrop, cover=regions.cover)
-
-
-def gradient_factors(params: vgg.Params, image: jax.Array, targets: Targets, *, config: Config) -> Terms:
-    """Return factors that normalize the gradient of each term, where it enters the network, to an absolute sum of 1.
-
-    As in Johnson's neural-style (`-normalize_gradients`), which has no such factor for total variation.
-
-    Args:
-        params: the network.
-        image: `[H, W, 3]`, in [0, 1].
-        targets: of `make_targets`.
-        config: the config of the targets.
-
-    Returns:
-        A factor for each of `terms`; 1 for "tv" and extra terms.
-
-    Example:
-        >>> gradient_factors(params, image, targets, config=Config())["tv"]  # doctest: +SKIP
-    """
-    image = painted(image, targets)
-    features = image_features(params, image, config=config)
-    height, width = image.shape[-3:-1]
-
-    def term(x: jax.Array, name: str) -> jax.Array:
-        part = part_of(name.partition("/")[2], x, height, width, config=config)
-        seen = _seen(name, x, targets, config=config, part=part)
-        return _term(name, seen, targets, config=config, height=height, width=width)
-
-    factors = {name: jnp.ones(()) for name in ("tv", *dict(config.own_terms))}
-    for name in _names(config):
-        gradient = jax.grad(term)(features[name.partition("/")[2]], name)
-        factors[name] = 1 / (jnp.sum(jnp.abs(gradient)) + 1e-8)
-    return factors
-
-
-def total(weights: LossWeights, terms: Mapping[str, jax.Array]) -> jax.Array:
-    """Return the objective, the weighted sum of `terms`.
-
-    Args:
-        weights: the weights; a layer without a weight is an error.
-        terms: of `terms`.
-
-    Returns:
-        A scalar, or `[N]` for the terms of a batch.
-
-    Raises:
-        InputError: if the layers of `weights` are not those of `terms`.
-
-    Example:
-        >>> float(total(LossWeights({"relu4_2": 2.0}, {}, tv=1.0), {"content/relu4_2": jnp.ones(()), "tv": 3.0}))
-        5.0
-    """
-    coefficients = {f"content/{layer}": weight for layer, weight in weights.content.items()}
-    coefficients |= {f"style/{layer}": weight for layer, weight in weights.style.items()}
-    coefficients["tv"] = weights.tv
-    if twice := coefficients.keys() & weights.own.keys():
-        raise InputError(
-            f"LossWeights.own has {', '.join(sorted(twice))}, which have a weight: use names of extra terms."
-        )
-    coefficients |= weights.own
-    if coefficients.keys() != terms.keys():
-        differ = ", ".join(sorted(coefficients.keys() ^ terms.keys()))
-        raise InputError(f"Weights and loss terms differ in {differ}: give each layer and each extra term one weight.")
-    # A Python number takes the precision of its term, also with float64 enabled.
-    return jnp.asarray(sum(weight * terms[name] for name, weight in coefficients.items()))
-
-
-def objective_value(
-    params: vgg.Params,
-    image: jax.Array,
-    targets: Targets,
-    weights: LossWeights,
-    *,
-    config: Config,
-    factors: Mapping[str, jax.Array] | None = None,
-) -> tuple[jax.Array, Terms]:
-    """Return the value that every run minimizes: the total plus the weighted range penalty.
-
-    Args:
-        params: the network.
-        image: `[H, W, 3]` or `[N, H, W, 3]`, in [0, 1].
-        targets: of `make_targets`.
-        weights: the weights.
-        config: the config of the targets.
-        factors: of `gradient_factors`, which multiply the terms in the value; None for 1.
-
-    Returns:
-        The value, `[]` or `[N]`, and all of `term_names`: terms, "total" and "bounds", the unweighted range penalty.
-
-    Raises:
-        InputError: as `terms` and `total` do.
-
-    Example:
-        >>> value, metrics = objective_value(params, image, targets, LossWeights(), config=Config())  # doctest: +SKIP
-    """
-    parts = terms(params, image, targets, config=config)
-    objective = total(weights, parts)
-    minimized = objective if factors is None else total(weights, {name: factors[name] * parts[name] for name in parts})
-    penalty = pixel.out_of_range(
-        config.pixel_range * painted(image, targets), reduction=config.pixel_reduction, upper=config.pixel_range
-    )
-    return minimized + weights.bounds * penalty, {**parts, "total": objective, "bounds": penalty}
-
-
-def term_names(config: Config) -> tuple[str, ...]:
-    """Return the names in the history of a run: all terms, the total and the range penalty.
-
-    Args:
-        config: layers and extra terms are used.
-
-    Returns:
-        The names.
-
-    Example:
-        >>> term_names(Config(style_layers=()))
-        ('content/relu4_2', 'tv', 'total', 'bounds')
-    """
-    return (*_names(config), *dict(config.own_terms), "tv", "total", "bounds")
-
-
-def _names(config: Config) -> list[str]:
-    return [f"content/{layer}" for layer in config.content_layers] + [f"style/{layer}" for layer in config.style_layers]
-
-
-def _read(layer: str, features: jax.Array, part: Part, targets: Targets, *, config: Config) -> dict[str, Any]:
-    """Return the inputs of the terms of a layer."""
-    names = [name for name in _names(config) if name.partition("/")[2] == layer]
-    whole = {FEATURES: features} if config.own_terms else {}
-    return {name: _seen(name, features, targets, config=config, part=part) for name in names} | whole
-
-
-def _number(name: str, value: jax.typing.ArrayLike, *, of: jax.Array) -> jax.Array:
-    """Return the value of an extra term; check that it is one number per image."""
-    found = jnp.asarray(value)
-    if found.shape != of.shape[:-3]:
-        raise InputError(
-            f"The extra term {name!r} is an array {list(found.shape)} for images {list(of.shape)}: "
-            "return one number per image."
-        )
-    return found
-
-
-def _seen(name: str, features: jax.Array, targets: Targets, *, config: Config, part: Part) -> Any:
-    """Return the input of a term: sums that add up over parts of the layer, or its features."""
-    kind, _, layer = name.partition("/")
-    if kind == "content":
-        return read_distance(features, part, target=targets.content[layer])
-    if config.statistic == "sliced":
-        return features
-    if targets.regions is not None:
-        return jax.vmap(lambda guide: read_moments(features, part, guide=guide))(
-            targets.regions.guides[layer]
-        )  # [R, ...]
-    return read_moments(features, part)
-
-
-def _term(name: str, seen: Any, targets: Targets, *, config: Config, height: int, width: int) -> jax.Array:
-    """Return one term from its input, for an image of this size."""
-    kind, _, layer = name.partition("/")
-    if kind == "content":
-        return pixel.divided(seen, targets.content[layer], axes=3, divisor=config.content_divisor)
-    channels = (seen.mean if isinstance(seen, Moments) else seen).shape[-1]
-    scale = {"pixels": 1.0, "elements": 1 / channels}.get(config.gram_divisor)
-    if scale is None:
-        side = vgg.smallest_side(layer)
-        scale = (height // side) * (width // side) / (height * width)
-    compare = partial(
-        distance, statistic=config.statistic, divisor=config.style_divisor, shift=config.shift, scale=scale
-    )
-    regions = targets.regions
-    if regions is None:
-        return compare(seen, targets.style[layer])
-    if isinstance(seen, Moments):
-        each = jax.vmap(compare)(seen, targets.style[layer])  # [R, ...]
-    else:
-        each = jax.vmap(lambda target, guide: compare(seen, target, guide=guide))(
-            targets.style[layer], regions.guides[layer]
-        )
-    # Weighted by area, so that the ratio of style to content is that of a run without regions.
-    return jnp.tensordot(regions.shares, each, axes=1)
+    pairs = tuple(dict(terms).items())
+    for name, term in pairs:
+        if not name or name in BUILT_IN or "/" in name:
+            raise InputError(
+                f"An extra term cannot be named {excerpt(repr(name))}: use a name without '/', not {BUILT_IN}."
+            )
+        if not callable(term):
+            raise InputError(f"The extra term {excerpt(repr(name))} is {excerpt(repr(term))}: pass a function.")
+    return pairs

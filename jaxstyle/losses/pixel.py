@@ -12,12 +12,14 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-Divisor = Literal["energy", "elements", "none"]
+Normalization = Literal["energy", "elements", "none"]
 Reduction = Literal["mean", "sum"]
 Variation = Literal["separate", "joint", "nine_point"]
 
 
-def squared_distance(x: jax.Array, target: jax.Array, *, axes: int, divisor: Divisor = "energy") -> jax.Array:
+def squared_distance(
+    x: jax.Array, target: jax.Array, *, axes: int, normalization: Normalization = "energy"
+) -> jax.Array:
     r"""Return the squared distance of `x` to `target`, :math:`\sum (x - t)^2 / D`.
 
     Deviation from Gatys et al.: they use half the sum for content and :math:`\sum / 4 C^2` for style. Normalized by the
@@ -27,8 +29,8 @@ def squared_distance(x: jax.Array, target: jax.Array, *, axes: int, divisor: Div
         x: `[..., *shape]`, features or Gram matrices.
         target: `[*shape]`, or of the shape of `x`.
         axes: number of trailing axes to sum over.
-        divisor: D is the "energy" of the target (1 where that is zero), the number of "elements" (the mean square), or
-            1 for "none".
+        normalization: D is the "energy" of the target (1 where that is zero), the number of "elements" (the mean
+            square), or 1 for "none".
 
     Returns:
         `[...]`, not negative.
@@ -38,32 +40,34 @@ def squared_distance(x: jax.Array, target: jax.Array, *, axes: int, divisor: Div
         1.0
     """
     x, target = _widen(x), _widen(jnp.broadcast_to(target, x.shape))
-    return divided(jnp.sum(jnp.square(x - target), axis=tuple(range(-axes, 0))), target, axes=axes, divisor=divisor)
+    return divided(
+        jnp.sum(jnp.square(x - target), axis=tuple(range(-axes, 0))), target, axes=axes, normalization=normalization
+    )
 
 
-def divided(distance: jax.Array, target: jax.Array, *, axes: int, divisor: Divisor) -> jax.Array:
+def divided(distance: jax.Array, target: jax.Array, *, axes: int, normalization: Normalization) -> jax.Array:
     """Return a sum of squares divided by D of `squared_distance`.
 
     Args:
         distance: squared distance to `target`, `[...]`.
         target: `[..., *shape]`.
         axes: number of trailing axes of one value.
-        divisor: as for `squared_distance`.
+        normalization: as for `squared_distance`.
 
     Returns:
         `[...]`, not negative.
 
     Example:
-        >>> float(divided(jnp.asarray(8.0), jnp.ones((2, 2)), axes=2, divisor="elements"))
+        >>> float(divided(jnp.asarray(8.0), jnp.ones((2, 2)), axes=2, normalization="elements"))
         2.0
     """
-    if divisor == "energy":
+    if normalization == "energy":
         return distance / positive(jnp.sum(jnp.square(_widen(target)), axis=tuple(range(-axes, 0))))
-    return distance / (math.prod(target.shape[-axes:]) if divisor == "elements" else 1)
+    return distance / (math.prod(target.shape[-axes:]) if normalization == "elements" else 1)
 
 
 def positive(energy: jax.Array) -> jax.Array:
-    """Return `energy` as a divisor: 1 where it is zero, as for a black image or an untrained network.
+    """Return `energy` as a normalization: 1 where it is zero, as for a black image or an untrained network.
 
     Args:
         energy: `[...]`, not negative.

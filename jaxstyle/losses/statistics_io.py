@@ -12,12 +12,14 @@ from typing import Any
 import h5py
 import numpy as np
 
-from jaxstyle.config import Config
 from jaxstyle.errors import InputError, excerpt
+from jaxstyle.losses.layer_summaries import AnyNetwork
 from jaxstyle.losses.moments import Moments
+from jaxstyle.losses.objective import Objective
 from jaxstyle.losses.style import Summary
+from jaxstyle.losses.targets import network_of_styles
 from jaxstyle.losses.wasserstein import LEVELS, Quantiles
-from jaxstyle.networks.vgg import CONV_LAYERS, Params
+from jaxstyle.networks.vgg import CONV_LAYERS, VGG19, Params
 from jaxstyle.networks.weights_io import follow, opened, strings, written
 
 FORMAT = "jaxstyle style statistics 1"
@@ -51,7 +53,8 @@ def write(
     sizes: Mapping[int, Mapping[str, Summary]],
     *,
     params: Params,
-    config: Config,
+    objective: Objective = Objective(),
+    network: AnyNetwork = VGG19(),
     pictures: Sequence[str],
 ) -> None:
     """Write style statistics atomically; equal arguments give equal bytes.
@@ -60,17 +63,18 @@ def write(
         path: the file to write or replace.
         sizes: summaries by the longest side of the result, in pixels, and by style layer.
         params: the network of the statistics.
-        config: the config of the statistics.
+        objective: the objective of the statistics.
+        network: the network of the statistics.
         pictures: names of the style images.
 
     Raises:
         UnavailableError: if the file cannot be written.
 
     Example:
-        >>> write("style.h5", {512: summary}, params=params, config=config, pictures=["a.jpg"])  # doctest: +SKIP
+        >>> write("style.h5", {512: summary}, params=params, pictures=["a.jpg"])  # doctest: +SKIP
     """
     with written(Path(path)) as file:
-        for name, text in _facts(params, config).items():
+        for name, text in _facts(params, objective, network).items():
             file.attrs[name] = np.bytes_(text.encode())
         file.attrs["pictures"] = np.bytes_("\n".join(pictures).encode(errors="backslashreplace")[:60_000])
         for side, summary in sizes.items():
@@ -80,26 +84,33 @@ def write(
                     file.create_dataset(name, data=np.asarray(values, np.float32), track_times=False)
 
 
-def read(path: str | os.PathLike[str], *, params: Params, config: Config) -> dict[int, dict[str, Summary]]:
-    """Read style statistics for the network and config with which they were computed.
+def read(
+    path: str | os.PathLike[str],
+    *,
+    params: Params,
+    objective: Objective = Objective(),
+    network: AnyNetwork = VGG19(),
+) -> dict[int, dict[str, Summary]]:
+    """Read style statistics for the network and the statistic with which they were computed.
 
     Args:
         path: a file of `write`.
         params: the network of the run.
-        config: the config of the run, with the style layers to read.
+        objective: the objective of the run, with the style layers to read.
+        network: the network of the run.
 
     Returns:
         Summaries by the longest side of the result, in pixels, and by style layer.
 
     Raises:
-        InputError: if the file is missing or damaged, or of another network or config.
+        InputError: if the file is missing or damaged, or of another network or statistic.
 
     Example:
-        >>> read("style.h5", params=params, config=config)[512]["relu1_1"].mean.shape  # doctest: +SKIP
+        >>> read("style.h5", params=params)[512]["relu1_1"].mean.shape  # doctest: +SKIP
         (64,)
     """
     with opened(Path(path), cure=CURE) as file:
-        for name, expected in _facts(params, config).items():
+        for name, expected in _facts(params, objective, network).items():
             found = " ".join(strings(file, name))
             if found != expected:
                 raise InputError(
@@ -108,24 +119,25 @@ def read(path: str | os.PathLike[str], *, params: Params, config: Config) -> dic
         sides = [side for side in map(str, file) if side.isdecimal() and len(side) < 7 and int(side)]
         if not 1 <= len(sides) <= MOST_SIZES or len(sides) != len(file):
             raise InputError(f"{path} holds {len(file)} groups, not 1 to {MOST_SIZES} sizes: {CURE}")
-        kind = Quantiles if config.statistic == "sliced" else Moments
+        kind = Quantiles if objective.statistic == "sliced" else Moments
         return {
-            int(side): {layer: _summary(file, f"{side}/{layer}", kind, params) for layer in config.style_layers}
+            int(side): {layer: _summary(file, f"{side}/{layer}", kind, params) for layer in objective.style_layers}
             for side in sides
         }
 
 
-def _facts(params: Params, config: Config) -> dict[str, str]:
+def _facts(params: Params, objective: Objective, network: AnyNetwork) -> dict[str, str]:
     """Return the properties in which file and run must agree."""
-    if config.network is not None:
+    network = network_of_styles(network)
+    if not isinstance(network, VGG19):
         raise InputError("Statistics of a user-defined network cannot be saved or loaded: pass them as arrays.")
     return {
         "format": FORMAT,
         "network": network_hash(params),
-        "statistic": "quantiles" if config.statistic == "sliced" else "moments",
-        "pooling": f"{config.pooling} times {config.pooling_gain:g}",
-        "border": config.style_border,
-        "white": f"{config.white:g}",
+        "statistic": "quantiles" if objective.statistic == "sliced" else "moments",
+        "pooling": f"{network.pooling} times {network.pooling_gain:g}",
+        "border": network.padding,
+        "white": f"{network.input_scale:g}",
     }
 
 

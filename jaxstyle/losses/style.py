@@ -10,7 +10,7 @@ import jax
 
 from jaxstyle.errors import InputError
 from jaxstyle.losses.moments import Moments, covariance, gram, mean_std, moments
-from jaxstyle.losses.pixel import Divisor, squared_distance
+from jaxstyle.losses.pixel import Normalization, squared_distance
 from jaxstyle.losses.wasserstein import Quantiles, quantiles, sliced, wasserstein
 
 Statistic = Literal["gram", "mean_std", "covariance", "wasserstein", "sliced"]
@@ -51,7 +51,7 @@ def distance(
     *,
     statistic: Statistic = "gram",
     guide: jax.Array | None = None,
-    divisor: Divisor = "energy",
+    normalization: Normalization = "energy",
     shift: float = 0.0,
     scale: float = 1.0,
 ) -> jax.Array:
@@ -62,7 +62,7 @@ def distance(
         target: of `summarize`.
         statistic: "gram", "mean_std", "covariance", "wasserstein" or "sliced".
         guide: weight of each pixel of the features, `[H, W]`, or None for equal weights.
-        divisor: normalization as in `pixel.squared_distance`; "energy" is the distance of the target from zero
+        normalization: normalization as in `pixel.squared_distance`; "energy" is the distance of the target from zero
             features, and for "covariance" and "mean_std" the sum of squares of the target statistic.
         shift: see `gram`.
         scale: see `gram`.
@@ -84,12 +84,12 @@ def distance(
     if isinstance(target, Quantiles):
         if isinstance(x, Moments):
             raise InputError("The statistic 'sliced' cannot be computed from moments: pass features.")
-        return sliced(x, target, guide=guide, divisor=divisor)
+        return sliced(x, target, guide=guide, normalization=normalization)
     found = x if isinstance(x, Moments) else moments(x, guide=guide)
     if statistic == "wasserstein":
-        return wasserstein(found, target, divisor=divisor)
+        return wasserstein(found, target, normalization=normalization)
     if statistic == "gram":
         of_x, of_target = (gram(each, shift=shift, scale=scale) for each in (found, target))
     else:
         of_x, of_target = map(mean_std if statistic == "mean_std" else covariance, (found, target))
-    return squared_distance(of_x, of_target, axes=2, divisor=divisor)
+    return squared_distance(of_x, of_target, axes=2, normalization=normalization)

@@ -1,23 +1,36 @@
 """Optimization targets: features of the content, statistics of the styles, and regions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
-from jaxstyle.compiled import compiled
-from jaxstyle.config import Config
 from jaxstyle.errors import InputError
-from jaxstyle.losses.layer_summaries import Part, image_features, layers_of, looking, read_layers, read_moments
+from jaxstyle.losses.layer_summaries import (
+    AnyNetwork,
+    Part,
+    check_options,
+    check_tiles,
+    image_features,
+    layers_of,
+    network_for_targets,
+    read_layers,
+    read_moments,
+    sized_layers,
+)
 from jaxstyle.losses.masks import Regions, guide, make_regions
+from jaxstyle.losses.objective import CustomObjective, Objective
 from jaxstyle.losses.style import Summary, summarize
 from jaxstyle.networks import vgg
 
 Style = jax.Array | Mapping[str, Summary]  # an image, or its statistics by `summarize_style`
+
+
+RANGE_TOLERANCE = 1e-3  # of values out of [0, 1], by rounding
 
 
 class Targets(NamedTuple):
@@ -39,90 +52,132 @@ class Targets(NamedTuple):
     picture: jax.Array | None = None
 
 
-@compiled("config")
 def make_targets(
     params: vgg.Params,
     content: jax.Array,
     styles: Style | Sequence[Style],
     *,
+    objective: Objective | CustomObjective = Objective(),
+    network: AnyNetwork = vgg.VGG19(),
     key: jax.Array | None = None,
-    config: Config,
-    blend: jax.typing.ArrayLike | Sequence[float] | None = None,
+    style_weights: jax.typing.ArrayLike | Sequence[float] | None = None,
     content_masks: jax.Array | None = None,
     style_masks: Sequence[jax.Array | None] | None = None,
+    image: jax.Array | None = None,
+    part: tuple[int, bool] = (0, False),
 ) -> Targets:
     """Return the optimization targets of a content and its styles.
 
     Args:
-        params: the network.
+        params: of the network.
         content: `[H, W, 3]` or `[N, H, W, 3]`, in [0, 1].
         styles: one style or a sequence of K: images `[H, W, 3]` of any size, or statistics of `summarize_style`.
+        objective: its layers and options are used; other weights do not change the targets.
+        network: VGG-19 or a user-defined network.
         key: random key of the directions, for the statistic "sliced".
-        config: the static options.
-        blend: style weights, `[K]`, not negative; None for equal weights. They average the statistics of the styles.
+        style_weights: weights of the styles, `[K]`, not negative; None for equal weights. They average the statistics.
         content_masks: region of each style, `[K, H, W]` in [0, 1]; None for no regions.
         style_masks: mask of each style, `[H, W]` of its size in [0, 1], or None for the complete style.
+        image: initial image of the scale, `[..., H, W, 3]`, for custom objectives.
+        part: number of the scale, and whether it repeats the size of the one before, for custom objectives.
 
     Returns:
-        Content features (with the leading axis of `content`) and style statistics.
+        `Targets`: content features (with the leading axis of `content`) and style statistics; or the targets of a
+        custom objective.
 
     Raises:
         InputError: if an array is not an image, or too small for the deepest layer, or if weights or masks do not match
-            the styles.
+            the styles, or if objective and network do not fit together.
 
     Example:
-        >>> make_targets(params, content, style, config=Config()).style["relu5_1"].second.shape  # doctest: +SKIP
+        >>> make_targets(params, content, style).style["relu5_1"].second.shape  # doctest: +SKIP
         (512, 512)
     """
     several = list(styles) if isinstance(styles, Sequence) else [styles]
     if not several:
         raise InputError("There is no style: pass a picture, or a sequence of at least one.")
-    content = check_picture("content", content, config.sized(config.layers))
-    masks = [None] * len(several) if style_masks is None else list(style_masks)
-    if len(masks) != len(several):
-        raise InputError(f"There are {len(masks)} style masks for {len(several)} styles: pass one per style.")
+    options = {"network": network, "key": key, "style_weights": style_weights}
+    options |= {"content_masks": content_masks, "style_masks": style_masks}
+    content = check_picture("content", content, sized_layers(network, objective.layers), in_range=True)
+    check_range("style", [style for style in several if not isinstance(style, Mapping)])
+    for name, masks in (("content", content_masks), ("style", style_masks)):
+        check_range(f"{name} masks", masks)
+    if not isinstance(objective, Objective):
+        custom: Any = objective.make_targets(params, content, several, **options, image=image, part=part)
+        return custom
+    check_options(objective, network)
+    several = [
+        style
+        if isinstance(style, Mapping)
+        else check_picture("style", style, sized_layers(network, objective.style_layers), ranks=(3,))
+        for style in several
+    ]
+    return _make_targets(params, content, several, objective.without_weights(), **options)
+
+
+@partial(jax.jit, static_argnames="network")
+def _make_targets(
+    params: vgg.Params,
+    content: jax.Array,
+    styles: list[Style],
+    objective: Objective,
+    *,
+    network: AnyNetwork,
+    key: jax.Array | None,
+    style_weights: jax.typing.ArrayLike | Sequence[float] | None,
+    content_masks: jax.Array | None,
+    style_masks: Sequence[jax.Array | None] | None,
+) -> Targets:
+    masks = [None] * len(styles) if style_masks is None else list(style_masks)
+    if len(masks) != len(styles):
+        raise InputError(f"There are {len(masks)} style masks for {len(styles)} styles: pass one per style.")
     summaries = [
-        summarize_style(params, style, key=key, config=config, mask=mask)
+        summarize_style(params, style, objective=objective, network=network, key=key, mask=mask)
         if not isinstance(style, Mapping)
         else dict(style)
-        for style, mask in zip(several, masks, strict=True)
+        for style, mask in zip(styles, masks, strict=True)
     ]
-    kept = layers_of(params, content, config=looking(config), layers=config.content_layers)
-    picture = content if config.own_terms else None
+    tiled = network_for_targets(network, objective)
+    features = layers_of(params, content, network=tiled, layers=objective.content_layers)
+    picture = content if objective.extra_terms else None
     if content_masks is None:
-        shares = jnp.ones(len(several), content.dtype) if blend is None else jnp.asarray(blend, content.dtype)
-        if shares.shape != (len(several),):
-            raise InputError(f"There are {shares.size} blend weights for {len(several)} styles: pass one per style.")
+        shares = jnp.ones(len(styles), content.dtype)
+        if style_weights is not None:
+            shares = jnp.asarray(style_weights, content.dtype)
+        if shares.shape != (len(styles),):
+            raise InputError(f"There are {shares.size} style weights for {len(styles)} styles: pass one per style.")
         shares = shares / jnp.sum(shares)
-        blended = jax.tree.map(lambda *each: sum(map(jnp.multiply, shares, each)), *summaries)
-        return Targets(kept, blended, picture=picture)
-    if blend is not None:
-        raise InputError("Styles have both regions and blend weights: pass content_masks or blend, not both.")
-    if content_masks.shape != (len(several), *content.shape[-3:-1]):
+        mean = jax.tree.map(lambda *each: sum(map(jnp.multiply, shares, each)), *summaries)
+        return Targets(features, mean, picture=picture)
+    if style_weights is not None:
+        raise InputError("Styles have both regions and weights: pass content_masks or style_weights, not both.")
+    if content_masks.shape != (len(styles), *content.shape[-3:-1]):
         raise InputError(
-            f"The content masks are {list(content_masks.shape)} for {len(several)} styles and a content "
+            f"The content masks are {list(content_masks.shape)} for {len(styles)} styles and a content "
             f"{list(content.shape)}: pass one mask of its height and width per style."
         )
     stacked = jax.tree.map(lambda *each: jnp.stack(each), *summaries)
-    shapes = _shapes(params, content, config.style_layers, config=config)
-    return Targets(kept, stacked, make_regions(content_masks, content, shapes), picture=picture)
+    shapes = _shapes(params, content, objective.style_layers, network=network)
+    return Targets(features, stacked, make_regions(content_masks, content, shapes), picture=picture)
 
 
 def summarize_style(
     params: vgg.Params,
     style: jax.Array,
     *,
+    objective: Objective = Objective(),
+    network: AnyNetwork = vgg.VGG19(),
     key: jax.Array | None = None,
-    config: Config,
     mask: jax.Array | None = None,
 ) -> dict[str, Summary]:
     """Return the statistics of a style, which replace it wherever a style is an argument.
 
     Args:
-        params: the network.
-        style: image `[H, W, 3]` of any size.
+        params: of the network.
+        style: image `[H, W, 3]` of any size, in [0, 1].
+        objective: style layers and statistic are used.
+        network: VGG-19 or a user-defined network. Circular padding is replaced by zeros, as a style is not periodic.
         key: random key of the directions, for the statistic "sliced".
-        config: style layers, statistic and network options are used.
         mask: weight of each pixel, `[H, W]` in [0, 1].
 
     Returns:
@@ -132,35 +187,56 @@ def summarize_style(
         InputError: if `style` is not an image or too small for a layer, or if the mask has another shape.
 
     Example:
-        >>> summarize_style(params, style, config=Config())["relu1_1"].mean.shape  # doctest: +SKIP
+        >>> summarize_style(params, style)["relu1_1"].mean.shape  # doctest: +SKIP
         (64,)
     """
-    style = check_picture("style", style, config.sized(config.style_layers), ranks=(3,))
+    check_tiles(objective, network)
+    layers = objective.style_layers
+    style = check_picture("style", style, sized_layers(network, layers), ranks=(3,), in_range=True)
     if mask is not None and mask.shape != style.shape[:2]:
         raise InputError(
             f"A style mask is {list(mask.shape)}, but its style is {list(style.shape)}: use the same size."
         )
-    config, layers = looking(replace(config, border=config.style_border)), config.style_layers
+    network = network_for_targets(network_of_styles(network), objective)
     keys = dict(zip(layers, [None] * len(layers) if key is None else jax.random.split(key, len(layers)), strict=True))
     guides: dict[str, jax.Array | None] = dict.fromkeys(layers)
     if mask is not None:
-        shapes = _shapes(params, style, layers, config=config)
+        shapes = _shapes(params, style, layers, network=network)
         guides = {layer: guide(mask, height=height, width=width) for layer, (height, width) in shapes.items()}
 
     def read(layer: str, features: jax.Array, part: Part, guides: dict[str, jax.Array | None]) -> Summary:
-        if config.statistic != "sliced":
+        if objective.statistic != "sliced":
             return read_moments(features, part, guide=guides[layer])
-        return summarize(features, key=keys[layer], statistic=config.statistic, guide=guides[layer])
+        return summarize(features, key=keys[layer], statistic=objective.statistic, guide=guides[layer])
 
-    return read_layers(params, style, read, guides, config=config, layers=layers)
+    complete = layers if objective.statistic == "sliced" else ()
+    return read_layers(params, style, read, guides, network=network, layers=layers, complete=complete)
+
+
+def network_of_styles(network: AnyNetwork) -> AnyNetwork:
+    """Return the network that reads styles, whose padding is never circular.
+
+    Args:
+        network: of the run.
+
+    Returns:
+        The network.
+
+    Example:
+        >>> network_of_styles(vgg.VGG19(padding="circular")).padding
+        'zeros'
+    """
+    if isinstance(network, vgg.VGG19) and network.padding == "circular":
+        return network.clone(padding="zeros")
+    return network
 
 
 def _shapes(
-    params: vgg.Params, picture: jax.Array, layers: tuple[str, ...], *, config: Config
+    params: vgg.Params, picture: jax.Array, layers: tuple[str, ...], *, network: AnyNetwork
 ) -> dict[str, tuple[int, int]]:
     """Return height and width of each layer of an image."""
-    if config.network is not None:
-        found = jax.eval_shape(partial(image_features, config=config, layers=layers), params, picture)
+    if not isinstance(network, vgg.VGG19):
+        found = jax.eval_shape(partial(image_features, network=network, layers=layers), params, picture)
         return {layer: found[layer].shape[-3:-1] for layer in layers}
     height, width = picture.shape[-3:-1]
     sides = {layer: vgg.smallest_side(layer) for layer in layers}
@@ -168,7 +244,12 @@ def _shapes(
 
 
 def check_picture(
-    what: str, picture: jax.typing.ArrayLike, layers: tuple[str, ...] = (), *, ranks: tuple[int, ...] = (3, 4)
+    what: str,
+    picture: jax.typing.ArrayLike,
+    layers: tuple[str, ...] = (),
+    *,
+    ranks: tuple[int, ...] = (3, 4),
+    in_range: bool = False,
 ) -> jax.Array:
     """Check an image and return it in float32 or wider.
 
@@ -177,12 +258,14 @@ def check_picture(
         picture: `[H, W, 3]` or `[N, H, W, 3]`, in [0, 1].
         layers: layers that must have at least one pixel.
         ranks: allowed numbers of axes.
+        in_range: whether to check the values, which is impossible under `jit`.
 
     Returns:
         The array.
 
     Raises:
-        InputError: if the shape or dtype is not that of an image, or if it is too small for a layer.
+        InputError: if the shape or dtype is not that of an image, if it is too small for a layer, or if a value is not
+            finite or not in [0, 1].
 
     Example:
         >>> check_picture("content", np.zeros((32, 32, 3), np.float16), ("relu5_1",)).dtype
@@ -191,8 +274,11 @@ def check_picture(
     array = picture if isinstance(picture, np.ndarray) else jnp.asarray(picture)
     if array.ndim not in ranks or array.shape[-1] != 3 or not jnp.issubdtype(array.dtype, jnp.floating):
         raise InputError(
-            f"The {what} is an array {array.dtype}{list(array.shape)}, not a picture: pass float32 [H, W, 3] in [0, 1]."
+            f"The {what} is an array {array.dtype}{list(array.shape)}, not a picture: pass float32 [H, W, 3] in [0, 1]"
+            f"{', divided by 255.' if jnp.issubdtype(array.dtype, jnp.integer) else '.'}"
         )
+    if in_range:
+        check_range(what, array)
     *_, height, width, _ = array.shape
     for layer in layers:
         if min(height, width) < (side := vgg.smallest_side(layer)):
@@ -202,3 +288,29 @@ def check_picture(
             )
     floats: Any = array.astype(jax.dtypes.canonicalize_dtype(jnp.promote_types(array.dtype, jnp.float32)))
     return floats
+
+
+def check_range(what: str, values: Any) -> None:
+    """Check that arrays are no integers, finite and in [0, 1] to within `RANGE_TOLERANCE`, where they are not traced.
+
+    Args:
+        what: role of the arrays, for the message.
+        values: pytree of arrays.
+
+    Raises:
+        InputError: if an array has integers, or if a value is not finite or out of range.
+
+    Example:
+        >>> check_range("content", np.full((8, 8, 3), 0.5))
+    """
+    for array in jax.tree.leaves(values):
+        if jnp.issubdtype(dtype := jnp.result_type(array), jnp.integer):
+            raise InputError(f"The {what} has integers, {dtype}: pass float32 in [0, 1], divided by 255.")
+        if isinstance(array, Tracer) or not getattr(array, "is_fully_addressable", True) or not np.size(array):
+            continue
+        least, most = np.min(array := np.asarray(array)), np.max(array)
+        if not np.isfinite(least) or not np.isfinite(most):
+            raise InputError(f"The {what} has values that are not finite: pass numbers in [0, 1].")
+        if least < -RANGE_TOLERANCE or most > 1 + RANGE_TOLERANCE:
+            cure = "divide by 255" if least >= 0 else "rescale them"
+            raise InputError(f"The {what} has values from {least:g} to {most:g}: use [0, 1], or {cure}.")

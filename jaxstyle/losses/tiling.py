@@ -147,7 +147,7 @@ def grid(height: int, width: int, *, most: int | None, halo: int, circular: bool
     ]
     if not fitting:
         raise InputError(
-            f"The smallest tile has {min(high.values()) * min(wide.values())} pixels with its margin, but block_pixels "
+            f"The smallest tile has {min(high.values()) * min(wide.values())} pixels with its margin, but tile_pixels "
             f"is {most}: raise it, or drop deep layers."
         )
     _, rows, columns = min(fitting)

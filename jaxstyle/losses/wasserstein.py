@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxstyle.losses.moments import RIDGE, Moments, covariance
-from jaxstyle.losses.pixel import Divisor, positive
+from jaxstyle.losses.pixel import Normalization, positive
 
 NOISE = 5e-6  # bound on the relative rounding error of second moments summed in float32
 ROOT_STEPS = 12  # of the Newton-Schulz iteration, as in crowsonkb's style-transfer-pytorch
@@ -30,7 +30,7 @@ class Quantiles(NamedTuple):
     values: jax.Array
 
 
-def wasserstein(x: Moments, target: Moments, *, divisor: Divisor = "energy") -> jax.Array:
+def wasserstein(x: Moments, target: Moments, *, normalization: Normalization = "energy") -> jax.Array:
     r"""Return the squared 2-Wasserstein distance of two Gaussians with these moments.
 
     .. math:: |\mu - \mu_t|^2 + \mathrm{tr}(\Sigma + \Sigma_t - 2 (\Sigma_t^{1/2} \Sigma \Sigma_t^{1/2})^{1/2})
@@ -42,7 +42,7 @@ def wasserstein(x: Moments, target: Moments, *, divisor: Divisor = "energy") -> 
     Args:
         x: moments of the features of the image.
         target: moments of the style.
-        divisor: "energy" is :math:`|\mu_t|^2 + \mathrm{tr} \Sigma_t`, the distance from zero; "elements" is C.
+        normalization: "energy" is :math:`|\mu_t|^2 + \mathrm{tr} \Sigma_t`, the distance from zero; "elements" is C.
 
     Returns:
         `[...]`, not negative except for rounding.
@@ -59,10 +59,10 @@ def wasserstein(x: Moments, target: Moments, *, divisor: Divisor = "energy") -> 
     means = jnp.sum(jnp.square(x.mean - jnp.broadcast_to(target.mean, x.mean.shape)), axis=-1)
     spread = jnp.trace(of_x, axis1=-2, axis2=-1) + jnp.trace(of_target, axis1=-2, axis2=-1)
     squared = means + spread - 2 * jnp.trace(cross, axis1=-2, axis2=-1)
-    if divisor == "energy":
+    if normalization == "energy":
         energy = jnp.sum(jnp.square(target.mean), axis=-1) + jnp.trace(covariance(target), axis1=-2, axis2=-1)
         return squared / positive(energy)
-    return squared / (channels if divisor == "elements" else 1)
+    return squared / (channels if normalization == "elements" else 1)
 
 
 def _positive_covariance(moments: Moments) -> jax.Array:
@@ -122,7 +122,7 @@ def quantiles(features: jax.Array, *, key: jax.Array, guide: jax.Array | None = 
 
 
 def sliced(
-    features: jax.Array, target: Quantiles, *, guide: jax.Array | None = None, divisor: Divisor = "energy"
+    features: jax.Array, target: Quantiles, *, guide: jax.Array | None = None, normalization: Normalization = "energy"
 ) -> jax.Array:
     r"""Return the sum of squared 1-D Wasserstein distances over directions, of sorted values from quantiles.
 
@@ -136,7 +136,8 @@ def sliced(
         features: `[..., H, W, C]`.
         target: of `quantiles`.
         guide: w, `[H, W]`, or None for equal weights.
-        divisor: "energy" is the mean square of the target, summed over directions; "elements" the number of directions.
+        normalization: "energy" is the mean square of the target, summed over directions; "elements" the number of
+            directions.
 
     Returns:
         `[...]`, not negative.
@@ -154,9 +155,9 @@ def sliced(
     low, high = (jnp.take_along_axis(quantiles, below + i, axis=-1) for i in (0, 1))
     squares = jnp.square(values - (low + part * (high - low)))
     squared = jnp.sum(jnp.broadcast_to(counts, squares.shape) * squares, axis=(-2, -1))
-    if divisor == "energy":
+    if normalization == "energy":
         return squared / positive(jnp.sum(jnp.mean(jnp.square(target.values), axis=-1), axis=-1))
-    return squared / (target.directions.shape[-1] if divisor == "elements" else 1)
+    return squared / (target.directions.shape[-1] if normalization == "elements" else 1)
 
 
 def _sorted(

@@ -87,8 +87,11 @@ class VGG19(nn.Module):
         precision: precision of the products in convolutions; sums are float32. "tf32" rounds to 11 bits on accelerators
             with such products (three passes of bfloat16 on a TPU) and is float32 elsewhere; "bfloat16" also halves the
             size of activations; "float32" is full precision.
-        remat: numbers of blocks that `evaluate_layers` computes in row chunks and recomputes for the gradient, which
-            takes more time and less memory. No effect on `apply`, which returns full activations.
+        remat: numbers of blocks that losses compute in row chunks and recompute for the gradient, which takes more time
+            and less memory, such as (1, 2), the largest. The first block of images of 2**19 pixels or more always is.
+            Not a block of which a loss needs all features. No effect on `apply`, which returns full activations.
+        tile_pixels: losses process larger images in overlapping tiles of at most this many pixels, see `tiling`: the
+            same objective and gradient in less memory and about twice the time; None for never. No effect on `apply`.
         widths: channels of each convolution, block by block.
         winograd_layers: layers whose kernels are in the Winograd domain, `[4, 4, in, out]`.
         conv: the convolution, with the arguments of `jax.lax.conv_general_dilated`.
@@ -110,6 +113,7 @@ class VGG19(nn.Module):
     input_scale: float = 255.0
     precision: Precision = "tf32"
     remat: tuple[int, ...] = ()
+    tile_pixels: int | None = None
     widths: Widths = BLOCK_WIDTHS
     winograd_layers: tuple[str, ...] = ()
     conv: Callable[..., jax.Array] = conv3x3
@@ -129,18 +133,24 @@ class VGG19(nn.Module):
             >>> VGG19.from_params(params, pooling="avg").widths[0]  # doctest: +SKIP
             (64, 64)
         """
+        return cls(**fields).fitted(params)
+
+    def fitted(self, params: Params) -> "VGG19":
+        """Return this network with the widths of `params`, whose kernels may be in the Winograd domain."""
         ready = tuple(name for name, layer in params.items() if layer["kernel"].shape[0] == winograd.TAPS)
-        return cls(widths=widths_of(params), winograd_layers=ready, **fields)
+        return self.clone(widths=widths_of(params), winograd_layers=ready)
 
     def __post_init__(self) -> None:
         """Check the names.
 
         Raises:
-            InputError: if `pooling`, `padding` or `precision` is unknown.
+            InputError: if `pooling`, `padding` or `precision` is unknown, or if tiles have no pixels.
         """
         for name, allowed in (("pooling", JOINS), ("padding", get_args(Padding)), ("precision", PRODUCTS)):
             if (value := getattr(self, name)) not in tuple(allowed):
                 raise InputError(f"{name} {excerpt(repr(value))} is unknown: use {' or '.join(map(repr, allowed))}.")
+        if self.tile_pixels is not None and self.tile_pixels < 1:
+            raise InputError(f"tile_pixels is {self.tile_pixels}: use at least 1 pixel, or None.")
         super().__post_init__()
 
     def setup(self) -> None:

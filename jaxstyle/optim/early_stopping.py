@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxstyle.config import Config
+from jaxstyle.optim.optimizers import LBFGS, Optimizer
 
 WINDOW = 10  # number of steps over which the decrease of the total is measured
 
@@ -51,25 +51,28 @@ class Stall(NamedTuple):
         return self.restarted == self.steps
 
 
-def init_halting(config: Config, *, dtype: jax.typing.DTypeLike) -> tuple[Watch | None, Stall | None]:
+def init_early_stopping(
+    optimizer: Optimizer, *, normalized_gradients: bool = False, dtype: jax.typing.DTypeLike
+) -> tuple[Watch | None, Stall | None]:
     """Return the initial states of early stopping.
 
     Args:
-        config: tolerance, patience, optimizer and normalization of gradients are used.
+        optimizer: tolerance and patience are used.
+        normalized_gradients: whether each step minimizes a different function, in which case nothing can stall.
         dtype: of the image.
 
     Returns:
-        The watch and the stall; None for each that `config` does not use.
+        The watch and the stall; None for each that is not in use.
 
     Example:
-        >>> init_halting(Config(optimizer="adam"), dtype=jnp.float32)
+        >>> init_early_stopping(Adam(), dtype=jnp.float32)
         (None, None)
     """
     none: Any = np.zeros((), np.int32)
     totals: Any = np.full(WINDOW, np.inf, dtype)
-    watch = Watch(totals, none, none) if config.tolerance else None
-    if not config.patience or config.optimizer != "lbfgs" or config.normalize_gradients:
-        return watch, None  # normalized gradients minimize a different function at each step
+    watch = Watch(totals, none, none) if optimizer.tolerance else None
+    if not isinstance(optimizer, LBFGS) or not optimizer.patience or normalized_gradients:
+        return watch, None
     lowest: Any = np.full((), np.inf, dtype)
     return watch, Stall(none, lowest, none, none, none)
 
@@ -112,7 +115,7 @@ def stalled(stall: Stall, minimized: jax.Array, *, patience: int) -> Stall:
         The stall; once stopped, it stays stopped.
 
     Example:
-        >>> _, stall = init_halting(Config(), dtype=jnp.float32)
+        >>> _, stall = init_early_stopping(LBFGS(), dtype=jnp.float32)
         >>> for value in (3.0, 2.0, 2.0, 2.5, 2.4, 2.4, 2.4):
         ...     stall = stalled(stall, jnp.asarray(value), patience=2)
         >>> int(stall.restarted), int(stall.stopped)

@@ -1,7 +1,7 @@
-"""The optimization loop: `jax.lax.scan` over steps of lbfgs, adam or Optax, with one gradient evaluation per step.
+"""The optimization loop: `jax.lax.scan` over steps of L-BFGS, Adam or Optax, with one gradient evaluation per step.
 
-`run` is pure and compiled once for each config and number of steps; on a CPU, two runs of k steps equal one of 2 k bit
-for bit.
+`run_steps` is pure and compiled once for each objective, network, optimizer and number of steps, whatever the weights
+and the learning rate; on a CPU, two runs of k steps equal one of 2 k bit for bit.
 """
 
 from collections.abc import Callable
@@ -14,16 +14,17 @@ import numpy as np
 import optax
 from jax.experimental.xla_metadata import set_xla_metadata
 
-from jaxstyle.compiled import compiled
-from jaxstyle.config import Config, LossWeights
-from jaxstyle.errors import InputError
+from jaxstyle.errors import InputError, excerpt
 from jaxstyle.images.resample import array_module
-from jaxstyle.losses.objective import Targets, Terms, check_picture, gradient_factors, objective_value, term_names
+from jaxstyle.losses.layer_summaries import AnyNetwork
+from jaxstyle.losses.loss_terms import Terms, gradient_factors, objective_value
+from jaxstyle.losses.objective import CustomObjective, Objective
+from jaxstyle.losses.targets import Targets, check_picture
 from jaxstyle.networks.conv import prepared
-from jaxstyle.networks.vgg import Params
+from jaxstyle.networks.vgg import VGG19, Params
 from jaxstyle.optim import lbfgs
-from jaxstyle.optim.early_stopping import Stall, Watch, init_halting, levelled_off, stalled
-from jaxstyle.optim.optimizers import LEARNING_RATES, transformation
+from jaxstyle.optim.early_stopping import Stall, Watch, init_early_stopping, levelled_off, stalled
+from jaxstyle.optim.optimizers import LBFGS, Optimizer, Transformation, as_optimizer, transformation
 from jaxstyle.optim.parametrizations import (
     HOST_ENCODERS,
     OF_LEVELS,
@@ -31,10 +32,11 @@ from jaxstyle.optim.parametrizations import (
     decode,
     decode_on_host,
     encode,
-    parametrization,
+    named_parametrization,
 )
 
-Trace = Terms  # history: terms, "total" and "bounds", each [steps]
+AnyObjective = Objective | CustomObjective
+History = Terms  # terms, "total" and "range_penalty", each [steps]
 Step = Callable[[Any, None], tuple[Any, jax.Array]]
 
 
@@ -46,14 +48,16 @@ class Average(NamedTuple):
 
 
 class State(NamedTuple):
-    """State of the loop: parameters, optimizer state, average of iterates, and early stopping."""
+    """State of the loop: parameters, optimizer and its state, steps so far, average of iterates, early stopping."""
 
     parameters: Parameters
-    optimizer: Any
+    optimizer: Optimizer
+    memory: Any = None
+    step: Any = None
     average: Average | None = None
     watch: Watch | None = None
     stall: Stall | None = None
-    terms: jax.Array | None = None  # lbfgs only: terms of the best iterate, [T] in the order of `term_names`
+    terms: jax.Array | None = None  # L-BFGS only: terms of the best iterate, [T] in the order of `term_names`
 
     @property
     def image(self) -> jax.Array:
@@ -78,12 +82,20 @@ class State(NamedTuple):
         return self.stopped > 0
 
 
-def init(image: jax.Array, *, config: Config) -> State:
-    """Return the initial state of `run` for an initial image.
+def init_state(
+    image: jax.Array,
+    *,
+    objective: AnyObjective = Objective(),
+    optimizer: Optimizer | Transformation = LBFGS(),
+    circular: bool = False,
+) -> State:
+    """Return the initial state of `run_steps` for an initial image.
 
     Args:
         image: `[H, W, 3]`, or `[N, H, W, 3]` for a batch of independent images, in [0, 1].
-        config: optimizer, parametrization, averaging and early stopping are used.
+        objective: the names of its terms are used.
+        optimizer: L-BFGS, Adam or a gradient transformation of Optax; for a batch, a learning rate may be `[N]`.
+        circular: whether the image is periodic.
 
     Returns:
         The state; with a leading axis on every array for a batch.
@@ -92,226 +104,308 @@ def init(image: jax.Array, *, config: Config) -> State:
         InputError: if `image` is not an image.
 
     Example:
-        >>> init(jnp.zeros((32, 32, 3)), config=Config()).image.shape
+        >>> init_state(jnp.zeros((32, 32, 3))).image.shape
         (32, 32, 3)
     """
-    image = check_picture("initial image", image)
-    if not _on_host(config):
-        return _init(image, config=config)
+    image = check_picture("initial image", image, in_range=True)
+    chosen: Optimizer = with_dtype(as_optimizer(optimizer), image.dtype)
+    chosen = jax.tree.map(lambda rate: rate.copy(), chosen)  # a state can be donated
+    for rate in jax.tree.leaves(chosen):
+        if rate.shape not in ((), image.shape[:-3]):
+            raise InputError(
+                f"The learning rate is {list(rate.shape)} for images {list(image.shape)}: pass one, or one per image."
+            )
+    names, normalized = objective.term_names, is_normalized(objective)
+    options: dict[str, Any] = {"names": names, "normalized": normalized, "circular": circular}
+    if not _on_host(chosen, circular=circular):
+        return _init(image, chosen, **options)
     if image.ndim == 4:
-        return jax.tree.map(lambda *each: array_module(*each).stack(each), *(init(one, config=config) for one in image))
-    return _state(image, config=config)
+        own = [jax.tree.map(partial(_of_image, number=i), chosen) for i in range(len(image))]
+        states = [_state(*each, **options) for each in zip(image, own, strict=True)]
+        return jax.tree.map(lambda *each: array_module(*each).stack(each), *states)
+    return _state(image, chosen, **options)
+
+
+def is_normalized(objective: AnyObjective) -> bool:
+    """Return whether an objective normalizes its gradients, so that each step minimizes a different function."""
+    return isinstance(objective, Objective) and objective.normalize_gradients
 
 
 def image_on_host(state: State) -> np.ndarray:
     """Return the image of a state as a NumPy array; for pixels and pyramids without compilation.
 
     Args:
-        state: of `init` or `run`, not traced.
+        state: of `init_state` or `run_steps`, not traced.
 
     Returns:
         `[H, W, 3]`, or `[N, H, W, 3]` for a batch, in [0, 1].
 
     Example:
-        >>> image_on_host(init(np.zeros((32, 32, 3), np.float32), config=Config())).shape
+        >>> image_on_host(init_state(np.zeros((32, 32, 3), np.float32))).shape
         (32, 32, 3)
     """
     return decode_on_host(state.average.parameters if state.average else state.parameters)
 
 
-def _on_host(config: Config) -> bool:
+def _on_host(optimizer: Optimizer, *, circular: bool) -> bool:
     """Return whether NumPy can create the state, without compilation."""
-    return config.optimizer == "lbfgs" and parametrization(config).encode in HOST_ENCODERS
+    chosen = named_parametrization(optimizer.parametrization, circular=circular)
+    return isinstance(optimizer, LBFGS) and chosen.encode in HOST_ENCODERS
 
 
-@compiled("config")
-def _init(image: jax.Array, *, config: Config) -> State:
+@partial(jax.jit, static_argnames=("names", "normalized", "circular"))
+def _init(image: jax.Array, optimizer: Optimizer, **options: Any) -> State:
     """Return the state, computed by one program."""
-    make = partial(_state, config=config)
-    return jax.vmap(make)(image) if image.ndim == 4 else make(image)
+    make = partial(_state, **options)
+    axes = jax.tree.map(lambda rate: 0 if rate.ndim else None, optimizer)
+    return jax.vmap(make, in_axes=(0, axes))(image, optimizer) if image.ndim == 4 else make(image, optimizer)
 
 
-def _state(image: jax.Array, *, config: Config) -> State:
-    parameters: Any = encode(image, config=config)
+def _of_image(rate: jax.Array, *, number: int) -> jax.Array:
+    """Return the learning rate of an image of a batch."""
+    return rate[number] if rate.ndim else rate
+
+
+def _state(
+    image: jax.Array, optimizer: Optimizer, *, names: tuple[str, ...], normalized: bool, circular: bool
+) -> State:
+    chosen = named_parametrization(optimizer.parametrization, circular=circular)
+    parameters: Any = encode(image, chosen, flat=isinstance(optimizer, LBFGS))
     none: Any = np.zeros((), np.int32)
     # A copy, since a state can be donated, and each array only once.
-    average = Average(jax.tree.map(lambda leaf: leaf.copy(), parameters), none) if config.averaging else None
-    halting = init_halting(config, dtype=image.dtype)
-    if config.optimizer == "lbfgs":
-        memory: Any = lbfgs.init(parameters.values, history_size=config.pairs(image.shape[-3] * image.shape[-2]))
-        unknown: Any = np.full(len(term_names(config)), np.nan, image.dtype)
-        return State(parameters, memory, average, *halting, unknown)
-    state = State(parameters, transformation(config).init(parameters), average, *halting)
-    # Optax returns some weak types, which the first step would make strong: `run` would be compiled twice.
+    average = Average(jax.tree.map(lambda leaf: leaf.copy(), parameters), none) if optimizer.ema_decay else None
+    early_stopping = init_early_stopping(optimizer, normalized_gradients=normalized, dtype=image.dtype)
+    if isinstance(optimizer, LBFGS):
+        memory: Any = lbfgs.init(parameters.values, history_size=optimizer.pairs(image.shape[-3] * image.shape[-2]))
+        unknown: Any = np.full(len(names), np.nan, image.dtype)
+        return State(parameters, optimizer, memory, none, average, *early_stopping, unknown)
+    memory = transformation(optimizer).init(parameters)
+    state = State(parameters, optimizer, memory, none, average, *early_stopping)
+    # Optax returns some weak types, which the first step would make strong: the steps would be compiled twice.
     arrays = jax.tree.map(jnp.asarray, state)
     return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), arrays)
 
 
-@compiled("config", "steps", "segments")
-def run(
+def run_steps(
     state: State,
     params: Params,
-    targets: Targets,
-    weights: LossWeights,
+    targets: Any,
+    objective: AnyObjective = Objective(),
     *,
-    config: Config,
+    network: AnyNetwork = VGG19(),
     steps: int,
-    segments: int | None = None,
-) -> tuple[State, Trace]:
+    checkpoint_segments: int | None = None,
+) -> tuple[State, History]:
     """Run `steps` optimization steps; pure, and compiled once.
 
-    There is no line search: the first step of lbfgs has at most length 1 over all parameters, and each later one is the
-    full quasi-Newton step, or a quarter of the previous one if that raised the value and was undone. So each step costs
-    one gradient evaluation, for every image of a batch.
+    There is no line search: the first step of L-BFGS has at most length 1 over all parameters, and each later one is
+    the full quasi-Newton step, or a quarter of the previous one if that raised the value and was undone. So each step
+    costs one gradient evaluation, for every image of a batch.
 
     Args:
-        state: of `init`, or of an earlier `run`.
-        params: the network.
+        state: of `init_state`, or of an earlier call.
+        params: of the network.
         targets: of `make_targets`; the targets of one content may serve a batch of images.
-        weights: the weights of the loss; for a batch, a weight may be `[N]`.
-        config: the config of state and targets.
+        objective: the objective of state and targets; for a batch, a weight may be `[N]`.
+        network: the network of the targets.
         steps: number of gradient evaluations.
-        segments: number of checkpoint segments for differentiation through the steps; None to store the activations of
-            every step. Only the state at the start of each segment is stored, and the steps of a segment are
-            recomputed: about the time of one more run, in the memory of `segments` states and of the activations of
-            `steps / segments` steps. A state of adam is much smaller than the activations of a step, so
-            `segments=steps` uses the least memory.
+        checkpoint_segments: number of checkpoint segments for differentiation through the steps; None to store the
+            activations of every step. Only the state at the start of each segment is stored, and the steps of a segment
+            are recomputed: about the time of one more run, in the memory of `checkpoint_segments` states and of the
+            activations of `steps / checkpoint_segments` steps. A state of Adam is much smaller than the activations of
+            a step, so `checkpoint_segments=steps` uses the least memory.
 
     Returns:
         The state after the last step, and the history of terms, `[steps]` each (`[N, steps]` for a batch): those of
-        the image before each step, or for lbfgs of the best image evaluated so far. "total" is the objective, "bounds"
-        the range penalty.
+        the image before each step, or for L-BFGS of the best image evaluated so far. "total" is the weighted sum of
+        terms, "range_penalty" the unweighted penalty.
 
     Raises:
-        InputError: if `steps` is below 1 or `segments` above it, or if weights and config differ in layers or terms.
+        InputError: if `steps` is below 1 or `checkpoint_segments` above it, or if objective and targets differ in
+            layers or terms.
 
     Example:
-        >>> state, trace = run(state, params, targets, weights, config=config, steps=100)  # doctest: +SKIP
+        >>> state, history = run_steps(state, params, targets, objective, steps=100)  # doctest: +SKIP
 
     Reference:
         Griewank, *Achieving logarithmic growth of temporal and spatial complexity in reverse automatic
         differentiation*, 1992; here with a single level of checkpoints.
     """
-    if steps < 1:
-        raise InputError(f"steps is {steps}: use at least 1.")
+    check_steps(steps)
+    segments = checkpoint_segments
     if segments is not None and not 1 <= segments <= steps:
-        raise InputError(f"segments is {segments} for {steps} steps: use 1 to {steps}, or None.")
-    if state.parameters.batched:
-        lane = partial(run, config=config, steps=steps, segments=segments)
-        own = jax.tree.map(lambda weight: 0 if jnp.ndim(weight) else None, weights)
-        return jax.vmap(lane, in_axes=(0, None, _batched(targets), own))(state, params, targets, weights)
+        raise InputError(f"checkpoint_segments is {segments} for {steps} steps: use 1 to {steps}, or None.")
+    if isinstance(objective, Objective):
+        objective = with_dtype(objective, _dtype(state))
+    return _run_steps(state, params, targets, objective, network=network, steps=steps, segments=segments)
 
-    step = _step(params, targets, weights, config=config)
+
+def with_dtype(numbers: Any, dtype: jax.typing.DTypeLike) -> Any:
+    """Return a pytree of numbers as arrays of one dtype, so that 1 and 1.0 use the same program.
+
+    Args:
+        numbers: pytree of numbers and arrays.
+        dtype: of the numbers.
+
+    Returns:
+        The pytree.
+
+    Example:
+        >>> with_dtype(LBFGS(2), np.float32).learning_rate.dtype
+        dtype('float32')
+    """
+    return jax.tree.map(lambda x: x.astype(dtype) if isinstance(x, jax.Array) else np.asarray(x, dtype), numbers)
+
+
+def check_steps(steps: int) -> None:
+    """Check a number of steps.
+
+    Args:
+        steps: number of gradient evaluations.
+
+    Raises:
+        InputError: if it is not a whole number from 1.
+
+    Example:
+        >>> check_steps(3)
+    """
+    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
+        raise InputError(f"steps is {excerpt(repr(steps))}: use a whole number from 1.")
+
+
+@partial(jax.jit, static_argnames=("network", "steps", "segments"))
+def _run_steps(
+    state: State,
+    params: Params,
+    targets: Any,
+    objective: AnyObjective,
+    *,
+    network: AnyNetwork,
+    steps: int,
+    segments: int | None,
+) -> tuple[State, History]:
+    if state.parameters.batched:
+        one = partial(_run_steps, network=network, steps=steps, segments=segments)
+        axes = (0, None, _batched(targets), _weights_axes(objective))
+        return jax.vmap(one, in_axes=axes)(state, params, targets, objective)
+    step = _step(params, targets, objective, state.optimizer, network=network)
     # XLA inlines a loop that runs once, which changes its rounding.
     with set_xla_metadata(**{"skip-simplify-while-loops_trip-count-one": "true"}):
         if segments is None:
-            state, history = jax.lax.scan(step, state, length=steps)
+            state, rows = jax.lax.scan(step, state, length=steps)
         else:
-            state, history = _in_segments(step, state, steps=steps, segments=segments)
-    return state, named(history, config=config)
+            state, rows = _in_segments(step, state, steps=steps, segments=segments)
+    return state, named(rows, objective)
 
 
-def named(history: Any, *, config: Config) -> Trace:
+def named(rows: Any, objective: AnyObjective) -> History:
     """Return the columns of a history by name.
 
     Args:
-        history: `[..., T]`, one column for each of `term_names`.
-        config: layers and extra terms are used.
+        rows: `[..., T]`, one column for each of `term_names`.
+        objective: layers and extra terms are used.
 
     Returns:
         `[...]` by name.
 
     Example:
-        >>> named(np.zeros((5, 4)), config=Config(style_layers=()))["tv"].shape
+        >>> named(np.zeros((5, 4)), Objective(style={}))["tv"].shape
         (5,)
     """
-    return {name: history[..., i] for i, name in enumerate(term_names(config))}
+    return {name: rows[..., i] for i, name in enumerate(objective.term_names)}
 
 
-@compiled("config", "most_steps", donated=("state",))
-def run_segment(
+def _run_segment(
     state: State,
     params: Params,
-    targets: Targets,
-    weights: LossWeights,
+    targets: Any,
+    objective: AnyObjective,
     steps: jax.typing.ArrayLike,
     *,
-    config: Config,
+    network: AnyNetwork,
     most_steps: int,
 ) -> tuple[State, jax.Array]:
     """Run `steps` steps, a traced number, so that one program serves any number of steps; `state` is donated.
 
     Args:
-        state: of `init`, or of an earlier call; its arrays are invalid afterwards.
-        params: the network.
+        state: of `init_state`, or of an earlier call; its arrays are invalid afterwards.
+        params: of the network.
         targets: of `make_targets`.
-        weights: the weights of the loss; for a batch, a weight may be `[N]`.
+        objective: the objective of state and targets; for a batch, a weight may be `[N]`.
         steps: number of gradient evaluations, from 0 to `most_steps`.
-        config: the static options.
+        network: the network of the targets.
         most_steps: length of the returned history.
 
     Returns:
         The state after the last step, and the history `[most_steps, T]` (`[N, most_steps, T]`) for `named`, zero
         beyond `steps`.
-
-    Example:
-        >>> run_segment(state, params, targets, weights, 3, config=config, most_steps=9)  # doctest: +SKIP
     """
     if state.parameters.batched:
-        lane = partial(run_segment, config=config, most_steps=most_steps)
-        own = jax.tree.map(lambda weight: 0 if jnp.ndim(weight) else None, weights)
-        return jax.vmap(lane, in_axes=(0, None, _batched(targets), own, None))(state, params, targets, weights, steps)
-    step = _step(params, targets, weights, config=config)
-    history = jnp.zeros((most_steps, len(term_names(config))), _dtype(state))
+        one = partial(_run_segment, network=network, most_steps=most_steps)
+        axes = (0, None, _batched(targets), _weights_axes(objective), None)
+        return jax.vmap(one, in_axes=axes)(state, params, targets, objective, steps)
+    step = _step(params, targets, objective, state.optimizer, network=network)
+    rows = jnp.zeros((most_steps, len(objective.term_names)), _dtype(state))
 
     def body(i: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
-        state, history = carry
+        state, rows = carry
         state, row = step(state, None)
-        return state, history.at[i].set(row)
+        return state, rows.at[i].set(row)
 
-    return jax.lax.fori_loop(0, jnp.asarray(steps, jnp.int32), body, (state, history))
+    return jax.lax.fori_loop(0, jnp.asarray(steps, jnp.int32), body, (state, rows))
+
+
+run_segment = jax.jit(_run_segment, static_argnames=("network", "most_steps"), donate_argnames=("state",))
+
+
+def _weights_axes(objective: AnyObjective) -> Any:
+    """Return the batch axes of the weights for `jax.vmap`."""
+    return jax.tree.map(lambda weight: 0 if jnp.ndim(weight) else None, objective)
 
 
 def _dtype(state: State) -> Any:
     return jnp.result_type(*jax.tree.leaves(state.parameters))
 
 
-def _step(params: Params, targets: Targets, weights: LossWeights, *, config: Config) -> Step:
+def _step(params: Params, targets: Any, objective: AnyObjective, optimizer: Optimizer, *, network: AnyNetwork) -> Step:
     """Return the step function, from state to new state and terms."""
-    if config.network is None and config.precision == "bfloat16":
-        params = prepared(params, precision=config.precision, conv=config.conv)  # once, outside the loop
+    if isinstance(network, VGG19) and network.precision == "bfloat16":
+        params = prepared(params, precision=network.precision, conv=network.conv)  # once, outside the loop
+    normalized = is_normalized(objective)
 
-    def loss(parameters: Parameters, factors: Terms | None) -> tuple[jax.Array, Trace]:
-        return objective_value(params, decode(parameters), targets, weights, config=config, factors=factors)
+    def loss(parameters: Parameters, factors: Terms | None, step: jax.Array) -> tuple[jax.Array, Terms]:
+        image, options = decode(parameters), {"network": network, "factors": factors, "step": step}
+        return objective_value(params, image, targets, objective, **options)
 
-    def evaluated(parameters: Parameters) -> tuple[jax.Array, Trace, Parameters, Terms | None]:
+    def evaluated(parameters: Parameters, step: jax.Array) -> tuple[jax.Array, Terms, Parameters, Terms | None]:
         factors: Terms | None = None
-        if config.normalize_gradients:
-            factors = gradient_factors(params, decode(parameters), targets, config=config)
-        (value, trace), gradient = jax.value_and_grad(loss, has_aux=True)(parameters, factors)
-        return value, trace, gradient, factors
+        if normalized and isinstance(objective, Objective):
+            factors = gradient_factors(params, decode(parameters), targets, objective=objective, network=network)
+        (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(parameters, factors, step)
+        return value, metrics, gradient, factors
 
-    def watched(state: State, trace: Trace) -> tuple[Watch | None, Stall | None]:
+    def watched(state: State, total: jax.Array, value: jax.Array) -> tuple[Watch | None, Stall | None]:
         watch, stall = state.watch, state.stall
         if watch is not None:
-            watch = levelled_off(watch, trace["total"], tolerance=config.tolerance)
-        if stall is not None:
-            stall = stalled(stall, trace["total"] + weights.bounds * trace["bounds"], patience=config.patience)
+            watch = levelled_off(watch, total, tolerance=optimizer.tolerance)
+        if stall is not None and isinstance(optimizer, LBFGS):
+            stall = stalled(stall, value, patience=optimizer.patience)
         return watch, stall
 
-    def row(state: State, trace: Trace) -> jax.Array:
-        return jnp.stack([trace[name] for name in term_names(config)]).astype(_dtype(state))
+    def row(state: State, metrics: Terms) -> jax.Array:
+        return jnp.stack([metrics[name] for name in objective.term_names]).astype(_dtype(state))
 
     def lbfgs_step(state: State, _: None) -> tuple[State, jax.Array]:
-        rate = LEARNING_RATES["lbfgs"] if config.learning_rate is None else config.learning_rate
-        best, memory, guarded = state.parameters, state.optimizer, not config.normalize_gradients
+        best, memory, guarded = state.parameters, state.memory, not normalized
+        rate: Any = optimizer.learning_rate if isinstance(optimizer, LBFGS) else None
         tried = best.replace(lbfgs.trial(best.values, memory, learning_rate=rate))
-        value, trace, gradient = evaluated(tried)[:3]
+        value, metrics, gradient = evaluated(tried, state.step)[:3]
         improved = lbfgs.improves(value, memory, guarded=guarded)
         before: Any = state.terms
-        found = jnp.where(improved, row(state, trace), before)
-        watch, stall = watched(state, named(found, config=config))
-        after = state._replace(watch=watch, stall=stall)
+        found = jnp.where(improved, row(state, metrics), before)
+        lowest = jnp.where(improved, value, memory.value)
+        watch, stall = watched(state, named(found, objective)["total"], lowest)
+        after = state._replace(step=state.step + 1, watch=watch, stall=stall)
         point, memory, accepted = lbfgs.update(
             best.values,
             tried.values,
@@ -324,51 +418,57 @@ def _step(params: Params, targets: Targets, weights: LossWeights, *, config: Con
         )
         found = jnp.where(accepted, found, before)
         parameters = best.replace(point)
-        average = _averaged(state.average, parameters, config.averaging)
-        return after._replace(parameters=parameters, optimizer=memory, average=average, terms=found), found
+        average = _averaged(state.average, parameters, optimizer.ema_decay)
+        return after._replace(parameters=parameters, memory=memory, average=average, terms=found), found
 
-    descent: Any = None if config.optimizer == "lbfgs" else transformation(config)
+    if isinstance(optimizer, LBFGS):
+        return lbfgs_step
+    descent: Any = transformation(optimizer)
+    clip = optimizer.clip
 
     def first_order_step(state: State, _: None) -> tuple[State, jax.Array]:
         before: Any = state.parameters
-        value, trace, gradient, factors = evaluated(before)
-        watch, stall = watched(state, trace)
+        value, metrics, gradient, factors = evaluated(before, state.step)
+        watch, stall = watched(state, metrics["total"], value)
         updates, memory = descent.update(
             gradient,
-            state.optimizer,
+            state.memory,
             before,
             value=value,
             grad=gradient,
-            value_fn=lambda parameters: loss(parameters, factors)[0],
+            value_fn=lambda parameters: loss(parameters, factors, state.step)[0],
         )
         parameters: Any = optax.apply_updates(before, updates)
-        if config.optimizer == "adam" and parameters.decode in OF_LEVELS:
+        if clip and parameters.decode in OF_LEVELS:
             parameters = _clip(parameters)
-        after = State(parameters, memory, _averaged(state.average, parameters, config.averaging), watch, stall)
+        average = _averaged(state.average, parameters, optimizer.ema_decay)
+        after = State(parameters, state.optimizer, memory, state.step + 1, average, watch, stall)
         if watch is not None or stall is not None:  # not the optimizer state, which would need twice its memory
             hold = partial(jax.tree.map, partial(jnp.where, after.done))
             after = after._replace(
                 parameters=hold(state.parameters, after.parameters), average=hold(state.average, after.average)
             )
-        return after, row(state, trace)
+        return after, row(state, metrics)
 
-    return lbfgs_step if config.optimizer == "lbfgs" else first_order_step
+    return first_order_step
 
 
 def _in_segments(step: Step, state: State, *, steps: int, segments: int) -> tuple[State, jax.Array]:
     """Run `steps` steps in checkpoint segments; longer segments come first."""
     length, longer = divmod(steps, segments)
-    traces = []
+    rows = []
     for own, count in ((length + 1, longer), (length, segments - longer)):
         if count:
             segment = jax.checkpoint(partial(jax.lax.scan, step, length=own), prevent_cse=False)
-            state, trace = jax.lax.scan(segment, state, length=count)
-            traces.append(trace.reshape(-1, trace.shape[-1]))  # [count, own, T] -> [count * own, T]
-    return state, jnp.concatenate(traces)
+            state, found = jax.lax.scan(segment, state, length=count)
+            rows.append(found.reshape(-1, found.shape[-1]))  # [count, own, T] -> [count * own, T]
+    return state, jnp.concatenate(rows)
 
 
-def _batched(targets: Targets) -> Targets:
+def _batched(targets: Any) -> Any:
     """Return the batch axes of `targets` for `jax.vmap`; arrays of the content may have one."""
+    if not isinstance(targets, Targets):  # of a custom objective
+        return None
     axes = targets._replace(style=None, content={k: 0 if v.ndim == 4 else None for k, v in targets.content.items()})
     half = None if targets.half is None else _batched(targets.half)
     picture = 0 if targets.picture is not None and targets.picture.ndim == 4 else None

@@ -6,6 +6,8 @@ optimization steps.
 - `pixels` are the pixels of the image.
 - `pyramid` adds coarser levels, each enlarged bilinearly to full size and weighted by 1/4. A coarse level changes many
   pixels at once, so large smooth changes, which converge last with plain pixels, converge first.
+- `laplacian` are the levels of a Laplacian pyramid, from differences of neighboring pixels to the coarsest image: all
+  can change at once, and a step of adam is as large in each.
 - `decorrelated` are one brightness and two color channels, which vary independently in photographs.
 - `fourier` are Hartley coefficients of the image, with low frequencies stronger than high ones, as in photographs. Use
   it with adam: full steps of lbfgs occasionally send low frequencies far out of range.
@@ -24,10 +26,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxstyle.config import Config, Parametrization
 from jaxstyle.images.resample import array_module, resample
+from jaxstyle.optim.optimizers import Parametrization, ParametrizationName
 
 PYRAMID_LEVELS = 5  # full size to 1/16, as many halvings as VGG-19 has
+LAPLACIAN_LEVELS = 8  # as in the program of NNST
 # Weight of every level but the finest. Preset neural-style-pt had higher totals after 100 steps with 1, 1/2, 1/3, 1/8.
 COARSE_GAIN = 0.25
 # Square root of the covariance of ImageNet's colors (rows are red, green and blue): lucid, optvis/param/color.py.
@@ -51,6 +54,24 @@ def _sum_of_levels(levels: tuple[jax.Array, ...], *, circular: bool) -> jax.Arra
     image, *coarse = levels
     enlarged = (resample(level, *image.shape[-3:-1], circular=circular, method="linear") for level in coarse)
     return image + COARSE_GAIN * sum(enlarged)
+
+
+def _details(image: jax.Array) -> tuple[jax.Array, ...]:
+    """Return a Laplacian pyramid: the difference of each level from the enlarged next one, and the coarsest level."""
+    levels = []
+    while len(levels) < LAPLACIAN_LEVELS and min(image.shape[:2]) >= 4:
+        height, width = image.shape[:2]
+        smaller = resample(image, height // 2, width // 2, method="linear")
+        levels.append(image - resample(smaller, height, width, method="linear"))
+        image = smaller
+    return (*levels, image)
+
+
+def _from_details(levels: tuple[jax.Array, ...]) -> jax.Array:
+    image = levels[-1]
+    for level in levels[-2::-1]:
+        image = level + resample(image, *level.shape[-3:-1], method="linear")
+    return image
 
 
 def _root(dtype: Any) -> jax.Array:
@@ -97,6 +118,7 @@ PARAMETRIZATIONS = {
     "pixels": Parametrization(_same, _same),
     "pyramid": Parametrization(_levels, partial(_sum_of_levels, circular=False)),
     "circular pyramid": Parametrization(_levels, partial(_sum_of_levels, circular=True)),
+    "laplacian": Parametrization(_details, _from_details),
     "decorrelated": Parametrization(_decorrelate, _correlate),
     "fourier": Parametrization(_to_waves, _from_waves),
     "sigmoid": Parametrization(_logit, jax.nn.sigmoid),
@@ -141,47 +163,47 @@ class Parameters:
         return cls(values[0], *static)
 
 
-def parametrization(config: Config) -> Parametrization:
-    """Return the parametrization of `config`.
+def named_parametrization(chosen: ParametrizationName | Parametrization, *, circular: bool = False) -> Parametrization:
+    """Return a parametrization by name.
 
     Args:
-        config: parametrization, optimizer and padding are used.
+        chosen: a name, or a user-defined parametrization.
+        circular: whether the image is periodic, which changes the pyramid.
 
     Returns:
         The two functions.
 
     Example:
-        >>> parametrization(Config(parametrization="pixels")).decode(0.5)
+        >>> named_parametrization("pixels").decode(0.5)
         0.5
     """
-    chosen = config.parametrization or ("pyramid" if config.optimizer == "lbfgs" else "pixels")
     if isinstance(chosen, Parametrization):
         return chosen
-    return PARAMETRIZATIONS["circular pyramid" if (chosen, config.border) == ("pyramid", "circular") else chosen]
+    return PARAMETRIZATIONS["circular pyramid" if circular and chosen == "pyramid" else chosen]
 
 
-def encode(image: jax.Array, *, config: Config) -> Parameters:
+def encode(image: jax.Array, parametrization: Parametrization, *, flat: bool = False) -> Parameters:
     """Return parameters that decode to `image`; with "sigmoid", to within `MARGIN` of it.
 
     Args:
         image: `[H, W, 3]`, in [0, 1].
-        config: as for `parametrization`.
+        parametrization: of `named_parametrization`.
+        flat: whether to concatenate the arrays to one vector, as L-BFGS needs.
 
     Returns:
         The parameters.
 
     Example:
-        >>> encode(jnp.zeros((32, 24, 3)), config=Config(optimizer="adam")).values.shape
+        >>> encode(jnp.zeros((32, 24, 3)), PARAMETRIZATIONS["pixels"]).values.shape
         (32, 24, 3)
     """
-    chosen = parametrization(config)
-    values = chosen.encode(image)
-    if config.optimizer != "lbfgs":
-        return Parameters(values, chosen.decode)
+    values = parametrization.encode(image)
+    if not flat:
+        return Parameters(values, parametrization.decode)
     leaves, structure = jax.tree.flatten(values)
     shapes = tuple(leaf.shape for leaf in leaves)
-    flat = array_module(*leaves).concatenate([leaf.reshape(-1) for leaf in leaves])
-    return Parameters(flat, FlatDecode(chosen.decode, structure, shapes))
+    vector = array_module(*leaves).concatenate([leaf.reshape(-1) for leaf in leaves])
+    return Parameters(vector, FlatDecode(parametrization.decode, structure, shapes))
 
 
 @dataclass(frozen=True)
@@ -211,7 +233,7 @@ def decode(parameters: Parameters) -> jax.Array:
         `[H, W, 3]`, or `[N, H, W, 3]` for a batch, not clipped.
 
     Example:
-        >>> decode(encode(jnp.ones((8, 8, 3)), config=Config())).shape
+        >>> decode(encode(jnp.ones((8, 8, 3)), PARAMETRIZATIONS["pyramid"])).shape
         (8, 8, 3)
     """
     function = parameters.decode
@@ -229,7 +251,7 @@ def decode_on_host(parameters: Parameters) -> np.ndarray:
         `[H, W, 3]`, or `[N, H, W, 3]` for a batch.
 
     Example:
-        >>> decode_on_host(encode(np.ones((8, 8, 3), np.float32), config=Config())).shape
+        >>> decode_on_host(encode(np.ones((8, 8, 3), np.float32), PARAMETRIZATIONS["pyramid"])).shape
         (8, 8, 3)
     """
     function = parameters.decode

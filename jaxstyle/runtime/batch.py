@@ -31,8 +31,8 @@ from jaxstyle.runtime.run import divergence_message, run_to_file, stylize_run
 from jaxstyle.runtime.style_cache import statistics_of
 from jaxstyle.transfer.color import Sizes
 from jaxstyle.transfer.presets import Preset
+from jaxstyle.transfer.scale import style_sides
 from jaxstyle.transfer.schedule import plan
-from jaxstyle.transfer.stylize import style_sides
 
 FILES = re.compile(r"batch(\.\d+)?\.json")
 IN_PROGRESS = ""  # instead of a hash
@@ -162,7 +162,7 @@ def batch(
     preset, _ = options.resolve()
     record, done = BatchRecord(folder), BatchRecord(folder).read()
     facts = replace(options, max_memory=None, devices=None, max_pixels=None)
-    common = repr((facts, outputs.bits, outputs.record, preset.config.scales, network.weights.sha256))
+    common = repr((facts, outputs.bits, outputs.record, network.weights.sha256))
     process, processes = 0, 1
     if together():
         names = [picture.output.name for picture in pictures]
@@ -235,7 +235,9 @@ def _by_size(
         try:
             size = size_of(content, max_pixels=options.max_pixels)
             width, height = sizes[content] = fit_size(*size, options.size, rounding=preset.rounding)
-            shapes |= {scale[:2] for scale in plan(height, width, steps=options.steps, config=preset.config)}
+            layers = preset.objective.layers
+            planned = plan(height, width, steps=options.steps, scales=preset.scales, layers=layers)
+            shapes |= {scale[:2] for scale in planned}
         except InputError:  # reported later, for its picture
             sizes[content] = 0, 0
     styles = {style: number for number, style in enumerate(dict.fromkeys(each.style for each in pictures))}
@@ -247,15 +249,17 @@ def _cached(
     picture: BatchPicture, cached: Cached, options: StylizeOptions, preset: Preset, network: LoadedNetwork
 ) -> Cached:
     """Return the statistics of the style of a picture, unless it needs the style image."""
-    path, config = picture.style, preset.config
-    needs_image = config.color != "none" or options.init == "style"
+    path, objective = picture.style, preset.objective
+    needs_image = options.color != "none" or options.init == "style"
     if path in cached or path.suffix.lower() in STATISTICS or needs_image:
         return cached
     if preset.style_fit == "content":
         return {}
     style, size = style_image(path, options, preset), options.size
-    sides = style_sides(size, plan(size, size, steps=1_000_000, config=config), config=config)
-    how: dict[str, Any] = {"params": network.params, "config": config, "seed": options.seed}
+    planned = plan(size, size, steps=1_000_000, scales=preset.scales, layers=objective.layers)
+    sides = style_sides(size, planned, objective=objective)
+    how: dict[str, Any] = {"params": network.params, "network": preset.network, "seed": options.seed}
+    how["objective"] = objective
     return {path: statistics_of(style, sides, longest=size, **how)}
 
 

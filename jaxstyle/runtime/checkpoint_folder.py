@@ -156,8 +156,7 @@ def acquire(folder: Path) -> Path:
         raise InputError(f"--checkpoint {folder} cannot be created ({reason}): name another folder.") from error
     while True:
         try:
-            with lock.open("x", encoding="utf-8") as file:
-                file.write(own)
+            _write(lock, own)
             return lock
         except FileExistsError:
             text, age = _lock_of(folder)
@@ -175,6 +174,16 @@ def acquire(folder: Path) -> Path:
                 aside.unlink()
             else:  # the lock of a process that has replaced the stale one
                 aside.rename(lock)
+
+
+def _write(lock: Path, text: str) -> None:
+    """Create a lock; if it cannot be written, such as on a full disk, remove it again."""
+    lock.touch(exist_ok=False)
+    try:
+        lock.write_text(text, encoding="utf-8")
+    except OSError:
+        lock.unlink()
+        raise
 
 
 def _lock_of(folder: Path) -> tuple[str | None, float]:

@@ -8,11 +8,11 @@ from typing import Literal, NamedTuple
 import jax
 import numpy as np
 
-from jaxstyle.config import Config
 from jaxstyle.distributed.processes import of_all
 from jaxstyle.images.resample import half_shape
 from jaxstyle.networks.random_init import param_shapes
-from jaxstyle.networks.vgg import CONV_LAYERS, Params
+from jaxstyle.networks.vgg import CONV_LAYERS, VGG19, Params
+from jaxstyle.optim.loop import AnyObjective
 from jaxstyle.runtime.callbacks import Callback, message
 from jaxstyle.runtime.memory import limit, peak_of
 from jaxstyle.runtime.problem import CompiledScale, Problem
@@ -29,7 +29,7 @@ class Estimate(NamedTuple):
 
     Attributes:
         scales: the scales and their steps.
-        gflop: operations of a step of the whole batch at the last scale, in GFLOP.
+        gflop: operations of a step of the whole batch at the last scale, in GFLOP; NaN for a user-defined network.
         memory: most bytes in use by the process, or on the accelerator.
         limit: available bytes.
         fits: whether the last scale fits, in every process.
@@ -76,17 +76,19 @@ def estimate(problem: Problem, *, callbacks: Sequence[Callback] = ()) -> Estimat
         >>> estimate(make_problem(params, content, style)).fits  # doctest: +SKIP
         True
     """
-    *before, last = scales = problem.scales()
+    *before, last = scales = problem.schedule
     first, ready = None, None
     message(callbacks, "Compiling", kind="estimating")
-    for scale in scales:
-        ready = problem.at(scale)
-        if before and scale is before[0]:
+    for number, scale in enumerate(scales):
+        ready = problem.at(number)
+        if before and number == 0:
             first = seconds_per_step(problem, ready, scale)
     assert ready is not None  # noqa: S101  # there is at least one scale
     need, most = peak_of(ready.step, missing=ready.state_bytes), limit()
     fits = all(of_all(need <= most)) if problem.spans_processes else need <= most
-    gflop = (problem.batch_size or 1) * gflop_per_step(problem.params, last, config=problem.config)
+    gflop = float("nan")
+    if isinstance(problem.network, VGG19):
+        gflop = (problem.batch_size or 1) * gflop_per_step(problem.params, last, objective=problem.objective)
     if not fits:
         return Estimate(scales, gflop, need, most, fits, None, None)
     message(callbacks, "Timing", kind="estimating")
@@ -110,55 +112,56 @@ def plan_memory(problem: Problem, limit: int | None = None) -> dict[int, MemoryP
         'whole'
     """
     found: dict[int, MemoryPlan] = {}
-    for scale in problem.scales():
-        ready, pixels = replace(problem, memory=limit).at(scale), scale.height * scale.width
+    for number, scale in enumerate(problem.schedule):
+        ready, pixels = replace(problem, memory=limit).at(number), scale.height * scale.width
         memory = peak_of(ready.step, missing=ready.state_bytes)
         kind = "whole" if not ready.memory_plan else "tiles" if ready.memory_plan < pixels else "row chunks"
         found[max(scale.height, scale.width)] = MemoryPlan(kind, ready.memory_plan or pixels, memory)
     return found
 
 
-def gflop_per_step(params: Params, scale: Scale, *, config: Config) -> float:
+def gflop_per_step(params: Params, scale: Scale, *, objective: AnyObjective) -> float:
     """Return the operations of the objective and of its gradient with respect to the image, in GFLOP.
 
     Args:
         params: the network, or its shapes.
         scale: height and width are used.
-        config: layers and `halve_above` are used.
+        objective: layers and `half_resolution_above` are used.
     """
-    compared = config.content_layers + config.style_layers
-    deepest = max(CONV_LAYERS.index("conv" + layer[4:]) for layer in compared)
+    deepest = max(CONV_LAYERS.index("conv" + layer[4:]) for layer in objective.layers)
+    style_layers = getattr(objective, "style_layers", ())
     operations = 0
     for name in CONV_LAYERS[: deepest + 1]:
         block = int(name[4]) - 1
         pixels = (scale.height >> block) * (scale.width >> block)
         kernel = params[name]["kernel"]
         operations += 2 * 2 * kernel.size * pixels  # forward and backward
-        if {"relu" + name[4:], name} & set(config.style_layers):
+        if {"relu" + name[4:], name} & set(style_layers):
             operations += 2 * 2 * kernel.shape[-1] ** 2 * pixels  # the Gram matrix, forward and backward
-    return operations * pixels_per_step(scale, config=config) / (scale.height * scale.width) / 1e9
+    return operations * pixels_per_step(scale, objective=objective) / (scale.height * scale.width) / 1e9
 
 
-def pixels_per_step(scale: Scale, *, config: Config) -> float:
+def pixels_per_step(scale: Scale, *, objective: AnyObjective) -> float:
     """Return the number of pixels that a step evaluates, including those at half resolution.
 
     Args:
         scale: height and width are used.
-        config: `halve_above` is used.
+        objective: `half_resolution_above` is used.
     """
     pixels = scale.height * scale.width
-    halved = config.halve_above is not None and max(scale.height, scale.width) > config.halve_above
+    above = getattr(objective, "half_resolution_above", None)
+    halved = above is not None and max(scale.height, scale.width) > above
     half = Scale(*half_shape(scale.height, scale.width), steps=0)
-    return pixels + (pixels_per_step(half, config=config) if halved else 0)
+    return pixels + (pixels_per_step(half, objective=objective) if halved else 0)
 
 
 def seconds_per_step(problem: Problem, ready: CompiledScale, scale: Scale) -> float:
     """Return the seconds per step in the second call of a program, or in the first if that is long."""
-    state, seconds = problem.begin(scale), 0.0
+    state, seconds = problem.begin(problem.initial_image(scale, None)), 0.0
     for _ in range(2):
         began = time.perf_counter()
         state, _ = jax.block_until_ready(
-            ready.step(state, problem.ready(scale), ready.targets, problem.placed_weights, np.int32(ready.segment))
+            ready.step(state, problem.ready(scale), ready.targets, problem.placed_objective, np.int32(ready.segment))
         )
         seconds = time.perf_counter() - began
         seconds = max(of_all(seconds)) if problem.spans_processes else seconds
@@ -172,8 +175,8 @@ def total_seconds(problem: Problem, *, least: float, longest: float) -> float:
 
     Other scales are interpolated by their number of pixels.
     """
-    scales = problem.scales()
-    of = [pixels_per_step(scale, config=problem.config) for scale in scales]
+    scales = problem.schedule
+    of = [pixels_per_step(scale, objective=problem.objective) for scale in scales]
     slope = (longest - least) / max(1.0, of[-1] - of[0])
     return sum(scale.steps * (least + slope * (own - of[0])) for scale, own in zip(scales, of, strict=True))
 
@@ -185,7 +188,7 @@ def vgg19_seconds(problem: Problem, *, seconds: float) -> float:
     timed.
     """
     mini, full = (
-        sum(scale.steps * gflop_per_step(params, scale, config=problem.config) for scale in problem.scales())
+        sum(scale.steps * gflop_per_step(params, scale, objective=problem.objective) for scale in problem.schedule)
         for params in (problem.params, param_shapes())
     )
     return RELATIVE_TIME * seconds * full / mini

@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError
 from jaxstyle.images.load import Picture, load_image, size_of
 from jaxstyle.images.resample import resample
 from jaxstyle.losses import masks as masks_module
 from jaxstyle.losses import statistics_io
+from jaxstyle.losses.objective import Objective
 from jaxstyle.losses.targets import Style
 from jaxstyle.networks import pretrained
 from jaxstyle.networks.vgg import Params
@@ -102,8 +102,8 @@ def load_stylize(
     Raises:
         InputError: if a file cannot be used, or options contradict each other.
     """
-    preset, weights = options.resolve()
-    config, pixels = preset.config, options.max_pixels
+    preset, objective = options.resolve()
+    pixels = options.max_pixels
     how: dict[str, Any] = {"resample": preset.resample, "max_pixels": pixels}
     picture = load_image(content, size=options.size, rounding=preset.rounding, **how)
     height, width, _ = picture.rgb.shape
@@ -118,14 +118,15 @@ def load_stylize(
     }
     params = network().params
     saved = {
-        path: _statistics(path, options, params=params, config=config, callbacks=callbacks)
+        path: _statistics(path, options, preset, objective, params=params, callbacks=callbacks)
         for path in styles
         if path not in images and path not in cached
     }
-    if saved and config.statistic == "sliced" and len(styles) > 1:
+    if saved and objective.statistic == "sliced" and len(styles) > 1:
         raise InputError("Statistics of 'sliced' have different directions: mix the pictures instead.")
-    if config.color == "none" and options.init != "style" and not options.style_mask:
-        how = {"steps": options.steps, "params": params, "config": config, "seed": options.seed}
+    if options.color == "none" and options.init != "style" and not options.style_mask:
+        how = {"steps": options.steps, "scales": preset.scales, "params": params, "seed": options.seed}
+        how |= {"objective": objective, "network": preset.network}
         saved |= style_cache.summarize_styles(images, height, width, **how)
     in_order = [(path, images[path]) for path in styles if path in images]
     known: dict[Path, Any] = {**images, **saved, **cached}
@@ -133,8 +134,9 @@ def load_stylize(
         params,
         picture.rgb,
         [known[path] for path in styles],
-        weights=weights,
-        config=config,
+        **method_of(preset),
+        objective=objective,
+        color=options.color,
         init=start,
         key=jax.random.key(options.seed),
         steps=options.steps,
@@ -151,8 +153,8 @@ def load_texture(
     width: int,
     *,
     network: LoadNetwork,
-    weights: LossWeights,
-    config: Config,
+    preset: Preset,
+    objective: Objective,
     steps: int = 300,
     seed: int = 0,
     style_size: int | None = None,
@@ -166,8 +168,8 @@ def load_texture(
         height: height of the texture in pixels.
         width: width of the texture in pixels.
         network: returns the network.
-        weights: weights of the loss, without content.
-        config: the static options.
+        preset: options of the network, optimizer and scales.
+        objective: the objective, without content.
         steps: number of gradient evaluations over all scales.
         seed: seed of the noise.
         style_size: longest side of the styles; None for that of the files.
@@ -180,7 +182,7 @@ def load_texture(
     images: Any = [load_image(path, size=style_size, max_pixels=max_pixels).rgb for path in styles]
     ground: Any = np.zeros((height, width, 3), np.float32)
     how: dict[str, Any] = {"init": "noise", "key": jax.random.key(seed), "steps": steps}
-    how |= {"style_weights": style_weights, "weights": weights, "config": config}
+    how |= {"style_weights": style_weights, "objective": objective, **method_of(preset)}
     return make_problem(network().params, ground, images, **how)
 
 
@@ -189,7 +191,7 @@ def load_reconstruction(
     *,
     network: LoadNetwork,
     preset: Preset,
-    weights: LossWeights,
+    objective: Objective,
     size: int = 512,
     steps: int = 300,
     seed: int = 0,
@@ -200,8 +202,8 @@ def load_reconstruction(
     Args:
         image: image to reconstruct.
         network: returns the network.
-        preset: the static options and the resampling filter.
-        weights: weights of the loss.
+        preset: options of the network, optimizer and scales, and the resampling filter.
+        objective: the objective.
         size: longest side of the output in pixels.
         steps: number of gradient evaluations over all scales.
         seed: seed of the noise.
@@ -213,7 +215,13 @@ def load_reconstruction(
     picture = load_image(image, size=size, resample=preset.resample, rounding=preset.rounding, max_pixels=max_pixels)
     rgb: Any = picture.rgb
     how: dict[str, Any] = {"init": "noise", "key": jax.random.key(seed), "steps": steps}
-    return make_problem(network().params, rgb, [rgb], weights=weights, config=preset.config, **how), picture.alpha
+    how |= {"objective": objective, **method_of(preset)}
+    return make_problem(network().params, rgb, [rgb], **how), picture.alpha
+
+
+def method_of(preset: Preset) -> dict[str, Any]:
+    """Return the arguments of `make_problem` that a preset sets, except the objective."""
+    return {"network": preset.network, "optimizer": preset.optimizer, "scales": preset.scales}
 
 
 def style_image(path: Path, options: StylizeOptions, preset: Preset, *, content: Picture | None = None) -> jax.Array:
@@ -239,16 +247,22 @@ def style_image(path: Path, options: StylizeOptions, preset: Preset, *, content:
 
 
 def _statistics(
-    path: Path, options: StylizeOptions, *, params: Params, config: Config, callbacks: Sequence[Callback]
+    path: Path,
+    options: StylizeOptions,
+    preset: Preset,
+    objective: Objective,
+    *,
+    params: Params,
+    callbacks: Sequence[Callback],
 ) -> Sizes:
     """Load the statistics of a style, and send a message if none of them are for about the size of the picture."""
     if options.style_scale is not None or options.style_size is not None or options.style_mask:
         raise InputError(
             f"{path} holds statistics, which are fixed: drop --style-size, --style-scale and --style-mask."
         )
-    if config.color != "none":
+    if options.color != "none":
         raise InputError(f"{path} holds statistics, which cannot be recolored: drop --color or pass a picture.")
-    found = statistics_io.read(path, params=params, config=config)
+    found = statistics_io.read(path, params=params, objective=objective, network=preset.network)
     if all(abs(math.log2(side / options.size)) > 0.5 for side in found):
         sides = ", ".join(map(str, sorted(found)))
         text = f"{path} is for pictures of {sides} pixels, not {options.size}: the style will look larger or smaller."

@@ -8,16 +8,18 @@ import ctypes
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import psutil
 
-from jaxstyle.config import Config
 from jaxstyle.errors import InputError
-from jaxstyle.losses.layer_summaries import blocks_in_rows, least_pixels
+from jaxstyle.losses.layer_summaries import AnyNetwork, blocks_in_rows, sized_layers, smallest_tile, whole_only
+from jaxstyle.losses.objective import Objective
+from jaxstyle.networks.vgg import VGG19
+from jaxstyle.optim.loop import AnyObjective
+from jaxstyle.runtime.options import LARGEST_BLOCKS
 from jaxstyle.transfer.schedule import Scale
 from jaxstyle.transfer.sweep import memory_of
 
@@ -130,7 +132,8 @@ def plan_scale(
     program: Callable[[int], jax.stages.Compiled],
     scale: Scale,
     *,
-    config: Config,
+    objective: AnyObjective,
+    network: AnyNetwork,
     alone: bool,
     memory: int | None,
     allocated: int,
@@ -140,7 +143,8 @@ def plan_scale(
     Args:
         program: as for `fitted`.
         scale: its number of pixels is used.
-        config: the static options.
+        objective: the objective.
+        network: the network.
         alone: whether there is a single image; a batch is not processed in row chunks or tiles.
         memory: memory budget of the command in bytes, None for most of the free memory.
         allocated: bytes of the inputs of the program that are allocated already.
@@ -149,9 +153,13 @@ def plan_scale(
         InputError: if it does not fit into the memory budget.
     """
     pixels = scale.height * scale.width
-    fewer = blocks_in_rows(replace(config, remat=True), pixels) != blocks_in_rows(config, pixels)
-    adds_up = config.statistic != "sliced" and not config.normalize_gradients
-    least = least_pixels(config) if alone and adds_up else None
+    fewer, least = False, None
+    if isinstance(network, VGG19) and isinstance(objective, Objective):
+        complete = objective.complete_layers
+        few = blocks_in_rows(in_row_chunks(network), pixels, complete=complete)
+        fewer = few != blocks_in_rows(network, pixels, complete=complete)
+        adds_up = alone and whole_only(objective, network) is None
+        least = smallest_tile(sized_layers(network, objective.layers)) if adds_up else None
     budget, (taken, _) = memory_budget(memory), taken_and_free()
 
     def need(step: jax.stages.Compiled) -> int:
@@ -165,6 +173,11 @@ def plan_scale(
             f"take {takes:.0f} MiB in the smallest tiles: allow that, or lower --size."
         )
     return step, memory_plan
+
+
+def in_row_chunks(network: VGG19) -> VGG19:
+    """Return a network whose largest blocks are recomputed in row chunks."""
+    return network.clone(remat=LARGEST_BLOCKS)
 
 
 def fitted(

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from jaxstyle.errors import InputError, excerpt
 
 if TYPE_CHECKING:
-    from jaxstyle.config import LossWeights
+    from jaxstyle.losses.objective import Objective
+    from jaxstyle.optim.optimizers import LBFGS, Adam
     from jaxstyle.transfer.presets import Preset
 
 AUTO = "auto"
@@ -29,9 +30,15 @@ MOST_SEED = 2**32 - 1  # jax drops higher bits
 MOST_WHOLE = 10**9  # of integers such as steps and pixels; programs use 32-bit integers
 MOST = 1e30  # products of such numbers with squares must not overflow float32
 STATISTICS = (".h5", ".hdf5")  # suffixes of files of `jaxstyle statistics`
-OF_OPTIMIZER = ("learning_rate", "betas", "epsilon", "averaging")  # values of a preset apply to its optimizer only
-CONFIG_NAMES = {"lbfgs_history": "memory", "ema_decay": "averaging"}  # options that a config calls otherwise
-OPTIMIZATION = ("optimizer", "learning_rate", "lbfgs_history", "parametrization", "ema_decay", "tolerance", "patience")
+OPTIMIZATION = {  # options by the name of a field of an optimizer
+    "learning_rate": "learning_rate",
+    "history_size": "lbfgs_history",
+    "parametrization": "parametrization",
+    "ema_decay": "ema_decay",
+    "tolerance": "tolerance",
+    "patience": "patience",
+}
+LARGEST_BLOCKS = (1, 2)  # that --remat recomputes
 WEIGHTS = ("content_weight", "style_weight", "tv_weight")
 RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
@@ -96,21 +103,23 @@ class ObjectiveOptions:
             if each.name in RANGES and not isinstance(value, str):  # the size of a texture is text
                 check_number(each.name, value, *RANGES[each.name])
 
-    def chosen(self, **config: Any) -> Preset:
-        """Return the preset with these options and other fields of its config."""
+    def chosen(self, **objective: Any) -> Preset:
+        """Return the preset with these options and other options of its objective."""
         from jaxstyle.transfer import presets
 
         base = presets.preset(self.preset)
-        own = {"statistic": self.statistic, "pooling": self.pooling, "scales": parse_scales(self.scales)}
+        network: dict[str, Any] = {"precision": self.precision, "remat": LARGEST_BLOCKS if self.remat else ()}
         if self.pooling is not None:
-            own["pooling_gain"] = base.pooling_gains.get(self.pooling, 1.0)
+            network |= {"pooling": self.pooling, "pooling_gain": base.pooling_gains.get(self.pooling, 1.0)}
+        if self.statistic is not None:
+            objective["statistic"] = self.statistic
+        changed: dict[str, Any] = {"network": base.network.clone(**network)}
+        changed["objective_options"] = {**base.objective_options, **objective}
         if self.style_layers is not None:
-            own["style_layers"] = tuple(parse_layers(self.style_layers))
-        own = {name: value for name, value in own.items() if value is not None}
-        own |= {"precision": self.precision, "remat": self.remat} | config
-        if self.scales == AUTO:
-            own["scales"] = None
-        return replace(base, config=replace(base.config, **own))
+            changed["style_layers"] = parse_layers(self.style_layers, shares=base.style_layers)
+        if self.scales is not None:
+            changed["scales"] = parse_scales(self.scales)
+        return replace(base, **changed)
 
 
 @dataclass(frozen=True)
@@ -217,32 +226,35 @@ class StylizeOptions(TransferOptions):
     tv_weight: float | None = None
     content_layers: str | None = None
 
-    def resolve(self) -> tuple[Preset, LossWeights]:
-        """Return the preset with these options, and the weights of the loss.
+    def resolve(self) -> tuple[Preset, Objective]:
+        """Return the preset with these options, and its objective.
 
         Raises:
             InputError: if an option has an unknown name or an invalid value.
         """
-        from jaxstyle.config import Config
-        from jaxstyle.transfer import presets
-
-        own = {name: getattr(self, name) for name in OPTIMIZATION if getattr(self, name) is not None}
-        own = {CONFIG_NAMES.get(name, name): value for name, value in own.items()}
-        optimizer = presets.preset(self.preset).config.optimizer
-        if own.get("optimizer", optimizer) != optimizer:
-            own = {name: getattr(Config(), name) for name in OF_OPTIMIZER} | own
-        if self.normalize_gradients:
-            own["normalize_gradients"] = True
-        content = None if self.content_layers is None else parse_layers(self.content_layers)
-        if content is not None:
-            own["content_layers"] = tuple(content)
+        objective: dict[str, Any] = {"normalize_gradients": True} if self.normalize_gradients else {}
         if self.shift is not None:
-            own["shift"] = self.shift
-        preset = self.chosen(color=self.color, **own)
-        style = None if self.style_layers is None else parse_layers(self.style_layers, shares=preset.style_shares)
-        weights = {name: getattr(self, name) for name in WEIGHTS if getattr(self, name) is not None}
-        preset = replace(preset, **weights)
-        return preset, preset.loss_weights(content, style)
+            objective["shift"] = self.shift
+        preset = self.chosen(**objective)
+        changed = {name: getattr(self, name) for name in WEIGHTS if getattr(self, name) is not None}
+        if self.content_layers is not None:
+            changed["content_layers"] = parse_layers(self.content_layers)
+        preset = replace(preset, optimizer=self._optimizer(preset.optimizer), **changed)
+        return preset, preset.objective
+
+    def _optimizer(self, preset: LBFGS | Adam) -> LBFGS | Adam:
+        """Return the optimizer of the preset, or another with its own defaults, with the options given."""
+        from jaxstyle.optim.optimizers import LBFGS, Adam, as_optimizer
+
+        kinds: dict[str, type[LBFGS] | type[Adam]] = {"lbfgs": LBFGS, "adam": Adam}
+        base = preset
+        if self.optimizer is not None and not isinstance(preset, kinds[self.optimizer]):
+            base = kinds[self.optimizer](tolerance=preset.tolerance)
+        given = {name: getattr(self, option) for name, option in OPTIMIZATION.items()}
+        names = [each.name for each in fields(base)]
+        found = replace(base, **{name: each for name, each in given.items() if each is not None and name in names})
+        as_optimizer(found)  # checks the learning rate
+        return found
 
 
 @dataclass(frozen=True)
@@ -281,13 +293,13 @@ class TextureOptions(ObjectiveOptions):
         """Return the style weights, or None for equal weights."""
         return None if self.style_weights is None else parse_numbers("style_weights", self.style_weights, count=styles)
 
-    def resolve(self) -> tuple[Preset, LossWeights]:
-        """Return the preset with these options, and the weights of the loss."""
-        padding = {"border": "circular"} if self.tileable else {}
-        preset = self.chosen(content_layers=(), **padding)
-        style = None if self.style_layers is None else parse_layers(self.style_layers, shares=preset.style_shares)
+    def resolve(self) -> tuple[Preset, Objective]:
+        """Return the preset with these options, and its objective."""
+        preset = self.chosen()
+        if self.tileable:
+            preset = replace(preset, network=preset.network.clone(padding="circular"))
         own = preset if self.tv_weight is None else replace(preset, tv_weight=self.tv_weight)
-        return preset, own.loss_weights({}, style)
+        return own, own.make_objective(content_layers={})
 
     def shape(self) -> tuple[int, int]:
         """Return height and width in pixels.
@@ -326,8 +338,8 @@ class ReconstructOptions(ObjectiveOptions):
     size: int = 512
     tv_weight: float | None = None
 
-    def resolve(self) -> tuple[Preset, LossWeights]:
-        """Check the options; return the preset with them, and the weights of the loss.
+    def resolve(self) -> tuple[Preset, Objective]:
+        """Check the options; return the preset with them, and its objective.
 
         Raises:
             InputError: with the option, its value and its range.
@@ -339,10 +351,9 @@ class ReconstructOptions(ObjectiveOptions):
         content = {} if style else parse_layers("relu4_2" if self.layer is None else self.layer)
         if not sum((content | style).values()):
             raise InputError("All layers have the weight 0: give one of them a positive weight.")
-        layers = {"content_layers": tuple(content), "style_layers": tuple(style)}
-        preset = replace(self, style_layers=None).chosen(**layers)
+        preset = replace(self, style_layers=None).chosen()
         own = preset if self.tv_weight is None else replace(preset, tv_weight=self.tv_weight)
-        return preset, own.loss_weights(content, style)
+        return own, own.make_objective(content, style)
 
 
 def check_number(name: str, value: float | None, least: float, most: float = MOST) -> None:

@@ -1,7 +1,7 @@
 """Placement of a run on devices: layouts of arrays that distribute a batch, or the rows of one image."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
@@ -11,13 +11,16 @@ import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxstyle.config import Config, LossWeights
 from jaxstyle.distributed.processes import together
-from jaxstyle.distributed.sharding import BATCH, HEIGHT, SplitRows, evened, map_lanes, mesh_of
+from jaxstyle.distributed.sharding import BATCH, HEIGHT, SplitRows, evened, map_batch, mesh_of
 from jaxstyle.errors import InputError, excerpt
+from jaxstyle.losses.layer_summaries import AnyNetwork
+from jaxstyle.losses.objective import Objective
 from jaxstyle.losses.targets import Targets
-from jaxstyle.networks.vgg import Params
+from jaxstyle.networks.vgg import VGG19, Params
 from jaxstyle.optim import loop
+from jaxstyle.optim.loop import AnyObjective
+from jaxstyle.optim.optimizers import Optimizer
 
 
 @dataclass(frozen=True)
@@ -62,19 +65,22 @@ class Layout:
         content = self.kept(targets.content) if self.axis == HEIGHT else self.whole(targets.content)
         return self.whole(targets._replace(content={}, half=None))._replace(content=content, half=half)
 
-    def placed_weights(self, weights: LossWeights) -> LossWeights:
-        """Return the weights for the program; for a batch, each weight has a batch axis."""
-        arrays: Any = jax.tree.map(partial(np.asarray, dtype=np.float32), weights)
+    def placed_objective(self, objective: AnyObjective) -> AnyObjective:
+        """Return the objective for the program; for a batch, each weight has a batch axis."""
+        arrays: Any = jax.tree.map(partial(np.asarray, dtype=np.float32), objective)
         return placed(arrays, self.kept(arrays) if self.axis == BATCH else self.whole(arrays))
 
     def read(self, tree: Any) -> Any:
         """Return distributed arrays on the host of every process."""
         return process_allgather(tree, tiled=True) if self.spans_processes else jax.device_get(tree)
 
-    def begin(self, image: jax.Array, *, config: Config) -> loop.State:
+    def begin(
+        self, image: jax.Array, *, objective: AnyObjective, optimizer: Optimizer, circular: bool = False
+    ) -> loop.State:
         """Return the distributed initial state for an image that is available in every process."""
         like = jax.ShapeDtypeStruct(image.shape, image.dtype)
-        return _begin(placed(image, self.kept(like)), like=like, config=config, layout=self)
+        options: dict[str, Any] = {"optimizer": optimizer, "circular": circular, "layout": self}
+        return _begin(placed(image, self.kept(like)), objective, like=like, **options)
 
     def image_of(self, state: loop.State, like: loop.State) -> jax.Array:
         """Return the distributed image of a distributed state; `like` has the original shapes of the state."""
@@ -85,9 +91,9 @@ class Layout:
         like: loop.State,
         params: Params,
         targets: Targets,
-        weights: LossWeights,
+        objective: AnyObjective,
         *,
-        config: Config,
+        network: AnyNetwork,
         most_steps: int,
     ) -> jax.stages.Compiled:
         """Return the program that runs steps from a distributed state, which it donates.
@@ -96,17 +102,17 @@ class Layout:
             like: original shapes of the state.
             params: the network, or its shapes.
             targets: the targets, or their shapes.
-            weights: the weights of the loss.
-            config: the static options; distributed rows exclude row chunks and tiles.
+            objective: the objective; for a batch, a weight may be `[N]`.
+            network: the network; distributed rows exclude row chunks and tiles.
             most_steps: maximum number of steps per call.
         """
-        if self.axis == HEIGHT:
-            config = replace(config, conv=SplitRows(self.mesh), remat=False, block_pixels=None)
+        if self.axis == HEIGHT and isinstance(network, VGG19):
+            network = network.clone(conv=SplitRows(self.mesh), remat=(), tile_pixels=None)
         own = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (like, targets))
-        step = partial(_steps, like=own, config=config, most_steps=most_steps, layout=self)
+        step = partial(_steps, like=own, network=network, most_steps=most_steps, layout=self)
         where = (jax.tree.map(lambda leaf: leaf.sharding, self.kept(like)), NamedSharding(self.mesh, PartitionSpec()))
         lower = jax.jit(step, donate_argnums=0, out_shardings=where).lower
-        arrays = (self.kept(like), self.whole(params), self.shapes_of(targets), self.placed_weights(weights))
+        arrays = (self.kept(like), self.whole(params), self.shapes_of(targets), self.placed_objective(objective))
         return lower(*arrays, self.whole(jax.ShapeDtypeStruct((), jnp.int32))).compile()
 
 
@@ -159,30 +165,38 @@ def _steps(
     state: loop.State,
     params: Params,
     targets: Targets,
-    weights: LossWeights,
+    objective: AnyObjective,
     steps: jax.Array,
     *,
     like: tuple[loop.State, Targets],
-    config: Config,
+    network: AnyNetwork,
     most_steps: int,
     layout: Layout,
 ) -> tuple[loop.State, jax.Array]:
-    run = partial(loop.run_segment, config=config, most_steps=most_steps)
+    run = partial(loop.run_segment, network=network, most_steps=most_steps)
     if layout.axis == HEIGHT:
-        state, history = run(cropped(state, like[0]), params, cropped(targets, like[1]), weights, steps)
+        state, history = run(cropped(state, like[0]), params, cropped(targets, like[1]), objective, steps)
         return _evened(state, layout), history
 
-    def each(shared: tuple[Params, Targets, jax.Array], own: tuple[loop.State, LossWeights]) -> Any:
+    def each(shared: tuple[Params, Targets, jax.Array], own: tuple[loop.State, AnyObjective]) -> Any:
         return run(own[0], *shared[:2], own[1], shared[2])
 
-    state, history = map_lanes(each, (params, targets, steps), (state, weights), mesh=layout.mesh)
+    state, history = map_batch(each, (params, targets, steps), (state, objective), mesh=layout.mesh)
     count = jax.tree.leaves(like[0])[0].shape[0]
     return state, history[:count]
 
 
-@partial(jax.jit, static_argnames=("like", "config", "layout"))
-def _begin(image: jax.Array, *, like: jax.ShapeDtypeStruct, config: Config, layout: Layout) -> loop.State:
-    state = loop.init(cropped(image, like), config=config)
+@partial(jax.jit, static_argnames=("like", "circular", "layout"))
+def _begin(
+    image: jax.Array,
+    objective: AnyObjective,
+    *,
+    like: jax.ShapeDtypeStruct,
+    optimizer: Optimizer,
+    circular: bool,
+    layout: Layout,
+) -> loop.State:
+    state = loop.init_state(cropped(image, like), objective=objective, optimizer=optimizer, circular=circular)
     return _evened(jax.tree.map(jnp.copy, state), layout)  # steps donate the state, whose arrays may share memory
 
 
@@ -215,12 +229,12 @@ def batch_layout(count: int | None, *, batch_size: int) -> Layout | None:
     return Layout(mesh_of(used, BATCH)) if len(used) > 1 else None
 
 
-def row_layout(count: int | None, *, config: Config) -> Layout | None:
+def row_layout(count: int | None, *, objective: AnyObjective) -> Layout | None:
     """Return how the rows of an image are distributed over devices.
 
     Args:
         count: number of devices; None for one device, or for all with several processes.
-        config: statistic and normalization of gradients are used.
+        objective: statistic and normalization of gradients are used.
 
     Returns:
         The layout; None for one device.
@@ -233,7 +247,10 @@ def row_layout(count: int | None, *, config: Config) -> Layout | None:
     devices = available(count)
     if len(devices) < 2:
         return None
-    whole = {"--statistic sliced": config.statistic == "sliced", "--normalize-gradients": config.normalize_gradients}
-    if cause := next((name for name, found in whole.items() if found), None):
+    causes = {"a custom objective": True}
+    if isinstance(objective, Objective):
+        causes = {"--statistic sliced": objective.statistic == "sliced"}
+        causes["--normalize-gradients"] = objective.normalize_gradients
+    if cause := next((name for name, found in causes.items() if found), None):
         raise InputError(f"{cause} needs all rows on one device, but there are {len(devices)} devices: use one.")
     return Layout(mesh_of(devices, HEIGHT))

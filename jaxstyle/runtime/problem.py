@@ -1,32 +1,36 @@
 """The problem of a run: its arrays and static options, and the compiled program of each scale."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from jaxstyle.config import Config, LossWeights
 from jaxstyle.distributed.sharding import HEIGHT
 from jaxstyle.images.resample import array_module
-from jaxstyle.losses.targets import Style, Targets
+from jaxstyle.losses.layer_summaries import AnyNetwork, check_options, is_circular, sized_layers
+from jaxstyle.losses.objective import Objective
+from jaxstyle.losses.targets import Style, check_picture, check_range
 from jaxstyle.networks.conv import prepared, winograd_pays
-from jaxstyle.networks.vgg import Params
+from jaxstyle.networks.vgg import VGG19, Params
 from jaxstyle.optim import loop
-from jaxstyle.runtime.memory import plan_scale, release_memory
+from jaxstyle.optim.loop import AnyObjective
+from jaxstyle.optim.optimizers import LBFGS, Optimizer, Transformation, as_optimizer
+from jaxstyle.runtime.memory import in_row_chunks, plan_scale, release_memory
 from jaxstyle.runtime.placement import Layout, cropped, placed, row_layout
 from jaxstyle.runtime.plain_data import plain
-from jaxstyle.transfer import stylize
-from jaxstyle.transfer.color import Sizes, Styles, recolor
-from jaxstyle.transfer.schedule import Scale, plan
+from jaxstyle.transfer import scale as scale_parts
+from jaxstyle.transfer.color import Color, Sizes, Styles, recolor
+from jaxstyle.transfer.schedule import Scale, Scales, part_of, plan
+from jaxstyle.transfer.stylize import on_host
 
 MOST_STEPS_PER_SEGMENT = 10
-# Fields of a config that are functions, or used by them.
-FUNCTIONS = ("conv", "own_terms", "own_layers", "network")
+NETWORK_SETTINGS = ("pooling", "pooling_gain", "padding", "input_scale", "precision", "remat", "tile_pixels")
 WORK_PER_SEGMENT = 2e11  # multiply-adds of forward passes: two steps of VGG-19 at 512 pixels, over a second
 
 
@@ -42,7 +46,7 @@ class CompiledScale(NamedTuple):
         state_bytes: memory of a state on one device.
     """
 
-    targets: Targets
+    targets: Any
     segment: int
     step: jax.stages.Compiled
     memory_plan: int
@@ -53,21 +57,24 @@ class CompiledScale(NamedTuple):
 class Problem:
     """The arrays and static options of `jaxstyle.stylize`, after color matching of the styles.
 
-    In a batch of `batch_size`, weights have a leading axis, and `noise` has one key per image. Copies by
-    `dataclasses.replace` share compiled programs. `memory_plans` are those of `at`, and `memory` is the memory budget
-    in bytes. Segments of steps end at multiples of `save_every`. With a `layout`, several of the allowed `devices`
-    (None for all) share the work; states and images are then stored in that layout.
+    In a batch of `batch_size`, weights of the objective have a leading axis, and `noise` has one key per image. Copies
+    by `dataclasses.replace` share compiled programs. `memory_plans` are those of `at`, and `memory` is the memory
+    budget in bytes. Segments of steps end at multiples of `save_every`. With a `layout`, several of the allowed
+    `devices` (None for all) share the work; states and images are then stored in that layout.
     """
 
     params: Params
     picture: jax.Array
     content: jax.Array
     styles: Sequence[Style | Sizes]
-    weights: LossWeights
-    config: Config
+    objective: AnyObjective
+    network: AnyNetwork
+    optimizer: Optimizer
     start: str | jax.Array
     key: jax.Array
     steps: int
+    scales: Scales = None
+    color: Color = "none"
     style_weights: Sequence[float] | None = None
     content_masks: jax.Array | None = None
     style_masks: Sequence[jax.Array | None] | None = None
@@ -82,88 +89,107 @@ class Problem:
     networks: dict[bool, Params] = field(default_factory=dict)
 
     def ready(self, scale: Scale) -> Params:
-        """Return the network prepared for the steps of a scale."""
+        """Return the params prepared for the steps of a scale."""
+        network = self.network
+        if not isinstance(network, VGG19):
+            return self.params
         split = self.layout is not None and self.layout.axis == HEIGHT  # uses the direct convolution
         pixels = scale.height * scale.width * (self.batch_size or 1)
-        wide = not split and winograd_pays(self.params, pixels=pixels, steps=scale.steps, layers=self.config.layers)
+        wide = not split and winograd_pays(self.params, pixels=pixels, steps=scale.steps, layers=self.objective.layers)
         if wide not in self.networks:
             params = self.params
-            if wide or self.config.precision == "bfloat16" and not split:
+            if wide or network.precision == "bfloat16" and not split:
                 prepare = jax.jit(prepared, static_argnames=("precision", "conv"))
-                params = prepare(params, precision=self.config.precision, conv=self.config.conv)
+                params = prepare(params, precision=network.precision, conv=network.conv)
             self.networks[wide] = params if self.layout is None else placed(params, self.layout.whole(params))
         return self.networks[wide]
 
     @cached_property
-    def placed_weights(self) -> LossWeights:
-        """The weights in the layout of the program."""
-        return self.weights if self.layout is None else self.layout.placed_weights(self.weights)
+    def placed_objective(self) -> AnyObjective:
+        """The objective in the layout of the program."""
+        return self.objective if self.layout is None else self.layout.placed_objective(self.objective)
 
-    def scales(self) -> tuple[Scale, ...]:
-        """Return the scales and their steps."""
-        return plan(*self.content.shape[:2], steps=self.steps, config=self.config)
+    @cached_property
+    def schedule(self) -> tuple[Scale, ...]:
+        """The scales and their steps."""
+        layers, circular = sized_layers(self.network, self.objective.layers), is_circular(self.network)
+        options: dict[str, Any] = {"layers": layers, "circular": circular, "passes": self.objective.passes}
+        return plan(*self.content.shape[:2], steps=self.steps, scales=self.scales, **options)
 
-    def targets(self, scale: Scale) -> Targets:
-        """Return the optimization targets of one scale."""
-        return stylize.targets_at(
+    def targets(self, scale: Scale, image: Any = None, *, number: int = 0) -> Any:
+        """Return the optimization targets of a scale, by its number, for its initial image."""
+        return scale_parts.targets_for_scale(
             self.params,
             self.content,
             self.styles,
             scale,
+            objective=self.objective,
+            network=self.network,
             key=self.key,
-            config=self.config,
-            blend=self.style_weights,
+            style_weights=self.style_weights,
             content_masks=self.content_masks,
             style_masks=self.style_masks,
+            image=image,
+            part=part_of(self.schedule, number),
         )
 
     def initial_image(self, scale: Scale, painted: Any) -> Any:
         """Return the initial image of a scale, given the result of the previous one."""
         if painted is not None:
-            circular = self.config.border == "circular"
-            painted = np.asarray(painted)
-            return stylize.enlarge(painted, self.content, self.styles, self.start, scale, circular=circular)
+            painted, circular = np.asarray(painted), is_circular(self.network)
+            return scale_parts.enlarge(painted, self.content, self.styles, self.start, scale, circular=circular)
         if self.noise is not None:
             shape = (scale.height, scale.width, 3)
             return np.asarray(jax.jit(jax.vmap(partial(jax.random.uniform, shape=shape)))(self.noise))
-        image = np.asarray(stylize.start_at(self.content, self.styles, self.start, scale, key=self.key))
+        image = np.asarray(scale_parts.initial_image(self.content, self.styles, self.start, scale, key=self.key))
         return image if self.batch_size is None else np.broadcast_to(image, (self.batch_size, *image.shape))
 
     def finish(self, painted: Any) -> Any:
         """Return the picture to save, or all pictures of a batch."""
-        finish = partial(stylize.finish, config=self.config, content_masks=self.content_masks)
+        finish = partial(scale_parts.finish, color=self.color, content_masks=self.content_masks)
         painted = np.asarray(painted)
-        if self.batch_size is None or self.config.color != "keep" and self.content_masks is None:
+        if self.batch_size is None or self.color != "keep" and self.content_masks is None:
             return finish(painted, self.picture)
         return np.stack([np.asarray(finish(image, self.picture)) for image in painted])
 
-    def program(self, scale: Scale, targets: Targets, *, memory_plan: int = 0) -> jax.stages.Compiled:
+    def program(self, scale: Scale, targets: Any, *, memory_plan: int = 0) -> jax.stages.Compiled:
         """Return the compiled program of a scale, which donates the state; `memory_plan` is as for `CompiledScale`."""
-        config = replace(self.config, remat=memory_plan > 0 or self.config.remat)
-        if 0 < memory_plan < scale.height * scale.width:
-            config = replace(config, block_pixels=memory_plan)
+        network = self.network
+        if memory_plan and isinstance(network, VGG19):
+            network = in_row_chunks(network)
+            if memory_plan < scale.height * scale.width:
+                network = network.clone(tile_pixels=memory_plan)
         state = self.shape(scale)
-        shapes = tuple(leaf.shape for leaf in jax.tree.leaves((state, self.ready(scale))))
-        name = (scale.height, scale.width, shapes, config.remat, config.block_pixels, self.layout)
+        inputs = (state, self.ready(scale), targets, self.objective)
+        leaves, structure = jax.tree.flatten(inputs)
+        shapes = tuple((np.shape(leaf), str(getattr(leaf, "dtype", type(leaf)))) for leaf in leaves)
+        name = (shapes, structure, network, self.layout)
         if name not in self.compiled:
-            given = (self.ready(scale), targets, self.weights)
+            given = (self.ready(scale), targets, self.objective)
+            options: dict[str, Any] = {"network": network, "most_steps": MOST_STEPS_PER_SEGMENT}
             if self.layout is not None:
-                self.compiled[name] = self.layout.program(
-                    state, *given, config=config, most_steps=MOST_STEPS_PER_SEGMENT
-                )
+                self.compiled[name] = self.layout.program(state, *given, **options)
             else:
                 steps = jax.ShapeDtypeStruct((), jnp.int32)
-                run = loop.run_segment
-                lowered = run.lower(state, *given, steps, config=config, most_steps=MOST_STEPS_PER_SEGMENT)
-                self.compiled[name] = lowered.compile()
+                self.compiled[name] = loop.run_segment.lower(state, *given, steps, **options).compile()
         return self.compiled[name]
 
-    def begin(self, scale: Scale, painted: jax.Array | None = None) -> loop.State:
-        """Return the initial state of a scale, given the result of the previous one by `unpadded`."""
-        image: Any = np.asarray(self.initial_image(scale, painted))
+    @property
+    def keeps_start(self) -> bool:
+        """Whether the targets of a scale may depend on its initial image, which a resumed run then needs."""
+        return not isinstance(self.objective, Objective)
+
+    @property
+    def _state_options(self) -> dict[str, Any]:
+        circular = is_circular(self.network)
+        return {"objective": self.objective, "optimizer": self.optimizer, "circular": circular}
+
+    def begin(self, image: Any) -> loop.State:
+        """Return the initial state of a scale, given its initial image."""
+        image = np.asarray(image)
         if self.layout is not None:
-            return self.layout.begin(image, config=self.config)
-        return loop.init(image, config=self.config)
+            return self.layout.begin(image, **self._state_options)
+        return loop.init_state(image, **self._state_options)
 
     def resumed(self, state: loop.State) -> loop.State:
         """Return a saved state in the layout of the program."""
@@ -179,7 +205,7 @@ class Problem:
         """Return the image of a state, or all images of a batch, without padding; called in all processes together."""
         if self.layout is None:
             return image
-        return cropped(self.read(image), self._image_at(scale))
+        return cropped(self.read(image), self.image_shape(scale))
 
     @property
     def writes_files(self) -> bool:
@@ -203,22 +229,26 @@ class Problem:
 
     def shape(self, scale: Scale) -> loop.State:
         """Return the shapes and dtypes of the state of a scale."""
-        return jax.eval_shape(partial(loop.init, config=self.config), self._image_at(scale))
+        return jax.eval_shape(partial(loop.init_state, **self._state_options), self.image_shape(scale))
 
-    def _image_at(self, scale: Scale) -> jax.ShapeDtypeStruct:
+    def image_shape(self, scale: Scale) -> jax.ShapeDtypeStruct:
+        """Return shape and dtype of the image of a scale."""
         batch_size = () if self.batch_size is None else (self.batch_size,)
-        return jax.ShapeDtypeStruct((*batch_size, scale.height, scale.width, 3), jnp.float32)
+        return jax.ShapeDtypeStruct((*batch_size, scale.height, scale.width, 3), self.content.dtype)
 
-    def at(self, scale: Scale, *, memory_plans: Mapping[int, int] | None = None) -> CompiledScale:
-        """Return the compiled scale, before its state is allocated, which may not fit into memory.
+    def at(self, number: int, image: Any = None, *, memory_plans: Mapping[int, int] | None = None) -> CompiledScale:
+        """Return the compiled scale of a number, before its state is allocated, which may not fit into memory.
 
+        `image` is its initial image, on which the targets of custom objectives may depend.
         `memory_plans` are those of scales by longest side; None for one that fits into memory, unless devices share the
         work.
 
         Raises:
             InputError: if the steps do not fit into the memory budget.
         """
-        targets, segment, state_bytes = self.targets(scale), self.segment(scale), bytes_of(self.shape(scale))
+        scale = self.schedule[number]
+        targets = self.targets(scale, image, number=number)
+        segment, state_bytes = self.segment(scale), bytes_of(self.shape(scale))
 
         def program(memory_plan: int) -> jax.stages.Compiled:
             return self.program(scale, targets, memory_plan=memory_plan)
@@ -235,17 +265,19 @@ class Problem:
             allocated = bytes_of(targets) + bytes_of(self.ready(scale))
             alone = (self.batch_size or 1) == 1
             options: Any = {"alone": alone, "memory": self.memory, "allocated": allocated}
-            step, memory_plan = plan_scale(program, scale, config=self.config, **options)
+            step, memory_plan = plan_scale(program, scale, objective=self.objective, network=self.network, **options)
         release_memory()
         return CompiledScale(targets, segment, step, memory_plan, state_bytes)
 
-    def compile_ahead(self, scale: Scale) -> None:
+    def compile_ahead(self, number: int) -> None:
         """Compile the program of the next scale; `at` then uses it, unless memory requires row chunks or tiles.
 
         It runs in a thread beside the steps of the previous scale: compilation releases the global interpreter lock.
         """
-        if self.layout is None:
-            self.program(scale, jax.eval_shape(partial(self.targets, scale)))
+        if self.layout is None and isinstance(self.objective, Objective):
+            scale = self.schedule[number]
+            targets = partial(self.targets, scale, number=number)
+            self.program(scale, jax.eval_shape(targets, self.image_shape(scale)))
 
     def segment(self, scale: Scale) -> int:
         """Return the number of steps per call, few enough to interrupt a run.
@@ -253,7 +285,7 @@ class Problem:
         It is above 1 for fast steps: each call allocates memory, which costs a fifth of a step of the mini network.
         """
         most = MOST_STEPS_PER_SEGMENT
-        if jax.default_backend() == "cpu":
+        if jax.default_backend() == "cpu" and isinstance(self.network, VGG19):
             kernels = ((int(name[4]) - 1, layer["kernel"].size) for name, layer in self.params.items())
             pixels = scale.width * scale.height * (self.batch_size or 1)
             multiply_adds = pixels * sum(size / 4**block for block, size in kernels)
@@ -266,9 +298,41 @@ def bytes_of(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def config_facts(config: Config) -> dict[str, Any]:
-    """Return the static options as JSON data, without functions."""
-    return {name: plain(value, paths={}) for name, value in vars(config).items() if name not in FUNCTIONS}
+def settings_of(problem: Problem) -> dict[str, Any]:
+    """Return objective, network, optimizer, scales and color as JSON data, without weights of terms and functions."""
+    network, optimizer = problem.network, problem.optimizer
+    objective = {"name": type(problem.objective).__name__, "terms": list(problem.objective.term_names)}
+    objective |= _static_fields(problem.objective)
+    of_optimizer = {"name": type(optimizer).__name__, **_static_fields(optimizer)}
+    if (rates := jax.tree.leaves(optimizer)) and not isinstance(rates[0], Tracer):
+        of_optimizer["learning_rate"] = np.asarray(rates[0], np.float64).tolist()
+    of_network: dict[str, Any] = {}
+    if isinstance(network, VGG19):
+        of_network = {name: plain(getattr(network, name), paths={}) for name in NETWORK_SETTINGS}
+    scales = plain(problem.scales, paths={})
+    return {
+        "objective": objective,
+        "network": of_network,
+        "optimizer": of_optimizer,
+        "scales": scales,
+        "color": problem.color,
+    }
+
+
+def _static_fields(value: Any) -> dict[str, Any]:
+    """Return the static fields of a data class as JSON data; functions by their names."""
+    if not is_dataclass(value):
+        return {}
+    found = {each.name: getattr(value, each.name) for each in fields(value) if each.metadata.get("static")}
+    return {name: _named(each) for name, each in found.items()}
+
+
+def _named(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_named(each) for each in value]
+    if isinstance(value, str | int | float | None):
+        return value
+    return getattr(value, "__qualname__", None) or f"a {type(value).__name__}"
 
 
 def make_problem(
@@ -276,11 +340,14 @@ def make_problem(
     content: ArrayLike,
     styles: Styles,
     *,
-    weights: LossWeights | None = None,
-    config: Config | None = None,
-    init: str | ArrayLike = "content",
-    key: jax.Array | None = None,
+    objective: AnyObjective = Objective(),
+    network: AnyNetwork = VGG19(),
+    optimizer: Optimizer | Transformation = LBFGS(),
     steps: int = 300,
+    scales: Scales = None,
+    init: str | ArrayLike = "content",
+    color: Color = "none",
+    key: jax.Array | None = None,
     style_weights: Sequence[float] | None = None,
     content_masks: ArrayLike | None = None,
     style_masks: Sequence[Any] | None = None,
@@ -288,17 +355,20 @@ def make_problem(
     devices: int | None = None,
     save_every: int = 0,
 ) -> Problem:
-    """Return the problem of a picture, with the styles recolored as `config.color` says.
+    """Return the problem of a picture, with the styles recolored as `color` says.
 
     Args:
-        params: the network.
+        params: of the network.
         content: `[H, W, 3]` sRGB in [0, 1].
         styles: a style image `[h, w, 3]`, its statistics, or a sequence of them.
-        weights: weights of the loss; None for the defaults.
-        config: the static options; None for the defaults.
-        init: initial image: "content", "style", "noise", or `[H, W, 3]`.
-        key: key of the noise; None for `jax.random.key(0)`.
+        objective: weights and options of the loss.
+        network: VGG-19 with its options, or a user-defined network.
+        optimizer: L-BFGS, Adam or a gradient transformation of Optax, with its options.
         steps: number of gradient evaluations over all scales.
+        scales: number of scales, or their longest sides.
+        init: initial image: "content", "style", "noise", or `[H, W, 3]`.
+        color: color of the result, as for `stylize`.
+        key: key of the noise; None for `jax.random.key(0)`.
         style_weights: weight of each style; None for equal weights.
         content_masks: `[N, H, W]` in [0, 1], the region of each style; None for the whole image.
         style_masks: `[h, w]` for each style, or None for all of it.
@@ -307,15 +377,26 @@ def make_problem(
         save_every: a segment of steps ends at each multiple of this number; 0 for none.
 
     Raises:
-        InputError: if there is no style, the statistic needs all rows on one device, or there are fewer devices.
+        InputError: if there is no style, a value is not in [0, 1], the statistic needs all rows on one device, or there
+            are fewer devices.
 
     Example:
         >>> make_problem(params, content, style, steps=100)  # doctest: +SKIP
     """
-    config = Config() if config is None else config
-    picture: Any = content
-    recolored, several = recolor(picture, styles, config=config)
-    if config.color != "none":
+    if isinstance(objective, Objective):
+        check_options(objective, network)
+    loop.check_steps(steps)
+    picture: Any = check_picture("content", on_host(content), in_range=True)
+    styles, content_masks, style_masks = jax.tree.map(on_host, (styles, content_masks, style_masks))
+    init = init if isinstance(init, str) else np.asarray(init)
+    listed: Any = styles if isinstance(styles, Sequence) else [styles]
+    given = {"style": [style for style in listed if not isinstance(style, Mapping)]}
+    given |= {"content masks": content_masks, "style masks": style_masks}
+    given |= {} if isinstance(init, str) else {"initial image": init}
+    for name, values in given.items():
+        check_range(name, values)
+    recolored, several = recolor(picture, styles, color=color)
+    if color != "none":
         recolored, several = jax.device_get((recolored, several))
     start: Any = init
     masks: Any = content_masks
@@ -324,11 +405,14 @@ def make_problem(
         picture=picture,
         content=recolored,
         styles=several,
-        weights=LossWeights() if weights is None else weights,
-        config=config,
+        objective=loop.with_dtype(objective, picture.dtype),
+        network=network,
+        optimizer=as_optimizer(optimizer),
         start=start,
         key=jax.random.key(0) if key is None else key,
         steps=steps,
+        scales=scales,
+        color=color,
         style_weights=style_weights,
         content_masks=masks,
         style_masks=style_masks,
@@ -336,4 +420,4 @@ def make_problem(
         save_every=save_every,
         devices=devices,
     )
-    return replace(problem, layout=None if devices is None else row_layout(devices, config=config))
+    return replace(problem, layout=None if devices is None else row_layout(devices, objective=objective))

@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import numpy as np
 
-from jaxstyle.config import LossWeights
 from jaxstyle.distributed.processes import of_all
 from jaxstyle.errors import InputError, excerpt
 from jaxstyle.images.metadata import description_of
+from jaxstyle.losses.objective import Objective
+from jaxstyle.optim.loop import AnyObjective
 from jaxstyle.runtime.plain_data import differences, plain, structured
-from jaxstyle.runtime.problem import Problem, config_facts
+from jaxstyle.runtime.problem import Problem, settings_of
 from jaxstyle.runtime.runner import Snapshot
 
 FORMAT = "jaxstyle run 2"
@@ -33,7 +35,7 @@ MOST = 2**20  # characters of a record
 DEEPEST = 20  # maximum nesting of a record
 CURE = "name a picture that jaxstyle has saved, with its .json beside it where it was converted."
 # Names of version 1, which had the options in groups.
-RENAMED = {"cuts": "memory_plans", "trace": "history", "lanes": "batch", "lane": "index"}
+RENAMED = {"config": "settings", "cuts": "memory_plans", "trace": "history", "lanes": "batch", "lane": "index"}
 RENAMED_OPTIONS = {"memory": "lbfgs_history", "averaging": "ema_decay", "blend": "style_weights"}
 # Fields that may differ in a resumed run, or follow from others.
 NOT_COMPARED = ("device", "weights", "memory_plans", "steps", "history", "batch", "index", "devices")
@@ -65,7 +67,7 @@ class RunRecord:
         options: options of the command as given by the user; each path is replaced by the number of its input.
         inputs: all input files except the network.
         network: the network.
-        config: the resulting static options.
+        settings: the resulting options of objective, network and optimizer.
         weights: weights of the loss by term.
         versions: versions of packages.
         device: name of the device.
@@ -83,7 +85,7 @@ class RunRecord:
     options: dict[str, Any]
     inputs: tuple[Source, ...]
     network: Weights
-    config: dict[str, Any]
+    settings: dict[str, Any]
     weights: dict[str, float]
     versions: dict[str, str]
     device: str
@@ -255,8 +257,8 @@ def new_record(
         options=options,
         inputs=tuple(source(path) for path in inputs),
         network=network,
-        config=config_facts(problem.config),
-        weights=weights_by_term(problem.weights),
+        settings=settings_of(problem),
+        weights=weights_by_term(problem.objective),
         versions=versions(),
         device=_device(),
     )
@@ -277,10 +279,15 @@ def identity(record: RunRecord) -> dict[str, Any]:
     return same | {"inputs": [each.sha256 for each in record.inputs], "network": network}
 
 
-def weights_by_term(weights: LossWeights) -> dict[str, float]:
-    """Return the weights of the loss by term."""
-    terms = {f"{kind}/{layer}": own for kind in ("content", "style") for layer, own in getattr(weights, kind).items()}
-    return {name: float(own) for name, own in {**terms, "tv": weights.tv, "bounds": weights.bounds}.items()}
+def weights_by_term(objective: AnyObjective) -> dict[str, float]:
+    """Return the weights of the loss by term; without those that differ within a batch."""
+    if isinstance(objective, Objective):
+        kinds = {"content": objective.content, "style": objective.style}
+        weights = {f"{kind}/{layer}": own for kind, layers in kinds.items() for layer, own in layers.items()}
+        weights |= {**objective.extra, "tv": objective.tv, "range_penalty": objective.range_penalty}
+    else:
+        weights = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(objective)}
+    return {name: float(np.asarray(own)) for name, own in weights.items() if np.ndim(own) == 0}
 
 
 def _device() -> str:

@@ -27,6 +27,7 @@ from jaxstyle.runtime.run import NOT_RECORDED, Run, reconstruct_run, run_to_file
 from jaxstyle.runtime.sweep_grid import SweepOptions
 from jaxstyle.runtime.sweep_job import sweep_folder, sweep_run
 
+WEIGHTS = (*STATISTICS, ".safetensors")  # suffixes of files of weights
 OPTIONS: Mapping[str, type[ObjectiveOptions]] = {
     "stylize": StylizeOptions,
     "sweep": SweepOptions,
@@ -88,7 +89,7 @@ def rerun(
     loaded = _network(picture, record, found, weights=weights, load=load)
     run = _run(record, recorded, lambda: loaded, output.parent, callbacks)
     problem = run.problem
-    sides = [max(scale.height, scale.width) for scale in problem.scales()]
+    sides = [max(scale.height, scale.width) for scale in problem.schedule]
     plans = {side: record.memory_plans.get(str(side), 0) for side in sides}
     problem = replace(problem, memory_plans=plans, devices=min(record.devices, len(jax.devices())))
     run = Run(problem, run.alpha, replace(run.record, inputs=record.inputs, network=record.network))
@@ -183,7 +184,7 @@ def _network(
     if weights is not None:
         candidates = [weights]
     elif wanted.name == "vgg19":
-        likely = [path for path in files if path.suffix.lower() in STATISTICS]
+        likely = [path for path in files if path.suffix.lower() in WEIGHTS]
         likely.sort(key=lambda path: path.name != wanted.file)
         candidates = [*likely, None]
     loaded = None

@@ -15,12 +15,11 @@ import numpy as np
 
 from jaxstyle.distributed.processes import by_leader
 from jaxstyle.errors import InputError, UnavailableError, excerpt
-from jaxstyle.losses.objective import term_names
 from jaxstyle.runtime import checkpoint_folder
 from jaxstyle.runtime.callbacks import Callback, Event, message, notify
 from jaxstyle.runtime.placement import cropped, longer
 from jaxstyle.runtime.plain_data import differences
-from jaxstyle.runtime.problem import Problem, config_facts
+from jaxstyle.runtime.problem import Problem, settings_of
 from jaxstyle.runtime.runner import Snapshot
 
 EVERY = 50  # steps between checkpoints
@@ -74,13 +73,14 @@ class RunCheckpoints:
                 message(callbacks, f"{self.folder}: {text}", kind="warning")
         message(callbacks, f"{self.folder}: resuming after step {len(arrays['sides'])}")
         sides = np.asarray(arrays["sides"])
-        names = term_names(self.problem.config)  # in the order of a run; checkpoints are sorted
+        names = self.problem.objective.term_names  # in the order of a run; checkpoints are sorted
         history = {name: np.asarray(arrays["history"][name]) for name in names}
         problem, number = self.problem, facts["scale"]
-        scale = problem.scales()[number]
+        scale = problem.schedule[number]
         state = problem.resumed(cropped(arrays["state"], problem.shape(scale)))  # devices may have changed
         image, memory_plans = problem.image_of(state, scale), _memory_plans(facts["memory_plans"])
-        return Snapshot(number, facts["scale_step"], state, image, sides, history, memory_plans)
+        start = np.asarray(arrays["start"]) if "start" in arrays else None
+        return Snapshot(number, facts["scale_step"], state, image, sides, history, memory_plans, start)
 
     def due(self, step: int, *, before: int) -> bool:
         """Return whether to save a checkpoint after `step` steps, given the number `before` at the last snapshot."""
@@ -91,6 +91,8 @@ class RunCheckpoints:
         from jaxstyle.runtime.checkpoint import CheckpointStore
 
         arrays = {"state": snapshot.state, "sides": snapshot.sides, "history": dict(snapshot.history)}
+        if snapshot.start is not None:
+            arrays["start"] = np.asarray(snapshot.start)
         facts = {"run": dict(self.identity), "scale": snapshot.scale, "scale_step": snapshot.scale_step}
         facts |= {"step": snapshot.step, "batch": list(self.batch)}
         layout = self.problem.layout
@@ -125,7 +127,7 @@ class RunCheckpoints:
         """Return the shapes of the arrays of a checkpoint; check that its facts match this problem."""
         self._compare(facts)
         problem, step = self.problem, facts["step"]
-        scale = problem.scales()[range(len(problem.scales()))[facts["scale"]]]
+        scale = problem.schedule[range(len(problem.schedule))[facts["scale"]]]
         if not (0 < facts["scale_step"] <= scale.steps and facts["scale_step"] <= step <= problem.steps):
             raise ValueError("a checkpoint is at no step of this run")
         if facts["batch"] != list(self.batch):
@@ -133,12 +135,13 @@ class RunCheckpoints:
         if any(type(plan) is not int for plan in _memory_plans(facts["memory_plans"]).values()):
             raise ValueError("a checkpoint has memory plans that are no numbers of pixels")
         axes = () if problem.batch_size is None else (problem.batch_size,)
-        history = dict.fromkeys(term_names(problem.config), jax.ShapeDtypeStruct((*axes, step), np.float32))
+        history = dict.fromkeys(problem.objective.term_names, jax.ShapeDtypeStruct((*axes, step), np.float32))
         state = problem.shape(scale)
         if facts["layout"] is not None:
             axis, count = facts["layout"]
             state = longer(state, axis=axis, count=operator.index(count))
-        return {"state": state, "sides": jax.ShapeDtypeStruct((step,), np.int32), "history": history}
+        found = {"state": state, "sides": jax.ShapeDtypeStruct((step,), np.int32), "history": history}
+        return found | ({"start": problem.image_shape(scale)} if problem.keeps_start else {})
 
     def _compare(self, facts: dict[str, Any]) -> None:
         """Raise `InputError` if a checkpoint is of another problem."""
@@ -179,17 +182,24 @@ def identity_of(problem: Problem) -> dict[str, Any]:
 
     Example:
         >>> sorted(identity_of(make_problem(params, content, style)))  # doctest: +SKIP
-        ['arrays', 'batch_size', 'config', 'start', 'steps']
+        ['arrays', 'batch_size', 'settings', 'start', 'steps']
     """
     start = problem.start if isinstance(problem.start, str) else ""
     keys = [jax.random.key_data(key) for key in (problem.key, problem.noise) if key is not None]
-    arrays = [problem.params, problem.picture, problem.content, problem.styles, problem.weights, problem.style_weights]
+    arrays = [
+        problem.params,
+        problem.picture,
+        problem.content,
+        problem.styles,
+        problem.objective,
+        problem.style_weights,
+    ]
     arrays += [problem.content_masks, problem.style_masks, keys, None if start else problem.start]
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(arrays):
         array = np.asarray(leaf)
         digest.update(repr((array.shape, array.dtype.str)).encode() + array.tobytes())
-    facts = {"config": config_facts(problem.config), "start": start, "steps": problem.steps}
+    facts = {"settings": settings_of(problem), "start": start, "steps": problem.steps}
     return facts | {"batch_size": problem.batch_size, "arrays": digest.hexdigest()}
 
 

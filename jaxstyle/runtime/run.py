@@ -119,13 +119,13 @@ def texture_run(
     styles: Sequence[Path], options: TextureOptions, network: LoadNetwork, *, outputs: OutputOptions
 ) -> Run:
     """Load the files of a texture and return its run."""
-    preset, weights = options.resolve()
+    preset, objective = options.resolve()
     problem = load_texture(
         styles,
         *options.shape(),
         network=network,
-        weights=weights,
-        config=preset.config,
+        preset=preset,
+        objective=objective,
         steps=options.steps,
         seed=options.seed,
         style_size=options.style_size,
@@ -137,9 +137,9 @@ def texture_run(
 
 def reconstruct_run(image: Path, options: ReconstructOptions, network: LoadNetwork, *, outputs: OutputOptions) -> Run:
     """Load the image of a reconstruction and return its run."""
-    preset, weights = options.resolve()
+    preset, objective = options.resolve()
     how: dict[str, Any] = {"size": options.size, "steps": options.steps, "seed": options.seed}
-    how |= {"preset": preset, "weights": weights, "max_pixels": options.max_pixels}
+    how |= {"preset": preset, "objective": objective, "max_pixels": options.max_pixels}
     problem, alpha = load_reconstruction(image, network=network, **how)
     return new_run("reconstruct", {"image": image}, options, problem, alpha, network().weights, outputs=outputs)
 
@@ -184,7 +184,7 @@ def on_devices(run: Run, callbacks: Sequence[Callback] = ()) -> Run:
     if problem.batch_size is not None:
         layout = batch_layout(problem.devices, batch_size=problem.batch_size)
     else:
-        layout = row_layout(problem.devices, config=problem.config)
+        layout = row_layout(problem.devices, objective=problem.objective)
     if layout is None:
         return run
     shared = "the picture's rows" if problem.batch_size is None else "the pictures"

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxstyle.config import LossWeights
 from jaxstyle.errors import InputError, UnavailableError, out_of_memory
+from jaxstyle.losses.objective import Objective
 from jaxstyle.optim import loop
+from jaxstyle.optim.loop import AnyObjective
+from jaxstyle.optim.optimizers import LBFGS
 from jaxstyle.runtime.callbacks import Callback, Event, never, notify
 from jaxstyle.runtime.memory import limit_with_swap, peak_of, shortage
 from jaxstyle.runtime.problem import CompiledScale, Problem
@@ -33,6 +35,7 @@ class Snapshot(NamedTuple):
         sides: longest side of the image at every step so far, `[steps]`.
         history: every term at every step so far, `[..., steps]`.
         memory_plans: memory plans of scales so far by longest side, see `Problem.at`.
+        start: initial image of the scale, on which the targets of custom objectives depend; None for other objectives.
     """
 
     scale: int
@@ -42,6 +45,7 @@ class Snapshot(NamedTuple):
     sides: np.ndarray
     history: Mapping[str, np.ndarray]
     memory_plans: Mapping[int, int]
+    start: Any = None
 
     @property
     def step(self) -> int:
@@ -113,7 +117,7 @@ def _iterate(
     callbacks: Sequence[Callback],
 ) -> Iterator[Snapshot]:
     """Implement `iterate`; each scale but the first is compiled in a thread while the previous one runs."""
-    scales = problem.scales()
+    scales = problem.schedule
     sides, image, before, snapshot = np.zeros(0, np.int32), None, None, resume
     memory_plans: dict[int, int] = {}
     history: dict[str, Any] = {}
@@ -134,26 +138,28 @@ def _iterate(
         notify(callbacks, _event("compiling", scales, _planned(scales, number, taken), scale))
         if compiling is not None:
             compiling.result()
-        ready = problem.at(scale, memory_plans=memory_plans if resumed else problem.memory_plans)
+        start = None if resumed is None else resumed.start
+        if not resumed:
+            start = problem.initial_image(scale, None if image is None else problem.unpadded(image, at))
+        ready = problem.at(number, start, memory_plans=memory_plans if resumed else problem.memory_plans)
         missing = 0 if resumed else ready.state_bytes
         if peak_of(ready.step, missing=missing) > limit_with_swap():
             raise UnavailableError(_shortage(problem, ready, side, missing=missing))
-        start = None if resumed or image is None else problem.unpadded(image, at)
-        state = resumed.state if resumed else problem.begin(scale, start)
+        state = resumed.state if resumed else problem.begin(start)
         seconds = time.perf_counter() - began
         notify(callbacks, _event("compiled", scales, _planned(scales, number, taken), scale, seconds=seconds))
         if ready.memory_plan:
             memory_plans = {**memory_plans, side: ready.memory_plan}
-        network = problem.ready(scale)
+        network, kept = problem.ready(scale), start if problem.keeps_start else None
         if number + 1 < len(scales) and (until is None or until - len(sides) > left):
-            compiling = thread.submit(problem.compile_ahead, scales[number + 1])
+            compiling = thread.submit(problem.compile_ahead, number + 1)
         while left and not should_stop() and not _stopped(problem, state).all():
             began = time.perf_counter()
             to_save = problem.save_every - len(sides) % problem.save_every if problem.save_every else left
             count = min(ready.segment, left, to_save)
             try:
-                state, rows = ready.step(state, network, ready.targets, problem.placed_weights, np.int32(count))
-                terms: Any = loop.named(np.asarray(rows)[..., :count, :], config=problem.config)
+                state, rows = ready.step(state, network, ready.targets, problem.placed_objective, np.int32(count))
+                terms: Any = loop.named(np.asarray(rows)[..., :count, :], problem.objective)
             except (MemoryError, RuntimeError) as error:
                 if out_of_memory(error) is None:
                     raise
@@ -170,9 +176,9 @@ def _iterate(
             left, taken = left - count, taken + count
             sides = np.append(sides, np.full(count, side, np.int32))
             history = {name: np.concatenate([history.get(name, new[..., :0]), new], -1) for name, new in terms.items()}
-            before, snapshot = snapshot, Snapshot(number, taken, state, image, sides, history, memory_plans)
+            before, snapshot = snapshot, Snapshot(number, taken, state, image, sides, history, memory_plans, kept)
             event = _event("steps", scales, _planned(scales, number, taken), scale)
-            metrics, seconds = _metrics(terms, problem.weights), time.perf_counter() - began
+            metrics, seconds = _metrics(terms, problem.objective), time.perf_counter() - began
             notify(callbacks, event._replace(metrics=metrics, seconds=seconds), snapshot)
             yield snapshot
         if should_stop():
@@ -208,24 +214,23 @@ def _event(kind: str, scales: Sequence[Scale], step: int, scale: Scale | None = 
 def _stopped(problem: Problem, state: loop.State) -> np.ndarray:
     """Return the step at which a state has stopped, 0 for none; of each image of a batch."""
     none: Any = None  # parameters may be large and are not needed
-    few = loop.State(none, None, watch=problem.read(state.watch), stall=problem.read(state.stall))
+    few = loop.State(none, none, watch=problem.read(state.watch), stall=problem.read(state.stall))
     return np.asarray(few.stopped)
 
 
 def picture_of(problem: Problem, snapshot: Snapshot) -> np.ndarray:
     """Return the picture of a snapshot, or all pictures of a batch; called in all processes together."""
-    scale = problem.scales()[snapshot.scale]
+    scale = problem.schedule[snapshot.scale]
     return np.asarray(jax.device_get(problem.finish(problem.unpadded(snapshot.image, scale))))
 
 
 def _shortage(problem: Problem, ready: CompiledScale, side: int, *, missing: int = 0) -> str:
     """Return the message for a scale that needs more memory than available, including `missing` bytes of state."""
-    config, batch_size = problem.config, problem.batch_size or 1
-    lbfgs = config.optimizer == "lbfgs"
-    pixels = max(scale.height * scale.width for scale in problem.scales() if side in scale[:2])
-    pairs = config.pairs(pixels)
-    pair = ready.state_bytes // (pairs + 1) if lbfgs else 0
-    row_chunks = batch_size > 1 and not (ready.memory_plan or config.remat)
+    optimizer, batch_size = problem.optimizer, problem.batch_size or 1
+    pixels = max(scale.height * scale.width for scale in problem.schedule if side in scale[:2])
+    pairs = optimizer.pairs(pixels) if isinstance(optimizer, LBFGS) else 0
+    pair = ready.state_bytes // (pairs + 1) if pairs else 0
+    row_chunks = batch_size > 1 and not (ready.memory_plan or getattr(problem.network, "remat", ()))
     shared = problem.layout is not None and not problem.spans_processes
     found = {"pair": pair, "pairs": pairs, "batch_size": batch_size, "row_chunks": row_chunks, "shared": shared}
     return shortage(ready.step, side, missing=missing, **found)
@@ -233,7 +238,7 @@ def _shortage(problem: Problem, ready: CompiledScale, side: int, *, missing: int
 
 def is_complete(problem: Problem, snapshot: Snapshot) -> bool:
     """Return whether a run is complete at a snapshot."""
-    scales = problem.scales()
+    scales = problem.schedule
     last = snapshot.scale == len(scales) - 1
     return last and (snapshot.scale_step == scales[-1].steps or bool(_stopped(problem, snapshot.state).all()))
 
@@ -245,7 +250,7 @@ def lbfgs_messages(problem: Problem, snapshot: Snapshot, *, before: int) -> list
     stall, start = problem.read(snapshot.state.stall), snapshot.step - snapshot.scale_step
     restarted, stopped = (start + np.atleast_1d(step) for step in (stall.restarted, stall.stopped))
     found, side = [], snapshot.sides[-1]
-    without = f"lbfgs made no progress in {problem.config.patience} steps at {side} pixels"
+    without = f"lbfgs made no progress in {getattr(problem.optimizer, 'patience', 0)} steps at {side} pixels"
     for index in map(int, np.flatnonzero(np.isfinite(np.atleast_2d(snapshot.history["total"])).all(axis=1))):
         if restarted[index] > max(before, start):
             found.append((index, f"{without}: its history was restarted at step {restarted[index]}"))
@@ -287,10 +292,12 @@ def repeat(
     return snapshots[0] if snapshots and snapshots[0].step == until else None
 
 
-def _metrics(history: Mapping[str, np.ndarray], weights: LossWeights) -> dict[str, float]:
+def _metrics(history: Mapping[str, np.ndarray], objective: AnyObjective) -> dict[str, float]:
     """Return the total of the last step and the weighted contribution of each kind of term, as means over a batch."""
     last: Any = {name: values[..., -1] for name, values in history.items()}
-    number: Any = jax.tree.map(np.asarray, weights)
+    if not isinstance(objective, Objective):
+        return {name: float(np.mean(value)) for name, value in last.items()}
+    number: Any = jax.tree.map(np.asarray, objective)
     with np.errstate(all="ignore"):  # of diverged pictures
         metrics = {
             "total": last["total"],

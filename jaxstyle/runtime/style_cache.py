@@ -12,16 +12,17 @@ import jax
 import numpy as np
 
 from jaxstyle import __version__
-from jaxstyle.config import Config
 from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.losses import statistics_io
-from jaxstyle.losses.targets import summarize_style
+from jaxstyle.losses.layer_summaries import AnyNetwork, sized_layers
+from jaxstyle.losses.objective import Objective
+from jaxstyle.losses.targets import network_of_styles, summarize_style
 from jaxstyle.networks import pretrained
-from jaxstyle.networks.vgg import Params
+from jaxstyle.networks.vgg import VGG19, Params
 from jaxstyle.transfer.color import Sizes
 from jaxstyle.transfer.resize import resize_style
-from jaxstyle.transfer.schedule import plan
-from jaxstyle.transfer.stylize import style_sides
+from jaxstyle.transfer.scale import style_sides
+from jaxstyle.transfer.schedule import Scales, plan
 
 MOST = 2**28  # bytes; the least recently used files are removed first
 
@@ -32,60 +33,74 @@ def summarize_styles(
     width: int,
     *,
     steps: int,
+    scales: Scales,
     params: Params,
-    config: Config,
+    objective: Objective,
+    network: AnyNetwork,
     seed: int,
 ) -> dict[Path, Sizes]:
     """Return the statistics of styles for every scale of a picture of this size."""
     longest = max(height, width)
-    sides = style_sides(longest, plan(height, width, steps=steps, config=config), config=config)
-    return {
-        path: statistics_of(style, sides, longest=longest, params=params, config=config, seed=seed)
-        for path, style in pictures.items()
-    }
+    layers = sized_layers(network, objective.layers)
+    planned = plan(height, width, steps=steps, scales=scales, layers=layers)
+    sides = style_sides(longest, planned, objective=objective)
+    how: dict[str, Any] = {"params": params, "objective": objective, "network": network, "seed": seed}
+    return {path: statistics_of(style, sides, longest=longest, **how) for path, style in pictures.items()}
 
 
 def statistics_of(
-    style: jax.Array, sides: Sequence[int], *, longest: int, params: Params, config: Config, seed: int
+    style: jax.Array,
+    sides: Sequence[int],
+    *,
+    longest: int,
+    params: Params,
+    objective: Objective,
+    network: AnyNetwork,
+    seed: int,
 ) -> Sizes:
     """Return the statistics of a style for pictures of these longest sides, and save them in the user's cache.
 
     `longest` is the longest side of the picture for which the style is not reduced. If the cache cannot be read or
     written, they are computed again.
     """
-    path = _path(style, longest=longest, params=params, config=config, seed=seed)
+    how: dict[str, Any] = {"objective": objective, "network": network}
+    path = _path(style, longest=longest, params=params, seed=seed, **how)
     found: Sizes = {}
     with contextlib.suppress(InputError, OSError):
-        found = statistics_io.read(path, params=params, config=config)
+        found = statistics_io.read(path, params=params, **how)
         os.utime(path)
     if missing := [side for side in sides if side not in found]:
-        reduced = {side: resize_style(style, side / longest, layers=config.style_layers) for side in missing}
-        found = {**found, **_summarize(params, reduced, jax.random.key(seed), config=config)}
+        reduced = {side: resize_style(style, side / longest, layers=objective.style_layers) for side in missing}
+        summaries = _summarize(params, reduced, jax.random.key(seed), objective.without_weights(), network=network)
+        found = {**found, **summaries}
         with contextlib.suppress(UnavailableError, OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            statistics_io.write(path, found, params=params, config=config, pictures=[])
+            statistics_io.write(path, found, params=params, pictures=[], **how)
             _limit_size(path.parent)
     return {side: found[side] for side in sides}
 
 
-@partial(jax.jit, static_argnames="config")
-def _summarize(params: Params, styles: dict[int, jax.Array], key: jax.Array, *, config: Config) -> dict[int, Any]:
+@partial(jax.jit, static_argnames="network")
+def _summarize(
+    params: Params, styles: dict[int, jax.Array], key: jax.Array, objective: Objective, *, network: AnyNetwork
+) -> dict[int, Any]:
     """Return the statistics of a style at several sizes, computed by one program."""
-    key = jax.random.fold_in(key, 1)  # the key of `stylize.targets_at`
-    return {side: summarize_style(params, style, key=key, config=config) for side, style in styles.items()}
+    key = jax.random.fold_in(key, 1)  # the key of `scale.targets_for_scale`
+    how: dict[str, Any] = {"objective": objective, "network": network, "key": key}
+    return {side: summarize_style(params, style, **how) for side, style in styles.items()}
 
 
-def _path(style: jax.Array, *, longest: int, params: Params, config: Config, seed: int) -> Path:
+def _path(
+    style: jax.Array, *, longest: int, params: Params, objective: Objective, network: AnyNetwork, seed: int
+) -> Path:
     """Return the file for a style and all options on which its statistics depend."""
-    sliced = config.statistic == "sliced"
-    facts = (style.shape, longest, config.style_layers, config.statistic, config.pooling, config.pooling_gain)
-    facts += (
-        config.style_border,
-        config.white,
-        config.precision,
-        jax.devices()[0].device_kind,
-        seed if sliced else None,
-    )
+    of_styles: Any = network_of_styles(network)
+    sliced = objective.statistic == "sliced"
+    facts = (style.shape, longest, objective.style_layers, objective.statistic, seed if sliced else None)
+    if isinstance(of_styles, VGG19):
+        facts += (of_styles.pooling, of_styles.pooling_gain, of_styles.padding, of_styles.input_scale)
+        facts += (of_styles.precision,)
+    facts += (jax.devices()[0].device_kind,)
     digest = hashlib.sha256(repr((facts, __version__, jax.__version__)).encode())
     digest.update(statistics_io.network_hash(params).encode() + np.asarray(style).tobytes())
     return pretrained.cache() / "styles" / f"{digest.hexdigest()}.h5"

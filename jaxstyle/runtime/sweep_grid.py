@@ -14,7 +14,7 @@ from jaxstyle.errors import InputError, excerpt
 from jaxstyle.runtime.options import MOST_SEED, StylizeOptions, TransferOptions, check_number, parse_layers
 
 if TYPE_CHECKING:
-    from jaxstyle.config import Config, LossWeights
+    from jaxstyle.losses.objective import Objective
 
 MOST_PICTURES = 10_000
 MOST_COLUMNS = 12
@@ -50,7 +50,7 @@ class SweepOptions(TransferOptions):
         content_weight: weights of the content loss: a number, a list such as "1,10,100", or a range "10:1000:5".
         style_weight: weights of the style loss.
         tv_weight: weights of total variation.
-        content_layers: sets of content layers, separated by semicolons; likewise `style_layers`.
+        content_layers: sets of content layers, separated by semicolons; `style_layers` has the same form.
         seeds: number of seeds of the noise, from `seed`.
     """
 
@@ -104,18 +104,18 @@ class SweepOptions(TransferOptions):
         return StylizeOptions(**own)
 
     def all_layers(self) -> StylizeOptions:
-        """Return the options whose config has the layers of all pictures."""
+        """Return the options whose objective has the layers of all pictures."""
         sets = {name: each for name, each in self.values.items() if name.endswith("-layers")}
         union = {name: [layer for text in each for layer in parse_layers(str(text))] for name, each in sets.items()}
         return self.single({name: ",".join(dict.fromkeys(layers)) for name, layers in union.items()})
 
-    def weights(self, combination: Combination, config: Config) -> LossWeights:
-        """Return the weights of one picture: zero for the layers of others."""
+    def objective(self, combination: Combination, every: Objective) -> Objective:
+        """Return the objective of one picture: weights of zero for the layers of `every` picture that it lacks."""
         _, own = self.single(combination.settings).resolve()
         return replace(
             own,
-            content={layer: own.content.get(layer, 0.0) for layer in config.content_layers},
-            style={layer: own.style.get(layer, 0.0) for layer in config.style_layers},
+            content={layer: own.content.get(layer, 0.0) for layer in every.content_layers},
+            style={layer: own.style.get(layer, 0.0) for layer in every.style_layers},
         )
 
     def seed_of(self, combination: Combination) -> int:

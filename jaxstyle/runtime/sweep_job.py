@@ -18,12 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxstyle.config import LossWeights
 from jaxstyle.distributed.processes import leads, of_all, of_leader, together
 from jaxstyle.errors import InputError, excerpt
 from jaxstyle.files import write_text
 from jaxstyle.images.load import load_image
 from jaxstyle.images.save import check_output, save_image
+from jaxstyle.losses.objective import Objective
 from jaxstyle.runtime.callbacks import Callback, Event, message, never, notify
 from jaxstyle.runtime.inputs import LoadNetwork, load_stylize
 from jaxstyle.runtime.memory import memory_budget
@@ -48,7 +48,7 @@ from jaxstyle.runtime.runner import (
 )
 from jaxstyle.runtime.sweep_grid import Combination, SweepOptions
 from jaxstyle.runtime.sweep_report import Entry, entry_of, read_entry, thinned, write_entry, write_report
-from jaxstyle.transfer.sweep import lanes_within, memory_of
+from jaxstyle.transfer.sweep import batch_size_within, memory_of
 
 
 class SweepResult(NamedTuple):
@@ -71,11 +71,11 @@ class SweepResult(NamedTuple):
 
 @dataclass(frozen=True)
 class SweepFolder:
-    """Folder of a sweep, and the settings, weights, seed and hash of each picture."""
+    """Folder of a sweep, and the settings, objective, seed and hash of each picture."""
 
     folder: Path
     combinations: Sequence[Combination]
-    weights: Sequence[LossWeights]
+    objectives: Sequence[Objective]
     seeds: Sequence[int]
     outputs: OutputOptions
     hashes: Sequence[str] = ()
@@ -135,10 +135,10 @@ class SweepFolder:
 
     def problem(self, problem: Problem, batch: Sequence[int]) -> Problem:
         """Return the problem of a batch."""
-        weights = jax.tree.map(lambda *each: jnp.asarray(each, jnp.float32), *(self.weights[i] for i in batch))
+        objective = jax.tree.map(lambda *each: jnp.asarray(each, jnp.float32), *(self.objectives[i] for i in batch))
         noise = jax.vmap(jax.random.key)(jnp.asarray([self.seeds[i] for i in batch], jnp.uint32))
         noisy = isinstance(problem.start, str) and problem.start == "noise"
-        return replace(problem, weights=weights, batch_size=len(batch), noise=noise if noisy else None)
+        return replace(problem, objective=objective, batch_size=len(batch), noise=noise if noisy else None)
 
     def run(self, run: Run, batch: Sequence[int], *, index: int = 0) -> Run:
         """Return the run of a batch, with the record of one of its pictures.
@@ -151,21 +151,21 @@ class SweepFolder:
         if unknown or not 0 <= index < len(batch):
             found = f"{excerpt(index)} of {excerpt(list(batch), most=60)}"
             raise InputError(f"This sweep has no picture {found}, each of them once: name a picture that it has saved.")
-        weights = weights_by_term(self.weights[batch[index]])
+        weights = weights_by_term(self.objectives[batch[index]])
         record = replace(run.record, batch=tuple(batch), index=index, weights=weights)
         return run._replace(problem=self.problem(run.problem, batch), record=record)
 
 
 def sweep_folder(folder: Path, options: SweepOptions, *, outputs: OutputOptions) -> SweepFolder:
-    """Return the folder of a sweep with all combinations, and the weights and the seed of each.
+    """Return the folder of a sweep with all combinations, and the objective and the seed of each.
 
     Raises:
         InputError: if an option cannot be used.
     """
-    config = options.all_layers().resolve()[0].config
+    _, every = options.all_layers().resolve()
     found = options.combinations()
-    weights, seeds = [options.weights(each, config) for each in found], [options.seed_of(each) for each in found]
-    return SweepFolder(folder, found, weights, seeds, outputs, max_pixels=options.max_pixels)
+    objectives, seeds = [options.objective(each, every) for each in found], [options.seed_of(each) for each in found]
+    return SweepFolder(folder, found, objectives, seeds, outputs, max_pixels=options.max_pixels)
 
 
 def sweep_run(
@@ -191,8 +191,8 @@ def with_hashes(folder: SweepFolder, run: Run, options: SweepOptions) -> SweepFo
     controls += (len(options.content_mask), options.style_mask)
     files = [each.sha256 for each in record.inputs]
     facts = (options.size, options.steps, start, options.seed, bits, folder.outputs.record, controls)
-    common = repr((facts, files, record.network.sha256, record.config))
-    pairs = zip(folder.weights, folder.seeds, strict=True)
+    common = repr((facts, files, record.network.sha256, record.settings))
+    pairs = zip(folder.objectives, folder.seeds, strict=True)
     hashes = [hashlib.sha256(repr((common, own, seed)).encode()).hexdigest() for own, seed in pairs]
     return replace(folder, hashes=hashes)
 
@@ -289,8 +289,8 @@ def fitting_batch_size(
     problem: Problem, folder: SweepFolder, todo: Sequence[int], *, callbacks: Sequence[Callback] = ()
 ) -> int:
     """Return the batch size that fits into memory, and send a message with it."""
-    last = problem.scales()[-1]
-    targets = problem.targets(last)
+    last = problem.schedule[-1]
+    targets = problem.targets(last, number=len(problem.schedule) - 1)
 
     def needed(count: int) -> int:
         layout = batch_layout(problem.devices, batch_size=count)
@@ -301,7 +301,7 @@ def fitting_batch_size(
 
     needed(len(todo))  # compilation takes memory, some of which stays in use
     budget = min(of_all(memory_budget(problem.memory)))
-    count = lanes_within(budget, count=len(todo), needed=needed)
+    count = batch_size_within(budget, count=len(todo), needed=needed)
     takes, gib = needed(count), 2**30
     message(callbacks, f"{len(todo)} pictures, {count} at a time: {takes / gib:.1f} of {budget / gib:.1f} GiB")
     return count
@@ -409,7 +409,7 @@ class _SweepBatch:
     def _record(self, snapshot: Snapshot, index: int) -> RunRecord:
         """Return the record of one picture at a snapshot."""
         own = record_at(self.run.record, snapshot._replace(history=_own(snapshot, index)))
-        return replace(own, index=index, weights=weights_by_term(self.folder.weights[own.batch[index]]))
+        return replace(own, index=index, weights=weights_by_term(self.folder.objectives[own.batch[index]]))
 
     def _save(self, path: Path, picture: np.ndarray, snapshot: Snapshot, index: int) -> None:
         record, outputs = self._record(snapshot, index), self.folder.outputs

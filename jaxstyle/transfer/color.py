@@ -10,18 +10,17 @@ Ecker, Bethge, Hertzmann and Shechtman, *Controlling Perceptual Factors in Neura
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
-from jaxstyle.compiled import compiled
-from jaxstyle.config import Config
-from jaxstyle.errors import InputError
+from jaxstyle.errors import InputError, excerpt
 from jaxstyle.losses.style import Summary
 from jaxstyle.losses.targets import Style
 
 Form = Literal["symmetric", "cholesky"]
+Color = Literal["none", "keep", "match", "match-cholesky", "histogram"]
 
 RED, BLUE = 0.299, 0.114  # luma of Rec. 601, as in YIQ; green has the rest, 0.587
 RIDGE = 1e-5  # added to every variance, as in Gatys' notebook; the variance of a deviation of 0.8 steps of 255
@@ -184,39 +183,42 @@ Sizes = Mapping[int, Mapping[str, Summary]]  # style statistics by longest side 
 Styles = Style | Sizes | Sequence[Style | Sizes]
 
 
-def recolor(content: jax.Array, styles: Styles, *, config: Config) -> tuple[jax.Array, list[Style | Sizes]]:
+def recolor(content: jax.Array, styles: Styles, *, color: Color = "none") -> tuple[jax.Array, list[Style | Sizes]]:
     """Return content and styles with the colors of the optimization.
 
     Args:
         content: `[H, W, 3]`, or `[N, H, W, 3]` with color "none".
         styles: as for `stylize.stylize`.
-        config: `color` is used.
+        color: color of the result, see `stylize.stylize`.
 
     Returns:
         The content and the styles as a list.
 
     Raises:
-        InputError: if there is no style, or if colors change and a style has no image or the content is a batch.
+        InputError: if `color` is unknown, if there is no style, or if colors change and a style has no image or the
+            content is a batch.
 
     Example:
-        >>> len(recolor(jnp.zeros((8, 8, 3)), jnp.ones((8, 8, 3)), config=Config())[1])
+        >>> len(recolor(jnp.zeros((8, 8, 3)), jnp.ones((8, 8, 3)))[1])
         1
     """
     several = list(styles) if isinstance(styles, Sequence) else [styles]
     if not several:
         raise InputError("There is no style: pass a picture, or a sequence of at least one.")
-    if config.color == "none":
+    if color not in get_args(Color):
+        raise InputError(f"color {excerpt(repr(color))} is unknown: use {' or '.join(map(repr, get_args(Color)))}.")
+    if color == "none":
         return content, several
     if any(isinstance(style, Mapping) for style in several):
-        raise InputError(f"Saved statistics cannot be recolored with color {config.color!r}: pass the style image.")
+        raise InputError(f"Saved statistics cannot be recolored with color {color!r}: pass the style image.")
     if content.ndim != 3:
-        raise InputError(f"Color {config.color!r} needs a single content [H, W, 3]: use jax.vmap for a batch.")
+        raise InputError(f"Color {color!r} needs a single content [H, W, 3]: use jax.vmap for a batch.")
     pictures: Any = several
-    recolored: Any = _recolor(content, pictures, change=config.color)
+    recolored: Any = _recolor(content, pictures, change=color)
     return recolored
 
 
-@compiled("change")
+@partial(jax.jit, static_argnames="change")
 def _recolor(content: jax.Array, styles: list[Style], *, change: str) -> tuple[jax.Array, list[Style]]:
     """Return recolored content and styles, computed by one program."""
     function = {

@@ -7,27 +7,34 @@ clipping. `deviations` lists the differences from a program. All sources were re
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from jaxstyle.config import Config, LossWeights
 from jaxstyle.errors import InputError, excerpt
+from jaxstyle.losses.objective import CONTENT_LAYERS, STYLE_LAYERS, Objective
+from jaxstyle.networks.vgg import VGG19
+from jaxstyle.optim.optimizers import LBFGS, Adam
+from jaxstyle.transfer.schedule import Scales
 
 LayerWeights = Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A named set of config and weights.
+    """A named set of objective, network options, optimizer and resizing.
 
     Attributes:
         source: author and address of the program.
         content_weight: weight of content.
         style_weight: weight of style.
         tv_weight: weight of total variation.
-        bounds_weight: weight of the range penalty. For lbfgs about 400 times the total of an unchanged photograph of
-            512 pixels, for a penalty that is a mean over [0, 1]; adam clips at each step.
-        config: the static options.
-        style_shares: relative weights of style layers, if they differ.
+        range_penalty: weight of the range penalty. For L-BFGS about 400 times the total of an unchanged photograph of
+            512 pixels, for a penalty that is a mean over [0, 1]; Adam clips at each step.
+        content_layers: relative weight of each content layer.
+        style_layers: relative weight of each style layer.
+        objective_options: options of the objective by name.
+        network: options of VGG-19.
+        optimizer: the optimizer with its options.
+        scales: scales of the schedule, see `schedule.Scales`.
         pooling_gains: factor of pooled layers by pooling.
         spread: a weight is divided among its layers ("mean") or applies to each of them ("sum").
         style_fit: size of styles: the "longest" side of the content, or the height and width of the "content".
@@ -40,9 +47,13 @@ class Preset:
     content_weight: float
     style_weight: float
     tv_weight: float
-    bounds_weight: float
-    config: Config = field(default_factory=Config)
-    style_shares: LayerWeights = field(default_factory=dict)
+    range_penalty: float
+    content_layers: LayerWeights = field(default_factory=lambda: dict.fromkeys(CONTENT_LAYERS, 1.0))
+    style_layers: LayerWeights = field(default_factory=lambda: dict.fromkeys(STYLE_LAYERS, 1.0))
+    objective_options: Mapping[str, Any] = field(default_factory=dict)
+    network: VGG19 = VGG19()
+    optimizer: LBFGS | Adam = LBFGS()
+    scales: Scales = None
     pooling_gains: Mapping[str, float] = field(default_factory=dict)
     spread: Literal["mean", "sum"] = "mean"
     style_fit: Literal["longest", "content"] = "longest"
@@ -50,31 +61,35 @@ class Preset:
     rounding: Literal["round", "truncate"] = "round"
     deviations: str = ""
 
-    def loss_weights(
+    @property
+    def objective(self) -> Objective:
+        """The objective with the layers of this preset."""
+        return self.make_objective()
+
+    def make_objective(
         self, content_layers: LayerWeights | None = None, style_layers: LayerWeights | None = None
-    ) -> LossWeights:
-        """Return the weight of every layer, from the weights of this preset and relative weights of layers.
+    ) -> Objective:
+        """Return the objective, with the weight of every layer from the weights of this preset and relative weights.
 
         Args:
             content_layers: relative weight of each content layer; None for those of the preset.
             style_layers: relative weight of each style layer; None for those of the preset.
 
         Returns:
-            The weights.
+            The objective.
 
         Example:
-            >>> PRESETS["jaxstyle"].loss_weights({"relu4_2": 1.0}, {"relu1_1": 1.0, "relu2_1": 3.0}).style
+            >>> PRESETS["jaxstyle"].make_objective({"relu4_2": 1.0}, {"relu1_1": 1.0, "relu2_1": 3.0}).style
             {'relu1_1': 7.5, 'relu2_1': 22.5}
         """
-        if content_layers is None:
-            content_layers = dict.fromkeys(self.config.content_layers, 1.0)
-        if style_layers is None:
-            style_layers = {layer: self.style_shares.get(layer, 1.0) for layer in self.config.style_layers}
-        return LossWeights(
-            content=self._spread(self.content_weight, content_layers),
-            style=self._spread(self.style_weight, style_layers),
+        return Objective(
+            content=self._spread(
+                self.content_weight, self.content_layers if content_layers is None else content_layers
+            ),
+            style=self._spread(self.style_weight, self.style_layers if style_layers is None else style_layers),
             tv=self.tv_weight,
-            bounds=self.bounds_weight,
+            range_penalty=self.range_penalty,
+            **self.objective_options,
         )
 
     def _spread(self, weight: float, layers: LayerWeights) -> dict[str, float]:
@@ -82,8 +97,14 @@ class Preset:
         return {layer: weight * share / (whole or 1.0) for layer, share in layers.items()}
 
 
-CONV_1 = tuple(f"conv{block}_1" for block in range(1, 6))
+CONV_1 = dict.fromkeys((f"conv{block}_1" for block in range(1, 6)), 1.0)
 CHANNELS = {"relu1_1": 64, "relu2_1": 128, "relu3_1": 256, "relu4_1": 512, "relu5_1": 512}  # of VGG-19
+ONE_RESOLUTION = {
+    "content_normalization": "elements",
+    "style_normalization": "elements",
+    "half_resolution_above": None,
+}
+LONG_HISTORY = LBFGS(history_size=100)
 
 
 PRESETS = {
@@ -92,24 +113,20 @@ PRESETS = {
         content_weight=1.0,
         style_weight=30.0,
         tv_weight=5.0,
-        bounds_weight=1e4,
+        range_penalty=1e4,
     ),
     "gatys-paper": Preset(
         source="Gatys, Ecker and Bethge, arXiv:1508.06576; pystiche/papers for alpha/beta and the steps",
         content_weight=1 / 2,  # half the sum of squares
         style_weight=1e3 / 4,  # over 4 C^2 N^2
         tv_weight=0.0,
-        bounds_weight=4e9,
-        config=Config(
-            content_layers=("conv4_2",),
-            style_layers=CONV_1,
-            pooling="avg",
-            content_divisor="none",
-            style_divisor="elements",
-            scales=1,
-            halve_above=None,
-            memory=100,
-        ),
+        range_penalty=4e9,
+        content_layers={"conv4_2": 1.0},
+        style_layers=CONV_1,
+        objective_options=ONE_RESOLUTION | {"content_normalization": "none"},
+        network=VGG19(pooling="avg"),
+        optimizer=LONG_HISTORY,
+        scales=1,
         style_fit="content",
         deviations="network not rescaled to mean activations of 1 (CVPR 2016); initial image is the content, not noise",
     ),
@@ -118,9 +135,11 @@ PRESETS = {
         content_weight=1.0,
         style_weight=1e3,
         tv_weight=0.0,
-        bounds_weight=1e9,
-        config=Config(content_divisor="elements", style_divisor="elements", scales=1, halve_above=None, memory=100),
-        style_shares={layer: 1 / channels**2 for layer, channels in CHANNELS.items()},
+        range_penalty=1e9,
+        style_layers={layer: 1 / channels**2 for layer, channels in CHANNELS.items()},
+        objective_options=ONE_RESOLUTION,
+        optimizer=LONG_HISTORY,
+        scales=1,
         spread="sum",
         resample="bilinear",
         deviations="--size is the longest side, not the shorter one; the second run at 800 pixels is --scales",
@@ -130,19 +149,12 @@ PRESETS = {
         content_weight=5.0,
         style_weight=100.0,
         tv_weight=1e-3 / 2,
-        bounds_weight=1.0,
-        config=Config(
-            white=256.0,
-            content_divisor="elements",
-            style_divisor="elements",
-            gram_divisor="elements",
-            tv_form="joint",
-            pixel_reduction="sum",
-            pixel_range=256.0,
-            scales=1,
-            halve_above=None,
-            memory=100,
-        ),
+        range_penalty=1.0,
+        objective_options=ONE_RESOLUTION
+        | {"gram_normalization": "elements", "tv_form": "joint", "pixel_reduction": "sum", "pixel_range": 256.0},
+        network=VGG19(input_scale=256.0),
+        optimizer=LONG_HISTORY,
+        scales=1,
         spread="sum",
         resample="bilinear",
         rounding="truncate",
@@ -153,18 +165,11 @@ PRESETS = {
         content_weight=5.0,
         style_weight=100.0,
         tv_weight=1e-3,
-        bounds_weight=1.0,
-        config=Config(
-            content_divisor="elements",
-            style_divisor="elements",
-            gram_divisor="elements",
-            tv_power=1,
-            pixel_reduction="sum",
-            pixel_range=255.0,
-            scales=1,
-            halve_above=None,
-            memory=100,
-        ),
+        range_penalty=1.0,
+        objective_options=ONE_RESOLUTION
+        | {"gram_normalization": "elements", "tv_power": 1, "pixel_reduction": "sum", "pixel_range": 255.0},
+        optimizer=LONG_HISTORY,
+        scales=1,
         spread="sum",
         resample="bilinear",
         rounding="truncate",
@@ -174,17 +179,10 @@ PRESETS = {
         content_weight=5.0,
         style_weight=500.0,
         tv_weight=100.0,
-        bounds_weight=1.0,
-        config=Config(
-            content_divisor="elements",
-            style_divisor="elements",
-            gram_divisor="elements",
-            pixel_range=255.0,
-            scales=1,
-            halve_above=None,
-            optimizer="adam",
-            learning_rate=10 / 255,
-        ),
+        range_penalty=1.0,
+        objective_options=ONE_RESOLUTION | {"gram_normalization": "elements", "pixel_range": 255.0},
+        optimizer=Adam(learning_rate=10 / 255),
+        scales=1,
         deviations="several styles mix their statistics, not their losses; pooling rounds odd sides down; each step "
         "clips; the result is the last image, not the best; a style has the longest side of the content, not its width",
     ),
@@ -193,19 +191,11 @@ PRESETS = {
         content_weight=0.015,
         style_weight=1.0,
         tv_weight=2.0,
-        bounds_weight=1.0,
-        config=Config(
-            statistic="wasserstein",
-            halve_above=None,
-            border="replicate",
-            content_divisor="elements",
-            style_divisor="elements",
-            tv_form="nine_point",
-            optimizer="adam",
-            betas=(0.9, 0.99),
-            averaging=0.99,
-        ),
-        style_shares={"relu1_1": 256, "relu2_1": 64, "relu3_1": 16, "relu4_1": 4, "relu5_1": 1},
+        range_penalty=1.0,
+        style_layers={"relu1_1": 256, "relu2_1": 64, "relu3_1": 16, "relu4_1": 4, "relu5_1": 1},
+        objective_options=ONE_RESOLUTION | {"statistic": "wasserstein", "tv_form": "nine_point"},
+        network=VGG19(padding="replicate"),
+        optimizer=Adam(b2=0.99, ema_decay=0.99),
         pooling_gains={"max": 1.0, "avg": 2.0, "l2": 0.78},
         deviations="made for torchvision's weights, whose activations are smaller than Caffe's; the state of adam is "
         "reset at each scale; the average excludes the first image; a small style is enlarged",
@@ -215,8 +205,10 @@ PRESETS = {
         content_weight=1.0,
         style_weight=1e3,
         tv_weight=0.0,
-        bounds_weight=1e12,
-        config=Config(content_divisor="elements", style_divisor="elements", scales=1, halve_above=None, memory=100),
+        range_penalty=1e12,
+        objective_options=ONE_RESOLUTION,
+        optimizer=LONG_HISTORY,
+        scales=1,
         resample="bilinear",
         deviations="made for torchvision's weights, whose activations are smaller than Caffe's; --size is the longest "
         "side, not the shorter one",
@@ -226,19 +218,11 @@ PRESETS = {
         content_weight=1e4,
         style_weight=1e-2,
         tv_weight=30.0,
-        bounds_weight=1.0,
-        config=Config(
-            content_layers=("relu5_2",),
-            content_divisor="elements",
-            style_divisor="elements",
-            tv_power=1,
-            pixel_reduction="sum",
-            scales=1,
-            halve_above=None,
-            optimizer="adam",
-            betas=(0.99, 0.999),
-            epsilon=0.1,
-        ),
+        range_penalty=1.0,
+        content_layers={"relu5_2": 1.0},
+        objective_options=ONE_RESOLUTION | {"tv_power": 1, "pixel_reduction": "sum"},
+        optimizer=Adam(b1=0.99, eps=0.1),
+        scales=1,
         resample="bilinear",
         rounding="truncate",
         deviations="images are antialiased when they are reduced",
@@ -248,19 +232,19 @@ PRESETS = {
         content_weight=2.5e-8,
         style_weight=1e-6 / 36,
         tv_weight=1e-6,
-        bounds_weight=1e-3,
-        config=Config(
-            content_layers=("relu5_2",),
-            content_divisor="none",
-            style_divisor="none",
-            gram_divisor="image",
-            tv_form="joint",
-            tv_power=2.5,
-            pixel_reduction="sum",
-            pixel_range=255.0,
-            scales=1,
-            halve_above=None,
-        ),
+        range_penalty=1e-3,
+        content_layers={"relu5_2": 1.0},
+        objective_options={
+            "half_resolution_above": None,
+            "content_normalization": "none",
+            "style_normalization": "none",
+            "gram_normalization": "image",
+            "tv_form": "joint",
+            "tv_power": 2.5,
+            "pixel_reduction": "sum",
+            "pixel_range": 255.0,
+        },
+        scales=1,
         style_fit="content",
         resample="bilinear",
         rounding="truncate",

@@ -3,9 +3,9 @@
 import math
 from typing import NamedTuple
 
-from jaxstyle.config import Config
 from jaxstyle.errors import InputError, excerpt
 from jaxstyle.networks.vgg import smallest_side
+from jaxstyle.optim.loop import check_steps
 
 COARSEST = 128  # pixels of the longest side at the coarsest scale
 FACTOR = 2.4  # approximate ratio of the sides of consecutive scales
@@ -14,6 +14,11 @@ STEPS_BY_PIXELS = -0.415  # exponent: three quarters of the steps at twice the p
 DISTORTION = 0.03  # maximum change of the aspect ratio at all scales but the last
 MOST_SCALES = 30
 TILE = 16  # pixels; VGG-19 pools four times, and a periodic image must stay periodic after each
+
+
+Scales = int | tuple[int, ...] | None
+"""Number of scales, whose longest sides are a geometric series from 128 pixels, or their longest sides, the largest
+that of the result; None for a number of scales that starts near 128 pixels."""
 
 
 class Scale(NamedTuple):
@@ -30,7 +35,16 @@ class Scale(NamedTuple):
     steps: int
 
 
-def plan(height: int, width: int, *, steps: int, config: Config) -> tuple[Scale, ...]:
+def plan(
+    height: int,
+    width: int,
+    *,
+    steps: int,
+    scales: Scales = None,
+    layers: tuple[str, ...] = (),
+    circular: bool = False,
+    passes: int = 1,
+) -> tuple[Scale, ...]:
     """Return the scales of an image of `height` by `width`, coarsest first.
 
     The longest sides are a geometric series from 128 pixels, rounded to multiples of 16; each scale but the last has a
@@ -40,27 +54,34 @@ def plan(height: int, width: int, *, steps: int, config: Config) -> tuple[Scale,
         height: of the result, in pixels.
         width: of the result, in pixels.
         steps: number of gradient evaluations over all scales.
-        config: `scales`, layers and padding are used.
+        scales: their number or their longest sides, see `Scales`.
+        layers: layers of VGG-19 that must have at least one pixel at each scale.
+        circular: whether the image is periodic.
+        passes: number of entries of the last scale, for objectives that minimize another value at the end.
 
     Returns:
         The scales; the last has the size of the result.
 
     Raises:
-        InputError: if a scale of `config` is too small for a layer or larger than the result, or if there are fewer
-            steps than scales.
+        InputError: if one of `scales` is too small for a layer or larger than the result, or if there are fewer steps
+            than scales.
 
     Example:
-        >>> [(scale.width, scale.steps) for scale in plan(192, 256, steps=100, config=Config())]
+        >>> [(scale.width, scale.steps) for scale in plan(192, 256, steps=100)]
         [(128, 64), (256, 36)]
     """
-    if steps < 1:
-        raise InputError(f"steps is {steps}: use at least 1.")
+    check_steps(steps)
+    if isinstance(scales, list):
+        scales = tuple(scales)
+    sides = isinstance(scales, tuple) and all(isinstance(side, int) for side in scales) and scales
+    if isinstance(scales, bool) or not (scales is None or isinstance(scales, int) or sides):
+        raise InputError(f"scales is {excerpt(repr(scales))}: use their number, or their longest sides.")
     longest = max(height, width)
-    shape = _tileable_shape if config.border == "circular" else shared_shape
-    shapes = [shape(height, width, side) for side in _sides(longest, config)[:-1]]
+    shape = _tileable_shape if circular else shared_shape
+    shapes = [shape(height, width, side) for side in _sides(longest, scales)[:-1]]
     shapes = [each for each in dict.fromkeys(shapes) if max(each) < longest] + [(height, width)]
-    need = max(map(smallest_side, config.sized(config.layers)), default=1)
-    if config.scales is None:
+    need = max(map(smallest_side, layers), default=1)
+    if scales is None:
         most = max(1, steps // FEWEST)
         shapes = [*(each for each in shapes[:-1] if min(each) >= need), shapes[-1]][-most:]
     for each in shapes[:-1]:
@@ -71,13 +92,14 @@ def plan(height: int, width: int, *, steps: int, config: Config) -> tuple[Scale,
             )
     if steps < len(shapes):
         raise InputError(f"{steps} steps are too few for {len(shapes)} scales: use more --steps or fewer --scales.")
+    shapes += [shapes[-1]] * (min(passes, 1 + steps - len(shapes)) - 1)
     return tuple(Scale(*each, count) for each, count in zip(shapes, _split(steps, shapes), strict=True))
 
 
-def _sides(longest: int, config: Config) -> list[int]:
+def _sides(longest: int, scales: Scales) -> list[int]:
     """Return the longest sides of the scales in pixels, in ascending order."""
-    if isinstance(config.scales, tuple):
-        sides = list(config.scales)
+    if isinstance(scales, tuple):
+        sides = list(scales)
         if sides and abs(sides[-1] - longest) == 1:  # rounding changed the size of the result by one pixel
             sides[-1] = longest
         if not sides or sides != sorted(set(sides)) or sides[0] < 1 or sides[-1] != longest:
@@ -86,7 +108,7 @@ def _sides(longest: int, config: Config) -> list[int]:
                 f"The scales {text} do not rise to the {longest} pixels of the result: end them with that."
             )
         return sides
-    count = config.scales
+    count = scales
     if count is None:
         count = max(1, 1 + round(math.log(longest / COARSEST, FACTOR)))
     if not 1 <= count <= MOST_SCALES:
@@ -100,6 +122,23 @@ def _sides(longest: int, config: Config) -> list[int]:
         if sides == sorted(set(sides)):
             break
     return sides
+
+
+def part_of(scales: tuple[Scale, ...], number: int) -> tuple[int, bool]:
+    """Return the number of a scale, and whether it repeats the size of the one before.
+
+    Args:
+        scales: of `plan`.
+        number: number of the scale, from 0.
+
+    Returns:
+        Both.
+
+    Example:
+        >>> part_of((Scale(8, 8, 1), Scale(8, 8, 1)), 1)
+        (1, True)
+    """
+    return number, number > 0 and scales[number][:2] == scales[number - 1][:2]
 
 
 def shared_shape(height: int, width: int, side: int) -> tuple[int, int]:

@@ -4,7 +4,7 @@ The images of a batch share the network and, where possible, the targets. Withou
 same work, so `jax.vmap` is efficient. The memory is known before the run.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,11 +12,16 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jaxstyle.config import Config, LossWeights
-from jaxstyle.distributed.sharding import BATCH, map_lanes, mesh_of
+from jaxstyle.distributed.sharding import BATCH, map_batch, mesh_of
 from jaxstyle.errors import InputError
-from jaxstyle.networks.vgg import Params
-from jaxstyle.transfer.color import Styles
+from jaxstyle.losses.layer_summaries import AnyNetwork
+from jaxstyle.losses.objective import Objective
+from jaxstyle.losses.targets import check_range
+from jaxstyle.networks.vgg import VGG19, Params
+from jaxstyle.optim.loop import AnyObjective
+from jaxstyle.optim.optimizers import LBFGS, Optimizer, Transformation, as_optimizer
+from jaxstyle.transfer.color import Color, Styles
+from jaxstyle.transfer.schedule import Scales
 from jaxstyle.transfer.stylize import Result, stylize
 
 
@@ -24,14 +29,17 @@ def sweep(
     params: Params,
     content: jax.Array,
     styles: Styles,
-    weights: LossWeights = LossWeights(),
     *,
-    key: jax.Array | None = None,
-    config: Config = Config(),
+    objective: AnyObjective = Objective(),
+    network: AnyNetwork = VGG19(),
+    optimizer: Optimizer | Transformation = LBFGS(),
     steps: int = 300,
+    scales: Scales = None,
     init: str | jax.Array = "content",
-    blend: jax.typing.ArrayLike | Sequence[float] | None = None,
-    lanes: int | None = None,
+    color: Color = "none",
+    key: jax.Array | None = None,
+    style_weights: jax.typing.ArrayLike | Sequence[float] | None = None,
+    batch_size: int | None = None,
     devices: Sequence[Any] | None = None,
 ) -> Result:
     """Run `stylize` for a batch of N; arguments with a leading axis of length N differ between its images.
@@ -40,46 +48,51 @@ def sweep(
     figure 3.
 
     Args:
-        params: the network.
+        params: of the network.
         content: `[H, W, 3]` for all, or `[N, H, W, 3]`.
         styles: as for `stylize`; an image may be `[N, h, w, 3]`.
-        weights: each weight a number for all, or `[N]`.
-        key: one random key for all, or N keys of `jax.random.split`.
-        config: the static options.
+        objective: each weight a number for all, or `[N]`.
+        network: as for `stylize`.
+        optimizer: as for `stylize`; a learning rate may be `[N]`.
         steps: number of gradient evaluations of each image over all scales.
+        scales: as for `stylize`.
         init: as for `stylize`; an image may be `[N, H, W, 3]`.
-        blend: style weights, `[K]` for all or `[N, K]`.
-        lanes: batch size, to limit memory; None for N.
+        color: as for `stylize`.
+        key: one random key for all, or N keys of `jax.random.split`.
+        style_weights: `[K]` for all or `[N, K]`.
+        batch_size: number of images at a time, to limit memory; None for N.
         devices: devices that share the batch, of `jax.devices()`; None for one.
 
     Returns:
         Images `[N, H, W, 3]` and the history of every term, `[N, steps]`.
 
     Raises:
-        InputError: if no argument has a leading axis, if leading axes differ or are empty, if `lanes` is below 1, or as
-            `stylize` does.
+        InputError: if no argument has a leading axis, if leading axes differ or are empty, if `batch_size` is below 1,
+            or as `stylize` does.
 
     Example:
-        >>> weights = LossWeights(tv=jnp.asarray([0.0, 5.0, 50.0]))
-        >>> sweep(params, content, style, weights, steps=100).image.shape  # doctest: +SKIP
+        >>> objective = Objective(tv=jnp.asarray([0.0, 5.0, 50.0]))
+        >>> sweep(params, content, style, objective=objective, steps=100).image.shape  # doctest: +SKIP
         (3, 384, 512, 3)
     """
     several = list(styles) if isinstance(styles, Sequence) else [styles]
     start = init if isinstance(init, str) else None
     image = None if isinstance(init, str) else init
-    if lanes is not None and lanes < 1:
-        raise InputError(f"lanes is {lanes}: use a batch size of at least 1, or None for all.")
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}: use at least 1, or None for all.")
     if key is not None and not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):  # of jax.random.PRNGKey
         key = jax.random.wrap_key_data(key)
-    shares = None if blend is None else jnp.asarray(blend, jnp.float32)
-    inputs = (weights, content, several, key, image, shares)
-    ranks = (0, 3, 3, 0, 3, 1)
-    leaves, lane_of = [], []
+    for name, values in (("content", content), ("style", several), ("initial image", image)):
+        check_range(name, [each for each in (values if isinstance(values, list) else [values]) if _is_image(each)])
+    shares = None if style_weights is None else jnp.asarray(style_weights, jnp.float32)
+    inputs = (objective, as_optimizer(optimizer), content, several, key, image, shares)
+    ranks = (0, 0, 3, 3, 0, 3, 1)
+    leaves, is_batched = [], []
     for given, rank in zip(inputs, ranks, strict=True):
         found = jax.tree.leaves(given)
         leaves += found
-        lane_of += [jnp.ndim(leaf) == rank + 1 for leaf in found]
-    counts = {len(leaf) for leaf, own in zip(leaves, lane_of, strict=True) if own}
+        is_batched += [jnp.ndim(leaf) == rank + 1 for leaf in found]
+    counts = {len(leaf) for leaf, own in zip(leaves, is_batched, strict=True) if own}
     if len(counts) != 1:
         found = " and ".join(map(str, sorted(counts))) or "none"
         raise InputError(
@@ -88,56 +101,77 @@ def sweep(
     count = counts.pop()
     if not count:
         raise InputError("The batch axis is empty: use at least one element.")
-    return _run_lanes(
+    return _sweep(
         params,
-        [leaf for leaf, own in zip(leaves, lane_of, strict=True) if own],
-        [leaf for leaf, own in zip(leaves, lane_of, strict=True) if not own],
-        lane_of=tuple(lane_of),
+        [leaf for leaf, own in zip(leaves, is_batched, strict=True) if own],
+        [leaf for leaf, own in zip(leaves, is_batched, strict=True) if not own],
+        is_batched=tuple(is_batched),
         structure=jax.tree.structure(inputs),
-        config=config,
+        network=network,
         steps=steps,
+        scales=tuple(scales) if isinstance(scales, list) else scales,
         start=start,
-        lanes=min(lanes or count, count),
+        color=color,
+        batch_size=min(batch_size or count, count),
         mesh=None if devices is None else mesh_of(devices, BATCH),
     )
 
 
-@partial(jax.jit, static_argnames=("lane_of", "structure", "config", "steps", "start", "lanes", "mesh"))
-def _run_lanes(
+def _is_image(value: Any) -> bool:
+    return value is not None and not isinstance(value, Mapping)
+
+
+STATIC = ("is_batched", "structure", "network", "steps", "scales", "start", "color", "batch_size", "mesh")
+
+
+@partial(jax.jit, static_argnames=STATIC)
+def _sweep(
     params: Params,
     own: list[jax.Array],
     shared: list[jax.Array],
     *,
-    lane_of: tuple[bool, ...],
+    is_batched: tuple[bool, ...],
     structure: Any,
-    config: Config,
+    network: AnyNetwork,
     steps: int,
+    scales: Scales,
     start: str | None,
-    lanes: int,
+    color: Color,
+    batch_size: int,
     mesh: Mesh | None,
 ) -> Result:
-    """Run `stylize` on `shared` and each of `own`, in batches of `lanes`."""
+    """Run `stylize` on `shared` and each of `own`, `batch_size` at a time."""
 
-    def lane(inputs: tuple[Params, list[jax.Array]], own: list[jax.Array]) -> Result:
+    def one(inputs: tuple[Params, list[jax.Array]], own: list[jax.Array]) -> Result:
         params, shared = inputs
         mine, ours = iter(own), iter(shared)
-        given = jax.tree.unflatten(structure, [next(mine) if each else next(ours) for each in lane_of])
-        weights, content, styles, key, image, blend = given
-        init = image if start is None else start
+        given = jax.tree.unflatten(structure, [next(mine) if each else next(ours) for each in is_batched])
+        objective, optimizer, content, styles, key, image, style_weights = given
         return stylize(
-            params, content, styles, key=key, weights=weights, config=config, steps=steps, init=init, blend=blend
+            params,
+            content,
+            styles,
+            objective=objective,
+            network=network,
+            optimizer=optimizer,
+            steps=steps,
+            scales=scales,
+            init=image if start is None else start,
+            color=color,
+            key=key,
+            style_weights=style_weights,
         )
 
     def several(inputs: tuple[Params, list[jax.Array]], own: list[jax.Array]) -> Result:
-        at_a_time = lanes if mesh is None else -(-lanes // mesh.size)
-        each = partial(lane, inputs)
+        at_a_time = batch_size if mesh is None else -(-batch_size // mesh.size)
+        each = partial(one, inputs)
         return jax.vmap(each)(own) if at_a_time >= len(own[0]) else jax.lax.map(each, own, batch_size=at_a_time)
 
     if mesh is None:
         return several((params, shared), own)
     count = len(own[0])
     even = jnp.minimum(jnp.arange(count + -count % mesh.size), count - 1)  # repeat the last
-    found = map_lanes(several, (params, shared), [leaf[even] for leaf in own], mesh=mesh)
+    found = map_batch(several, (params, shared), [leaf[even] for leaf in own], mesh=mesh)
     return jax.tree.map(lambda leaf: leaf[:count], found)
 
 
@@ -161,7 +195,7 @@ def memory_of(program: jax.stages.Compiled) -> int:
     return whole - found.alias_size_in_bytes
 
 
-def lanes_within(memory: int, *, count: int, needed: Callable[[int], int]) -> int:
+def batch_size_within(memory: int, *, count: int, needed: Callable[[int], int]) -> int:
     """Return the batch size for `count` images: the largest that fits, made even over all batches, and at least 1.
 
     Args:
@@ -173,7 +207,7 @@ def lanes_within(memory: int, *, count: int, needed: Callable[[int], int]) -> in
         The batch size.
 
     Example:
-        >>> lanes_within(1000, count=40, needed=lambda lanes: 100 + 60 * lanes)
+        >>> batch_size_within(1000, count=40, needed=lambda size: 100 + 60 * size)
         14
     """
     most = needed(count)

@@ -1,0 +1,296 @@
+"""Loss terms of an image, their weighted sum, and `objective_value`, the function that every run minimizes."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxstyle.errors import InputError
+from jaxstyle.images.resample import half_shape, resample
+from jaxstyle.losses import pixel
+from jaxstyle.losses.layer_summaries import (
+    AnyNetwork,
+    Part,
+    check_options,
+    image_features,
+    is_circular,
+    part_of,
+    read_distance,
+    read_layers,
+    read_moments,
+    sized_layers,
+)
+from jaxstyle.losses.masks import compose
+from jaxstyle.losses.moments import Moments
+from jaxstyle.losses.objective import CustomObjective, Objective
+from jaxstyle.losses.style import distance
+from jaxstyle.losses.targets import Targets, check_picture
+from jaxstyle.networks import vgg
+
+Terms = dict[str, jax.Array]
+FEATURES = "features"  # key of the activations in a layer's summaries; not the name of a term
+
+
+def terms(
+    params: vgg.Params,
+    image: jax.Array,
+    targets: Targets,
+    *,
+    objective: Objective = Objective(),
+    network: AnyNetwork = vgg.VGG19(),
+) -> Terms:
+    """Return the loss terms by name, unweighted.
+
+    Args:
+        params: of the network.
+        image: `[H, W, 3]` or `[N, H, W, 3]`, in [0, 1].
+        targets: of `make_targets`.
+        objective: the objective of the targets; its weights are not used.
+        network: the network of the targets.
+
+    Returns:
+        `{"content/relu4_2": [...], "style/relu1_1": ..., "tv": ...}`, each with the leading axis of `image`.
+        With targets for half resolution, all terms but "tv" are means over both resolutions: Snelgrove,
+        *High-Resolution Multi-Scale Neural Texture Synthesis*, SIGGRAPH Asia 2017.
+
+    Raises:
+        InputError: if `image` is not an image or too small for the layers, or if objective and network do not fit
+            together.
+
+    Example:
+        >>> terms(params, image, targets)["tv"]  # doctest: +SKIP
+    """
+    check_options(objective, network)
+    image = check_picture("image", image, sized_layers(network, objective.layers))
+    image = composed(image, targets)
+    found = _compared(params, image, targets, objective=objective, network=network)
+    found["tv"] = pixel.total_variation(
+        objective.pixel_range * image,
+        form=objective.tv_form,
+        power=objective.tv_power,
+        reduction=objective.pixel_reduction,
+        circular=is_circular(network),
+    )
+    return found
+
+
+def _compared(
+    params: vgg.Params, image: jax.Array, targets: Targets, *, objective: Objective, network: AnyNetwork
+) -> Terms:
+    """Return content, style and extra terms; means over both resolutions if the targets have half resolution."""
+    height, width = image.shape[-3:-1]
+    summaries = read_layers(
+        params,
+        image,
+        partial(_summarize, objective=objective),
+        targets._replace(half=None),
+        network=network,
+        layers=objective.layers,
+        complete=objective.complete_layers,
+    )
+    found = {
+        name: _term(
+            name, summaries[name.partition("/")[2]][name], targets, objective=objective, height=height, width=width
+        )
+        for name in objective.layer_terms
+    }
+    activations = {layer: summary[FEATURES] for layer, summary in summaries.items() if FEATURES in summary}
+    for name, term in dict(objective.extra_terms).items():
+        found[name] = _number(name, term(image, activations, targets), of=image)
+    if targets.half is None:
+        return found
+    halved = resample(image, *half_shape(height, width), circular=is_circular(network))
+    coarse = _compared(params, halved, targets.half, objective=objective, network=network)
+    return {name: (value + coarse[name]) / 2 for name, value in found.items()}
+
+
+def composed(image: jax.Array, targets: Targets) -> jax.Array:
+    """Return `image` with the content outside of all regions.
+
+    Args:
+        image: `[..., H, W, 3]`.
+        targets: of `make_targets`.
+
+    Returns:
+        `[..., H, W, 3]`; `image` itself without regions.
+
+    Example:
+        >>> composed(image, make_targets(params, content, style))  # doctest: +SKIP
+    """
+    regions = targets.regions
+    return image if regions is None else compose(image, regions.backdrop, cover=regions.cover)
+
+
+def gradient_factors(
+    params: vgg.Params, image: jax.Array, targets: Targets, *, objective: Objective, network: AnyNetwork = vgg.VGG19()
+) -> Terms:
+    """Return factors that normalize the gradient of each term, where it enters the network, to an absolute sum of 1.
+
+    As in Johnson's neural-style (`-normalize_gradients`), which has no such factor for total variation.
+
+    Args:
+        params: of the network.
+        image: `[H, W, 3]`, in [0, 1].
+        targets: of `make_targets`.
+        objective: the objective of the targets.
+        network: the network of the targets.
+
+    Returns:
+        A factor for each of `terms`; 1 for "tv" and extra terms.
+
+    Example:
+        >>> gradient_factors(params, image, targets, objective=Objective())["tv"]  # doctest: +SKIP
+    """
+    image = composed(image, targets)
+    features = image_features(params, image, network=network, layers=objective.layers)
+    height, width = image.shape[-3:-1]
+
+    def term(x: jax.Array, name: str) -> jax.Array:
+        part = part_of(name.partition("/")[2], x, height, width, network=network)
+        summary = _term_input(name, x, targets, objective=objective, part=part)
+        return _term(name, summary, targets, objective=objective, height=height, width=width)
+
+    factors = {name: jnp.ones(()) for name in ("tv", *dict(objective.extra_terms))}
+    for name in objective.layer_terms:
+        gradient = jax.grad(term)(features[name.partition("/")[2]], name)
+        factors[name] = 1 / (jnp.sum(jnp.abs(gradient)) + 1e-8)
+    return factors
+
+
+def total(objective: Objective, terms: Mapping[str, jax.Array]) -> jax.Array:
+    """Return the weighted sum of `terms`.
+
+    Args:
+        objective: its weights are used; a layer without a weight is an error.
+        terms: of `terms`.
+
+    Returns:
+        A scalar, or `[N]` for the terms of a batch.
+
+    Raises:
+        InputError: if the layers of `objective` are not those of `terms`.
+
+    Example:
+        >>> float(total(Objective({"relu4_2": 2.0}, {}, tv=1.0), {"content/relu4_2": jnp.ones(()), "tv": 3.0}))
+        5.0
+    """
+    weights = {f"content/{layer}": weight for layer, weight in objective.content.items()}
+    weights |= {f"style/{layer}": weight for layer, weight in objective.style.items()}
+    weights |= {"tv": objective.tv, **objective.extra}
+    if weights.keys() != terms.keys():
+        differ = ", ".join(sorted(weights.keys() ^ terms.keys()))
+        raise InputError(f"Weights and loss terms differ in {differ}: give each layer and each extra term one weight.")
+    # A Python number takes the precision of its term, also with float64 enabled.
+    return jnp.asarray(sum(weight * terms[name] for name, weight in weights.items()))
+
+
+def objective_value(
+    params: vgg.Params,
+    image: jax.Array,
+    targets: Any,
+    objective: Objective | CustomObjective = Objective(),
+    *,
+    network: AnyNetwork = vgg.VGG19(),
+    factors: Mapping[str, jax.Array] | None = None,
+    step: jax.typing.ArrayLike = 0,
+) -> tuple[jax.Array, Terms]:
+    """Return the value that every run minimizes: the total plus the weighted range penalty.
+
+    Args:
+        params: of the network.
+        image: `[H, W, 3]` or `[N, H, W, 3]`, in [0, 1].
+        targets: of `make_targets`.
+        objective: the objective of the targets.
+        network: the network of the targets.
+        factors: of `gradient_factors`, which multiply the terms in the value; None for 1.
+        step: number of steps before this one, for custom objectives with random parts.
+
+    Returns:
+        The value, `[]` or `[N]`, and all of `objective.term_names`: terms, "total" and "range_penalty", unweighted.
+
+    Raises:
+        InputError: as `terms` and `total` do.
+
+    Example:
+        >>> value, metrics = objective_value(params, image, targets)  # doctest: +SKIP
+    """
+    if not isinstance(objective, Objective):
+        value = partial(objective.value, network=network, step=step)
+        return (
+            jax.vmap(value, in_axes=(None, 0, None))(params, image, targets)
+            if image.ndim == 4
+            else value(params, image, targets)
+        )
+    found = terms(params, image, targets, objective=objective, network=network)
+    weighted = total(objective, found)
+    minimized = weighted if factors is None else total(objective, {name: factors[name] * found[name] for name in found})
+    penalty = pixel.out_of_range(
+        objective.pixel_range * composed(image, targets),
+        reduction=objective.pixel_reduction,
+        upper=objective.pixel_range,
+    )
+    return minimized + objective.range_penalty * penalty, {**found, "total": weighted, "range_penalty": penalty}
+
+
+def _summarize(layer: str, features: jax.Array, part: Part, targets: Targets, *, objective: Objective) -> dict:
+    """Return the inputs of the terms of a layer."""
+    names = [name for name in objective.layer_terms if name.partition("/")[2] == layer]
+    complete = {FEATURES: features} if objective.extra_terms else {}
+    return {name: _term_input(name, features, targets, objective=objective, part=part) for name in names} | complete
+
+
+def _number(name: str, value: jax.typing.ArrayLike, *, of: jax.Array) -> jax.Array:
+    """Return the value of an extra term; check that it is one number per image."""
+    found = jnp.asarray(value)
+    if found.shape != of.shape[:-3]:
+        raise InputError(
+            f"The extra term {name!r} is an array {list(found.shape)} for images {list(of.shape)}: "
+            "return one number per image."
+        )
+    return found
+
+
+def _term_input(name: str, features: jax.Array, targets: Targets, *, objective: Objective, part: Part) -> Any:
+    """Return the input of a term: sums that add up over parts of the layer, or its features."""
+    kind, _, layer = name.partition("/")
+    if kind == "content":
+        return read_distance(features, part, target=targets.content[layer])
+    if objective.statistic == "sliced":
+        return features
+    if targets.regions is not None:
+        return jax.vmap(lambda guide: read_moments(features, part, guide=guide))(
+            targets.regions.guides[layer]
+        )  # [R, ...]
+    return read_moments(features, part)
+
+
+def _term(name: str, x: Any, targets: Targets, *, objective: Objective, height: int, width: int) -> jax.Array:
+    """Return one term from its input, for an image of this size."""
+    kind, _, layer = name.partition("/")
+    if kind == "content":
+        return pixel.divided(x, targets.content[layer], axes=3, normalization=objective.content_normalization)
+    channels = (x.mean if isinstance(x, Moments) else x).shape[-1]
+    scale = {"pixels": 1.0, "elements": 1 / channels}.get(objective.gram_normalization)
+    if scale is None:
+        side = vgg.smallest_side(layer)
+        scale = (height // side) * (width // side) / (height * width)
+    compare = partial(
+        distance,
+        statistic=objective.statistic,
+        normalization=objective.style_normalization,
+        shift=objective.shift,
+        scale=scale,
+    )
+    regions = targets.regions
+    if regions is None:
+        return compare(x, targets.style[layer])
+    if isinstance(x, Moments):
+        each = jax.vmap(compare)(x, targets.style[layer])  # [R, ...]
+    else:
+        each = jax.vmap(lambda target, guide: compare(x, target, guide=guide))(
+            targets.style[layer], regions.guides[layer]
+        )
+    # Weighted by area, so that the ratio of style to content is that of a run without regions.
+    return jnp.tensordot(regions.shares, each, axes=1)
