@@ -13,9 +13,9 @@ from jax.typing import ArrayLike
 
 from jaxstyle.distributed.sharding import HEIGHT
 from jaxstyle.images.resample import array_module
-from jaxstyle.losses.layer_summaries import AnyNetwork, check_options, is_circular, sized_layers
+from jaxstyle.losses.layer_summaries import AnyNetwork, is_circular, sized_layers
 from jaxstyle.losses.objective import Objective
-from jaxstyle.losses.targets import Style, check_picture, check_range
+from jaxstyle.losses.targets import Style
 from jaxstyle.networks.conv import prepared, winograd_pays
 from jaxstyle.networks.vgg import VGG19, Params
 from jaxstyle.optim import loop
@@ -25,9 +25,9 @@ from jaxstyle.runtime.memory import in_row_chunks, plan_scale, release_memory
 from jaxstyle.runtime.placement import Layout, cropped, placed, row_layout
 from jaxstyle.runtime.plain_data import plain
 from jaxstyle.transfer import scale as scale_parts
-from jaxstyle.transfer.color import Color, Sizes, Styles, recolor
+from jaxstyle.transfer.color import Color, Sizes, Styles
 from jaxstyle.transfer.schedule import Scale, Scales, part_of, plan
-from jaxstyle.transfer.stylize import on_host
+from jaxstyle.transfer.stylize import prepare_inputs
 
 MOST_STEPS_PER_SEGMENT = 10
 NETWORK_SETTINGS = ("pooling", "pooling_gain", "padding", "input_scale", "precision", "remat", "tile_pixels")
@@ -383,39 +383,33 @@ def make_problem(
     Example:
         >>> make_problem(params, content, style, steps=100)  # doctest: +SKIP
     """
-    if isinstance(objective, Objective):
-        check_options(objective, network)
     loop.check_steps(steps)
-    picture: Any = check_picture("content", on_host(content), in_range=True)
-    styles, content_masks, style_masks = jax.tree.map(on_host, (styles, content_masks, style_masks))
-    init = init if isinstance(init, str) else np.asarray(init)
-    listed: Any = styles if isinstance(styles, Sequence) else [styles]
-    given = {"style": [style for style in listed if not isinstance(style, Mapping)]}
-    given |= {"content masks": content_masks, "style masks": style_masks}
-    given |= {} if isinstance(init, str) else {"initial image": init}
-    for name, values in given.items():
-        check_range(name, values)
-    recolored, several = recolor(picture, styles, color=color)
-    if color != "none":
-        recolored, several = jax.device_get((recolored, several))
-    start: Any = init
-    masks: Any = content_masks
+    given = prepare_inputs(
+        content,
+        styles,
+        objective=objective,
+        network=network,
+        init=init,
+        color=color,
+        content_masks=content_masks,
+        style_masks=style_masks,
+    )
     problem = Problem(
         params=params,
-        picture=picture,
-        content=recolored,
-        styles=several,
-        objective=loop.with_dtype(objective, picture.dtype),
+        picture=given.picture,
+        content=given.content,
+        styles=given.styles,
+        objective=loop.with_dtype(objective, given.picture.dtype),
         network=network,
         optimizer=as_optimizer(optimizer),
-        start=start,
+        start=given.init,
         key=jax.random.key(0) if key is None else key,
         steps=steps,
         scales=scales,
         color=color,
         style_weights=style_weights,
-        content_masks=masks,
-        style_masks=style_masks,
+        content_masks=given.content_masks,
+        style_masks=given.style_masks,
         memory=max_memory,
         save_every=save_every,
         devices=devices,

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from jaxstyle.errors import InputError, excerpt
-from jaxstyle.runtime.options import MOST_SEED, StylizeOptions, TransferOptions, check_number, parse_layers
+from jaxstyle.runtime.options import MOST_SEED, WEIGHTS, StylizeOptions, TransferOptions, check_number, parse_layers
 
 if TYPE_CHECKING:
     from jaxstyle.losses.objective import Objective
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MOST_PICTURES = 10_000
 MOST_COLUMNS = 12
 LONGEST = 100  # characters of a file name
-WEIGHTS = ("content-weight", "style-weight", "tv-weight")
+OPTIONS = tuple(name.replace("_", "-") for name in WEIGHTS)
 DIGITS = 6  # of the values in a range, so that labels are exact
 
 
@@ -68,7 +68,7 @@ class SweepOptions(TransferOptions):
             InputError: if a text cannot be read.
         """
         found: dict[str, Sequence[float | int | str]] = {}
-        for name in WEIGHTS:
+        for name in OPTIONS:
             text = getattr(self, name.replace("-", "_"))
             if text is not None:
                 found[name] = parse_values(name, text, least=0)

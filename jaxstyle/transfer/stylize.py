@@ -46,6 +46,44 @@ class Result(NamedTuple):
     history: History
 
 
+class Inputs(NamedTuple):
+    """Checked arrays on the host: `picture` is the content; `content` and `styles` are recolored."""
+
+    picture: Any
+    content: Any
+    styles: list[Any]
+    init: Any
+    content_masks: Any
+    style_masks: Any
+
+
+def prepare_inputs(
+    content: Any,
+    styles: Styles,
+    *,
+    objective: AnyObjective,
+    network: AnyNetwork,
+    init: Any,
+    color: Color,
+    content_masks: Any,
+    style_masks: Any,
+) -> Inputs:
+    """Check the arrays of `stylize`, move them to the host and recolor them."""
+    if isinstance(objective, Objective):
+        check_options(objective, network)
+    picture = check_picture("content", on_host(content), in_range=True)
+    styles, content_masks, style_masks = jax.tree.map(on_host, (styles, content_masks, style_masks))
+    listed = styles if isinstance(styles, Sequence) else [styles]
+    check_range("style", [style for style in listed if not isinstance(style, Mapping)])
+    check_range("content masks", content_masks)
+    check_range("style masks", style_masks)
+    if not isinstance(init, str):
+        init = on_host(init)
+        check_range("initial image", init)
+    recolored, several = jax.tree.map(on_host, recolor(picture, styles, color=color))
+    return Inputs(picture, recolored, several, init, content_masks, style_masks)
+
+
 def stylize(
     params: Params,
     content: jax.Array,
@@ -102,18 +140,17 @@ def stylize(
     Reference:
         Gatys, Ecker and Bethge, *A Neural Algorithm of Artistic Style*, arXiv:1508.06576.
     """
-    if isinstance(objective, Objective):
-        check_options(objective, network)
-    content = check_picture("content", on_host(content), in_range=True)
-    styles = jax.tree.map(on_host, styles)
-    check_range("style", [style for style in _listed(styles) if not isinstance(style, Mapping)])
-    content_masks, style_masks = jax.tree.map(on_host, (content_masks, style_masks))
-    check_range("content masks", content_masks)
-    check_range("style masks", style_masks)
-    if not isinstance(init, str):
-        init = on_host(init)
-        check_range("initial image", init)
-    grounds, several = jax.tree.map(on_host, recolor(content, styles, color=color))
+    given = prepare_inputs(
+        content,
+        styles,
+        objective=objective,
+        network=network,
+        init=init,
+        color=color,
+        content_masks=content_masks,
+        style_masks=style_masks,
+    )
+    content, grounds, several, init, content_masks, style_masks = given
     circular, layers = is_circular(network), sized_layers(network, objective.layers)
     image: Any = None
     histories = []
@@ -154,10 +191,6 @@ def stylize(
     assert image is not None  # noqa: S101  # there is at least one scale
     joined = jax.tree.map(lambda *parts: array_module(*parts).concatenate(parts, axis=-1), *histories)
     return Result(finish(image, content, color=color, content_masks=content_masks), joined)
-
-
-def _listed(styles: Styles) -> Sequence[Any]:
-    return styles if isinstance(styles, Sequence) else [styles]
 
 
 def reconstruct(
