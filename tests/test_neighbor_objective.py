@@ -10,13 +10,9 @@ import pytest
 from conftest import picture
 
 from jaxstyle.errors import InputError
-from jaxstyle.losses.neighbor_objective import (
-    FixedTargets,
-    NeighborObjective,
-    SplitTargets,
-    _columns,
-)
-from jaxstyle.losses.neighbors import orientations
+from jaxstyle.losses.layer_summaries import image_features
+from jaxstyle.losses.neighbor_objective import FixedTargets, NeighborObjective, SplitTargets
+from jaxstyle.losses.neighbors import hypercolumns, orientations
 from jaxstyle.losses.targets import make_targets
 from jaxstyle.networks.vgg import VGG19
 from jaxstyle.optim.optimizers import Adam
@@ -27,27 +23,85 @@ OBJECTIVE = NeighborObjective(layers=("relu1_1", "relu2_1"), rotations=2)
 OPTIMIZER = Adam(learning_rate=0.01, parametrization="laplacian", clip=False)
 
 
-def test_statistics_and_weights_of_styles_are_refused(params, content, style):
-    with pytest.raises(InputError, match="pictures"):
-        make_targets(params, content, [{}], objective=OBJECTIVE)
-    with pytest.raises(InputError, match="style weights"):
-        make_targets(params, content, [style], objective=OBJECTIVE, style_weights=[1.0])
+LEFT: Any = np.zeros((32, 40), np.float32)
+LEFT[:, :20] = 1
+
+
+def columns(params: Any, image: Any, *, turned: int = 1) -> np.ndarray:
+    """Return the hypercolumns of orientations of an image, `[n, C]`."""
+    found = []
+    for each in orientations(np.asarray(image), rotations=turned):
+        features = image_features(params, jnp.asarray(each), network=VGG19(), layers=OBJECTIVE.layers)
+        found.append(hypercolumns(features, (each.shape[0] // 4, each.shape[1] // 4)))
+    return np.concatenate([np.asarray(each).reshape(-1, each.shape[-1]) for each in found])
+
+
+def distances(vectors: Any, rows: np.ndarray) -> np.ndarray:
+    """Return the largest difference of each vector from the nearest of some rows."""
+    found = np.abs(np.asarray(vectors).reshape(-1, 1, rows.shape[-1]) - rows[None])
+    return found.max(-1).min(-1)
+
+
+def test_statistics_batches_and_tiles_are_refused(params, content, style):
+    for words, changed in {
+        "not their statistics": {"styles": [{}]},
+        "jax.vmap": {"content": content[None]},
+        "tile_pixels=None": {"network": VGG19(tile_pixels=256)},
+    }.items():
+        options = {"content": content, "styles": [style], "network": VGG19(), **changed}
+        with pytest.raises(InputError, match=words):
+            OBJECTIVE.make_targets(params, options.pop("content"), options.pop("styles"), **options)
 
 
 @pytest.mark.slow
 def test_targets_are_vectors_of_the_style_of_each_region(params, content, style):
     styles = [style, picture(32, 32, seed=5)]
-    left: Any = np.zeros((32, 40), np.float32)
-    left[:, :20] = 1
-    masks = jnp.stack([left, 1 - left])
+    masks = jnp.stack([LEFT, 1 - LEFT])
     targets: Any = make_targets(params, content, styles, objective=OBJECTIVE, content_masks=masks)
     assert isinstance(targets, FixedTargets) and targets.vectors.shape[:2] == (8, 10)
     for region, own in ((np.s_[:, :4], styles[0]), (np.s_[:, 6:], styles[1])):
-        turned = orientations(np.asarray(own), rotations=2)
-        columns = [_columns(params, each, network=VGG19(), layers=OBJECTIVE.layers) for each in turned]
-        rows = np.concatenate([np.asarray(each).reshape(-1, each.shape[-1]) for each in columns])
-        for vector in np.asarray(targets.vectors[region]).reshape(-1, rows.shape[-1]):
-            assert np.abs(rows - vector).max(-1).min() < 1e-5
+        assert distances(targets.vectors[region], columns(params, own, turned=2)).max() < 1e-5
+
+
+@pytest.mark.slow
+def test_a_style_mask_leaves_only_the_vectors_of_its_part(params, content, style):
+    mask = np.zeros(style.shape[:2], np.float32)
+    mask[:16] = 1
+    objective = replace(OBJECTIVE, rotations=1)
+    targets: Any = make_targets(params, content, [style], objective=objective, style_masks=[mask])
+    rows = columns(params, style)
+    assert distances(targets.vectors, rows[: len(rows) * 4 // 9]).max() < 1e-5
+    split: Any = make_targets(params, content, [style], objective=objective, style_masks=[mask], part=(1, True))
+    [[usable]] = split.usable
+    assert {name: each.mean() for name, each in usable.items()} == pytest.approx(
+        {"relu1_1": 16 / 36, "relu2_1": 8 / 18}
+    )
+
+
+@pytest.mark.slow
+def test_style_weights_mix_the_targets_and_the_losses_of_the_styles(params, content, style):
+    styles = [style, picture(32, 32, seed=5)]
+
+    def at(weights: Any, part: Any) -> Any:
+        return make_targets(params, content, styles, objective=OBJECTIVE, style_weights=weights, part=part)
+
+    first, second, both = (at(weights, (0, False)).vectors for weights in ([1, 0], [0, 1], [3, 1]))
+    np.testing.assert_allclose(both, 0.75 * first + 0.25 * second, atol=1e-5)
+
+    def last(weights: Any) -> float:
+        targets = at(weights, (1, True))
+        return float(OBJECTIVE.value(params, content, targets, network=VGG19())[1]["neighbors"])
+
+    assert last([3, 1]) == pytest.approx(0.75 * last([1, 0]) + 0.25 * last([0, 1]), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_without_content_the_targets_are_those_of_the_image(params, content, style):
+    image, texture = picture(32, 40, seed=7), OBJECTIVE.without_content()
+    of_image = make_targets(params, image, [style], objective=OBJECTIVE)
+    for part in ((0, False), (1, False)):
+        found: Any = make_targets(params, content, [style], objective=texture, image=image, part=part)
+        np.testing.assert_array_equal(found.vectors, of_image.vectors)
 
 
 @pytest.mark.slow

@@ -31,6 +31,11 @@ QUERY: Any
 REFERENCE: Any
 QUERY, REFERENCE = (RNG.normal(0.5, 1, (n, 6)).astype(np.float32) for n in (11, 17))
 COLUMNS: Any = RNG.normal(0.1, 0.2, (17, 12)).astype(np.float32)
+WEIGHTS: Any = RNG.random(11).astype(np.float32)
+USABLE: Any = np.arange(17) % 3 > 0
+REGION: Any = np.ones((4, 6), np.float32)
+REGION[:, :2], REGION[1] = 0, 0.5
+PARTS: Any = [{"layer 1": np.arange(h * w).reshape(h, w) % 2 > 0} for h, w in ((4, 5), (5, 4))]
 
 
 @jax.jit
@@ -43,7 +48,10 @@ def program(image, styles, positions, key, vectors):
     distance = neighbors.cosine_distance(query, reference[:11])
     image = {name: image[name] for name in SPLIT}
     split = neighbors.split_loss(image, styles, key=key, limit=LIMIT, chunk=7)
-    return columns, matches, targets, distance, split
+    matches.append(neighbors.nearest(query, reference, weights=WEIGHTS, usable=USABLE, chunk=4))
+    own = {"layer 1": image["layer 1"]}
+    regional = neighbors.split_loss(own, styles, key=key, weights=REGION, usable=PARTS)["layer 1"]
+    return columns, matches, targets, distance, split, regional
 
 
 def computed(*, image: Any = IMAGE, styles: Any = STYLES, key: int = 0, vectors: Any = (QUERY, REFERENCE)) -> Any:
@@ -86,14 +94,16 @@ def cosine(x: np.ndarray, y: np.ndarray) -> float:
     return float(x @ y / max(np.linalg.norm(x), 1e-4) / max(np.linalg.norm(y), 1e-4))
 
 
-def nearest_by_loops(query: Any, reference: Any) -> list[tuple[int, float]]:
+def nearest_by_loops(query: Any, reference: Any, weights: Any = None, usable: Any = None) -> list[tuple[int, float]]:
     """Return for each query the index of its match and their centered cosine distance."""
     query, reference = (
-        np.asarray(each, np.float64) - np.mean(each, axis=0, dtype=float) for each in (query, reference)
+        np.asarray(each, np.float64) - np.average(np.asarray(each, np.float64), axis=0, weights=of_each)
+        for each, of_each in ((query, weights), (reference, usable))
     )
     found = []
     for q in query:
         distances = 1 - reference @ q / np.linalg.norm(reference, axis=1) / np.linalg.norm(q)
+        distances = distances if usable is None else np.where(usable, distances, np.inf)
         found.append((int(np.argmin(distances)), np.min(distances)))
     return found
 
@@ -102,9 +112,24 @@ def test_nearest_is_the_smallest_centered_cosine_distance_for_every_chunk():
     expected = [index for index, _ in nearest_by_loops(QUERY, REFERENCE)]
     _, matches, targets, *_ = computed()
     assert len(set(expected)) > 4
-    for found in matches:
+    for found in matches[:2]:
         assert found.tolist() == expected
     np.testing.assert_array_equal(targets, REFERENCE[expected[:10]].reshape(2, 5, 6))
+
+
+def test_weights_change_the_mean_of_queries_and_unusable_vectors_are_no_match():
+    expected = [index for index, _ in nearest_by_loops(QUERY, REFERENCE, WEIGHTS, USABLE)]
+    assert expected != [index for index, _ in nearest_by_loops(QUERY, REFERENCE)] and USABLE[expected].all()
+    assert computed()[1][2].tolist() == expected
+
+
+def test_split_loss_of_a_region_uses_its_positions_and_the_usable_vectors():
+    reference = np.concatenate([style["layer 1"].reshape(-1, 5) for style in STYLES])
+    usable = np.concatenate([each["layer 1"].reshape(-1) for each in PARTS])
+    weights = REGION.reshape(-1)
+    pairs = nearest_by_loops(IMAGE["layer 1"].reshape(-1, 5), reference, weights, usable)
+    expected = np.mean([weight * least for weight, (_, least) in zip(weights, pairs, strict=True)])
+    assert computed()[5] == pytest.approx(expected, rel=1e-5)
 
 
 def test_nearest_ignores_the_mean_and_the_scale_of_either_side():
@@ -113,7 +138,7 @@ def test_nearest_ignores_the_mean_and_the_scale_of_either_side():
 
 
 def test_equal_vectors_match_the_first_and_zeros_have_distance_one():
-    _, matches, _, distance, split = computed(
+    _, matches, _, distance, split, _ = computed(
         vectors=(np.zeros_like(QUERY), np.zeros_like(REFERENCE)), image=jax.tree.map(np.zeros_like, IMAGE)
     )
     assert not matches[0].any() and distance == 1.0

@@ -7,8 +7,8 @@ enters by the targets and by the initial image.
 Kolkin, Kucera, Paris, Sykora, Shechtman and Shakhnarovich, *Neural Neighbor Style Transfer*, arXiv:2203.13215.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -58,11 +58,15 @@ class SplitTargets(NamedTuple):
     """Targets of the last pass.
 
     Attributes:
-        styles: sampled features `[h, w, C]` of each style by layer.
+        groups: for each region, sampled features `[h, w, C]` by layer of each orientation of its styles.
+        usable: as `groups`, whether each position `[h, w]` may be a match; None for all.
+        regions: weight of each pixel in each region, `[R, H, W]`; None for one region, the complete image.
         key: random key of the positions.
     """
 
-    styles: tuple[dict[str, jax.Array], ...]
+    groups: tuple[tuple[dict[str, jax.Array], ...], ...]
+    usable: tuple[tuple[dict[str, jax.Array], ...], ...] | None
+    regions: jax.Array | None
     key: jax.Array
 
 
@@ -71,12 +75,15 @@ class SplitTargets(NamedTuple):
 class NeighborObjective:
     """Nearest-neighbor matching; a pytree whose leaves are its numbers.
 
-    Deviations from NNST: VGG-19 in place of VGG-16; features in the units of the weights of Caffe; the initial
-    image keeps its finest levels; a range penalty; total variation is optional.
+    With several styles each position takes the nearest vector of all of them. With style weights each style has
+    targets of its own, which are mixed; with content masks they apply in the region of the style.
+
+    Deviations from NNST: VGG-19 in place of VGG-16; features in the units of the weights of Caffe; a range penalty;
+    total variation is optional.
 
     Attributes:
         content_share: share of the content in the image whose hypercolumns are matched, from 0 to 1; the rest is the
-            result of the scale before. At the first scale it is 1.
+            result of the scale before. At the first scale it is 1. With 0 the content is not used at all.
         tv: weight of total variation.
         range_penalty: weight of the penalty on values out of [0, 1].
         layers: layers of the hypercolumns.
@@ -118,6 +125,10 @@ class NeighborObjective:
         """Number of runs at the last scale."""
         return 2 if self.split_pass else 1
 
+    def without_content(self) -> "NeighborObjective":
+        """Return the objective of a texture, which does not use the content."""
+        return replace(self, content_share=0.0)
+
     def make_targets(
         self,
         params: Any,
@@ -137,12 +148,12 @@ class NeighborObjective:
         Args:
             params: of the network.
             content: `[H, W, 3]`, in [0, 1].
-            styles: images; with several, each position takes the nearest vector of all of them.
+            styles: images `[h, w, 3]`.
             network: the network.
             key: random key of the positions of the last pass; None for key 0.
-            style_weights: not supported.
-            content_masks: region of each style, `[K, H, W]`, in which only its vectors are taken.
-            style_masks: not supported.
+            style_weights: weight of each style, `[K]`; None for the nearest vector of all styles.
+            content_masks: region of each style, `[K, H, W]` in [0, 1].
+            style_masks: mask `[h, w]` in [0, 1] of each style, or None for all of it; matches are at least 1/2.
             image: initial image of the scale, `[H, W, 3]`; None for the content.
             part: number of the scale, and whether it repeats the size of the one before.
 
@@ -150,35 +161,31 @@ class NeighborObjective:
             The targets.
 
         Raises:
-            InputError: for an argument that is not supported.
+            InputError: for statistics in place of a style, a batch of contents, or a network with tiles.
         """
-        if any(isinstance(style, Mapping) for style in styles):
-            raise InputError("Nearest neighbors need pictures of the styles: pass the images, not their statistics.")
-        if style_weights is not None or style_masks is not None:
-            raise InputError("Nearest neighbors have no style weights or style masks: drop them, or use content masks.")
-        if content.ndim != 3:
-            raise InputError(f"The content is {list(content.shape)}: use jax.vmap for a batch of contents.")
-        if isinstance(network, VGG19) and network.tile_pixels is not None:
-            raise InputError("Nearest neighbors need complete layers, which tiles do not have: use tile_pixels=None.")
+        check_pictures(content, styles, network)
         number, repeated = part
-        key = jax.random.key(0) if key is None else key
+        regions = None
+        if content_masks is not None:
+            regions = content_masks
+        elif style_weights is not None:
+            shares = jnp.asarray(style_weights, jnp.float32)
+            regions = jnp.broadcast_to((shares / jnp.sum(shares))[:, None, None], (len(styles), *content.shape[:2]))
+        parts = None
+        if style_masks is not None:
+            parts = [jnp.ones(style.shape[:2]) if mask is None else mask for style, mask in zip(styles, style_masks, strict=True)]
+        options: dict[str, Any] = {"network": network, "layers": self.layers}
         if self.split_pass and repeated:
-            turned = [each for style in styles for each in orientations(style, rotations=self.split_rotations)]
-            features = partial(_features, network=network, layers=self.layers)
-            found = [features(params, jnp.asarray(each)) for each in turned]
-            return SplitTargets(_sampled(found, key, limit=self.limit), key)
-        share = self.content_share if number else 1.0
+            key = jax.random.key(0) if key is None else key
+            options |= {"rotations": self.split_rotations, "limit": self.limit}
+            groups, usable = _split_targets(params, list(styles), parts, key, **options)
+            if regions is None:  # one region of all styles
+                groups, usable = (each and (sum(each, ()),) for each in (groups, usable))
+            return SplitTargets(groups, usable, regions, key)
+        share: Any = self.content_share if number else self.content_share > 0
         mixed = content if image is None else share * content + (1 - share) * image
-        query = _columns(params, jnp.asarray(mixed), network=network, layers=self.layers)
-        of_styles = []
-        for style in styles:
-            turned = orientations(style, rotations=self.rotations)
-            columns = [_columns(params, jnp.asarray(each), network=network, layers=self.layers) for each in turned]
-            of_styles.append(columns)
-        if content_masks is None:
-            return FixedTargets(_matched(query, [each for columns in of_styles for each in columns]))
-        matches = [_matched(query, columns) for columns in of_styles]
-        return FixedTargets(_composed(query, matches, content_masks))
+        options |= {"rotations": self.rotations}
+        return FixedTargets(_fixed_targets(params, mixed, list(styles), parts, regions, **options))
 
     def value(
         self, params: Any, image: jax.Array, targets: Any, *, network: AnyNetwork, step: jax.typing.ArrayLike = 0
@@ -197,9 +204,7 @@ class NeighborObjective:
         """
         features = image_features(params, image, network=network, layers=self.layers)
         if isinstance(targets, SplitTargets):
-            key = jax.random.fold_in(targets.key, step)
-            found = split_loss(features, targets.styles, key=key, limit=self.limit)
-            distance = sum(found.values()) / len(found)
+            distance = self._split_distance(features, targets, step)
         else:
             distance = cosine_distance(hypercolumns(features, targets.vectors.shape[:2]), targets.vectors)
         tv, penalty = pixel.total_variation(image), pixel.out_of_range(image)
@@ -207,43 +212,114 @@ class NeighborObjective:
         terms = {"neighbors": distance, "tv": tv, "total": total, "range_penalty": penalty}
         return jnp.asarray(total + self.range_penalty * penalty), terms
 
-
-@partial(jax.jit, static_argnames=("network", "layers"))
-def _features(params: Any, image: jax.Array, *, network: AnyNetwork, layers: tuple[str, ...]) -> dict[str, jax.Array]:
-    return image_features(params, image, network=network, layers=layers)
-
-
-@partial(jax.jit, static_argnames=("network", "layers"))
-def _columns(params: Any, image: jax.Array, *, network: AnyNetwork, layers: tuple[str, ...]) -> jax.Array:
-    """Return the hypercolumns of an image, `[h, w, C]`."""
-    height, width = (max(1, side // STRIDE) for side in image.shape[:2])
-    return hypercolumns(image_features(params, image, network=network, layers=layers), (height, width))
-
-
-@jax.jit
-def _matched(query: jax.Array, references: list[jax.Array]) -> jax.Array:
-    return matched_targets(query, jnp.concatenate([each.reshape(-1, each.shape[-1]) for each in references]))
-
-
-@jax.jit
-def _composed(query: jax.Array, matches: list[jax.Array], masks: jax.Array) -> jax.Array:
-    """Return the matches of each region; where there is none, the query itself."""
-    height, width = query.shape[:2]
-    shares = jax.image.resize(masks, (len(matches), height, width), "linear")[..., None]
-    rest = jnp.clip(1 - jnp.sum(shares, axis=0), 0.0, 1.0)
-    return sum((share * each for share, each in zip(shares, matches, strict=True)), rest * query)
+    def _split_distance(self, features: Any, targets: SplitTargets, step: jax.typing.ArrayLike) -> jax.Array:
+        """Return the mean of `split_loss` over layers, summed over regions."""
+        key = jax.random.fold_in(targets.key, step)
+        distances = []
+        for number, group in enumerate(targets.groups):
+            found = split_loss(
+                features,
+                group,
+                key=jax.random.fold_in(key, number),
+                weights=None if targets.regions is None else targets.regions[number],
+                usable=None if targets.usable is None else targets.usable[number],
+                limit=self.limit,
+            )
+            distances.append(sum(found.values()) / len(found))
+        return sum(distances[1:], distances[0])
 
 
-@partial(jax.jit, static_argnames="limit")
-def _sampled(styles: list[dict[str, jax.Array]], key: jax.Array, *, limit: int) -> tuple[dict[str, jax.Array], ...]:
-    """Return at most about `limit` rows and columns of every layer, so that the targets are small."""
-    found = []
+def check_pictures(content: jax.Array, styles: Sequence[Any], network: AnyNetwork) -> None:
+    """Check that an objective can match the features of these images.
+
+    Raises:
+        InputError: for statistics in place of a style, a batch of contents, or a network with tiles.
+    """
+    if any(isinstance(style, Mapping) for style in styles):
+        raise InputError("This objective matches features: pass the images of the styles, not their statistics.")
+    if content.ndim != 3:
+        raise InputError(f"The content is {list(content.shape)}: use jax.vmap for a batch of contents.")
+    if isinstance(network, VGG19) and network.tile_pixels is not None:
+        raise InputError("This objective matches complete layers, which tiles do not have: use tile_pixels=None.")
+
+
+@partial(jax.jit, static_argnames=("network", "layers", "rotations"))
+def _fixed_targets(
+    params: Any,
+    mixed: jax.Array,
+    styles: list[jax.Array],
+    parts: list[jax.Array] | None,
+    regions: jax.Array | None,
+    *,
+    network: AnyNetwork,
+    layers: tuple[str, ...],
+    rotations: int,
+) -> jax.Array:
+    """Return the target of each position, `[h, w, C]`: one program for all styles and orientations."""
+
+    def columns(image: jax.Array) -> jax.Array:
+        return hypercolumns(image_features(params, image, network=network, layers=layers), _grid(image))
+
+    query = columns(mixed)
+    references = [_turned(columns, style, rotations) for style in styles]  # [m, C] each
+    usable = None
+    if parts is not None:
+        usable = [_turned(lambda mask: _resized(mask, *_grid(mask)), part, rotations)[:, 0] > 0.5 for part in parts]
+    if regions is None:
+        allowed = None if usable is None else jnp.concatenate(usable)
+        return matched_targets(query, jnp.concatenate(references), usable=allowed)
+    shares = [_resized(region, *query.shape[:2]) for region in regions]  # [h, w, 1] each
+    found = jnp.clip(1 - sum(shares), 0.0, 1.0) * query  # outside of all regions
+    for number, (share, reference) in enumerate(zip(shares, references, strict=True)):
+        allowed = None if usable is None else usable[number]
+        found += share * matched_targets(query, reference, weights=share, usable=allowed)
+    return found
+
+
+def _grid(image: jax.Array) -> tuple[int, int]:
+    return max(1, image.shape[0] // STRIDE), max(1, image.shape[1] // STRIDE)
+
+
+def _resized(mask: jax.Array, height: int, width: int) -> jax.Array:
+    return jax.image.resize(mask, (height, width), "linear")[..., None]
+
+
+def _turned(function: Callable[[jax.Array], jax.Array], image: jax.Array, rotations: int) -> jax.Array:
+    """Return the vectors `[n, C]` that a function returns for all orientations of an image."""
+    turned = orientations(image, rotations=rotations)
+    of_one_shape = (turned[::2], turned[1::2]) if rotations == 4 else (turned,)  # compiled once for each shape
+    found = [jax.lax.map(function, jnp.stack(same)) for same in of_one_shape]
+    return jnp.concatenate([rows.reshape(-1, rows.shape[-1]) for rows in found])
+
+
+@partial(jax.jit, static_argnames=("network", "layers", "rotations", "limit"))
+def _split_targets(
+    params: Any,
+    styles: list[jax.Array],
+    parts: list[jax.Array] | None,
+    key: jax.Array,
+    *,
+    network: AnyNetwork,
+    layers: tuple[str, ...],
+    rotations: int,
+    limit: int,
+) -> tuple[tuple[tuple[dict[str, jax.Array], ...], ...], tuple[tuple[dict[str, jax.Array], ...], ...] | None]:
+    """Return, for each style and orientation, at most about `limit` rows and columns of its layers, and their masks."""
+    groups, usable = [], []
     for number, style in enumerate(styles):
-        keys = jax.random.split(jax.random.fold_in(key, number), len(style))
-        found.append(
-            {
-                name: sample_grid(layer, key=of_layer, stride=max(1, max(layer.shape[:2]) // limit))
-                for of_layer, (name, layer) in zip(keys, style.items(), strict=True)
+        masks = [None] * rotations if parts is None else orientations(parts[number], rotations=rotations)
+        group, allowed = [], []
+        for turn, (image, mask) in enumerate(zip(orientations(style, rotations=rotations), masks, strict=True)):
+            features = image_features(params, image, network=network, layers=layers)
+            keys = jax.random.split(jax.random.fold_in(key, number * rotations + turn), len(layers))
+            sample = {
+                name: partial(sample_grid, key=each, stride=max(1, max(features[name].shape[:2]) // limit))
+                for name, each in zip(features, keys, strict=True)
             }
-        )
-    return tuple(found)
+            group.append({name: sample[name](features[name]) for name in features})
+            if mask is not None:
+                shapes = {name: layer.shape[:2] for name, layer in features.items()}
+                allowed.append({n: sample[n](_resized(mask, *shapes[n]))[..., 0] > 0.5 for n in shapes})
+        groups.append(tuple(group))
+        usable.append(tuple(allowed))
+    return tuple(groups), None if parts is None else tuple(usable)

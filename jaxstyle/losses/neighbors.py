@@ -11,6 +11,7 @@ program centers chunks of positions by the mean of the chunk, so that its result
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -97,7 +98,14 @@ def _at_positions(layer: jax.Array, positions: jax.Array, height: int, width: in
     return upper + down * (lower - upper)
 
 
-def nearest(query: jax.Array, reference: jax.Array, *, chunk: int = CHUNK) -> jax.Array:
+def nearest(
+    query: jax.Array,
+    reference: jax.Array,
+    *,
+    weights: jax.Array | None = None,
+    usable: jax.Array | None = None,
+    chunk: int = CHUNK,
+) -> jax.Array:
     r"""Return the index of the nearest reference vector of each query by centered cosine distance.
 
     .. math:: \arg\min_j 1 - \cos(q_i - \bar q, r_j - \bar r)
@@ -107,6 +115,8 @@ def nearest(query: jax.Array, reference: jax.Array, *, chunk: int = CHUNK) -> ja
     Args:
         query: `[n, C]`.
         reference: `[m, C]`.
+        weights: weights of the queries in their mean, `[n]`; None for equal weights.
+        usable: whether each reference vector may be a match, `[m]`; None for all. Their mean is over usable ones.
         chunk: number of queries compared at once; the matrix of products needs `chunk` times m numbers of memory.
 
     Returns:
@@ -121,20 +131,31 @@ def nearest(query: jax.Array, reference: jax.Array, *, chunk: int = CHUNK) -> ja
     """
     check_vectors(query, reference, chunk)
     query, reference = jax.lax.stop_gradient((widen(query), widen(reference)))
-    candidates, queries = unit(_centered(reference)), _centered(query)  # the norm of a query has no effect
+    candidates, queries = unit(_centered(reference, usable)), _centered(query, weights)  # the norm of a query is free
 
     def indices(rows: jax.Array) -> jax.Array:
-        return jnp.argmax(products(rows, candidates), axis=-1).astype(jnp.int32)
+        found = products(rows, candidates)
+        found = found if usable is None else jnp.where(jnp.broadcast_to(usable > 0, found.shape), found, -jnp.inf)
+        return jnp.argmax(found, axis=-1).astype(jnp.int32)
 
     return jax.lax.map(indices, chunks(queries, chunk)).reshape(-1)[: query.shape[0]]
 
 
-def matched_targets(query: jax.Array, reference: jax.Array, *, chunk: int = CHUNK) -> jax.Array:
+def matched_targets(
+    query: jax.Array,
+    reference: jax.Array,
+    *,
+    weights: jax.Array | None = None,
+    usable: jax.Array | None = None,
+    chunk: int = CHUNK,
+) -> jax.Array:
     """Return the nearest reference vector of each query.
 
     Args:
         query: `[..., C]`, such as hypercolumns `[h, w, C]` of the content; all leading axes are positions.
         reference: `[..., C]`, such as hypercolumns of the style; all leading axes are positions.
+        weights: see `nearest`, with the leading axes of `query`.
+        usable: see `nearest`, with the leading axes of `reference`.
         chunk: see `nearest`.
 
     Returns:
@@ -148,20 +169,22 @@ def matched_targets(query: jax.Array, reference: jax.Array, *, chunk: int = CHUN
         [[0.0, 1.0], [1.0, 0.0]]
     """
     rows, candidates = (jnp.asarray(each).reshape(-1, each.shape[-1]) for each in (query, reference))
-    return candidates[nearest(rows, candidates, chunk=chunk)].reshape(query.shape)
+    flat = [None if each is None else each.reshape(-1) for each in (weights, usable)]
+    return candidates[nearest(rows, candidates, weights=flat[0], usable=flat[1], chunk=chunk)].reshape(query.shape)
 
 
-def cosine_distance(x: jax.Array, target: jax.Array) -> jax.Array:
-    r"""Return the mean cosine distance of vectors from their targets, :math:`\mathrm{mean}_i 1 - \cos(x_i, t_i)`.
+def cosine_distance(x: jax.Array, target: jax.Array, *, weights: jax.Array | None = None) -> jax.Array:
+    r"""Return the mean cosine distance of vectors from their targets, :math:`\mathrm{mean}_i w_i (1 - \cos(x_i, t_i))`.
 
     The vectors are not centered, as in NNST.
 
     Args:
         x: `[..., C]`, such as the hypercolumns of the image.
         target: of the shape of `x`, as of `matched_targets`.
+        weights: w, `[...]`; None for 1.
 
     Returns:
-        A scalar from 0 to 2.
+        A scalar from 0 to 2, for weights up to 1.
 
     Raises:
         InputError: if the shapes differ.
@@ -172,7 +195,8 @@ def cosine_distance(x: jax.Array, target: jax.Array) -> jax.Array:
     """
     if x.shape != target.shape:
         raise InputError(f"Features {x.shape} and targets {target.shape} differ in shape: use the same grid for both.")
-    return 1 - jnp.mean(jnp.sum(unit(widen(x)) * unit(widen(target)), axis=-1))
+    distances = 1 - jnp.sum(unit(widen(x)) * unit(widen(target)), axis=-1)
+    return jnp.mean(distances if weights is None else weights * distances)
 
 
 def split_loss(
@@ -180,6 +204,8 @@ def split_loss(
     styles: Sequence[Mapping[str, jax.Array]],
     *,
     key: jax.Array,
+    weights: jax.Array | None = None,
+    usable: Sequence[Mapping[str, jax.Array]] | None = None,
     limit: int = LIMIT,
     chunk: int = CHUNK,
 ) -> dict[str, jax.Array]:
@@ -195,6 +221,8 @@ def split_loss(
         activations: layers of the image, `[h, w, C]`.
         styles: layers of each style picture, which may be a rotated copy; sizes may differ.
         key: random key of the offsets; a new one at each step reaches all positions.
+        weights: weight of each pixel of the image, `[H, W]` in [0, 1]; None for 1.
+        usable: of each style, whether each position of a layer may be a match, `[h, w]`; None for all.
         limit: number of positions along a side above which a layer is sampled.
         chunk: see `nearest`.
 
@@ -218,16 +246,29 @@ def split_loss(
         if any(name not in style for style in styles):
             raise InputError(f"A style lacks the layer {name!r}: compute the same layers for image and styles.")
         keys = jax.random.split(jax.random.fold_in(key, number), len(styles) + 1)
-        rows, *several = (
-            sample_grid(widen(each), key=of_each, stride=max(1, max(each.shape[:2]) // limit)).reshape(
-                -1, each.shape[-1]
-            )  # [n, C]
-            for each, of_each in zip((layer, *(style[name] for style in styles)), keys, strict=True)
-        )
-        reference = jnp.concatenate(several)
-        matches = reference[nearest(rows, reference, chunk=chunk)] - jnp.mean(reference, axis=0, keepdims=True)
-        found[name] = cosine_distance(_centered(rows), matches)
+        sample = partial(_sample, limit=limit)
+        shares = None if weights is None else jax.image.resize(weights, layer.shape[:2], "linear")
+        rows, of_rows = sample(layer, shares, key=keys[0])
+        parts = [None] * len(styles) if usable is None else [each[name] for each in usable]
+        pairs = [sample(style[name], *each) for style, *each in zip(styles, parts, keys[1:], strict=True)]
+        reference = jnp.concatenate([each for each, _ in pairs])
+        allowed = None if usable is None else jnp.concatenate([jnp.asarray(each) for _, each in pairs])
+        index = nearest(rows, reference, weights=of_rows, usable=allowed, chunk=chunk)
+        matches = _centered(reference, allowed)[index]
+        found[name] = cosine_distance(_centered(rows, of_rows), matches, weights=of_rows)
     return found
+
+
+def _sample(
+    layer: jax.Array, of_positions: jax.Array | None, key: jax.Array, *, limit: int
+) -> tuple[jax.Array, jax.Array | None]:
+    """Return vectors of a layer, `[n, C]`, and the numbers `[n]` of the same positions, by `sample_grid`."""
+    channels, stride = layer.shape[-1], max(1, max(layer.shape[:2]) // limit)
+    layer = widen(layer)
+    if of_positions is not None:
+        layer = jnp.concatenate([layer, of_positions[..., None].astype(layer.dtype)], axis=-1)
+    rows = sample_grid(layer, key=key, stride=stride).reshape(-1, layer.shape[-1])
+    return rows[:, :channels], None if of_positions is None else rows[:, channels]
 
 
 def sample_grid(layer: jax.Array, *, key: jax.Array, stride: int) -> jax.Array:
@@ -374,5 +415,10 @@ def unit(x: jax.Array) -> jax.Array:
     return x / jnp.sqrt(jnp.maximum(squares, SMALLEST_SQUARE))
 
 
-def _centered(x: jax.Array) -> jax.Array:
-    return x - jnp.mean(x, axis=0, keepdims=True)
+def _centered(x: jax.Array, weights: jax.Array | None = None) -> jax.Array:
+    if weights is None:
+        return x - jnp.mean(x, axis=0, keepdims=True)
+    weights = weights.astype(x.dtype)
+    total = jnp.maximum(jnp.sum(weights), jnp.finfo(x.dtype).tiny)
+    mean = jnp.einsum("n,nc->c", weights, x, precision="highest") / total
+    return x - mean[None]

@@ -258,3 +258,24 @@ def sample_positions(height: int, width: int, *, key: jax.Array, count: int = PO
         axes.append(jax.random.randint(of_axis, (), 0, size - last) + step * jnp.arange(size // step))
     rows, columns = jnp.meshgrid(*axes, indexing="ij")
     return jnp.stack([rows.reshape(-1), columns.reshape(-1)], axis=1).astype(jnp.int32)
+
+
+def weighted_positions(weights: jax.Array, *, key: jax.Array, count: int = POSITIONS) -> jax.Array:
+    """Return random positions whose density is given by weights, such as a mask.
+
+    Args:
+        weights: `[H, W]`, not negative; if all are zero, the positions are the last pixel.
+        key: random key.
+        count: number of positions.
+
+    Returns:
+        `[count, 2]`, int32, row and column in pixels.
+
+    Example:
+        >>> weighted_positions(jnp.eye(2), key=jax.random.key(0), count=50).ptp(axis=1).max()
+        Array(0, dtype=int32)
+    """
+    total = jnp.cumsum(weights.reshape(-1))
+    drawn = total[-1] * (jnp.arange(count) + jax.random.uniform(key, (count,), total.dtype)) / count  # one per stratum
+    index = jnp.clip(jnp.searchsorted(total, drawn, side="right"), 0, total.size - 1)
+    return jnp.stack(jnp.divmod(index, weights.shape[1]), axis=1).astype(jnp.int32)

@@ -6,21 +6,28 @@ clipping. `deviations` lists the differences from a program. All sources were re
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from jaxstyle.errors import InputError, excerpt
-from jaxstyle.losses.objective import CONTENT_LAYERS, STYLE_LAYERS, Objective
+from jaxstyle.losses.neighbor_objective import NeighborObjective
+from jaxstyle.losses.objective import CONTENT_LAYERS, STYLE_LAYERS, CustomObjective, Objective
+from jaxstyle.losses.relaxed_emd_objective import RelaxedEmdObjective
 from jaxstyle.networks.vgg import VGG19
+from jaxstyle.optim.loop import AnyObjective
 from jaxstyle.optim.optimizers import LBFGS, Adam
-from jaxstyle.transfer.schedule import Scales
+from jaxstyle.transfer.color import Color
+from jaxstyle.transfer.schedule import Scales, Series
 
 LayerWeights = Mapping[str, float]
+WEIGHTS = ("content_weight", "style_weight", "tv_weight", "content_layers", "style_layers")
 
 
 @dataclass(frozen=True)
 class Preset:
     """A named set of objective, network options, optimizer and resizing.
+
+    Weights and layers are those of an `Objective`, unless there is a `custom` objective.
 
     Attributes:
         source: author and address of the program.
@@ -32,6 +39,8 @@ class Preset:
         content_layers: relative weight of each content layer.
         style_layers: relative weight of each style layer.
         objective_options: options of the objective by name.
+        custom: an objective of another kind.
+        custom_options: fields of `custom` by the name of an option.
         network: options of VGG-19.
         optimizer: the optimizer with its options.
         scales: scales of the schedule, see `schedule.Scales`.
@@ -40,17 +49,20 @@ class Preset:
         style_fit: size of styles: the "longest" side of the content, or the height and width of the "content".
         resample: resampling filter, "lanczos" or "bilinear".
         rounding: rounding of the shorter side, "round" or "truncate".
+        color: color of the result, see `stylize.stylize`.
         deviations: differences from the source.
     """
 
     source: str
-    content_weight: float
-    style_weight: float
-    tv_weight: float
-    range_penalty: float
+    content_weight: float = 0.0
+    style_weight: float = 0.0
+    tv_weight: float = 0.0
+    range_penalty: float = 0.0
     content_layers: LayerWeights = field(default_factory=lambda: dict.fromkeys(CONTENT_LAYERS, 1.0))
     style_layers: LayerWeights = field(default_factory=lambda: dict.fromkeys(STYLE_LAYERS, 1.0))
     objective_options: Mapping[str, Any] = field(default_factory=dict)
+    custom: CustomObjective | None = None
+    custom_options: Mapping[str, str] = field(default_factory=dict)
     network: VGG19 = VGG19()
     optimizer: LBFGS | Adam = LBFGS()
     scales: Scales = None
@@ -59,12 +71,39 @@ class Preset:
     style_fit: Literal["longest", "content"] = "longest"
     resample: Literal["lanczos", "bilinear"] = "lanczos"
     rounding: Literal["round", "truncate"] = "round"
+    color: Color = "none"
     deviations: str = ""
 
     @property
-    def objective(self) -> Objective:
+    def objective(self) -> AnyObjective:
         """The objective with the layers of this preset."""
-        return self.make_objective()
+        return self.make_objective() if self.custom is None else self.custom
+
+    def with_options(self, **given: Any) -> "Preset":
+        """Return a preset with other weights, layers or options of its objective.
+
+        Args:
+            given: weights and layers by the names of the attributes, and options of the objective.
+
+        Returns:
+            The preset.
+
+        Raises:
+            InputError: if the objective has no such option, or its value is out of range.
+
+        Example:
+            >>> PRESETS["jaxstyle"].with_options(tv_weight=0.0, statistic="covariance").objective.statistic
+            'covariance'
+        """
+        if self.custom is not None:
+            for name in given:
+                if name not in self.custom_options:
+                    option = name.replace("_", "-")
+                    some = ", ".join("--" + each.replace("_", "-") for each in self.custom_options)
+                    raise InputError(f"--{option} has no meaning for {type(self.custom).__name__}: it has {some}.")
+            return replace(self, custom=replace(self.custom, **{self.custom_options[k]: v for k, v in given.items()}))
+        own = {name: given.pop(name) for name in WEIGHTS if name in given}
+        return replace(self, **own, objective_options={**self.objective_options, **given})
 
     def make_objective(
         self, content_layers: LayerWeights | None = None, style_layers: LayerWeights | None = None
@@ -104,7 +143,10 @@ ONE_RESOLUTION = {
     "style_normalization": "elements",
     "half_resolution_above": None,
 }
+NEIGHBOR_OPTIONS = {"content_weight": "content_share", "tv_weight": "tv"}
 LONG_HISTORY = LBFGS(history_size=100)
+OCTAVES = Series(coarsest=64, factor=2.0)
+UNBOUNDED = Adam(learning_rate=2e-3, parametrization="laplacian", clip=False)
 
 
 PRESETS = {
@@ -250,6 +292,33 @@ PRESETS = {
         rounding="truncate",
         deviations="lbfgs, not gradient descent with a decaying rate; --size is the longest side, not 400 rows; images "
         "are resized bilinearly, not by nearest neighbors",
+    ),
+    "jaxstyle-neighbors": Preset(
+        source="ours; the objective is that of nnst",
+        custom=NeighborObjective(rotations=2, limit=48),
+        custom_options=NEIGHBOR_OPTIONS,
+        optimizer=UNBOUNDED,
+        scales=OCTAVES,
+    ),
+    "nnst": Preset(
+        source="github.com/nkolkin13/NeuralNeighborStyleTransfer, styleTransfer.py; arXiv:2203.13215",
+        custom=NeighborObjective(),
+        custom_options=NEIGHBOR_OPTIONS,
+        optimizer=UNBOUNDED,
+        scales=OCTAVES,
+        color="chroma",
+        deviations="VGG-19, not VGG-16; --steps are divided among the scales, not 200 for each; the first image is the "
+        "content with its details; the mean of all positions is subtracted, not that of a chunk; a range penalty",
+    ),
+    "strotss": Preset(
+        source="github.com/nkolkin13/STROTSS, styleTransfer.py; arXiv:1904.12785",
+        custom=RelaxedEmdObjective(),
+        custom_options={"content_weight": "content_weight", "tv_weight": "tv"},
+        optimizer=replace(UNBOUNDED, b1=0.0, b2=0.99),  # RMSprop with corrected bias
+        scales=OCTAVES,
+        deviations="VGG-19, not VGG-16; --steps are divided among the scales, not 250 for each; the first image is the "
+        "content, not its details on the mean color of the style; the rate is the same at the last scale; positions "
+        "are on a grid with random offsets; the pyramid has up to 8 levels, not 5; a range penalty",
     ),
 }
 

@@ -16,9 +16,21 @@ MOST_SCALES = 30
 TILE = 16  # pixels; VGG-19 pools four times, and a periodic image must stay periodic after each
 
 
-Scales = int | tuple[int, ...] | None
+class Series(NamedTuple):
+    """Scales whose longest sides are about a geometric series.
+
+    Attributes:
+        coarsest: longest side of the first scale in pixels.
+        factor: ratio of the sides of consecutive scales.
+    """
+
+    coarsest: float = COARSEST
+    factor: float = FACTOR
+
+
+Scales = int | tuple[int, ...] | Series | None
 """Number of scales, whose longest sides are a geometric series from 128 pixels, or their longest sides, the largest
-that of the result; None for a number of scales that starts near 128 pixels."""
+that of the result; or a series; None for the series from near 128 pixels by factors of about 2.4."""
 
 
 class Scale(NamedTuple):
@@ -73,15 +85,16 @@ def plan(
     check_steps(steps)
     if isinstance(scales, list):
         scales = tuple(scales)
+    automatic = scales is None or isinstance(scales, Series)
     sides = isinstance(scales, tuple) and all(isinstance(side, int) for side in scales) and scales
-    if isinstance(scales, bool) or not (scales is None or isinstance(scales, int) or sides):
+    if isinstance(scales, bool) or not (automatic or isinstance(scales, int) or sides):
         raise InputError(f"scales is {excerpt(repr(scales))}: use their number, or their longest sides.")
     longest = max(height, width)
     shape = _tileable_shape if circular else shared_shape
     shapes = [shape(height, width, side) for side in _sides(longest, scales)[:-1]]
     shapes = [each for each in dict.fromkeys(shapes) if max(each) < longest] + [(height, width)]
     need = max(map(smallest_side, layers), default=1)
-    if scales is None:
+    if automatic:
         most = max(1, steps // FEWEST)
         shapes = [*(each for each in shapes[:-1] if min(each) >= need), shapes[-1]][-most:]
     for each in shapes[:-1]:
@@ -98,7 +111,8 @@ def plan(
 
 def _sides(longest: int, scales: Scales) -> list[int]:
     """Return the longest sides of the scales in pixels, in ascending order."""
-    if isinstance(scales, tuple):
+    series = scales if isinstance(scales, Series) else Series()
+    if isinstance(scales, tuple) and scales is not series:
         sides = list(scales)
         if sides and abs(sides[-1] - longest) == 1:  # rounding changed the size of the result by one pixel
             sides[-1] = longest
@@ -108,14 +122,12 @@ def _sides(longest: int, scales: Scales) -> list[int]:
                 f"The scales {text} do not rise to the {longest} pixels of the result: end them with that."
             )
         return sides
-    count = scales
-    if count is None:
-        count = max(1, 1 + round(math.log(longest / COARSEST, FACTOR)))
+    count = scales if isinstance(scales, int) else max(1, 1 + round(math.log(longest / series.coarsest, series.factor)))
     if not 1 <= count <= MOST_SCALES:
         raise InputError(
             f"{excerpt(count)} scales are out of range: use 1 to {MOST_SCALES}, or sides such as 128,256,512."
         )
-    coarsest = min(COARSEST, longest / 1.5)
+    coarsest = min(series.coarsest, longest / 1.5)
     exact = [coarsest * (longest / coarsest) ** (i / max(1, count - 1)) for i in range(count - 1)]
     for multiple in (TILE, 1):
         sides = [*(max(multiple, multiple * round(side / multiple)) for side in exact), longest]

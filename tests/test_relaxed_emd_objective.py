@@ -1,0 +1,74 @@
+"""The objective of STROTSS: its terms, its regions, and a run of it."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from conftest import picture
+
+from jaxstyle.errors import InputError
+from jaxstyle.losses.relaxed_emd import weighted_positions
+from jaxstyle.losses.relaxed_emd_objective import RelaxedEmdObjective
+from jaxstyle.losses.targets import make_targets
+from jaxstyle.networks.vgg import VGG19
+from jaxstyle.optim.optimizers import Adam
+from jaxstyle.transfer.stylize import stylize
+
+OBJECTIVE = RelaxedEmdObjective(layers=("relu1_1", "relu2_1"), positions=40, samples=30)
+LEFT: Any = np.zeros((32, 40), np.float32)
+LEFT[:, :20] = 1
+
+
+def test_weighted_positions_have_the_density_of_the_weights():
+    weights: Any = np.zeros((6, 8), np.float32)
+    weights[1, 2], weights[4, 7] = 1, 3
+    found = np.asarray(weighted_positions(weights, key=jax.random.key(0), count=400))
+    counts = {tuple(map(int, place)): int(n) for place, n in zip(*np.unique(found, axis=0, return_counts=True))}
+    assert counts == {(1, 2): 100, (4, 7): 300}
+
+
+def test_too_few_positions_are_refused():
+    with pytest.raises(InputError, match="1 positions"):
+        RelaxedEmdObjective(positions=1)
+
+
+@pytest.mark.slow
+def test_the_total_is_the_formula_of_the_paper_at_each_scale(params, content, style):
+    image = picture(32, 40, seed=7)
+    for scale, a in enumerate((16, 8, 4)):
+        targets = make_targets(params, content, [style], objective=OBJECTIVE, part=(scale, False))
+        _, terms = OBJECTIVE.value(params, image, targets, network=VGG19())
+        terms = {name: float(each) for name, each in terms.items()}
+        rest = terms["relaxed_emd"] + terms["moments"] + terms["colors"] / a
+        assert terms["total"] == pytest.approx((a * terms["self_similarity"] + rest) / (a + 2), rel=1e-5)
+        assert terms["self_similarity"] > 0.01
+    assert float(OBJECTIVE.value(params, content, targets, network=VGG19())[1]["self_similarity"]) < 1e-5
+    without = make_targets(params, content, [style], objective=OBJECTIVE.without_content())
+    _, terms = OBJECTIVE.value(params, image, without, network=VGG19())
+    assert float(terms["total"]) == pytest.approx(float(sum(terms[n] for n in ("relaxed_emd", "moments", "colors"))) / 2)
+
+
+@pytest.mark.slow
+def test_a_region_reads_only_its_part_of_the_image_and_vectors_of_its_style(params, content, style):
+    styles, masks = [style, picture(32, 32, seed=5)], np.stack([LEFT, 0 * LEFT])
+    targets: Any = make_targets(params, content, styles, objective=OBJECTIVE, content_masks=masks)
+    np.testing.assert_allclose(targets.shares, [0.5, 0])
+    pixels, colors = np.asarray(style).reshape(-1, 3), np.asarray(targets.styles[0])[:, :3]
+    assert np.abs(colors[:, None] - pixels[None]).max(-1).min(-1).max() < 1e-6
+    changed = np.where(LEFT[..., None] > 0, content, 1 - np.asarray(content))
+    changed[:, :24] = np.asarray(content)[:, :24]  # receptive fields reach over the border of the region
+
+    def style_terms(image: Any) -> list[float]:
+        _, terms = OBJECTIVE.value(params, image, targets, network=VGG19())
+        return [float(terms[name]) for name in ("relaxed_emd", "moments", "colors")]
+
+    np.testing.assert_allclose(style_terms(changed), style_terms(content), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_lowers_the_total(params, content, style):
+    optimizer = Adam(learning_rate=0.01, b1=0.0, b2=0.99, parametrization="laplacian", clip=False)
+    options: Any = {"objective": OBJECTIVE, "optimizer": optimizer, "steps": 30, "scales": 1}
+    totals = np.asarray(stylize(params, content, style, **options).history["total"])
+    assert totals[-5:].mean() < 0.9 * totals[:5].mean()
