@@ -42,10 +42,11 @@ PARTS: Any = [{"layer 1": np.arange(h * w).reshape(h, w) % 2 > 0} for h, w in ((
 def program(image, styles, positions, key, vectors):
     """Return all that the quick tests inspect: of one program, as they compile few."""
     query, reference = vectors
-    columns = neighbors.hypercolumns(image, GRID), neighbors.hypercolumns(image, positions, divisor="none")
+    columns = [neighbors.hypercolumns(image, GRID), neighbors.hypercolumns(image, positions, divisor="none")]
     matches = [neighbors.nearest(query, reference, chunk=chunk) for chunk in (4, 11)]
     targets = neighbors.matched_targets(query[:10].reshape(2, 5, 6), reference, chunk=4)
     distance = neighbors.cosine_distance(query, reference[:11])
+    columns.append(neighbors.hypercolumns(image, (positions[:, 0], positions[:2, 1]), divisor="none"))
     image = {name: image[name] for name in SPLIT}
     split = neighbors.split_loss(image, styles, key=key, limit=LIMIT, chunk=7)
     matches.append(neighbors.nearest(query, reference, weights=WEIGHTS, usable=USABLE, chunk=4))
@@ -88,6 +89,12 @@ def test_hypercolumns_at_positions_halve_the_coordinates_at_each_pool():
             for layer, stride in zip(IMAGE.values(), (1, 2, 4), strict=True)
         ]
         np.testing.assert_allclose(vector, np.concatenate(expected), rtol=1e-5, atol=1e-6)
+
+
+def test_hypercolumns_of_rows_and_columns_are_those_of_all_pairs():
+    _, at_positions, of_axes = computed()[0]
+    assert of_axes.shape == (5, 2, 12)
+    np.testing.assert_allclose(of_axes[[0, 1], [0, 1]], at_positions[:2], rtol=1e-5, atol=1e-6)
 
 
 def cosine(x: np.ndarray, y: np.ndarray) -> float:

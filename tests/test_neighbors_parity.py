@@ -147,12 +147,17 @@ def test_terms_of_strotss_agree_with_pytorch(torch, activations):
         {name: each[name].astype(np.float64) for name in ("image", *OF_STROTSS)} for each in activations
     )
     sizes = [each["image"].shape[:2] for each in (image, style)]
-    positions = [relaxed_emd.sample_positions(*size, key=jax.random.key(i)) for i, size in enumerate(sizes)]
-    at, of_style = positions
+    axes = [relaxed_emd.sample_positions(*size, key=jax.random.key(i)) for i, size in enumerate(sizes)]
+    positions = [np.stack(np.meshgrid(*each, indexing="ij"), axis=-1).reshape(-1, 2) for each in axes]
+    at, of_style = axes
+
+    def columns(layers, axes):
+        found = neighbors.hypercolumns(layers, axes, divisor="none")
+        return found.reshape(-1, found.shape[-1])
 
     def terms(image, content, style):
         x, c, s = (
-            neighbors.hypercolumns(each, where, divisor="none")
+            columns(each, where)
             for each, where in ((image, at), (content, at), (style, of_style))
         )
         return {

@@ -31,7 +31,12 @@ def program(x, y, content, colors, palette):
     emd = {chunk: relaxed_emd.relaxed_emd(x, y, chunk=chunk) for chunk in CHUNKS}
     of_colors = {chunk: relaxed_emd.color_distance(colors, palette, chunk=chunk) for chunk in CHUNKS}
     of_moments = relaxed_emd.moment_distance(relaxed_emd.mean_covariance(x), relaxed_emd.mean_covariance(y))
-    draw = jax.vmap(lambda key: relaxed_emd.sample_positions(11, 7, key=key, count=6))
+
+    def positions(key):
+        rows, columns = relaxed_emd.sample_positions(11, 7, key=key, count=6)
+        return jnp.stack(jnp.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
+
+    draw = jax.vmap(positions)
     similarity, rotated = relaxed_emd.self_similarity(x, content), relaxed_emd.decorrelate(colors)
     return emd, of_colors, of_moments, similarity, rotated, draw(jax.random.split(jax.random.key(0), 100))
 

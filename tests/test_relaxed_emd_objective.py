@@ -57,7 +57,7 @@ def test_a_region_reads_only_its_part_of_the_image_and_vectors_of_its_style(para
     pixels, colors = np.asarray(style).reshape(-1, 3), np.asarray(targets.styles[0])[:, :3]
     assert np.abs(colors[:, None] - pixels[None]).max(-1).min(-1).max() < 1e-6
     changed = np.where(LEFT[..., None] > 0, content, 1 - np.asarray(content))
-    changed[:, :24] = np.asarray(content)[:, :24]  # receptive fields reach over the border of the region
+    changed[:, :32] = np.asarray(content)[:, :32]  # receptive fields reach over the border of the region
 
     def style_terms(image: Any) -> list[float]:
         _, terms = OBJECTIVE.value(params, image, targets, network=VGG19())

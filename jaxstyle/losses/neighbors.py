@@ -28,7 +28,7 @@ SMALLEST_SQUARE = 1e-8  # lower bound of squared norms, as in the program of NNS
 
 def hypercolumns(
     activations: Mapping[str, jax.Array],
-    grid: tuple[int, int] | jax.Array,
+    grid: tuple[int, int] | tuple[jax.Array, jax.Array] | jax.Array,
     *,
     divisor: Literal["channels", "none"] = "channels",
 ) -> jax.Array:
@@ -40,12 +40,13 @@ def hypercolumns(
 
     Args:
         activations: layers `[h, w, C]`, in the order of concatenation; the image may be one of them.
-        grid: height and width of the grid, or positions `[n, 2]`: row and column in pixels of the largest layer.
+        grid: height and width of the grid; or rows `[a]` and columns `[b]` in pixels of the largest layer, whose
+            pairs are the positions; or positions `[n, 2]`, row and column of each.
         divisor: "channels" divides each layer by its number of channels, as in NNST, so that wide layers do not
             dominate; "none" leaves the layers unchanged, as in STROTSS.
 
     Returns:
-        `[*grid, C]` or `[n, C]`, with the sum of all channels.
+        `[*grid, C]`, `[a, b, C]` or `[n, C]`, with the sum of all channels.
 
     Raises:
         InputError: if there is no layer, or if a layer or the positions have the wrong number of axes.
@@ -60,35 +61,45 @@ def hypercolumns(
         if layer.ndim != 3:
             raise InputError(f"Layer {name!r} has shape {layer.shape}, not [h, w, C]: use jax.vmap for a batch.")
     layers = [widen(layer) / (layer.shape[-1] if divisor == "channels" else 1) for layer in activations.values()]
+    sizes = [max(layer.shape[axis] for layer in layers) for axis in (0, 1)]
     if isinstance(grid, tuple):
-        return jnp.concatenate([_on_grid(layer, *grid) for layer in layers], axis=-1)
+        axes = [
+            [_axis_matrix(layer, axis, size, where) for axis, (size, where) in enumerate(zip(sizes, grid, strict=True))]
+            for layer in layers
+        ]
+        return jnp.concatenate([_separable(*each) for each in zip(layers, axes, strict=True)], axis=-1)
     if grid.ndim != 2 or grid.shape[-1] != 2:
         raise InputError(f"The positions have shape {grid.shape}, not [n, 2]: pass a row and a column for each.")
-    height, width = (max(layer.shape[axis] for layer in layers) for axis in (0, 1))
-    return jnp.concatenate([_at_positions(layer, grid, height, width) for layer in layers], axis=-1)
+    return jnp.concatenate([_at_positions(layer, grid, sizes) for layer in layers], axis=-1)
 
 
-def _on_grid(layer: jax.Array, height: int, width: int) -> jax.Array:
-    rows, columns = (
-        _bilinear_matrix(before, after).astype(layer.dtype)
-        for before, after in zip(layer.shape[:2], (height, width), strict=True)
-    )
-    lines = jnp.einsum("ah,hwc->awc", rows, layer, precision="highest")
-    return jnp.einsum("bw,awc->abc", columns, lines, precision="highest")
+def _separable(layer: jax.Array, matrices: Sequence[Any]) -> jax.Array:
+    """Return a layer multiplied by a matrix along each axis, which needs no gather and no scatter for the gradient."""
+    lines = jnp.einsum("ah,hwc->awc", matrices[0], layer, precision="highest")
+    return jnp.einsum("bw,awc->abc", matrices[1], lines, precision="highest")
 
 
-def _bilinear_matrix(before: int, after: int) -> np.ndarray:
-    """Return the matrix `[after, before]` that interpolates one axis; the first and last samples coincide."""
-    places = np.linspace(0, before - 1, after)
-    return np.maximum(0.0, 1.0 - np.abs(places[:, None] - np.arange(before)))
+def _axis_matrix(layer: jax.Array, axis: int, size: int, where: int | jax.Array) -> Any:
+    """Return the matrix `[a, h]` that interpolates an axis bilinearly at pixels of the largest layer or at `where`."""
+    length = layer.shape[axis]
+    if isinstance(where, int):
+        places: Any = np.linspace(0, length - 1, where)  # the first and last samples coincide
+        return np.maximum(0.0, 1.0 - np.abs(places[:, None] - np.arange(length))).astype(layer.dtype)
+    places = _places(where, length, size).astype(layer.dtype)
+    return jnp.maximum(0.0, 1.0 - jnp.abs(places[:, None] - jnp.arange(length, dtype=layer.dtype)[None, :]))
 
 
-def _at_positions(layer: jax.Array, positions: jax.Array, height: int, width: int) -> jax.Array:
+def _places(where: jax.Array, length: int, size: int) -> jax.Array:
+    """Return the coordinates in a layer of coordinates in the largest layer, of `size` pixels."""
+    stride = 2 ** ((size // length).bit_length() - 1)  # of pools of size 2, which round odd sizes down
+    return jnp.clip(where / stride, 0, length - 1)
+
+
+def _at_positions(layer: jax.Array, positions: jax.Array, sizes: Sequence[int]) -> jax.Array:
     below, above, part = [], [], []
-    for axis, size in enumerate((height, width)):
+    for axis, size in enumerate(sizes):
         length = layer.shape[axis]
-        stride = 2 ** ((size // length).bit_length() - 1)  # of pools of size 2, which round odd sizes down
-        place = jnp.clip(positions[:, axis].astype(layer.dtype) / stride, 0, length - 1)
+        place = _places(positions[:, axis].astype(layer.dtype), length, size)
         below.append(jnp.floor(place).astype(int))
         above.append(jnp.minimum(below[-1] + 1, length - 1))
         part.append((place - below[-1])[:, None])  # [n, 1]

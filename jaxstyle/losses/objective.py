@@ -6,7 +6,7 @@ Gatys, Ecker and Bethge, *A Neural Algorithm of Artistic Style*, arXiv:1508.0657
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
@@ -157,6 +157,10 @@ class Objective:
             raise InputError(f"tv_power is {self.tv_power}: use a number from 1.")
         if self.half_resolution_above is not None and not self.half_resolution_above >= 1:
             raise InputError(f"half_resolution_above is {self.half_resolution_above}: use at least 1 pixel, or None.")
+
+    def without_content(self) -> "Objective":
+        """Return the objective of a texture, without content layers."""
+        return replace(self, content={})
 
     @property
     def content_layers(self) -> tuple[str, ...]:

@@ -225,8 +225,10 @@ def decorrelate(colors: jax.Array) -> jax.Array:
     return jnp.einsum("...c,dc->...d", colors, DECORRELATED.astype(colors.dtype), precision="highest")
 
 
-def sample_positions(height: int, width: int, *, key: jax.Array, count: int = POSITIONS) -> jax.Array:
-    """Return positions on a square grid with random offsets.
+def sample_positions(
+    height: int, width: int, *, key: jax.Array, count: int = POSITIONS
+) -> tuple[jax.Array, jax.Array]:
+    """Return the rows and columns of a square grid with random offsets, for `neighbors.hypercolumns`.
 
     Deviation: STROTSS draws random positions of a denser grid.
 
@@ -237,14 +239,14 @@ def sample_positions(height: int, width: int, *, key: jax.Array, count: int = PO
         count: maximum number of positions.
 
     Returns:
-        `[n, 2]`, int32, row and column in pixels; n depends on height, width and count only.
+        Rows `[a]` and columns `[b]` in pixels, int32; a and b depend on height, width and count only.
 
     Raises:
         InputError: if a number is not positive.
 
     Example:
-        >>> sample_positions(60, 80, key=jax.random.key(0), count=50).shape
-        (48, 2)
+        >>> [axis.shape for axis in sample_positions(60, 80, key=jax.random.key(0), count=50)]
+        [(6,), (8,)]
     """
     if min(height, width, count) < 1:
         raise InputError(f"{count} positions of {height}x{width} pixels cannot be drawn: use at least 1 of each.")
@@ -256,8 +258,7 @@ def sample_positions(height: int, width: int, *, key: jax.Array, count: int = PO
         step = min(stride, size)
         last = (size // step - 1) * step
         axes.append(jax.random.randint(of_axis, (), 0, size - last) + step * jnp.arange(size // step))
-    rows, columns = jnp.meshgrid(*axes, indexing="ij")
-    return jnp.stack([rows.reshape(-1), columns.reshape(-1)], axis=1).astype(jnp.int32)
+    return axes[0].astype(jnp.int32), axes[1].astype(jnp.int32)
 
 
 def weighted_positions(weights: jax.Array, *, key: jax.Array, count: int = POSITIONS) -> jax.Array:

@@ -189,13 +189,13 @@ class RelaxedEmdObjective:
         layers = _with_image(image, image_features(params, image, network=network, layers=self.layers))
         grid, *keys = jax.random.split(jax.random.fold_in(targets.key, step), 1 + len(targets.styles))
         even = sample_positions(*image.shape[:2], key=grid, count=self.positions)
-        vectors = hypercolumns(layers, even, divisor="none")  # [n, C]
-        similarity = self_similarity(vectors, hypercolumns(targets.content, even, divisor="none"))
+        vectors = _columns(layers, even)
+        similarity = self_similarity(vectors, _columns(targets.content, even))
         found = []
         for number, (style, moments, key) in enumerate(zip(targets.styles, targets.moments, keys, strict=True)):
             if targets.regions is not None:
                 own = weighted_positions(targets.regions[number], key=key, count=self.positions)
-                vectors = hypercolumns(layers, own, divisor="none")
+                vectors = _columns(layers, own)
             transport = relaxed_emd(vectors, style)
             colors = color_distance(vectors[:, :3], style[:, :3])
             found.append(jnp.stack([transport, moment_distance(mean_covariance(vectors), moments), colors]))
@@ -207,6 +207,12 @@ class RelaxedEmdObjective:
         values = (similarity, transport, moments, colors, tv, total, penalty)
         terms = dict(zip(self.term_names, values, strict=True))
         return jnp.asarray(total + self.range_penalty * penalty), terms
+
+
+def _columns(layers: dict[str, jax.Array], positions: Any) -> jax.Array:
+    """Return hypercolumns, `[n, C]`."""
+    found = hypercolumns(layers, positions, divisor="none")
+    return found.reshape(-1, found.shape[-1])
 
 
 def _with_image(image: jax.Array, layers: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -232,9 +238,9 @@ def _features(
     for number, (style, mask) in enumerate(zip(styles, masks, strict=True)):
         own = jax.random.fold_in(key, number)
         if mask is None:
-            positions = sample_positions(*style.shape[:2], key=own, count=samples)
+            positions: Any = sample_positions(*style.shape[:2], key=own, count=samples)
         else:
             positions = weighted_positions(mask, key=own, count=samples)
-        vectors.append(hypercolumns(_with_image(style, features(style)), positions, divisor="none"))
+        vectors.append(_columns(_with_image(style, features(style)), positions))
     groups = tuple(vectors) if apart else (jnp.concatenate(vectors),)
     return _with_image(content, features(content)), groups, tuple(mean_covariance(each) for each in groups)

@@ -146,7 +146,7 @@ class Problem:
 
     def finish(self, painted: Any) -> Any:
         """Return the picture to save, or all pictures of a batch."""
-        finish = partial(scale_parts.finish, color=self.color, content_masks=self.content_masks)
+        finish = partial(scale_parts.finish, styles=self.styles, color=self.color, content_masks=self.content_masks)
         painted = np.asarray(painted)
         if self.batch_size is None or self.color != "keep" and self.content_masks is None:
             return finish(painted, self.picture)

@@ -20,7 +20,7 @@ from jaxstyle.losses.style import Summary
 from jaxstyle.losses.targets import Style
 
 Form = Literal["symmetric", "cholesky"]
-Color = Literal["none", "keep", "match", "match-cholesky", "histogram"]
+Color = Literal["none", "keep", "match", "match-cholesky", "histogram", "chroma"]
 
 RED, BLUE = 0.299, 0.114  # luma of Rec. 601, as in YIQ; green has the rest, 0.587
 RIDGE = 1e-5  # added to every variance, as in Gatys' notebook; the variance of a deviation of 0.8 steps of 255
@@ -213,6 +213,8 @@ def recolor(content: jax.Array, styles: Styles, *, color: Color = "none") -> tup
         raise InputError(f"Saved statistics cannot be recolored with color {color!r}: pass the style image.")
     if content.ndim != 3:
         raise InputError(f"Color {color!r} needs a single content [H, W, 3]: use jax.vmap for a batch.")
+    if color == "chroma":  # changes the result only, see `scale.finish`
+        return content, several
     pictures: Any = several
     recolored: Any = _recolor(content, pictures, change=color)
     return recolored

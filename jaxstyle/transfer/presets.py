@@ -79,6 +79,12 @@ class Preset:
         """The objective with the layers of this preset."""
         return self.make_objective() if self.custom is None else self.custom
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of `jaxstyle.stylize`, such as `stylize(params, content, style, **preset.arguments)`."""
+        names = ("objective", "network", "optimizer", "scales", "color")
+        return {name: getattr(self, name) for name in names}
+
     def with_options(self, **given: Any) -> "Preset":
         """Return a preset with other weights, layers or options of its objective.
 
@@ -145,7 +151,7 @@ ONE_RESOLUTION = {
 }
 NEIGHBOR_OPTIONS = {"content_weight": "content_share", "tv_weight": "tv"}
 LONG_HISTORY = LBFGS(history_size=100)
-OCTAVES = Series(coarsest=64, factor=2.0)
+OCTAVES = Series(coarsest=64, factor=2.0, steps_by_pixels=0.0)
 UNBOUNDED = Adam(learning_rate=2e-3, parametrization="laplacian", clip=False)
 
 

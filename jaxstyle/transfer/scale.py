@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxstyle.errors import InputError
 from jaxstyle.images.resample import array_module, half_shape, resample
@@ -21,8 +22,11 @@ from jaxstyle.losses.targets import Style, check_picture, make_targets
 from jaxstyle.networks.vgg import VGG19, Params, smallest_side
 from jaxstyle.optim.loop import AnyObjective
 from jaxstyle.transfer.color import Color, Sizes, with_colors_of
+from jaxstyle.transfer.oklab import chroma_transfer
 from jaxstyle.transfer.resize import resize, resize_style
-from jaxstyle.transfer.schedule import Scale
+from jaxstyle.transfer.schedule import Scale, shared_shape
+
+PALETTE = 256  # pixels of the longest side of a style from which colors are taken
 
 
 def targets_for_scale(
@@ -234,13 +238,19 @@ def enlarge(
 
 
 def finish(
-    image: jax.Array, content: jax.Array, *, color: Color = "none", content_masks: jax.Array | None = None
+    image: jax.Array,
+    content: jax.Array,
+    styles: Sequence[Any] = (),
+    *,
+    color: Color = "none",
+    content_masks: jax.Array | None = None,
 ) -> jax.Array:
-    """Return the result at full size, with the colors of the content if preserved, and the content outside of masks.
+    """Return the result at full size in its final colors, with the content outside of masks.
 
     Args:
         image: the optimized image, `[..., h, w, 3]`, of any scale.
         content: the original content, `[..., H, W, 3]`.
+        styles: the styles, of whose colors "chroma" is the distribution.
         color: as for `stylize.stylize`.
         content_masks: as for `stylize.stylize`.
 
@@ -252,14 +262,22 @@ def finish(
         (8, 8, 3)
     """
     image = resize(image, *content.shape[-3:-1])
-    if color != "keep" and content_masks is None:
+    if color == "chroma":
+        styles = [resize(style, *shared_shape(*style.shape[:2], PALETTE)) for style in styles]
+    elif color != "keep" and content_masks is None:
         return image
-    return _with_content(image, content, content_masks, keep=color == "keep")
+    return _finish(image, content, list(styles) if color == "chroma" else [], content_masks, color=color)
 
 
-@partial(jax.jit, static_argnames="keep")
-def _with_content(image: jax.Array, content: jax.Array, content_masks: jax.Array | None, *, keep: bool) -> jax.Array:
-    """Return `image` with the colors of the content if `keep`, and the content outside of its masks."""
-    if keep:
+@partial(jax.jit, static_argnames="color")
+def _finish(
+    image: jax.Array, content: jax.Array, styles: list[Any], content_masks: jax.Array | None, *, color: Color
+) -> jax.Array:
+    """Return `image` in its final colors, and the content outside of its masks."""
+    if color == "keep":
         image = with_colors_of(content, image)
+    if color == "chroma":
+        palette = jnp.concatenate([style.reshape(1, -1, 3) for style in styles], axis=1)
+        transfer = partial(chroma_transfer, content, palette)
+        image = jax.vmap(transfer)(image) if image.ndim == 4 else transfer(image)
     return image if content_masks is None else compose(image, content, cover=cover(content_masks))

@@ -22,10 +22,12 @@ class Series(NamedTuple):
     Attributes:
         coarsest: longest side of the first scale in pixels.
         factor: ratio of the sides of consecutive scales.
+        steps_by_pixels: exponent of the number of steps as a function of the pixels of a scale; 0 for equal numbers.
     """
 
     coarsest: float = COARSEST
     factor: float = FACTOR
+    steps_by_pixels: float = STEPS_BY_PIXELS
 
 
 Scales = int | tuple[int, ...] | Series | None
@@ -105,8 +107,9 @@ def plan(
             )
     if steps < len(shapes):
         raise InputError(f"{steps} steps are too few for {len(shapes)} scales: use more --steps or fewer --scales.")
+    exponent = scales.steps_by_pixels if isinstance(scales, Series) else STEPS_BY_PIXELS
     shapes += [shapes[-1]] * (min(passes, 1 + steps - len(shapes)) - 1)
-    return tuple(Scale(*each, count) for each, count in zip(shapes, _split(steps, shapes), strict=True))
+    return tuple(Scale(*each, count) for each, count in zip(shapes, _split(steps, shapes, exponent), strict=True))
 
 
 def _sides(longest: int, scales: Scales) -> list[int]:
@@ -186,9 +189,9 @@ def _tileable_shape(height: int, width: int, side: int) -> tuple[int, int]:
     return found[0], found[1]
 
 
-def _split(steps: int, shapes: list[tuple[int, int]]) -> list[int]:
+def _split(steps: int, shapes: list[tuple[int, int]], exponent: float) -> list[int]:
     """Divide `steps` among shapes by a power of their pixels, with at least `FEWEST` each if there are enough."""
-    weights = [(height * width) ** STEPS_BY_PIXELS for height, width in shapes]
+    weights = [(height * width) ** exponent for height, width in shapes]
     fewest = min(FEWEST, steps // len(shapes))
     rest = steps - fewest * len(shapes)
     counts = [fewest + int(rest * weight / sum(weights)) for weight in weights]

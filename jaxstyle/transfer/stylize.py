@@ -119,7 +119,8 @@ def stylize(
         scales: number of scales, or their longest sides, see `schedule.Scales`.
         init: initial image: "content", "style", "noise" or an image of the shape of `content`.
         color: "none"; "keep" changes only the luminance of the content; "match" and "match-cholesky" recolor the
-            styles linearly, "histogram" channel by channel.
+            styles linearly, "histogram" channel by channel; "chroma" gives the result the chroma of the content, moved
+            to the distribution of the style's, see `oklab.chroma_transfer`.
         key: random key of the noise, if `init` is "noise", and of the directions, if the statistic is "sliced".
         style_weights: weights of the styles, `[K]`, not negative; None for equal weights. They average the statistics.
         content_masks: region of each style, `[K, H, W]` in [0, 1]; pixels outside of all regions do not change.
@@ -190,7 +191,7 @@ def stylize(
         histories.append(jax.tree.map(on_host, history))
     assert image is not None  # noqa: S101  # there is at least one scale
     joined = jax.tree.map(lambda *parts: array_module(*parts).concatenate(parts, axis=-1), *histories)
-    return Result(finish(image, content, color=color, content_masks=content_masks), joined)
+    return Result(finish(image, content, several, color=color, content_masks=content_masks), joined)
 
 
 def reconstruct(
@@ -284,8 +285,8 @@ def texture(
     Example:
         >>> texture(params, style, key=jax.random.key(0), height=512, width=768).image  # doctest: +SKIP
     """
-    if isinstance(objective, Objective):
-        objective = replace(objective, content={})
+    if hasattr(objective, "without_content"):
+        objective = objective.without_content()
     if tileable:
         if not isinstance(network, VGG19):
             raise InputError("tileable needs VGG-19 with circular padding, but the network is user-defined: drop it.")
