@@ -8,12 +8,15 @@ import pytest
 from jaxstyle.errors import InputError
 from jaxstyle.losses.layer_summaries import image_features
 from jaxstyle.losses.loss_terms import terms, total
+from jaxstyle.losses.neighbor_objective import NeighborObjective
 from jaxstyle.losses.objective import Objective
+from jaxstyle.losses.relaxed_emd_objective import RelaxedEmdObjective
 from jaxstyle.losses.targets import make_targets
 from jaxstyle.networks import vgg
 from jaxstyle.networks.vgg import ACTIVATIONS, VGG19, smallest_side
 from jaxstyle.optim.optimizers import LBFGS, Adam
 from jaxstyle.transfer.presets import PRESETS, preset
+from jaxstyle.transfer.schedule import plan
 
 
 def raw_gram(layer: np.ndarray) -> np.ndarray:
@@ -220,8 +223,30 @@ def test_a_preset_is_the_published_objective_on_the_features_of_its_network(form
     assert found == pytest.approx(formula(*double, np.asarray(image, np.float64)), rel=1e-5)
 
 
+def test_presets_of_matched_features_have_the_published_layers_scales_and_optimizer():
+    nnst, strotss = preset("nnst"), preset("strotss")
+    assert isinstance(nnst.objective, NeighborObjective) and isinstance(strotss.objective, RelaxedEmdObjective)
+    assert nnst.objective.layers == tuple(relu(*"1_1 1_2 2_1 2_2 3_1 3_2 3_3 4_1 4_2 4_3".split()))
+    assert strotss.objective.layers == tuple(relu(*"1_1 1_2 2_1 2_2 3_1 3_2 3_3 4_3 5_3".split()))
+    assert (nnst.objective.content_share, nnst.objective.rotations, nnst.color) == (0.75, 4, "chroma")
+    assert (strotss.objective.positions, strotss.objective.samples, strotss.color) == (1024, 5000, "none")
+    assert nnst.optimizer == Adam(learning_rate=2e-3, parametrization="laplacian", clip=False)
+    assert strotss.optimizer == dataclasses.replace(nnst.optimizer, b1=0.0, b2=0.99)
+    planned = plan(512, 512, steps=1000, scales=nnst.scales, passes=nnst.objective.passes)
+    assert [tuple(each) for each in planned] == [(side, side, 200) for side in (64, 128, 256, 512, 512)]
+
+
+def test_options_change_the_field_of_the_objective_that_they_mean_and_others_are_refused():
+    assert preset("nnst").with_options(content_weight=0.5, tv_weight=2.0).objective == NeighborObjective(0.5, 2.0)
+    assert preset("strotss").with_options(content_weight=0.5).objective == RelaxedEmdObjective(0.5)
+    gram = preset("jaxstyle").with_options(tv_weight=0.0, style_layers={"relu2_1": 1.0}, shift=-1.0).objective
+    assert isinstance(gram, Objective) and (gram.tv, gram.style, gram.shift) == (0.0, {"relu2_1": 30.0}, -1.0)
+    with pytest.raises(InputError, match="--style-weight .*NeighborObjective.* --content-weight, --tv-weight"):
+        preset("nnst").with_options(style_weight=3.0)
+
+
 def test_every_published_preset_has_a_formula_and_facts():
-    published = set(PRESETS) - {"jaxstyle"}
+    published = {name for name, chosen in PRESETS.items() if chosen.custom is None} - {"jaxstyle"}
     assert {formula.__name__.replace("_", "-") for formula in FORMULAS} == published == set(FACTS)
 
 
