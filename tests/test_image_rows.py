@@ -23,9 +23,8 @@ from jaxstyle.images import image_rows
 from jaxstyle.images import limits as limits_module
 from jaxstyle.images import load as load_module
 from jaxstyle.images import save as save_module
-from jaxstyle.images.exif import stored_box, turned, upright
 from jaxstyle.images.limits import allowing
-from jaxstyle.images.load import load_image, size_of
+from jaxstyle.images.load import load_image, size_of, stored_box, turned, upright
 from jaxstyle.images.metadata import description_of
 from jaxstyle.images.save import save_image
 from jaxstyle.runtime import inputs as inputs_module
@@ -66,11 +65,11 @@ def large(monkeypatch):
 
 def test_bands_partition_the_rows_into_multiples():
     for height, width, multiple in [(67, 2**20, 1), (67, 2**23, 1), (5000, 2**14, 256), (67, 2**20, 16), (1, 1, 1)]:
-        found = list(image_rows.rows(height, width, multiple=multiple))
+        found = list(image_rows.row_chunks(height, width, multiple=multiple))
         assert [row for top, end in found for row in range(top, end)] == list(range(height))
         assert all((end - top) % multiple == 0 for top, end in found[:-1])
         assert all((end - top) * width <= max(image_rows.PIXELS, multiple * width) for top, end in found)
-    assert list(image_rows.rows(500, 2**14)) == [(0, 128), (128, 256), (256, 384), (384, 500)]
+    assert list(image_rows.row_chunks(500, 2**14)) == [(0, 128), (128, 256), (256, 384), (384, 500)]
 
 
 # reading

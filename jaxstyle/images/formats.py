@@ -8,6 +8,7 @@ Python's warnings, so several threads may read files at once.
 import ctypes
 import logging
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -41,14 +42,7 @@ class UnsupportedFormatError(Exception):
 
 
 class Format(NamedTuple):
-    """A format that is read.
-
-    Attributes:
-        name: its name.
-        accepts: function of the first bytes of a file that returns whether it has this format.
-        open: class or factory of a Pillow plugin, called with a file and its name.
-        module: module that must be installed.
-    """
+    """A format that is read, from the `open` class or factory of a Pillow plugin; `module` must be installed."""
 
     name: str
     accepts: Callable[[bytes], bool]
@@ -56,16 +50,13 @@ class Format(NamedTuple):
     module: str = "PIL"
 
 
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    """Return a chunk of a PNG: length, kind, data and checksum."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
 def is_webp(data: bytes) -> bool:
-    r"""Return whether a file is a WebP.
-
-    Args:
-        data: contents of the file.
-
-    Example:
-        >>> is_webp(b"RIFF\x24\0\0\0WEBPVP8 ")
-        True
-    """
+    """Return whether a file is a WebP."""
     return data[:4] == b"RIFF" and data[8:12] == b"WEBP"
 
 
@@ -115,22 +106,10 @@ CONVERT = "convert it to PNG, JPEG, WebP or TIFF"
 
 @contextmanager
 def opened(data: bytes, name: str, *, max_pixels: int | None = None) -> Iterator[Image.Image]:
-    """Open an image file and read its header.
+    """Open an image file, untrusted, and read its header; loaded pixels stay available after it is closed.
 
-    Args:
-        data: contents of the file, untrusted. Loaded pixels stay available after it is closed.
-        name: name of the image in error messages.
-        max_pixels: see `limits.check_sides`; here, twice the limit is allowed, as by Pillow.
-
-    Raises:
-        UnsupportedFormatError: if the format is not supported, or the header is damaged.
-        InputError: if the image is far over the limit.
-        Exception: almost any, if pixels of a damaged file are read.
-
-    Example:
-        >>> with opened(open("content.jpg", "rb").read(), "content.jpg") as image:  # doctest: +SKIP
-        ...     image.size
-        (979, 734)
+    Twice the limit of `max_pixels` is allowed here, as by Pillow. Errors are `UnsupportedFormatError`, `InputError` if
+    the image is far over the limit, and almost any exception if pixels of a damaged file are read.
     """
     _silence()
     kind = next((kind for kind in FORMATS if kind.accepts(data[:256])), None)
@@ -173,15 +152,7 @@ def _is_raw(image: Image.Image) -> bool:
 
 
 def webp_size(data: bytes) -> tuple[int, int] | None:
-    r"""Return the width and height in the header of a WebP, None if it is damaged.
-
-    Args:
-        data: contents of the file.
-
-    Example:
-        >>> webp_size(b"RIFF\x24\0\0\0WEBPVP8 \x18\0\0\0" + bytes(6) + b"\x21\0\x18\0")
-        (33, 24)
-    """
+    """Return the width and height in the header of a WebP, None if it is damaged."""
     kind, size = data[12:16], None
     if kind == b"VP8 " and len(data) >= 30:
         width, height = struct.unpack("<HH", data[26:30])
@@ -209,24 +180,15 @@ def _large_webp(data: bytes) -> Image.Image:
 
 
 def has_more_images(data: bytes, image: Image.Image) -> str:
-    """Return a phrase for the further images of a file, "" for none.
-
-    Args:
-        data: contents of the file.
-        image: the opened file.
-
-    Example:
-        >>> has_more_images(b"", Image.new("RGB", (20, 20)))
-        ''
-    """
+    """Return a phrase for the further images of a file, "" for none."""
     if image.format == "GIF":  # in a file of its own, since Pillow searches for the second frame
         with BytesIO(data) as file, GifImagePlugin.GifImageFile(file) as again:
-            return "is an animation: only its first frame is read" if again.is_animated else ""
-    if image.format == "TIFF":
-        return "has several pages: only the first is read" if getattr(image, "is_animated", False) else ""
-    if image.format in ("PNG", "WEBP", "AVIF") and getattr(image, "is_animated", False):
-        return "is an animation: only its first frame is read"
-    return ""
+            several = again.is_animated
+    else:
+        several = image.format in ("PNG", "WEBP", "AVIF", "TIFF") and getattr(image, "is_animated", False)
+    pages = image.format == "TIFF"
+    note = "has several pages: only the first is read" if pages else "is an animation: only its first frame is read"
+    return note if several else ""
 
 
 SIGNATURES = (
@@ -252,16 +214,7 @@ SIGNATURES = (
 
 
 def unsupported(data: bytes, name: str) -> UnsupportedFormatError:
-    """Return the error for a file whose format is not read, which names the format.
-
-    Args:
-        data: contents of the file.
-        name: name of the image in the error message.
-
-    Example:
-        >>> print(unsupported(b"%PDF-1.7", "a.pdf"))
-        a.pdf is not a picture in a supported format (a PDF document): convert it to PNG, JPEG, WebP or TIFF.
-    """
+    """Return the error for a file whose format is not read, which names the format."""
     if _is_heif(data):
         return UnsupportedFormatError(
             f"{name} is a HEIC picture, which needs the extra heif: pip install 'jaxstyle[heif]' or {CONVERT}."
