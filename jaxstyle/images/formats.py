@@ -12,21 +12,12 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from io import BytesIO
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    Jpeg2KImagePlugin,
-    JpegImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import GifImagePlugin, Image, TiffImagePlugin
 
 from jaxstyle.errors import InputError, excerpt
 from jaxstyle.images.limits import check_sides, limit_below
@@ -42,12 +33,11 @@ class UnsupportedFormatError(Exception):
 
 
 class Format(NamedTuple):
-    """A format that is read, from the `open` class or factory of a Pillow plugin; `module` must be installed."""
+    """A format that is read: its name, a test of the first bytes of a file, and the class or factory of its images."""
 
     name: str
     accepts: Callable[[bytes], bool]
-    open: Callable[[Any, str], Image.Image]
-    module: str = "PIL"
+    opener: str
 
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:
@@ -76,30 +66,18 @@ def _is_heif(data: bytes) -> bool:
     return not _is_avif(data) and any(brand in HEIF_BRANDS for brand in _brands(data))
 
 
-def _open_avif(file: Any, name: str) -> Image.Image:
-    from PIL import AvifImagePlugin  # of Pillow 11.3
-
-    return AvifImagePlugin.AvifImageFile(file, name)
-
-
-def _open_heif(file: Any, name: str) -> Image.Image:
-    # not by `register_heif_opener`, which changes the table of formats of Pillow
-    import pillow_heif  # pyright: ignore[reportMissingImports]  # extra: heif
-
-    return pillow_heif.HeifImageFile(file, name)
-
-
 FORMATS = (  # not EPS, which is a program
-    Format("PNG", lambda data: data.startswith(PNG), PngImagePlugin.PngImageFile),
-    Format("JPEG", lambda data: data.startswith(JPEG), JpegImagePlugin.jpeg_factory),
-    Format("WebP", is_webp, WebPImagePlugin.WebPImageFile),
-    Format("TIFF", lambda data: data.startswith(TIFF), TiffImagePlugin.TiffImageFile),
-    Format("GIF", lambda data: data.startswith((b"GIF87a", b"GIF89a")), GifImagePlugin.GifImageFile),
-    Format("BMP", lambda data: data.startswith(b"BM"), BmpImagePlugin.BmpImageFile),
-    Format("PNM", lambda data: data[:1] == b"P" and data[1:2] in b"123456fy", PpmImagePlugin.PpmImageFile),
-    Format("JPEG 2000", lambda data: data.startswith(JPEG_2000), Jpeg2KImagePlugin.Jpeg2KImageFile),
-    Format("AVIF", _is_avif, _open_avif, "PIL.AvifImagePlugin"),
-    Format("HEIC", _is_heif, _open_heif, "pillow_heif"),
+    Format("PNG", lambda data: data.startswith(PNG), "PIL.PngImagePlugin.PngImageFile"),
+    Format("JPEG", lambda data: data.startswith(JPEG), "PIL.JpegImagePlugin.jpeg_factory"),
+    Format("WebP", is_webp, "PIL.WebPImagePlugin.WebPImageFile"),
+    Format("TIFF", lambda data: data.startswith(TIFF), "PIL.TiffImagePlugin.TiffImageFile"),
+    Format("GIF", lambda data: data.startswith((b"GIF87a", b"GIF89a")), "PIL.GifImagePlugin.GifImageFile"),
+    Format("BMP", lambda data: data.startswith(b"BM"), "PIL.BmpImagePlugin.BmpImageFile"),
+    Format("PNM", lambda data: data[:1] == b"P" and data[1:2] in b"123456fy", "PIL.PpmImagePlugin.PpmImageFile"),
+    Format("JPEG 2000", lambda data: data.startswith(JPEG_2000), "PIL.Jpeg2KImagePlugin.Jpeg2KImageFile"),
+    Format("AVIF", _is_avif, "PIL.AvifImagePlugin.AvifImageFile"),  # of Pillow 11.3
+    # Extra: heif. Not by `register_heif_opener`, which changes the table of formats of Pillow.
+    Format("HEIC", _is_heif, "pillow_heif.HeifImageFile"),
 )
 CONVERT = "convert it to PNG, JPEG, WebP or TIFF"
 
@@ -113,13 +91,14 @@ def opened(data: bytes, name: str, *, max_pixels: int | None = None) -> Iterator
     """
     _silence()
     kind = next((kind for kind in FORMATS if kind.accepts(data[:256])), None)
-    if kind is None or find_spec(kind.module) is None:
+    module, _, opener = kind.opener.rpartition(".") if kind else ("", "", "")
+    if kind is None or find_spec(module) is None:
         raise unsupported(data, name)
     if is_webp(data) and (size := webp_size(data)):  # before the decoder, which allocates the image
         _check_far(name, size, max_pixels)
     with BytesIO(data) as file:
         try:
-            image = kind.open(file, "")
+            image = getattr(import_module(module), opener)(file, "")
         except Image.DecompressionBombError as error:  # of Pillow's limit, where `max_pixels` is higher
             if not is_webp(data):
                 raise InputError(f"{name} is too large ({excerpt(error)}): shrink it first.") from error

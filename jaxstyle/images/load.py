@@ -127,10 +127,6 @@ def size_of(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> t
 
     Raises:
         InputError: if the file cannot be read or is not a valid image.
-
-    Example:
-        >>> size_of("content.jpg")  # doctest: +SKIP
-        (979, 734)
     """
     reader = decode(read_bytes(path, max_pixels=max_pixels), str(path), max_pixels=max_pixels)
     return reader.width, reader.height

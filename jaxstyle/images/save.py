@@ -34,9 +34,6 @@ def check_output(path: str | os.PathLike[str], *, bits: int = 8, inputs: Iterabl
 
     Raises:
         InputError: if the file cannot be written or is an input.
-
-    Example:
-        >>> check_output("out.png", bits=16, inputs=["content.jpg"])
     """
     target = Path(os.path.realpath(path))
     try:
