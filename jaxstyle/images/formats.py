@@ -160,7 +160,7 @@ def _large_webp(data: bytes) -> Image.Image:
 
 def has_more_images(data: bytes, image: Image.Image) -> str:
     """Return a phrase for the further images of a file, "" for none."""
-    if image.format == "GIF":  # in a file of its own, since Pillow searches for the second frame
+    if image.format == "GIF":  # in a separate file, since Pillow searches for the second frame
         with BytesIO(data) as file, GifImagePlugin.GifImageFile(file) as again:
             several = again.is_animated
     else:

@@ -65,9 +65,9 @@ def fit(width: int, height: int, size: int, *, rounding: Rounding = "round") -> 
         raise InputError(f"size is {size} pixels: use the longest side of the result, such as 512.")
     if rounding not in ("round", "truncate"):
         raise InputError(f"Rounding {rounding!r} is unknown: use 'round' or 'truncate'.")
-    whole = round if rounding == "round" else int
+    to_integer = round if rounding == "round" else int
     scale = size / max(width, height)
-    return max(1, whole(scale * width)), max(1, whole(scale * height))
+    return max(1, to_integer(scale * width)), max(1, to_integer(scale * height))
 
 
 def load_image(

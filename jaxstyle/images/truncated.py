@@ -153,8 +153,8 @@ def _png(data: bytes) -> Completed | None:
     if interlaced or found < LEAST * height:
         return None
     filled = lines[: found * line] + (b"\x02" + bytes(line - 1)) * (height - found)  # the filter "Up": as above
-    end = png_chunk(b"IDAT", zlib.compress(filled, 1)) + png_chunk(b"IEND", b"")
-    return Completed(b"".join([PNG, *before, end]), found)
+    tail = png_chunk(b"IDAT", zlib.compress(filled, 1)) + png_chunk(b"IEND", b"")
+    return Completed(b"".join([PNG, *before, tail]), found)
 
 
 def _tiff(data: bytes) -> Completed | None:
@@ -181,10 +181,10 @@ def _tiff(data: bytes) -> Completed | None:
         repeated = data[offsets[last] + row * line : offsets[last] + (row + 1) * line]
     for i in range(first, len(offsets)):
         if plain:
-            own = data[offsets[i] : offsets[i] + part * line] if i == first else b""
+            present = data[offsets[i] : offsets[i] + part * line] if i == first else b""
             _put(fixed, places[273], i, len(fixed))
-            fixed += (own + repeated * -(-(counts[i] - len(own)) // line))[: counts[i]]
-        else:  # the last strip that is whole
+            fixed += (present + repeated * -(-(counts[i] - len(present)) // line))[: counts[i]]
+        else:  # the last complete strip
             _put(fixed, places[273], i, offsets[first - 1])
             _put(fixed, places[279], i, counts[first - 1])
     return Completed(bytes(fixed), found)

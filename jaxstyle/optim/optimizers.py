@@ -49,6 +49,29 @@ class Transformation(Protocol):
     def update(self) -> Callable[..., Any]: ...  # noqa: D102
 
 
+_RANGES = {
+    "history_size": (1, _INT32, f"1 to {_INT32 - 1} pairs"),
+    "patience": (0, _INT32, f"1 to {_INT32 - 1} steps, or 0 for never"),
+    "b1": (0, 1, "a number from 0 and below 1"),
+    "b2": (0, 1, "a number from 0 and below 1"),
+    "eps": (0, math.inf, "a number from 0"),
+    "tolerance": (0, 1, "a number from 0 and below 1, such as 0.001"),
+    "ema_decay": (0, 1, "a number from 0 and below 1, such as 0.99"),
+}
+
+
+def _check(optimizer: "LBFGS | Adam | Optax") -> None:
+    """Raise `InputError` if a field is out of range."""
+    for name, (least, most, cure) in _RANGES.items():
+        value = getattr(optimizer, name, None)
+        if value is not None and not least <= value < most:
+            raise InputError(f"{name} is {value}: use {cure}.")
+    chosen = optimizer.parametrization
+    if not isinstance(chosen, Parametrization) and chosen not in get_args(ParametrizationName):
+        names = " or ".join(map(repr, get_args(ParametrizationName)))
+        raise InputError(f"parametrization {excerpt(repr(chosen))} is unknown: use {names}.")
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class LBFGS:
@@ -71,9 +94,7 @@ class LBFGS:
     tolerance: float = static_field(0.0)
     ema_decay: float = static_field(0.0)
 
-    def __post_init__(self) -> None:
-        """Raise `InputError` if a field is out of range."""
-        _check(self)
+    __post_init__ = _check
 
     def pairs(self, pixels: int) -> int:
         """Return the number of curvature pairs for an image of this many pixels."""
@@ -104,9 +125,7 @@ class Adam:
     tolerance: float = static_field(0.0)
     ema_decay: float = static_field(0.0)
 
-    def __post_init__(self) -> None:
-        """Raise `InputError` if a field is out of range."""
-        _check(self)
+    __post_init__ = _check
 
 
 @jax.tree_util.register_dataclass
@@ -133,27 +152,6 @@ class Optax:
 
 
 Optimizer = LBFGS | Adam | Optax
-
-_RANGES = {
-    "history_size": (1, _INT32, f"1 to {_INT32 - 1} pairs"),
-    "patience": (0, _INT32, f"1 to {_INT32 - 1} steps, or 0 for never"),
-    "b1": (0, 1, "a number from 0 and below 1"),
-    "b2": (0, 1, "a number from 0 and below 1"),
-    "eps": (0, math.inf, "a number from 0"),
-    "tolerance": (0, 1, "a number from 0 and below 1, such as 0.001"),
-    "ema_decay": (0, 1, "a number from 0 and below 1, such as 0.99"),
-}
-
-
-def _check(optimizer: Optimizer) -> None:
-    for name, (least, most, cure) in _RANGES.items():
-        value = getattr(optimizer, name, None)
-        if value is not None and not least <= value < most:
-            raise InputError(f"{name} is {value}: use {cure}.")
-    chosen = optimizer.parametrization
-    if not isinstance(chosen, Parametrization) and chosen not in get_args(ParametrizationName):
-        names = " or ".join(map(repr, get_args(ParametrizationName)))
-        raise InputError(f"parametrization {excerpt(repr(chosen))} is unknown: use {names}.")
 
 
 def as_optimizer(value: Optimizer | Transformation) -> Optimizer:
@@ -193,8 +191,8 @@ def _adam(optimizer: Adam) -> optax.GradientTransformation:
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
         count: Any = optax.safe_increment(state.count)
-        mean = jax.tree.map(lambda g, kept: (1 - first) * g + first * kept, updates, state.mu)
-        square = jax.tree.map(lambda g, kept: (1 - second) * jnp.square(g) + second * kept, updates, state.nu)
+        mean = jax.tree.map(lambda g, m: (1 - first) * g + first * m, updates, state.mu)
+        square = jax.tree.map(lambda g, v: (1 - second) * jnp.square(g) + second * v, updates, state.nu)
 
         def step(mean: jax.Array, square: jax.Array) -> jax.Array:
             steps = count.astype(mean.dtype)

@@ -86,18 +86,17 @@ def style_sides(longest: int, scales: Sequence[Scale], *, objective: AnyObjectiv
     """Return the longest sides for which `targets_for_scale` needs style statistics, in ascending order."""
     sides = {max(scale.height, scale.width) for scale in scales} | {longest}
     above = getattr(objective, "half_resolution_above", None) or longest
-    larger = {side for side in sides if side > above}
-    while larger:
-        halves = {half_shape(side, side)[0] for side in larger}
-        sides |= halves
-        larger = {side for side in halves if side > above}
-    return sorted(sides)
+
+    def with_halves(side: int) -> set[int]:
+        return {side} | (with_halves(half_shape(side, side)[0]) if side > above else set())
+
+    return sorted(set().union(*map(with_halves, sides)))
 
 
 def _nearest(statistics: Mapping, side: int) -> Mapping[str, Summary]:
     if all(isinstance(layer, str) for layer in statistics):
         return statistics
-    return statistics[min(statistics, key=lambda own: abs(math.log(own / side)))]
+    return statistics[min(statistics, key=lambda longest: abs(math.log(longest / side)))]
 
 
 def initial_image(

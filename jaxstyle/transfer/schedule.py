@@ -39,7 +39,7 @@ def plan(
     circular: bool = False,
     passes: int = 1,
 ) -> tuple[Scale, ...]:
-    """Return the scales of an image of `height` by `width`, coarsest first.
+    """Return the scales of an image of `height` by `width`, coarsest first; the last has the size of the result.
 
     The longest sides are a geometric series from 128 pixels, rounded to multiples of 16; each scale but the last has a
     shape that other images share, see `shared_shape`. A scale of twice the pixels takes three quarters of the steps.

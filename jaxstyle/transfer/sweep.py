@@ -134,8 +134,8 @@ def _sweep(
 
     def one(inputs: tuple[Params, list[jax.Array]], own: list[jax.Array]) -> Result:
         params, shared = inputs
-        mine, ours = iter(own), iter(shared)
-        given = jax.tree.unflatten(structure, [next(mine) if each else next(ours) for each in is_batched])
+        values = {True: iter(own), False: iter(shared)}
+        given = jax.tree.unflatten(structure, [next(values[each]) for each in is_batched])
         objective, optimizer, content, styles, key, image, weights = given
         others: Any = {"init": image if start is None else start, "key": key, "style_weights": weights} | dict(options)
         return stylize(params, content, styles, objective=objective, optimizer=optimizer, **others)
