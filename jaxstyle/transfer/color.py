@@ -28,7 +28,9 @@ POLAR_STEPS = 8  # at the worst condition number with RIDGE, 6 steps reach the p
 
 
 def luminance(image: jax.Array) -> jax.Array:
-    """Return the luminance of `image` on all three channels, :math:`Y = 0.299 R + 0.587 G + 0.114 B` of YIQ.
+    """Return the luminance of `image`, `[..., H, W, 3]`, on all three channels.
+
+    It is Y of YIQ, :math:`Y = 0.299 R + 0.587 G + 0.114 B`.
 
     Example:
         >>> [f"{channel:.3f}" for channel in luminance(jnp.asarray([[[0.0, 1.0, 0.0]]]))[0, 0]]

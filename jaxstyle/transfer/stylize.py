@@ -187,7 +187,7 @@ def reconstruct(
     """Reconstruct `image` from noise by its features or style statistics in some layers.
 
     Gatys et al., figure 1: content layers preserve the arrangement, deeper layers less exactly; style layers preserve
-    texture. The weight of each layer is 1 over their number. Other arguments are as for `stylize`.
+    texture. The weight of each layer is 1 over their number.
 
     Args:
         params: of the network.
@@ -262,5 +262,5 @@ def texture(
             raise InputError("tileable needs VGG-19 with circular padding, but the network is user-defined: drop it.")
         network = network.clone(padding="circular")
     options: dict[str, Any] = {"network": network, "optimizer": optimizer, "steps": steps, "scales": scales}
-    content, options = jnp.zeros((height, width, 3)), options | {"style_weights": style_weights}
-    return stylize(params, content, styles, objective=objective, key=key, init="noise", **options)
+    options |= {"objective": objective, "key": key, "style_weights": style_weights}
+    return stylize(params, jnp.zeros((height, width, 3)), styles, init="noise", **options)
