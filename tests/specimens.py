@@ -14,7 +14,6 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from jaxstyle.images import save
-from jaxstyle.images.quantize import Levels
 from jaxstyle.losses import statistics_io
 from jaxstyle.losses.moments import Moments
 from jaxstyle.losses.objective import Objective
@@ -182,5 +181,5 @@ def records() -> dict[str, bytes]:
 
 def _described(container: str, bits: int, text: str) -> bytes:
     file = BytesIO()
-    save.write(file, Levels(np.zeros((16, 16, 3), np.float32), bits=bits), container, description=text)
+    save.write(file, save.Levels(np.zeros((16, 16, 3), np.float32), bits=bits), container, description=text)
     return file.getvalue()

@@ -207,7 +207,7 @@ def test_a_picture_that_does_not_fit_in_memory_is_told_with_a_size_that_does(tmp
         raise MemoryError
 
     save_image(tmp_path / "a.png", np.zeros((200, 400, 3)))
-    for function, cure in [("collected", "lower the size to at most"), ("_shallow", "shrink it to")]:
+    for function, cure in [("read_all", "lower the size to at most"), ("_shallow", "shrink it to")]:
         with monkeypatch.context() as patch:
             patch.setattr(load_module, function, fail)
             with pytest.raises(

@@ -1,4 +1,4 @@
-"""Pictures that are read and written in bands, and the limits of large ones."""
+"""Pictures that are read and written in chunks of rows, and the limits of large ones."""
 
 import importlib
 import json
@@ -23,15 +23,14 @@ from jaxstyle.images import image_rows
 from jaxstyle.images import limits as limits_module
 from jaxstyle.images import load as load_module
 from jaxstyle.images import save as save_module
-from jaxstyle.images.exif import stored_box, turned, upright
 from jaxstyle.images.limits import allowing
-from jaxstyle.images.load import load_image, size_of
+from jaxstyle.images.load import load_image, size_of, stored_box, turned, upright
 from jaxstyle.images.metadata import description_of
 from jaxstyle.images.save import save_image
 from jaxstyle.runtime import inputs as inputs_module
 from jaxstyle.runtime import sweep_job
 
-H, W = 67, 61  # neither divides into bands or tiles
+H, W = 67, 61  # neither divides into chunks or tiles
 SPECIMENS = specimens.pictures()
 KINDS = [(".png", 8), (".jpg", 8), (".webp", 8), (".tif", 8), (".png", 16), (".tif", 16)]
 STYLIZE = "stylize content.png style.png -o out.png --size 32 --steps 1 --quiet --weights tiny.h5 --offline"
@@ -52,25 +51,25 @@ def with_orientation(png: bytes, orientation: int) -> bytes:
 
 @pytest.fixture
 def narrow(monkeypatch):
-    """Use bands of at most three rows."""
+    """Use chunks of at most three rows."""
     monkeypatch.setattr(image_rows, "PIXELS", 200)
 
 
 @pytest.fixture
 def large(monkeypatch):
-    """Write every picture like a large one, in bands of one row of tiles."""
+    """Write every picture like a large one, in chunks of one row of tiles."""
     monkeypatch.setattr(save_module, "LARGE", 0)
     monkeypatch.setattr(save_module, "TILE", 16)
     monkeypatch.setattr(image_rows, "PIXELS", 200)
 
 
-def test_bands_partition_the_rows_into_multiples():
+def test_chunks_partition_the_rows_into_multiples():
     for height, width, multiple in [(67, 2**20, 1), (67, 2**23, 1), (5000, 2**14, 256), (67, 2**20, 16), (1, 1, 1)]:
-        found = list(image_rows.rows(height, width, multiple=multiple))
+        found = list(image_rows.row_chunks(height, width, multiple=multiple))
         assert [row for top, end in found for row in range(top, end)] == list(range(height))
         assert all((end - top) % multiple == 0 for top, end in found[:-1])
         assert all((end - top) * width <= max(image_rows.PIXELS, multiple * width) for top, end in found)
-    assert list(image_rows.rows(500, 2**14)) == [(0, 128), (128, 256), (256, 384), (384, 500)]
+    assert list(image_rows.row_chunks(500, 2**14)) == [(0, 128), (128, 256), (256, 384), (384, 500)]
 
 
 # reading
@@ -82,7 +81,7 @@ MODES = (  # one for each path through the decoder
 )  # fmt: skip
 
 
-def test_a_picture_does_not_depend_on_the_bands_that_it_is_read_in(tmp_path, monkeypatch):
+def test_a_picture_does_not_depend_on_the_chunks_that_it_is_read_in(tmp_path, monkeypatch):
     for name in MODES:
         (tmp_path / "a").write_bytes(SPECIMENS[name])
         for size in (None, 24, (17, 60)):
@@ -98,7 +97,7 @@ def test_a_picture_does_not_depend_on_the_bands_that_it_is_read_in(tmp_path, mon
                 np.testing.assert_allclose(found.alpha, expected.alpha, rtol=0, atol=close, err_msg=f"{name} at {size}")
 
 
-def test_all_orientations_are_applied_in_bands(tmp_path, monkeypatch):
+def test_all_orientations_are_applied_in_chunks(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
     for bits in (8, 16):
         pixels = np.random.default_rng(1).integers(0, 2**bits, (H, W, 3), f"u{bits // 8}")
@@ -147,7 +146,7 @@ def test_tiled_tiffs_of_another_writer_are_read(tmp_path, narrow):
 # writing
 
 
-def test_a_file_does_not_depend_on_the_bands_that_it_is_written_in(tmp_path, monkeypatch):
+def test_a_file_does_not_depend_on_the_chunks_that_it_is_written_in(tmp_path, monkeypatch):
     picture = unit(4)
     for suffix, bits in KINDS:
         for alpha in (None, picture[..., 3]):
@@ -218,7 +217,7 @@ def test_a_full_disk_leaves_the_old_file_of_a_large_picture(tmp_path, large):
         path.unlink()
 
 
-def test_nan_values_are_counted_over_all_bands(tmp_path, narrow):
+def test_nan_values_are_counted_over_all_chunks(tmp_path, narrow):
     rgb = unit(3)
     rgb[::20, 0] = np.nan
     with pytest.raises(InputError, match=r"a\.png would hold 12 values that are not numbers"):

@@ -28,21 +28,10 @@ def initialize(
     initialization_timeout: int,
     heartbeat_timeout: int,
 ) -> None:
-    """Connect this process with the other processes of a run.
+    """Connect this process with the other processes of a run, within `initialization_timeout` seconds.
 
-    Args:
-        coordinator: host and port of process 0; None where jax finds the cluster (Slurm, Open MPI, Kubernetes, TPUs).
-        num_processes: number of processes; None for that of the cluster.
-        process_id: number of this process, from 0; None for that of the cluster.
-        initialization_timeout: seconds to wait for the others.
-        heartbeat_timeout: seconds without a sign of life of another process, after which jax ends this one.
-
-    Raises:
-        InputError: if no cluster is found, or the processes have different numbers of devices.
-        UnavailableError: if the coordinator cannot be used, or the others do not connect in time.
-
-    Example:
-        >>> initialize("10.0.0.1:1234", 2, 0, initialization_timeout=60, heartbeat_timeout=100)  # doctest: +SKIP
+    Without a coordinator, the host and port of process 0, jax finds the cluster (Slurm, Open MPI, Kubernetes, TPUs) and
+    its processes. A process without a sign of life for `heartbeat_timeout` seconds ends the others.
     """
     jax.config.update("jax_enable_preemption_service", False)  # it would handle SIGTERM
     logging.getLogger("jax._src.distributed").setLevel(logging.ERROR)  # it warns of `no_grpc_proxy`
@@ -86,11 +75,7 @@ def initialize(
 
 
 def finish() -> None:
-    """Wait until all processes are here, then disconnect.
-
-    Example:
-        >>> finish()  # doctest: +SKIP
-    """
+    """Wait until all processes are here, then disconnect."""
 
     def disconnect() -> None:
         sync_global_devices("the end of the command")
@@ -120,17 +105,7 @@ def _interruptible(call: Callable[[], None], *, timeout: float | None = None) ->
 
 
 def check_devices(processes: Iterable[int]) -> None:
-    """Check that all processes have the same number of devices.
-
-    Args:
-        processes: for each device the number of its process.
-
-    Raises:
-        InputError: if the numbers differ.
-
-    Example:
-        >>> check_devices([0, 0, 1, 1])
-    """
+    """Check that all processes have the same number of devices, given the process of each device."""
     counts = Counter(processes).values()
     if min(counts) < max(counts):
         raise InputError(
@@ -146,21 +121,9 @@ def _try_port(port: int) -> None:
 
 
 def by_leader(function: Callable[[], int | None]) -> int:
-    """Return what a function returns in process 0; the others wait for it, and fail where it does.
+    """Return the result of a function, a number from 0 or None for 0, which runs in process 0 while the others wait.
 
-    Args:
-        function: returns a number from 0, or None for 0.
-
-    Returns:
-        The number, in all processes.
-
-    Raises:
-        InputError: as the function does, in all processes.
-        UnavailableError: likewise; in the others for whatever else it raises.
-
-    Example:
-        >>> by_leader(lambda: 3)
-        3
+    An `InputError` or `UnavailableError` is raised in all processes; any other is an `UnavailableError` in the others.
     """
     if jax.process_count() == 1:
         return function() or 0
@@ -180,18 +143,7 @@ def by_leader(function: Callable[[], int | None]) -> int:
 
 
 def of_each(number: int) -> list[int]:
-    """Return what each process has for a number; all of them have to ask.
-
-    Args:
-        number: this process's.
-
-    Returns:
-        A number of each, process 0 first.
-
-    Example:
-        >>> of_each(3)
-        [3]
-    """
+    """Return a number of each process, process 0 first; all processes have to call it."""
     return [number] if jax.process_count() == 1 else [int(each) for each in process_allgather(np.asarray(number))]
 
 
@@ -201,31 +153,29 @@ def together() -> bool:
 
 
 def leads() -> bool:
-    """Return whether this process is the one that writes and speaks."""
+    """Return whether this process is the one that writes and prints."""
     return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 def of_all(value: Any) -> list[Any]:
-    """Return what each process has for a value that is JSON."""
+    """Return the values, which are JSON data, of all processes."""
     if not together():
         return [value]
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
     lengths = process_allgather(np.asarray(len(text)))
     padded = np.zeros(int(lengths.max()), np.uint8)
     padded[: len(text)] = text
-    every = process_allgather(padded)
-    return [json.loads(bytes(own[:length])) for own, length in zip(every, lengths, strict=True)]
+    texts = process_allgather(padded)
+    return [json.loads(bytes(text[:length])) for text, length in zip(texts, lengths, strict=True)]
 
 
 def of_leader(value: Any) -> Any:
-    """Return what the process that leads has for a value that is JSON."""
+    """Return the value, which is JSON data, of process 0."""
     return of_all(value)[0]
 
 
 def asked_of_any(asked: Callable[[], int]) -> Callable[[], int]:
-    """Return what tells, once any process was asked to stop, the status that asks for it; all have to call it alike."""
-    if not together():
-        return asked
+    """Return a function that returns the exit status of a stop request to any process; all have to call it alike."""
     found = 0
 
     def of_any() -> int:
@@ -233,4 +183,4 @@ def asked_of_any(asked: Callable[[], int]) -> Callable[[], int]:
         found = found or max(of_all(asked()))
         return found
 
-    return of_any
+    return of_any if together() else asked

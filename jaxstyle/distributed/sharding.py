@@ -20,22 +20,7 @@ BATCH, HEIGHT = "batch", "height"
 
 
 def mesh_of(devices: Sequence[Any], axis: str) -> Mesh:
-    """Return a one-dimensional mesh of devices.
-
-    Args:
-        devices: of `jax.devices()`, of one or several processes.
-        axis: axis to distribute, `BATCH` or `HEIGHT` (rows of an image).
-
-    Returns:
-        The mesh.
-
-    Raises:
-        InputError: if there is no device.
-
-    Example:
-        >>> dict(mesh_of(jax.devices()[:1], HEIGHT).shape)
-        {'height': 1}
-    """
+    """Return a one-dimensional mesh of devices for an axis, `BATCH` or `HEIGHT` (rows of an image)."""
     if not devices:
         raise InputError("There are 0 devices: use at least 1.")
     return jax.make_mesh((len(devices),), (axis,), axis_types=(AxisType.Auto,), devices=devices)
@@ -43,12 +28,9 @@ def mesh_of(devices: Sequence[Any], axis: str) -> Mesh:
 
 @dataclass(frozen=True)
 class SplitRows:
-    """The 3x3 convolution of images whose rows are distributed over devices: a `conv` of `VGG19`.
+    """The 3x3 convolution of images whose rows are distributed along `HEIGHT` of a mesh: a `conv` of `VGG19`.
 
     It is the direct convolution: for Winograd convolution, XLA would gather the Winograd tiles from all devices.
-
-    Attributes:
-        mesh: of `mesh_of`, along `HEIGHT`.
     """
 
     mesh: Mesh
@@ -74,43 +56,18 @@ class SplitRows:
 
 
 def evened(x: jax.Array, count: int, *, axis: int, mode: Literal["constant", "edge"] = "constant") -> jax.Array:
-    """Return `x` padded along an axis to a multiple of `count`.
-
-    Args:
-        x: any array.
-        count: number of parts.
-        axis: axis to pad at its end.
-        mode: zeros ("constant") or the last element ("edge").
-
-    Returns:
-        An array that is at most `count - 1` longer.
-
-    Example:
-        >>> evened(jnp.ones((5, 2)), 4, axis=0).shape
-        (8, 2)
-    """
+    """Return `x` padded at the end of an axis to a multiple of `count`: with zeros ("constant") or the last element."""
     more = [(0, 0)] * x.ndim
     more[axis] = (0, -x.shape[axis] % count)
     return jnp.pad(x, more, mode=mode)
 
 
-def map_batch(function: Callable[..., Any], shared: Any, own: Any, *, mesh: Mesh) -> Any:
-    """Return `function(shared, own)`, with the batch axis of `own` distributed over devices.
+def map_batch(function: Callable[..., Any], shared: Any, batched: Any, *, mesh: Mesh) -> Any:
+    """Return `function(shared, batched)`, with the batch axis of `batched` distributed over the devices of a mesh.
 
-    Args:
-        function: function of both that returns a pytree of arrays with the batch axis of `own`; elements of the batch
-            must be independent.
-        shared: pytree of arrays without a batch axis.
-        own: pytree of arrays with a batch axis, whose length is a multiple of the number of devices.
-        mesh: of `mesh_of`, along `BATCH`.
-
-    Returns:
-        The result of the function.
-
-    Example:
-        >>> map_batch(lambda a, b: a + b, jnp.ones(()), jnp.ones((4,)), mesh=mesh_of(jax.devices()[:1], BATCH)).tolist()
-        [2.0, 2.0, 2.0, 2.0]
+    Results have the batch axis of `batched`, whose elements must be independent and a multiple of the number of
+    devices.
     """
-    batch = PartitionSpec(BATCH)
-    specs = (PartitionSpec(), batch)
-    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=batch, check_vma=False)(shared, own)
+    specs = (PartitionSpec(), PartitionSpec(BATCH))
+    program = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=specs[1], check_vma=False)
+    return program(shared, batched)

@@ -15,21 +15,10 @@ SMALLEST_FONT = 10
 def contact_sheet(
     pictures: Sequence[ArrayLike], labels: Sequence[str], *, columns: int | None = None, cell: int = 384
 ) -> NDArray[np.float32]:
-    """Return all images on one page, row by row, each above its label.
+    """Return all images `[H, W, 3]` on one page in [0, 1], row by row, each above its label of one or more lines.
 
-    Args:
-        pictures: `[H, W, 3]` each, in [0, 1], of any sizes.
-        labels: label of each image, of one or more lines.
-        columns: number of columns; None for a page about as wide as high.
-        cell: longest side of a cell in pixels; larger images are reduced to it, and further if the page would exceed
-            16,000 pixels.
-
-    Returns:
-        `[H, W, 3]`, in [0, 1].
-
-    Example:
-        >>> contact_sheet([np.zeros((32, 64, 3))] * 4, ["a", "b", "c", "d"], columns=2).shape[1]
-        136
+    The page has `columns`, by default for a page about as wide as high. Images are reduced to a longest side of `cell`
+    pixels, and further if the page would exceed 16,000 pixels.
     """
     shapes = [np.shape(picture)[:2] for picture in pictures]
     longest = max(max(shape) for shape in shapes)

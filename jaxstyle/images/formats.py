@@ -8,24 +8,16 @@ Python's warnings, so several threads may read files at once.
 import ctypes
 import logging
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from io import BytesIO
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    Jpeg2KImagePlugin,
-    JpegImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import GifImagePlugin, Image, TiffImagePlugin
 
 from jaxstyle.errors import InputError, excerpt
 from jaxstyle.images.limits import check_sides, limit_below
@@ -41,31 +33,20 @@ class UnsupportedFormatError(Exception):
 
 
 class Format(NamedTuple):
-    """A format that is read.
-
-    Attributes:
-        name: its name.
-        accepts: function of the first bytes of a file that returns whether it has this format.
-        open: class or factory of a Pillow plugin, called with a file and its name.
-        module: module that must be installed.
-    """
+    """A format that is read: its name, a test of the first bytes of a file, and the class or factory of its images."""
 
     name: str
     accepts: Callable[[bytes], bool]
-    open: Callable[[Any, str], Image.Image]
-    module: str = "PIL"
+    opener: str
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    """Return a chunk of a PNG: length, kind, data and checksum."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def is_webp(data: bytes) -> bool:
-    r"""Return whether a file is a WebP.
-
-    Args:
-        data: contents of the file.
-
-    Example:
-        >>> is_webp(b"RIFF\x24\0\0\0WEBPVP8 ")
-        True
-    """
+    """Return whether a file is a WebP."""
     return data[:4] == b"RIFF" and data[8:12] == b"WEBP"
 
 
@@ -85,62 +66,39 @@ def _is_heif(data: bytes) -> bool:
     return not _is_avif(data) and any(brand in HEIF_BRANDS for brand in _brands(data))
 
 
-def _open_avif(file: Any, name: str) -> Image.Image:
-    from PIL import AvifImagePlugin  # of Pillow 11.3
-
-    return AvifImagePlugin.AvifImageFile(file, name)
-
-
-def _open_heif(file: Any, name: str) -> Image.Image:
-    # not by `register_heif_opener`, which changes the table of formats of Pillow
-    import pillow_heif  # pyright: ignore[reportMissingImports]  # extra: heif
-
-    return pillow_heif.HeifImageFile(file, name)
-
-
 FORMATS = (  # not EPS, which is a program
-    Format("PNG", lambda data: data.startswith(PNG), PngImagePlugin.PngImageFile),
-    Format("JPEG", lambda data: data.startswith(JPEG), JpegImagePlugin.jpeg_factory),
-    Format("WebP", is_webp, WebPImagePlugin.WebPImageFile),
-    Format("TIFF", lambda data: data.startswith(TIFF), TiffImagePlugin.TiffImageFile),
-    Format("GIF", lambda data: data.startswith((b"GIF87a", b"GIF89a")), GifImagePlugin.GifImageFile),
-    Format("BMP", lambda data: data.startswith(b"BM"), BmpImagePlugin.BmpImageFile),
-    Format("PNM", lambda data: data[:1] == b"P" and data[1:2] in b"123456fy", PpmImagePlugin.PpmImageFile),
-    Format("JPEG 2000", lambda data: data.startswith(JPEG_2000), Jpeg2KImagePlugin.Jpeg2KImageFile),
-    Format("AVIF", _is_avif, _open_avif, "PIL.AvifImagePlugin"),
-    Format("HEIC", _is_heif, _open_heif, "pillow_heif"),
+    Format("PNG", lambda data: data.startswith(PNG), "PIL.PngImagePlugin.PngImageFile"),
+    Format("JPEG", lambda data: data.startswith(JPEG), "PIL.JpegImagePlugin.jpeg_factory"),
+    Format("WebP", is_webp, "PIL.WebPImagePlugin.WebPImageFile"),
+    Format("TIFF", lambda data: data.startswith(TIFF), "PIL.TiffImagePlugin.TiffImageFile"),
+    Format("GIF", lambda data: data.startswith((b"GIF87a", b"GIF89a")), "PIL.GifImagePlugin.GifImageFile"),
+    Format("BMP", lambda data: data.startswith(b"BM"), "PIL.BmpImagePlugin.BmpImageFile"),
+    Format("PNM", lambda data: data[:1] == b"P" and data[1:2] in b"123456fy", "PIL.PpmImagePlugin.PpmImageFile"),
+    Format("JPEG 2000", lambda data: data.startswith(JPEG_2000), "PIL.Jpeg2KImagePlugin.Jpeg2KImageFile"),
+    Format("AVIF", _is_avif, "PIL.AvifImagePlugin.AvifImageFile"),  # of Pillow 11.3
+    # Extra: heif. Not by `register_heif_opener`, which changes the table of formats of Pillow.
+    Format("HEIC", _is_heif, "pillow_heif.HeifImageFile"),
 )
 CONVERT = "convert it to PNG, JPEG, WebP or TIFF"
 
 
 @contextmanager
 def opened(data: bytes, name: str, *, max_pixels: int | None = None) -> Iterator[Image.Image]:
-    """Open an image file and read its header.
+    """Open an image file, untrusted, and read its header; loaded pixels stay available after it is closed.
 
-    Args:
-        data: contents of the file, untrusted. Loaded pixels stay available after it is closed.
-        name: name of the image in error messages.
-        max_pixels: see `limits.check_sides`; here, twice the limit is allowed, as by Pillow.
-
-    Raises:
-        UnsupportedFormatError: if the format is not supported, or the header is damaged.
-        InputError: if the image is far over the limit.
-        Exception: almost any, if pixels of a damaged file are read.
-
-    Example:
-        >>> with opened(open("content.jpg", "rb").read(), "content.jpg") as image:  # doctest: +SKIP
-        ...     image.size
-        (979, 734)
+    Twice the limit of `max_pixels` is allowed here, as by Pillow. Errors are `UnsupportedFormatError`, `InputError` if
+    the image is far over the limit, and almost any exception if pixels of a damaged file are read.
     """
     _silence()
     kind = next((kind for kind in FORMATS if kind.accepts(data[:256])), None)
-    if kind is None or find_spec(kind.module) is None:
+    module, _, opener = kind.opener.rpartition(".") if kind else ("", "", "")
+    if kind is None or find_spec(module) is None:
         raise unsupported(data, name)
     if is_webp(data) and (size := webp_size(data)):  # before the decoder, which allocates the image
         _check_far(name, size, max_pixels)
     with BytesIO(data) as file:
         try:
-            image = kind.open(file, "")
+            image = getattr(import_module(module), opener)(file, "")
         except Image.DecompressionBombError as error:  # of Pillow's limit, where `max_pixels` is higher
             if not is_webp(data):
                 raise InputError(f"{name} is too large ({excerpt(error)}): shrink it first.") from error
@@ -173,15 +131,7 @@ def _is_raw(image: Image.Image) -> bool:
 
 
 def webp_size(data: bytes) -> tuple[int, int] | None:
-    r"""Return the width and height in the header of a WebP, None if it is damaged.
-
-    Args:
-        data: contents of the file.
-
-    Example:
-        >>> webp_size(b"RIFF\x24\0\0\0WEBPVP8 \x18\0\0\0" + bytes(6) + b"\x21\0\x18\0")
-        (33, 24)
-    """
+    """Return the width and height in the header of a WebP, None if it is damaged."""
     kind, size = data[12:16], None
     if kind == b"VP8 " and len(data) >= 30:
         width, height = struct.unpack("<HH", data[26:30])
@@ -209,24 +159,15 @@ def _large_webp(data: bytes) -> Image.Image:
 
 
 def has_more_images(data: bytes, image: Image.Image) -> str:
-    """Return a phrase for the further images of a file, "" for none.
-
-    Args:
-        data: contents of the file.
-        image: the opened file.
-
-    Example:
-        >>> has_more_images(b"", Image.new("RGB", (20, 20)))
-        ''
-    """
-    if image.format == "GIF":  # in a file of its own, since Pillow searches for the second frame
+    """Return a phrase for the further images of a file, "" for none."""
+    if image.format == "GIF":  # in a separate file, since Pillow searches for the second frame
         with BytesIO(data) as file, GifImagePlugin.GifImageFile(file) as again:
-            return "is an animation: only its first frame is read" if again.is_animated else ""
-    if image.format == "TIFF":
-        return "has several pages: only the first is read" if getattr(image, "is_animated", False) else ""
-    if image.format in ("PNG", "WEBP", "AVIF") and getattr(image, "is_animated", False):
-        return "is an animation: only its first frame is read"
-    return ""
+            several = again.is_animated
+    else:
+        several = image.format in ("PNG", "WEBP", "AVIF", "TIFF") and getattr(image, "is_animated", False)
+    pages = image.format == "TIFF"
+    note = "has several pages: only the first is read" if pages else "is an animation: only its first frame is read"
+    return note if several else ""
 
 
 SIGNATURES = (
@@ -252,16 +193,7 @@ SIGNATURES = (
 
 
 def unsupported(data: bytes, name: str) -> UnsupportedFormatError:
-    """Return the error for a file whose format is not read, which names the format.
-
-    Args:
-        data: contents of the file.
-        name: name of the image in the error message.
-
-    Example:
-        >>> print(unsupported(b"%PDF-1.7", "a.pdf"))
-        a.pdf is not a picture in a supported format (a PDF document): convert it to PNG, JPEG, WebP or TIFF.
-    """
+    """Return the error for a file whose format is not read, which names the format."""
     if _is_heif(data):
         return UnsupportedFormatError(
             f"{name} is a HEIC picture, which needs the extra heif: pip install 'jaxstyle[heif]' or {CONVERT}."

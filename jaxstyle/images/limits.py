@@ -23,28 +23,14 @@ MOST_SCANS = 100  # of a progressive JPEG, each of which decodes all pixels; enc
 
 
 def read_bytes(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> bytes:
-    r"""Return the bytes of an image file.
-
-    Args:
-        path: the file.
-        max_pixels: see `check_sides`; a file may have 9 bytes per pixel.
-
-    Raises:
-        InputError: if it is not a file, is empty or too large, or cannot be read.
-        UnavailableError: if the disk fails, or memory is too small.
-
-    Example:
-        >>> read_bytes("content.jpg")[:3]  # doctest: +SKIP
-        b'\xff\xd8\xff'
-    """
+    """Return the contents of an image file, which may have 9 bytes per pixel of `max_pixels`."""
     file, most, count = Path(path), max(MOST_BYTES, BYTES * (max_pixels or 0)), 0
     try:
         if file.exists() and not file.is_file() and not file.is_dir():  # reading a pipe may block forever
             raise InputError(f"{path} is no regular file: name a picture file on disk.")
         if file.is_file() and (count := file.stat().st_size) > most:
-            raise InputError(
-                f"{path} has {count} bytes, over the limit of {most}: shrink the picture{allowing(count // BYTES + 1)}."
-            )
+            cure = f"shrink the picture{allowing(count // BYTES + 1)}"
+            raise InputError(f"{path} has {count} bytes, over the limit of {most}: {cure}.")
         data = file.read_bytes()
     except InputError:
         raise
@@ -65,19 +51,10 @@ def read_bytes(path: str | os.PathLike[str], *, max_pixels: int | None = None) -
     return data
 
 
-def too_small_a_memory(name: str, size: tuple[int, int] | None, *, bytes_per_pixel: int, cure: str) -> UnavailableError:
-    """Return the error for an image that does not fit in memory, with the size that would.
-
-    Args:
-        name: name of the image in the error message.
-        size: width and height in pixels, None if unknown.
-        bytes_per_pixel: memory that was needed.
-        cure: the start of the cure, such as "shrink it to".
-
-    Example:
-        >>> too_small_a_memory("content.jpg", None, bytes_per_pixel=4, cure="shrink it to")
-        UnavailableError('memory is too small to read content.jpg: shrink the picture.')
-    """
+def too_small_a_memory(
+    name: str, size: tuple[int, int] | None = None, *, bytes_per_pixel: int = 0, cure: str = ""
+) -> UnavailableError:
+    """Return the error for an image that does not fit in memory, with the size that would if `size` is known."""
     if size is None:
         return UnavailableError(f"memory is too small to read {name}: shrink the picture.")
     need, free = size[0] * size[1] * bytes_per_pixel, _free_memory()
@@ -105,18 +82,8 @@ def _free_memory() -> int:
 def check_sides(name: str, width: int, height: int, *, size: int | None = None, max_pixels: int | None = None) -> None:
     """Check that an image is neither too small for the network nor larger than the limit.
 
-    Args:
-        name: name of the image in the error message.
-        width: width in pixels.
-        height: height in pixels.
-        size: requested longest side in pixels, if the image was resized.
-        max_pixels: maximum number of pixels; None for `PIL.Image.MAX_IMAGE_PIXELS`.
-
-    Raises:
-        InputError: if a side is below 16 pixels, or if there are more than `max_pixels` pixels.
-
-    Example:
-        >>> check_sides("content.jpg", 979, 734)
+    `size` is the requested longest side if the image was resized; `max_pixels` defaults to
+    `PIL.Image.MAX_IMAGE_PIXELS`.
     """
     becomes = f"{name} is {width}x{height} pixels" + (f" at size {size}" if size else "")
     if min(width, height) < SHORTEST_SIDE:
@@ -128,55 +95,23 @@ def check_sides(name: str, width: int, height: int, *, size: int | None = None, 
 
 
 def limit_below(pixels: int, *, max_pixels: int | None = None) -> str:
-    """Return a phrase for the limit that a number of pixels exceeds, or "".
-
-    Args:
-        pixels: number of pixels.
-        max_pixels: see `check_sides`.
-
-    Raises:
-        InputError: if `max_pixels` is out of range.
-
-    Example:
-        >>> limit_below(10**8), limit_below(10**8, max_pixels=10**9), limit_below(10**8, max_pixels=10**7)
-        ("Pillow's limit of 89478485", '', 'the limit of 10000000')
-    """
+    """Return a phrase for the limit that a number of pixels exceeds, or ""."""
     if max_pixels is not None and not 1 <= max_pixels <= MOST_PIXELS:
         raise InputError(f"max_pixels is {excerpt(max_pixels)}: use a whole number from 1 to {MOST_PIXELS}.")
     limit = Image.MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
-    if not limit or pixels <= limit:
-        return ""
     whose = "Pillow's" if max_pixels is None else "the"
-    return f"{whose} limit of {limit}"
+    return f"{whose} limit of {limit}" if limit and pixels > limit else ""
 
 
 def allowing(pixels: int) -> str:
-    """Return a phrase for the option that allows this many pixels, or "" beyond its maximum.
-
-    Args:
-        pixels: number of pixels.
-
-    Example:
-        >>> allowing(149_999_999)
-        ' or allow it with --max-pixels 150MP'
-    """
+    """Return a phrase for the option that allows this many pixels, or "" beyond its maximum."""
     return f" or allow it with --max-pixels {-(-pixels // 10**6)}MP" if pixels <= MOST_PIXELS else ""
 
 
 def check_packing(name: str, image: Image.Image, data: bytes, *, deep: bool) -> None:
-    """Check that a file is not too short for its number of pixels, and not too slow to decode.
+    """Check that an opened file is not too short for its number of pixels, and not too slow to decode.
 
-    Args:
-        name: name of the image in the error message.
-        image: the opened file, not yet decoded.
-        data: contents of the file.
-        deep: whether it has 16 bits per channel, and so takes twice the memory.
-
-    Raises:
-        InputError: if it has over 2^25 pixels and over 50 per byte, tiles far larger than the image, or over 100 scans.
-
-    Example:
-        >>> check_packing("content.jpg", Image.open("content.jpg"), data, deep=False)  # doctest: +SKIP
+    `deep` images have 16 bits per channel and take twice the memory.
     """
     width, height = image.size
     packed = PACKED // 2 if deep else PACKED

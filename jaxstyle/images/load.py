@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, TiffImagePlugin
 
 from jaxstyle.errors import InputError, PictureWarning, UnavailableError, excerpt, printable
-from jaxstyle.images.exif import stored_box, turned, upright
 from jaxstyle.images.formats import UnsupportedFormatError, has_more_images, is_webp, opened
-from jaxstyle.images.image_rows import Bands, collected, resized, rows
+from jaxstyle.images.image_rows import RowReader, read_all, read_resized, row_chunks
 from jaxstyle.images.limits import check_packing, check_sides, read_bytes, too_small_a_memory
 from jaxstyle.images.truncated import LEAST, completed, lacks_end, lacks_orientation, share_present
 
@@ -30,18 +29,19 @@ Resample = Literal["lanczos", "bilinear"]
 Rounding = Literal["round", "truncate"]
 
 FILTERS = {"lanczos": Image.Resampling.LANCZOS, "bilinear": Image.Resampling.BILINEAR}
+WHITE = {"I;16": 65535, "I;16B": 65535, "I": 65535, "F": 1}  # by Pillow's mode; "I" is the mode of 16-bit PGM files
+COLOR_16_BIT = ("RGB;16B", "RGBA;16B", "LA;16B")  # raw modes of Pillow's PNG reader that it reduces to 8 bits
+BYTES_OF_FLOATS = 16  # per pixel of the result, with alpha
+BYTES_DECODED = 8  # per pixel of the file, by Pillow and, if it has 16 bits, by imagecodecs
+LIBTIFF_MEMORY = "decoder error -9"  # message of Pillow
+SWAPPED, UPSIDE_DOWN, MIRRORED = (5, 6, 7, 8), (3, 4, 7, 8), (2, 3, 6, 7)  # EXIF orientations, 1 to 8
 
 
 class Picture(NamedTuple):
-    """An image and its alpha.
+    """An image and its alpha, float32 in [0, 1]."""
 
-    Attributes:
-        rgb: float32 `[H, W, 3]`, sRGB in [0, 1].
-        alpha: float32 `[H, W]`, 1 where opaque; None if the file has no alpha.
-    """
-
-    rgb: NDArray[np.float32]
-    alpha: NDArray[np.float32] | None = None
+    rgb: NDArray[np.float32]  # [H, W, 3], sRGB
+    alpha: NDArray[np.float32] | None = None  # [H, W], 1 where opaque; None if the file has no alpha
 
 
 def fit(width: int, height: int, size: int, *, rounding: Rounding = "round") -> tuple[int, int]:
@@ -65,9 +65,9 @@ def fit(width: int, height: int, size: int, *, rounding: Rounding = "round") -> 
         raise InputError(f"size is {size} pixels: use the longest side of the result, such as 512.")
     if rounding not in ("round", "truncate"):
         raise InputError(f"Rounding {rounding!r} is unknown: use 'round' or 'truncate'.")
-    whole = round if rounding == "round" else int
+    to_integer = round if rounding == "round" else int
     scale = size / max(width, height)
-    return max(1, whole(scale * width)), max(1, whole(scale * height))
+    return max(1, to_integer(scale * width)), max(1, to_integer(scale * height))
 
 
 def load_image(
@@ -98,21 +98,21 @@ def load_image(
         UnavailableError: if the disk fails, or memory is too small.
 
     Example:
-        >>> load("content.jpg", size=512).rgb.shape  # doctest: +SKIP
+        >>> load_image("content.jpg", size=512).rgb.shape  # doctest: +SKIP
         (384, 512, 3)
     """
     if resample not in FILTERS:
         raise InputError(f"Resample {resample!r} is unknown: use 'lanczos' or 'bilinear'.")
-    bands = decode(read_bytes(path, max_pixels=max_pixels), str(path), max_pixels=max_pixels)
-    for note in bands.notes:
+    reader = decode(read_bytes(path, max_pixels=max_pixels), str(path), max_pixels=max_pixels)
+    for note in reader.notes:
         warnings.warn(f"{printable(str(path))} {note}.", PictureWarning, stacklevel=2)
     if size is None:
-        width, height = bands.width, bands.height
+        width, height = reader.width, reader.height
     else:
-        width, height = size if isinstance(size, tuple) else fit(bands.width, bands.height, size, rounding=rounding)
+        width, height = size if isinstance(size, tuple) else fit(reader.width, reader.height, size, rounding=rounding)
         check_sides(str(path), width, height, size=max(width, height), max_pixels=max_pixels)
     try:
-        return Picture(*(collected(bands) if size is None else resized(bands, width, height, FILTERS[resample])))
+        return Picture(*(read_all(reader) if size is None else read_resized(reader, width, height, FILTERS[resample])))
     except MemoryError as error:
         cure = "lower the size to at most"
         raise too_small_a_memory(str(path), (width, height), bytes_per_pixel=BYTES_OF_FLOATS, cure=cure) from error
@@ -127,52 +127,26 @@ def size_of(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> t
 
     Raises:
         InputError: if the file cannot be read or is not a valid image.
-
-    Example:
-        >>> size_of("content.jpg")  # doctest: +SKIP
-        (979, 734)
     """
-    bands = decode(read_bytes(path, max_pixels=max_pixels), str(path), max_pixels=max_pixels)
-    return bands.width, bands.height
+    reader = decode(read_bytes(path, max_pixels=max_pixels), str(path), max_pixels=max_pixels)
+    return reader.width, reader.height
 
 
-WHITE = {"I;16": 65535, "I;16B": 65535, "I": 65535, "F": 1}  # by Pillow's mode; "I" is the mode of 16-bit PGM files
-COLOUR_16_BIT = ("RGB;16B", "RGBA;16B", "LA;16B")  # raw modes of Pillow's PNG reader that it reduces to 8 bits
+def decode(data: bytes, name: str, *, max_pixels: int | None = None) -> RowReader:
+    """Decode an image file, for an animation its first frame, to be read upright and in sRGB in chunks of rows.
 
-
-BYTES_OF_FLOATS = 16  # per pixel of the result, with alpha
-BYTES_DECODED = 8  # per pixel of the file, by Pillow and, if it has 16 bits, by imagecodecs
-
-
-def decode(data: bytes, name: str, *, max_pixels: int | None = None) -> Bands:
-    """Decode an image file, to be read upright and in sRGB in chunks of rows.
-
-    Args:
-        data: contents of the file; for an animation, the first frame is used.
-        name: name of the image in error messages.
-        max_pixels: maximum number of pixels, see `limits.check_sides`.
-
-    Returns:
-        The image, of uint8 if the file has 8 bits per channel, else of float32.
-
-    Raises:
-        InputError: if `data` is not an image, is damaged, too small or too large, or has values out of range.
-        UnavailableError: if memory is too small.
-
-    Example:
-        >>> decode(open("content.jpg", "rb").read(), "content.jpg").width  # doctest: +SKIP
-        979
+    They are of uint8 if the file has 8 bits per channel, else of float32.
     """
-    with _sound(name):
+    with _errors_about(name):
         try:
-            bands = _whole_or_in_part(data, name, max_pixels=max_pixels)
+            reader = _decode_sound_or_truncated(data, name, max_pixels=max_pixels)
         except MemoryError as error:
-            raise too_small_a_memory(name, None, bytes_per_pixel=BYTES_DECODED, cure="shrink it to") from error
-    return bands._replace(read=_sound(name)(bands.read))
+            raise too_small_a_memory(name) from error
+    return reader._replace(read=_errors_about(name)(reader.read))
 
 
 @contextmanager
-def _sound(name: str) -> Iterator[None]:
+def _errors_about(name: str) -> Iterator[None]:
     """Convert all exceptions in the context but those of memory to errors about the file."""
     try:
         yield
@@ -181,32 +155,31 @@ def _sound(name: str) -> Iterator[None]:
     except UnsupportedFormatError as error:
         raise InputError(str(error)) from error
     except Exception as error:  # for damaged files Pillow raises almost anything, such as struct.error
-        raise InputError(
-            f"{name} is damaged or cut short ({excerpt(error)}): download the file or export it again."
-        ) from error
+        cure = "download the file or export it again"
+        raise InputError(f"{name} is damaged or cut short ({excerpt(error)}): {cure}.") from error
 
 
-def _whole_or_in_part(data: bytes, name: str, *, max_pixels: int | None) -> Bands:
+def _decode_sound_or_truncated(data: bytes, name: str, *, max_pixels: int | None) -> RowReader:
     cause: Exception = EOFError("the end of the file is missing")
     if not lacks_end(data):
         try:
-            return _decoded(data, name, max_pixels=max_pixels)
+            return _decode_sound(data, name, max_pixels=max_pixels)
         except (InputError, UnavailableError, UnsupportedFormatError):
             raise
         except Exception as error:
             cause = error
     try:
-        bands = _in_part(data, name, max_pixels=max_pixels)
+        reader = _decode_truncated(data, name, max_pixels=max_pixels)
     except (InputError, UnavailableError, MemoryError):
         raise
     except Exception:  # of the completed file
-        bands = None
-    if bands is None:
+        reader = None
+    if reader is None:
         raise cause
-    return bands
+    return reader
 
 
-def _in_part(data: bytes, name: str, *, max_pixels: int | None) -> Bands | None:
+def _decode_truncated(data: bytes, name: str, *, max_pixels: int | None) -> RowReader | None:
     """Decode a file that lacks its end; None if too many rows are missing."""
     if not is_webp(data):  # a WebP is not opened without its end; the completed file is checked
         with opened(data, name, max_pixels=max_pixels) as image:
@@ -214,11 +187,11 @@ def _in_part(data: bytes, name: str, *, max_pixels: int | None) -> Bands | None:
     found = completed(data)
     if found is None:
         return None
-    bands = _decoded(found.data, name, max_pixels=max_pixels)
-    shares = [] if found.rows is None else [found.rows / bands.height]
+    reader = _decode_sound(found.data, name, max_pixels=max_pixels)
+    shares = [] if found.rows is None else [found.rows / reader.height]
     for other in found.others:
         with suppress(Exception):  # some ways to complete a lossless WebP are invalid
-            shares.append(share_present(bands, _decoded(other, name, max_pixels=max_pixels)))
+            shares.append(share_present(reader, _decode_sound(other, name, max_pixels=max_pixels)))
             if shares[-1] < LEAST:
                 break
     share = min(shares, default=0.0)
@@ -227,7 +200,7 @@ def _in_part(data: bytes, name: str, *, max_pixels: int | None) -> Bands | None:
     percent = math.floor(1000 * share) / 10
     lost = " without its orientation" if lacks_orientation(data) else ""
     note = f"lacks the end of the file, but {percent:g} % of the picture is present and is read{lost}"
-    return bands._replace(notes=(*bands.notes, note))
+    return reader._replace(notes=(*reader.notes, note))
 
 
 def _check(image: Image.Image, data: bytes, name: str, *, max_pixels: int | None) -> bool:
@@ -238,21 +211,18 @@ def _check(image: Image.Image, data: bytes, name: str, *, max_pixels: int | None
     return deep
 
 
-def _decoded(data: bytes, name: str, *, max_pixels: int | None) -> Bands:
+def _decode_sound(data: bytes, name: str, *, max_pixels: int | None) -> RowReader:
     size = None
     try:
         with opened(data, name, max_pixels=max_pixels) as image:
             deep, size = _check(image, data, name, max_pixels=max_pixels), image.size
             more = has_more_images(data, image)
-            bands = _deep(image, data, name) if deep else _shallow(image)
+            reader = _deep(image, data, name) if deep else _shallow(image)
     except Exception as error:
         if isinstance(error, MemoryError) or "out of memory" in str(error).lower() or str(error) == LIBTIFF_MEMORY:
             raise too_small_a_memory(name, size, bytes_per_pixel=BYTES_DECODED, cure="shrink it to") from error
         raise
-    return bands._replace(notes=(more,) if more else ())
-
-
-LIBTIFF_MEMORY = "decoder error -9"  # message of Pillow
+    return reader._replace(notes=(more,) if more else ())
 
 
 def _load(image: Image.Image) -> None:
@@ -271,12 +241,36 @@ def _cut(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
     return part
 
 
-def _shallow(image: Image.Image) -> Bands:
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation; for a TIFF, Pillow applies and removes it when it loads the pixels."""
+    return image.getexif().get(ExifTags.Base.Orientation, 1)
+
+
+def upright(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """Return the width and height of the upright image, given those of the stored one."""
+    width, height = size
+    return (height, width) if orientation in SWAPPED else (width, height)
+
+
+def stored_box(size: tuple[int, int], orientation: int, top: int, end: int) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom in the stored image of rows of the upright one."""
+    width, height = size
+    if orientation in UPSIDE_DOWN:
+        count = width if orientation in SWAPPED else height
+        top, end = count - end, count - top
+    return (top, 0, end, height) if orientation in SWAPPED else (0, top, width, end)
+
+
+def turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Return an upright view of stored pixels, `[H, W]` or `[H, W, channels]`."""
+    if orientation in SWAPPED:
+        pixels = pixels.swapaxes(0, 1)
+    return pixels[:: -1 if orientation in UPSIDE_DOWN else 1, :: -1 if orientation in MIRRORED else 1]
+
+
+def _shallow(image: Image.Image) -> RowReader:
     _load(image)
-    orientation = image.getexif().get(
-        ExifTags.Base.Orientation, 1
-    )  # before loading, which applies and removes it for a TIFF
-    has_alpha = image.has_transparency_data
+    orientation, has_alpha = _orientation(image), image.has_transparency_data
     if image.mode in ("P", "PA"):  # their parts would lack the palette
         image = image.convert("RGBA" if has_alpha else "RGB")
     mode = {"1": "L", "L": "L", "LA": "L", "CMYK": "CMYK"}.get(image.mode, "RGB")
@@ -289,37 +283,33 @@ def _shallow(image: Image.Image) -> Bands:
             transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
 
     def read(top: int, end: int) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        band = _cut(image, stored_box(image.size, orientation, top, end))
-        alpha = np.asarray(band.convert("RGBA").getchannel("A")) if has_alpha else None
-        colour = band if band.mode == mode else band.convert(mode)
+        part = _cut(image, stored_box(image.size, orientation, top, end))
+        alpha = np.asarray(part.convert("RGBA").getchannel("A")) if has_alpha else None
+        color = part if part.mode == mode else part.convert(mode)
         if transform is not None:
             with suppress(ImageCms.PyCMSError, OSError):
-                colour = ImageCms.applyTransform(colour, transform) or colour  # never None, which Pillow's types allow
-        rgb = np.asarray(colour if colour.mode == "RGB" else colour.convert("RGB"))
+                color = ImageCms.applyTransform(color, transform) or color  # never None, which Pillow's types allow
+        rgb = np.asarray(color if color.mode == "RGB" else color.convert("RGB"))
         return turned(rgb, orientation), None if alpha is None else turned(alpha, orientation)
 
-    width, height = upright(image.size, orientation)
-    return Bands(width, height, has_alpha, read)
+    return RowReader(*upright(image.size, orientation), has_alpha, read)
 
 
 def _is_deep(image: Image.Image) -> bool:
     if isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode in ("RGB", "RGBA"):
         bits, extra = image.tag_v2.get(258, ()), image.tag_v2.get(338, ())
         return set(bits) == {16} and 1 not in extra  # Pillow converts premultiplied alpha (1)
-    return image.mode in WHITE or (
-        image.format == "PNG" and any(t.args in COLOUR_16_BIT for t in getattr(image, "tile", ()))
-    )
+    png_modes = [tile.args for tile in getattr(image, "tile", ())] if image.format == "PNG" else []
+    return image.mode in WHITE or any(mode in COLOR_16_BIT for mode in png_modes)
 
 
-def _deep(image: Image.Image, data: bytes, name: str) -> Bands:
-    orientation = image.getexif().get(
-        ExifTags.Base.Orientation, 1
-    )  # before loading, which applies and removes it for a TIFF
+def _deep(image: Image.Image, data: bytes, name: str) -> RowReader:
+    orientation = _orientation(image)  # of the pixels that imagecodecs decodes
     tags = dict(image.tag_v2) if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
     _load(image)  # raises for a damaged file
     profile = image.info.get("icc_profile")
     if image.mode in WHITE:
-        return _grey(image, WHITE[image.mode], profile, name)
+        return _gray(image, WHITE[image.mode], profile, name)
     size = tuple(tags.get(tag, side) for tag, side in zip((256, 257), image.size, strict=True))  # not yet upright
     has_alpha = image.mode == "RGBA"
     image.close()  # frees its memory
@@ -327,29 +317,28 @@ def _deep(image: Image.Image, data: bytes, name: str) -> Bands:
 
     def read(top: int, end: int) -> tuple[NDArray[Any], NDArray[Any] | None]:
         unit = np.divide(samples[top:end], np.float32(65535), dtype=np.float32, order="C")
-        colour = _to_srgb(unit[..., :3] if unit.shape[-1] >= 3 else unit[..., :1], profile)
-        return colour, unit[..., -1] if has_alpha else None
+        color = _to_srgb(unit[..., :3] if unit.shape[-1] >= 3 else unit[..., :1], profile)
+        return color, unit[..., -1] if has_alpha else None
 
-    return Bands(samples.shape[1], samples.shape[0], has_alpha, read)
+    return RowReader(samples.shape[1], samples.shape[0], has_alpha, read)
 
 
-def _grey(image: Image.Image, white: int, profile: bytes | None, name: str) -> Bands:
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+def _gray(image: Image.Image, white: int, profile: bytes | None, name: str) -> RowReader:
+    orientation = _orientation(image)
     width, height = upright(image.size, orientation)
 
-    def grey(top: int, end: int) -> NDArray[np.float32]:
+    def gray(top: int, end: int) -> NDArray[np.float32]:
         return turned(np.asarray(_cut(image, stored_box(image.size, orientation, top, end)), np.float32), orientation)
 
     def read(top: int, end: int) -> tuple[NDArray[Any], None]:
-        return _to_srgb((grey(top, end) / np.float32(white))[..., None], profile), None
+        return _to_srgb((gray(top, end) / np.float32(white))[..., None], profile), None
 
-    ranges = [(band.min(), band.max()) for band in (grey(top, end) for top, end in rows(height, width))]
+    ranges = [(part.min(), part.max()) for part in (gray(top, end) for top, end in row_chunks(height, width))]
     low, high = (float(reduce(ends)) for reduce, ends in zip((np.min, np.max), zip(*ranges, strict=True), strict=True))
     if low >= 0 and high <= white:  # false for NaN
-        return Bands(width, height, False, read)
-    raise InputError(
-        f"{name} holds values from {low:g} to {high:g}, but its format has 0 (black) to {white} (white): rescale it."
-    )
+        return RowReader(width, height, False, read)
+    limits = f"0 (black) to {white} (white)"
+    raise InputError(f"{name} holds values from {low:g} to {high:g}, but its format has {limits}: rescale it.")
 
 
 def _samples(data: bytes, size: tuple[int, int], tags: Mapping[int, Any]) -> NDArray[np.uint16]:
@@ -369,17 +358,17 @@ def _samples(data: bytes, size: tuple[int, int], tags: Mapping[int, Any]) -> NDA
     return pixels
 
 
-def _to_srgb(colour: NDArray[Any], profile: bytes | None) -> NDArray[Any]:
+def _to_srgb(color: NDArray[Any], profile: bytes | None) -> NDArray[Any]:
     """Convert `[H, W, 1]` or `[H, W, 3]` in [0, 1] to sRGB `[H, W, 3]`; unchanged if `profile` is broken."""
-    rgb = np.repeat(colour, 3, axis=-1) if colour.shape[-1] == 1 else colour
+    rgb = np.repeat(color, 3, axis=-1) if color.shape[-1] == 1 else color
     if not profile:
         return rgb
     import imagecodecs
 
-    grey = profile[16:20] == b"GRAY"
+    gray = profile[16:20] == b"GRAY"
     with suppress(imagecodecs.CmsError, ValueError):
-        source = np.ascontiguousarray(rgb[..., 0] if grey else rgb)  # float, since uint16 tables have errors of 19/255
-        srgb, space = imagecodecs.cms_profile("srgb"), "gray" if grey else "rgb"
+        source = np.ascontiguousarray(rgb[..., 0] if gray else rgb)  # float, since uint16 tables have errors of 19/255
+        srgb, space = imagecodecs.cms_profile("srgb"), "gray" if gray else "rgb"
         converted = imagecodecs.cms_transform(source, profile, srgb, colorspace=space, outcolorspace="rgb")
         return np.clip(converted, 0, 1)
     return rgb

@@ -15,19 +15,7 @@ KEYWORD = "jaxstyle"  # of the text chunk of a PNG
 
 
 def description_of(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> str:
-    """Return the description that `save_image` wrote to an image file, or "".
-
-    Args:
-        path: any image file, untrusted.
-        max_pixels: as for `load_image`.
-
-    Raises:
-        InputError: if the file cannot be read, or has far more pixels.
-
-    Example:
-        >>> description_of("out.png")  # doctest: +SKIP
-        '{"format": "jaxstyle run 1", ...}'
-    """
+    """Return the description that `save_image` wrote to an image file, or ""; an `InputError` if it cannot be read."""
     data = read_bytes(path, max_pixels=max_pixels)
     try:
         with opened(data, str(path), max_pixels=max_pixels) as image:

@@ -12,24 +12,8 @@ MOST_CONSTANT = 2**20  # maximum size of a matrix that is a constant of a progra
 
 
 def half_shape(height: int, width: int) -> tuple[int, int]:
-    """Return height and width of an image at half resolution.
-
-    Args:
-        height: height in pixels.
-        width: width in pixels.
-
-    Returns:
-        Height and width, at least 1.
-
-    Example:
-        >>> half_shape(768, 1023)
-        (384, 512)
-    """
-    return _shape(height, width, 0.5)
-
-
-def _shape(height: int, width: int, factor: float) -> tuple[int, int]:
-    return max(1, round(factor * height)), max(1, round(factor * width))
+    """Return height and width of an image at half resolution, at least 1."""
+    return max(1, round(height / 2)), max(1, round(width / 2))
 
 
 def resample(
@@ -40,35 +24,17 @@ def resample(
     circular: bool = False,
     method: Literal["lanczos3", "linear"] = "lanczos3",
 ) -> jax.Array:
-    """Return `picture` resized with antialiasing, without clipping.
+    """Return `picture` `[..., H, W, 3]` or `[H, W]`, of any range, resized with antialiasing, without clipping.
 
-    Args:
-        picture: `[..., H, W, 3]` or `[H, W]`, of any range.
-        height: new height in pixels.
-        width: new width in pixels.
-        circular: whether the image is periodic.
-        method: Lanczos kernel of three lobes, or linear interpolation.
-
-    Returns:
-        `[..., height, width, 3]` or `[height, width]`.
-
-    Example:
-        >>> resample(-jnp.ones((8, 8, 3)), 4, 6, circular=True).shape
-        (4, 6, 3)
+    `circular` images are periodic. The method is the Lanczos kernel of three lobes, or linear interpolation.
     """
     axis = 0 if picture.ndim == 2 else picture.ndim - 3
     if picture.shape[axis : axis + 2] == (height, width):
         return picture
     xp = array_module(picture)
+    options: Any = {"method": method, "circular": circular, "dtype": picture.dtype}
     rows, columns = (
-        resample_matrix(
-            before,
-            after,
-            method=method,
-            circular=circular,
-            dtype=picture.dtype,
-            xp=np if before * after <= MOST_CONSTANT else xp,
-        )
+        resample_matrix(before, after, xp=np if before * after <= MOST_CONSTANT else xp, **options)
         for before, after in zip(picture.shape[axis : axis + 2], (height, width), strict=True)
     )
     exact: Any = {} if xp is np else {"precision": jax.lax.Precision.HIGHEST}
@@ -97,25 +63,10 @@ def resample_matrix(
     dtype: Any = np.float32,
     xp: Any = np,
 ) -> Any:
-    r"""Return the matrix that resamples one axis, antialiased: that of `jax.image.resize`.
+    r"""Return the matrix `[after, before]` that resamples one axis, antialiased: that of `jax.image.resize`.
 
     Row i holds :math:`k((s (i + 1/2) - 1/2 - j) / \max(1, s))` over their sum, for the kernel k and the ratio
     :math:`s = before / after`.
-
-    Args:
-        before: number of input samples.
-        after: number of output samples.
-        method: Lanczos kernel of three lobes, or linear interpolation.
-        circular: whether the samples are periodic.
-        dtype: of the matrix.
-        xp: `numpy` or `jax.numpy`.
-
-    Returns:
-        `[after, before]`; each row has the sum 1.
-
-    Example:
-        >>> resample_matrix(2, 4, method="linear").round(2).tolist()
-        [[1.0, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 1.0]]
     """
     ratio = before / after
     width = max(1.0, ratio)

@@ -4,13 +4,14 @@ Large images are written in chunks of rows, without an integer copy or the file 
 16-bit PNG by zlib, since no available library writes it row by row.
 """
 
+import math
 import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,9 +19,9 @@ from PIL import ExifTags, Image, PngImagePlugin
 
 from jaxstyle.errors import InputError
 from jaxstyle.files import whole
-from jaxstyle.images.image_rows import rows
+from jaxstyle.images.formats import PNG, png_chunk
+from jaxstyle.images.image_rows import row_chunks
 from jaxstyle.images.metadata import KEYWORD
-from jaxstyle.images.quantize import Levels
 
 
 def check_output(path: str | os.PathLike[str], *, bits: int = 8, inputs: Iterable[str | os.PathLike[str]] = ()) -> None:
@@ -33,9 +34,6 @@ def check_output(path: str | os.PathLike[str], *, bits: int = 8, inputs: Iterabl
 
     Raises:
         InputError: if the file cannot be written or is an input.
-
-    Example:
-        >>> check_output("out.png", bits=16, inputs=["content.jpg"])
     """
     target = Path(os.path.realpath(path))
     try:
@@ -91,8 +89,8 @@ def save_image(
         raise ValueError(f"A picture is [H, W, 3], not {shape}.")
     opacity = None if alpha is None else np.asarray(alpha)
     levels = Levels(np.asarray(rgb), opacity, bits, on_white=container == "JPEG")
-    bands = list(rows(levels.height, levels.width))
-    if missing := sum(int(np.isnan(levels.floats(top, end)).sum()) for top, end in bands):
+    chunks = row_chunks(*shape[:2])
+    if missing := sum(int(np.isnan(levels.floats(top, end)).sum()) for top, end in chunks):
         raise InputError(f"{path} would hold {missing} values that are not numbers: lower the step size.")
     with whole(path) as part, part.open("wb") as file:
         try:
@@ -100,7 +98,7 @@ def save_image(
         except (OSError, ValueError, RuntimeError) as error:  # WebP is limited to 16383 pixels per side, JPEG to 65500
             if isinstance(error, OSError) and error.errno:  # as on a full disk
                 raise
-            size = f"{levels.width}x{levels.height}"
+            size = f"{shape[1]}x{shape[0]}"
             raise InputError(f"{path} cannot hold {size} pixels as {container} ({error}): save it as PNG.") from error
 
 
@@ -111,40 +109,68 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "TIFF": {"compression": "tiff_adobe_deflate"},
 }
 LARGE = 2**25  # pixels above which images are written in chunks, where possible
-HEADER = 33  # bytes of the signature and first chunk of a PNG
+PNG_HEADER = 33  # bytes of the signature and first chunk of a PNG
+TILE = 256  # pixels of a side of a tile of a TIFF
+MOST_CLASSIC = 2**32 - 2**25  # bytes of a TIFF other than BigTIFF, which has 32-bit offsets
+BUFFER = 2**26  # bytes of tiles that tifffile compresses at a time
+
+
+class Levels(NamedTuple):
+    """An image whose values are clipped and rounded to integers on access, a chunk of rows at a time.
+
+    `rgb` is `[H, W, 3]`, `alpha` is `[H, W]` or None, both in [0, 1]; `on_white` composites, for files without alpha.
+    """
+
+    rgb: NDArray[Any]
+    alpha: NDArray[Any] | None = None
+    bits: int = 8
+    on_white: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width, and 3 channels, or 4 with alpha."""
+        height, width, _ = self.rgb.shape
+        return height, width, 3 if self.alpha is None or self.on_white else 4
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of the integers."""
+        return np.dtype(np.uint8 if self.bits == 8 else np.uint16)
+
+    def floats(self, top: int, end: int) -> NDArray[np.float32]:
+        """Return rows before rounding, float32 `[rows, W, channels]` in [0, 1] or NaN."""
+        rgb = np.clip(np.asarray(self.rgb[top:end], np.float32), 0, 1)
+        if self.alpha is None:
+            return rgb
+        opacity = np.clip(np.asarray(self.alpha[top:end], np.float32), 0, 1)[..., None]
+        return rgb * opacity + 1 - opacity if self.on_white else np.concatenate([rgb, opacity], -1)
+
+    def integers(self, top: int, end: int) -> NDArray[Any]:
+        """Return rows of the file, `[rows, W, channels]`."""
+        values = self.floats(top, end)
+        values *= 2**self.bits - 1
+        return np.rint(values, out=values).astype(self.dtype)
 
 
 def write(file: BinaryIO, levels: Levels, container: str, *, description: str = "") -> None:
     """Write an image: 8 bits by Pillow, which copies it, 16 bits by imagecodecs, large images in chunks of rows.
 
-    Args:
-        file: an empty file.
-        levels: the image; with 16 bits as "PNG" or "TIFF" only.
-        container: a value of `FORMATS`.
-        description: ASCII, up to 64 KB in a JPEG.
-
-    Raises:
-        OSError, ValueError, RuntimeError: if image or description are too large for the format; an OSError with an
-            errno is of the file.
-
-    Example:
-        >>> file = BytesIO()
-        >>> write(file, Levels(np.zeros((16, 16, 3), np.float32)), "PNG")
-        >>> file.getvalue()[1:4]
-        b'PNG'
+    The description is ASCII, of up to 64 KB in a JPEG. An `OSError` with an errno is of the file; an `OSError` without
+    one, a `ValueError` or a `RuntimeError` means that image or description are too large for the format.
     """
-    large = levels.height * levels.width > LARGE
+    height, width, _ = levels.shape
+    large = height * width > LARGE
     if container == "TIFF" and large:
-        write_tiff(file, levels, description=description)
+        _write_tiled_tiff(file, levels, description)
     elif container == "PNG" and levels.bits == 16 and large:
-        write_png(file, levels, description=description)
+        _write_png(file, levels, description)
     elif levels.bits == 16:
         _write_16_bits(file, levels, container, description)
     elif container == "PNG":
-        told = PngImagePlugin.PngInfo()
+        text = PngImagePlugin.PngInfo()
         if description:
-            told.add_text(KEYWORD, description.encode("ascii"))
-        _image(levels).save(file, "PNG", pnginfo=told)
+            text.add_text(KEYWORD, description.encode("ascii"))
+        _image(levels).save(file, "PNG", pnginfo=text)
     else:
         buffer, exif = BytesIO(), Image.Exif()
         if description:
@@ -154,8 +180,9 @@ def write(file: BinaryIO, levels: Levels, container: str, *, description: str = 
 
 
 def _image(levels: Levels) -> Image.Image:
-    image = Image.new("RGB" if levels.channels == 3 else "RGBA", (levels.width, levels.height))
-    for top, end in rows(levels.height, levels.width):
+    height, width, channels = levels.shape
+    image = Image.new("RGB" if channels == 3 else "RGBA", (width, height))
+    for top, end in row_chunks(height, width):
         image.paste(Image.fromarray(levels.integers(top, end)), (0, top))
     return image
 
@@ -163,47 +190,31 @@ def _image(levels: Levels) -> Image.Image:
 def _write_16_bits(file: BinaryIO, levels: Levels, container: str, description: str) -> None:
     import imagecodecs  # Pillow cannot write 16-bit color; slow import, only when needed
 
-    pixels = levels.integers(0, levels.height)
+    pixels = levels.integers(0, len(levels.rgb))
     if container == "TIFF":  # into zeros, since libtiff does not set the padding byte after an odd number of bytes
-        how: Any = {"photometric": "rgb", "compression": "deflate", "predictor": True}
-        room = bytearray(pixels.nbytes + pixels.nbytes // 100 + len(description) + 2**16)
-        file.write(imagecodecs.tiff_encode(pixels, description=description or None, out=room, **how))
+        options: Any = {"photometric": "rgb", "compression": "deflate", "predictor": True}
+        out = bytearray(pixels.nbytes + pixels.nbytes // 100 + len(description) + 2**16)
+        file.write(imagecodecs.tiff_encode(pixels, description=description or None, out=out, **options))
         return
     data = memoryview(imagecodecs.png_encode(pixels))
-    for part in (data[:HEADER], text_chunk(description), data[HEADER:]):
+    for part in (data[:PNG_HEADER], _text_chunk(description), data[PNG_HEADER:]):
         file.write(part)
 
 
-TILE = 256  # pixels of a side
-MOST_CLASSIC = 2**32 - 2**25  # bytes of a TIFF other than BigTIFF, which has 32-bit offsets
-BUFFER = 2**26  # bytes of tiles that tifffile compresses at a time
-
-
-def write_tiff(file: BinaryIO, levels: Levels, *, description: str = "") -> None:
-    """Write a compressed, tiled TIFF; a BigTIFF if it has over 4 GB uncompressed.
-
-    Args:
-        file: an empty file.
-        levels: the image.
-        description: ASCII.
-
-    Example:
-        >>> with open("out.tif", "wb") as file:  # doctest: +SKIP
-        ...     write_tiff(file, Levels(np.zeros((16, 16, 3))))
-    """
+def _write_tiled_tiff(file: BinaryIO, levels: Levels, description: str) -> None:
+    """Write a compressed TIFF; a BigTIFF if it has over 4 GB uncompressed."""
     import tifffile
 
-    shape = (levels.height, levels.width, levels.channels)
-    count = levels.height * levels.width * levels.channels * levels.dtype.itemsize
-    with tifffile.TiffWriter(file, bigtiff=count > MOST_CLASSIC, byteorder="<") as writer:
+    big = math.prod(levels.shape) * levels.dtype.itemsize > MOST_CLASSIC
+    with tifffile.TiffWriter(file, bigtiff=big, byteorder="<") as writer:
         writer.write(
             _tiles(levels),
-            shape=shape,
+            shape=levels.shape,
             dtype=levels.dtype,
             tile=(TILE, TILE),
             photometric="rgb",
             planarconfig="contig",
-            extrasamples=["unassalpha"] if levels.channels == 4 else None,
+            extrasamples=["unassalpha"] if levels.shape[-1] == 4 else None,
             compression="adobe_deflate",
             predictor=True,
             description=description or None,
@@ -214,65 +225,34 @@ def write_tiff(file: BinaryIO, levels: Levels, *, description: str = "") -> None
 
 
 def _tiles(levels: Levels) -> Iterator[NDArray[Any]]:
-    for top, end in rows(levels.height, levels.width, multiple=TILE):
-        band = levels.integers(top, end)
+    height, width, _ = levels.shape
+    for top, end in row_chunks(height, width, multiple=TILE):
+        rows = levels.integers(top, end)
         for y in range(0, end - top, TILE):
-            for x in range(0, levels.width, TILE):
-                tile = band[y : y + TILE, x : x + TILE]
+            for x in range(0, width, TILE):
+                tile = rows[y : y + TILE, x : x + TILE]
                 missing = [(0, TILE - side) for side in tile.shape[:2]]
                 yield np.pad(tile, [*missing, (0, 0)]) if tile.shape[:2] != (TILE, TILE) else tile
 
 
-def write_png(file: BinaryIO, levels: Levels, *, description: str = "") -> None:
-    """Write a PNG with the filter "Sub", the difference from the pixel to the left.
-
-    Args:
-        file: an empty file.
-        levels: the image.
-        description: ASCII.
-
-    Example:
-        >>> with open("out.png", "wb") as file:  # doctest: +SKIP
-        ...     write_png(file, Levels(np.zeros((16, 16, 3)), bits=16))
-    """
-    colour = {3: 2, 4: 6}[levels.channels]
-    header = struct.pack(">IIBBBBB", levels.width, levels.height, levels.bits, colour, 0, 0, 0)
-    file.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + text_chunk(description))
-    squeeze, pixel = zlib.compressobj(), levels.channels * levels.dtype.itemsize
-    for top, end in rows(levels.height, levels.width):
-        stored = levels.integers(top, end).astype(levels.dtype.newbyteorder(">"))
-        whole = stored.view(np.uint8).reshape(end - top, -1)  # [rows, bytes]
-        lines = np.empty((end - top, 1 + whole.shape[1]), np.uint8)
+def _write_png(file: BinaryIO, levels: Levels, description: str) -> None:
+    """Write a PNG with the filter "Sub", the difference from the pixel to the left."""
+    height, width, channels = levels.shape
+    color_type = 2 if channels == 3 else 6
+    header = struct.pack(">IIBBBBB", width, height, levels.bits, color_type, 0, 0, 0)
+    file.write(PNG + png_chunk(b"IHDR", header) + _text_chunk(description))
+    compressor, pixel = zlib.compressobj(), channels * levels.dtype.itemsize
+    for top, end in row_chunks(height, width):
+        big_endian = levels.integers(top, end).astype(levels.dtype.newbyteorder(">"))
+        rows = big_endian.view(np.uint8).reshape(end - top, -1)  # [rows, bytes]
+        lines = np.empty((end - top, 1 + rows.shape[1]), np.uint8)
         lines[:, 0] = 1  # the filter "Sub"
-        lines[:, 1 : 1 + pixel] = whole[:, :pixel]
-        np.subtract(whole[:, pixel:], whole[:, :-pixel], out=lines[:, 1 + pixel :])
-        if data := squeeze.compress(lines.data):
-            file.write(chunk(b"IDAT", data))
-    file.write(chunk(b"IDAT", squeeze.flush()) + chunk(b"IEND", b""))
+        lines[:, 1 : 1 + pixel] = rows[:, :pixel]
+        np.subtract(rows[:, pixel:], rows[:, :-pixel], out=lines[:, 1 + pixel :])
+        if data := compressor.compress(lines.data):
+            file.write(png_chunk(b"IDAT", data))
+    file.write(png_chunk(b"IDAT", compressor.flush()) + png_chunk(b"IEND", b""))
 
 
-def text_chunk(description: str) -> bytes:
-    r"""Return the text chunk of a PNG for a description; empty without one.
-
-    Args:
-        description: ASCII.
-
-    Example:
-        >>> text_chunk("all black")[4:17]
-        b'tEXtjaxstyle\x00'
-    """
-    return chunk(b"tEXt", KEYWORD.encode() + b"\0" + description.encode("ascii")) if description else b""
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    r"""Return a chunk of a PNG: length, kind, data and checksum.
-
-    Args:
-        kind: four letters.
-        data: contents.
-
-    Example:
-        >>> chunk(b"IEND", b"")
-        b'\x00\x00\x00\x00IEND\xaeB`\x82'
-    """
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+def _text_chunk(description: str) -> bytes:
+    return png_chunk(b"tEXt", KEYWORD.encode() + b"\0" + description.encode("ascii")) if description else b""

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxstyle.images.formats import JPEG, PNG, TIFF, is_webp
-from jaxstyle.images.image_rows import Bands, rows
+from jaxstyle.images.formats import JPEG, PNG, TIFF, is_webp, png_chunk
+from jaxstyle.images.image_rows import RowReader, row_chunks
 
 LEAST = 0.99  # share of the image that must be present
 ENOUGH = 2**16  # bytes that fill at least a row of blocks
@@ -24,10 +24,8 @@ FILLERS = (bytes(ENOUGH), b"\xfe" * ENOUGH, *MIXED)  # without 255, which starts
 class Completed(NamedTuple):
     """A truncated file, completed.
 
-    Attributes:
-        data: the file.
-        rows: number of its rows that are present; None if unknown.
-        others: the file, completed in other ways: pixels that differ are missing; empty if `rows` is known.
+    `rows` of it are present, None if unknown; then `others` is the file completed in other ways: pixels that differ are
+    missing.
     """
 
     data: bytes
@@ -36,15 +34,7 @@ class Completed(NamedTuple):
 
 
 def lacks_end(data: bytes) -> bool:
-    r"""Return whether a PNG or WebP lacks its end; False for other formats, whose decoders raise an error.
-
-    Args:
-        data: contents of the file.
-
-    Example:
-        >>> lacks_end(b"RIFF\x24\0\0\0WEBPVP8 ")
-        True
-    """
+    """Return whether a PNG or WebP lacks its end; False for other formats, whose decoders raise an error."""
     if is_webp(data):
         return len(data) < 8 + int.from_bytes(data[4:8], "little")
     if not data.startswith(PNG):
@@ -58,33 +48,15 @@ def lacks_end(data: bytes) -> bool:
 
 
 def lacks_orientation(data: bytes) -> bool:
-    """Return whether the EXIF metadata of a truncated file are missing, which a WebP has at its end.
-
-    Args:
-        data: contents of the file.
-
-    Example:
-        >>> lacks_orientation(b"GIF89a")
-        False
-    """
+    """Return whether the EXIF metadata of a truncated file are missing, which a WebP has at its end."""
     return is_webp(data) and data[12:16] == b"VP8X" and bool(data[20] & 8)
 
 
 def completed(data: bytes) -> Completed | None:
-    """Complete a file that lacks its end.
+    """Complete a file that lacks its end, whose number of pixels is within the limits.
 
-    Args:
-        data: contents of the file, of which the number of pixels is within the limits.
-
-    Returns:
-        The completed file; None if the format is not JPEG, PNG, WebP or TIFF, if the file is not truncated, or if
-        it lacks far more than its last rows.
-
-    Raises:
-        Exception: almost any, if the file is damaged.
-
-    Example:
-        >>> completed(b"GIF89a")
+    None if the format is not JPEG, PNG, WebP or TIFF, if the file is not truncated, or if it lacks far more than its
+    last rows. A damaged file may raise almost any exception.
     """
     if data.startswith(JPEG):
         return _jpeg(data)
@@ -95,21 +67,11 @@ def completed(data: bytes) -> Completed | None:
     return _webp(data) if is_webp(data) else None
 
 
-def share_present(bands: Bands, others: Bands) -> float:
-    """Return the share of an image before the first row that differs, or column, since the image may be rotated.
-
-    Args:
-        bands: an image.
-        others: an image of the same size.
-
-    Example:
-        >>> read = lambda top, end: (np.arange(top, end, dtype=np.uint8)[:, None, None].repeat(20, 1), None)
-        >>> share_present(Bands(20, 30, False, read), Bands(20, 30, False, read))
-        1.0
-    """
-    down, across = np.zeros(bands.height, bool), np.zeros(bands.width, bool)
-    for top, end in rows(bands.height, bands.width):
-        differs = (bands.read(top, end)[0] != others.read(top, end)[0]).any(-1)
+def share_present(reader: RowReader, other: RowReader) -> float:
+    """Return the share of an image before the first row or column that differs: the image may be rotated."""
+    down, across = np.zeros(reader.height, bool), np.zeros(reader.width, bool)
+    for top, end in row_chunks(reader.height, reader.width):
+        differs = (reader.read(top, end)[0] != other.read(top, end)[0]).any(-1)
         down[top:end] = differs.any(1)
         across |= differs.any(0)
     if not down.any():
@@ -191,11 +153,8 @@ def _png(data: bytes) -> Completed | None:
     if interlaced or found < LEAST * height:
         return None
     filled = lines[: found * line] + (b"\x02" + bytes(line - 1)) * (height - found)  # the filter "Up": as above
-    chunks = ((b"IDAT", zlib.compress(filled, 1)), (b"IEND", b""))
-    after = (
-        struct.pack(">I", len(part)) + kind + part + struct.pack(">I", zlib.crc32(kind + part)) for kind, part in chunks
-    )
-    return Completed(b"".join([PNG, *before, *after]), found)
+    tail = png_chunk(b"IDAT", zlib.compress(filled, 1)) + png_chunk(b"IEND", b"")
+    return Completed(b"".join([PNG, *before, tail]), found)
 
 
 def _tiff(data: bytes) -> Completed | None:
@@ -222,10 +181,10 @@ def _tiff(data: bytes) -> Completed | None:
         repeated = data[offsets[last] + row * line : offsets[last] + (row + 1) * line]
     for i in range(first, len(offsets)):
         if plain:
-            own = data[offsets[i] : offsets[i] + part * line] if i == first else b""
+            present = data[offsets[i] : offsets[i] + part * line] if i == first else b""
             _put(fixed, places[273], i, len(fixed))
-            fixed += (own + repeated * -(-(counts[i] - len(own)) // line))[: counts[i]]
-        else:  # the last strip that is whole
+            fixed += (present + repeated * -(-(counts[i] - len(present)) // line))[: counts[i]]
+        else:  # the last complete strip
             _put(fixed, places[273], i, offsets[first - 1])
             _put(fixed, places[279], i, counts[first - 1])
     return Completed(bytes(fixed), found)

@@ -15,35 +15,21 @@ WINDOW = 10  # number of steps over which the decrease of the total is measured
 
 
 class Watch(NamedTuple):
-    """Detection of totals that have leveled off, which stops the run.
+    """Detection of totals that have leveled off, which stops the run."""
 
-    Attributes:
-        totals: the last `WINDOW` totals.
-        steps: number of steps so far.
-        stopped: step, from 1, at which the run stopped, 0 for none; this and later steps do not change the image.
-    """
-
-    totals: jax.Array
-    steps: jax.Array
-    stopped: jax.Array
+    totals: jax.Array  # the last `WINDOW` totals
+    steps: jax.Array  # number of steps so far
+    stopped: jax.Array  # step, from 1, at which the run stopped, 0 for none; this and later ones change no image
 
 
 class Stall(NamedTuple):
-    """Detection of lbfgs without progress, which restarts it the first time and stops it the second.
+    """Detection of L-BFGS without progress, which restarts it the first time and stops it the second."""
 
-    Attributes:
-        steps: number of steps so far.
-        lowest: lowest minimized value so far.
-        since: number of steps since that value, or since the restart.
-        restarted: step, from 1, at which lbfgs dropped its pairs; 0 for none.
-        stopped: step at which the run stopped, 0 for none; this and later steps do not change the image.
-    """
-
-    steps: jax.Array
-    lowest: jax.Array
-    since: jax.Array
-    restarted: jax.Array
-    stopped: jax.Array
+    steps: jax.Array  # number of steps so far
+    lowest: jax.Array  # lowest minimized value so far
+    since: jax.Array  # number of steps since that value, or since the restart
+    restarted: jax.Array  # step, from 1, at which L-BFGS dropped its pairs; 0 for none
+    stopped: jax.Array  # as for `Watch`
 
     @property
     def restarting(self) -> jax.Array:
@@ -54,19 +40,9 @@ class Stall(NamedTuple):
 def init_early_stopping(
     optimizer: Optimizer, *, normalized_gradients: bool = False, dtype: jax.typing.DTypeLike
 ) -> tuple[Watch | None, Stall | None]:
-    """Return the initial states of early stopping.
+    """Return the initial watch and stall, None for each that is not in use.
 
-    Args:
-        optimizer: tolerance and patience are used.
-        normalized_gradients: whether each step minimizes a different function, in which case nothing can stall.
-        dtype: of the image.
-
-    Returns:
-        The watch and the stall; None for each that is not in use.
-
-    Example:
-        >>> init_early_stopping(Adam(), dtype=jnp.float32)
-        (None, None)
+    With normalized gradients each step minimizes a different function, so that nothing can stall.
     """
     none: Any = np.zeros((), np.int32)
     totals: Any = np.full(WINDOW, np.inf, dtype)
@@ -78,48 +54,17 @@ def init_early_stopping(
 
 
 def levelled_off(watch: Watch, total: jax.Array, *, tolerance: float) -> Watch:
-    """Return the watch after one more step.
-
-    Args:
-        watch: before the step.
-        total: the total, `[]`.
-        tolerance: minimum decrease of the total in `WINDOW` steps, as a fraction.
-
-    Returns:
-        The watch; once stopped, it stays stopped.
-
-    Example:
-        >>> watch = Watch(jnp.ones(WINDOW), jnp.asarray(10), jnp.asarray(0))
-        >>> int(levelled_off(watch, jnp.asarray(0.999), tolerance=0.01).stopped)
-        11
-    """
-    totals, steps = (
-        jnp.append(watch.totals[1:], jax.lax.stop_gradient(total).astype(watch.totals.dtype)),
-        watch.steps + 1,
-    )
+    """Return the watch after a step; it stops if the total fell by less than this fraction in `WINDOW` steps."""
+    total, steps = jax.lax.stop_gradient(total).astype(watch.totals.dtype), watch.steps + 1
+    totals = jnp.append(watch.totals[1:], total)
     stop = (watch.stopped == 0) & (totals[-1] >= (1 - tolerance) * watch.totals[0])
     return Watch(totals, steps, jnp.where(stop, steps, watch.stopped))
 
 
 def stalled(stall: Stall, minimized: jax.Array, *, patience: int) -> Stall:
-    """Return the stall after one more step.
+    """Return the stall after a step to the value that L-BFGS minimizes, `[]`; NaN is no progress.
 
     It restarts after `patience` steps without a new lowest value, and stops after `patience` more such steps.
-
-    Args:
-        stall: before the step.
-        minimized: the value that lbfgs minimizes, `[]`; NaN is no progress.
-        patience: number of steps without a new lowest value.
-
-    Returns:
-        The stall; once stopped, it stays stopped.
-
-    Example:
-        >>> _, stall = init_early_stopping(LBFGS(), dtype=jnp.float32)
-        >>> for value in (3.0, 2.0, 2.0, 2.5, 2.4, 2.4, 2.4):
-        ...     stall = stalled(stall, jnp.asarray(value), patience=2)
-        >>> int(stall.restarted), int(stall.stopped)
-        (4, 6)
     """
     value, steps = jax.lax.stop_gradient(minimized).astype(stall.lowest.dtype), stall.steps + 1
     fallen = value < stall.lowest

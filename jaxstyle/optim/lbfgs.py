@@ -26,44 +26,20 @@ _dot = partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
 
 
 class LBFGSState(NamedTuple):
-    """State of L-BFGS for a vector of n numbers and m pairs.
+    """State of L-BFGS for a vector of n numbers and m pairs."""
 
-    Attributes:
-        value: minimized value at the best point, `[]`; infinity before the first evaluation.
-        gradient: gradient at the best point, `[n]`.
-        direction: direction of the next step, `[n]`; zero before the first evaluation.
-        length: fraction of the direction that the next step takes, `[]`.
-        steps: differences s of points, `[m, n]`.
-        changes: differences y of gradients, `[m, n]`.
-        inverse_curvatures: 1 / s.y, `[m]`; 0 for an empty pair.
-        stored: number of pairs stored so far, `[]`.
-    """
-
-    value: jax.Array
-    gradient: jax.Array
-    direction: jax.Array
-    length: jax.Array
-    steps: jax.Array
-    changes: jax.Array
-    inverse_curvatures: jax.Array
-    stored: jax.Array
+    value: jax.Array  # minimized value at the best point, []; infinity before the first evaluation
+    gradient: jax.Array  # at the best point, [n]
+    direction: jax.Array  # of the next step, [n]; zero before the first evaluation
+    length: jax.Array  # fraction of the direction that the next step takes, []
+    steps: jax.Array  # differences s of points, [m, n]
+    changes: jax.Array  # differences y of gradients, [m, n]
+    inverse_curvatures: jax.Array  # 1 / s.y, [m]; 0 for an empty pair
+    stored: jax.Array  # number of pairs stored so far, []
 
 
 def init(point: jax.Array, *, history_size: int) -> LBFGSState:
-    """Return the state before the first evaluation.
-
-    Args:
-        point: initial point, `[n]`.
-        history_size: number of pairs, m.
-
-    Returns:
-        The state.
-
-    Example:
-        >>> from jaxstyle.optim import lbfgs
-        >>> lbfgs.init(jnp.zeros(3), history_size=2).steps.shape
-        (2, 3)
-    """
+    """Return the state before the first evaluation."""
     xp = array_module(point)
     pairs = history_size, point.size
     return LBFGSState(
@@ -79,40 +55,12 @@ def init(point: jax.Array, *, history_size: int) -> LBFGSState:
 
 
 def trial(point: jax.Array, state: LBFGSState, *, learning_rate: float) -> jax.Array:
-    """Return the point to evaluate next.
-
-    Args:
-        point: the best point so far, `[n]`.
-        state: of `init` or `update`.
-        learning_rate: factor of the step.
-
-    Returns:
-        `[n]`; the best point before the first evaluation.
-
-    Example:
-        >>> from jaxstyle.optim import lbfgs
-        >>> trial(jnp.ones(2), lbfgs.init(jnp.ones(2), history_size=1), learning_rate=1.0).tolist()
-        [1.0, 1.0]
-    """
+    """Return the point to evaluate next; the best point before the first evaluation."""
     return point + learning_rate * state.length * state.direction
 
 
 def improves(value: jax.Array, state: LBFGSState, *, guarded: bool = True) -> jax.Array:
-    """Return whether a step to a value is accepted.
-
-    Args:
-        value: minimized value at the trial point, `[]`.
-        state: the state passed to `trial`.
-        guarded: whether the value must not exceed that of the best point; otherwise it must only be finite.
-
-    Returns:
-        `[]`.
-
-    Example:
-        >>> from jaxstyle.optim import lbfgs
-        >>> bool(improves(jnp.asarray(2.0), lbfgs.init(jnp.ones(2), history_size=1)))
-        True
-    """
+    """Return whether a step to a value is accepted: if finite and, if guarded, not above that of the best point."""
     finite = jnp.isfinite(value)
     return finite & (value <= state.value) if guarded else finite
 
@@ -128,27 +76,11 @@ def update(
     frozen: jax.Array | bool = False,
     guarded: bool = True,
 ) -> tuple[jax.Array, LBFGSState, jax.Array]:
-    """Accept or undo a step.
+    """Accept or undo a step; return the best point, the state, and whether the step was accepted.
 
-    Args:
-        point: the best point so far, `[n]`.
-        tried: the trial point, of `trial`, `[n]`.
-        value: minimized value at the trial point, `[]`.
-        gradient: gradient at the trial point, `[n]`.
-        state: the state passed to `trial`.
-        restart: whether to remove all pairs first, `[]`.
-        frozen: whether to reject the step, `[]`.
-        guarded: whether to undo a step that raises the value; otherwise only a step to a value that is not finite.
-
-    Returns:
-        The best point `[n]`, the state, and whether the step was accepted, `[]`.
-
-    Example:
-        >>> from jaxstyle.optim import lbfgs
-        >>> point, state = jnp.ones(2), lbfgs.init(jnp.ones(2), history_size=1)
-        >>> point, state, accepted = update(point, point, jnp.asarray(2.0), 2 * point, state)
-        >>> bool(accepted), (trial(point, state, learning_rate=1.0) < point).tolist()
-        (True, [True, True])
+    `tried` is the point of `trial`; value and gradient are those of it. `restart` removes all pairs first, `frozen`
+    rejects the step, and `guarded` undoes a step that raises the value instead of only one to a value that is not
+    finite.
     """
     count = jnp.where(restart, 0, state.stored)
     inverse = jnp.where(restart, 0.0, state.inverse_curvatures)

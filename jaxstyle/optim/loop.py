@@ -24,10 +24,9 @@ from jaxstyle.networks.conv import prepared
 from jaxstyle.networks.vgg import VGG19, Params
 from jaxstyle.optim import lbfgs
 from jaxstyle.optim.early_stopping import Stall, Watch, init_early_stopping, levelled_off, stalled
-from jaxstyle.optim.optimizers import LBFGS, Optimizer, Transformation, as_optimizer, transformation
+from jaxstyle.optim.optimizers import LBFGS, Optimizer, Parametrization, Transformation, as_optimizer, transformation
 from jaxstyle.optim.parametrizations import (
     HOST_ENCODERS,
-    OF_LEVELS,
     Parameters,
     decode,
     decode_on_host,
@@ -66,10 +65,7 @@ class State(NamedTuple):
 
     @property
     def stopped(self) -> jax.Array:
-        """Step, from 1, at which early stopping ended the run, 0 for none; `[N]` for a batch.
-
-        Later steps do not change the image.
-        """
+        """Step, from 1, at which early stopping froze the image, 0 for none; `[N]` for a batch."""
         first: Any
         first, *others = [each.stopped for each in (self.watch, self.stall) if each] or [np.zeros((), np.int32)]
         for other in others:
@@ -101,7 +97,7 @@ def init_state(
         The state; with a leading axis on every array for a batch.
 
     Raises:
-        InputError: if `image` is not an image.
+        InputError: if `image` is not an image, or a learning rate has another shape.
 
     Example:
         >>> init_state(jnp.zeros((32, 32, 3))).image.shape
@@ -115,45 +111,32 @@ def init_state(
             raise InputError(
                 f"The learning rate is {list(rate.shape)} for images {list(image.shape)}: pass one, or one per image."
             )
-    names, normalized = objective.term_names, is_normalized(objective)
-    options: dict[str, Any] = {"names": names, "normalized": normalized, "circular": circular}
-    if not _on_host(chosen, circular=circular):
+    parametrization = named_parametrization(chosen.parametrization, circular=circular)
+    names, normalized = objective.term_names, _is_normalized(objective)
+    options: dict[str, Any] = {"parametrization": parametrization, "names": names, "normalized": normalized}
+    if not isinstance(chosen, LBFGS) or parametrization.encode not in HOST_ENCODERS:  # the others need no compilation
         return _init(image, chosen, **options)
-    if image.ndim == 4:
-        own = [jax.tree.map(partial(_of_image, number=i), chosen) for i in range(len(image))]
-        states = [_state(*each, **options) for each in zip(image, own, strict=True)]
-        return jax.tree.map(lambda *each: array_module(*each).stack(each), *states)
-    return _state(image, chosen, **options)
+    if image.ndim == 3:
+        return _state(image, chosen, **options)
+
+    def of_image(number: int) -> State:
+        optimizer = jax.tree.map(lambda rate: rate[number] if rate.ndim else rate, chosen)
+        return _state(image[number], optimizer, **options)
+
+    return jax.tree.map(lambda *each: array_module(*each).stack(each), *map(of_image, range(len(image))))
 
 
-def is_normalized(objective: AnyObjective) -> bool:
+def _is_normalized(objective: AnyObjective) -> bool:
     """Return whether an objective normalizes its gradients, so that each step minimizes a different function."""
     return isinstance(objective, Objective) and objective.normalize_gradients
 
 
 def image_on_host(state: State) -> np.ndarray:
-    """Return the image of a state as a NumPy array; for pixels and pyramids without compilation.
-
-    Args:
-        state: of `init_state` or `run_steps`, not traced.
-
-    Returns:
-        `[H, W, 3]`, or `[N, H, W, 3]` for a batch, in [0, 1].
-
-    Example:
-        >>> image_on_host(init_state(np.zeros((32, 32, 3), np.float32))).shape
-        (32, 32, 3)
-    """
+    """Return the image of a state that is not traced as a NumPy array; for pixels and pyramids without compilation."""
     return decode_on_host(state.average.parameters if state.average else state.parameters)
 
 
-def _on_host(optimizer: Optimizer, *, circular: bool) -> bool:
-    """Return whether NumPy can create the state, without compilation."""
-    chosen = named_parametrization(optimizer.parametrization, circular=circular)
-    return isinstance(optimizer, LBFGS) and chosen.encode in HOST_ENCODERS
-
-
-@partial(jax.jit, static_argnames=("names", "normalized", "circular"))
+@partial(jax.jit, static_argnames=("parametrization", "names", "normalized"))
 def _init(image: jax.Array, optimizer: Optimizer, **options: Any) -> State:
     """Return the state, computed by one program."""
     make = partial(_state, **options)
@@ -161,16 +144,15 @@ def _init(image: jax.Array, optimizer: Optimizer, **options: Any) -> State:
     return jax.vmap(make, in_axes=(0, axes))(image, optimizer) if image.ndim == 4 else make(image, optimizer)
 
 
-def _of_image(rate: jax.Array, *, number: int) -> jax.Array:
-    """Return the learning rate of an image of a batch."""
-    return rate[number] if rate.ndim else rate
-
-
 def _state(
-    image: jax.Array, optimizer: Optimizer, *, names: tuple[str, ...], normalized: bool, circular: bool
+    image: jax.Array,
+    optimizer: Optimizer,
+    *,
+    parametrization: Parametrization,
+    names: tuple[str, ...],
+    normalized: bool,
 ) -> State:
-    chosen = named_parametrization(optimizer.parametrization, circular=circular)
-    parameters: Any = encode(image, chosen, flat=isinstance(optimizer, LBFGS))
+    parameters: Any = encode(image, parametrization, flat=isinstance(optimizer, LBFGS))
     none: Any = np.zeros((), np.int32)
     # A copy, since a state can be donated, and each array only once.
     average = Average(jax.tree.map(lambda leaf: leaf.copy(), parameters), none) if optimizer.ema_decay else None
@@ -216,9 +198,9 @@ def run_steps(
             a step, so `checkpoint_segments=steps` uses the least memory.
 
     Returns:
-        The state after the last step, and the history of terms, `[steps]` each (`[N, steps]` for a batch): those of
-        the image before each step, or for L-BFGS of the best image evaluated so far. "total" is the weighted sum of
-        terms, "range_penalty" the unweighted penalty.
+        The state after the last step, and the history of terms, `[steps]` each (`[N, steps]` for a batch): those of the
+        image before each step, or for L-BFGS of the best image evaluated so far. "total" is the weighted sum of terms,
+        "range_penalty" the unweighted penalty.
 
     Raises:
         InputError: if `steps` is below 1 or `checkpoint_segments` above it, or if objective and targets differ in
@@ -241,34 +223,12 @@ def run_steps(
 
 
 def with_dtype(numbers: Any, dtype: jax.typing.DTypeLike) -> Any:
-    """Return a pytree of numbers as arrays of one dtype, so that 1 and 1.0 use the same program.
-
-    Args:
-        numbers: pytree of numbers and arrays.
-        dtype: of the numbers.
-
-    Returns:
-        The pytree.
-
-    Example:
-        >>> with_dtype(LBFGS(2), np.float32).learning_rate.dtype
-        dtype('float32')
-    """
+    """Return a pytree of numbers as arrays of one dtype, so that 1 and 1.0 use the same program."""
     return jax.tree.map(lambda x: x.astype(dtype) if isinstance(x, jax.Array) else np.asarray(x, dtype), numbers)
 
 
 def check_steps(steps: int) -> None:
-    """Check a number of steps.
-
-    Args:
-        steps: number of gradient evaluations.
-
-    Raises:
-        InputError: if it is not a whole number from 1.
-
-    Example:
-        >>> check_steps(3)
-    """
+    """Raise `InputError` if a number of steps is not a whole number from 1."""
     if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
         raise InputError(f"steps is {excerpt(repr(steps))}: use a whole number from 1.")
 
@@ -286,32 +246,17 @@ def _run_steps(
 ) -> tuple[State, History]:
     if state.parameters.batched:
         one = partial(_run_steps, network=network, steps=steps, segments=segments)
-        axes = (0, None, _batched(targets), _weights_axes(objective))
-        return jax.vmap(one, in_axes=axes)(state, params, targets, objective)
+        return jax.vmap(one, in_axes=_batch_axes(targets, objective))(state, params, targets, objective)
     step = _step(params, targets, objective, state.optimizer, network=network)
     # XLA inlines a loop that runs once, which changes its rounding.
     with set_xla_metadata(**{"skip-simplify-while-loops_trip-count-one": "true"}):
-        if segments is None:
-            state, rows = jax.lax.scan(step, state, length=steps)
-        else:
-            state, rows = _in_segments(step, state, steps=steps, segments=segments)
+        run = jax.lax.scan if segments is None else partial(_in_segments, segments=segments)
+        state, rows = run(step, state, length=steps)
     return state, named(rows, objective)
 
 
 def named(rows: Any, objective: AnyObjective) -> History:
-    """Return the columns of a history by name.
-
-    Args:
-        rows: `[..., T]`, one column for each of `term_names`.
-        objective: layers and extra terms are used.
-
-    Returns:
-        `[...]` by name.
-
-    Example:
-        >>> named(np.zeros((5, 4)), Objective(style={}))["tv"].shape
-        (5,)
-    """
+    """Return the columns of a history `[..., T]` by the names of terms."""
     return {name: rows[..., i] for i, name in enumerate(objective.term_names)}
 
 
@@ -325,24 +270,14 @@ def _run_segment(
     network: AnyNetwork,
     most_steps: int,
 ) -> tuple[State, jax.Array]:
-    """Run `steps` steps, a traced number, so that one program serves any number of steps; `state` is donated.
+    """Run `steps` steps, a traced number up to `most_steps`, so that one program serves any number of them.
 
-    Args:
-        state: of `init_state`, or of an earlier call; its arrays are invalid afterwards.
-        params: of the network.
-        targets: of `make_targets`.
-        objective: the objective of state and targets; for a batch, a weight may be `[N]`.
-        steps: number of gradient evaluations, from 0 to `most_steps`.
-        network: the network of the targets.
-        most_steps: length of the returned history.
-
-    Returns:
-        The state after the last step, and the history `[most_steps, T]` (`[N, most_steps, T]`) for `named`, zero
-        beyond `steps`.
+    The arrays of `state` are donated. The history is `[most_steps, T]` (`[N, most_steps, T]`) for `named`, zero beyond
+    `steps`.
     """
     if state.parameters.batched:
         one = partial(_run_segment, network=network, most_steps=most_steps)
-        axes = (0, None, _batched(targets), _weights_axes(objective), None)
+        axes = (*_batch_axes(targets, objective), None)
         return jax.vmap(one, in_axes=axes)(state, params, targets, objective, steps)
     step = _step(params, targets, objective, state.optimizer, network=network)
     rows = jnp.zeros((most_steps, len(objective.term_names)), _dtype(state))
@@ -358,11 +293,6 @@ def _run_segment(
 run_segment = jax.jit(_run_segment, static_argnames=("network", "most_steps"), donate_argnames=("state",))
 
 
-def _weights_axes(objective: AnyObjective) -> Any:
-    """Return the batch axes of the weights for `jax.vmap`."""
-    return jax.tree.map(lambda weight: 0 if jnp.ndim(weight) else None, objective)
-
-
 def _dtype(state: State) -> Any:
     return jnp.result_type(*jax.tree.leaves(state.parameters))
 
@@ -371,7 +301,7 @@ def _step(params: Params, targets: Any, objective: AnyObjective, optimizer: Opti
     """Return the step function, from state to new state and terms."""
     if isinstance(network, VGG19) and network.precision == "bfloat16":
         params = prepared(params, precision=network.precision, conv=network.conv)  # once, outside the loop
-    normalized = is_normalized(objective)
+    normalized = _is_normalized(objective)
 
     def loss(parameters: Parameters, factors: Terms | None, step: jax.Array) -> tuple[jax.Array, Terms]:
         image, options = decode(parameters), {"network": network, "factors": factors, "step": step}
@@ -384,7 +314,7 @@ def _step(params: Params, targets: Any, objective: AnyObjective, optimizer: Opti
         (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(parameters, factors, step)
         return value, metrics, gradient, factors
 
-    def watched(state: State, total: jax.Array, value: jax.Array) -> tuple[Watch | None, Stall | None]:
+    def early_stopping(state: State, total: jax.Array, value: jax.Array) -> tuple[Watch | None, Stall | None]:
         watch, stall = state.watch, state.stall
         if watch is not None:
             watch = levelled_off(watch, total, tolerance=optimizer.tolerance)
@@ -404,18 +334,13 @@ def _step(params: Params, targets: Any, objective: AnyObjective, optimizer: Opti
         before: Any = state.terms
         found = jnp.where(improved, row(state, metrics), before)
         lowest = jnp.where(improved, value, memory.value)
-        watch, stall = watched(state, named(found, objective)["total"], lowest)
+        watch, stall = early_stopping(state, named(found, objective)["total"], lowest)
         after = state._replace(step=state.step + 1, watch=watch, stall=stall)
-        point, memory, accepted = lbfgs.update(
-            best.values,
-            tried.values,
-            value,
-            gradient.values,
-            memory,
-            restart=False if stall is None else stall.restarting,
-            frozen=False if watch is stall is None else after.done,
-            guarded=guarded,
-        )
+        restart = False if stall is None else stall.restarting
+        frozen = False if watch is stall is None else after.done
+        options: Any = {"restart": restart, "frozen": frozen, "guarded": guarded}
+        evaluation = (tried.values, value, gradient.values)
+        point, memory, accepted = lbfgs.update(best.values, *evaluation, memory, **options)
         found = jnp.where(accepted, found, before)
         parameters = best.replace(point)
         average = _averaged(state.average, parameters, optimizer.ema_decay)
@@ -424,60 +349,58 @@ def _step(params: Params, targets: Any, objective: AnyObjective, optimizer: Opti
     if isinstance(optimizer, LBFGS):
         return lbfgs_step
     descent: Any = transformation(optimizer)
-    clip = optimizer.clip
 
     def first_order_step(state: State, _: None) -> tuple[State, jax.Array]:
         before: Any = state.parameters
         value, metrics, gradient, factors = evaluated(before, state.step)
-        watch, stall = watched(state, metrics["total"], value)
-        updates, memory = descent.update(
-            gradient,
-            state.memory,
-            before,
-            value=value,
-            grad=gradient,
-            value_fn=lambda parameters: loss(parameters, factors, state.step)[0],
-        )
+        watch, stall = early_stopping(state, metrics["total"], value)
+        line: Any = {"value": value, "grad": gradient, "value_fn": lambda x: loss(x, factors, state.step)[0]}
+        updates, memory = descent.update(gradient, state.memory, before, **line)
         parameters: Any = optax.apply_updates(before, updates)
-        if clip and parameters.decode in OF_LEVELS:
+        if optimizer.clip and parameters.has_levels:
             parameters = _clip(parameters)
         average = _averaged(state.average, parameters, optimizer.ema_decay)
         after = State(parameters, state.optimizer, memory, state.step + 1, average, watch, stall)
         if watch is not None or stall is not None:  # not the optimizer state, which would need twice its memory
             hold = partial(jax.tree.map, partial(jnp.where, after.done))
-            after = after._replace(
-                parameters=hold(state.parameters, after.parameters), average=hold(state.average, after.average)
-            )
+            average = hold(state.average, after.average)
+            after = after._replace(parameters=hold(state.parameters, after.parameters), average=average)
         return after, row(state, metrics)
 
     return first_order_step
 
 
-def _in_segments(step: Step, state: State, *, steps: int, segments: int) -> tuple[State, jax.Array]:
-    """Run `steps` steps in checkpoint segments; longer segments come first."""
-    length, longer = divmod(steps, segments)
+def _in_segments(step: Step, state: State, *, length: int, segments: int) -> tuple[State, jax.Array]:
+    """Return `jax.lax.scan` in checkpoint segments; longer segments come first."""
+    shorter, remainder = divmod(length, segments)
     rows = []
-    for own, count in ((length + 1, longer), (length, segments - longer)):
+    for steps, count in ((shorter + 1, remainder), (shorter, segments - remainder)):
         if count:
-            segment = jax.checkpoint(partial(jax.lax.scan, step, length=own), prevent_cse=False)
+            segment = jax.checkpoint(partial(jax.lax.scan, step, length=steps), prevent_cse=False)
             state, found = jax.lax.scan(segment, state, length=count)
-            rows.append(found.reshape(-1, found.shape[-1]))  # [count, own, T] -> [count * own, T]
+            rows.append(found.reshape(-1, found.shape[-1]))  # [count, steps, T] -> [count * steps, T]
     return state, jnp.concatenate(rows)
 
 
-def _batched(targets: Any) -> Any:
-    """Return the batch axes of `targets` for `jax.vmap`; arrays of the content may have one."""
+def _batch_axes(targets: Any, objective: AnyObjective) -> tuple[Any, ...]:
+    """Return the batch axes of state, params, targets and weights for `jax.vmap`."""
+    return 0, None, _of_targets(targets), jax.tree.map(lambda weight: 0 if jnp.ndim(weight) else None, objective)
+
+
+def _of_targets(targets: Any) -> Any:
+    """Return the batch axes of `targets`; only arrays of the content may have one."""
     if not isinstance(targets, Targets):  # of a custom objective
         return None
-    axes = targets._replace(style=None, content={k: 0 if v.ndim == 4 else None for k, v in targets.content.items()})
-    half = None if targets.half is None else _batched(targets.half)
-    picture = 0 if targets.picture is not None and targets.picture.ndim == 4 else None
-    axes = axes._replace(half=half, picture=picture)
+
+    def axis(array: Any) -> int | None:
+        return 0 if array is not None and array.ndim == 4 else None
+
     regions = targets.regions
-    if regions is None:
-        return axes
-    backdrop = 0 if regions.backdrop.ndim == 4 else None
-    return axes._replace(regions=regions._replace(guides=None, shares=None, cover=None, backdrop=backdrop))
+    if regions is not None:
+        regions = regions._replace(guides=None, shares=None, cover=None, backdrop=axis(regions.backdrop))
+    content = {layer: axis(features) for layer, features in targets.content.items()}
+    half, picture = _of_targets(targets.half), axis(targets.picture)
+    return targets._replace(style=None, content=content, half=half, picture=picture, regions=regions)
 
 
 def _averaged(average: Average | None, parameters: Any, keep: float) -> Average | None:

@@ -8,7 +8,7 @@ clip=True)` behaves as `Adam()` does.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol, TypeGuard, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +23,8 @@ from jaxstyle.losses.objective import static_field
 class Parametrization(NamedTuple):
     """Parametrization of an image: two pure functions, inverse to each other.
 
-    Attributes:
-        encode: maps an image `[H, W, 3]` in [0, 1] to the pytree of arrays that is optimized.
-        decode: maps such a pytree to the image, without clipping.
+    `encode` maps an image `[H, W, 3]` in [0, 1] to the pytree of arrays that is optimized, `decode` maps such a pytree
+    to the image, without clipping.
     """
 
     encode: Callable[[jax.Array], Any]
@@ -41,18 +40,36 @@ _INT32 = 2**31
 
 
 class Transformation(Protocol):
-    """Gradient transformation of Optax; it may take `value`, `grad` and `value_fn`, as line searches do.
-
-    Attributes:
-        init: maps parameters to the optimizer state.
-        update: maps gradients, state and parameters to updates and the new state.
-    """
+    """Gradient transformation of Optax; `update` may take `value`, `grad` and `value_fn`, as for line searches."""
 
     @property
     def init(self) -> Callable[..., Any]: ...  # noqa: D102
 
     @property
     def update(self) -> Callable[..., Any]: ...  # noqa: D102
+
+
+_RANGES = {
+    "history_size": (1, _INT32, f"1 to {_INT32 - 1} pairs"),
+    "patience": (0, _INT32, f"1 to {_INT32 - 1} steps, or 0 for never"),
+    "b1": (0, 1, "a number from 0 and below 1"),
+    "b2": (0, 1, "a number from 0 and below 1"),
+    "eps": (0, math.inf, "a number from 0"),
+    "tolerance": (0, 1, "a number from 0 and below 1, such as 0.001"),
+    "ema_decay": (0, 1, "a number from 0 and below 1, such as 0.99"),
+}
+
+
+def _check(optimizer: "LBFGS | Adam | Optax") -> None:
+    """Raise `InputError` if a field is out of range."""
+    for name, (least, most, cure) in _RANGES.items():
+        value = getattr(optimizer, name, None)
+        if value is not None and not least <= value < most:
+            raise InputError(f"{name} is {value}: use {cure}.")
+    chosen = optimizer.parametrization
+    if not isinstance(chosen, Parametrization) and chosen not in get_args(ParametrizationName):
+        names = " or ".join(map(repr, get_args(ParametrizationName)))
+        raise InputError(f"parametrization {excerpt(repr(chosen))} is unknown: use {names}.")
 
 
 @jax.tree_util.register_dataclass
@@ -63,8 +80,7 @@ class LBFGS:
     Attributes:
         learning_rate: factor of each step.
         history_size: number of curvature pairs; None for 20, and for 10 from 2^20 pixels up.
-        parametrization: "pixels", "pyramid", "laplacian", "decorrelated", "fourier" or "sigmoid", see
-            `parametrizations`, or a user-defined one.
+        parametrization: a name, see `parametrizations`, or a user-defined one.
         patience: number of steps without a new lowest value after which the pairs are dropped, and the second time the
             run stops; 0 for never. No effect with normalized gradients.
         tolerance: stop when the total falls by less than this fraction in 10 steps; 0 for never.
@@ -78,9 +94,7 @@ class LBFGS:
     tolerance: float = static_field(0.0)
     ema_decay: float = static_field(0.0)
 
-    def __post_init__(self) -> None:
-        """Check the fields; raise `InputError` if one is out of range."""
-        _check(self)
+    __post_init__ = _check
 
     def pairs(self, pixels: int) -> int:
         """Return the number of curvature pairs for an image of this many pixels."""
@@ -92,17 +106,14 @@ class LBFGS:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Adam:
-    """Adam: Kingma and Ba, arXiv:1412.6980.
+    """Adam: Kingma and Ba, arXiv:1412.6980; parametrization, tolerance and averaging as for `LBFGS`.
 
     Attributes:
         learning_rate: step size.
         b1: decay rate of the first moment, from 0 and below 1.
         b2: decay rate of the second moment, from 0 and below 1.
         eps: number added to the denominator.
-        parametrization: as for `LBFGS`.
         clip: clip the image to [0, 1] at each step; parametrizations other than pixels and pyramid are not clipped.
-        tolerance: as for `LBFGS`.
-        ema_decay: as for `LBFGS`.
     """
 
     learning_rate: jax.typing.ArrayLike = 0.02
@@ -114,25 +125,16 @@ class Adam:
     tolerance: float = static_field(0.0)
     ema_decay: float = static_field(0.0)
 
-    def __post_init__(self) -> None:
-        """Check the fields; raise `InputError` if one is out of range."""
-        _check(self)
+    __post_init__ = _check
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Optax:
-    """A gradient transformation of Optax, hashed by identity.
+    """A gradient transformation of Optax, hashed by identity; the other fields are as for `Adam`.
 
     Differentiation through steps follows its rules: `optax.adam` needs `eps_root` above 0, a line search supports
     forward mode only.
-
-    Attributes:
-        transformation: the gradient transformation, with its learning rate.
-        parametrization: as for `LBFGS`.
-        clip: as for `Adam`.
-        tolerance: as for `LBFGS`.
-        ema_decay: as for `LBFGS`.
     """
 
     transformation: Transformation = field(metadata={"static": True})
@@ -142,69 +144,21 @@ class Optax:
     ema_decay: float = static_field(0.0)
 
     def __post_init__(self) -> None:
-        """Check the fields; raise `InputError` if one is out of range."""
-        if not is_transformation(self.transformation):
-            raise InputError(
-                f"The optimizer is {excerpt(repr(self.transformation))}: pass LBFGS(), Adam() or an optimizer of Optax."
-            )
+        """Raise `InputError` if a field is out of range."""
+        given = self.transformation
+        if not all(callable(getattr(given, name, None)) for name in ("init", "update")):
+            raise InputError(f"The optimizer is {excerpt(repr(given))}: pass LBFGS(), Adam() or an optimizer of Optax.")
         _check(self)
 
 
 Optimizer = LBFGS | Adam | Optax
 
-_RANGES = {
-    "history_size": (1, _INT32, f"1 to {_INT32 - 1} pairs"),
-    "patience": (0, _INT32, f"1 to {_INT32 - 1} steps, or 0 for never"),
-    "b1": (0, 1, "a number from 0 and below 1"),
-    "b2": (0, 1, "a number from 0 and below 1"),
-    "eps": (0, math.inf, "a number from 0"),
-    "tolerance": (0, 1, "a number from 0 and below 1, such as 0.001"),
-    "ema_decay": (0, 1, "a number from 0 and below 1, such as 0.99"),
-}
-
-
-def _check(optimizer: Optimizer) -> None:
-    for name, (least, most, cure) in _RANGES.items():
-        value = getattr(optimizer, name, None)
-        if value is not None and not least <= value < most:
-            raise InputError(f"{name} is {value}: use {cure}.")
-    chosen = optimizer.parametrization
-    if not isinstance(chosen, Parametrization) and chosen not in get_args(ParametrizationName):
-        names = " or ".join(map(repr, get_args(ParametrizationName)))
-        raise InputError(f"parametrization {excerpt(repr(chosen))} is unknown: use {names}.")
-
-
-def is_transformation(value: object) -> TypeGuard[Transformation]:
-    """Return whether `value` is a gradient transformation.
-
-    Args:
-        value: any object.
-
-    Returns:
-        Whether it has callable `init` and `update`.
-
-    Example:
-        >>> is_transformation(optax.adam(0.1)), is_transformation("adam")
-        (True, False)
-    """
-    return callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))
-
 
 def as_optimizer(value: Optimizer | Transformation) -> Optimizer:
     """Return an optimizer; a gradient transformation of Optax is wrapped.
 
-    Args:
-        value: an optimizer or a gradient transformation.
-
-    Returns:
-        The optimizer.
-
     Raises:
-        InputError: if it is neither, or if its learning rate is not positive.
-
-    Example:
-        >>> as_optimizer(optax.adam(0.1)).clip
-        False
+        InputError: if `value` is neither, or if its learning rate is not positive.
     """
     optimizer = value if isinstance(value, LBFGS | Adam | Optax) else Optax(value)
     # Not in the class, since the leaf of a gradient or a tangent may be any number.
@@ -218,20 +172,9 @@ def as_optimizer(value: Optimizer | Transformation) -> Optimizer:
 
 
 def transformation(optimizer: Adam | Optax) -> optax.GradientTransformationExtraArgs:
-    """Return the gradient transformation of an optimizer.
-
-    Args:
-        optimizer: not L-BFGS, whose steps are in `lbfgs`.
-
-    Returns:
-        The gradient transformation; it accepts and ignores extra arguments.
-
-    Example:
-        >>> transformation(Adam()).init(jnp.zeros(3)).mu.tolist()
-        [0.0, 0.0, 0.0]
-    """
-    own: Any = optimizer.transformation if isinstance(optimizer, Optax) else _adam(optimizer)
-    return optax.with_extra_args_support(own)
+    """Return the gradient transformation of an optimizer but L-BFGS; it ignores extra arguments."""
+    given: Any = optimizer.transformation if isinstance(optimizer, Optax) else _adam(optimizer)
+    return optax.with_extra_args_support(given)
 
 
 def _adam(optimizer: Adam) -> optax.GradientTransformation:
@@ -248,8 +191,8 @@ def _adam(optimizer: Adam) -> optax.GradientTransformation:
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
         count: Any = optax.safe_increment(state.count)
-        mean = jax.tree.map(lambda g, kept: (1 - first) * g + first * kept, updates, state.mu)
-        square = jax.tree.map(lambda g, kept: (1 - second) * jnp.square(g) + second * kept, updates, state.nu)
+        mean = jax.tree.map(lambda g, m: (1 - first) * g + first * m, updates, state.mu)
+        square = jax.tree.map(lambda g, v: (1 - second) * jnp.square(g) + second * v, updates, state.nu)
 
         def step(mean: jax.Array, square: jax.Array) -> jax.Array:
             steps = count.astype(mean.dtype)

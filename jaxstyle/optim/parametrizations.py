@@ -123,7 +123,6 @@ PARAMETRIZATIONS = {
     "fourier": Parametrization(_to_waves, _from_waves),
     "sigmoid": Parametrization(_logit, jax.nn.sigmoid),
 }
-# Parametrizations whose first array is the finest level, which can be clipped with the image.
 OF_LEVELS = tuple(PARAMETRIZATIONS[name].decode for name in ("pixels", "pyramid", "circular pyramid"))
 # Encoders that run in NumPy, so that the initial state needs no compilation.
 HOST_ENCODERS = (_same, _levels)
@@ -131,18 +130,18 @@ HOST_ENCODERS = (_same, _levels)
 
 @jax.tree_util.register_pytree_node_class
 class Parameters:
-    """Parameters of an image and the function that decodes them.
-
-    Attributes:
-        values: pytree of arrays, with a leading axis for a batch.
-        decode: maps the arrays of one image to the image `[H, W, 3]`.
-        ranks: ranks of the arrays of one image.
-    """
+    """Parameters of an image, a pytree of arrays, and the function that decodes those of one image."""
 
     def __init__(self, values: Any, decode: Callable[[Any], jax.Array], ranks: tuple[int, ...] | None = None) -> None:
-        """Store the attributes; `ranks` defaults to those of `values`."""
+        """Store the arguments; `ranks`, of the arrays of one image, default to those of `values`."""
         self.values, self.decode = values, decode
         self.ranks = tuple(map(jnp.ndim, jax.tree.leaves(values))) if ranks is None else ranks
+
+    @property
+    def has_levels(self) -> bool:
+        """Whether the first array is the finest level, which can be clipped with the image."""
+        linear = self.decode.decode if isinstance(self.decode, FlatDecode) else self.decode
+        return linear in OF_LEVELS
 
     @property
     def batched(self) -> bool:
@@ -164,18 +163,11 @@ class Parameters:
 
 
 def named_parametrization(chosen: ParametrizationName | Parametrization, *, circular: bool = False) -> Parametrization:
-    """Return a parametrization by name.
+    """Return a parametrization by name; a user-defined one is returned unchanged.
 
     Args:
         chosen: a name, or a user-defined parametrization.
         circular: whether the image is periodic, which changes the pyramid.
-
-    Returns:
-        The two functions.
-
-    Example:
-        >>> named_parametrization("pixels").decode(0.5)
-        0.5
     """
     if isinstance(chosen, Parametrization):
         return chosen
@@ -189,13 +181,6 @@ def encode(image: jax.Array, parametrization: Parametrization, *, flat: bool = F
         image: `[H, W, 3]`, in [0, 1].
         parametrization: of `named_parametrization`.
         flat: whether to concatenate the arrays to one vector, as L-BFGS needs.
-
-    Returns:
-        The parameters.
-
-    Example:
-        >>> encode(jnp.zeros((32, 24, 3)), PARAMETRIZATIONS["pixels"]).values.shape
-        (32, 24, 3)
     """
     values = parametrization.encode(image)
     if not flat:
@@ -224,40 +209,15 @@ class FlatDecode:
 
 
 def decode(parameters: Parameters) -> jax.Array:
-    """Return the image of `parameters`.
-
-    Args:
-        parameters: of `encode`.
-
-    Returns:
-        `[H, W, 3]`, or `[N, H, W, 3]` for a batch, not clipped.
-
-    Example:
-        >>> decode(encode(jnp.ones((8, 8, 3)), PARAMETRIZATIONS["pyramid"])).shape
-        (8, 8, 3)
-    """
+    """Return the image of `parameters`, `[H, W, 3]` or `[N, H, W, 3]` for a batch, not clipped."""
     function = parameters.decode
-    linear = function.decode if isinstance(function, FlatDecode) else function
-    return (jax.vmap(function) if parameters.batched and linear not in OF_LEVELS else function)(parameters.values)
+    return (jax.vmap(function) if parameters.batched and not parameters.has_levels else function)(parameters.values)
 
 
 def decode_on_host(parameters: Parameters) -> np.ndarray:
-    """Return the image of `decode`, clipped to [0, 1]: by NumPy for pixels and pyramids, else by one program.
-
-    Args:
-        parameters: of `encode`.
-
-    Returns:
-        `[H, W, 3]`, or `[N, H, W, 3]` for a batch.
-
-    Example:
-        >>> decode_on_host(encode(np.ones((8, 8, 3), np.float32), PARAMETRIZATIONS["pyramid"])).shape
-        (8, 8, 3)
-    """
-    function = parameters.decode
-    linear = function.decode if isinstance(function, FlatDecode) else function
-    if linear in OF_LEVELS:
-        return np.clip(function(jax.device_get(parameters.values)), 0.0, 1.0)
+    """Return the image of `decode`, clipped to [0, 1]: by NumPy for pixels and pyramids, else by one program."""
+    if parameters.has_levels:
+        return np.clip(parameters.decode(jax.device_get(parameters.values)), 0.0, 1.0)
     return np.asarray(_decode_clipped(parameters))
 
 
@@ -271,9 +231,6 @@ def compose(*parts: Parametrization) -> Parametrization:
 
     Args:
         parts: parametrizations, that next to the image first; all but the last must encode an image as an image.
-
-    Returns:
-        The two functions.
 
     Example:
         >>> both = compose(PARAMETRIZATIONS["sigmoid"], PARAMETRIZATIONS["fourier"])

@@ -28,13 +28,9 @@ POLAR_STEPS = 8  # at the worst condition number with RIDGE, 6 steps reach the p
 
 
 def luminance(image: jax.Array) -> jax.Array:
-    r"""Return the luminance of `image` on all three channels, :math:`Y = 0.299 R + 0.587 G + 0.114 B`.
+    """Return the luminance of `image`, `[..., H, W, 3]`, on all three channels.
 
-    Args:
-        image: `[..., H, W, 3]`.
-
-    Returns:
-        `[..., H, W, 3]`, Y of YIQ in all three channels.
+    It is Y of YIQ, :math:`Y = 0.299 R + 0.587 G + 0.114 B`.
 
     Example:
         >>> [f"{channel:.3f}" for channel in luminance(jnp.asarray([[[0.0, 1.0, 0.0]]]))[0, 0]]
@@ -57,10 +53,6 @@ def match_luminance(style: jax.Array, content: jax.Array) -> jax.Array:
 
     Returns:
         `[..., Hs, Ws, 3]`, gray, clipped to [0, 1].
-
-    Example:
-        >>> match_luminance(jnp.zeros((2, 2, 3)), jnp.full((4, 4, 3), 0.5))[0, 0].tolist()
-        [0.5, 0.5, 0.5]
     """
     style, content = luminance(style), luminance(content)
     mean_style, mean_content = (jnp.mean(image, axis=(-3, -2), keepdims=True) for image in (style, content))
@@ -70,7 +62,7 @@ def match_luminance(style: jax.Array, content: jax.Array) -> jax.Array:
 
 
 def with_colors_of(content: jax.Array, image: jax.Array) -> jax.Array:
-    r"""Return the luminance of `image` with the colors of `content`, :math:`c + Y(x) - Y(c)` on every channel.
+    """Return the luminance of `image` with the colors of `content`, :math:`c + Y(x) - Y(c)` on every channel.
 
     I and Q are those of the content. Where the luminances are equal, the result is the content bit for bit. (Under jit
     a luminance may round differently: for an unchanged `luminance(content)` use jit for both or neither.)
@@ -113,10 +105,6 @@ def match(style: jax.Array, content: jax.Array, *, form: Form = "symmetric") -> 
 
     Raises:
         InputError: if `form` is unknown.
-
-    Example:
-        >>> match(jnp.zeros((2, 2, 3)), jnp.full((4, 4, 3), 0.5))[0, 0].tolist()
-        [0.5, 0.5, 0.5]
     """
     if form not in ("symmetric", "cholesky"):
         raise InputError(f"Form {form!r} is unknown: use 'symmetric' or 'cholesky'.")
@@ -149,7 +137,7 @@ def _newton(_: int, x: jax.Array) -> jax.Array:
 
 
 def match_histogram(style: jax.Array, content: jax.Array) -> jax.Array:
-    r"""Return `style` with the histogram of the content in each channel.
+    """Return `style` with the histogram of the content in each channel.
 
     The pixel of rank r among N gets the sorted value of the content at :math:`(r + 1/2) M / N - 1/2` of M, with linear
     interpolation. Neither paper has it. Differentiable in `content`; in `style` the gradient is zero.
@@ -184,23 +172,16 @@ Styles = Style | Sizes | Sequence[Style | Sizes]
 
 
 def recolor(content: jax.Array, styles: Styles, *, color: Color = "none") -> tuple[jax.Array, list[Style | Sizes]]:
-    """Return content and styles with the colors of the optimization.
+    """Return the content and a list of the styles with the colors of the optimization.
 
     Args:
         content: `[H, W, 3]`, or `[N, H, W, 3]` with color "none".
-        styles: as for `stylize.stylize`.
-        color: color of the result, see `stylize.stylize`.
-
-    Returns:
-        The content and the styles as a list.
+        styles: as for `stylize`.
+        color: as for `stylize`.
 
     Raises:
-        InputError: if `color` is unknown, if there is no style, or if colors change and a style has no image or the
-            content is a batch.
-
-    Example:
-        >>> len(recolor(jnp.zeros((8, 8, 3)), jnp.ones((8, 8, 3)))[1])
-        1
+        InputError: if `color` is unknown, there is no style, or colors change and a style has no image or the content
+            is a batch.
     """
     several = list(styles) if isinstance(styles, Sequence) else [styles]
     if not several:

@@ -17,25 +17,18 @@ def resize(picture: jax.Array, height: int, width: int, *, circular: bool = Fals
 
     Returns:
         `[..., height, width, 3]` or `[height, width]`, in [0, 1].
-
-    Example:
-        >>> resize(jnp.ones((8, 8, 3)), 4, 6).shape
-        (4, 6, 3)
     """
     found = resample(picture, height, width, circular=circular)
     return picture if found is picture else array_module(found).clip(found, 0.0, 1.0)
 
 
 def resize_style(style: jax.Array, factor: float, *, layers: tuple[str, ...]) -> jax.Array:
-    """Return `style` reduced by `factor`, but not below the minimum size of `layers`.
+    """Return a style or mask reduced by `factor`, but not below the minimum size of `layers`.
 
     Args:
         style: `[H, W, 3]`, or a mask `[H, W]`, of its size at the last scale.
         factor: ratio of the size of this scale to that of the last.
         layers: style layers.
-
-    Returns:
-        `[h, w, 3]` or `[h, w]`.
 
     Example:
         >>> resize_style(jnp.ones((64, 32, 3)), 0.5, layers=("relu1_1",)).shape

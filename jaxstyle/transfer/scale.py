@@ -44,109 +44,63 @@ def targets_for_scale(
     image: jax.Array | None = None,
     part: tuple[int, bool] = (0, False),
 ) -> Any:
-    """Return the optimization targets of one scale.
+    """Return the optimization targets of one scale, as of `make_targets`.
 
-    Args:
-        params: the network.
-        content: of `color.recolor`.
-        styles: of `color.recolor`.
-        scale: one of `plan`; images and masks are resized to it, and to half of it above `half_resolution_above`.
-        objective: as for `stylize`.
-        network: as for `stylize`.
-        key: as for `stylize`.
-        style_weights: as for `stylize`.
-        content_masks: as for `stylize`, of the full size of the content.
-        style_masks: as for `stylize`, of the full size of each style.
-        image: initial image of the scale, for custom objectives.
-        part: number of the scale, and whether it repeats the size of the one before, for custom objectives.
-
-    Returns:
-        The targets, of `make_targets`.
-
-    Raises:
-        InputError: as `make_targets` does.
-
-    Example:
-        >>> targets_for_scale(params, content, [style], Scale(96, 128, 20))  # doctest: +SKIP
+    Content and styles are those of `color.recolor`. Images and masks of full size are resized to the scale, and to half
+    of it above `half_resolution_above`. `image`, the initial image, and `part` of `part_of` are for custom objectives.
     """
     height, width, _ = scale
     factor = max(height, width) / max(content.shape[-3:-1])
     layers = sized_layers(network, objective.layers)
     style_layers = sized_layers(network, getattr(objective, "style_layers", objective.layers))
     shrink = partial(resize_style, factor=factor, layers=style_layers)
-    at_scale: list[Style] = []
-    for style in styles:
+
+    def resized(style: Style | Sizes) -> Style:
         if isinstance(style, Mapping):
-            at_scale.append(_nearest(style, max(height, width)))
-        else:
-            at_scale.append(shrink(check_picture("style", style, style_layers, ranks=(3,))))
+            return _nearest(style, max(height, width))
+        return shrink(check_picture("style", style, style_layers, ranks=(3,)))
+
     masks, style_parts = content_masks, style_masks
     if content_masks is not None and content_masks.shape[-2:] == content.shape[-3:-1]:
         masks = array_module(content_masks).stack([resize(mask, height, width) for mask in content_masks])
     if style_masks is not None:
         style_parts = [None if mask is None else shrink(mask) for mask in style_masks]
     without_key = isinstance(objective, Objective) and objective.statistic != "sliced"
+    options: dict[str, Any] = {"objective": objective, "network": network, "style_weights": style_weights}
     targets = make_targets(
         params,
         resize(content, height, width),
-        at_scale,
-        objective=objective,
-        network=network,
+        [resized(style) for style in styles],
         key=None if key is None or without_key else jax.random.fold_in(key, 1),
-        style_weights=style_weights,
         content_masks=masks,
         style_masks=style_parts,
         image=image,
         part=part,
+        **options,
     )
     half, above = Scale(*half_shape(height, width), steps=0), getattr(objective, "half_resolution_above", None)
     need = max(map(smallest_side, layers), default=1)
     if above is None or max(height, width) <= above or min(half[:2]) < need:
         return targets
-    coarse = targets_for_scale(
-        params,
-        content,
-        styles,
-        half,
-        objective=objective,
-        network=network,
-        key=key,
-        style_weights=style_weights,
-        content_masks=content_masks,
-        style_masks=style_masks,
-    )
-    return targets._replace(half=coarse)
+    options |= {"key": key, "content_masks": content_masks, "style_masks": style_masks}
+    return targets._replace(half=targets_for_scale(params, content, styles, half, **options))
 
 
 def style_sides(longest: int, scales: Sequence[Scale], *, objective: AnyObjective = Objective()) -> list[int]:
-    """Return the longest sides for which `targets_for_scale` needs style statistics at these scales.
-
-    Args:
-        longest: longest side of the result, in pixels.
-        scales: of `plan`.
-        objective: `half_resolution_above` is used.
-
-    Returns:
-        Pixels, in ascending order.
-
-    Example:
-        >>> style_sides(600, [Scale(300, 424, 1), Scale(424, 600, 1)])
-        [300, 424, 600]
-    """
+    """Return the longest sides for which `targets_for_scale` needs style statistics, in ascending order."""
     sides = {max(scale.height, scale.width) for scale in scales} | {longest}
     above = getattr(objective, "half_resolution_above", None) or longest
-    halves = {side for side in sides if side > above}
-    while halves:
-        halves = {half_shape(side, side)[0] for side in halves}
-        sides |= halves
-        halves = {side for side in halves if side > above}
-    return sorted(sides)
+
+    def with_halves(side: int) -> set[int]:
+        return {side} | (with_halves(half_shape(side, side)[0]) if side > above else set())
+
+    return sorted(set().union(*map(with_halves, sides)))
 
 
 def _nearest(statistics: Mapping, side: int) -> Mapping[str, Summary]:
     if all(isinstance(layer, str) for layer in statistics):
         return statistics
-    return statistics[min(statistics, key=lambda own: abs(math.log(own / side)))]
+    return statistics[min(statistics, key=lambda longest: abs(math.log(longest / side)))]
 
 
 def initial_image(
@@ -157,24 +111,10 @@ def initial_image(
     *,
     key: jax.Array | None = None,
 ) -> jax.Array:
-    """Return the initial image of the first scale.
+    """Return the initial image of the first scale, with the leading axis of `content`.
 
-    Args:
-        content: of `color.recolor`.
-        styles: of `color.recolor`; the first is used.
-        start: "content", "style" (resized), "noise" (uniform in [0, 1], as in Gatys et al.), or an image
-            `[..., h, w, 3]` of any size, which is resized.
-        scale: one of `plan`.
-        key: random key of the noise.
-
-    Returns:
-        An image of the size of the scale, with the leading axis of `content`.
-
-    Raises:
-        InputError: if `start` is unknown or not an image, if noise has no key, or if "style" are statistics.
-
-    Example:
-        >>> initial_image(content, [style], "noise", scale, key=jax.random.key(0))  # doctest: +SKIP
+    `start` is "content", "style" (the first, resized), "noise" (uniform in [0, 1], as in Gatys et al.), or an image
+    `[..., h, w, 3]` of any size.
     """
     height, width, _ = scale
     shape = (*content.shape[:-3], height, width, 3)
@@ -209,32 +149,17 @@ def enlarge(
     *,
     circular: bool = False,
 ) -> jax.Array:
-    """Return the initial image of the next scale.
+    """Return the initial image of the next scale from the result of the previous one.
 
     The change of the initial image is enlarged and added to the initial image at its new size, which preserves its
     detail. For noise, the result of the previous scale is enlarged.
-
-    Args:
-        image: result of the previous scale, `[..., h, w, 3]`.
-        content: of `color.recolor`.
-        styles: of `color.recolor`.
-        start: initial image of the first scale, as for `initial_image`.
-        scale: one of `plan`.
-        circular: whether the image is periodic.
-
-    Returns:
-        An image of the size of the scale, in [0, 1].
-
-    Example:
-        >>> enlarge(jnp.ones((4, 4, 3)), jnp.zeros((8, 8, 3)), [], "content", Scale(8, 8, 1)).shape
-        (8, 8, 3)
     """
     if isinstance(start, str) and start == "noise":
         return resize(image, scale.height, scale.width, circular=circular)
     before = Scale(*image.shape[-3:-1], steps=0)
     then, now = (initial_image(content, styles, start, each) for each in (before, scale))
-    painted = resample(image - then, scale.height, scale.width, circular=circular)
-    return array_module(now, painted).clip(now + painted, 0.0, 1.0)
+    change = resample(image - then, scale.height, scale.width, circular=circular)
+    return array_module(now, change).clip(now + change, 0.0, 1.0)
 
 
 def finish(
@@ -245,22 +170,7 @@ def finish(
     color: Color = "none",
     content_masks: jax.Array | None = None,
 ) -> jax.Array:
-    """Return the result at full size in its final colors, with the content outside of masks.
-
-    Args:
-        image: the optimized image, `[..., h, w, 3]`, of any scale.
-        content: the original content, `[..., H, W, 3]`.
-        styles: the styles, of whose colors "chroma" is the distribution.
-        color: as for `stylize.stylize`.
-        content_masks: as for `stylize.stylize`.
-
-    Returns:
-        `[..., H, W, 3]`, in [0, 1].
-
-    Example:
-        >>> finish(jnp.ones((4, 4, 3)), jnp.zeros((8, 8, 3))).shape
-        (8, 8, 3)
-    """
+    """Return the result at full size in its final colors, with the content outside of masks."""
     image = resize(image, *content.shape[-3:-1])
     if color == "chroma":
         styles = [resize(style, *shared_shape(*style.shape[:2], PALETTE)) for style in styles]

@@ -36,13 +36,7 @@ that of the result; or a series; None for the series from near 128 pixels by fac
 
 
 class Scale(NamedTuple):
-    """Image size and number of steps.
-
-    Attributes:
-        height: height in pixels.
-        width: width in pixels.
-        steps: number of gradient evaluations.
-    """
+    """Height and width of the image in pixels, and number of gradient evaluations."""
 
     height: int
     width: int
@@ -59,7 +53,7 @@ def plan(
     circular: bool = False,
     passes: int = 1,
 ) -> tuple[Scale, ...]:
-    """Return the scales of an image of `height` by `width`, coarsest first.
+    """Return the scales of an image of `height` by `width`, coarsest first; the last has the size of the result.
 
     The longest sides are a geometric series from 128 pixels, rounded to multiples of 16; each scale but the last has a
     shape that other images share, see `shared_shape`. A scale of twice the pixels takes three quarters of the steps.
@@ -73,12 +67,9 @@ def plan(
         circular: whether the image is periodic.
         passes: number of entries of the last scale, for objectives that minimize another value at the end.
 
-    Returns:
-        The scales; the last has the size of the result.
-
     Raises:
-        InputError: if one of `scales` is too small for a layer or larger than the result, or if there are fewer steps
-            than scales.
+        InputError: if one of `scales` is too small for a layer or larger than the result, or there are fewer steps than
+            scales.
 
     Example:
         >>> [(scale.width, scale.steps) for scale in plan(192, 256, steps=100)]
@@ -140,19 +131,7 @@ def _sides(longest: int, scales: Scales) -> list[int]:
 
 
 def part_of(scales: tuple[Scale, ...], number: int) -> tuple[int, bool]:
-    """Return the number of a scale, and whether it repeats the size of the one before.
-
-    Args:
-        scales: of `plan`.
-        number: number of the scale, from 0.
-
-    Returns:
-        Both.
-
-    Example:
-        >>> part_of((Scale(8, 8, 1), Scale(8, 8, 1)), 1)
-        (1, True)
-    """
+    """Return the number of a scale, from 0, and whether it repeats the size of the one before."""
     return number, number > 0 and scales[number][:2] == scales[number - 1][:2]
 
 
@@ -160,14 +139,6 @@ def shared_shape(height: int, width: int, side: int) -> tuple[int, int]:
     """Return a shape of longest side `side` with about the aspect ratio of an image; similar images share it.
 
     The shorter side is a multiple of 16, 8, 4, 2 or 1 pixels: the first that changes the aspect ratio by at most 3 %.
-
-    Args:
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-        side: longest side of the shape, in pixels.
-
-    Returns:
-        Height and width.
 
     Example:
         >>> shared_shape(3000, 4000, 128), shared_shape(3050, 4000, 128)

@@ -35,15 +35,10 @@ def _is_readable(array: Any) -> bool:
 
 
 class Result(NamedTuple):
-    """Result of `stylize`.
+    """Result of `stylize`."""
 
-    Attributes:
-        image: `[H, W, 3]` or `[N, H, W, 3]`, in [0, 1].
-        history: history of every term, `[steps]` or `[N, steps]`.
-    """
-
-    image: jax.Array
-    history: History
+    image: jax.Array  # [H, W, 3] or [N, H, W, 3], in [0, 1]
+    history: History  # of every term, [steps] or [N, steps]
 
 
 class Inputs(NamedTuple):
@@ -60,13 +55,13 @@ class Inputs(NamedTuple):
 def prepare_inputs(
     content: Any,
     styles: Styles,
+    init: Any,
+    content_masks: Any,
+    style_masks: Any,
     *,
     objective: AnyObjective,
     network: AnyNetwork,
-    init: Any,
     color: Color,
-    content_masks: Any,
-    style_masks: Any,
 ) -> Inputs:
     """Check the arrays of `stylize`, move them to the host and recolor them."""
     if isinstance(objective, Objective):
@@ -141,41 +136,23 @@ def stylize(
     Reference:
         Gatys, Ecker and Bethge, *A Neural Algorithm of Artistic Style*, arXiv:1508.06576.
     """
-    given = prepare_inputs(
-        content,
-        styles,
-        objective=objective,
-        network=network,
-        init=init,
-        color=color,
-        content_masks=content_masks,
-        style_masks=style_masks,
+    picture, content, several, init, content_masks, style_masks = prepare_inputs(
+        content, styles, init, content_masks, style_masks, objective=objective, network=network, color=color
     )
-    content, grounds, several, init, content_masks, style_masks = given
     circular, layers = is_circular(network), sized_layers(network, objective.layers)
+    options: dict[str, Any] = {"objective": objective, "network": network, "key": key, "style_weights": style_weights}
+    options |= {"content_masks": content_masks, "style_masks": style_masks}
     image: Any = None
     histories = []
     size = content.shape[-3:-1]
     planned = plan(*size, steps=steps, scales=scales, layers=layers, circular=circular, passes=objective.passes)
     for number, scale in enumerate(planned):
         if image is None:
-            image = initial_image(grounds, several, init, scale, key=key)
+            image = initial_image(content, several, init, scale, key=key)
         else:
-            image = enlarge(image, grounds, several, init, scale, circular=circular)
-        targets = targets_for_scale(
-            params,
-            grounds,
-            several,
-            scale,
-            objective=objective,
-            network=network,
-            key=key,
-            style_weights=style_weights,
-            content_masks=content_masks,
-            style_masks=style_masks,
-            image=image,
-            part=part_of(planned, number),
-        )
+            image = enlarge(image, content, several, init, scale, circular=circular)
+        part = part_of(planned, number)
+        targets = targets_for_scale(params, content, several, scale, image=image, part=part, **options)
         state = init_state(image, objective=objective, optimizer=optimizer, circular=circular)
         ready = params
         if isinstance(network, VGG19):
@@ -191,7 +168,7 @@ def stylize(
         histories.append(jax.tree.map(on_host, history))
     assert image is not None  # noqa: S101  # there is at least one scale
     joined = jax.tree.map(lambda *parts: array_module(*parts).concatenate(parts, axis=-1), *histories)
-    return Result(finish(image, content, several, color=color, content_masks=content_masks), joined)
+    return Result(finish(image, picture, several, color=color, content_masks=content_masks), joined)
 
 
 def reconstruct(
@@ -211,7 +188,7 @@ def reconstruct(
     """Reconstruct `image` from noise by its features or style statistics in some layers.
 
     Gatys et al., figure 1: content layers preserve the arrangement, deeper layers less exactly; style layers preserve
-    texture.
+    texture. The weight of each layer is 1 over their number.
 
     Args:
         params: of the network.
@@ -219,15 +196,12 @@ def reconstruct(
         key: random key of the noise.
         content_layers: layers whose features to match, pixel by pixel; () for none.
         style_layers: layers whose statistics to match; () for none.
-        tv: weight of total variation; the weight of each layer is 1 over their number.
+        tv: weight of total variation.
         objective: its options are used, not its layers and weights.
         network: as for `stylize`.
         optimizer: as for `stylize`.
-        steps: number of gradient evaluations over all scales.
+        steps: as for `stylize`.
         scales: as for `stylize`.
-
-    Returns:
-        The reconstruction and the history of every term.
 
     Raises:
         InputError: if no layer is named, or as `stylize` does.
@@ -272,12 +246,9 @@ def texture(
         objective: as for `stylize`, without its content layers.
         network: as for `stylize`.
         optimizer: as for `stylize`.
-        steps: number of gradient evaluations over all scales.
+        steps: as for `stylize`.
         scales: as for `stylize`.
         style_weights: as for `stylize`.
-
-    Returns:
-        The texture, `[height, width, 3]`, and the history of every term.
 
     Raises:
         InputError: as `stylize` does.
@@ -291,16 +262,6 @@ def texture(
         if not isinstance(network, VGG19):
             raise InputError("tileable needs VGG-19 with circular padding, but the network is user-defined: drop it.")
         network = network.clone(padding="circular")
-    return stylize(
-        params,
-        jnp.zeros((height, width, 3)),
-        styles,
-        objective=objective,
-        network=network,
-        optimizer=optimizer,
-        steps=steps,
-        scales=scales,
-        init="noise",
-        key=key,
-        style_weights=style_weights,
-    )
+    options: dict[str, Any] = {"network": network, "optimizer": optimizer, "steps": steps, "scales": scales}
+    options |= {"objective": objective, "key": key, "style_weights": style_weights}
+    return stylize(params, jnp.zeros((height, width, 3)), styles, init="noise", **options)

@@ -76,14 +76,13 @@ def sweep(
         (3, 384, 512, 3)
     """
     several = list(styles) if isinstance(styles, Sequence) else [styles]
-    start = init if isinstance(init, str) else None
-    image = None if isinstance(init, str) else init
+    start, image = (init, None) if isinstance(init, str) else (None, init)
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size is {batch_size}: use at least 1, or None for all.")
     if key is not None and not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):  # of jax.random.PRNGKey
         key = jax.random.wrap_key_data(key)
-    for name, values in (("content", content), ("style", several), ("initial image", image)):
-        check_range(name, [each for each in (values if isinstance(values, list) else [values]) if _is_image(each)])
+    for name, values in (("content", [content]), ("style", several), ("initial image", [image])):
+        check_range(name, [each for each in values if each is not None and not isinstance(each, Mapping)])
     shares = None if style_weights is None else jnp.asarray(style_weights, jnp.float32)
     inputs = (objective, as_optimizer(optimizer), content, several, key, image, shares)
     ranks = (0, 0, 3, 3, 0, 3, 1)
@@ -92,7 +91,9 @@ def sweep(
         found = jax.tree.leaves(given)
         leaves += found
         is_batched += [jnp.ndim(leaf) == rank + 1 for leaf in found]
-    counts = {len(leaf) for leaf, own in zip(leaves, is_batched, strict=True) if own}
+    batched = [leaf for leaf, own in zip(leaves, is_batched, strict=True) if own]
+    shared = [leaf for leaf, own in zip(leaves, is_batched, strict=True) if not own]
+    counts = {len(leaf) for leaf in batched}
     if len(counts) != 1:
         found = " and ".join(map(str, sorted(counts))) or "none"
         raise InputError(
@@ -101,66 +102,43 @@ def sweep(
     count = counts.pop()
     if not count:
         raise InputError("The batch axis is empty: use at least one element.")
+    scales = tuple(scales) if isinstance(scales, list) else scales
+    options = {"network": network, "steps": steps, "scales": scales, "color": color}
     return _sweep(
         params,
-        [leaf for leaf, own in zip(leaves, is_batched, strict=True) if own],
-        [leaf for leaf, own in zip(leaves, is_batched, strict=True) if not own],
+        batched,
+        shared,
         is_batched=tuple(is_batched),
         structure=jax.tree.structure(inputs),
-        network=network,
-        steps=steps,
-        scales=tuple(scales) if isinstance(scales, list) else scales,
         start=start,
-        color=color,
+        options=tuple(options.items()),
         batch_size=min(batch_size or count, count),
         mesh=None if devices is None else mesh_of(devices, BATCH),
     )
 
 
-def _is_image(value: Any) -> bool:
-    return value is not None and not isinstance(value, Mapping)
-
-
-STATIC = ("is_batched", "structure", "network", "steps", "scales", "start", "color", "batch_size", "mesh")
-
-
-@partial(jax.jit, static_argnames=STATIC)
+@partial(jax.jit, static_argnames=("is_batched", "structure", "start", "options", "batch_size", "mesh"))
 def _sweep(
     params: Params,
-    own: list[jax.Array],
+    batched: list[jax.Array],
     shared: list[jax.Array],
     *,
     is_batched: tuple[bool, ...],
     structure: Any,
-    network: AnyNetwork,
-    steps: int,
-    scales: Scales,
     start: str | None,
-    color: Color,
+    options: tuple[tuple[str, Any], ...],
     batch_size: int,
     mesh: Mesh | None,
 ) -> Result:
-    """Run `stylize` on `shared` and each of `own`, `batch_size` at a time."""
+    """Run `stylize` on `shared` and each of `batched`, `batch_size` at a time."""
 
     def one(inputs: tuple[Params, list[jax.Array]], own: list[jax.Array]) -> Result:
         params, shared = inputs
-        mine, ours = iter(own), iter(shared)
-        given = jax.tree.unflatten(structure, [next(mine) if each else next(ours) for each in is_batched])
-        objective, optimizer, content, styles, key, image, style_weights = given
-        return stylize(
-            params,
-            content,
-            styles,
-            objective=objective,
-            network=network,
-            optimizer=optimizer,
-            steps=steps,
-            scales=scales,
-            init=image if start is None else start,
-            color=color,
-            key=key,
-            style_weights=style_weights,
-        )
+        values = {True: iter(own), False: iter(shared)}
+        given = jax.tree.unflatten(structure, [next(values[each]) for each in is_batched])
+        objective, optimizer, content, styles, key, image, weights = given
+        others: Any = {"init": image if start is None else start, "key": key, "style_weights": weights} | dict(options)
+        return stylize(params, content, styles, objective=objective, optimizer=optimizer, **others)
 
     def several(inputs: tuple[Params, list[jax.Array]], own: list[jax.Array]) -> Result:
         at_a_time = batch_size if mesh is None else -(-batch_size // mesh.size)
@@ -168,47 +146,27 @@ def _sweep(
         return jax.vmap(each)(own) if at_a_time >= len(own[0]) else jax.lax.map(each, own, batch_size=at_a_time)
 
     if mesh is None:
-        return several((params, shared), own)
-    count = len(own[0])
+        return several((params, shared), batched)
+    count = len(batched[0])
     even = jnp.minimum(jnp.arange(count + -count % mesh.size), count - 1)  # repeat the last
-    found = map_batch(several, (params, shared), [leaf[even] for leaf in own], mesh=mesh)
+    found = map_batch(several, (params, shared), [leaf[even] for leaf in batched], mesh=mesh)
     return jax.tree.map(lambda leaf: leaf[:count], found)
 
 
 def memory_of(program: jax.stages.Compiled) -> int:
-    """Return the memory of a compiled program: arguments, results and temporary arrays.
-
-    Args:
-        program: of `jax.jit(...).lower(...).compile()`.
-
-    Returns:
-        Bytes; 0 on backends without an analysis.
-
-    Example:
-        >>> memory_of(jax.jit(lambda x: x + 1).lower(jnp.zeros(1000)).compile()) >= 8000
-        True
-    """
+    """Return the bytes of arguments, results and temporary arrays of a program; 0 on backends without an analysis."""
     found: Any = program.memory_analysis()
     if found is None:
         return 0
-    whole = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
-    return whole - found.alias_size_in_bytes
+    outputs = found.output_size_in_bytes - found.alias_size_in_bytes
+    return found.argument_size_in_bytes + outputs + found.temp_size_in_bytes
 
 
 def batch_size_within(memory: int, *, count: int, needed: Callable[[int], int]) -> int:
     """Return the batch size for `count` images: the largest that fits, made even over all batches, and at least 1.
 
-    Args:
-        memory: available memory in bytes.
-        count: number of images.
-        needed: maps a batch size to the memory of its program; called with `count`, and with 1 if that does not fit.
-
-    Returns:
-        The batch size.
-
-    Example:
-        >>> batch_size_within(1000, count=40, needed=lambda size: 100 + 60 * size)
-        14
+    `memory` is in bytes; `needed` maps a batch size to the memory of its program. It is called with `count`, and with 1
+    if that does not fit.
     """
     most = needed(count)
     if count == 1 or most <= memory:
