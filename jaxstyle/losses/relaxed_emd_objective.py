@@ -43,6 +43,9 @@ LAYERS = (
     "relu5_3",
 )
 FIRST_CONTENT_WEIGHT = 16.0  # at the first scale, halved at each of the next ones
+# The moment term depends on the unit of activations. STROTSS divides colors in [0, 1] by a deviation of 0.225; Caffe's
+# weights, which are ours, are for colors in [0, 255], and activations are nearly proportional to the input.
+ACTIVATION_UNIT = 255 * 0.225
 
 
 class RelaxedEmdTargets(NamedTuple):
@@ -75,8 +78,8 @@ class RelaxedEmdObjective:
     Several styles are one set of vectors. With style weights each style has a distance of its own, whose weighted sum
     is minimized; with content masks the distance of a style is that of its region.
 
-    Deviations from STROTSS: VGG-19 in place of VGG-16; features in the units of the weights of Caffe; positions on a
-    grid with random offsets; a range penalty; total variation is optional.
+    Deviations from STROTSS: VGG-19 in place of VGG-16; activations of Caffe's weights, divided by `ACTIVATION_UNIT`;
+    positions on a grid with random offsets; a range penalty; total variation is optional.
 
     Attributes:
         content_weight: factor of the content weight a, which is 16 at the first scale and is halved at each of the
@@ -216,7 +219,7 @@ def _columns(layers: dict[str, jax.Array], positions: Any) -> jax.Array:
 
 
 def _with_image(image: jax.Array, layers: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    return {"image": image, **layers}
+    return {"image": image, **{name: layer / ACTIVATION_UNIT for name, layer in layers.items()}}
 
 
 @partial(jax.jit, static_argnames=("network", "layers", "samples", "apart"))
