@@ -32,20 +32,22 @@ class CustomObjective(Protocol):
 
     `make_targets` and `value` are traced, as by `jax.jit`; `value` is mapped over the images of a batch.
 
-    Attributes:
-        layers: names of all layers that it reads.
-        term_names: names in the history, among them "total"; the keys of the metrics of `value`.
-        passes: number of runs at the last scale, each with separate targets.
     """
 
     @property
-    def layers(self) -> tuple[str, ...]: ...  # noqa: D102
+    def layers(self) -> tuple[str, ...]:
+        """Names of all layers that it reads."""
+        ...
 
     @property
-    def term_names(self) -> tuple[str, ...]: ...  # noqa: D102
+    def term_names(self) -> tuple[str, ...]:
+        """Names in the history, among them "total"; the keys of the metrics of `value`."""
+        ...
 
     @property
-    def passes(self) -> int: ...  # noqa: D102
+    def passes(self) -> int:
+        """Number of runs at the last scale, each with separate targets."""
+        ...
 
     def make_targets(
         self,
@@ -134,18 +136,14 @@ class Objective:
     normalize_gradients: bool = static_field(False)
 
     def __post_init__(self) -> None:
-        """Check names and options; weights may be traced.
-
-        Raises:
-            InputError: if an option is unknown or out of range, or if an extra term has no weight.
-        """
+        """Check names and options; weights may be traced."""
         for name in ("content", "style", "extra"):
             value = getattr(self, name)
             if isinstance(value, str | tuple | list | set):
                 raise InputError(f"{name} is {excerpt(repr(value))}: pass a weight for each name, such as {{name: 1}}.")
             if isinstance(value, Mapping):
                 object.__setattr__(self, name, dict(value))  # a pytree, and a copy
-        object.__setattr__(self, "extra_terms", named_terms(self.extra_terms))
+        object.__setattr__(self, "extra_terms", _named_terms(self.extra_terms))
         layers = (self.extra_layers,) if isinstance(self.extra_layers, str) else tuple(self.extra_layers)
         object.__setattr__(self, "extra_layers", layers)
         for name, allowed in _CHOICES.items():
@@ -176,10 +174,8 @@ class Objective:
     @property
     def layer_terms(self) -> tuple[str, ...]:
         """Names of the content and style terms, such as "content/relu4_2"."""
-        return (
-            *(f"content/{layer}" for layer in self.content_layers),
-            *(f"style/{layer}" for layer in self.style_layers),
-        )
+        content = (f"content/{layer}" for layer in self.content_layers)
+        return (*content, *(f"style/{layer}" for layer in self.style_layers))
 
     @property
     def term_names(self) -> tuple[str, ...]:
@@ -213,30 +209,13 @@ _CHOICES = {
 }
 
 
-def named_terms(terms: Mapping[str, Term] | Iterable[tuple[str, Term]]) -> tuple[tuple[str, Term], ...]:
-    """Return extra terms in hashable form.
-
-    Args:
-        terms: functions by name.
-
-    Returns:
-        Pairs of name and function.
-
-    Raises:
-        InputError: if a name is that of a built-in term or contains a slash, or if a term is not callable.
-
-    Example:
-        >>> def darkness(image, activations, targets):
-        ...     return 1 - image.mean((-3, -2, -1))
-        >>> [name for name, _ in named_terms({"darkness": darkness})]
-        ['darkness']
-    """
+def _named_terms(terms: Mapping[str, Term] | Iterable[tuple[str, Term]]) -> tuple[tuple[str, Term], ...]:
+    """Return extra terms in hashable form; check their names and that they are callable."""
     pairs = tuple(dict(terms).items())
     for name, term in pairs:
         if not name or name in BUILT_IN or "/" in name:
-            raise InputError(
-                f"An extra term cannot be named {excerpt(repr(name))}: use a name without '/', not {BUILT_IN}."
-            )
+            problem = f"An extra term cannot be named {excerpt(repr(name))}"
+            raise InputError(f"{problem}: use a name without '/', not {BUILT_IN}.")
         if not callable(term):
             raise InputError(f"The extra term {excerpt(repr(name))} is {excerpt(repr(term))}: pass a function.")
     return pairs
