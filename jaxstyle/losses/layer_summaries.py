@@ -112,16 +112,11 @@ def check_options(objective: Objective, network: AnyNetwork) -> None:
         raise InputError("There are no content layers and no style layers: give at least one a weight.")
     if differ := ", ".join(sorted(names.keys() ^ objective.extra.keys())):
         raise InputError(f"Extra terms and their weights differ in {differ}: give each extra term one weight.")
-    check_tiles(objective, network)
-    if not isinstance(network, vgg.VGG19) and objective.gram_normalization == "image":
-        raise InputError("gram_normalization is 'image', but the network is user-defined: use 'pixels' or 'elements'.")
-
-
-def check_tiles(objective: Objective, network: AnyNetwork) -> None:
-    """Check that an objective can be computed in the tiles of a network, if it has any."""
     tiles = network.tile_pixels if isinstance(network, vgg.VGG19) else None
     if tiles is not None and (cause := tiling_obstacle(objective, network)):
         raise InputError(f"tile_pixels is {tiles}, but {cause} cannot be computed in tiles: use None.")
+    if not isinstance(network, vgg.VGG19) and objective.gram_normalization == "image":
+        raise InputError("gram_normalization is 'image', but the network is user-defined: use 'pixels' or 'elements'.")
 
 
 def sized_layers(network: AnyNetwork, layers: tuple[str, ...]) -> tuple[str, ...]:

@@ -140,11 +140,8 @@ def total(objective: Objective, terms: Mapping[str, jax.Array]) -> jax.Array:
     """Return the weighted sum of `terms`.
 
     Args:
-        objective: its weights are used; a layer without a weight is an error.
-        terms: of `terms`.
-
-    Returns:
-        A scalar, or `[N]` for the terms of a batch.
+        objective: its weights are used.
+        terms: of `terms`, `[]`, or `[N]` for a batch, as the result.
 
     Raises:
         InputError: if the layers of `objective` are not those of `terms`.

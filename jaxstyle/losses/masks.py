@@ -78,9 +78,6 @@ def feather(mask: jax.Array, *, pixels: int) -> jax.Array:
         pixels: width of the ramp, rounded down to an even number, at least 2; 0 for no change. Pixels farther from the
             mask stay exactly zero.
 
-    Returns:
-        `[H, W]`.
-
     Example:
         >>> feather(jnp.asarray([[0.0, 0.0, 0.0, 1.0, 1.0, 1.0]]), pixels=2).round(2).tolist()
         [[0.0, 0.0, 0.25, 0.75, 1.0, 1.0]]

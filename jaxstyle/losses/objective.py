@@ -7,7 +7,7 @@ Gatys, Ecker and Bethge, *A Neural Algorithm of Artistic Style*, arXiv:1508.0657
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import jax
 
@@ -21,6 +21,8 @@ Term = Callable[[jax.Array, Mapping[str, jax.Array], Any], jax.typing.ArrayLike]
 For a batch, image and activations have a leading axis, and the term returns `[N]`.
 """
 
+GramNormalization = Literal["pixels", "elements", "image"]
+
 CONTENT_LAYERS = ("relu4_2",)
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 BUILT_IN = ("tv", "total", "range_penalty")
@@ -32,22 +34,20 @@ class CustomObjective(Protocol):
 
     `make_targets` and `value` are traced, as by `jax.jit`; `value` is mapped over the images of a batch.
 
+    Attributes:
+        layers: names of all layers that it reads.
+        term_names: names in the history, among them "total"; the keys of the metrics of `value`.
+        passes: number of runs at the last scale, each with separate targets.
     """
 
     @property
-    def layers(self) -> tuple[str, ...]:
-        """Names of all layers that it reads."""
-        ...
+    def layers(self) -> tuple[str, ...]: ...  # noqa: D102
 
     @property
-    def term_names(self) -> tuple[str, ...]:
-        """Names in the history, among them "total"; the keys of the metrics of `value`."""
-        ...
+    def term_names(self) -> tuple[str, ...]: ...  # noqa: D102
 
     @property
-    def passes(self) -> int:
-        """Number of runs at the last scale, each with separate targets."""
-        ...
+    def passes(self) -> int: ...  # noqa: D102
 
     def make_targets(
         self,
@@ -68,7 +68,6 @@ class CustomObjective(Protocol):
         `key` to `style_masks` are as for `targets.make_targets`; `image` is the initial image of the scale or None, and
         `part` the number of the scale, and whether it repeats the size of the one before.
         """
-        ...
 
     def value(
         self, params: Any, image: jax.Array, targets: Any, *, network: Any, step: jax.typing.ArrayLike
@@ -127,7 +126,7 @@ class Objective:
     shift: float = static_field(0.0)
     content_normalization: pixel.Normalization = static_field("energy")
     style_normalization: pixel.Normalization = static_field("energy")
-    gram_normalization: Literal["pixels", "elements", "image"] = static_field("pixels")
+    gram_normalization: GramNormalization = static_field("pixels")
     tv_form: pixel.Variation = static_field("separate")
     tv_power: float = static_field(2)
     pixel_reduction: pixel.Reduction = static_field("mean")
@@ -146,8 +145,8 @@ class Objective:
         object.__setattr__(self, "extra_terms", _named_terms(self.extra_terms))
         layers = (self.extra_layers,) if isinstance(self.extra_layers, str) else tuple(self.extra_layers)
         object.__setattr__(self, "extra_layers", layers)
-        for name, allowed in _CHOICES.items():
-            if (value := getattr(self, name)) not in allowed:
+        for name, kind in _CHOICES.items():
+            if (value := getattr(self, name)) not in (allowed := get_args(kind)):
                 raise InputError(f"{name} {excerpt(repr(value))} is unknown: use {' or '.join(map(repr, allowed))}.")
         if isinstance(self.extra, dict) and (twice := ", ".join(sorted(self.extra.keys() & {*BUILT_IN}))):
             raise InputError(f"extra has {twice}, which is a built-in term: use another name.")
@@ -200,12 +199,12 @@ class Objective:
 
 
 _CHOICES = {
-    "statistic": ("gram", "mean_std", "covariance", "wasserstein", "sliced"),
-    "content_normalization": ("energy", "elements", "none"),
-    "style_normalization": ("energy", "elements", "none"),
-    "gram_normalization": ("pixels", "elements", "image"),
-    "tv_form": ("separate", "joint", "nine_point"),
-    "pixel_reduction": ("mean", "sum"),
+    "statistic": Statistic,
+    "content_normalization": pixel.Normalization,
+    "style_normalization": pixel.Normalization,
+    "gram_normalization": GramNormalization,
+    "tv_form": pixel.Variation,
+    "pixel_reduction": pixel.Reduction,
 }
 
 

@@ -80,7 +80,7 @@ def read(
 
     Args:
         path: a file of `write`.
-        params: the network of the run.
+        params: of the network.
         objective: the objective of the run, with the style layers to read.
         network: the network of the run.
 
@@ -129,12 +129,8 @@ def _summary(file: h5py.File, name: str, kind: type[Moments] | type[Quantiles], 
     channels = params[f"conv{name.rpartition('/')[2][4:]}"]["kernel"].shape[-1]
     arrays: dict[str, Any] = {part: hdf5.follow(file, f"{name}/{part}", cure=CURE) for part in kind._fields}
     count = arrays["directions"].shape[-1] if kind is Quantiles else 0
-    shapes = {
-        "mean": (channels,),
-        "second": (channels, channels),
-        "directions": (channels, count),
-        "values": (count, LEVELS),
-    }
+    shapes = {"mean": (channels,), "second": (channels, channels)}
+    shapes |= {"directions": (channels, count), "values": (count, LEVELS)}
     for part, dataset in arrays.items():
         stored = isinstance(dataset, h5py.Dataset) and not (dataset.is_virtual or dataset.external or dataset.chunks)
         if not stored or dataset.shape != shapes[part] or dataset.dtype != np.float32 or count > channels:

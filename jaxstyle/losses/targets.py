@@ -14,7 +14,6 @@ from jaxstyle.losses.layer_summaries import (
     AnyNetwork,
     Part,
     check_options,
-    check_tiles,
     image_features,
     is_circular,
     layer_size,
@@ -179,7 +178,7 @@ def summarize_style(
         >>> summarize_style(params, style)["relu1_1"].mean.shape  # doctest: +SKIP
         (64,)
     """
-    check_tiles(objective, network)
+    check_options(objective, network)
     layers = objective.style_layers
     style = check_picture("style", style, sized_layers(network, layers), ranks=(3,), in_range=True)
     if mask is not None and mask.shape != style.shape[:2]:

@@ -22,10 +22,7 @@ def random_params(*, widths: Widths = BLOCK_WIDTHS, seed: int = 0) -> Params:
 
     Args:
         widths: channels of each convolution, block by block.
-        seed: equal seeds give equal networks.
-
-    Returns:
-        The params in float32.
+        seed: equal seeds give equal networks, in float32.
 
     Example:
         >>> random_params(widths=((4, 4), (4, 4), (4,) * 4, (4,) * 4, (4,) * 4))["conv2_1"]["kernel"].shape

@@ -30,16 +30,9 @@ ACTIVATIONS = tuple(kind + name[4:] for name in CONV_LAYERS for kind in ("conv",
 
 
 def halve(x: jax.Array, pooling: Pooling) -> jax.Array:
-    """Return the 2x2 pooling of `x`; an odd last row or column is dropped.
+    """Return the 2x2 pooling of `x`, `[..., H // 2, W // 2, C]`; an odd last row or column is dropped.
 
     It equals the pooling of Linen, but the gradient of Linen's max_pool takes ten times as long on the CPU.
-
-    Args:
-        x: `[..., H, W, C]`.
-        pooling: as for `VGG19`.
-
-    Returns:
-        `[..., H // 2, W // 2, C]`.
 
     Example:
         >>> halve(jnp.arange(4.0).reshape(2, 2, 1), "max").tolist()
@@ -62,11 +55,7 @@ def _norm(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1.0)), 0.0)
 
 
-JOINS: dict[Pooling, Callable[[jax.Array, jax.Array], jax.Array]] = {
-    "max": _larger,
-    "avg": lambda a, b: (a + b) / 2,
-    "l2": _norm,
-}
+JOINS = {"max": _larger, "avg": lambda a, b: (a + b) / 2, "l2": _norm}
 
 
 class VGG19(nn.Module):
@@ -120,11 +109,7 @@ class VGG19(nn.Module):
 
     @classmethod
     def from_params(cls, params: Params, **fields: Any) -> "VGG19":
-        """Return the network with the widths of `params`, whose kernels may be in the Winograd domain.
-
-        Args:
-            params: of the network.
-            **fields: other fields of the class.
+        """Return the network with the widths of `params`, whose kernels may be in the Winograd domain, and `fields`.
 
         Example:
             >>> VGG19.from_params(params, pooling="avg").widths[0]  # doctest: +SKIP
@@ -138,11 +123,7 @@ class VGG19(nn.Module):
         return self.clone(widths=widths_of(params), winograd_layers=ready)
 
     def __post_init__(self) -> None:
-        """Check the names.
-
-        Raises:
-            InputError: if `pooling`, `padding` or `precision` is unknown, or if tiles have no pixels.
-        """
+        """Check the options."""
         for name, allowed in (("pooling", JOINS), ("padding", get_args(Padding)), ("precision", PRODUCTS)):
             if (value := getattr(self, name)) not in tuple(allowed):
                 raise InputError(f"{name} {excerpt(repr(value))} is unknown: use {' or '.join(map(repr, allowed))}.")
