@@ -255,8 +255,8 @@ def evaluate_layers(
         smallest_side(layer)
 
     def block(number: int, x: jax.Array, inside: jax.Array | None) -> dict[str, jax.Array]:
-        own = {name: layer for name, layer in params.items() if int(name[4]) == number}
-        return _apply_block(network, number, own, x, inside)
+        of_block = {name: layer for name, layer in params.items() if int(name[4]) == number}
+        return _apply_block(network, number, of_block, x, inside)
 
     return _evaluate(network, block, image, layers=layers, summarize=summarize)
 
