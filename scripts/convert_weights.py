@@ -73,10 +73,7 @@ def from_torch(file: Path) -> Arrays:
         raise refusal(file, error) from error
     names = state_dict.vgg19_names(file, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
     arrays = {name: array(file, name, tensors[name]) for layer in names.values() for name in layer.values()}
-    return {
-        layer: {"kernel": state_dict.to_hwio(arrays[pair["kernel"]]), "bias": arrays[pair["bias"]]}
-        for layer, pair in names.items()
-    }
+    return state_dict.params_of(names, arrays)
 
 
 def array(file: Path, name: str, tensor: Any) -> np.ndarray:

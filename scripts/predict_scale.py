@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxstyle import LBFGS, VGG19, Adam, Objective, load_params
 from jaxstyle.images.resample import half_shape
-from jaxstyle.losses.layer_summaries import blocks_in_rows
+from jaxstyle.losses.layer_summaries import row_chunk_blocks
 from jaxstyle.losses.tiling import grid
 from jaxstyle.networks import vgg
 from jaxstyle.networks.vgg import Params
@@ -61,11 +61,11 @@ def operations(params: Params, height: int, width: int, objective: Objective, ne
     """Return the operations of one size; in tiles with their margins, the first pass and the recomputation."""
     direct = replace(objective, half_resolution_above=None)
     once = 1e9 * gflop_per_step(params, Scale(height, width, 1), objective=direct)
-    tiles = grid(height, width, most=network.tile_pixels, halo=max(map(vgg.halo, objective.style_layers)))
+    tiles = grid(height, width, max_pixels=network.tile_pixels, halo=max(map(vgg.halo, objective.style_layers)))
     window = height * width if tiles is None else math.prod(tiles.window)
     margins = 1 if tiles is None else len(tiles.rows) * len(tiles.columns) * window / (height * width)
     recomputed = network.clone(remat=() if tiles is None else (1, 2))
-    row_chunks = blocks_in_rows(recomputed, window, complete=objective.complete_layers)
+    row_chunks = row_chunk_blocks(recomputed, window, complete=objective.complete_layers)
     products = [(block + 1, taken * made / 4**block) for block, taken, made in layers(params, objective)]
     again = sum(count for block, count in products if block in row_chunks) / sum(count for _, count in products)
     return once * margins * (1 + (tiles is not None) / 2 + again / 2)  # half of the operations are the forward pass

@@ -9,7 +9,7 @@ import pytest
 from conftest import picture
 
 from jaxstyle.losses import layer_summaries
-from jaxstyle.losses.layer_summaries import blocks_in_rows
+from jaxstyle.losses.layer_summaries import row_chunk_blocks
 from jaxstyle.losses.loss_terms import terms, total
 from jaxstyle.losses.objective import Objective
 from jaxstyle.losses.targets import make_targets
@@ -51,7 +51,7 @@ def test_layers_in_row_chunks_are_halved_and_summed_as_the_image(mode):
         counted = jnp.where(rows.inside(), y, 0)
         return (y[::2] + y[1::2])[:, ::2], {"sum": jnp.sum(jnp.square(counted) * rows.cut(weights)[..., None])}
 
-    halved, sums = jax.device_get(jax.jit(lambda x: row_remat.in_strips(layers, x, margin=1, mode=mode))(image))
+    halved, sums = jax.device_get(jax.jit(lambda x: row_remat.map_row_chunks(layers, x, margin=1, mode=mode))(image))
     padded = np.pad(image.astype(np.float64), ((1, 1), (0, 0), (0, 0)), mode=mode)
     y = TAPS[0] * padded[:-2] + TAPS[1] * padded[1:-1] + TAPS[2] * padded[2:]
     np.testing.assert_allclose(halved, (y[:36:2] + y[1:36:2])[:, ::2], rtol=1e-5, atol=1e-5)
@@ -82,7 +82,7 @@ def test_large_images_and_those_with_remat_are_computed_in_row_chunks():
         (extra, ROWS, 2**19, ()),  # extra terms receive complete layers
         (Objective(), lambda params, image: {}, 2**19, ()),
     ]:
-        assert blocks_in_rows(network, pixels, complete=objective.complete_layers) == blocks
+        assert row_chunk_blocks(network, pixels, complete=objective.complete_layers) == blocks
 
 
 @pytest.mark.slow

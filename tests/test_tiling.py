@@ -16,7 +16,7 @@ from jaxstyle.losses import layer_summaries
 from jaxstyle.losses.loss_terms import terms, total
 from jaxstyle.losses.objective import Objective
 from jaxstyle.losses.targets import make_targets
-from jaxstyle.losses.tiling import TILE, Grid, grid, map_blocks, sum_over_blocks
+from jaxstyle.losses.tiling import ALIGNMENT, Grid, grid, map_tiles, sum_over_tiles
 from jaxstyle.networks.pretrained import load_params
 from jaxstyle.networks.vgg import VGG19
 from jaxstyle.optim.loop import init_state, run_steps
@@ -59,10 +59,10 @@ def assert_equal(tiled: Any, complete: Any, *, to: float = 1e-5) -> None:
         assert np.linalg.norm(mine - yours) <= to * np.linalg.norm(yours)
 
 
-def several_blocks(*, circular: bool) -> Grid:
-    """Return two rows or more of two blocks or more; of a plain image no side divides into tiles."""
+def several_tiles(*, circular: bool) -> Grid:
+    """Return two rows or more of two tiles or more; of a plain image no side divides into tiles."""
     height, width = (64, 80) if circular else (93, 107)
-    cut = grid(height, width, most=66 * 66, halo=6, circular=circular)
+    cut = grid(height, width, max_pixels=66 * 66, halo=6, circular=circular)
     assert cut is not None and len(cut.rows) > 1 and len(cut.columns) > 1
     return cut
 
@@ -87,16 +87,16 @@ def jax_shift(x, rows, columns):
 
 
 @pytest.mark.parametrize("circular", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "circular"])
-def test_sums_over_blocks_their_gradients_and_layers_equal_those_of_the_image(circular):
+def test_sums_over_tiles_their_gradients_and_layers_equal_those_of_the_image(circular):
     """The function of a window sees 3 rows and 5 columns beyond each pixel, which is less than the halo of 6."""
-    rng, cut = np.random.default_rng(0), several_blocks(circular=circular)
+    rng, cut = np.random.default_rng(0), several_tiles(circular=circular)
     image = rng.normal(size=(cut.height, cut.width, 3)).astype(np.float32)
     weights, taps = rng.normal(size=image.shape[:2]).astype(np.float32), np.asarray([0.5, -2], np.float32)
 
-    def of_window(window, block, taps):
+    def of_window(window, tile, taps):
         high, wide = window.shape[:2]
-        counts = block.cut(jnp.asarray(weights), high, wide, stride=1, axis=-2)
-        counts = jnp.where(block.own(high, wide, stride=1), counts, 0.0)
+        counts = tile.cut(jnp.asarray(weights), high, wide, stride=1, axis=-2)
+        counts = jnp.where(tile.mask(high, wide, stride=1), counts, 0.0)
         return jnp.sum(counts[..., None] * uneven(window, jax_shift, taps) ** 2)
 
     def layer(window):
@@ -105,8 +105,8 @@ def test_sums_over_blocks_their_gradients_and_layers_equal_those_of_the_image(ci
 
     @jax.jit
     def computed(image, taps):
-        slope = jax.value_and_grad(lambda *given: sum_over_blocks(of_window, *given, grid=cut), argnums=(0, 1))
-        return slope(image, taps), map_blocks(layer, image, grid=cut, stride=2)
+        slope = jax.value_and_grad(lambda *given: sum_over_tiles(of_window, *given, grid=cut), argnums=(0, 1))
+        return slope(image, taps), map_tiles(layer, image, grid=cut, stride=2)
 
     (value, (by_image, by_taps)), found = jax.device_get(computed(image, taps))
     shift = partial(numpy_shift, circular=circular)
@@ -204,13 +204,14 @@ def test_tiles_need_a_fraction_of_the_memory(params):
     st.integers(2**12, 2**18),
     st.booleans(),
 )
-def test_blocks_partition_the_image_and_windows_contain_their_halo(height, width, halo, most, circular):
+def test_tiles_partition_the_image_and_windows_contain_their_halo(height, width, halo, most, circular):
     if circular:
-        height, width = -(-height // TILE) * TILE, -(-width // TILE) * TILE
+        height, width = -(-height // ALIGNMENT) * ALIGNMENT, -(-width // ALIGNMENT) * ALIGNMENT
     try:
-        cut = grid(height, width, most=most, halo=halo, circular=circular)
+        cut = grid(height, width, max_pixels=most, halo=halo, circular=circular)
     except InputError:
-        assert most < (2 * -(-halo // TILE) + 1 + 1) ** 2 * TILE**2  # a window of one tile, and what does not divide
+        smallest = 2 * -(-halo // ALIGNMENT) + 1 + 1  # a window of one tile, and what does not divide
+        assert most < (smallest * ALIGNMENT) ** 2
         return
     if cut is None:
         assert height * width <= most
@@ -222,7 +223,7 @@ def test_blocks_partition_the_image_and_windows_contain_their_halo(height, width
             least, most_seen = (
                 (first - halo, last + halo) if circular else (max(0, first - halo), min(side, last + halo))
             )
-            assert first < last and start % TILE == 0 and start <= least and start + window >= most_seen
+            assert first < last and start % ALIGNMENT == 0 and start <= least and start + window >= most_seen
             assert circular or (start >= 0 and start + window <= side)
 
 
@@ -240,9 +241,9 @@ def test_targets_of_large_pictures_in_tiles_are_those_of_the_complete_pictures(p
 
 def test_images_and_options_that_cannot_be_cut_are_refused_with_their_values():
     with pytest.raises(InputError, match="30976 pixels .*20000"):
-        grid(1024, 1024, most=20000, halo=70)
+        grid(1024, 1024, max_pixels=20000, halo=70)
     with pytest.raises(InputError, match="100x96 pixels .*multiples of 16"):
-        grid(96, 100, most=5000, halo=1, circular=True)
+        grid(96, 100, max_pixels=5000, halo=1, circular=True)
     image: Any = np.zeros((32, 32, 3), np.float32)
     for objective, cause in [
         (Objective(statistic="sliced"), "sliced"),

@@ -16,7 +16,7 @@ from reading import Reader
 from jaxstyle.errors import InputError
 from jaxstyle.images import limits
 from jaxstyle.images.load import load_image
-from jaxstyle.networks import weights_io
+from jaxstyle.networks import hdf5, weights_io
 from jaxstyle.runtime.rerun import picture_record
 
 
@@ -130,14 +130,14 @@ def test_a_cyclic_heap_of_strings_is_refused(tmp_path, size):
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
         file.attrs["names"] = ["one", "two"]
-    with weights_io.opened(path) as file:
-        assert weights_io.strings(file, "names") == ["one", "two"]
+    with hdf5.opened(path, cure="replace it.") as file:
+        assert hdf5.strings(file, "names") == ["one", "two"]
     data = bytearray(path.read_bytes())
     at = data.index(b"GCOL") + 16 + 2 * 24  # the free space, behind two objects
     data[at : at + 16] = struct.pack("<HHIQ", 0 if size == 0 else 9, 0, 0, size)
     path.write_bytes(data)
-    with pytest.raises(InputError, match="is damaged"), weights_io.opened(path) as file:
-        weights_io.strings(file, "names")
+    with pytest.raises(InputError, match="is damaged"), hdf5.opened(path, cure="replace it.") as file:
+        hdf5.strings(file, "names")
 
 
 def test_the_origin_in_a_weights_file_is_printable(tmp_path):

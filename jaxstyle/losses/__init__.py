@@ -4,7 +4,7 @@ Read `pixel` (squared distance, total variation, range penalty), `moments` (Gram
 `wasserstein` first, then `style`, which selects a statistic by name. `masks` restricts styles to regions. `targets`
 computes the optimization targets of content and styles, `objective` has the weights and options, and `loss_terms` the
 terms and `objective_value`, the function that every run minimizes. `layer_summaries` and `tiling` compute sums over the
-pixels of a layer from the whole image, from row chunks or from tiles. `statistics_io` saves and loads the statistics of
+pixels of a layer from the full image, from row chunks or from tiles. `statistics_io` saves and loads the statistics of
 styles. `neighbors` (nearest-neighbor matching) and `relaxed_emd` are losses on sets of feature vectors, and
 `neighbor_objective` is the objective of Neural Neighbor Style Transfer.
 """

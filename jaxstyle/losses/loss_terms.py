@@ -14,13 +14,14 @@ from jaxstyle.losses.layer_summaries import (
     AnyNetwork,
     Part,
     check_options,
+    full_part,
     image_features,
     is_circular,
-    part_of,
-    read_distance,
-    read_layers,
-    read_moments,
+    layer_size,
+    part_distance,
+    part_moments,
     sized_layers,
+    summarize_layers,
 )
 from jaxstyle.losses.masks import compose
 from jaxstyle.losses.moments import Moments
@@ -56,16 +57,14 @@ def terms(
         *High-Resolution Multi-Scale Neural Texture Synthesis*, SIGGRAPH Asia 2017.
 
     Raises:
-        InputError: if `image` is not an image or too small for the layers, or if objective and network do not fit
-            together.
+        InputError: if `image` is no image or too small for the layers, or if objective and network do not fit together.
 
     Example:
         >>> terms(params, image, targets)["tv"]  # doctest: +SKIP
     """
     check_options(objective, network)
-    image = check_picture("image", image, sized_layers(network, objective.layers))
-    image = composed(image, targets)
-    found = _compared(params, image, targets, objective=objective, network=network)
+    image = composed(check_picture("image", image, sized_layers(network, objective.layers)), targets)
+    found = _layer_terms(params, image, targets, objective=objective, network=network)
     found["tv"] = pixel.total_variation(
         objective.pixel_range * image,
         form=objective.tv_form,
@@ -76,49 +75,38 @@ def terms(
     return found
 
 
-def _compared(
+def _layer_terms(
     params: vgg.Params, image: jax.Array, targets: Targets, *, objective: Objective, network: AnyNetwork
 ) -> Terms:
     """Return content, style and extra terms; means over both resolutions if the targets have half resolution."""
     height, width = image.shape[-3:-1]
-    summaries = read_layers(
+    summaries = summarize_layers(
         params,
         image,
-        partial(_summarize, objective=objective),
+        partial(_term_inputs, objective=objective),
         targets._replace(half=None),
         network=network,
         layers=objective.layers,
         complete=objective.complete_layers,
     )
-    found = {
-        name: _term(
-            name, summaries[name.partition("/")[2]][name], targets, objective=objective, height=height, width=width
-        )
-        for name in objective.layer_terms
-    }
+    inputs = {name: value for summary in summaries.values() for name, value in summary.items() if name != FEATURES}
+    term = partial(_term, targets=targets, objective=objective, height=height, width=width)
+    found = {name: term(name, inputs[name]) for name in objective.layer_terms}
     activations = {layer: summary[FEATURES] for layer, summary in summaries.items() if FEATURES in summary}
-    for name, term in dict(objective.extra_terms).items():
-        found[name] = _number(name, term(image, activations, targets), of=image)
+    for name, extra in dict(objective.extra_terms).items():
+        found[name] = jnp.asarray(extra(image, activations, targets))
+        if found[name].shape != image.shape[:-3]:
+            shapes = f"an array {list(found[name].shape)} for images {list(image.shape)}"
+            raise InputError(f"The extra term {name!r} is {shapes}: return one number per image.")
     if targets.half is None:
         return found
     halved = resample(image, *half_shape(height, width), circular=is_circular(network))
-    coarse = _compared(params, halved, targets.half, objective=objective, network=network)
+    coarse = _layer_terms(params, halved, targets.half, objective=objective, network=network)
     return {name: (value + coarse[name]) / 2 for name, value in found.items()}
 
 
 def composed(image: jax.Array, targets: Targets) -> jax.Array:
-    """Return `image` with the content outside of all regions.
-
-    Args:
-        image: `[..., H, W, 3]`.
-        targets: of `make_targets`.
-
-    Returns:
-        `[..., H, W, 3]`; `image` itself without regions.
-
-    Example:
-        >>> composed(image, make_targets(params, content, style))  # doctest: +SKIP
-    """
+    """Return `image`, `[..., H, W, 3]`, with the content outside of all regions; `image` itself without regions."""
     regions = targets.regions
     return image if regions is None else compose(image, regions.backdrop, cover=regions.cover)
 
@@ -128,33 +116,22 @@ def gradient_factors(
 ) -> Terms:
     """Return factors that normalize the gradient of each term, where it enters the network, to an absolute sum of 1.
 
-    As in Johnson's neural-style (`-normalize_gradients`), which has no such factor for total variation.
-
-    Args:
-        params: of the network.
-        image: `[H, W, 3]`, in [0, 1].
-        targets: of `make_targets`.
-        objective: the objective of the targets.
-        network: the network of the targets.
-
-    Returns:
-        A factor for each of `terms`; 1 for "tv" and extra terms.
-
-    Example:
-        >>> gradient_factors(params, image, targets, objective=Objective())["tv"]  # doctest: +SKIP
+    As in Johnson's neural-style (`-normalize_gradients`), which has no such factor for total variation. Arguments are
+    as for `terms`, without a batch; the factors of "tv" and extra terms are 1.
     """
     image = composed(image, targets)
     features = image_features(params, image, network=network, layers=objective.layers)
     height, width = image.shape[-3:-1]
 
-    def term(x: jax.Array, name: str) -> jax.Array:
-        part = part_of(name.partition("/")[2], x, height, width, network=network)
-        summary = _term_input(name, x, targets, objective=objective, part=part)
+    def term(x: jax.Array, name: str, layer: str) -> jax.Array:
+        part = full_part(layer, x, height, width, network=network)
+        summary = _term_inputs(layer, x, part, targets, objective=objective)[name]
         return _term(name, summary, targets, objective=objective, height=height, width=width)
 
     factors = {name: jnp.ones(()) for name in ("tv", *dict(objective.extra_terms))}
     for name in objective.layer_terms:
-        gradient = jax.grad(term)(features[name.partition("/")[2]], name)
+        layer = name.partition("/")[2]
+        gradient = jax.grad(term)(features[layer], name, layer)
         factors[name] = 1 / (jnp.sum(jnp.abs(gradient)) + 1e-8)
     return factors
 
@@ -163,11 +140,8 @@ def total(objective: Objective, terms: Mapping[str, jax.Array]) -> jax.Array:
     """Return the weighted sum of `terms`.
 
     Args:
-        objective: its weights are used; a layer without a weight is an error.
-        terms: of `terms`.
-
-    Returns:
-        A scalar, or `[N]` for the terms of a batch.
+        objective: its weights are used.
+        terms: of `terms`, `[]`, or `[N]` for a batch, as the result.
 
     Raises:
         InputError: if the layers of `objective` are not those of `terms`.
@@ -218,11 +192,8 @@ def objective_value(
     """
     if not isinstance(objective, Objective):
         value = partial(objective.value, network=network, step=step)
-        return (
-            jax.vmap(value, in_axes=(None, 0, None))(params, image, targets)
-            if image.ndim == 4
-            else value(params, image, targets)
-        )
+        value = value if image.ndim == 3 else jax.vmap(value, in_axes=(None, 0, None))
+        return value(params, image, targets)
     found = terms(params, image, targets, objective=objective, network=network)
     weighted = total(objective, found)
     minimized = weighted if factors is None else total(objective, {name: factors[name] * found[name] for name in found})
@@ -234,36 +205,20 @@ def objective_value(
     return minimized + objective.range_penalty * penalty, {**found, "total": weighted, "range_penalty": penalty}
 
 
-def _summarize(layer: str, features: jax.Array, part: Part, targets: Targets, *, objective: Objective) -> dict:
-    """Return the inputs of the terms of a layer."""
-    names = [name for name in objective.layer_terms if name.partition("/")[2] == layer]
-    complete = {FEATURES: features} if objective.extra_terms else {}
-    return {name: _term_input(name, features, targets, objective=objective, part=part) for name in names} | complete
-
-
-def _number(name: str, value: jax.typing.ArrayLike, *, of: jax.Array) -> jax.Array:
-    """Return the value of an extra term; check that it is one number per image."""
-    found = jnp.asarray(value)
-    if found.shape != of.shape[:-3]:
-        raise InputError(
-            f"The extra term {name!r} is an array {list(found.shape)} for images {list(of.shape)}: "
-            "return one number per image."
-        )
+def _term_inputs(layer: str, features: jax.Array, part: Part, targets: Targets, *, objective: Objective) -> dict:
+    """Return the inputs of the terms of a layer: sums that add up over parts of the layer, or its features."""
+    found: dict[str, Any] = {FEATURES: features} if objective.extra_terms else {}
+    if layer in objective.content:
+        found[f"content/{layer}"] = part_distance(features, part, target=targets.content[layer])
+    if layer in objective.style:
+        moments_of = partial(part_moments, features, part)
+        if objective.statistic == "sliced":
+            found[f"style/{layer}"] = features
+        elif targets.regions is None:
+            found[f"style/{layer}"] = moments_of()
+        else:
+            found[f"style/{layer}"] = jax.vmap(lambda guide: moments_of(guide=guide))(targets.regions.guides[layer])
     return found
-
-
-def _term_input(name: str, features: jax.Array, targets: Targets, *, objective: Objective, part: Part) -> Any:
-    """Return the input of a term: sums that add up over parts of the layer, or its features."""
-    kind, _, layer = name.partition("/")
-    if kind == "content":
-        return read_distance(features, part, target=targets.content[layer])
-    if objective.statistic == "sliced":
-        return features
-    if targets.regions is not None:
-        return jax.vmap(lambda guide: read_moments(features, part, guide=guide))(
-            targets.regions.guides[layer]
-        )  # [R, ...]
-    return read_moments(features, part)
 
 
 def _term(name: str, x: Any, targets: Targets, *, objective: Objective, height: int, width: int) -> jax.Array:
@@ -271,11 +226,12 @@ def _term(name: str, x: Any, targets: Targets, *, objective: Objective, height: 
     kind, _, layer = name.partition("/")
     if kind == "content":
         return pixel.divided(x, targets.content[layer], axes=3, normalization=objective.content_normalization)
-    channels = (x.mean if isinstance(x, Moments) else x).shape[-1]
-    scale = {"pixels": 1.0, "elements": 1 / channels}.get(objective.gram_normalization)
-    if scale is None:
-        side = vgg.smallest_side(layer)
-        scale = (height // side) * (width // side) / (height * width)
+    scale = 1.0
+    if objective.gram_normalization == "elements":
+        scale = 1 / (x.mean if isinstance(x, Moments) else x).shape[-1]
+    elif objective.gram_normalization == "image":
+        rows, columns = layer_size(layer, height, width)
+        scale = rows * columns / (height * width)
     compare = partial(
         distance,
         statistic=objective.statistic,
@@ -283,14 +239,12 @@ def _term(name: str, x: Any, targets: Targets, *, objective: Objective, height: 
         shift=objective.shift,
         scale=scale,
     )
-    regions = targets.regions
+    target, regions = targets.style[layer], targets.regions
     if regions is None:
-        return compare(x, targets.style[layer])
+        return compare(x, target)
     if isinstance(x, Moments):
-        each = jax.vmap(compare)(x, targets.style[layer])  # [R, ...]
+        each = jax.vmap(compare)(x, target)  # [R, ...]
     else:
-        each = jax.vmap(lambda target, guide: compare(x, target, guide=guide))(
-            targets.style[layer], regions.guides[layer]
-        )
+        each = jax.vmap(lambda target, guide: compare(x, target, guide=guide))(target, regions.guides[layer])
     # Weighted by area, so that the ratio of style to content is that of a run without regions.
     return jnp.tensordot(regions.shares, each, axes=1)

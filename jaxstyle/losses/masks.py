@@ -14,19 +14,12 @@ from jaxstyle.losses.pixel import positive
 
 
 class Regions(NamedTuple):
-    """Style regions of an image.
+    """Style regions of an image."""
 
-    Attributes:
-        guides: by layer, the weight of each pixel in each of R regions, `[R, h, w]`, which sum to one per region.
-        shares: fraction of the image that each region covers, `[R]`.
-        cover: opacity of the stylized image, `[H, W]`.
-        backdrop: image behind it, the content, `[..., H, W, 3]`.
-    """
-
-    guides: dict[str, jax.Array]
-    shares: jax.Array
-    cover: jax.Array
-    backdrop: jax.Array
+    guides: dict[str, jax.Array]  # by layer, the weight of each pixel in each of R regions, `[R, h, w]`, with sum one
+    shares: jax.Array  # fraction of the image that each region covers, `[R]`
+    cover: jax.Array  # opacity of the stylized image, `[H, W]`
+    backdrop: jax.Array  # image behind it, the content, `[..., H, W, 3]`
 
 
 def make_regions(masks: jax.Array, content: jax.Array, shapes: dict[str, tuple[int, int]]) -> Regions:
@@ -36,9 +29,6 @@ def make_regions(masks: jax.Array, content: jax.Array, shapes: dict[str, tuple[i
         masks: one per style, `[R, H, W]`; styles mix where masks overlap, and the content remains where all are 0.
         content: `[..., H, W, 3]`.
         shapes: height and width of each layer.
-
-    Returns:
-        The regions.
 
     Example:
         >>> make_regions(jnp.ones((1, 8, 8)), jnp.ones((8, 8, 3)), {"relu2_1": (4, 4)}).shares.tolist()
@@ -54,13 +44,7 @@ def make_regions(masks: jax.Array, content: jax.Array, shapes: dict[str, tuple[i
 def guide(mask: jax.Array, *, height: int, width: int) -> jax.Array:
     r"""Return the weight of each pixel of a layer, :math:`w_k = T_k^2 / \sum_l T_l^2` for the resized mask T.
 
-    Args:
-        mask: `[H, W]`, in [0, 1].
-        height: of the layer, in pixels.
-        width: of the layer, in pixels.
-
-    Returns:
-        `[height, width]`, with sum one; all zero for an empty mask.
+    The mask is `[H, W]`, the result `[height, width]`, the size of the layer, with sum one; all zero for an empty mask.
 
     Example:
         >>> guide(jnp.ones((8, 8)), height=2, width=2).round(6).tolist()
@@ -71,31 +55,12 @@ def guide(mask: jax.Array, *, height: int, width: int) -> jax.Array:
 
 
 def cover(masks: jax.Array) -> jax.Array:
-    """Return the opacity of the stylized image.
-
-    Args:
-        masks: `[R, H, W]`, in [0, 1].
-
-    Returns:
-        `[H, W]`, in [0, 1]: the sum of the masks, at most 1.
-
-    Example:
-        >>> cover(jnp.ones((2, 1, 2))).tolist()
-        [[1.0, 1.0]]
-    """
+    """Return the opacity of the stylized image, `[H, W]`: the sum of the masks, `[R, H, W]`, at most 1."""
     return jnp.minimum(jnp.sum(masks, axis=0), 1.0)
 
 
 def compose(image: jax.Array, backdrop: jax.Array, *, cover: jax.Array) -> jax.Array:
-    """Return `image` over `backdrop`; where `cover` is 0, bit for bit `backdrop`.
-
-    Args:
-        image: `[..., H, W, 3]`.
-        backdrop: `[..., H, W, 3]`.
-        cover: opacity of `image`, `[H, W]` in [0, 1].
-
-    Returns:
-        `[..., H, W, 3]`.
+    """Return `image` with opacity `cover`, `[H, W]`, over `backdrop`; where `cover` is 0, bit for bit `backdrop`.
 
     Example:
         >>> compose(jnp.ones((1, 1, 3)), jnp.zeros((1, 1, 3)), cover=jnp.full((1, 1), 0.5)).tolist()
@@ -112,9 +77,6 @@ def feather(mask: jax.Array, *, pixels: int) -> jax.Array:
         mask: `[H, W]`, in [0, 1]; its border is replicated.
         pixels: width of the ramp, rounded down to an even number, at least 2; 0 for no change. Pixels farther from the
             mask stay exactly zero.
-
-    Returns:
-        `[H, W]`.
 
     Example:
         >>> feather(jnp.asarray([[0.0, 0.0, 0.0, 1.0, 1.0, 1.0]]), pixels=2).round(2).tolist()

@@ -17,15 +17,10 @@ RIDGE = 1e-4  # added to variances, so that their roots are differentiable at 0;
 
 
 class Moments(NamedTuple):
-    """First and second moments over pixels, which may be averaged over styles.
+    """First and second moments over pixels, which may be averaged over styles."""
 
-    Attributes:
-        mean: mean of each channel, `[..., C]`.
-        second: mean product of each pair of channels, `[..., C, C]`: the Gram matrix divided by the number of pixels.
-    """
-
-    mean: jax.Array
-    second: jax.Array
+    mean: jax.Array  # of each channel, `[..., C]`
+    second: jax.Array  # mean product of each pair of channels, `[..., C, C]`: the Gram matrix per pixel
 
 
 def moments(features: jax.Array, *, guide: jax.Array | None = None) -> Moments:
@@ -110,9 +105,6 @@ def mean_std(moments: Moments) -> jax.Array:
     Li et al., *Demystifying Neural Style Transfer*, arXiv:1701.01036, section 4.2. Deviation: the ridge
     :math:`\epsilon`, without which the root has no derivative for a constant channel.
 
-    Args:
-        moments: of the features.
-
     Returns:
         `[..., 2, C]`.
 
@@ -125,13 +117,7 @@ def mean_std(moments: Moments) -> jax.Array:
 
 
 def covariance(moments: Moments) -> jax.Array:
-    r"""Return the covariance of channels, :math:`\Sigma_{ij} = E[F_i F_j] - \mu_i \mu_j`.
-
-    Args:
-        moments: of the features.
-
-    Returns:
-        `[..., C, C]`, symmetric.
+    r"""Return the covariance of channels, :math:`\Sigma_{ij} = E[F_i F_j] - \mu_i \mu_j`, `[..., C, C]`.
 
     Example:
         >>> covariance(moments(jnp.ones((4, 4, 1)))).tolist()

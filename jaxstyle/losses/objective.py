@@ -7,7 +7,7 @@ Gatys, Ecker and Bethge, *A Neural Algorithm of Artistic Style*, arXiv:1508.0657
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import jax
 
@@ -20,6 +20,8 @@ Term = Callable[[jax.Array, Mapping[str, jax.Array], Any], jax.typing.ArrayLike]
 
 For a batch, image and activations have a leading axis, and the term returns `[N]`.
 """
+
+GramNormalization = Literal["pixels", "elements", "image"]
 
 CONTENT_LAYERS = ("relu4_2",)
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
@@ -66,7 +68,6 @@ class CustomObjective(Protocol):
         `key` to `style_masks` are as for `targets.make_targets`; `image` is the initial image of the scale or None, and
         `part` the number of the scale, and whether it repeats the size of the one before.
         """
-        ...
 
     def value(
         self, params: Any, image: jax.Array, targets: Any, *, network: Any, step: jax.typing.ArrayLike
@@ -125,7 +126,7 @@ class Objective:
     shift: float = static_field(0.0)
     content_normalization: pixel.Normalization = static_field("energy")
     style_normalization: pixel.Normalization = static_field("energy")
-    gram_normalization: Literal["pixels", "elements", "image"] = static_field("pixels")
+    gram_normalization: GramNormalization = static_field("pixels")
     tv_form: pixel.Variation = static_field("separate")
     tv_power: float = static_field(2)
     pixel_reduction: pixel.Reduction = static_field("mean")
@@ -134,22 +135,18 @@ class Objective:
     normalize_gradients: bool = static_field(False)
 
     def __post_init__(self) -> None:
-        """Check names and options; weights may be traced.
-
-        Raises:
-            InputError: if an option is unknown or out of range, or if an extra term has no weight.
-        """
+        """Check names and options; weights may be traced."""
         for name in ("content", "style", "extra"):
             value = getattr(self, name)
             if isinstance(value, str | tuple | list | set):
                 raise InputError(f"{name} is {excerpt(repr(value))}: pass a weight for each name, such as {{name: 1}}.")
             if isinstance(value, Mapping):
                 object.__setattr__(self, name, dict(value))  # a pytree, and a copy
-        object.__setattr__(self, "extra_terms", named_terms(self.extra_terms))
+        object.__setattr__(self, "extra_terms", _named_terms(self.extra_terms))
         layers = (self.extra_layers,) if isinstance(self.extra_layers, str) else tuple(self.extra_layers)
         object.__setattr__(self, "extra_layers", layers)
-        for name, allowed in _CHOICES.items():
-            if (value := getattr(self, name)) not in allowed:
+        for name, kind in _CHOICES.items():
+            if (value := getattr(self, name)) not in (allowed := get_args(kind)):
                 raise InputError(f"{name} {excerpt(repr(value))} is unknown: use {' or '.join(map(repr, allowed))}.")
         if isinstance(self.extra, dict) and (twice := ", ".join(sorted(self.extra.keys() & {*BUILT_IN}))):
             raise InputError(f"extra has {twice}, which is a built-in term: use another name.")
@@ -180,10 +177,8 @@ class Objective:
     @property
     def layer_terms(self) -> tuple[str, ...]:
         """Names of the content and style terms, such as "content/relu4_2"."""
-        return (
-            *(f"content/{layer}" for layer in self.content_layers),
-            *(f"style/{layer}" for layer in self.style_layers),
-        )
+        content = (f"content/{layer}" for layer in self.content_layers)
+        return (*content, *(f"style/{layer}" for layer in self.style_layers))
 
     @property
     def term_names(self) -> tuple[str, ...]:
@@ -208,39 +203,22 @@ class Objective:
 
 
 _CHOICES = {
-    "statistic": ("gram", "mean_std", "covariance", "wasserstein", "sliced"),
-    "content_normalization": ("energy", "elements", "none"),
-    "style_normalization": ("energy", "elements", "none"),
-    "gram_normalization": ("pixels", "elements", "image"),
-    "tv_form": ("separate", "joint", "nine_point"),
-    "pixel_reduction": ("mean", "sum"),
+    "statistic": Statistic,
+    "content_normalization": pixel.Normalization,
+    "style_normalization": pixel.Normalization,
+    "gram_normalization": GramNormalization,
+    "tv_form": pixel.Variation,
+    "pixel_reduction": pixel.Reduction,
 }
 
 
-def named_terms(terms: Mapping[str, Term] | Iterable[tuple[str, Term]]) -> tuple[tuple[str, Term], ...]:
-    """Return extra terms in hashable form.
-
-    Args:
-        terms: functions by name.
-
-    Returns:
-        Pairs of name and function.
-
-    Raises:
-        InputError: if a name is that of a built-in term or contains a slash, or if a term is not callable.
-
-    Example:
-        >>> def darkness(image, activations, targets):
-        ...     return 1 - image.mean((-3, -2, -1))
-        >>> [name for name, _ in named_terms({"darkness": darkness})]
-        ['darkness']
-    """
+def _named_terms(terms: Mapping[str, Term] | Iterable[tuple[str, Term]]) -> tuple[tuple[str, Term], ...]:
+    """Return extra terms in hashable form; check their names and that they are callable."""
     pairs = tuple(dict(terms).items())
     for name, term in pairs:
         if not name or name in BUILT_IN or "/" in name:
-            raise InputError(
-                f"An extra term cannot be named {excerpt(repr(name))}: use a name without '/', not {BUILT_IN}."
-            )
+            problem = f"An extra term cannot be named {excerpt(repr(name))}"
+            raise InputError(f"{problem}: use a name without '/', not {BUILT_IN}.")
         if not callable(term):
             raise InputError(f"The extra term {excerpt(repr(name))} is {excerpt(repr(term))}: pass a function.")
     return pairs

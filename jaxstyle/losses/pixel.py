@@ -40,45 +40,19 @@ def squared_distance(
         1.0
     """
     x, target = _widen(x), _widen(jnp.broadcast_to(target, x.shape))
-    return divided(
-        jnp.sum(jnp.square(x - target), axis=tuple(range(-axes, 0))), target, axes=axes, normalization=normalization
-    )
+    squared = jnp.sum(jnp.square(x - target), axis=tuple(range(-axes, 0)))
+    return divided(squared, target, axes=axes, normalization=normalization)
 
 
 def divided(distance: jax.Array, target: jax.Array, *, axes: int, normalization: Normalization) -> jax.Array:
-    """Return a sum of squares divided by D of `squared_distance`.
-
-    Args:
-        distance: squared distance to `target`, `[...]`.
-        target: `[..., *shape]`.
-        axes: number of trailing axes of one value.
-        normalization: as for `squared_distance`.
-
-    Returns:
-        `[...]`, not negative.
-
-    Example:
-        >>> float(divided(jnp.asarray(8.0), jnp.ones((2, 2)), axes=2, normalization="elements"))
-        2.0
-    """
+    """Return a sum of squares, `[...]`, divided by D of `squared_distance`."""
     if normalization == "energy":
         return distance / positive(jnp.sum(jnp.square(_widen(target)), axis=tuple(range(-axes, 0))))
     return distance / (math.prod(target.shape[-axes:]) if normalization == "elements" else 1)
 
 
 def positive(energy: jax.Array) -> jax.Array:
-    """Return `energy` as a normalization: 1 where it is zero, as for a black image or an untrained network.
-
-    Args:
-        energy: `[...]`, not negative.
-
-    Returns:
-        `[...]`, positive.
-
-    Example:
-        >>> positive(jnp.asarray([0.0, 3.0])).tolist()
-        [1.0, 3.0]
-    """
+    """Return `energy` as a normalization: 1 where it is zero, as for a black image or an untrained network."""
     return jnp.where(energy > 0, energy, 1.0)
 
 
@@ -120,12 +94,10 @@ def total_variation(
         around = [(0, 0)] * (image.ndim - 3) + [(1, 1), (1, 1), (0, 0)]
         around = jnp.pad(image, around, mode="wrap" if circular else "edge")
         here, below, right = around[..., 1:-1, 1:-1, :], around[..., 2:, 1:-1, :], around[..., 1:-1, 2:, :]
-        diagonals = (
-            (around[..., 1:, 1:, :], around[..., :-1, :-1, :]),
-            (around[..., 1:, :-1, :], around[..., :-1, 1:, :]),
-        )
         straight = _reduced(jnp.square(below - here), "mean") + _reduced(jnp.square(right - here), "mean")
-        return 2 / 3 * straight + sum((_reduced(jnp.square(a - b), "mean") for a, b in diagonals), jnp.zeros(())) / 6
+        falling = _reduced(jnp.square(around[..., 1:, 1:, :] - around[..., :-1, :-1, :]), "mean")
+        rising = _reduced(jnp.square(around[..., 1:, :-1, :] - around[..., :-1, 1:, :]), "mean")
+        return 2 / 3 * straight + (falling + rising) / 6
     if circular:
         down, right = (jnp.roll(image, -1, axis=axis) - image for axis in (-3, -2))
     else:

@@ -19,27 +19,16 @@ from jaxstyle.losses.objective import Objective
 from jaxstyle.losses.style import Summary
 from jaxstyle.losses.targets import network_of_styles
 from jaxstyle.losses.wasserstein import LEVELS, Quantiles
+from jaxstyle.networks import hdf5
 from jaxstyle.networks.vgg import CONV_LAYERS, VGG19, Params
-from jaxstyle.networks.weights_io import follow, opened, strings, written
 
 FORMAT = "jaxstyle style statistics 1"
 CURE = "create it again with jaxstyle statistics."
-MOST_SIZES = 64
+MAX_SIZES = 64
 
 
 def network_hash(params: Params) -> str:
-    """Return the SHA-256 of the parameters of a network in float32; it does not depend on their file.
-
-    Args:
-        params: the network.
-
-    Returns:
-        64 hexadecimal digits.
-
-    Example:
-        >>> len(network_hash(load_params("random")))
-        64
-    """
+    """Return the SHA-256 of the parameters of a network in float32; it does not depend on their file."""
     digest = hashlib.sha256()
     for layer in CONV_LAYERS:
         for part in ("kernel", "bias"):
@@ -73,7 +62,7 @@ def write(
     Example:
         >>> write("style.h5", {512: summary}, params=params, pictures=["a.jpg"])  # doctest: +SKIP
     """
-    with written(Path(path)) as file:
+    with hdf5.written(Path(path)) as file:
         for name, text in _facts(params, objective, network).items():
             file.attrs[name] = np.bytes_(text.encode())
         file.attrs["pictures"] = np.bytes_("\n".join(pictures).encode(errors="backslashreplace")[:60_000])
@@ -85,17 +74,13 @@ def write(
 
 
 def read(
-    path: str | os.PathLike[str],
-    *,
-    params: Params,
-    objective: Objective = Objective(),
-    network: AnyNetwork = VGG19(),
+    path: str | os.PathLike[str], *, params: Params, objective: Objective = Objective(), network: AnyNetwork = VGG19()
 ) -> dict[int, dict[str, Summary]]:
     """Read style statistics for the network and the statistic with which they were computed.
 
     Args:
         path: a file of `write`.
-        params: the network of the run.
+        params: of the network.
         objective: the objective of the run, with the style layers to read.
         network: the network of the run.
 
@@ -109,16 +94,14 @@ def read(
         >>> read("style.h5", params=params)[512]["relu1_1"].mean.shape  # doctest: +SKIP
         (64,)
     """
-    with opened(Path(path), cure=CURE) as file:
+    with hdf5.opened(Path(path), cure=CURE) as file:
         for name, expected in _facts(params, objective, network).items():
-            found = " ".join(strings(file, name))
-            if found != expected:
-                raise InputError(
-                    f"{path} has the {name} {excerpt(found)!r}, but this run has {expected[:80]!r}: {CURE}"
-                )
+            if (found := " ".join(hdf5.strings(file, name))) != expected:
+                problem = f"{path} has the {name} {excerpt(found)!r}, but this run has {expected[:80]!r}"
+                raise InputError(f"{problem}: {CURE}")
         sides = [side for side in map(str, file) if side.isdecimal() and len(side) < 7 and int(side)]
-        if not 1 <= len(sides) <= MOST_SIZES or len(sides) != len(file):
-            raise InputError(f"{path} holds {len(file)} groups, not 1 to {MOST_SIZES} sizes: {CURE}")
+        if not 1 <= len(sides) <= MAX_SIZES or len(sides) != len(file):
+            raise InputError(f"{path} holds {len(file)} groups, not 1 to {MAX_SIZES} sizes: {CURE}")
         kind = Quantiles if objective.statistic == "sliced" else Moments
         return {
             int(side): {layer: _summary(file, f"{side}/{layer}", kind, params) for layer in objective.style_layers}
@@ -144,23 +127,13 @@ def _facts(params: Params, objective: Objective, network: AnyNetwork) -> dict[st
 def _summary(file: h5py.File, name: str, kind: type[Moments] | type[Quantiles], params: Params) -> Summary:
     """Return the summary of a layer; check its shape before reading any data."""
     channels = params[f"conv{name.rpartition('/')[2][4:]}"]["kernel"].shape[-1]
-    arrays: dict[str, Any] = {part: follow(file, f"{name}/{part}", cure=CURE) for part in kind._fields}
+    arrays: dict[str, Any] = {part: hdf5.follow(file, f"{name}/{part}", cure=CURE) for part in kind._fields}
     count = arrays["directions"].shape[-1] if kind is Quantiles else 0
-    shapes = {
-        "mean": (channels,),
-        "second": (channels, channels),
-        "directions": (channels, count),
-        "values": (count, LEVELS),
-    }
+    shapes = {"mean": (channels,), "second": (channels, channels)}
+    shapes |= {"directions": (channels, count), "values": (count, LEVELS)}
     for part, dataset in arrays.items():
-        whole = isinstance(dataset, h5py.Dataset) and not dataset.is_virtual and not dataset.external
-        if (
-            not whole
-            or dataset.shape != shapes[part]
-            or dataset.dtype != np.float32
-            or dataset.chunks
-            or not count <= channels
-        ):
+        stored = isinstance(dataset, h5py.Dataset) and not (dataset.is_virtual or dataset.external or dataset.chunks)
+        if not stored or dataset.shape != shapes[part] or dataset.dtype != np.float32 or count > channels:
             raise InputError(f"{file.filename} holds {name}/{part} in another form than {shapes[part]}: {CURE}")
         if not np.isfinite(values := dataset[()]).all():
             raise InputError(f"{file.filename} has values in {name}/{part} that are not finite: {CURE}")

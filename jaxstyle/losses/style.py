@@ -28,9 +28,6 @@ def summarize(
         statistic: name of the statistic; all but "sliced" use `Moments`.
         guide: weight of each pixel, `[H, W]`, or None for equal weights.
 
-    Returns:
-        Moments or quantiles, with the leading axes of `features`.
-
     Raises:
         InputError: if "sliced" has no key.
 
@@ -78,9 +75,8 @@ def distance(
         1.0
     """
     if isinstance(target, Quantiles) != (statistic == "sliced"):
-        raise InputError(
-            f"The target is {type(target).__name__}, which does not fit {statistic!r}: summarize the style again."
-        )
+        kind = type(target).__name__
+        raise InputError(f"The target is {kind}, which does not fit {statistic!r}: summarize the style again.")
     if isinstance(target, Quantiles):
         if isinstance(x, Moments):
             raise InputError("The statistic 'sliced' cannot be computed from moments: pass features.")

@@ -14,13 +14,14 @@ from jaxstyle.losses.layer_summaries import (
     AnyNetwork,
     Part,
     check_options,
-    check_tiles,
     image_features,
-    layers_of,
+    is_circular,
+    layer_size,
     network_for_targets,
-    read_layers,
-    read_moments,
+    part_moments,
     sized_layers,
+    summarize_layers,
+    tiled_features,
 )
 from jaxstyle.losses.masks import Regions, guide, make_regions
 from jaxstyle.losses.objective import CustomObjective, Objective
@@ -28,7 +29,6 @@ from jaxstyle.losses.style import Summary, summarize
 from jaxstyle.networks import vgg
 
 Style = jax.Array | Mapping[str, Summary]  # an image, or its statistics by `summarize_style`
-
 
 RANGE_TOLERANCE = 1e-3  # of values out of [0, 1], by rounding
 
@@ -66,7 +66,7 @@ def make_targets(
     image: jax.Array | None = None,
     part: tuple[int, bool] = (0, False),
 ) -> Targets:
-    """Return the optimization targets of a content and its styles.
+    """Return the optimization targets of a content and its styles, or the targets of a custom objective.
 
     Args:
         params: of the network.
@@ -81,10 +81,6 @@ def make_targets(
         image: initial image of the scale, `[..., H, W, 3]`, for custom objectives.
         part: number of the scale, and whether it repeats the size of the one before, for custom objectives.
 
-    Returns:
-        `Targets`: content features (with the leading axis of `content`) and style statistics; or the targets of a
-        custom objective.
-
     Raises:
         InputError: if an array is not an image, or too small for the deepest layer, or if weights or masks do not match
             the styles, or if objective and network do not fit together.
@@ -93,26 +89,22 @@ def make_targets(
         >>> make_targets(params, content, style).style["relu5_1"].second.shape  # doctest: +SKIP
         (512, 512)
     """
-    several = list(styles) if isinstance(styles, Sequence) else [styles]
-    if not several:
+    styles = list(styles) if isinstance(styles, Sequence) else [styles]
+    if not styles:
         raise InputError("There is no style: pass a picture, or a sequence of at least one.")
     options = {"network": network, "key": key, "style_weights": style_weights}
     options |= {"content_masks": content_masks, "style_masks": style_masks}
     content = check_picture("content", content, sized_layers(network, objective.layers), in_range=True)
-    check_range("style", [style for style in several if not isinstance(style, Mapping)])
+    check_range("style", [style for style in styles if not isinstance(style, Mapping)])
     for name, masks in (("content", content_masks), ("style", style_masks)):
         check_range(f"{name} masks", masks)
     if not isinstance(objective, Objective):
-        custom: Any = objective.make_targets(params, content, several, **options, image=image, part=part)
+        custom: Any = objective.make_targets(params, content, styles, **options, image=image, part=part)
         return custom
     check_options(objective, network)
-    several = [
-        style
-        if isinstance(style, Mapping)
-        else check_picture("style", style, sized_layers(network, objective.style_layers), ranks=(3,))
-        for style in several
-    ]
-    return _make_targets(params, content, several, objective.without_weights(), **options)
+    check_style = partial(check_picture, "style", layers=sized_layers(network, objective.style_layers), ranks=(3,))
+    styles = [style if isinstance(style, Mapping) else check_style(style) for style in styles]
+    return _make_targets(params, content, styles, objective.without_weights(), **options)
 
 
 @partial(jax.jit, static_argnames="network")
@@ -131,14 +123,13 @@ def _make_targets(
     masks = [None] * len(styles) if style_masks is None else list(style_masks)
     if len(masks) != len(styles):
         raise InputError(f"There are {len(masks)} style masks for {len(styles)} styles: pass one per style.")
+    of_style = partial(summarize_style, objective=objective, network=network, key=key)
     summaries = [
-        summarize_style(params, style, objective=objective, network=network, key=key, mask=mask)
-        if not isinstance(style, Mapping)
-        else dict(style)
+        dict(style) if isinstance(style, Mapping) else of_style(params, style, mask=mask)
         for style, mask in zip(styles, masks, strict=True)
     ]
     tiled = network_for_targets(network, objective)
-    features = layers_of(params, content, network=tiled, layers=objective.content_layers)
+    features = tiled_features(params, content, network=tiled, layers=objective.content_layers)
     picture = content if objective.extra_terms else None
     if content_masks is None:
         shares = jnp.ones(len(styles), content.dtype)
@@ -157,8 +148,8 @@ def _make_targets(
             f"{list(content.shape)}: pass one mask of its height and width per style."
         )
     stacked = jax.tree.map(lambda *each: jnp.stack(each), *summaries)
-    shapes = _shapes(params, content, objective.style_layers, network=network)
-    return Targets(features, stacked, make_regions(content_masks, content, shapes), picture=picture)
+    sizes = _layer_sizes(params, content, objective.style_layers, network=network)
+    return Targets(features, stacked, make_regions(content_masks, content, sizes), picture=picture)
 
 
 def summarize_style(
@@ -170,7 +161,7 @@ def summarize_style(
     key: jax.Array | None = None,
     mask: jax.Array | None = None,
 ) -> dict[str, Summary]:
-    """Return the statistics of a style, which replace it wherever a style is an argument.
+    """Return the statistics of a style by layer, which replace it wherever a style is an argument.
 
     Args:
         params: of the network.
@@ -180,9 +171,6 @@ def summarize_style(
         key: random key of the directions, for the statistic "sliced".
         mask: weight of each pixel, `[H, W]` in [0, 1].
 
-    Returns:
-        Moments or quantiles by style layer.
-
     Raises:
         InputError: if `style` is not an image or too small for a layer, or if the mask has another shape.
 
@@ -190,57 +178,41 @@ def summarize_style(
         >>> summarize_style(params, style)["relu1_1"].mean.shape  # doctest: +SKIP
         (64,)
     """
-    check_tiles(objective, network)
+    check_options(objective, network)
     layers = objective.style_layers
     style = check_picture("style", style, sized_layers(network, layers), ranks=(3,), in_range=True)
     if mask is not None and mask.shape != style.shape[:2]:
-        raise InputError(
-            f"A style mask is {list(mask.shape)}, but its style is {list(style.shape)}: use the same size."
-        )
+        shapes = f"A style mask is {list(mask.shape)}, but its style is {list(style.shape)}"
+        raise InputError(f"{shapes}: use the same size.")
     network = network_for_targets(network_of_styles(network), objective)
     keys = dict(zip(layers, [None] * len(layers) if key is None else jax.random.split(key, len(layers)), strict=True))
     guides: dict[str, jax.Array | None] = dict.fromkeys(layers)
     if mask is not None:
-        shapes = _shapes(params, style, layers, network=network)
-        guides = {layer: guide(mask, height=height, width=width) for layer, (height, width) in shapes.items()}
+        sizes = _layer_sizes(params, style, layers, network=network)
+        guides = {layer: guide(mask, height=height, width=width) for layer, (height, width) in sizes.items()}
 
-    def read(layer: str, features: jax.Array, part: Part, guides: dict[str, jax.Array | None]) -> Summary:
+    def of_layer(layer: str, features: jax.Array, part: Part, guides: dict[str, jax.Array | None]) -> Summary:
         if objective.statistic != "sliced":
-            return read_moments(features, part, guide=guides[layer])
+            return part_moments(features, part, guide=guides[layer])
         return summarize(features, key=keys[layer], statistic=objective.statistic, guide=guides[layer])
 
     complete = layers if objective.statistic == "sliced" else ()
-    return read_layers(params, style, read, guides, network=network, layers=layers, complete=complete)
+    return summarize_layers(params, style, of_layer, guides, network=network, layers=layers, complete=complete)
 
 
 def network_of_styles(network: AnyNetwork) -> AnyNetwork:
-    """Return the network that reads styles, whose padding is never circular.
-
-    Args:
-        network: of the run.
-
-    Returns:
-        The network.
-
-    Example:
-        >>> network_of_styles(vgg.VGG19(padding="circular")).padding
-        'zeros'
-    """
-    if isinstance(network, vgg.VGG19) and network.padding == "circular":
-        return network.clone(padding="zeros")
-    return network
+    """Return the network for styles, whose padding is never circular."""
+    return network.clone(padding="zeros") if isinstance(network, vgg.VGG19) and is_circular(network) else network
 
 
-def _shapes(
+def _layer_sizes(
     params: vgg.Params, picture: jax.Array, layers: tuple[str, ...], *, network: AnyNetwork
 ) -> dict[str, tuple[int, int]]:
     """Return height and width of each layer of an image."""
-    if not isinstance(network, vgg.VGG19):
-        found = jax.eval_shape(partial(image_features, network=network, layers=layers), params, picture)
-        return {layer: found[layer].shape[-3:-1] for layer in layers}
-    height, width = picture.shape[-3:-1]
-    sides = {layer: vgg.smallest_side(layer) for layer in layers}
-    return {layer: (height // side, width // side) for layer, side in sides.items()}
+    if isinstance(network, vgg.VGG19):
+        return {layer: layer_size(layer, *picture.shape[-3:-1]) for layer in layers}
+    found = jax.eval_shape(partial(image_features, network=network, layers=layers), params, picture)
+    return {layer: found[layer].shape[-3:-1] for layer in layers}
 
 
 def check_picture(
@@ -251,21 +223,9 @@ def check_picture(
     ranks: tuple[int, ...] = (3, 4),
     in_range: bool = False,
 ) -> jax.Array:
-    """Check an image and return it in float32 or wider.
+    """Return an image in float32 or wider; check its number of axes and that each layer has at least one pixel.
 
-    Args:
-        what: role of the image, for the message.
-        picture: `[H, W, 3]` or `[N, H, W, 3]`, in [0, 1].
-        layers: layers that must have at least one pixel.
-        ranks: allowed numbers of axes.
-        in_range: whether to check the values, which is impossible under `jit`.
-
-    Returns:
-        The array.
-
-    Raises:
-        InputError: if the shape or dtype is not that of an image, if it is too small for a layer, or if a value is not
-            finite or not in [0, 1].
+    `in_range` checks the values too, which is impossible under `jit`.
 
     Example:
         >>> check_picture("content", np.zeros((32, 32, 3), np.float16), ("relu5_1",)).dtype
@@ -291,18 +251,7 @@ def check_picture(
 
 
 def check_range(what: str, values: Any) -> None:
-    """Check that arrays are no integers, finite and in [0, 1] to within `RANGE_TOLERANCE`, where they are not traced.
-
-    Args:
-        what: role of the arrays, for the message.
-        values: pytree of arrays.
-
-    Raises:
-        InputError: if an array has integers, or if a value is not finite or out of range.
-
-    Example:
-        >>> check_range("content", np.full((8, 8, 3), 0.5))
-    """
+    """Check that a pytree of arrays has no integers, and that those that are not traced are finite and in [0, 1]."""
     for array in jax.tree.leaves(values):
         if jnp.issubdtype(dtype := jnp.result_type(array), jnp.integer):
             raise InputError(f"The {what} has integers, {dtype}: pass float32 in [0, 1], divided by 255.")

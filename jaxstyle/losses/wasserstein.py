@@ -19,15 +19,10 @@ LEVELS = 512  # quantiles per direction
 
 
 class Quantiles(NamedTuple):
-    """Quantiles of features along directions.
+    """Quantiles of features along directions."""
 
-    Attributes:
-        directions: orthonormal, `[C, K]`.
-        values: quantiles of each direction at `LEVELS` evenly spaced levels, `[..., K, LEVELS]`.
-    """
-
-    directions: jax.Array
-    values: jax.Array
+    directions: jax.Array  # orthonormal, `[C, K]`
+    values: jax.Array  # of each direction at `LEVELS` evenly spaced levels, `[..., K, LEVELS]`
 
 
 def wasserstein(x: Moments, target: Moments, *, normalization: Normalization = "energy") -> jax.Array:
@@ -99,9 +94,6 @@ def quantiles(features: jax.Array, *, key: jax.Array, guide: jax.Array | None = 
         features: `[..., H, W, C]`.
         key: random key of the directions.
         guide: weight of each pixel, `[H, W]`, or None for equal weights.
-
-    Returns:
-        The directions and their quantiles.
 
     Example:
         >>> quantiles(jnp.ones((4, 4, 2)), key=jax.random.key(0)).values.shape

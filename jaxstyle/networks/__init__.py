@@ -2,7 +2,7 @@
 
 Read `vgg` first: preprocessing, the layer table and the Linen module `VGG19`. `conv` and `winograd` are its 3x3
 convolution, `row_remat` computes a few layers in row chunks and recomputes them for the gradient, and `user_network`
-calls a user-defined network instead of VGG-19. `weights_io` reads and writes HDF5 files of weights, with
+calls a user-defined network instead of VGG-19. `weights_io` reads and writes files of weights, with `hdf5`,
 `safetensors_io`, `state_dict` (names of PyTorch's layers) and `read_errors`. `pretrained` finds, downloads and loads
 weights, and `random_init` draws random ones.
 """

@@ -29,26 +29,13 @@ def conv3x3(
     precision: jax.lax.PrecisionLike = jax.lax.Precision.HIGHEST,
     **__: object,
 ) -> jax.Array:
-    """Return the convolution of `image` with `kernel` at stride 1, zero-padded to keep its size.
+    """Return the convolution of `image`, `[N, H, W, C]`, at stride 1, zero-padded to keep its size.
 
     Value and derivatives are those of `jax.lax.conv_general_dilated`, which it replaces in Linen's Conv. Only the form
     of the gradient differs. XLA's fast convolution on the CPU requires kernels as [3, 3, in, out]; the transpose in JAX
     uses [3, 3, out, in], which XLA rewrites at the top of a program but not inside `scan`, where a step on VGG-19 then
-    takes several times as long (github.com/jax-ml/jax/issues/12868).
-
-    Args:
-        image: `[N, H, W, C]`.
-        kernel: `[3, 3, C, D]`, or `[4, 4, C, D]` of `winograd.to_domain`, whose products are always exact.
-        *_: further arguments of `jax.lax.conv_general_dilated`, which Linen passes; ignored.
-        precision: precision of the products, as for `jax.lax.conv_general_dilated`.
-        **__: further keyword arguments; ignored.
-
-    Returns:
-        `[N, H, W, D]`.
-
-    Example:
-        >>> conv3x3(jnp.ones((1, 8, 8, 3)), jnp.ones((3, 3, 3, 16))).shape
-        (1, 8, 8, 16)
+    takes several times as long (github.com/jax-ml/jax/issues/12868). Kernels are `[3, 3, C, D]`, or `[4, 4, C, D]` of
+    `winograd.to_domain`, whose products are always exact.
     """
     return _conv(precision, image, kernel) if kernel.shape[0] == 3 else winograd.conv(image, kernel)
 
@@ -83,20 +70,8 @@ def _lax_conv(
 def winograd_pays(params: Params, *, pixels: int, steps: int, layers: Sequence[str]) -> bool:
     """Return whether Winograd convolution saves more time in the steps of a scale than its compilation costs.
 
-    The saving is proportional to the number of multiply-adds; compilation takes `COMPILE_SECONDS` longer.
-
-    Args:
-        params: the network, or its shapes.
-        pixels: number of pixels of the image, times the number of images.
-        steps: number of gradient evaluations.
-        layers: names of the evaluated layers.
-
-    Returns:
-        False if no layer is wide enough, or if the network is not on the CPU.
-
-    Example:
-        >>> winograd_pays(params, pixels=192 * 256, steps=100, layers=("relu5_1",))  # doctest: +SKIP
-        True
+    The saving is proportional to the number of multiply-adds; compilation takes `COMPILE_SECONDS` longer. `pixels` are
+    those of all images of a batch. False if no layer is wide enough, or if the network is not on the CPU.
     """
     if platform_of(params) != "cpu":
         return False
@@ -107,18 +82,7 @@ def winograd_pays(params: Params, *, pixels: int, steps: int, layers: Sequence[s
 
 
 def platform_of(params: Params) -> str:
-    """Return the platform of a network: that of its arrays, or the default of JAX for NumPy arrays and tracers.
-
-    Args:
-        params: the network, or its shapes.
-
-    Returns:
-        "cpu", "cuda", "tpu" or another platform.
-
-    Example:
-        >>> platform_of({}) == jax.default_backend()
-        True
-    """
+    """Return the platform of a network: that of its arrays, or the default of JAX for NumPy arrays and tracers."""
     for leaf in jax.tree.leaves(params):
         if isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer):
             return next(iter(leaf.devices())).platform
@@ -137,20 +101,10 @@ def prepared(
     conv: Callable[..., jax.Array] = conv3x3,
     use_winograd: bool = True,
 ) -> Params:
-    """Return `params` prepared for repeated convolutions: on the CPU, with wide kernels in the Winograd domain.
+    """Return `params` prepared for repeated convolutions.
 
-    Args:
-        params: the network; prepared kernels are unchanged.
-        precision: of `vgg.VGG19`; with "bfloat16", kernels and biases are cast and none is transformed.
-        conv: convolution of `vgg.VGG19`; kernels are transformed only for the default.
-        use_winograd: whether to transform kernels, see `winograd_pays`.
-
-    Returns:
-        The equivalent network; the kernels of layers with at least 256 input channels are `[4, 4, in, out]`.
-
-    Example:
-        >>> prepared(params)["conv3_2"]["kernel"].shape  # doctest: +SKIP
-        (4, 4, 256, 256)
+    On the CPU, kernels with at least `WINOGRAD_FROM` input channels become `[4, 4, in, out]`, except for another `conv`
+    than the default. With "bfloat16", kernels and biases are cast instead.
     """
     if precision == "bfloat16":
         return jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)

@@ -34,17 +34,11 @@ MINI = next(filter(Path.is_file, MINI_PLACES), MINI_PLACES[-1])
 
 @dataclass(frozen=True)
 class Found:
-    """A network that can be loaded.
-
-    Attributes:
-        network: "vgg19", "mini" or "random".
-        path: file of the network; None for random parameters.
-        note: one sentence for the user about a fallback, else "".
-    """
+    """A network that can be loaded: "vgg19", "mini" or "random"."""
 
     network: str
-    path: Path | None = None
-    note: str = ""
+    path: Path | None = None  # None for random parameters
+    note: str = ""  # one sentence for the user about a fallback
 
     @property
     def origin(self) -> str:
@@ -67,17 +61,20 @@ def load_params(
     """Find and load a network; warn if "auto" falls back to the mini network.
 
     Args:
-        network: as for `find`.
-        weights: as for `find`.
-        offline: as for `find`.
-        progress: as for `find`.
+        network: "vgg19"; "mini" or "builtin", VGG-19 with a quarter of the channels, part of jaxstyle; "random",
+            untrained; "auto", "vgg19" if available, otherwise "mini"; or a path, short for "vgg19" with `weights`.
+        weights: file of VGG-19, HDF5 or `.safetensors`, in one of the layouts of `weights_io`.
+        offline: never download VGG-19 if it is not installed.
+        progress: progress bar of the download: an object with `total`, `update(bytes)`, `reset()` and `close()`, as for
+            pooch's `HTTPDownloader`.
 
     Returns:
         The params of `jaxstyle.VGG19`, in float32.
 
     Raises:
-        InputError: as `find` and `load` do.
-        UnavailableError: as `find` does.
+        InputError: if a named or installed file is missing or damaged, if arguments contradict each other, or if
+            "vgg19" is not installed and `offline`.
+        UnavailableError: if "vgg19" cannot be downloaded, or if the machine cannot read a file.
 
     Example:
         >>> load_params("random")["conv1_1"]["kernel"].shape
@@ -96,29 +93,10 @@ def find(
     offline: bool = False,
     progress: Any = None,
 ) -> Found:
-    """Locate a network; download VGG-19 if it is not installed.
+    """Locate a network as `load_params` does; download VGG-19 if it is not installed.
 
-    The layers and shapes of an installed file are checked, and the checksum of a download.
-
-    Args:
-        network: "vgg19"; "mini" or "builtin", VGG-19 with a quarter of the channels, part of jaxstyle; "random",
-            untrained; "auto", "vgg19" if available, otherwise "mini"; or a path, short for "vgg19" with `weights`.
-        weights: file of VGG-19, HDF5 or `.safetensors`, in one of the layouts of `jaxstyle.networks.weights_io.read`.
-        offline: never download.
-        progress: progress bar of the download: an object with `total`, `update(bytes)`, `reset()` and `close()`, as for
-            pooch's `HTTPDownloader`.
-
-    Returns:
-        The network, with a `note` if it is a fallback or if its download could not be saved.
-
-    Raises:
-        InputError: if a named or installed file is missing or damaged, if arguments contradict each other, or if
-            "vgg19" is not installed and `offline`.
-        UnavailableError: if "vgg19" cannot be downloaded, or if the machine cannot read a file.
-
-    Example:
-        >>> find("random")
-        Found(network='random', path=None, note='')
+    The layers and shapes of an installed file are checked, and the checksum of a download. The result has a `note` if
+    it is a fallback or if its download could not be saved.
     """
     if weights is not None and network not in ("auto", "vgg19"):
         raise InputError(f"weights is {weights}, for VGG-19, but the network is {network}: use one of the two.")
@@ -145,33 +123,12 @@ def find(
 
 
 def load(found: Found) -> Params:
-    """Load a network.
-
-    Args:
-        found: of `find` or `installed`.
-
-    Returns:
-        The params of `jaxstyle.VGG19`, in float32.
-
-    Raises:
-        InputError: if the file is damaged.
-        UnavailableError: if the machine cannot read it.
-
-    Example:
-        >>> load(find("random"))["conv5_4"]["bias"].shape
-        (512,)
-    """
+    """Load a network of `find` or `installed`, in float32."""
     return jax.device_put(weights_io.read(found.path)) if found.path else random_params()
 
 
 def installed() -> list[Found]:
     """List all networks that need no download, in the order of preference of "auto".
-
-    Returns:
-        The files of VGG-19, the mini network, and random parameters.
-
-    Raises:
-        InputError: if `$JAXSTYLE_WEIGHTS` is a folder without VGG-19, or if a folder has several files of it.
 
     Example:
         >>> [found.network for found in installed()][-1]
@@ -186,9 +143,8 @@ def _mini(note: str = "") -> Found:
         weights_io.widths(MINI)
     except InputError as error:
         reason = str(error).partition(":")[0]
-        raise InputError(
-            f"The mini network of this installation cannot be used ({reason}): reinstall jaxstyle."
-        ) from error
+        problem = f"The mini network of this installation cannot be used ({reason})"
+        raise InputError(f"{problem}: reinstall jaxstyle.") from error
     return Found("mini", MINI, note)
 
 
@@ -197,9 +153,8 @@ def _installed() -> Iterator[Path]:
     if named := os.environ.get("JAXSTYLE_WEIGHTS"):
         path = Path(named).expanduser()
         if os.path.isdir(path) and not (path := _in_folder(path)):
-            raise InputError(
-                f"$JAXSTYLE_WEIGHTS is {named}, where no .h5 file holds VGG-19: put one there or unset it."
-            )
+            problem = f"$JAXSTYLE_WEIGHTS is {named}, where no .h5 file holds VGG-19"
+            raise InputError(f"{problem}: put one there or unset it.")
         yield path
     # A folder "weights" beside an installed package belongs to another project.
     folders = [CHECKOUT / "weights"] if (CHECKOUT / "pyproject.toml").is_file() else []
@@ -218,13 +173,13 @@ def _in_folder(folder: Path) -> Path | None:
         files = [folder / name for name in sorted(os.listdir(folder)) if name.endswith(".h5")]
     except OSError:
         return None
-    whole = [path for path in files if _is_whole(path)]
-    if len(whole) > 1:
-        raise InputError(f"{folder} holds {len(whole)} files of VGG-19: pass one as --weights or rename it to {FILE}.")
-    return whole[0] if whole else None
+    full = [path for path in files if _is_vgg19(path)]
+    if len(full) > 1:
+        raise InputError(f"{folder} holds {len(full)} files of VGG-19: pass one as --weights or rename it to {FILE}.")
+    return full[0] if full else None
 
 
-def _is_whole(path: Path) -> bool:
+def _is_vgg19(path: Path) -> bool:
     try:
         return weights_io.widths(path) == BLOCK_WIDTHS
     except InputError:
@@ -241,15 +196,7 @@ CURE = "name a file with --weights or $JAXSTYLE_WEIGHTS, or run once with a conn
 
 
 def cache() -> Path:
-    """Return the folder of downloads; it may not exist yet.
-
-    Returns:
-        `$JAXSTYLE_CACHE`, or the cache folder of the system.
-
-    Example:
-        >>> cache()  # doctest: +SKIP
-        PosixPath('/home/ada/.cache/jaxstyle')
-    """
+    """Return the folder of downloads, `$JAXSTYLE_CACHE` or the cache folder of the system; it may not exist yet."""
     named = os.environ.get("JAXSTYLE_CACHE")
     return Path(named).expanduser() if named else pooch.os_cache("jaxstyle")
 
@@ -257,19 +204,7 @@ def cache() -> Path:
 def download(progress: Any = None) -> tuple[Path, str]:
     """Download the Keras file, verify it, and save it in the layout of the project; temporary files are removed.
 
-    Args:
-        progress: progress bar of the download: an object with `total`, `update(bytes)`, `reset()` and `close()`, as for
-            pooch's `HTTPDownloader`.
-
-    Returns:
-        The file, and one sentence for the user if it could not be saved permanently, else "".
-
-    Raises:
-        UnavailableError: if there is no connection, or if the checksum of the download is wrong.
-
-    Example:
-        >>> download()[0].name  # doctest: +SKIP
-        'vgg19.h5'
+    Return the file, and one sentence for the user if it could not be saved permanently, else "".
     """
     folder, note = _writable(cache())
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
@@ -299,7 +234,5 @@ def _writable(wanted: Path) -> tuple[Path, str]:
         folder = Path(tempfile.mkdtemp(prefix="jaxstyle-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         reason = error.strerror or type(error).__name__
-        return (
-            folder,
-            f"The download of VGG-19 is temporary, as {wanted} cannot be written ({reason}): set $JAXSTYLE_CACHE.",
-        )
+        problem = f"The download of VGG-19 is temporary, as {wanted} cannot be written ({reason})"
+        return folder, f"{problem}: set $JAXSTYLE_CACHE."

@@ -6,7 +6,6 @@ synthesize textures with them.
 
 import itertools
 import math
-from functools import partial
 from typing import Any
 
 import jax
@@ -23,10 +22,7 @@ def random_params(*, widths: Widths = BLOCK_WIDTHS, seed: int = 0) -> Params:
 
     Args:
         widths: channels of each convolution, block by block.
-        seed: equal seeds give equal networks.
-
-    Returns:
-        The params in float32.
+        seed: equal seeds give equal networks, in float32.
 
     Example:
         >>> random_params(widths=((4, 4), (4, 4), (4,) * 4, (4,) * 4, (4,) * 4))["conv2_1"]["kernel"].shape
@@ -46,21 +42,10 @@ def random_params(*, widths: Widths = BLOCK_WIDTHS, seed: int = 0) -> Params:
 
 
 def param_shapes(*, widths: Widths = BLOCK_WIDTHS) -> Any:
-    """Return the shapes of the parameters of a network.
-
-    Args:
-        widths: channels of each convolution, block by block.
-
-    Returns:
-        The pytree of `random_params` with `jax.ShapeDtypeStruct` instead of arrays.
-
-    Example:
-        >>> param_shapes()["conv1_2"]["kernel"].shape
-        (3, 3, 64, 64)
-    """
-    outputs = list(itertools.chain(*widths))
-    shape = partial(jax.ShapeDtypeStruct, dtype=np.float32)
-    return {
-        name: {"kernel": shape((3, 3, *ends)), "bias": shape(ends[1:])}
-        for name, ends in zip(CONV_LAYERS, itertools.pairwise([3, *outputs]), strict=True)
-    }
+    """Return the pytree of `random_params` with a `jax.ShapeDtypeStruct` for each array."""
+    params, channels = {}, 3
+    for name, out in zip(CONV_LAYERS, itertools.chain(*widths), strict=True):
+        shapes = {"kernel": (3, 3, channels, out), "bias": (out,)}
+        params[name] = {part: jax.ShapeDtypeStruct(shape, np.float32) for part, shape in shapes.items()}
+        channels = out
+    return params

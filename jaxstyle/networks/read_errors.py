@@ -11,19 +11,7 @@ OPEN_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 def of_machine(path: str | os.PathLike[str], error: BaseException) -> InputError | UnavailableError | None:
-    """Return the error to show if the machine could not read a file, else None, such as for damaged contents.
-
-    Args:
-        path: the file.
-        error: the exception that reading raised.
-
-    Returns:
-        An error whose message names the file, the cause and the cure.
-
-    Example:
-        >>> of_machine("vgg19.h5", OSError(5, "Input/output error"))  # doctest: +ELLIPSIS
-        UnavailableError('vgg19.h5 cannot be read (Input/output error): check the disk or network drive, or use ...
-    """
+    """Return the error to show if the machine could not read a file, else None, such as for damaged contents."""
     number: Any = error.errno if isinstance(error, OSError) else None
     if isinstance(error, MemoryError) or number == errno.ENOMEM:
         cure = "close other programs or raise the memory limit, and repeat the command."

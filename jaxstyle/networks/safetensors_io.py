@@ -27,14 +27,7 @@ CURE = "download the file again, or convert another one, as weights/README.md te
 
 
 class Tensor(NamedTuple):
-    """Description of a tensor in a file.
-
-    Attributes:
-        kind: type, such as "F32".
-        shape: sizes.
-        start: offset of the values in the file in bytes.
-        size: bytes of the values.
-    """
+    """Type such as "F32", shape, and offset and size of the values in the file in bytes."""
 
     kind: str
     shape: tuple[int, ...]
@@ -43,32 +36,17 @@ class Tensor(NamedTuple):
 
 
 def header(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read the descriptions of all tensors.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The tensors by name.
-
-    Raises:
-        InputError: if the file is missing, damaged or truncated.
-        UnavailableError: if the machine cannot read it.
-
-    Example:
-        >>> header("vgg19.safetensors")["features.0.bias"].shape  # doctest: +SKIP
-        (64,)
-    """
+    """Read the descriptions of all tensors by name."""
     path = Path(path)
     try:
         if not path.is_file():
             problem = "does not exist" if not path.exists() else "is no regular file"
             raise InputError(f"{path} {problem}: give the path of a {SUFFIX} file.")
         with path.open("rb") as file:
-            whole = os.fstat(file.fileno()).st_size
+            size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
-            if whole < 8 or length > whole - 8:
-                raise InputError(f"{path} ({whole} bytes) is truncated or no {SUFFIX} file: {CURE}")
+            if size < 8 or length > size - 8:
+                raise InputError(f"{path} ({size} bytes) is truncated or no {SUFFIX} file: {CURE}")
             if length > MAX_HEADER:
                 raise InputError(f"{path} has a header of {length} bytes, more than {MAX_HEADER}: {CURE}")
             entries = json.loads(file.read(length))
@@ -78,28 +56,13 @@ def header(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     except Exception as error:  # of damaged JSON: ValueError, KeyError, TypeError, RecursionError and others
         raise of_machine(path, error) or InputError(f"{path} ({_size(path)}) is damaged: {CURE}") from error
     end = max((tensor.start + tensor.size for tensor in tensors.values()), default=0)
-    if end > whole:
-        raise InputError(f"{path} ({whole} bytes) is truncated, as its values end at {end}: {CURE}")
+    if end > size:
+        raise InputError(f"{path} ({size} bytes) is truncated, as its values end at {end}: {CURE}")
     return tensors
 
 
 def values(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """Read tensors.
-
-    Args:
-        path: the file.
-        tensors: descriptions as from `header`, each of a type in `DTYPES`.
-
-    Returns:
-        The arrays by name; bfloat16 becomes float32.
-
-    Raises:
-        InputError: if the file is truncated.
-        UnavailableError: if the machine cannot read it.
-
-    Example:
-        >>> values("vgg19.safetensors", {"features.0.bias": tensor})  # doctest: +SKIP
-    """
+    """Read tensors of `header` with a type in `DTYPES`; bfloat16 becomes float32."""
     found = {}
     try:
         with open(path, "rb") as file:

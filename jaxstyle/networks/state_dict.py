@@ -19,7 +19,7 @@ from jaxstyle.networks.vgg import CONV_LAYERS, MEAN_BGR
 MEAN_RGB, STD_RGB = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's ImageNet normalization
 CURE = "give the weights of VGG-19, as weights/README.md tells."
 KEY = re.compile(r"((?:.*\.)?)(\d+)\.(weight|bias)", re.DOTALL)
-DEEPEST = 8  # levels of nesting in a checkpoint
+MAX_DEPTH = 8  # levels of nesting in a checkpoint
 BLOCKS = {  # convolutions per block, arXiv:1409.1556, table 1
     "VGG-11": (1, 1, 2, 2, 2),
     "VGG-13": (2, 2, 2, 2, 2),
@@ -28,20 +28,8 @@ BLOCKS = {  # convolutions per block, arXiv:1409.1556, table 1
 }
 
 
-def indices_of(blocks: Iterable[int], *, normalized: bool = False) -> tuple[int, ...]:
-    """Return the indices of the convolutions in torchvision's `features`.
-
-    Args:
-        blocks: convolutions per block.
-        normalized: whether batch normalization follows every convolution.
-
-    Returns:
-        One index per convolution.
-
-    Example:
-        >>> indices_of((2, 2)), indices_of((2, 2), normalized=True)
-        ((0, 2, 5, 7), (0, 3, 7, 10))
-    """
+def _indices(blocks: Iterable[int], *, normalized: bool = False) -> tuple[int, ...]:
+    """Return the indices of the convolutions in torchvision's `features`."""
     found, at = [], 0
     for count in blocks:
         for _ in range(count):
@@ -51,29 +39,22 @@ def indices_of(blocks: Iterable[int], *, normalized: bool = False) -> tuple[int,
     return tuple(found)
 
 
-VARIANTS = {indices_of(blocks): name for name, blocks in BLOCKS.items()} | {
-    indices_of(blocks, normalized=True): f"{name} with batch normalization" for name, blocks in BLOCKS.items()
+FEATURES = _indices(BLOCKS["VGG-19"])
+VARIANTS = {_indices(blocks): name for name, blocks in BLOCKS.items()} | {
+    _indices(blocks, normalized=True): f"{name} with batch normalization" for name, blocks in BLOCKS.items()
 }
-FEATURES = indices_of(BLOCKS["VGG-19"])
 
 
 def tensors_of(state: object) -> dict[str, Any]:
-    """Return the tensors of a state dict, or of a checkpoint that contains one, by their dotted names.
+    """Return the tensors of nested mappings by their dotted names; objects without a shape are ignored.
 
-    Args:
-        state: nested mappings; objects without a shape, such as the number of an epoch, are ignored.
-
-    Returns:
-        The tensors.
-
-    Example:
-        >>> list(tensors_of({"epoch": 3, "model": {"0.bias": np.zeros(64)}}))
-        ['model.0.bias']
+    >>> list(tensors_of({"epoch": 3, "model": {"0.bias": np.zeros(64)}}))
+    ['model.0.bias']
     """
     found: dict[str, Any] = {}
 
     def visit(prefix: str, node: object, depth: int) -> None:
-        if isinstance(node, Mapping) and depth < DEEPEST:
+        if isinstance(node, Mapping) and depth < MAX_DEPTH:
             for name, child in node.items():
                 visit(f"{prefix}.{name}" if prefix else str(name), child, depth + 1)
         elif hasattr(node, "shape"):
@@ -84,50 +65,30 @@ def tensors_of(state: object) -> dict[str, Any]:
 
 
 def vgg19_names(path: object, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, str]]:
-    """Return the names of VGG-19's tensors in a state dict.
+    """Return the names of VGG-19's tensors in the state dict of a file.
 
-    Args:
-        path: the file, for messages.
-        shapes: shape of each tensor by name.
-
-    Returns:
-        `{"conv1_1": {"kernel": "features.0.weight", "bias": "features.0.bias"}, ...}`.
-
-    Raises:
-        InputError: if the state dict is another variant of VGG or another network, lacks tensors, or has several VGGs.
-
-    Example:
-        >>> shapes = {f"vgg.{at}.{part}": (1,) * (4 if part == "weight" else 1)
-        ...           for at in FEATURES for part in ("weight", "bias")}
-        >>> vgg19_names("vgg19.pth", shapes)["conv1_2"]["kernel"]
-        'vgg.2.weight'
+    They are `{"conv1_1": {"kernel": "features.0.weight", "bias": "features.0.bias"}, ...}`.
     """
-    prefix = _prefix(path, shapes)
-    convolutions = _convolutions(shapes).get(prefix, ())
-    variant = VARIANTS.get(convolutions)
-    if variant not in (None, "VGG-19"):
-        raise InputError(f"{path} is {variant} ({len(convolutions)} convolutions), which is not supported: {CURE}")
+    convolutions = _convolutions(shapes)
+    known = [prefix for prefix, indices in convolutions.items() if indices in VARIANTS]
+    if len(known) > 1:
+        some = " and ".join(excerpt(repr(prefix)) for prefix in known[:2])
+        raise InputError(f"{path} holds {len(known)} VGG networks, such as under {some}: save a single one.")
+    if known:
+        prefix, indices = known[0], convolutions[known[0]]
+        if (variant := VARIANTS[indices]) != "VGG-19":
+            raise InputError(f"{path} is {variant} ({len(indices)} convolutions), which is not supported: {CURE}")
+    else:  # another network: the message names a tensor that it lacks
+        prefix = max(convolutions, key=lambda each: len(convolutions[each]), default="features.")
     names = {
         layer: {"kernel": f"{prefix}{index}.weight", "bias": f"{prefix}{index}.bias"}
         for layer, index in zip(CONV_LAYERS, FEATURES, strict=True)
     }
     ranks = {name: 4 if part == "kernel" else 1 for layer in names.values() for part, name in layer.items()}
-    wrong = [name for name, rank in ranks.items() if len(shapes.get(name, ())) != rank]
-    if wrong:
-        raise InputError(
-            f"{path} lacks {len(wrong)} of VGG-19's {len(ranks)} tensors, such as {excerpt(wrong[0])}: {CURE}"
-        )
+    if wrong := [name for name, rank in ranks.items() if len(shapes.get(name, ())) != rank]:
+        some = f"{len(wrong)} of VGG-19's {len(ranks)} tensors, such as {excerpt(wrong[0])}"
+        raise InputError(f"{path} lacks {some}: {CURE}")
     return names
-
-
-def _prefix(path: object, shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Return the prefix of the VGG, or of the most convolutions, or that of torchvision if no tensor matches."""
-    groups = _convolutions(shapes)
-    known = [prefix for prefix, indices in groups.items() if indices in VARIANTS]
-    if len(known) > 1:
-        some = " and ".join(excerpt(repr(prefix)) for prefix in known[:2])
-        raise InputError(f"{path} holds {len(known)} VGG networks, such as under {some}: save a single one.")
-    return known[0] if known else max(groups, key=lambda prefix: len(groups[prefix]), default="features.")
 
 
 def _convolutions(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
@@ -140,20 +101,14 @@ def _convolutions(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int,
     return {prefix: tuple(sorted(indices)) for prefix, indices in groups.items()}
 
 
-def to_hwio(kernel: np.ndarray) -> np.ndarray:
-    """Return a kernel of PyTorch, `[out, in, height, width]`, as `[height, width, in, out]`.
-
-    Args:
-        kernel: of four dimensions.
-
-    Returns:
-        The kernel, not copied.
-
-    Example:
-        >>> to_hwio(np.zeros((64, 3, 5, 7))).shape
-        (5, 7, 3, 64)
-    """
-    return np.transpose(kernel, (2, 3, 1, 0))
+def params_of(
+    names: Mapping[str, Mapping[str, str]], arrays: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, np.ndarray]]:
+    """Return the params of `names`, with kernels `[out, in, height, width]` as `[height, width, in, out]`."""
+    return {
+        layer: {"kernel": np.transpose(arrays[pair["kernel"]], (2, 3, 1, 0)), "bias": arrays[pair["bias"]]}
+        for layer, pair in names.items()
+    }
 
 
 def fold(kernel: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
@@ -161,20 +116,6 @@ def fold(kernel: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
 
     Exact except for the outermost pixels: the zeros around the image mean torchvision's mean color there and that of
     the original here, which differ by (0.00, 0.01, 0.01) standard deviations in R, G, B.
-
-    Args:
-        kernel: of torchvision, `[3, 3, 3, out]`, for RGB.
-        bias: `[out]`.
-
-    Returns:
-        The kernel, for BGR, and the bias, in float32.
-
-    Raises:
-        InputError: if the kernel does not have three input channels.
-
-    Example:
-        >>> fold(np.zeros((3, 3, 3, 64)), np.ones(64))["bias"][:2].tolist()
-        [1.0, 1.0]
     """
     if kernel.shape[2] != 3:
         raise InputError(f"The first kernel has {kernel.shape[2]} input channels, not the 3 of RGB: {CURE}")

@@ -19,28 +19,9 @@ def activations(
     image: jax.Array,
     *,
     layers: tuple[str, ...],
-    read: Callable[[str, jax.Array, Rows | None], Any] | None,
+    summarize: Callable[[str, jax.Array, Rows | None], Any] | None,
 ) -> dict[str, Any]:
-    """Return activations of a user-defined network, or summaries of them.
-
-    Args:
-        network: function of params and an image `[H, W, 3]`.
-        params: parameters of the network, any pytree.
-        image: `[H, W, 3]` or `[N, H, W, 3]`, in [0, 1].
-        layers: names of layers.
-        read: `summarize` of `vgg.evaluate_layers`; rows are always None.
-
-    Returns:
-        The activations or summaries by name.
-
-    Raises:
-        InputError: if the network does not return a mapping, lacks a layer, or returns one without a channel axis.
-
-    Example:
-        >>> found = activations(lambda _, x: {"all": x}, None, jnp.ones((2, 4, 4, 3)), layers=("all",), read=None)
-        >>> found["all"].shape
-        (2, 4, 4, 3)
-    """
+    """Return activations of a user-defined network by name, or summaries of them, as `vgg.evaluate_layers` does."""
     function = partial(network, params)
     found = (jax.vmap(function) if image.ndim == 4 else function)(image)
     if not isinstance(found, Mapping):
@@ -49,8 +30,6 @@ def activations(
         raise InputError(f"The network has no layers {missing}: choose from {excerpt(', '.join(map(str, found)))}.")
     for layer in layers:
         if found[layer].ndim != image.ndim:
-            raise InputError(
-                f"The network returns {layer!r} as an array {list(found[layer].shape)} for an image "
-                f"{list(image.shape)}: return activations [h, w, C]."
-            )
-    return {layer: found[layer] if read is None else read(layer, found[layer], None) for layer in layers}
+            shapes = f"an array {list(found[layer].shape)} for an image {list(image.shape)}"
+            raise InputError(f"The network returns {layer!r} as {shapes}: return activations [h, w, C].")
+    return {layer: found[layer] if summarize is None else summarize(layer, found[layer], None) for layer in layers}

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxstyle.errors import InputError, excerpt
 from jaxstyle.networks import winograd
 from jaxstyle.networks.conv import PRODUCTS, Params, Precision, conv3x3
-from jaxstyle.networks.row_remat import Rows, in_strips
+from jaxstyle.networks.row_remat import Rows, map_row_chunks
 
 Pooling = Literal["max", "avg", "l2"]
 Padding = Literal["zeros", "replicate", "circular"]
@@ -30,16 +30,9 @@ ACTIVATIONS = tuple(kind + name[4:] for name in CONV_LAYERS for kind in ("conv",
 
 
 def halve(x: jax.Array, pooling: Pooling) -> jax.Array:
-    """Return the 2x2 pooling of `x`; an odd last row or column is dropped.
+    """Return the 2x2 pooling of `x`, `[..., H // 2, W // 2, C]`; an odd last row or column is dropped.
 
     It equals the pooling of Linen, but the gradient of Linen's max_pool takes ten times as long on the CPU.
-
-    Args:
-        x: `[..., H, W, C]`.
-        pooling: "max", "avg" for the mean, or "l2" for the root of the sum of squares.
-
-    Returns:
-        `[..., H // 2, W // 2, C]`.
 
     Example:
         >>> halve(jnp.arange(4.0).reshape(2, 2, 1), "max").tolist()
@@ -62,11 +55,7 @@ def _norm(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1.0)), 0.0)
 
 
-def _mean(a: jax.Array, b: jax.Array) -> jax.Array:
-    return (a + b) / 2
-
-
-JOINS = {"max": _larger, "avg": _mean, "l2": _norm}
+JOINS = {"max": _larger, "avg": lambda a, b: (a + b) / 2, "l2": _norm}
 
 
 class VGG19(nn.Module):
@@ -120,14 +109,7 @@ class VGG19(nn.Module):
 
     @classmethod
     def from_params(cls, params: Params, **fields: Any) -> "VGG19":
-        """Return the network with the widths of `params`.
-
-        Args:
-            params: of the network; kernels may be in the Winograd domain, see `conv.prepared`.
-            **fields: other fields of the class.
-
-        Returns:
-            The network.
+        """Return the network with the widths of `params`, whose kernels may be in the Winograd domain, and `fields`.
 
         Example:
             >>> VGG19.from_params(params, pooling="avg").widths[0]  # doctest: +SKIP
@@ -141,11 +123,7 @@ class VGG19(nn.Module):
         return self.clone(widths=widths_of(params), winograd_layers=ready)
 
     def __post_init__(self) -> None:
-        """Check the names.
-
-        Raises:
-            InputError: if `pooling`, `padding` or `precision` is unknown, or if tiles have no pixels.
-        """
+        """Check the options."""
         for name, allowed in (("pooling", JOINS), ("padding", get_args(Padding)), ("precision", PRODUCTS)):
             if (value := getattr(self, name)) not in tuple(allowed):
                 raise InputError(f"{name} {excerpt(repr(value))} is unknown: use {' or '.join(map(repr, allowed))}.")
@@ -181,15 +159,9 @@ class VGG19(nn.Module):
         return _evaluate(self, self.block, image, layers=ACTIVATIONS, summarize=None)
 
     def block(self, number: int, x: jax.Array, inside: jax.Array | None = None) -> dict[str, jax.Array]:
-        """Return all activations of a block, between two poolings.
+        """Return all activations of a block between two poolings, numbered from 1, for its input `[..., H, W, C]`.
 
-        Args:
-            number: number of the block, from 1.
-            x: input of the block, `[..., H, W, C]`.
-            inside: mask of the rows of `x` in the image, `[H, 1, 1]`; others are zero-padding; None for all rows.
-
-        Returns:
-            The activations by name, `[..., H, W, C]`.
+        `inside` is a mask of the rows of `x` in the image, `[H, 1, 1]`; others are zero-padding.
         """
         activations = {}
         for i in range(1, len(self.widths[number - 1]) + 1):
@@ -217,18 +189,7 @@ def _pad(x: jax.Array, *, mode: str) -> jax.Array:
 
 
 def widths_of(params: Params) -> Widths:
-    """Return the channels of every convolution of `params`, which may be narrower than VGG-19.
-
-    Args:
-        params: the network.
-
-    Returns:
-        The widths, block by block.
-
-    Example:
-        >>> widths_of(params)[0]  # doctest: +SKIP
-        (64, 64)
-    """
+    """Return the channels of every convolution of `params`, block by block; they may be fewer than VGG-19's."""
     return tuple(
         tuple(int(params[f"conv{b}_{i}"]["kernel"].shape[-1]) for i in range(1, len(block) + 1))
         for b, block in enumerate(BLOCK_WIDTHS, 1)
@@ -236,13 +197,7 @@ def widths_of(params: Params) -> Widths:
 
 
 def smallest_side(layer: str) -> int:
-    """Return the smallest side of an image for which `layer` has at least one pixel.
-
-    Args:
-        layer: the name of an activation.
-
-    Returns:
-        Pixels.
+    """Return the smallest side of an image, in pixels, for which `layer` has at least one pixel: its stride.
 
     Raises:
         InputError: if there is no such layer.
@@ -260,16 +215,7 @@ def smallest_side(layer: str) -> int:
 
 
 def halo(layer: str) -> int:
-    """Return the radius of the receptive field of `layer`.
-
-    Args:
-        layer: the name of an activation.
-
-    Returns:
-        Pixels of the image.
-
-    Raises:
-        InputError: if there is no such layer.
+    """Return the radius of the receptive field of `layer`, in pixels of the image.
 
     Example:
         >>> halo("relu1_1"), halo("relu5_1")
@@ -287,19 +233,16 @@ def evaluate_layers(
     layers: Sequence[str] = ACTIVATIONS,
     summarize: Callable[[str, jax.Array, Rows | None], Any] | None = None,
 ) -> dict[str, Any]:
-    """Return activations of the network, or summaries of them, evaluated up to the deepest layer.
+    """Return activations by name, or summaries of them, evaluated up to the deepest layer.
 
     Args:
         network: the module.
         params: of the network.
         image: `[H, W, 3]` or `[N, H, W, 3]`, sRGB in [0, 1].
-        layers: names of activations.
+        layers: names of activations; those in which a small image has no pixels are not returned.
         summarize: function of the name of a layer, its activations and their rows that returns a pytree of arrays; None
             for the activations. Rows are None except in the blocks of `network.remat`, where the summaries of row
             chunks are summed.
-
-    Returns:
-        The activations or summaries by layer; without layers in which a small image has no pixels.
 
     Raises:
         InputError: if there is no such layer.
@@ -312,8 +255,8 @@ def evaluate_layers(
         smallest_side(layer)
 
     def block(number: int, x: jax.Array, inside: jax.Array | None) -> dict[str, jax.Array]:
-        own = {name: layer for name, layer in params.items() if int(name[4]) == number}
-        return _apply_block(network, number, own, x, inside)
+        of_block = {name: layer for name, layer in params.items() if int(name[4]) == number}
+        return _apply_block(network, number, of_block, x, inside)
 
     return _evaluate(network, block, image, layers=layers, summarize=summarize)
 
@@ -352,7 +295,8 @@ def _evaluate(
         if number in network.remat and summarize is not None and min(x.shape[-3:-1]) > 1:
             mode = "wrap" if network.padding == "circular" else "constant"
             mode = "edge" if number == 1 and network.padding == "replicate" else mode
-            x, summaries = in_strips(partial(advance, number), x, margin=len(network.widths[number - 1]), mode=mode)
+            margin = len(network.widths[number - 1])
+            x, summaries = map_row_chunks(partial(advance, number), x, margin=margin, mode=mode)
         else:
             x, summaries = advance(number, x)
         found |= summaries

@@ -20,18 +20,7 @@ FLIPPED = (3, 1, 2, 0)  # order of the taps of a flipped kernel
 
 
 def to_domain(kernel: jax.Array) -> jax.Array:
-    r"""Return a kernel in the Winograd domain, :math:`U = G g G^T`.
-
-    Args:
-        kernel: `[3, 3, C, D]`.
-
-    Returns:
-        `[4, 4, C, D]`.
-
-    Example:
-        >>> to_domain(jnp.ones((3, 3, 1, 1)))[..., 0, 0].tolist()[1]
-        [1.5, 2.25, 0.75, 1.5]
-    """
+    r"""Return a kernel `[3, 3, C, D]` in the Winograd domain, :math:`U = G g G^T`, `[4, 4, C, D]`."""
 
     def each(first: jax.Array, second: jax.Array, third: jax.Array) -> jax.Array:
         outer = first + third
@@ -41,18 +30,7 @@ def to_domain(kernel: jax.Array) -> jax.Array:
 
 
 def from_domain(kernel: jax.Array) -> jax.Array:
-    """Return the kernel of a kernel in the Winograd domain, the inverse of `to_domain`.
-
-    Args:
-        kernel: `[4, 4, C, D]`.
-
-    Returns:
-        `[3, 3, C, D]`.
-
-    Example:
-        >>> from_domain(to_domain(jnp.ones((3, 3, 1, 1)))).shape
-        (3, 3, 1, 1)
-    """
+    """Return the kernel `[3, 3, C, D]` of a kernel in the Winograd domain, the inverse of `to_domain`."""
 
     def each(first: jax.Array, second: jax.Array, third: jax.Array, fourth: jax.Array) -> jax.Array:
         return jnp.stack([first, second - third, fourth])
@@ -61,20 +39,9 @@ def from_domain(kernel: jax.Array) -> jax.Array:
 
 
 def conv(image: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Return the 3x3 convolution of `image` with a kernel in the Winograd domain, zero-padded to keep its size.
+    """Return the convolution of `image`, `[N, H, W, C]`, with a kernel of `to_domain`, zero-padded to keep its size.
 
     It is bilinear, and supports all derivatives and batching.
-
-    Args:
-        image: `[N, H, W, C]`.
-        kernel: `[4, 4, C, D]`, of `to_domain`.
-
-    Returns:
-        `[N, H, W, D]`.
-
-    Example:
-        >>> conv(jnp.ones((1, 8, 8, 3)), to_domain(jnp.ones((3, 3, 3, 16)))).shape
-        (1, 8, 8, 16)
     """
     return winograd_p.bind(image, kernel, transposed=False)
 
@@ -147,11 +114,9 @@ def _batch(arguments: Any, axes: Any, *, transposed: bool) -> tuple[jax.Array, i
         return found.reshape(*image.shape[:2], *found.shape[1:]), 0
     kernel = jnp.moveaxis(kernel, of_kernel, 0)
 
-    def each(lane: Any) -> jax.Array:
-        own_image, own_kernel = (image, lane) if of_image is None else lane
-        return winograd_p.bind(own_image, own_kernel, transposed=transposed)
-
-    return jax.lax.map(each, kernel if of_image is None else (image, kernel)), 0
+    if of_image is None:
+        return jax.lax.map(lambda each: winograd_p.bind(image, each, transposed=transposed), kernel), 0
+    return jax.lax.map(lambda pair: winograd_p.bind(*pair, transposed=transposed), (image, kernel)), 0
 
 
 winograd_p.def_abstract_eval(_shape)

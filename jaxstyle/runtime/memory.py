@@ -15,7 +15,7 @@ import jax
 import psutil
 
 from jaxstyle.errors import InputError
-from jaxstyle.losses.layer_summaries import AnyNetwork, blocks_in_rows, sized_layers, smallest_tile, whole_only
+from jaxstyle.losses.layer_summaries import AnyNetwork, row_chunk_blocks, sized_layers, smallest_tile, tiling_obstacle
 from jaxstyle.losses.objective import Objective
 from jaxstyle.networks.vgg import VGG19
 from jaxstyle.optim.loop import AnyObjective
@@ -156,9 +156,9 @@ def plan_scale(
     fewer, least = False, None
     if isinstance(network, VGG19) and isinstance(objective, Objective):
         complete = objective.complete_layers
-        few = blocks_in_rows(in_row_chunks(network), pixels, complete=complete)
-        fewer = few != blocks_in_rows(network, pixels, complete=complete)
-        adds_up = alone and whole_only(objective, network) is None
+        few = row_chunk_blocks(in_row_chunks(network), pixels, complete=complete)
+        fewer = few != row_chunk_blocks(network, pixels, complete=complete)
+        adds_up = alone and tiling_obstacle(objective, network) is None
         least = smallest_tile(sized_layers(network, objective.layers)) if adds_up else None
     budget, (taken, _) = memory_budget(memory), taken_and_free()
 
