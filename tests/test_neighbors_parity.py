@@ -150,16 +150,14 @@ def test_terms_of_strotss_agree_with_pytorch(torch, activations):
     axes = [relaxed_emd.sample_positions(*size, key=jax.random.key(i)) for i, size in enumerate(sizes)]
     positions = [np.stack(np.meshgrid(*each, indexing="ij"), axis=-1).reshape(-1, 2) for each in axes]
     at, of_style = axes
+    of_image, of_painting = (torch.tensor(each) for each in positions)
 
     def columns(layers, axes):
         found = neighbors.hypercolumns(layers, axes, divisor="none")
         return found.reshape(-1, found.shape[-1])
 
     def terms(image, content, style):
-        x, c, s = (
-            columns(each, where)
-            for each, where in ((image, at), (content, at), (style, of_style))
-        )
+        x, c, s = (columns(each, where) for each, where in ((image, at), (content, at), (style, of_style)))
         return {
             "emd": relaxed_emd.relaxed_emd(x, s, chunk=100),
             "moments": relaxed_emd.moment_distance(relaxed_emd.mean_covariance(x), relaxed_emd.mean_covariance(s)),
@@ -178,9 +176,9 @@ def test_terms_of_strotss_agree_with_pytorch(torch, activations):
     with jax.enable_x64(True):
         (_, found), gradient = ours(image, content, style)
     tensors = leaves(torch, image)
-    x = sampled_by_torch(torch, tensors, torch.tensor(np.asarray(at)))
-    c = sampled_by_torch(torch, leaves(torch, content), torch.tensor(np.asarray(at))).detach()
-    s = sampled_by_torch(torch, leaves(torch, style), torch.tensor(np.asarray(of_style))).detach()
+    x = sampled_by_torch(torch, tensors, of_image)
+    c = sampled_by_torch(torch, leaves(torch, content), of_image).detach()
+    s = sampled_by_torch(torch, leaves(torch, style), of_painting).detach()
     normalize = torch.nn.functional.normalize
 
     def cosines(a, b):

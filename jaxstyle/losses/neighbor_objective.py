@@ -173,7 +173,10 @@ class NeighborObjective:
             regions = jnp.broadcast_to((shares / jnp.sum(shares))[:, None, None], (len(styles), *content.shape[:2]))
         parts = None
         if style_masks is not None:
-            parts = [jnp.ones(style.shape[:2]) if mask is None else mask for style, mask in zip(styles, style_masks, strict=True)]
+            parts = [
+                jnp.ones(style.shape[:2]) if mask is None else mask
+                for style, mask in zip(styles, style_masks, strict=True)
+            ]
         options: dict[str, Any] = {"network": network, "layers": self.layers}
         if self.split_pass and repeated:
             key = jax.random.key(0) if key is None else key

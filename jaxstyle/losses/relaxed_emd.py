@@ -225,9 +225,7 @@ def decorrelate(colors: jax.Array) -> jax.Array:
     return jnp.einsum("...c,dc->...d", colors, DECORRELATED.astype(colors.dtype), precision="highest")
 
 
-def sample_positions(
-    height: int, width: int, *, key: jax.Array, count: int = POSITIONS
-) -> tuple[jax.Array, jax.Array]:
+def sample_positions(height: int, width: int, *, key: jax.Array, count: int = POSITIONS) -> tuple[jax.Array, jax.Array]:
     """Return the rows and columns of a square grid with random offsets, for `neighbors.hypercolumns`.
 
     Deviation: STROTSS draws random positions of a denser grid.
