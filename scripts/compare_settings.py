@@ -2,10 +2,10 @@
 
 python scripts/compare_settings.py content.jpg style.jpg [content.jpg style.jpg ...] --output sheets/
 
-The label of a picture is its setting, its time, and two distances that no setting minimizes, so that the numbers of a
-row are comparable. "style" is the sliced Wasserstein distance from the style at the layers relu2_2, relu3_2 and relu4_3,
-as a fraction of that of the content; "structure" is the distance of self-similarity matrices from those of the content
-at relu3_4 and relu4_4, see `losses.relaxed_emd.self_similarity`.
+The label of a picture is its setting, its time, and two distances that no setting minimizes, which makes the numbers of
+a row comparable. "style" is the sliced Wasserstein distance from the style at relu2_2, relu3_2 and relu4_3, divided by
+that of the content; "structure" is the distance of self-similarity matrices from those of the content at relu3_4 and
+relu4_4, see `losses.relaxed_emd.self_similarity`.
 """
 
 import argparse
