@@ -123,16 +123,7 @@ class Console:
                 self.bar = None
 
     def run(self, run: Run, output: Path, saving: Saving, *, until: int | None = None) -> tuple[int, Result | None]:
-        """Run all steps, or those up to `until`, and save the result; a dry run only prints estimates.
-
-        Returns:
-            The exit status: 130 after Ctrl-C, 143 after SIGTERM, 1 if a file other than the picture could not be saved,
-            else 0; and the result.
-
-        Raises:
-            UnavailableError: if the picture cannot be saved, or if the run has diverged; the picture is then the last
-                finite one.
-        """
+        """Run all steps, or those up to `until`, and save the result; a dry run only prints estimates."""
         outputs, stop = saving.outputs(), asked_of_any(stop_status)
         if saving.dry_run:
             run = on_devices(run, [self.on_event])
@@ -205,13 +196,7 @@ def estimate_lines(found: Estimate, times: CompileTimes, *, rounds: int = 1, bat
 
 
 def vgg19_message(problem: Problem, result: Result, output: Path) -> str:
-    """Return a message with the estimated time of VGG-19 after a run of the mini network, and how to start it.
-
-    Args:
-        problem: the run of the mini network.
-        result: its result.
-        output: the saved picture.
-    """
+    """Return a message with the estimated time of VGG-19 after a run of the mini network, and how to start it."""
     new = result.steps - result.resumed_at
     seconds = vgg19_seconds(problem, seconds=result.seconds * result.steps / max(1, new))
     duration = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -30,13 +30,6 @@ def check_backend() -> None:
     Where JAX_PLATFORMS is not set, JAX continues on the CPU if the GPU fails; that is an error here. A machine without
     a GPU is none, whichever version of JAX is installed. Call it before the first computation, but after
     `jax.distributed.initialize`.
-
-    Raises:
-        InputError: if no requested backend starts, or if the GPU does not although JAX_PLATFORMS is not set; the
-            message names the backends that start.
-
-    Example:
-        >>> check_backend()
     """
     names = {"JAX_PLATFORMS": "jax_platforms", "JAX_PLATFORM_NAME": "jax_platform_name"}
     requested = {variable: value for variable, name in names.items() if (value := jax.config.values[name])}

@@ -88,18 +88,7 @@ class BatchRecord:
 def batch_pictures(
     contents: Iterable[Path], styles: Iterable[Path], folder: Path, *, pairwise: bool = False, suffix: str = "png"
 ) -> list[BatchPicture]:
-    """Return the pictures of a batch, sorted by style.
-
-    Args:
-        contents: content images, folders and patterns.
-        styles: style images, files of statistics, folders and patterns.
-        folder: folder of the pictures; those that it has are no inputs.
-        pairwise: whether to pair the first content with the first style, and so on, instead of all with all.
-        suffix: suffix of the pictures.
-
-    Raises:
-        InputError: if there is no picture, the numbers differ, or two pictures would have the same name.
-    """
+    """Return the pictures of a batch, sorted by style."""
     contents, styles = list(contents), list(styles)
     if not contents or not styles:
         raise InputError("There is no content or no style: name at least one of each.")
@@ -116,11 +105,7 @@ def batch_pictures(
 
 
 def check_batch(pictures: Sequence[BatchPicture], options: StylizeOptions, outputs: OutputOptions) -> None:
-    """Check that all outputs can be written and are not inputs of any picture.
-
-    Raises:
-        InputError: if one cannot, or an option cannot be used in a batch.
-    """
+    """Check that all outputs can be written and are not inputs of any picture."""
     if options.style_weights is not None or options.content_mask or options.style_mask:
         raise InputError("A batch has one style for each picture: use --style-weights and masks with jaxstyle stylize.")
     options.check(1)
@@ -146,18 +131,6 @@ def batch(
     """Make the pictures that are not finished, those of one style and of one size after each other.
 
     A picture that fails is left out, with an event "failed"; several processes divide the pictures.
-
-    Args:
-        pictures: of `batch_pictures`, checked by `check_batch`.
-        folder: folder of the pictures and of `batch.json`.
-        options: options of every picture.
-        network: the network.
-        outputs: bits per channel and records.
-        callbacks: called with every event.
-        should_stop: called before each segment of steps; the picture is saved, but made again by the next call.
-
-    Raises:
-        UnavailableError: if `batch.json` cannot be written.
     """
     preset, _ = options.resolve()
     record, done = BatchRecord(folder), BatchRecord(folder).read()

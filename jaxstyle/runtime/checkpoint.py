@@ -156,12 +156,7 @@ class CheckpointStore:
         return found[0][1:] if found else None
 
     def facts(self) -> dict[str, Any] | None:
-        """Return the facts of the newest checkpoint with readable facts.
-
-        Example:
-            >>> CheckpointStore(Path("none")).facts() is None
-            True
-        """
+        """Return the facts of the newest checkpoint with readable facts."""
         check(self.folder)
         if self.folder.exists():
             with self._manager(alone=True) as manager:
@@ -171,14 +166,7 @@ class CheckpointStore:
         return None
 
     def clear(self) -> None:
-        """Remove all checkpoints.
-
-        Raises:
-            UnavailableError: if they cannot be removed.
-
-        Example:
-            >>> CheckpointStore(Path("none")).clear()
-        """
+        """Remove all checkpoints."""
 
         def remove() -> None:
             check(self.folder)

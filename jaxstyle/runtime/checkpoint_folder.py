@@ -46,17 +46,7 @@ class Holder(NamedTuple):
 
 
 def check(folder: Path) -> None:
-    """Check a folder for checkpoints: other contents must not have the names of checkpoints.
-
-    Args:
-        folder: a folder, which may not exist yet.
-
-    Raises:
-        InputError: if it is a file, cannot be read, or has a folder with the name of a checkpoint that is not one.
-
-    Example:
-        >>> check(Path("none"))
-    """
+    """Check a folder for checkpoints: other contents must not have the names of checkpoints."""
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -83,17 +73,7 @@ def _is_checkpoint(folder: Path) -> bool:
 
 
 def check_unlocked(folder: Path) -> None:
-    """Raise `InputError` if a running process holds the lock of a folder.
-
-    Args:
-        folder: a folder, which may not exist yet.
-
-    Raises:
-        InputError: with the process, its host and the time of the lock.
-
-    Example:
-        >>> check_unlocked(Path("none"))
-    """
+    """Raise `InputError` if a running process holds the lock of a folder."""
     text, age = _lock_of(folder)
     if text is not None and not _is_stale(text, age):
         raise InputError(_held(folder, text))
@@ -101,18 +81,7 @@ def check_unlocked(folder: Path) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder, and create the folder if it does not exist.
-
-    Args:
-        folder: folder of checkpoints.
-
-    Raises:
-        InputError: if another process holds the lock, or the folder is not one of checkpoints.
-
-    Example:
-        >>> with locked(Path("kept")):  # doctest: +SKIP
-        ...     pass
-    """
+    """Hold the lock of a folder, and create the folder if it does not exist."""
     lock, release = acquire(folder), threading.Event()
 
     def renew() -> None:
@@ -133,18 +102,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def acquire(folder: Path) -> Path:
-    """Create the lock of a folder for this process, and return its path.
-
-    Args:
-        folder: folder of checkpoints, created if it does not exist.
-
-    Raises:
-        InputError: if another process holds the lock, or the folder is not one of checkpoints.
-
-    Example:
-        >>> acquire(Path("kept")).name  # doctest: +SKIP
-        'lock.json'
-    """
+    """Create the lock of a folder for this process, and return its path."""
     check(folder)
     lock, process = folder / LOCK, psutil.Process()
     since = time.strftime("%Y-%m-%d %H:%M:%S")

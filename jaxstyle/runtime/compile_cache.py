@@ -120,12 +120,7 @@ class CompileClock:
 
 @cache
 def process_clock() -> CompileClock:
-    """Return the clock of this process, started at the first call.
-
-    Example:
-        >>> process_clock() is process_clock()
-        True
-    """
+    """Return the clock of this process, started at the first call."""
     return CompileClock().start()
 
 
@@ -133,10 +128,6 @@ def cache_works() -> bool:
     """Return whether the compilation cache works; on some processors it does not.
 
     It compiles a small program twice, with a cache in a temporary folder.
-
-    Example:
-        >>> cache_works()  # doctest: +SKIP
-        True
     """
     before = jax.config.values["jax_compilation_cache_dir"]
     clock = CompileClock().start()

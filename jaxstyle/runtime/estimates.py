@@ -121,13 +121,7 @@ def plan_memory(problem: Problem, limit: int | None = None) -> dict[int, MemoryP
 
 
 def gflop_per_step(params: Params, scale: Scale, *, objective: AnyObjective) -> float:
-    """Return the operations of the objective and of its gradient with respect to the image, in GFLOP.
-
-    Args:
-        params: the network, or its shapes.
-        scale: height and width are used.
-        objective: layers and `half_resolution_above` are used.
-    """
+    """Return the operations of the objective and of its gradient with respect to the image, in GFLOP."""
     deepest = max(CONV_LAYERS.index("conv" + layer[4:]) for layer in objective.layers)
     style_layers = getattr(objective, "style_layers", ())
     operations = 0
@@ -142,12 +136,7 @@ def gflop_per_step(params: Params, scale: Scale, *, objective: AnyObjective) -> 
 
 
 def pixels_per_step(scale: Scale, *, objective: AnyObjective) -> float:
-    """Return the number of pixels that a step evaluates, including those at half resolution.
-
-    Args:
-        scale: height and width are used.
-        objective: `half_resolution_above` is used.
-    """
+    """Return the number of pixels that a step evaluates, including those at half resolution."""
     pixels = scale.height * scale.width
     above = getattr(objective, "half_resolution_above", None)
     halved = above is not None and max(scale.height, scale.width) > above

@@ -89,19 +89,7 @@ def load_stylize(
     cached: Mapping[Path, Style | Sizes] = MappingProxyType({}),
     callbacks: Sequence[Callback] = (),
 ) -> tuple[Problem, np.ndarray | None]:
-    """Load the pictures of a style transfer, and return its problem and the alpha channel of the content.
-
-    Args:
-        content: content image.
-        styles: style images, or files of statistics.
-        options: options of the transfer.
-        network: returns the network.
-        cached: styles that are loaded already.
-        callbacks: receive messages.
-
-    Raises:
-        InputError: if a file cannot be used, or options contradict each other.
-    """
+    """Load the pictures of a style transfer, and return its problem and the alpha channel of the content."""
     preset, objective = options.resolve()
     pixels = options.max_pixels
     how: dict[str, Any] = {"resample": preset.resample, "max_pixels": pixels}
@@ -161,24 +149,7 @@ def load_texture(
     style_weights: Sequence[float] | None = None,
     max_pixels: int | None = None,
 ) -> Problem:
-    """Load the styles of a texture, and return its problem.
-
-    Args:
-        styles: style images.
-        height: height of the texture in pixels.
-        width: width of the texture in pixels.
-        network: returns the network.
-        preset: options of the network, optimizer and scales.
-        objective: the objective, without content.
-        steps: number of gradient evaluations over all scales.
-        seed: seed of the noise.
-        style_size: longest side of the styles; None for that of the files.
-        style_weights: weight of each style; None for equal weights.
-        max_pixels: maximum number of pixels of a picture; None for Pillow's limit.
-
-    Raises:
-        InputError: if a file cannot be used.
-    """
+    """Load the styles of a texture, and return its problem."""
     images: Any = [load_image(path, size=style_size, max_pixels=max_pixels).rgb for path in styles]
     ground: Any = np.zeros((height, width, 3), np.float32)
     how: dict[str, Any] = {"init": "noise", "key": jax.random.key(seed), "steps": steps}
@@ -197,21 +168,7 @@ def load_reconstruction(
     seed: int = 0,
     max_pixels: int | None = None,
 ) -> tuple[Problem, np.ndarray | None]:
-    """Load the image of a reconstruction, and return its problem and the alpha channel of the image.
-
-    Args:
-        image: image to reconstruct.
-        network: returns the network.
-        preset: options of the network, optimizer and scales, and the resampling filter.
-        objective: the objective.
-        size: longest side of the output in pixels.
-        steps: number of gradient evaluations over all scales.
-        seed: seed of the noise.
-        max_pixels: maximum number of pixels of a picture; None for Pillow's limit.
-
-    Raises:
-        InputError: if the file cannot be used.
-    """
+    """Load the image of a reconstruction, and return its problem and the alpha channel of the image."""
     picture = load_image(image, size=size, resample=preset.resample, rounding=preset.rounding, max_pixels=max_pixels)
     rgb: Any = picture.rgb
     how: dict[str, Any] = {"init": "noise", "key": jax.random.key(seed), "steps": steps}
@@ -225,17 +182,7 @@ def method_of(preset: Preset) -> dict[str, Any]:
 
 
 def style_image(path: Path, options: StylizeOptions, preset: Preset, *, content: Picture | None = None) -> jax.Array:
-    """Load a style at its size for the last scale.
-
-    Args:
-        path: style image.
-        options: `size`, `style_scale`, `style_size` and `max_pixels` are used.
-        preset: resampling filter and size of styles.
-        content: the content, if styles have its height and width.
-
-    Raises:
-        InputError: if the file cannot be used.
-    """
+    """Load a style at its size for the last scale."""
     own = options.style_scale is not None or options.style_size is not None
     side = options.style_size or max(16, round((options.style_scale or 1.0) * options.size))
     size: Any = side
@@ -296,19 +243,7 @@ def _style_masks(options: StylizeOptions, styles: list[tuple[Path, jax.Array]]) 
 
 
 def expand_paths(paths: Iterable[Path], *, besides: Collection[Path] = ()) -> list[Path]:
-    """Return `paths` with folders replaced by their images, and patterns such as *.jpg by the matching files.
-
-    Args:
-        paths: files, folders and patterns.
-        besides: resolved paths that are excluded from folders and patterns.
-
-    Raises:
-        InputError: if a folder has no pictures, or no file matches.
-
-    Example:
-        >>> expand_paths([Path("cat.jpg")])
-        [PosixPath('cat.jpg')]
-    """
+    """Return `paths` with folders replaced by their images, and patterns such as *.jpg by the matching files."""
     found: list[Path] = []
     for path in paths:
         inside = [path]
@@ -325,18 +260,7 @@ def expand_paths(paths: Iterable[Path], *, besides: Collection[Path] = ()) -> li
 
 
 def load_mask(path: Path, *, height: int, width: int, option: str, max_pixels: int | None) -> jax.Array:
-    """Load a mask for an image of this size: its luminance times its alpha, `[H, W]`.
-
-    Args:
-        path: image of the mask.
-        height: height of the image in pixels.
-        width: width of the image in pixels.
-        option: name of the option in error messages.
-        max_pixels: maximum number of pixels; None for Pillow's limit.
-
-    Raises:
-        InputError: if the mask has another aspect ratio, or is empty.
-    """
+    """Load a mask for an image of this size: its luminance times its alpha, `[H, W]`."""
     found = load_image(path, max_pixels=max_pixels)
     mask = color.luminance(jnp.asarray(found.rgb))[..., 0]
     mask = mask if found.alpha is None else mask * jnp.asarray(found.alpha)

@@ -82,18 +82,7 @@ def shortage(
     shared: bool = False,
     missing: int = 0,
 ) -> str:
-    """Return a message with the memory of a program, the available memory, and options that fit.
-
-    Args:
-        step: the program.
-        side: longest side of its images in pixels.
-        pair: bytes of a curvature pair of lbfgs for a batch, 0 for another optimizer.
-        pairs: history size of lbfgs.
-        batch_size: batch size.
-        row_chunks: whether row chunks are possible but not in use.
-        shared: whether several devices of this process share the work, which excludes tiles.
-        missing: bytes of its inputs that are not allocated yet.
-    """
+    """Return a message with the memory of a program, the available memory, and options that fit."""
     need, most, base = peak_of(step, missing=missing), limit(), in_use()
     free = max(0, most - base)
     cures = [f"--size {max(16, int(side * math.sqrt(free / max(1, need - base))) // 16 * 16)}"]
@@ -138,20 +127,7 @@ def plan_scale(
     memory: int | None,
     allocated: int,
 ) -> tuple[jax.stages.Compiled, int]:
-    """Return the program of a scale that fits into memory, and its memory plan.
-
-    Args:
-        program: as for `fitted`.
-        scale: its number of pixels is used.
-        objective: the objective.
-        network: the network.
-        alone: whether there is a single image; a batch is not processed in row chunks or tiles.
-        memory: memory budget of the command in bytes, None for most of the free memory.
-        allocated: bytes of the inputs of the program that are allocated already.
-
-    Raises:
-        InputError: if it does not fit into the memory budget.
-    """
+    """Return the program of a scale that fits into memory, and its memory plan."""
     pixels = scale.height * scale.width
     fewer, least = False, None
     if isinstance(network, VGG19) and isinstance(objective, Objective):
@@ -189,17 +165,7 @@ def fitted(
     row_chunks: bool,
     least: int | None,
 ) -> tuple[jax.stages.Compiled, int]:
-    """Return the program that fits into memory with the least additional work, or the smallest, and its memory plan.
-
-    Args:
-        program: returns the compiled steps for a plan: 0 for the full image, the number of pixels of a window for
-            tiles, or that of the full image for row chunks only.
-        pixels: number of pixels of the image.
-        need: returns the memory of a program in bytes.
-        budget: available bytes.
-        row_chunks: whether row chunks reduce the memory.
-        least: minimum number of pixels of a window, or None if tiles are not possible.
-    """
+    """Return the program that fits into memory with the least additional work, or the smallest, and its memory plan."""
     step, memory_plan = program(0), 0
     if budget < need(step) <= ROW_CHUNKS_SAVE * budget and row_chunks:
         step, memory_plan = program(pixels), pixels

@@ -92,11 +92,7 @@ class ObjectiveOptions:
     max_pixels: int | None = None
 
     def check_ranges(self) -> None:
-        """Check that numbers are in range.
-
-        Raises:
-            InputError: with the option, its value and its range.
-        """
+        """Check that numbers are in range."""
         parse_memory(self.max_memory)
         for each in fields(self):
             value = getattr(self, each.name)
@@ -167,11 +163,7 @@ class TransferOptions(ObjectiveOptions):
     feather: int = 0
 
     def files(self) -> list[Path]:
-        """Return the files of the initial image and of masks.
-
-        Raises:
-            InputError: if the initial image is no file.
-        """
+        """Return the files of the initial image and of masks."""
         found = [path for path in (*self.content_mask, *self.style_mask) if path != "all"]
         if isinstance(self.init, str):
             return found
@@ -181,11 +173,7 @@ class TransferOptions(ObjectiveOptions):
         return [self.init, *found]
 
     def check(self, styles: int) -> None:
-        """Check that the options are in range and consistent for this number of styles.
-
-        Raises:
-            InputError: with the option, its value and its range.
-        """
+        """Check that the options are in range and consistent for this number of styles."""
         self.check_ranges()
         if self.style_scale is not None and self.style_size is not None:
             raise InputError("--style-scale and --style-size both set the size of the style: drop one.")
@@ -215,10 +203,6 @@ class StylizeOptions(TransferOptions):
         style_weight: weight of the style loss.
         tv_weight: weight of total variation.
         content_layers: content layers and their relative weights, such as "relu4_2".
-
-    Example:
-        >>> StylizeOptions(size=256, style_weight=10.0).resolve()[1].tv
-        5.0
     """
 
     content_weight: float | None = None
@@ -227,11 +211,7 @@ class StylizeOptions(TransferOptions):
     content_layers: str | None = None
 
     def resolve(self) -> tuple[Preset, Objective]:
-        """Return the preset with these options, and its objective.
-
-        Raises:
-            InputError: if an option has an unknown name or an invalid value.
-        """
+        """Return the preset with these options, and its objective."""
         objective: dict[str, Any] = {"normalize_gradients": True} if self.normalize_gradients else {}
         if self.shift is not None:
             objective["shift"] = self.shift
@@ -276,11 +256,7 @@ class TextureOptions(ObjectiveOptions):
     tv_weight: float | None = None
 
     def check(self, styles: Sequence[Path]) -> None:
-        """Check that the options are in range and consistent for these styles.
-
-        Raises:
-            InputError: with the option, its value and its range.
-        """
+        """Check that the options are in range and consistent for these styles."""
         self.shape()
         self.check_ranges()
         if not styles:
@@ -302,11 +278,7 @@ class TextureOptions(ObjectiveOptions):
         return own, own.make_objective(content_layers={})
 
     def shape(self) -> tuple[int, int]:
-        """Return height and width in pixels.
-
-        Raises:
-            InputError: if the size cannot be read, is too small or too large, or does not tile.
-        """
+        """Return height and width in pixels."""
         from jaxstyle.images.limits import allowing, limit_below
         from jaxstyle.transfer.schedule import TILE
 
@@ -339,11 +311,7 @@ class ReconstructOptions(ObjectiveOptions):
     tv_weight: float | None = None
 
     def resolve(self) -> tuple[Preset, Objective]:
-        """Check the options; return the preset with them, and its objective.
-
-        Raises:
-            InputError: with the option, its value and its range.
-        """
+        """Check the options; return the preset with them, and its objective."""
         self.check_ranges()
         if self.layer is not None and self.style_layers is not None:
             raise InputError("--layer and --style-layers cannot be combined: drop one.")

@@ -96,16 +96,7 @@ class Layout:
         network: AnyNetwork,
         most_steps: int,
     ) -> jax.stages.Compiled:
-        """Return the program that runs steps from a distributed state, which it donates.
-
-        Args:
-            like: original shapes of the state.
-            params: the network, or its shapes.
-            targets: the targets, or their shapes.
-            objective: the objective; for a batch, a weight may be `[N]`.
-            network: the network; distributed rows exclude row chunks and tiles.
-            most_steps: maximum number of steps per call.
-        """
+        """Return the program that runs steps from a distributed state, which it donates."""
         if self.axis == HEIGHT and isinstance(network, VGG19):
             network = network.clone(conv=SplitRows(self.mesh), remat=(), tile_pixels=None)
         own = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (like, targets))
@@ -206,11 +197,7 @@ def _image_of(state: loop.State, *, like: loop.State, layout: Layout) -> jax.Arr
 
 
 def available(count: int | None) -> Sequence[Any]:
-    """Return `count` devices, or all, including those of other processes.
-
-    Raises:
-        InputError: if there are fewer.
-    """
+    """Return `count` devices, or all, including those of other processes."""
     devices = jax.devices()
     if count is not None and not 1 <= count <= len(devices):
         found = f"{len(devices)} {'is' if len(devices) == 1 else 'are'} available ({devices[0].platform.upper()})"
@@ -219,29 +206,14 @@ def available(count: int | None) -> Sequence[Any]:
 
 
 def batch_layout(count: int | None, *, batch_size: int) -> Layout | None:
-    """Return the layout of a batch on `count` devices (None for all); None if one device is enough.
-
-    Raises:
-        InputError: as `available` does.
-    """
+    """Return the layout of a batch on `count` devices (None for all); None if one device is enough."""
     devices = available(count)
     used = devices if together() else devices[:batch_size]
     return Layout(mesh_of(used, BATCH)) if len(used) > 1 else None
 
 
 def row_layout(count: int | None, *, objective: AnyObjective) -> Layout | None:
-    """Return how the rows of an image are distributed over devices.
-
-    Args:
-        count: number of devices; None for one device, or for all with several processes.
-        objective: statistic and normalization of gradients are used.
-
-    Returns:
-        The layout; None for one device.
-
-    Raises:
-        InputError: as `available` does, or if the statistic needs all rows on one device.
-    """
+    """Return how the rows of an image are distributed over devices."""
     if count is None and not together():
         return None
     devices = available(count)

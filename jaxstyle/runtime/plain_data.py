@@ -13,20 +13,7 @@ from jaxstyle.errors import excerpt
 
 
 def structured(kind: Any, value: Any, *, paths: Sequence[Path] = ()) -> Any:
-    """Return JSON data as a value of type `kind`, without conversions or unknown fields.
-
-    Args:
-        kind: a data class or another annotation used by command-line options.
-        value: dictionaries, lists, strings, numbers, booleans and None.
-        paths: paths by number.
-
-    Raises:
-        ValueError: if `value` is of another type, or has an unknown path number.
-
-    Example:
-        >>> structured(tuple[int, ...] | None, [1, 2])
-        (1, 2)
-    """
+    """Return JSON data as a value of type `kind`, without conversions or unknown fields."""
     origin, inside = typing.get_origin(kind), typing.get_args(kind)
     if is_dataclass(kind):
         hints = typing.get_type_hints(kind)
@@ -64,16 +51,7 @@ def structured(kind: Any, value: Any, *, paths: Sequence[Path] = ()) -> Any:
 
 
 def plain(value: Any, *, paths: dict[Path, int]) -> Any:
-    """Return a value as JSON data, the inverse of `structured`.
-
-    Args:
-        value: any value that `structured` returns.
-        paths: number of each path; new paths are added.
-
-    Example:
-        >>> plain((1.5, Path("a.png")), paths={})
-        [1.5, 0]
-    """
+    """Return a value as JSON data, the inverse of `structured`."""
     if is_dataclass(value):
         return {each.name: plain(getattr(value, each.name), paths=paths) for each in fields(value)}
     if isinstance(value, Mapping):
@@ -86,17 +64,7 @@ def plain(value: Any, *, paths: dict[Path, int]) -> Any:
 
 
 def differences(one: Any, other: Any, *, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield the differences of two values as JSON data: the name of the field, and both values.
-
-    Args:
-        one: of `plain`.
-        other: of `plain`.
-        name: name of the field that they are.
-
-    Example:
-        >>> list(differences({"size": 256, "seed": 0}, {"size": 512, "seed": 0}))
-        [('size', 256, 512)]
-    """
+    """Yield the differences of two values as JSON data: the name of the field, and both values."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         for key in dict.fromkeys([*one, *other]):
             yield from differences(one.get(key), other.get(key), name=f"{name}.{key}" if name else key)

@@ -242,9 +242,6 @@ class Problem:
         `image` is its initial image, on which the targets of custom objectives may depend.
         `memory_plans` are those of scales by longest side; None for one that fits into memory, unless devices share the
         work.
-
-        Raises:
-            InputError: if the steps do not fit into the memory budget.
         """
         scale = self.schedule[number]
         targets = self.targets(scale, image, number=number)

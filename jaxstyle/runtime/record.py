@@ -99,18 +99,7 @@ class RunRecord:
 
 
 def source(path: Path) -> Source:
-    """Return the name and the hash of a file.
-
-    Args:
-        path: the file.
-
-    Raises:
-        InputError: if it cannot be read.
-
-    Example:
-        >>> source(Path("content.jpg")).name  # doctest: +SKIP
-        'content.jpg'
-    """
+    """Return the name and the hash of a file."""
     try:
         with path.open("rb") as file:
             return Source(path.name, hashlib.file_digest(file, "sha256").hexdigest())
@@ -119,45 +108,17 @@ def source(path: Path) -> Source:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the packages on which the bytes of a picture depend.
-
-    Example:
-        >>> versions()["jaxstyle"]
-        '0.1.0'
-    """
+    """Return the versions of the packages on which the bytes of a picture depend."""
     return {package: metadata.version(package) for package in PACKAGES}
 
 
 def text(record: RunRecord, *, indent: int | None = None) -> str:
-    """Return a record as ASCII JSON.
-
-    Args:
-        record: of a run.
-        indent: spaces per level, or None for one line.
-
-    Example:
-        >>> read(text(record)) == record  # doctest: +SKIP
-        True
-    """
+    """Return a record as ASCII JSON."""
     return json.dumps(plain(record, paths={}), indent=indent, allow_nan=False)
 
 
 def read(text: str, name: str = "the record") -> RunRecord:
-    """Return the record in a JSON text, or in its field "record"; check the type of every field.
-
-    Args:
-        text: untrusted JSON, of this version or of version 1.
-        name: name of the text in error messages.
-
-    Raises:
-        InputError: if the text is not a record.
-
-    Example:
-        >>> read("{}")
-        Traceback (most recent call last):
-        ...
-        jaxstyle.errors.InputError: the record holds no record of a run (...): name a picture that jaxstyle ...
-    """
+    """Return the record in a JSON text, or in its field "record"; check the type of every field."""
     try:
         if len(text) > MOST:
             raise ValueError(f"{len(text)} characters are over {MOST}")
@@ -173,15 +134,7 @@ def read(text: str, name: str = "the record") -> RunRecord:
 
 
 def translated(value: Any) -> Any:
-    """Return a record as JSON data in this version; one of version 1 had other names, and groups of options.
-
-    Args:
-        value: JSON data.
-
-    Example:
-        >>> translated({"format": "jaxstyle run 1", "lane": 2, "options": {"optimization": {"memory": 9}}})
-        {'format': 'jaxstyle run 2', 'index': 2, 'options': {'lbfgs_history': 9}}
-    """
+    """Return a record as JSON data in this version; one of version 1 had other names, and groups of options."""
     if not isinstance(value, dict) or value.get("format") != FIRST_FORMAT:
         return value
     found = {RENAMED.get(name, name): part for name, part in value.items()} | {"format": FORMAT}
@@ -205,19 +158,7 @@ def _check_depth(value: Any, levels: int = DEEPEST) -> None:
 
 
 def record_of(picture: Path, *, max_pixels: int | None = None) -> RunRecord:
-    """Return the record of a picture, from its metadata or from the .json file beside it.
-
-    Args:
-        picture: a picture file.
-        max_pixels: maximum number of pixels; None for Pillow's limit.
-
-    Raises:
-        InputError: if there is none.
-
-    Example:
-        >>> record_of(Path("cat.png")).command  # doctest: +SKIP
-        'stylize'
-    """
+    """Return the record of a picture, from its metadata or from the .json file beside it."""
     own, beside = description_of(picture, max_pixels=max_pixels), picture.with_suffix(".json")
     try:
         return read(own, str(picture))
@@ -233,11 +174,7 @@ def record_of(picture: Path, *, max_pixels: int | None = None) -> RunRecord:
 
 
 def check_same(facts: dict[str, Any]) -> None:
-    """Refuse to go on where another process has other facts.
-
-    Raises:
-        InputError: in all processes, if two of them differ.
-    """
+    """Refuse to go on where another process has other facts."""
     every = of_all(facts)
     for number, theirs in enumerate(every[1:], 1):
         for name, own, other in differences(every[0], theirs):

@@ -62,21 +62,7 @@ def rerun(
     callbacks: Sequence[Callback] = (),
     should_stop: Callable[[], object] = never,
 ) -> Result:
-    """Repeat the run that made a picture; `equal_pictures` then compares the pictures.
-
-    Args:
-        picture: picture with a record.
-        output: picture to write.
-        folders: folders of the input files.
-        load: loads a network, given its name and the file of its weights.
-        weights: file of VGG-19's weights; None to search `folders` and the installed ones.
-        max_pixels: maximum number of pixels of a picture; None for Pillow's limit.
-        callbacks: called with every event.
-        should_stop: called before each segment of steps.
-
-    Raises:
-        InputError: if there is no valid record, or an input or the network is missing.
-    """
+    """Repeat the run that made a picture; `equal_pictures` then compares the pictures."""
     if picture.suffix.lower() == ".json":
         raise InputError(f"{picture} is a record and no picture: name the picture next to it.")
     record = picture_record(picture, max_pixels=max_pixels)
@@ -98,11 +84,7 @@ def rerun(
 
 
 def picture_record(picture: Path, *, max_pixels: int | None = None) -> RunRecord:
-    """Return the record of a picture that can be repeated.
-
-    Raises:
-        InputError: if there is none.
-    """
+    """Return the record of a picture that can be repeated."""
     record = record_of(picture, max_pixels=max_pixels)
     if record.command not in OPTIONS or record.steps < 1:
         raise InputError(f"{picture} holds no record of a picture: {CURE}")
@@ -110,11 +92,7 @@ def picture_record(picture: Path, *, max_pixels: int | None = None) -> RunRecord
 
 
 def recorded_command(record: RunRecord, *, picture: Path, inputs: Sequence[Path]) -> Recorded:
-    """Return the command of a record, for these inputs.
-
-    Raises:
-        InputError: if the options of the record are not those of the command.
-    """
+    """Return the command of a record, for these inputs."""
     options, kinds = dict(record.options), FILES[record.command]
     try:
         files = {name: structured(kind, options.pop(name, None), paths=inputs) for name, kind in kinds.items()}
@@ -207,14 +185,7 @@ def _network(
 def equal_pictures(
     picture: Path, output: Path, *, max_pixels: int | None = None, callbacks: Sequence[Callback] = ()
 ) -> bool:
-    """Return whether two pictures have the same bytes; send messages with their differences.
-
-    Args:
-        picture: picture with a record.
-        output: picture of `rerun`.
-        max_pixels: maximum number of pixels of a picture; None for Pillow's limit.
-        callbacks: receive the messages.
-    """
+    """Return whether two pictures have the same bytes; send messages with their differences."""
     if filecmp.cmp(output, picture, shallow=False):
         message(callbacks, f"{output}: byte for byte {picture}")
         return True

@@ -46,20 +46,12 @@ class RunCheckpoints:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock of the folder, in process 0 of a distributed run.
-
-        Raises:
-            InputError: if another process holds it.
-        """
+        """Hold the lock of the folder, in process 0 of a distributed run."""
         with locked(self.folder):
             yield
 
     def load(self, callbacks: Sequence[Callback] = ()) -> Snapshot | None:
-        """Return the last snapshot of the same problem, or None without one; send messages and warnings.
-
-        Raises:
-            InputError: if the folder has checkpoints of another problem.
-        """
+        """Return the last snapshot of the same problem, or None without one; send messages and warnings."""
         from jaxstyle.runtime.checkpoint import CheckpointStore  # Orbax is slow to import
 
         found = CheckpointStore(self.folder).latest(self._like, lambda text: message(callbacks, text, kind="warning"))
@@ -157,11 +149,7 @@ class RunCheckpoints:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder of checkpoints, in process 0 of a distributed run.
-
-    Raises:
-        InputError: in all processes, if another run holds it.
-    """
+    """Hold the lock of a folder of checkpoints, in process 0 of a distributed run."""
     holding = checkpoint_folder.locked(folder)
     entered = [False]
 
@@ -178,12 +166,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def identity_of(problem: Problem) -> dict[str, Any]:
-    """Return the identity of a problem: its options, and a hash of its arrays.
-
-    Example:
-        >>> sorted(identity_of(make_problem(params, content, style)))  # doctest: +SKIP
-        ['arrays', 'batch_size', 'settings', 'start', 'steps']
-    """
+    """Return the identity of a problem: its options, and a hash of its arrays."""
     start = problem.start if isinstance(problem.start, str) else ""
     keys = [jax.random.key_data(key) for key in (problem.key, problem.noise) if key is not None]
     arrays = [

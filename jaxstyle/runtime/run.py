@@ -154,17 +154,7 @@ def new_run(
     *,
     outputs: OutputOptions,
 ) -> Run:
-    """Return a run with its record, its memory budget and its number of devices.
-
-    Args:
-        command: name of the command.
-        files: input files by the name of their argument.
-        options: options of the command.
-        problem: the problem.
-        alpha: alpha channel of the content.
-        network: the network.
-        outputs: bits per channel and interval of intermediate pictures.
-    """
+    """Return a run with its record, its memory budget and its number of devices."""
     inputs: dict[Path, int] = {}
     named = {**files, **{each.name: getattr(options, each.name) for each in fields(options)}}
     facts = {name: plain(value, paths=inputs) for name, value in named.items() if name not in NOT_RECORDED}
@@ -175,11 +165,7 @@ def new_run(
 
 
 def on_devices(run: Run, callbacks: Sequence[Callback] = ()) -> Run:
-    """Return a run with its layout on devices, and send a message about it.
-
-    Raises:
-        InputError: as `batch_layout` and `row_layout` do.
-    """
+    """Return a run with its layout on devices, and send a message about it."""
     problem = run.problem
     if problem.batch_size is not None:
         layout = batch_layout(problem.devices, batch_size=problem.batch_size)
@@ -216,23 +202,7 @@ def run_to_file(
     should_stop: Callable[[], object] = never,
     until: int | None = None,
 ) -> Result:
-    """Run all steps, or those up to `until`, and save the picture and the other files.
-
-    Args:
-        run: the run.
-        output: picture to write.
-        outputs: other files.
-        callbacks: called with every event; "failed" is one of another file.
-        should_stop: called before each segment of steps; the last picture is then saved.
-        until: number of steps to stop after.
-
-    Returns:
-        The result; a diverged run has the last finite picture, which is saved.
-
-    Raises:
-        InputError: if another process uses the checkpoint folder, or it has checkpoints of another run.
-        UnavailableError: if the picture cannot be saved, or the run has diverged without a finite picture.
-    """
+    """Run all steps, or those up to `until`, and save the picture and the other files."""
     run = on_devices(run, callbacks)
     if run.problem.spans_processes:
         check_processes(run, outputs)

@@ -62,11 +62,7 @@ class SweepOptions(TransferOptions):
 
     @cached_property
     def values(self) -> dict[str, Sequence[float | int | str]]:
-        """The values of each given option that may differ within the sweep.
-
-        Raises:
-            InputError: if a text cannot be read.
-        """
+        """The values of each given option that may differ within the sweep."""
         found: dict[str, Sequence[float | int | str]] = {}
         for name in OPTIONS:
             text = getattr(self, name.replace("-", "_"))

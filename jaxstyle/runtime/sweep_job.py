@@ -82,11 +82,7 @@ class SweepFolder:
     max_pixels: int | None = None
 
     def check(self, *, steps: int, inputs: Sequence[Path]) -> None:
-        """Check before a long run that all outputs can be written.
-
-        Raises:
-            InputError: if one cannot, or if it would replace an input.
-        """
+        """Check before a long run that all outputs can be written."""
         pictures = [self.picture(i) for i in range(len(self.combinations))]
         for path in (self.folder / "sweep.csv", self.folder / "index.html", *map(entry_of, pictures)):
             if path.is_dir():
@@ -141,11 +137,7 @@ class SweepFolder:
         return replace(problem, objective=objective, batch_size=len(batch), noise=noise if noisy else None)
 
     def run(self, run: Run, batch: Sequence[int], *, index: int = 0) -> Run:
-        """Return the run of a batch, with the record of one of its pictures.
-
-        Raises:
-            InputError: if the sweep has no such pictures.
-        """
+        """Return the run of a batch, with the record of one of its pictures."""
         numbers = set(batch)
         unknown = len(numbers) < len(batch) or not numbers <= set(range(len(self.combinations)))
         if unknown or not 0 <= index < len(batch):
@@ -157,11 +149,7 @@ class SweepFolder:
 
 
 def sweep_folder(folder: Path, options: SweepOptions, *, outputs: OutputOptions) -> SweepFolder:
-    """Return the folder of a sweep with all combinations, and the objective and the seed of each.
-
-    Raises:
-        InputError: if an option cannot be used.
-    """
+    """Return the folder of a sweep with all combinations, and the objective and the seed of each."""
     _, every = options.all_layers().resolve()
     found = options.combinations()
     objectives, seeds = [options.objective(each, every) for each in found], [options.seed_of(each) for each in found]
@@ -206,20 +194,7 @@ def sweep_job(
     callbacks: Sequence[Callback] = (),
     should_stop: Callable[[], object] = never,
 ) -> SweepResult:
-    """Compute all pictures of a sweep that are not finished, and write its report.
-
-    Args:
-        run: of `sweep_run`.
-        folder: of `with_hashes`.
-        batch_size: number of pictures at a time; None for as many as fit into memory.
-        columns: number of columns of the report; None for a square.
-        callbacks: called with every event; "diverged" and "failed" name what is missing.
-        should_stop: called before each segment of steps; the pictures of the batch are then saved.
-
-    Raises:
-        InputError: if another process uses the checkpoint folder, or it has checkpoints of another run.
-        UnavailableError: if a picture cannot be saved, or there is not enough memory.
-    """
+    """Compute all pictures of a sweep that are not finished, and write its report."""
     if together():
         check_processes(run, folder.outputs)
     began, count = time.perf_counter(), len(folder.combinations)
