@@ -54,45 +54,32 @@ __all__ = [
     "total",
 ]
 
-_MODULES = {
-    "color": "transfer.color",
-    "masks": "losses.masks",
-    "parametrizations": "optim.parametrizations",
-    "presets": "transfer.presets",
-    "statistics_io": "losses.statistics_io",
-}
-_HOMES = {
-    "Adam": "optim.optimizers",
-    "LBFGS": "optim.optimizers",
-    "Objective": "losses.objective",
-    "Optax": "optim.optimizers",
-    "Parametrization": "optim.optimizers",
-    "VGG19": "networks.vgg",
-    "enable_compile_cache": "runtime.compile_cache",
-    "init_state": "optim.loop",
-    "load_image": "images.load",
-    "load_params": "networks.pretrained",
-    "make_targets": "losses.targets",
-    "objective_value": "losses.loss_terms",
-    "reconstruct": "transfer.stylize",
-    "run_steps": "optim.loop",
-    "save_image": "images.save",
-    "stylize": "transfer.stylize",
-    "summarize_style": "losses.targets",
-    "sweep": "transfer.sweep",
-    "terms": "losses.loss_terms",
-    "texture": "transfer.stylize",
-    "total": "losses.loss_terms",
+_MODULES = ("losses.masks", "losses.statistics_io", "optim.parametrizations", "transfer.color", "transfer.presets")
+_NAMES = {
+    "images.load": ["load_image"],
+    "images.save": ["save_image"],
+    "losses.loss_terms": ["objective_value", "terms", "total"],
+    "losses.objective": ["Objective"],
+    "losses.targets": ["make_targets", "summarize_style"],
+    "networks.pretrained": ["load_params"],
+    "networks.vgg": ["VGG19"],
+    "optim.loop": ["init_state", "run_steps"],
+    "optim.optimizers": ["LBFGS", "Adam", "Optax", "Parametrization"],
+    "runtime.compile_cache": ["enable_compile_cache"],
+    "transfer.stylize": ["reconstruct", "stylize", "texture"],
+    "transfer.sweep": ["sweep"],
 }
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first access (PEP 562), so that `import jaxstyle` does not load jax."""
-    if name in _MODULES:
-        return import_module(f"jaxstyle.{_MODULES[name]}")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'jaxstyle' has no attribute {name!r}")
-    return getattr(import_module(f"jaxstyle.{_HOMES[name]}"), name)
+    for module in _MODULES:
+        if module.endswith(f".{name}"):
+            return import_module(f"jaxstyle.{module}")
+    for module, names in _NAMES.items():
+        if name in names:
+            return getattr(import_module(f"jaxstyle.{module}"), name)
+    raise AttributeError(f"module 'jaxstyle' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -5,41 +5,34 @@ Control characters from file names and contents are escaped.
 """
 
 
-class InputError(ValueError):
+class _OneLine(Exception):
+    def __str__(self) -> str:
+        return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in super().__str__())
+
+
+class InputError(_OneLine, ValueError):
     """Invalid input; the command line exits with status 2."""
 
-    def __str__(self) -> str:
-        """Return the message on one line."""
-        return _printable(super().__str__())
 
-
-class UnavailableError(OSError):
+class UnavailableError(_OneLine, OSError):
     """Failure outside the program, such as of a download; the command line exits with status 1."""
 
-    def __str__(self) -> str:
-        """Return the message on one line."""
-        return _printable(super().__str__())
 
-
-class PictureWarning(UserWarning):
+class PictureWarning(_OneLine, UserWarning):
     """A picture file has missing rows or more than one image; see `images.load.load_image`."""
-
-    def __str__(self) -> str:
-        """Return the message on one line."""
-        return _printable(super().__str__())
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def printable(text: str) -> str:
-    r"""Return untrusted text with spaces instead of line breaks and control characters."""
+    """Return untrusted text with spaces instead of line breaks and control characters."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def excerpt(text: object, *, most: int = 80) -> str:
-    r"""Return a short printable excerpt of untrusted text for use in a message."""
+    r"""Return at most `most` characters of untrusted text, or of an exception, for use in a message.
+
+    >>> excerpt(ValueError("bad chunk\n\x00.")), excerpt(MemoryError()), excerpt("abcdef", most=5)
+    ('bad chunk', 'MemoryError', 'ab...')
+    """
     line = " ".join(printable(str(text)).split()).rstrip(". ").replace(". ", ", ")
     if not line and isinstance(text, Exception):
         line = type(text).__name__

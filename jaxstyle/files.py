@@ -30,7 +30,7 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
             part.unlink()
 
 
-def check_room(folder: Path, size: int) -> None:
+def check_free_space(folder: Path, size: int) -> None:
     """Check that a folder has space for a file of this size."""
     with tempfile.TemporaryFile(dir=folder) as file:
         if hasattr(os, "posix_fallocate"):

@@ -51,30 +51,23 @@ __all__ = [
     "plan_memory",
     "stylize_files",
 ]
-_HOMES = {
-    "Callback": "callbacks",
-    "CheckpointStore": "checkpoint",
-    "Estimate": "estimates",
-    "Event": "callbacks",
-    "MemoryPlan": "estimates",
-    "OutputOptions": "outputs",
-    "Problem": "problem",
-    "Result": "fitting",
-    "Snapshot": "runner",
-    "StylizeOptions": "options",
-    "estimate": "estimates",
-    "fit": "fitting",
-    "iterate": "runner",
-    "load_network": "inputs",
-    "make_problem": "problem",
-    "never": "callbacks",
-    "plan_memory": "estimates",
-    "stylize_files": "run",
+_NAMES = {
+    "callbacks": ["Callback", "Event", "never"],
+    "checkpoint": ["CheckpointStore"],
+    "estimates": ["Estimate", "MemoryPlan", "estimate", "plan_memory"],
+    "fitting": ["Result", "fit"],
+    "inputs": ["load_network"],
+    "options": ["StylizeOptions"],
+    "outputs": ["OutputOptions"],
+    "problem": ["Problem", "make_problem"],
+    "run": ["stylize_files"],
+    "runner": ["Snapshot", "iterate"],
 }
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first access (PEP 562), so that `import jaxstyle.runtime` does not load jax."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'jaxstyle.runtime' has no attribute {name!r}")
-    return getattr(import_module(f"jaxstyle.runtime.{_HOMES[name]}"), name)
+    for module, names in _NAMES.items():
+        if name in names:
+            return getattr(import_module(f"jaxstyle.runtime.{module}"), name)
+    raise AttributeError(f"module 'jaxstyle.runtime' has no attribute {name!r}")

@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 
 from jaxstyle.distributed.processes import by_leader, of_each
 from jaxstyle.errors import InputError, UnavailableError, excerpt
-from jaxstyle.files import check_room, write_text
+from jaxstyle.files import check_free_space, write_text
 from jaxstyle.runtime.checkpoint_folder import TEMPORARY, check
 
 KEPT = 2
@@ -54,10 +54,11 @@ _QUIET = _QuietLogger()
 
 @dataclass(frozen=True)
 class CheckpointStore:
-    """The two newest checkpoints in a folder.
+    """The two newest checkpoints in a folder for checkpoints only, which is created with the first one.
 
-    Attributes:
-        folder: a folder for checkpoints only; it is created with the first one.
+    Example:
+        >>> CheckpointStore(folder).save(10, {"image": image}, {"size": 512})  # doctest: +SKIP
+        >>> CheckpointStore(folder).latest(lambda facts: {"image": image}, print)  # doctest: +SKIP
     """
 
     folder: Path
@@ -72,9 +73,6 @@ class CheckpointStore:
 
         Raises:
             UnavailableError: if it cannot be written, such as on a full disk.
-
-        Example:
-            >>> CheckpointStore(folder).save(10, {"image": image}, {"size": 512})  # doctest: +SKIP
         """
         size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(arrays))
         folder, aside = self.folder / str(step), self.folder / f"{step}.unreadable"
@@ -82,7 +80,7 @@ class CheckpointStore:
         def begin() -> None:
             check(self.folder)
             self.folder.mkdir(parents=True, exist_ok=True)
-            check_room(self.folder, size + SPARE)  # otherwise Orbax prints long error messages
+            check_free_space(self.folder, size + SPARE)  # otherwise Orbax prints long error messages
             if (folder / FACTS).exists():  # a checkpoint that could not be read
                 shutil.rmtree(aside, ignore_errors=True)
                 folder.rename(aside)
@@ -99,7 +97,7 @@ class CheckpointStore:
             by_leader(begin)
             if not all(of_each(int(self.folder.is_dir()))):
                 raise InputError(f"The folder {self.folder} does not exist in all processes: use a shared folder.")
-            with self._manager(clean=True) as manager:
+            with self._manager() as manager:
                 manager.save(step, args=ocp.args.Composite(arrays=ocp.args.StandardSave(arrays)), force=True)
             by_leader(end)
         except InputError:
@@ -126,21 +124,15 @@ class CheckpointStore:
 
         Raises:
             InputError: of `like`, or if the folder is not one of checkpoints.
-
-        Example:
-            >>> CheckpointStore(folder).latest(lambda facts: {"image": image}, print)  # doctest: +SKIP
         """
-        found: list[tuple[int, dict[str, Any], Any]] = []
+        found: list[tuple[dict[str, Any], Any]] = []
 
-        def look() -> int:
+        def newest() -> int:
             """Return the number of the newest undamaged checkpoint, 0 for none."""
-            check(self.folder)
-            if not self.folder.exists():
-                return 0
             with self._manager(alone=True) as manager:
-                for step in sorted(manager.all_steps(), reverse=True):
+                for step in sorted(manager.all_steps(), reverse=True) if manager else ():
                     try:
-                        found.append((step, *_read(manager, self.folder / str(step), like)))
+                        found.append(_read(manager, self.folder / str(step), like))
                         return step
                     except InputError:
                         raise
@@ -149,33 +141,35 @@ class CheckpointStore:
                         warn(f"The checkpoint {self.folder / str(step)} cannot be read ({reason}) and is skipped.")
             return 0
 
-        step = by_leader(look)
+        step = by_leader(newest)
         if step and not found:  # another process has selected it
             with self._manager(alone=True) as manager:
                 return _read(manager, self.folder / str(step), like)
-        return found[0][1:] if found else None
+        return found[0] if found else None
 
     def facts(self) -> dict[str, Any] | None:
         """Return the facts of the newest checkpoint with readable facts."""
-        check(self.folder)
-        if self.folder.exists():
-            with self._manager(alone=True) as manager:
-                for step in sorted(manager.all_steps(), reverse=True):
-                    with contextlib.suppress(Exception):
-                        return _facts(self.folder / str(step))
+        with self._manager(alone=True) as manager:
+            for step in sorted(manager.all_steps(), reverse=True) if manager else ():
+                with contextlib.suppress(Exception):
+                    return _facts(self.folder / str(step))
         return None
 
     def clear(self) -> None:
-        """Remove all checkpoints."""
+        """Remove all checkpoints; raise `UnavailableError` if one cannot be removed."""
 
         def remove() -> None:
-            check(self.folder)
-            if self.folder.exists():
-                with self._manager(alone=True) as manager:
-                    for step in manager.all_steps():
-                        self._remove(manager, step)
-                for path in self.folder.glob("*.unreadable"):
-                    shutil.rmtree(path, ignore_errors=True)
+            with self._manager(alone=True) as manager:
+                for step in manager.all_steps() if manager else ():
+                    try:
+                        manager.delete(step)
+                    except OSError as error:
+                        raise UnavailableError(
+                            f"The checkpoint {self.folder / str(step)} cannot be removed "
+                            f"({error.strerror or excerpt(error)}): remove it."
+                        ) from error
+            for path in self.folder.glob("*.unreadable"):
+                shutil.rmtree(path, ignore_errors=True)
 
         by_leader(remove)
 
@@ -191,21 +185,16 @@ class CheckpointStore:
             if each < step:
                 shutil.rmtree(self.folder / str(each), ignore_errors=True)
 
-    def _remove(self, manager: ocp.CheckpointManager, step: int) -> None:
-        try:
-            manager.delete(step)
-        except OSError as error:
-            reason = error.strerror or excerpt(error)
-            raise UnavailableError(
-                f"The checkpoint {self.folder / str(step)} cannot be removed ({reason}): remove it."
-            ) from error
-
     @contextlib.contextmanager
-    def _manager(self, *, alone: bool = False, clean: bool = False) -> Iterator[ocp.CheckpointManager]:
-        """Open the folder, in all processes together or in this process `alone`.
+    def _manager(self, *, alone: bool = False) -> Iterator[Any]:
+        """Open the folder, in all processes together or in this process `alone`; None if it does not exist.
 
-        `clean` removes incomplete checkpoints of killed processes in the background; only `save` waits for that.
+        Together, incomplete checkpoints of killed processes are removed in the background; only `save` waits for that.
         """
+        check(self.folder)
+        if not self.folder.exists():
+            yield None
+            return
         processes = ocp.options.MultiprocessingOptions()
         if alone and jax.process_count() > 1:
             me = jax.process_index()
@@ -214,21 +203,17 @@ class CheckpointStore:
             )
         options = ocp.CheckpointManagerOptions(
             enable_async_checkpointing=False,
-            cleanup_tmp_directories=clean,
+            cleanup_tmp_directories=not alone,
             create=False,
             multiprocessing_options=processes,
         )
         handlers = {"arrays": ocp.StandardCheckpointHandler(multiprocessing_options=processes)}
-        with (
-            _QUIET,
-            ocp.CheckpointManager(self.folder.absolute(), options=options, item_handlers=handlers) as manager,
-        ):
+        folder = self.folder.absolute()
+        with _QUIET, ocp.CheckpointManager(folder, options=options, item_handlers=handlers) as manager:
             yield manager
 
 
-def _read(
-    manager: ocp.CheckpointManager, folder: Path, like: Callable[[dict[str, Any]], Any]
-) -> tuple[dict[str, Any], Any]:
+def _read(manager: Any, folder: Path, like: Callable[[dict[str, Any]], Any]) -> tuple[dict[str, Any], Any]:
     """Return the facts and arrays of a checkpoint; raise any exception if it is damaged."""
     step, facts = int(folder.name), _facts(folder)
     wanted = like(facts)

@@ -41,9 +41,7 @@ def structured(kind: Any, value: Any, *, paths: Sequence[Path] = ()) -> Any:
         if type(value) is int and 0 <= value < len(paths):
             return paths[value]
     elif kind is float:
-        if (
-            type(value) in (int, float) and abs(value) <= sys.float_info.max
-        ):  # JSON may contain 1e999, or as many digits
+        if type(value) in (int, float) and abs(value) <= sys.float_info.max:  # JSON may contain 1e999 or such integers
             return float(value)
     elif kind is Any or type(value) is kind:
         return value

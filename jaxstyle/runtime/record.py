@@ -60,41 +60,22 @@ class Weights:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Inputs, options and results of a run; without times and folders, so that equal runs have equal records.
-
-    Attributes:
-        command: name of the command, such as "stylize".
-        options: options of the command as given by the user; each path is replaced by the number of its input.
-        inputs: all input files except the network.
-        network: the network.
-        settings: the resulting options of objective, network and optimizer.
-        weights: weights of the loss by term.
-        versions: versions of packages.
-        device: name of the device.
-        memory_plans: for scales that did not fit into memory, by longest side, the number of pixels of a tile, or of
-            the full image for row chunks only.
-        steps: number of steps.
-        history: each term before the first step, and before the last.
-        batch: numbers of all pictures of the batch in the sweep, for a picture of a sweep.
-        index: index of this picture in `batch`.
-        devices: number of devices, each like `device`.
-        format: format of the record.
-    """
+    """Inputs, options and results of a run; without times and folders, so that equal runs have equal records."""
 
     command: str
-    options: dict[str, Any]
-    inputs: tuple[Source, ...]
+    options: dict[str, Any]  # as given by the user; each path is replaced by the number of its input
+    inputs: tuple[Source, ...]  # all input files except the network
     network: Weights
-    settings: dict[str, Any]
-    weights: dict[str, float]
-    versions: dict[str, str]
+    settings: dict[str, Any]  # the resulting options of objective, network and optimizer
+    weights: dict[str, float]  # of the loss by term
+    versions: dict[str, str]  # of packages
     device: str
-    memory_plans: dict[str, int] = field(default_factory=dict)
+    memory_plans: dict[str, int] = field(default_factory=dict)  # see `CompiledScale`, by longest side
     steps: int = 0
-    history: dict[str, tuple[float, float]] = field(default_factory=dict)
-    batch: tuple[int, ...] = ()
-    index: int = 0
-    devices: int = 1
+    history: dict[str, tuple[float, float]] = field(default_factory=dict)  # before the first step and before the last
+    batch: tuple[int, ...] = ()  # numbers of all pictures of the batch, for a picture of a sweep
+    index: int = 0  # of this picture in `batch`
+    devices: int = 1  # number of devices, each like `device`
     format: Literal["jaxstyle run 2"] = FORMAT
 
 
@@ -167,17 +148,16 @@ def record_of(picture: Path, *, max_pixels: int | None = None) -> RunRecord:
             raise
     try:
         with beside.open(encoding="utf-8") as file:
-            content = file.read(MOST + 1)  # at most one character over the limit
-    except (OSError, ValueError) as error:
+            return read(file.read(MOST + 1), str(beside))  # at most one character over the limit
+    except (OSError, UnicodeError) as error:
         raise InputError(f"{beside} cannot be read: {CURE}") from error
-    return read(content, str(beside))
 
 
 def check_same(facts: dict[str, Any]) -> None:
     """Refuse to go on where another process has other facts."""
-    every = of_all(facts)
-    for number, theirs in enumerate(every[1:], 1):
-        for name, own, other in differences(every[0], theirs):
+    first, *others = of_all(facts)
+    for number, theirs in enumerate(others, 1):
+        for name, own, other in differences(first, theirs):
             values = [excerpt(repr(each), most=60) for each in (own, other)]
             raise InputError(
                 f"Process 0 has {excerpt(name, most=60)} {values[0]}, but process {number} has {values[1]}: "
@@ -189,16 +169,9 @@ def new_record(
     command: str, options: dict[str, Any], *, inputs: Iterable[Path], network: Weights, problem: Problem
 ) -> RunRecord:
     """Return the record of a command before the run."""
-    return RunRecord(
-        command=command,
-        options=options,
-        inputs=tuple(source(path) for path in inputs),
-        network=network,
-        settings=settings_of(problem),
-        weights=weights_by_term(problem.objective),
-        versions=versions(),
-        device=_device(),
-    )
+    weights = weights_by_term(problem.objective)
+    facts = (options, tuple(map(source, inputs)), network, settings_of(problem), weights, versions(), _device())
+    return RunRecord(command, *facts)
 
 
 def record_at(record: RunRecord, snapshot: Snapshot) -> RunRecord:
@@ -210,8 +183,7 @@ def record_at(record: RunRecord, snapshot: Snapshot) -> RunRecord:
 
 def identity(record: RunRecord) -> dict[str, Any]:
     """Return the facts of a record that must be equal to resume a run; names of files may differ."""
-    whole: dict[str, Any] = plain(record, paths={})
-    same = {name: value for name, value in whole.items() if name not in NOT_COMPARED}
+    same = {name: value for name, value in plain(record, paths={}).items() if name not in NOT_COMPARED}
     network = {"name": record.network.name, "sha256": record.network.sha256}
     return same | {"inputs": [each.sha256 for each in record.inputs], "network": network}
 

@@ -44,7 +44,7 @@ LoadNamed = Callable[[str, Path | None], LoadedNetwork]  # by name and weights f
 
 
 class Recorded(NamedTuple):
-    """The command of a record: its input files, options and output options."""
+    """The command of a record: its input files by argument, options and output options."""
 
     files: dict[str, Any]
     options: Any

@@ -232,7 +232,7 @@ def _batches(
     checkpoints = checkpoints_of(run, folder.outputs) if todo else None
     first: list[int] = of_leader(list(checkpoints.interrupted_batch() if checkpoints else ()))
     if checkpoints is not None and not set(first) <= set(todo):  # finished, but the checkpoint was not removed
-        checkpoints.clear()
+        checkpoints.store.clear()
         first = []
     rest = [i for i in todo if i not in first]
     if batch_size is None and rest:
@@ -265,7 +265,7 @@ def fitting_batch_size(
 ) -> int:
     """Return the batch size that fits into memory, and send a message with it."""
     last = problem.schedule[-1]
-    targets = problem.targets(last, number=len(problem.schedule) - 1)
+    targets = problem.targets(len(problem.schedule) - 1)
 
     def needed(count: int) -> int:
         layout = batch_layout(problem.devices, batch_size=count)
@@ -328,7 +328,7 @@ class _SweepBatch:
             finite = repeat(problem, until=fault.last_finite, should_stop=should_stop, callbacks=callbacks)
             attempt(partial(self._rescue, index, fault, finite), callbacks)
         if checkpoints is not None:
-            checkpoints.clear()
+            checkpoints.store.clear()
         return len(self.faults)
 
     def _path(self, index: int) -> Path:
