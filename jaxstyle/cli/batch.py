@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
@@ -20,7 +20,6 @@ from jaxstyle.cli.options import (
     Processes,
     flat,
 )
-from jaxstyle.cli.stylize import check_preview
 from jaxstyle.runtime.options import StylizeOptions
 from jaxstyle.runtime.outputs import OutputOptions, make_folder
 
@@ -74,7 +73,7 @@ class Batch:
 
         options, outputs = flat(StylizeOptions, self), flat(OutputOptions, self, record=not self.no_record)
         pictures = batch_pictures(self.contents, self.styles, self.output, pairwise=self.zip, suffix=self.format)
-        check_preview(self.preview, self.network)
+        name = self.network.chosen(preview=self.preview)
         make_folder(self.output)
         check_batch(pictures, options, outputs)
 
@@ -82,17 +81,10 @@ class Batch:
         from jaxstyle.cli.signals import stop_status
 
         console = Console(quiet=self.quiet)
-        network = console.load_network("mini" if self.preview else self.network.network, self.network)
+        network = console.load_network(name, self.network)
         with console.progress():
-            result = batch(
-                pictures,
-                self.output,
-                options=options,
-                network=network,
-                outputs=outputs,
-                callbacks=[console.on_event],
-                should_stop=stop_status,
-            )
+            how: dict[str, Any] = {"options": options, "network": network, "outputs": outputs}
+            result = batch(pictures, self.output, **how, callbacks=[console.on_event], should_stop=stop_status)
         console.print(f"{self.output}: {result.made} made, {result.skipped} there already, {result.failed} left out")
         stopped = stop_status() or (130 if result.stop_reason == "stopped" else 0)
         if stopped:

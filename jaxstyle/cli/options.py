@@ -46,6 +46,12 @@ class Network:
     offline: bool = False
     """Never download weights."""
 
+    def chosen(self, *, preview: bool) -> str:
+        """Return the name of the network, which is mini for a preview."""
+        if preview and self.network not in ("auto", "vgg19", "mini", "builtin"):
+            raise InputError(f"--preview runs with the mini network, but --network is {self.network}: drop one.")
+        return "mini" if preview else self.network
+
 
 @dataclass(frozen=True)
 class Computing:
@@ -225,10 +231,8 @@ class Processes:
         if given and not self.distributed:
             raise InputError(f"{given[0]} needs --distributed: add that or drop it.")
         if given and missing:
-            raise InputError(
-                f"{given[0]} is given without {' and '.join(missing)}: give all three, or none if the cluster sets "
-                "them."
-            )
+            others = " and ".join(missing)
+            raise InputError(f"{given[0]} is given without {others}: give all three, or none if the cluster sets them.")
         if self.distributed and devices is not None:
             raise InputError(f"--devices is {devices}, but --distributed uses all devices: drop one.")
         check_number("num_processes", self.num_processes, 1, MOST_PROCESSES)
@@ -238,9 +242,8 @@ class Processes:
         if self.coordinator is not None:
             found = re.fullmatch(r"(?:[^\s:\[\]/]+|\[[^\s\[\]/]+\]):(\d{1,5})", self.coordinator)
             if not found or not 1 <= int(found[1]) <= MOST_PORT:
-                raise InputError(
-                    f"--coordinator is {excerpt(repr(self.coordinator))}: use host and port, such as 10.0.0.1:1234."
-                )
+                where = excerpt(repr(self.coordinator))
+                raise InputError(f"--coordinator is {where}: use host and port, such as 10.0.0.1:1234.")
 
     def initialize(self) -> None:
         """Connect this process to the others, see `distributed.processes.initialize`."""

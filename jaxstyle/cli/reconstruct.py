@@ -38,20 +38,12 @@ class Reconstruct:
         """Run the command and return its exit status."""
         options = self.checked()
 
-        from jaxstyle.cli.console import Console
-        from jaxstyle.images.save import check_output
-        from jaxstyle.runtime.run import reconstruct_run
+        from jaxstyle.cli.console import run_files
 
-        outputs = self.saving.outputs()
-        check_output(self.output, bits=outputs.bits, inputs=[self.image])
-        outputs.check([self.output], steps=options.steps, inputs=[self.image])
-        console = Console(quiet=self.saving.quiet)
-        network = console.lazy_network(self.network.network, self.network)
-        run = reconstruct_run(self.image, options, network, outputs=outputs)
-        return console.run(run, self.output, self.saving)[0]
+        return run_files(self, {"image": self.image}, options, self.network.network)[0]
 
     def checked(self) -> ReconstructOptions:
         """Check the options, and return them for the runtime."""
         options: ReconstructOptions = flat(ReconstructOptions, self)
-        options.resolve()
+        options.check(())
         return options

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +21,6 @@ from jaxstyle.cli.options import (
     Saving,
     flat,
 )
-from jaxstyle.errors import InputError
 from jaxstyle.runtime.options import StylizeOptions
 
 
@@ -60,40 +58,19 @@ class Stylize:
 
     def run(self) -> int:
         """Run the command and return its exit status."""
-        options = self.checked()
+        options, network = self.checked(), self.network.chosen(preview=self.preview)
 
-        from jaxstyle.cli.console import Console, vgg19_message
-        from jaxstyle.images.save import check_output
-        from jaxstyle.runtime.run import stylize_run
+        from jaxstyle.cli.console import run_files, vgg19_message
 
-        outputs, inputs = self.saving.outputs(), [self.content, *self.styles, *options.files()]
-        check_output(self.output, bits=outputs.bits, inputs=inputs)
-        outputs.check([self.output], steps=self.steps, inputs=inputs)
-        console = Console(quiet=self.saving.quiet)
-        network = console.lazy_network("mini" if self.preview else self.network.network, self.network)
-        with console.rich.status("Computing style statistics"):
-            files, callbacks = (self.content, self.styles), [console.on_event]
-            run = stylize_run(*files, options, network, outputs=outputs, callbacks=callbacks)
-        status, result = console.run(run, self.output, self.saving)
+        inputs = {"content": self.content, "styles": self.styles}
+        status, result, run, console = run_files(self, inputs, options, network, others=options.files())
         if self.preview and not status and result is not None and result.steps > result.resumed_at:
             console.print(vgg19_message(run.problem, result, self.output))
         return status
 
     def checked(self) -> StylizeOptions:
         """Check the options, and return them for the runtime."""
-        if not self.styles:
-            raise InputError("There is no style: name at least one picture after the content.")
-        for path in self.styles:
-            if os.path.isdir(path):  # an inaccessible path is reported when it is read
-                raise InputError(f"{path} is a folder: make one style of its pictures with jaxstyle statistics.")
-        check_preview(self.preview, self.network)
+        self.network.chosen(preview=self.preview)
         options: StylizeOptions = flat(StylizeOptions, self)
-        options.check(len(self.styles))
-        options.resolve()
+        options.check(self.styles)
         return options
-
-
-def check_preview(preview: bool, network: Network) -> None:
-    """Check that --preview and --network can be combined."""
-    if preview and network.network not in ("auto", "vgg19", "mini", "builtin"):
-        raise InputError(f"--preview runs with the mini network, but --network is {network.network}: drop one.")

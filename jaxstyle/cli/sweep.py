@@ -21,7 +21,6 @@ from jaxstyle.cli.options import (
     Saving,
     flat,
 )
-from jaxstyle.cli.stylize import check_preview
 from jaxstyle.errors import InputError
 from jaxstyle.runtime.options import check_number
 from jaxstyle.runtime.outputs import make_folder
@@ -98,16 +97,17 @@ class Sweep:
         from jaxstyle.cli.console import REPEAT, Console
         from jaxstyle.cli.signals import check, stop_status
         from jaxstyle.distributed.processes import asked_of_any
-        from jaxstyle.runtime.sweep_job import sweep_folder, sweep_job, sweep_run, with_hashes
+        from jaxstyle.runtime.run import load_run
+        from jaxstyle.runtime.sweep_job import sweep_folder, sweep_job, with_hashes
 
         outputs, inputs = self.saving.outputs(), [self.content, *self.styles, *options.all_layers().files()]
         folder = sweep_folder(self.output, options, outputs=outputs)
         if not self.saving.dry_run or self.output.is_dir():
             folder.check(steps=self.steps, inputs=inputs)
         console = Console(quiet=self.saving.quiet)
-        network = console.lazy_network("mini" if self.preview else self.network.network, self.network)
-        files, callbacks = (self.content, self.styles), [console.on_event]
-        run = sweep_run(*files, options, network, outputs=outputs, callbacks=callbacks)
+        network = console.lazy_network(self.network.chosen(preview=self.preview), self.network)
+        files, callbacks = {"content": self.content, "styles": self.styles}, [console.on_event]
+        run = load_run(files, options, network, outputs=outputs, callbacks=callbacks)
         folder = with_hashes(folder, run, options)
         if self.saving.dry_run:
             return self._dry_run(console, run, folder)
@@ -125,26 +125,19 @@ class Sweep:
 
     def checked(self) -> SweepOptions:
         """Check the options, and return them for the runtime."""
-        check_preview(self.preview, self.network)
-        if not self.styles:
-            raise InputError("There is no style: name at least one picture after the content.")
+        self.network.chosen(preview=self.preview)
         options: SweepOptions = flat(SweepOptions, self)
-        whole = options.all_layers()
-        whole.check(len(self.styles))
-        whole.resolve()
-        for combination in options.combinations():
-            options.single(combination.settings).check_ranges()
+        options.check(self.styles)
         return options
 
     def _dry_run(self, console: Console, run: Run, folder: SweepFolder) -> int:
         """Print the estimate of all batches."""
         from jaxstyle.distributed.processes import leads, together
         from jaxstyle.runtime.placement import batch_layout
-        from jaxstyle.runtime.run import check_processes
         from jaxstyle.runtime.sweep_job import fitting_batch_size
 
         if together():
-            check_processes(run, folder.outputs)
+            run.check_processes()
         todo, count = folder.unfinished(read=False), len(folder.combinations)
         if len(todo) < count and leads():
             print(f"{count - len(todo)} of {count} pictures exist already.")

@@ -42,21 +42,12 @@ class Texture:
         """Run the command and return its exit status."""
         options = self.checked()
 
-        from jaxstyle.cli.console import Console
-        from jaxstyle.images.save import check_output
-        from jaxstyle.runtime.run import texture_run
+        from jaxstyle.cli.console import run_files
 
-        outputs = self.saving.outputs()
-        check_output(self.output, bits=outputs.bits, inputs=self.styles)
-        outputs.check([self.output], steps=options.steps, inputs=self.styles)
-        console = Console(quiet=self.saving.quiet)
-        network = console.lazy_network(self.network.network, self.network)
-        run = texture_run(self.styles, options, network, outputs=outputs)
-        return console.run(run, self.output, self.saving)[0]
+        return run_files(self, {"styles": self.styles}, options, self.network.network)[0]
 
     def checked(self) -> TextureOptions:
         """Check the options, and return them for the runtime."""
         options: TextureOptions = flat(TextureOptions, self)
         options.check(self.styles)
-        options.resolve()
         return options

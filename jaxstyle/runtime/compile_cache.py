@@ -52,21 +52,13 @@ def enable_compile_cache(folder: str | Path | None = None) -> Path:
 
 
 class CompileTimes(NamedTuple):
-    """Time of tracing, compilation and loading.
-
-    Attributes:
-        traced: seconds of tracing and lowering.
-        compiled: seconds of compilation.
-        loaded: seconds of loading from the cache.
-        programs: number of compiled programs.
-        hits: number of loaded programs.
-    """
+    """Seconds of tracing and lowering, of compilation, and of loading from the cache."""
 
     traced: float = 0.0
     compiled: float = 0.0
     loaded: float = 0.0
-    programs: int = 0
-    hits: int = 0
+    programs: int = 0  # number of compiled programs
+    hits: int = 0  # number of loaded programs
 
     def __str__(self) -> str:
         """Return a phrase for the summary of a run."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import filecmp
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,23 +18,20 @@ from jaxstyle.images.save import check_output
 from jaxstyle.networks import weights_io
 from jaxstyle.runtime.callbacks import Callback, message, never
 from jaxstyle.runtime.fitting import Result
-from jaxstyle.runtime.inputs import LoadedNetwork, LoadNetwork
+from jaxstyle.runtime.inputs import LoadedNetwork
 from jaxstyle.runtime.options import STATISTICS, ObjectiveOptions, ReconstructOptions, StylizeOptions, TextureOptions
 from jaxstyle.runtime.outputs import OutputOptions
 from jaxstyle.runtime.plain_data import differences, plain, structured
 from jaxstyle.runtime.record import CURE, RunRecord, read, record_of, source
-from jaxstyle.runtime.run import NOT_RECORDED, Run, reconstruct_run, run_to_file, stylize_run, texture_run
+from jaxstyle.runtime.run import NOT_RECORDED, load_run, run_to_file
 from jaxstyle.runtime.sweep_grid import SweepOptions
-from jaxstyle.runtime.sweep_job import sweep_folder, sweep_run
+from jaxstyle.runtime.sweep_job import sweep_folder
 
 WEIGHTS = (*STATISTICS, ".safetensors")  # suffixes of files of weights
-OPTIONS: Mapping[str, type[ObjectiveOptions]] = {
-    "stylize": StylizeOptions,
-    "sweep": SweepOptions,
-    "texture": TextureOptions,
-    "reconstruct": ReconstructOptions,
+OPTIONS: dict[str, type[ObjectiveOptions]] = {
+    kind.command: kind for kind in (StylizeOptions, SweepOptions, TextureOptions, ReconstructOptions)
 }
-FILES: Mapping[str, Mapping[str, Any]] = {
+FILES: dict[str, dict[str, Any]] = {
     "stylize": {"content": Path, "styles": tuple[Path, ...]},
     "sweep": {"content": Path, "styles": tuple[Path, ...]},
     "texture": {"styles": tuple[Path, ...]},
@@ -62,25 +59,30 @@ def rerun(
     callbacks: Sequence[Callback] = (),
     should_stop: Callable[[], object] = never,
 ) -> Result:
-    """Repeat the run that made a picture; `equal_pictures` then compares the pictures."""
+    """Repeat the run that made a picture; `equal_pictures` then compares the pictures.
+
+    The input files are in `folders`, the network in the file `weights`, in one of `folders`, or installed.
+    """
     if picture.suffix.lower() == ".json":
         raise InputError(f"{picture} is a record and no picture: name the picture next to it.")
     record = picture_record(picture, max_pixels=max_pixels)
     found = _files(folders)
     inputs = _inputs(picture, record, found, folders)
-    recorded = recorded_command(record, picture=picture, inputs=inputs)
-    recorded = recorded._replace(options=replace(recorded.options, max_pixels=max_pixels))
-    check_output(output, bits=recorded.outputs.bits, inputs=[picture, *inputs])
-    _check_options(recorded)
+    files, options, outputs = recorded_command(record, picture=picture, inputs=inputs)
+    options = replace(options, max_pixels=max_pixels)
+    check_output(output, bits=outputs.bits, inputs=[picture, *inputs])
+    options.check(files.get("styles", ()))
     loaded = _network(picture, record, found, weights=weights, load=load)
-    run = _run(record, recorded, lambda: loaded, output.parent, callbacks)
+    run = load_run(files, options, lambda: loaded, outputs=outputs, callbacks=callbacks)
+    if isinstance(options, SweepOptions):
+        run = sweep_folder(output.parent, options, outputs=outputs).run(run, record.batch, index=record.index)
     problem = run.problem
     sides = [max(scale.height, scale.width) for scale in problem.schedule]
     plans = {side: record.memory_plans.get(str(side), 0) for side in sides}
     problem = replace(problem, memory_plans=plans, devices=min(record.devices, len(jax.devices())))
-    run = Run(problem, run.alpha, replace(run.record, inputs=record.inputs, network=record.network))
-    options: dict[str, Any] = {"callbacks": callbacks, "should_stop": should_stop, "until": record.steps}
-    return run_to_file(run, output, outputs=OutputOptions(bits=recorded.outputs.bits), **options)
+    same = replace(run.record, inputs=record.inputs, network=record.network)  # with the names of the files then
+    run = run._replace(problem=problem, record=same, outputs=OutputOptions(bits=outputs.bits))
+    return run_to_file(run, output, callbacks=callbacks, should_stop=should_stop, until=record.steps)
 
 
 def picture_record(picture: Path, *, max_pixels: int | None = None) -> RunRecord:
@@ -106,30 +108,6 @@ def recorded_command(record: RunRecord, *, picture: Path, inputs: Sequence[Path]
             f"version that made it, {excerpt(record.versions.get('jaxstyle', 'which is unknown'))}."
         ) from error
     return Recorded(files, parsed, outputs)
-
-
-def _check_options(recorded: Recorded) -> None:
-    options, files = recorded.options, recorded.files
-    if isinstance(options, SweepOptions):
-        options.all_layers().check(len(files["styles"]))
-    elif isinstance(options, StylizeOptions):
-        options.check(len(files["styles"]))
-    elif isinstance(options, TextureOptions):
-        options.check(files["styles"])
-
-
-def _run(
-    record: RunRecord, recorded: Recorded, network: LoadNetwork, folder: Path, callbacks: Sequence[Callback]
-) -> Run:
-    files, options, outputs = recorded
-    if isinstance(options, SweepOptions):
-        run = sweep_run(**files, options=options, network=network, outputs=outputs, callbacks=callbacks)
-        return sweep_folder(folder, options, outputs=outputs).run(run, record.batch, index=record.index)
-    if isinstance(options, StylizeOptions):
-        return stylize_run(**files, options=options, network=network, outputs=outputs, callbacks=callbacks)
-    if isinstance(options, TextureOptions):
-        return texture_run(**files, options=options, network=network, outputs=outputs)
-    return reconstruct_run(**files, options=options, network=network, outputs=outputs)
 
 
 def _inputs(picture: Path, record: RunRecord, files: Sequence[Path], folders: Sequence[Path]) -> list[Path]:
@@ -165,7 +143,7 @@ def _network(
         likely = [path for path in files if path.suffix.lower() in WEIGHTS]
         likely.sort(key=lambda path: path.name != wanted.file)
         candidates = [*likely, None]
-    loaded = None
+    found = ""
     for path in candidates:
         if path is not None and path != weights:
             try:
@@ -175,7 +153,7 @@ def _network(
         loaded = load(wanted.name, path)
         if loaded.weights.sha256 == wanted.sha256:
             return loaded
-    found = "" if loaded is None else excerpt(loaded.weights.sha256, most=15)
+        found = excerpt(loaded.weights.sha256, most=15)
     raise InputError(
         f"{picture} was made by a {wanted.name} of SHA-256 {excerpt(wanted.sha256, most=15)}, but the one found has "
         f"{found}: name its file with --weights."
