@@ -23,16 +23,14 @@ Pooling = Literal["max", "avg", "l2"]
 Statistic = Literal["gram", "mean_std", "covariance", "wasserstein", "sliced"]
 
 
-def flat(kind: Any, command: Any, **others: Any) -> Any:
-    """Return options of the class `kind` with the values of a command and of its groups, and `others`."""
+def flat(kind: Any, command: Any) -> Any:
+    """Return options of the class `kind` with the values of a command and of its groups."""
     values: dict[str, Any] = {}
     for each in fields(command):
         value = getattr(command, each.name)
         values |= vars(value) if is_dataclass(value) else {each.name: value}
-    if isinstance(pixels := values.get("max_pixels"), str):
-        values["max_pixels"] = parse_pixels(pixels)
-    names = [each.name for each in fields(kind)]
-    return kind(**{name: values[name] for name in names if name in values} | others)
+    values |= {"max_pixels": parse_pixels(values.get("max_pixels")), "record": not values.get("no_record")}
+    return kind(**{each.name: values[each.name] for each in fields(kind) if each.name in values})
 
 
 @dataclass(frozen=True)
@@ -190,7 +188,7 @@ class Saving:
 
     def outputs(self) -> OutputOptions:
         """Return the options for output files."""
-        return flat(OutputOptions, self, record=not self.no_record)
+        return flat(OutputOptions, self)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import Positional, arg
 
 from jaxstyle.cli.options import Comparison, Computing, FromNoise, Limits, Network, Processes, Saving, flat
 from jaxstyle.runtime.options import ReconstructOptions
@@ -26,13 +26,13 @@ class Reconstruct:
     size: int = 512
     """Longest side of the output in pixels."""
 
-    noise: OmitArgPrefixes[FromNoise] = field(default_factory=FromNoise)
-    saving: OmitArgPrefixes[Saving] = field(default_factory=Saving)
-    comparison: OmitArgPrefixes[Comparison] = field(default_factory=Comparison)
-    computing: OmitArgPrefixes[Computing] = field(default_factory=Computing)
-    network: OmitArgPrefixes[Network] = field(default_factory=Network)
-    limits: OmitArgPrefixes[Limits] = field(default_factory=Limits)
-    processes: OmitArgPrefixes[Processes] = field(default_factory=Processes)
+    noise: FromNoise = FromNoise()
+    saving: Saving = Saving()
+    comparison: Comparison = Comparison()
+    computing: Computing = Computing()
+    network: Network = Network()
+    limits: Limits = Limits()
+    processes: Processes = Processes()
 
     def run(self) -> int:
         """Run the command and return its exit status."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import Positional, arg
 
 from jaxstyle.cli.options import Limits, Network
 from jaxstyle.cli.signals import stop_status
@@ -30,7 +30,7 @@ class Rerun:
     quiet: bool = False
     """Print errors only."""
 
-    limits: OmitArgPrefixes[Limits] = field(default_factory=Limits)
+    limits: Limits = Limits()
 
     def run(self) -> int:
         """Run the command; return 0 if the picture is byte for byte the same, 1 if not, 130 after Ctrl-C."""

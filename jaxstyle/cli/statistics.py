@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import Positional, arg
 
 from jaxstyle.cli.options import Comparison, Limits, Network, flat
 from jaxstyle.cli.signals import check
@@ -37,9 +37,9 @@ class Statistics:
     quiet: bool = False
     """Print errors only."""
 
-    comparison: OmitArgPrefixes[Comparison] = field(default_factory=Comparison)
-    network: OmitArgPrefixes[Network] = field(default_factory=Network)
-    limits: OmitArgPrefixes[Limits] = field(default_factory=Limits)
+    comparison: Comparison = Comparison()
+    network: Network = Network()
+    limits: Limits = Limits()
 
     def run(self) -> int:
         """Run the command and return its exit status."""

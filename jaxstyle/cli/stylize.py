@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import Positional, arg
 
-from jaxstyle.cli.options import (
-    Balance,
-    Comparison,
-    Computing,
-    Controls,
-    Init,
-    Limits,
-    Network,
-    Optimization,
-    Processes,
-    Saving,
-    flat,
-)
+from jaxstyle.cli import options as groups
 from jaxstyle.runtime.options import StylizeOptions
 
 
@@ -39,22 +27,22 @@ class Stylize:
     """Longest side of the output in pixels."""
     steps: int = 300
     """Number of gradient evaluations over all scales."""
-    init: Init = "content"
+    init: groups.Init = "content"
     """Initial image: content, style, noise, or an image file."""
     seed: int = 0
     """Seed of the noise and of the directions of --statistic sliced."""
     preview: bool = False
     """Use the mini network, which needs no download, and print an estimate of VGG-19's time."""
 
-    saving: OmitArgPrefixes[Saving] = field(default_factory=Saving)
-    controls: OmitArgPrefixes[Controls] = field(default_factory=Controls)
-    comparison: OmitArgPrefixes[Comparison] = field(default_factory=Comparison)
-    balance: OmitArgPrefixes[Balance] = field(default_factory=Balance)
-    optimization: OmitArgPrefixes[Optimization] = field(default_factory=Optimization)
-    computing: OmitArgPrefixes[Computing] = field(default_factory=Computing)
-    network: OmitArgPrefixes[Network] = field(default_factory=Network)
-    limits: OmitArgPrefixes[Limits] = field(default_factory=Limits)
-    processes: OmitArgPrefixes[Processes] = field(default_factory=Processes)
+    saving: groups.Saving = groups.Saving()
+    controls: groups.Controls = groups.Controls()
+    comparison: groups.Comparison = groups.Comparison()
+    balance: groups.Balance = groups.Balance()
+    optimization: groups.Optimization = groups.Optimization()
+    computing: groups.Computing = groups.Computing()
+    network: groups.Network = groups.Network()
+    limits: groups.Limits = groups.Limits()
+    processes: groups.Processes = groups.Processes()
 
     def run(self) -> int:
         """Run the command and return its exit status."""
@@ -71,6 +59,6 @@ class Stylize:
     def checked(self) -> StylizeOptions:
         """Check the options, and return them for the runtime."""
         self.network.chosen(preview=self.preview)
-        options: StylizeOptions = flat(StylizeOptions, self)
+        options: StylizeOptions = groups.flat(StylizeOptions, self)
         options.check(self.styles)
         return options

@@ -2,18 +2,13 @@
 
 Nothing here prints, parses arguments or handles signals: runs send events to callbacks. Read in this order:
 
-- `problem`: `Problem`, the arrays and options of one run, and the compiled program of each scale; `make_problem`.
+- `problem`: `Problem`, the arrays and options of one run, and the compiled program of each scale. `memory` decides on
+  row chunks and tiles, `placement` on devices, and `estimates` predicts time and memory.
 - `runner`: `iterate` yields a `Snapshot` after every few steps. `fitting`: `fit` runs a problem to its end, with
-  callbacks (`callbacks`: `Event`, `Callback`), checkpoints and early ends.
-- `memory` decides on row chunks and tiles, `placement` on devices; `estimates`: `estimate` and
-  `plan_memory`.
-- `resume` saves the snapshots of a run; `checkpoint` (`CheckpointStore`) writes and reads arrays in a folder that
-  `checkpoint_folder` checks and locks.
-- `options`: options of a run as on the command line; `inputs` loads its files; `run`: `stylize_files` and other runs
-  from files to a file, with `outputs` and a `record` (JSON by way of `plain_data`), which `rerun` repeats.
-- `sweep_grid`, `sweep_job` and `sweep_report`: combinations of settings, their computation in batches, and the page
-  that shows them. `batch`: pictures of many contents and styles.
-- `style_cache` caches style statistics, and `compile_cache` compiled programs.
+  `callbacks`, checkpoints (`resume`, `checkpoint`, `checkpoint_folder`) and early ends.
+- `options` and `outputs`: options as on the command line. `inputs` loads files; `run` saves the picture with its
+  `record`, which `rerun` repeats. `batch` and `sweep_grid`, `sweep_job`, `sweep_report` make many pictures.
+- `style_cache` caches style statistics, and `compile_cache` compiled programs. `backends` checks those of JAX.
 """
 
 from importlib import import_module

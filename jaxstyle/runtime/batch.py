@@ -26,8 +26,7 @@ from jaxstyle.runtime.callbacks import Callback, message, never
 from jaxstyle.runtime.inputs import LoadedNetwork, expand_paths, style_image
 from jaxstyle.runtime.options import STATISTICS, StylizeOptions
 from jaxstyle.runtime.outputs import OutputOptions
-from jaxstyle.runtime.plain_data import structured
-from jaxstyle.runtime.record import check_same, source
+from jaxstyle.runtime.record import check_same, source, structured
 from jaxstyle.runtime.run import divergence_message, load_run, run_to_file
 from jaxstyle.runtime.style_cache import Settings, statistics_of
 from jaxstyle.transfer.color import Sizes

@@ -92,10 +92,7 @@ def make_folder(path: Path) -> None:
     """Create a folder for pictures if it does not exist."""
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file: name a folder for the pictures.")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UnavailableError(f"{path} cannot be made ({error.strerror}): name another folder.") from error
+    path.mkdir(parents=True, exist_ok=True)
 
 
 def numbered(output: Path, step: int, *, steps: int) -> Path:

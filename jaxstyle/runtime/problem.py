@@ -1,14 +1,13 @@
 """The problem of a run: its arrays and static options, and the compiled program of each scale."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxstyle.distributed.sharding import HEIGHT
@@ -23,14 +22,12 @@ from jaxstyle.optim.loop import AnyObjective
 from jaxstyle.optim.optimizers import LBFGS, Optimizer, Transformation, as_optimizer
 from jaxstyle.runtime.memory import in_row_chunks, plan_scale, release_memory
 from jaxstyle.runtime.placement import Layout, cropped, placed, row_layout
-from jaxstyle.runtime.plain_data import plain
 from jaxstyle.transfer import scale as scale_parts
 from jaxstyle.transfer.color import Color, Sizes, Styles
 from jaxstyle.transfer.schedule import Scale, Scales, part_of, plan
 from jaxstyle.transfer.stylize import prepare_inputs
 
 MOST_STEPS_PER_SEGMENT = 10
-NETWORK_SETTINGS = ("pooling", "pooling_gain", "padding", "input_scale", "precision", "remat", "tile_pixels")
 WORK_PER_SEGMENT = 2e11  # multiply-adds of forward passes: two steps of VGG-19 at 512 pixels, over a second
 
 
@@ -281,38 +278,6 @@ class Problem:
 def bytes_of(tree: Any) -> int:
     """Return the memory of the arrays of a pytree in bytes."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def settings_of(problem: Problem) -> dict[str, Any]:
-    """Return objective, network, optimizer, scales and color as JSON data, without weights of terms and functions."""
-    objective, network, optimizer = problem.objective, problem.network, problem.optimizer
-    of_optimizer = {"name": type(optimizer).__name__, **_static_fields(optimizer)}
-    if (rates := jax.tree.leaves(optimizer)) and not isinstance(rates[0], Tracer):
-        of_optimizer["learning_rate"] = np.asarray(rates[0], np.float64).tolist()
-    names = NETWORK_SETTINGS if isinstance(network, VGG19) else ()
-    terms = list(objective.term_names)
-    return {
-        "objective": {"name": type(objective).__name__, "terms": terms, **_static_fields(objective)},
-        "network": {name: plain(getattr(network, name), paths={}) for name in names},
-        "optimizer": of_optimizer,
-        "scales": plain(problem.scales, paths={}),
-        "color": problem.color,
-    }
-
-
-def _static_fields(value: Any) -> dict[str, Any]:
-    """Return the static fields of a data class as JSON data; functions by their names."""
-    if not is_dataclass(value):
-        return {}
-    return {each.name: _named(getattr(value, each.name)) for each in fields(value) if each.metadata.get("static")}
-
-
-def _named(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_named(each) for each in value]
-    if isinstance(value, str | int | float | None):
-        return value
-    return getattr(value, "__qualname__", None) or f"a {type(value).__name__}"
 
 
 def make_problem(

@@ -6,32 +6,38 @@ options refer, names without folders, and hashes, by which `jaxstyle rerun` find
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+import sys
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from jaxstyle.distributed.processes import of_all
 from jaxstyle.errors import InputError, excerpt
 from jaxstyle.images.metadata import description_of
 from jaxstyle.losses.objective import Objective
+from jaxstyle.networks.vgg import VGG19
 from jaxstyle.optim.loop import AnyObjective
-from jaxstyle.runtime.plain_data import differences, plain, structured
-from jaxstyle.runtime.problem import Problem, settings_of
+from jaxstyle.runtime.problem import Problem
 from jaxstyle.runtime.runner import Snapshot
 
 FORMAT = "jaxstyle run 2"
 FIRST_FORMAT = "jaxstyle run 1"
 PACKAGES = ("jaxstyle", "jax", "jaxlib", "optax", "numpy", "pillow", "imagecodecs")
 MOST = 2**20  # characters of a record
+NETWORK_SETTINGS = ("pooling", "pooling_gain", "padding", "input_scale", "precision", "remat", "tile_pixels")
 DEEPEST = 20  # maximum nesting of a record
 CURE = "name a picture that jaxstyle has saved, with its .json beside it where it was converted."
 # Names of version 1, which had the options in groups.
@@ -188,6 +194,38 @@ def identity(record: RunRecord) -> dict[str, Any]:
     return same | {"inputs": [each.sha256 for each in record.inputs], "network": network}
 
 
+def settings_of(problem: Problem) -> dict[str, Any]:
+    """Return objective, network, optimizer, scales and color as JSON data, without weights of terms and functions."""
+    objective, network, optimizer = problem.objective, problem.network, problem.optimizer
+    of_optimizer = {"name": type(optimizer).__name__, **_static_fields(optimizer)}
+    if (rates := jax.tree.leaves(optimizer)) and not isinstance(rates[0], Tracer):
+        of_optimizer["learning_rate"] = np.asarray(rates[0], np.float64).tolist()
+    names = NETWORK_SETTINGS if isinstance(network, VGG19) else ()
+    terms = list(objective.term_names)
+    return {
+        "objective": {"name": type(objective).__name__, "terms": terms, **_static_fields(objective)},
+        "network": {name: plain(getattr(network, name), paths={}) for name in names},
+        "optimizer": of_optimizer,
+        "scales": plain(problem.scales, paths={}),
+        "color": problem.color,
+    }
+
+
+def _static_fields(value: Any) -> dict[str, Any]:
+    """Return the static fields of a data class as JSON data; functions by their names."""
+    if not is_dataclass(value):
+        return {}
+    return {each.name: _named(getattr(value, each.name)) for each in fields(value) if each.metadata.get("static")}
+
+
+def _named(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_named(each) for each in value]
+    if isinstance(value, str | int | float | None):
+        return value
+    return getattr(value, "__qualname__", None) or f"a {type(value).__name__}"
+
+
 def weights_by_term(objective: AnyObjective) -> dict[str, float]:
     """Return the weights of the loss by term; without those that differ within a batch."""
     if isinstance(objective, Objective):
@@ -210,3 +248,64 @@ def _device() -> str:
     except (OSError, StopIteration):
         model = platform.processor() or platform.machine()
     return f"{os.cpu_count()} x {model}"
+
+
+def structured(kind: Any, value: Any, *, paths: Sequence[Path] = ()) -> Any:
+    """Return JSON data as a value of type `kind`, without conversions or unknown fields."""
+    origin, inside = typing.get_origin(kind), typing.get_args(kind)
+    if is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        names = [each.name for each in fields(kind)]
+        if isinstance(value, dict) and value.keys() <= set(names):
+            parts = {name: structured(hints[name], part, paths=paths) for name, part in value.items()}
+            with contextlib.suppress(TypeError):  # a field without a default is missing
+                return kind(**parts)  # pyright: ignore[reportCallIssue] - a class, whose instances are not callable
+    elif origin in (typing.Union, types.UnionType):
+        for each in inside:
+            try:
+                return structured(each, value, paths=paths)
+            except ValueError:
+                continue
+    elif origin is Literal:
+        if any(value == each and type(value) is type(each) for each in inside):
+            return value
+    elif origin is tuple and isinstance(value, list):
+        kinds = inside[:1] * len(value) if inside[-1] is Ellipsis else inside
+        if len(kinds) == len(value):
+            return tuple(structured(each, part, paths=paths) for each, part in zip(kinds, value, strict=True))
+    elif origin is dict and isinstance(value, dict):
+        return {name: structured(inside[1], part, paths=paths) for name, part in value.items()}
+    elif kind is Path:
+        if type(value) is int and 0 <= value < len(paths):
+            return paths[value]
+    elif kind is float:
+        if type(value) in (int, float) and abs(value) <= sys.float_info.max:  # JSON may contain 1e999 or such integers
+            return float(value)
+    elif kind is Any or type(value) is kind:
+        return value
+    raise ValueError(f"{excerpt(repr(value), most=60)} is no {getattr(kind, '__name__', kind)}")
+
+
+def plain(value: Any, *, paths: dict[Path, int]) -> Any:
+    """Return a value as JSON data, the inverse of `structured`."""
+    if is_dataclass(value):
+        return {each.name: plain(getattr(value, each.name), paths=paths) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): plain(part, paths=paths) for name, part in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(part, paths=paths) for part in value]
+    if isinstance(value, Path):
+        return paths.setdefault(value, len(paths))
+    return value
+
+
+def differences(one: Any, other: Any, *, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield the differences of two values as JSON data: the name of the field, and both values."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for key in dict.fromkeys([*one, *other]):
+            yield from differences(one.get(key), other.get(key), name=f"{name}.{key}" if name else key)
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for number, (mine, yours) in enumerate(zip(one, other, strict=True), 1):
+            yield from differences(mine, yours, name=f"{name} {number}")
+    elif one != other:
+        yield name, one, other

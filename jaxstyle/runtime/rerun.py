@@ -21,8 +21,7 @@ from jaxstyle.runtime.fitting import Result
 from jaxstyle.runtime.inputs import LoadedNetwork
 from jaxstyle.runtime.options import STATISTICS, ObjectiveOptions, ReconstructOptions, StylizeOptions, TextureOptions
 from jaxstyle.runtime.outputs import OutputOptions
-from jaxstyle.runtime.plain_data import differences, plain, structured
-from jaxstyle.runtime.record import CURE, RunRecord, read, record_of, source
+from jaxstyle.runtime.record import CURE, RunRecord, differences, plain, read, record_of, source, structured
 from jaxstyle.runtime.run import NOT_RECORDED, load_run, run_to_file
 from jaxstyle.runtime.sweep_grid import SweepOptions
 from jaxstyle.runtime.sweep_job import sweep_folder
@@ -66,7 +65,7 @@ def rerun(
     if picture.suffix.lower() == ".json":
         raise InputError(f"{picture} is a record and no picture: name the picture next to it.")
     record = picture_record(picture, max_pixels=max_pixels)
-    found = _files(folders)
+    found = [path for folder in folders for path in sorted(folder.iterdir()) if path.is_file()]
     inputs = _inputs(picture, record, found, folders)
     files, options, outputs = recorded_command(record, picture=picture, inputs=inputs)
     options = replace(options, max_pixels=max_pixels)
@@ -185,16 +184,3 @@ def equal_pictures(
     pixels = f"in {count} of {apart.size} values, by {most:.3g} of 255 at most" if count else "in no pixel"
     message(callbacks, f"{output} differs from {picture} {pixels}")
     return False
-
-
-def _files(folders: Sequence[Path]) -> list[Path]:
-    """Return the files in folders."""
-    found = []
-    for folder in folders:
-        try:
-            found += [path for path in sorted(folder.iterdir()) if path.is_file()]
-        except OSError as error:
-            raise InputError(
-                f"{folder} cannot be searched ({error.strerror}): name a folder that you may read."
-            ) from error
-    return found

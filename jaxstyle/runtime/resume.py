@@ -18,8 +18,8 @@ from jaxstyle.errors import InputError, UnavailableError, excerpt
 from jaxstyle.runtime import checkpoint_folder
 from jaxstyle.runtime.callbacks import Callback, Event, message, notify
 from jaxstyle.runtime.placement import cropped, padded_shapes
-from jaxstyle.runtime.plain_data import differences
-from jaxstyle.runtime.problem import Problem, settings_of
+from jaxstyle.runtime.problem import Problem
+from jaxstyle.runtime.record import differences, settings_of
 from jaxstyle.runtime.runner import Snapshot
 
 if TYPE_CHECKING:
@@ -56,11 +56,9 @@ class RunCheckpoints:
         if found is None:
             return None
         facts, arrays = found
-        for name, theirs, own in differences(facts["run"], self.identity):
-            if name.startswith(VERSIONS):
-                values = [excerpt(repr(each), most=60) for each in (theirs, own)]
-                text = f"{excerpt(name, most=60)} was {values[0]} and is {values[1]}: the bytes may differ."
-                message(callbacks, f"{self.folder}: {text}", kind="warning")
+        for name, before, now in self._differences(facts):  # of versions; of others, `_like` has raised an error
+            text = f"{self.folder}: {name} was {before} and is {now}: the bytes may differ."
+            message(callbacks, text, kind="warning")
         message(callbacks, f"{self.folder}: resuming after step {len(arrays['sides'])}")
         problem, number = self.problem, facts["scale"]
         scale = problem.schedule[number]
@@ -130,14 +128,16 @@ class RunCheckpoints:
 
     def _compare(self, facts: dict[str, Any]) -> None:
         """Raise `InputError` if a checkpoint is of another problem."""
-        for name, theirs, own in differences(facts["run"], self.identity):
-            if name.startswith(VERSIONS):
-                continue  # `load` warns of them
-            values = [excerpt(repr(each), most=60) for each in (theirs, own)]
-            raise InputError(
-                f"{self.folder} has a checkpoint of another run, whose {excerpt(name, most=60)} is {values[0]} and not "
-                f"{values[1]}: name another folder, or repeat that run's command."
-            )
+        for name, theirs, own in self._differences(facts):
+            if not name.startswith(VERSIONS):
+                raise InputError(
+                    f"{self.folder} has a checkpoint of another run, whose {name} is {theirs} and not {own}: name "
+                    "another folder, or repeat that run's command."
+                )
+
+    def _differences(self, facts: dict[str, Any]) -> list[tuple[str, ...]]:
+        found = differences(facts["run"], self.identity)
+        return [tuple(excerpt(each, most=60) for each in (name, repr(one), repr(two))) for name, one, two in found]
 
 
 @contextmanager

@@ -29,9 +29,8 @@ from jaxstyle.runtime.inputs import (
 from jaxstyle.runtime.options import ObjectiveOptions, ReconstructOptions, StylizeOptions, TextureOptions, parse_memory
 from jaxstyle.runtime.outputs import OutputOptions, attempt, log_rows, numbered, write_log
 from jaxstyle.runtime.placement import batch_layout, row_layout
-from jaxstyle.runtime.plain_data import plain
 from jaxstyle.runtime.problem import Problem
-from jaxstyle.runtime.record import RunRecord, check_same, identity, new_record, record_at
+from jaxstyle.runtime.record import RunRecord, check_same, identity, new_record, plain, record_at
 from jaxstyle.runtime.record import text as record_text
 from jaxstyle.runtime.resume import EVERY, RunCheckpoints
 from jaxstyle.runtime.runner import CURE, Snapshot, picture_of

@@ -104,19 +104,29 @@ def iterate(
     memory_plans: dict[int, int] = {}
     compiling: Future[None] | None = None
 
+    ends = np.cumsum([0, *(each.steps for each in scales)])
+    pixels = np.cumsum([0.0, *(float(each.steps) * each.width * each.height for each in scales)])
+
     def send(kind: str, step: int, scale: Scale | None = None, snapshot: Snapshot | None = None, **values: Any) -> None:
-        notify(callbacks, _event(kind, scales, step, scale)._replace(**values), snapshot)
+        size = (0, 0) if scale is None else (scale.width, scale.height)
+        progress = float(np.interp(step, ends, pixels) / pixels[-1])
+        notify(callbacks, Event(kind, step, int(ends[-1]), size, progress=progress, **values), snapshot)
 
     if resume is not None:
-        at = _scale_of(resume, scales)
+        if resume.scale >= len(scales) or resume.scale_step > scales[resume.scale].steps or resume.donated:
+            raise InputError(
+                f"The snapshot after step {resume.step} is of another problem, or later steps have used its state: "
+                "resume from the last snapshot of the same problem."
+            )
+        at = scales[resume.scale]
         image, sides, memory_plans = resume.image, resume.sides, dict(resume.memory_plans)
         history = dict(resume.history)
-        send("resumed", sum(scale.steps for scale in scales[: resume.scale]) + resume.scale_step)
+        send("resumed", int(ends[resume.scale]) + resume.scale_step)
     with ThreadPoolExecutor(1) as thread:  # compiles each scale but the first while the previous one runs
         for number, scale in enumerate(scales):
             resumed = resume if resume is not None and number == resume.scale else None
             side, taken = max(scale.width, scale.height), resumed.scale_step if resumed else 0
-            first = sum(each.steps for each in scales[:number])  # of the schedule, with steps that were skipped
+            first = int(ends[number])  # of the schedule, with steps that were skipped
             left = min(scale.steps - taken, scale.steps if until is None else until - len(sides))
             if left <= 0 or resume is not None and number < resume.scale:
                 continue
@@ -169,25 +179,6 @@ def iterate(
                 return
             if left:
                 send("level off", first + taken + left, scale)
-
-
-def _scale_of(snapshot: Snapshot, scales: Sequence[Scale]) -> Scale:
-    """Return the scale of a snapshot."""
-    if snapshot.scale >= len(scales) or snapshot.scale_step > scales[snapshot.scale].steps or snapshot.donated:
-        raise InputError(
-            f"The snapshot after step {snapshot.step} is of another problem, or later steps have used its state: "
-            "resume from the last snapshot of the same problem."
-        )
-    return scales[snapshot.scale]
-
-
-def _event(kind: str, scales: Sequence[Scale], step: int, scale: Scale | None) -> Event:
-    """Return an event with the fraction of the pixels of all steps that are done."""
-    ends = np.cumsum([0, *(each.steps for each in scales)])
-    pixels = np.cumsum([0.0, *(float(each.steps) * each.width * each.height for each in scales)])
-    progress = float(np.interp(step, ends, pixels) / pixels[-1])
-    size = (0, 0) if scale is None else (scale.width, scale.height)
-    return Event(kind, step, int(ends[-1]), size, progress=progress)
 
 
 def _stopped(problem: Problem, state: loop.State) -> np.ndarray:

@@ -16,8 +16,7 @@ from jaxstyle.files import write_text
 from jaxstyle.images.contact_sheet import contact_sheet
 from jaxstyle.images.load import load_image, size_of
 from jaxstyle.images.save import save_image
-from jaxstyle.runtime.plain_data import plain, structured
-from jaxstyle.runtime.record import RunRecord, translated
+from jaxstyle.runtime.record import RunRecord, plain, structured, translated
 
 CURVE_POINTS = 120
 CELLS = ((100, 384), (400, 192), (math.inf, 96))  # (maximum number of pictures, pixels of a cell of the sheet)
