@@ -82,57 +82,45 @@ def fit(
     if checkpoint is not None and checkpoints is None:
         checkpoints = RunCheckpoints(Path(str(checkpoint)), problem, identity_of(problem), every=every)
     with nullcontext() if checkpoints is None else locked(checkpoints.folder):
-        return _fit(problem, checkpoints, resume, callbacks=callbacks, should_stop=should_stop, until=until)
+        if checkpoints is not None and resume is None:
+            resume = checkpoints.load(callbacks)
+        snapshot, message, interrupted = resume, "", False
+        before = since = 0 if resume is None else resume.step
+        compiling, began = [0.0], time.perf_counter()
 
+        def count(event: Event, _: Snapshot | None) -> None:
+            compiling[0] += event.seconds if event.kind == "compiled" else 0.0
 
-def _fit(
-    problem: Problem,
-    checkpoints: RunCheckpoints | None,
-    resume: Snapshot | None,
-    *,
-    callbacks: Sequence[Callback],
-    should_stop: Callable[[], object],
-    until: int | None,
-) -> Result:
-    if checkpoints is not None and resume is None:
-        resume = checkpoints.load(callbacks)
-    snapshot, message, interrupted = resume, "", False
-    before = since = 0 if resume is None else resume.step
-    compiling, began = [0.0], time.perf_counter()
-
-    def count(event: Event, _: Snapshot | None) -> None:
-        compiling[0] += event.seconds if event.kind == "compiled" else 0.0
-
-    callbacks = (count, *callbacks)
-    options: dict[str, Any] = {"callbacks": callbacks, "should_stop": should_stop}
-    try:
-        for snapshot in iterate(problem, resume=resume, until=until, **options):
-            for _, text in lbfgs_messages(problem, snapshot, before=before):
-                notify(callbacks, Event("warning", message=text))
-            if checkpoints is not None and checkpoints.due(snapshot.step, before=before):
-                checkpoints.save(snapshot, callbacks)
-            before = snapshot.step
-    except Diverged as error:
-        message = error.fault.message
-        snapshot = error.snapshot or repeat(problem, until=error.fault.last_finite, **options)
+        callbacks = (count, *callbacks)
+        options: dict[str, Any] = {"callbacks": callbacks, "should_stop": should_stop}
+        try:
+            for snapshot in iterate(problem, resume=resume, until=until, **options):
+                for _, text in lbfgs_messages(problem, snapshot, before=before):
+                    notify(callbacks, Event("warning", message=text))
+                if checkpoints is not None and checkpoints.due(snapshot.step, before=before):
+                    checkpoints.save(snapshot, callbacks)
+                before = snapshot.step
+        except Diverged as error:
+            message = error.fault.message
+            snapshot = error.snapshot or repeat(problem, until=error.fault.last_finite, **options)
+            if snapshot is None:
+                if should_stop():
+                    return Result(None, {}, None, 0, 0.0, "stopped", message)
+                raise UnavailableError(f"{message}, so there is no picture: {CURE}") from error
+        except KeyboardInterrupt:
+            if snapshot is None or problem.spans_processes:  # jax then ends the other processes too
+                raise
+            interrupted = True
+        seconds = time.perf_counter() - began - compiling[0]
         if snapshot is None:
-            if should_stop():
-                return Result(None, {}, None, 0, 0.0, "stopped", message)
-            raise UnavailableError(f"{message}, so there is no picture: {CURE}") from error
-    except KeyboardInterrupt:
-        if snapshot is None or problem.spans_processes:  # jax then ends the other processes too
-            raise
-        interrupted = True
-    seconds = time.perf_counter() - began - compiling[0]
-    if snapshot is None:
-        return Result(None, {}, None, 0, seconds, "stopped")
-    if checkpoints is not None and not message and before > since and not snapshot.donated:
-        checkpoints.save(snapshot, callbacks)
-    if message:
-        reason = "diverged"
-    elif snapshot.step == (problem.steps if until is None else until):
-        reason = "done"
-    else:
-        reason = "stopped" if interrupted or not is_complete(problem, snapshot) else "converged"
-    picture = picture_of(problem, snapshot)
-    return Result(picture, snapshot.history, snapshot, snapshot.step, seconds, reason, message, since)
+            return Result(None, {}, None, 0, seconds, "stopped")
+        if checkpoints is not None and not message and before > since and not snapshot.donated:
+            checkpoints.save(snapshot, callbacks)
+        if message:
+            reason = "diverged"
+        elif snapshot.step == (problem.steps if until is None else until):
+            reason = "done"
+        else:
+            reason = "stopped" if interrupted or not is_complete(problem, snapshot) else "converged"
+        picture = picture_of(problem, snapshot)
+        return Result(picture, snapshot.history, snapshot, snapshot.step, seconds, reason, message, since)

@@ -31,6 +31,7 @@ from jaxstyle.runtime.options import (
     ReconstructOptions,
     StylizeOptions,
     TextureOptions,
+    parse_numbers,
     parse_shares,
 )
 from jaxstyle.runtime.problem import Problem, make_problem
@@ -142,7 +143,8 @@ def load_texture(styles: Sequence[Path], options: TextureOptions, network: LoadN
     how: dict[str, Any] = {"size": options.style_size, "max_pixels": options.max_pixels}
     images: Any = [load_image(path, **how).rgb for path in styles]
     ground = np.zeros((*options.shape(), 3), np.float32)
-    shares = parse_shares(options.style_weights, count=len(styles))
+    weights, count = options.style_weights, len(styles)
+    shares = None if weights is None else parse_numbers("style_weights", weights, count=count)
     return make_problem(network().params, ground, images, init="noise", style_weights=shares, **_method(options)), None
 
 

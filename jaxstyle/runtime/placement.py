@@ -81,9 +81,10 @@ class Layout:
         options: dict[str, Any] = {"optimizer": optimizer, "circular": circular, "layout": self}
         return _begin(placed(image, self.sharded(like)), objective, like=like, **options)
 
+    @partial(jax.jit, static_argnames=("self", "like"))
     def image_of(self, state: loop.State, like: loop.State) -> jax.Array:
         """Return the distributed image of a distributed state; `like` has the original shapes of the state."""
-        return _image_of(state, like=like, layout=self)
+        return _distributed(cropped(state, like).image, self)
 
     def program(
         self, like: loop.State, params: Params, targets: Any, objective: AnyObjective, *, network: AnyNetwork, **options
@@ -171,11 +172,6 @@ def _steps(
 def _begin(image: jax.Array, objective: AnyObjective, *, like, optimizer, circular: bool, layout: Layout) -> loop.State:
     state = loop.init_state(cropped(image, like), objective=objective, optimizer=optimizer, circular=circular)
     return _distributed(jax.tree.map(jnp.copy, state), layout)  # steps donate the state; its arrays may share memory
-
-
-@partial(jax.jit, static_argnames=("like", "layout"))
-def _image_of(state: loop.State, *, like: loop.State, layout: Layout) -> jax.Array:
-    return _distributed(cropped(state, like).image, layout)
 
 
 def available(count: int | None) -> Sequence[Any]:

@@ -7,7 +7,7 @@ import filecmp
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
@@ -37,14 +37,6 @@ FILES: dict[str, dict[str, Any]] = {
     "reconstruct": {"image": Path},
 }
 LoadNamed = Callable[[str, Path | None], LoadedNetwork]  # by name and weights file
-
-
-class Recorded(NamedTuple):
-    """The command of a record: its input files by argument, options and output options."""
-
-    files: dict[str, Any]
-    options: Any
-    outputs: OutputOptions
 
 
 def rerun(
@@ -92,8 +84,10 @@ def picture_record(picture: Path, *, max_pixels: int | None = None) -> RunRecord
     return record
 
 
-def recorded_command(record: RunRecord, *, picture: Path, inputs: Sequence[Path]) -> Recorded:
-    """Return the command of a record, for these inputs."""
+def recorded_command(
+    record: RunRecord, *, picture: Path, inputs: Sequence[Path]
+) -> tuple[dict[str, Any], Any, OutputOptions]:
+    """Return the input files by argument, the options and the output options of a record, for these inputs."""
     options, kinds = dict(record.options), FILES[record.command]
     try:
         files = {name: structured(kind, options.pop(name, None), paths=inputs) for name, kind in kinds.items()}
@@ -106,7 +100,7 @@ def recorded_command(record: RunRecord, *, picture: Path, inputs: Sequence[Path]
             f"{picture} was made with options that {record.command} does not take ({excerpt(error)}): use the "
             f"version that made it, {excerpt(record.versions.get('jaxstyle', 'which is unknown'))}."
         ) from error
-    return Recorded(files, parsed, outputs)
+    return files, parsed, outputs
 
 
 def _inputs(picture: Path, record: RunRecord, files: Sequence[Path], folders: Sequence[Path]) -> list[Path]:

@@ -88,8 +88,8 @@ def _path(style: jax.Array, settings: Settings, *, longest: int) -> Path:
     sliced = objective.statistic == "sliced"
     facts = (style.shape, longest, objective.style_layers, objective.statistic, seed if sliced else None)
     if isinstance(of_styles, VGG19):
-        facts += (of_styles.pooling, of_styles.pooling_gain, of_styles.padding, of_styles.input_scale)
-        facts += (of_styles.precision,)
+        names = ("pooling", "pooling_gain", "padding", "input_scale", "precision")
+        facts += tuple(getattr(of_styles, name) for name in names)
     facts += (jax.devices()[0].device_kind,)
     digest = hashlib.sha256(repr((facts, __version__, jax.__version__)).encode())
     digest.update(statistics_io.network_hash(params).encode() + np.asarray(style).tobytes())
