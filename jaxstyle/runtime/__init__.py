@@ -12,40 +12,8 @@ Nothing here prints, parses arguments or handles signals: runs send events to ca
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from jaxstyle.runtime.callbacks import Callback, Event, never
-    from jaxstyle.runtime.checkpoint import CheckpointStore
-    from jaxstyle.runtime.estimates import Estimate, MemoryPlan, estimate, plan_memory
-    from jaxstyle.runtime.fitting import Result, fit
-    from jaxstyle.runtime.inputs import load_network
-    from jaxstyle.runtime.options import StylizeOptions
-    from jaxstyle.runtime.outputs import OutputOptions
-    from jaxstyle.runtime.problem import Problem, make_problem
-    from jaxstyle.runtime.run import stylize_files
-    from jaxstyle.runtime.runner import Snapshot, iterate
-
-__all__ = [
-    "Callback",
-    "CheckpointStore",
-    "Estimate",
-    "Event",
-    "MemoryPlan",
-    "OutputOptions",
-    "Problem",
-    "Result",
-    "Snapshot",
-    "StylizeOptions",
-    "estimate",
-    "fit",
-    "iterate",
-    "load_network",
-    "make_problem",
-    "never",
-    "plan_memory",
-    "stylize_files",
-]
 _NAMES = {
     "callbacks": ["Callback", "Event", "never"],
     "checkpoint": ["CheckpointStore"],
@@ -58,11 +26,12 @@ _NAMES = {
     "run": ["stylize_files"],
     "runner": ["Snapshot", "iterate"],
 }
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
+__all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll] - the stub is for type checkers
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first access (PEP 562), so that `import jaxstyle.runtime` does not load jax."""
-    for module, names in _NAMES.items():
-        if name in names:
-            return getattr(import_module(f"jaxstyle.runtime.{module}"), name)
-    raise AttributeError(f"module 'jaxstyle.runtime' has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'jaxstyle.runtime' has no attribute {name!r}")
+    return getattr(import_module(f"jaxstyle.runtime.{_HOMES[name]}"), name)
