@@ -13,7 +13,7 @@ from jaxstyle.errors import UnavailableError
 
 
 @contextlib.contextmanager
-def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Write a file atomically: yield a temporary path, then move it to `path`; after an error `path` is unchanged."""
     target = Path(os.path.realpath(path))  # follows links, as `open` does
     part = target.with_name(f".{secrets.token_hex(8)}.part")  # files of tempfile are readable by their owner only
@@ -41,5 +41,5 @@ def check_free_space(folder: Path, size: int) -> None:
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file in UTF-8 atomically."""
-    with whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8", newline="")

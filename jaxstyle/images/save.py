@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import ExifTags, Image, PngImagePlugin
 
 from jaxstyle.errors import InputError
-from jaxstyle.files import whole
+from jaxstyle.files import atomic_write
 from jaxstyle.images.image_rows import rows
 from jaxstyle.images.metadata import KEYWORD
 from jaxstyle.images.quantize import Levels
@@ -94,7 +94,7 @@ def save_image(
     bands = list(rows(levels.height, levels.width))
     if missing := sum(int(np.isnan(levels.floats(top, end)).sum()) for top, end in bands):
         raise InputError(f"{path} would hold {missing} values that are not numbers: lower the step size.")
-    with whole(path) as part, part.open("wb") as file:
+    with atomic_write(path) as part, part.open("wb") as file:
         try:
             write(file, levels, container, description=description)
         except (OSError, ValueError, RuntimeError) as error:  # WebP is limited to 16383 pixels per side, JPEG to 65500

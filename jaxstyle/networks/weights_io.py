@@ -24,7 +24,7 @@ import h5py
 import numpy as np
 
 from jaxstyle.errors import InputError, UnavailableError, excerpt, printable
-from jaxstyle.files import whole
+from jaxstyle.files import atomic_write
 from jaxstyle.networks import safetensors_io, state_dict
 from jaxstyle.networks.read_errors import of_machine
 from jaxstyle.networks.vgg import BLOCK_WIDTHS, CONV_LAYERS, MEAN_BGR, Widths, widths_of
@@ -383,7 +383,7 @@ def written(path: Path) -> Iterator[h5py.File]:
         >>> with written(Path("style.h5")) as file:  # doctest: +SKIP
         ...     file["mean"] = np.zeros(64)
     """
-    with whole(path) as part, h5py.File(part, "w") as file:
+    with atomic_write(path) as part, h5py.File(part, "w") as file:
         yield file
 
 

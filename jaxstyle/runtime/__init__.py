@@ -5,7 +5,7 @@ Nothing here prints, parses arguments or handles signals: runs send events to ca
 - `problem`: `Problem`, the arrays and options of one run, and the compiled program of each scale. `memory` decides on
   row chunks and tiles, `placement` on devices, and `estimates` predicts time and memory.
 - `runner`: `iterate` yields a `Snapshot` after every few steps. `fitting`: `fit` runs a problem to its end, with
-  `callbacks`, checkpoints (`resume`, `checkpoint`, `checkpoint_folder`) and early ends.
+  `callbacks`, checkpoints (`checkpoint`, `checkpoint_folder`) and early ends.
 - `options` and `outputs`: options as on the command line. `inputs` loads files; `run` saves the picture with its
   `record`, which `rerun` repeats. `batch` and `sweep_grid`, `sweep_job`, `sweep_report` make many pictures.
 - `style_cache` caches style statistics, and `compile_cache` compiled programs. `backends` checks those of JAX.

@@ -110,10 +110,7 @@ def process_clock() -> CompileClock:
 
 
 def cache_works() -> bool:
-    """Return whether the compilation cache works; on some processors it does not.
-
-    It compiles a small program twice, with a cache in a temporary folder.
-    """
+    """Return whether the cache works, which it does not on some processors, by compiling a small program twice."""
     before = jax.config.values["jax_compilation_cache_dir"]
     process_clock().take()
     with tempfile.TemporaryDirectory() as folder:

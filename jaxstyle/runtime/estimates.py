@@ -71,10 +71,6 @@ def estimate(problem: Problem, *, callbacks: Sequence[Callback] = ()) -> Estimat
 
     Raises:
         InputError: if the steps do not fit into the memory budget of the problem.
-
-    Example:
-        >>> estimate(make_problem(params, content, style)).fits  # doctest: +SKIP
-        True
     """
     scales, objective = problem.schedule, problem.objective
     message(callbacks, "Compiling", kind="estimating")

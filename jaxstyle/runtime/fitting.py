@@ -15,8 +15,8 @@ import numpy as np
 
 from jaxstyle.errors import UnavailableError
 from jaxstyle.runtime.callbacks import Callback, Event, never, notify
+from jaxstyle.runtime.checkpoint import EVERY, RunCheckpoints, identity_of, locked
 from jaxstyle.runtime.problem import Problem
-from jaxstyle.runtime.resume import EVERY, RunCheckpoints, identity_of, locked
 from jaxstyle.runtime.runner import CURE, Diverged, Snapshot, is_complete, iterate, lbfgs_messages, picture_of, repeat
 
 

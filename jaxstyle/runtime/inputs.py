@@ -115,7 +115,7 @@ def load_stylize(
     params = network().params
     for path in dict.fromkeys(styles):
         if path not in known:
-            known[path] = _statistics(path, options, preset, objective, params=params, callbacks=callbacks)
+            known[path] = _statistics(path, options, params, callbacks)
             if getattr(objective, "statistic", None) == "sliced" and len(styles) > 1:
                 raise InputError("Statistics of 'sliced' have different directions: mix the pictures instead.")
     style_masks = _style_masks(options, [(path, images[path]) for path in styles if path in images])
@@ -175,16 +175,9 @@ def style_image(path: Path, options: StylizeOptions, preset: Preset, *, content:
     return style
 
 
-def _statistics(
-    path: Path,
-    options: StylizeOptions,
-    preset: Preset,
-    objective: Any,
-    *,
-    params: Params,
-    callbacks: Sequence[Callback],
-) -> Sizes:
+def _statistics(path: Path, options: StylizeOptions, params: Params, callbacks: Sequence[Callback]) -> Sizes:
     """Load the statistics of a style, and send a message if none of them are for about the size of the picture."""
+    preset, objective = options.resolve()
     holds = f"{path} holds statistics, which"
     if options.style_scale is not None or options.style_size is not None or options.style_mask:
         raise InputError(f"{holds} are fixed: drop --style-size, --style-scale and --style-mask.")

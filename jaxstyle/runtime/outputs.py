@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jaxstyle.errors import InputError, UnavailableError
-from jaxstyle.files import whole
+from jaxstyle.files import atomic_write
 from jaxstyle.runtime import checkpoint_folder
 from jaxstyle.runtime.callbacks import Callback, message
 from jaxstyle.runtime.options import MOST_WHOLE, check_number
@@ -85,7 +85,8 @@ def _is_same(path: Path, other: Path) -> bool:
 
 
 def _can_be_written(path: Path) -> bool:
-    return not path.is_dir() and os.access(os.path.dirname(os.path.realpath(path)), os.W_OK)  # where `whole` writes
+    folder = os.path.dirname(os.path.realpath(path))  # where `atomic_write` writes
+    return not path.is_dir() and os.access(folder, os.W_OK)
 
 
 def make_folder(path: Path) -> None:
@@ -125,7 +126,7 @@ def write_log(path: Path, rows: Sequence[dict[str, Any]], *, mode: Literal["w", 
             if not before:
                 writer.writeheader()
             writer.writerows(rows)
-        with whole(path) as part:
+        with atomic_write(path) as part:
             part.write_bytes(before + text.getvalue().encode())
     except OSError as error:
         reason = getattr(error.__cause__ or error, "strerror", None) or error

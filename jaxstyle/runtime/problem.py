@@ -324,9 +324,6 @@ def make_problem(
     Raises:
         InputError: if there is no style, a value is not in [0, 1], the statistic needs all rows on one device, or there
             are fewer devices.
-
-    Example:
-        >>> make_problem(params, content, style, steps=100)  # doctest: +SKIP
     """
     loop.check_steps(steps)
     given = prepare_inputs(

@@ -17,6 +17,7 @@ from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.files import write_text
 from jaxstyle.images.save import save_image
 from jaxstyle.runtime.callbacks import Callback, Event, message, never, notify
+from jaxstyle.runtime.checkpoint import EVERY, RunCheckpoints
 from jaxstyle.runtime.fitting import Result, fit
 from jaxstyle.runtime.inputs import (
     LoadedNetwork,
@@ -32,7 +33,6 @@ from jaxstyle.runtime.placement import batch_layout, row_layout
 from jaxstyle.runtime.problem import Problem
 from jaxstyle.runtime.record import RunRecord, check_same, identity, new_record, plain, record_at
 from jaxstyle.runtime.record import text as record_text
-from jaxstyle.runtime.resume import EVERY, RunCheckpoints
 from jaxstyle.runtime.runner import CURE, Snapshot, picture_of
 from jaxstyle.runtime.sweep_grid import SweepOptions
 from jaxstyle.transfer.color import Sizes

@@ -105,13 +105,16 @@ class SweepOptions(TransferOptions):
 
     def objective(self, combination: Combination, every: AnyObjective) -> AnyObjective:
         """Return the objective of one picture: weights of zero for the layers of `every` picture that it lacks."""
-        own: Any = self.single(combination.settings).resolve()[1]
-        weights = {
-            kind: {layer: getattr(own, kind).get(layer, 0.0) for layer in getattr(every, kind)}
-            for kind in ("content", "style")
-            if hasattr(own, kind)  # custom objectives have all their layers
-        }
-        return replace(own, **weights)
+        from jaxstyle.losses.objective import Objective
+
+        own = self.single(combination.settings).resolve()[1]
+        if not isinstance(own, Objective) or not isinstance(every, Objective):
+            return own
+        return replace(
+            own,
+            content={layer: own.content.get(layer, 0.0) for layer in every.content_layers},
+            style={layer: own.style.get(layer, 0.0) for layer in every.style_layers},
+        )
 
 
 def value_text(value: float | int | str) -> str:

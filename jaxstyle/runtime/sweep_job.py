@@ -24,12 +24,12 @@ from jaxstyle.images.load import load_image
 from jaxstyle.images.save import check_output
 from jaxstyle.optim.loop import AnyObjective
 from jaxstyle.runtime.callbacks import Callback, Event, message, never, notify
+from jaxstyle.runtime.checkpoint import locked
 from jaxstyle.runtime.memory import memory_budget
 from jaxstyle.runtime.outputs import OutputOptions, attempt, log_rows, numbered, read_log, write_log
 from jaxstyle.runtime.placement import batch_layout
 from jaxstyle.runtime.problem import Problem
 from jaxstyle.runtime.record import weights_by_term
-from jaxstyle.runtime.resume import locked
 from jaxstyle.runtime.run import Run, on_devices
 from jaxstyle.runtime.runner import (
     CURE,
