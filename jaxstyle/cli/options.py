@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from tyro.conf import UseAppendAction, arg
 
@@ -21,6 +21,13 @@ MOST_SECONDS = 10**6
 Init = Annotated[Literal["content", "style", "noise"] | Path, arg(metavar="content|style|noise|PICTURE")]
 Pooling = Literal["max", "avg", "l2"]
 Statistic = Literal["gram", "mean_std", "covariance", "wasserstein", "sliced"]
+Optimizer = Literal["lbfgs", "adam"]
+Parametrization = Literal["pixels", "pyramid", "laplacian", "decorrelated", "fourier", "sigmoid"]
+
+
+def choice(kind: Any, hint: str = PRESETS_OWN) -> Any:
+    """Return the help of an option with the values of a `Literal`, or None for a default that `hint` names."""
+    return arg(metavar=f"{{{','.join(get_args(kind))}}}", help_behavior_hint=hint)
 
 
 def flat(kind: Any, command: Any) -> Any:
@@ -76,12 +83,9 @@ class Comparison:
     anishathalye, crowsonkb, pystiche, tensorflow-tutorial or keras-example."""
     style_layers: Annotated[str | None, arg(metavar="LAYERS", help_behavior_hint=PRESETS_OWN)] = None
     """Style layers and their relative weights, such as relu1_1:1,relu2_1:0.5."""
-    statistic: Annotated[
-        Statistic | None,
-        arg(metavar="{gram,mean_std,covariance,wasserstein,sliced}", help_behavior_hint=PRESETS_OWN),
-    ] = None
+    statistic: Annotated[Statistic | None, choice(Statistic)] = None
     """Statistic of the style layers."""
-    pooling: Annotated[Pooling | None, arg(metavar="{max,avg,l2}", help_behavior_hint=PRESETS_OWN)] = None
+    pooling: Annotated[Pooling | None, choice(Pooling)] = None
     """Pooling of VGG-19."""
     scales: Annotated[str | None, arg(metavar="auto|N|SIDES", help_behavior_hint=PRESETS_OWN)] = None
     """Scales, coarse to fine: auto (from 128 pixels by factors of about 2.4), their number, or their longest sides."""
@@ -107,18 +111,13 @@ class Balance:
 class Optimization:
     """Optimization."""
 
-    optimizer: Annotated[
-        Literal["lbfgs", "adam"] | None, arg(metavar="{lbfgs,adam}", help_behavior_hint=PRESETS_OWN)
-    ] = None
+    optimizer: Annotated[Optimizer | None, choice(Optimizer)] = None
     """Optimizer."""
     learning_rate: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint="")] = None
     """Learning rate. (default: 1 for lbfgs, 0.02 for adam)"""
     lbfgs_history: Annotated[int | None, arg(metavar="PAIRS", help_behavior_hint=PRESETS_OWN)] = None
     """Number of curvature pairs of lbfgs; by default 20, and 10 from 2^20 pixels up."""
-    parametrization: Annotated[
-        Literal["pixels", "pyramid", "laplacian", "decorrelated", "fourier", "sigmoid"] | None,
-        arg(metavar="{pixels,pyramid,laplacian,decorrelated,fourier,sigmoid}", help_behavior_hint=""),
-    ] = None
+    parametrization: Annotated[Parametrization | None, choice(Parametrization, hint="")] = None
     """Parametrization of the image. (default: pyramid for lbfgs, pixels for adam)"""
     ema_decay: Annotated[float | None, arg(metavar="SHARE", help_behavior_hint=PRESETS_OWN)] = None
     """Decay of the exponential moving average of iterates, such as 0.99 for adam; 0 for none."""

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from jaxstyle.optim.optimizers import LBFGS, Adam
     from jaxstyle.transfer.presets import Preset
 
-AUTO = "auto"
 BYTES = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 PIXELS = {"": 1, "MP": 1e6, "GP": 1e9}
 LEAST_MEMORY, MOST_MEMORY = 2**28, 2**50
@@ -30,14 +29,6 @@ MOST_SEED = 2**32 - 1  # jax drops higher bits
 MOST_WHOLE = 10**9  # of integers such as steps and pixels; programs use 32-bit integers
 MOST = 1e30  # products of such numbers with squares must not overflow float32
 STATISTICS = (".h5", ".hdf5")  # suffixes of files of `jaxstyle statistics`
-OPTIMIZATION = {  # options by the name of a field of an optimizer
-    "learning_rate": "learning_rate",
-    "history_size": "lbfgs_history",
-    "parametrization": "parametrization",
-    "ema_decay": "ema_decay",
-    "tolerance": "tolerance",
-    "patience": "patience",
-}
 LARGEST_BLOCKS = (1, 2)  # that --remat recomputes
 WEIGHTS = ("content_weight", "style_weight", "tv_weight")
 RANGES: dict[str, tuple[float, float]] = {
@@ -205,9 +196,9 @@ class StylizeOptions(TransferOptions):
         base = preset
         if self.optimizer is not None and not isinstance(preset, kinds[self.optimizer]):
             base = kinds[self.optimizer](tolerance=preset.tolerance)
-        given = {name: getattr(self, option) for name, option in OPTIMIZATION.items()}
-        names = [each.name for each in fields(base)]
-        found = replace(base, **{name: each for name, each in given.items() if each is not None and name in names})
+        given = vars(self) | {"history_size": self.lbfgs_history}
+        names = [each.name for each in fields(base) if given.get(each.name) is not None]
+        found = replace(base, **{name: given[name] for name in names})
         as_optimizer(found)  # checks the learning rate
         return found
 
@@ -315,7 +306,7 @@ def parse_layers(text: str, *, shares: Mapping[str, float] = MappingProxyType({}
 
 def parse_scales(text: str | None) -> int | tuple[int, ...] | None:
     """Parse the number of scales, or a comma-separated list of their longest sides."""
-    if text is None or text == AUTO:
+    if text is None or text == "auto":
         return None
     try:
         numbers = [int(part) for part in text.split(",")]
