@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -28,6 +29,13 @@ Parametrization = Literal["pixels", "pyramid", "laplacian", "decorrelated", "fou
 def choice(kind: Any, hint: str = PRESETS_OWN) -> Any:
     """Return the help of an option with the values of a `Literal`, or None for a default that `hint` names."""
     return arg(metavar=f"{{{','.join(get_args(kind))}}}", help_behavior_hint=hint)
+
+
+def checked(kind: Any, command: Any, styles: Sequence[Path] = ()) -> Any:
+    """Return the options of a command as for `flat`, checked for these styles."""
+    options = flat(kind, command)
+    options.check(styles)
+    return options
 
 
 def flat(kind: Any, command: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from jaxstyle.cli.options import Comparison, Computing, FromNoise, Limits, Network, Processes, Saving, flat
+from jaxstyle.cli.options import Comparison, Computing, FromNoise, Limits, Network, Processes, Saving, checked
 from jaxstyle.runtime.options import ReconstructOptions
 
 
@@ -44,6 +44,4 @@ class Reconstruct:
 
     def checked(self) -> ReconstructOptions:
         """Check the options, and return them for the runtime."""
-        options: ReconstructOptions = flat(ReconstructOptions, self)
-        options.check(())
-        return options
+        return checked(ReconstructOptions, self)

@@ -59,6 +59,4 @@ class Stylize:
     def checked(self) -> StylizeOptions:
         """Check the options, and return them for the runtime."""
         self.network.chosen(preview=self.preview)
-        options: StylizeOptions = groups.flat(StylizeOptions, self)
-        options.check(self.styles)
-        return options
+        return groups.checked(StylizeOptions, self, self.styles)

@@ -114,12 +114,9 @@ class Sweep:
     def checked(self) -> SweepOptions:
         """Check the options, and return them for the runtime."""
         self.network.chosen(preview=self.preview)
-        options: SweepOptions = groups.flat(SweepOptions, self)
-        options.check(self.styles)
-        return options
+        return groups.checked(SweepOptions, self, self.styles)
 
     def _dry_run(self, console: Console, run: Run, folder: SweepFolder) -> int:
-        """Print the estimate of all batches."""
         from jaxstyle.distributed.processes import leads, together
         from jaxstyle.runtime.placement import batch_layout
         from jaxstyle.runtime.sweep_job import fitting_batch_size

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from jaxstyle.cli.options import Comparison, Computing, FromNoise, Limits, Network, Processes, Saving, flat
+from jaxstyle.cli.options import Comparison, Computing, FromNoise, Limits, Network, Processes, Saving, checked
 from jaxstyle.runtime.options import TextureOptions
 
 
@@ -48,6 +48,4 @@ class Texture:
 
     def checked(self) -> TextureOptions:
         """Check the options, and return them for the runtime."""
-        options: TextureOptions = flat(TextureOptions, self)
-        options.check(self.styles)
-        return options
+        return checked(TextureOptions, self, self.styles)

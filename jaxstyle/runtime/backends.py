@@ -90,7 +90,6 @@ def _started() -> list[str]:
 
 
 def _reason(error: Exception, reports: list[str]) -> str:
-    """Return the reason of JAX or of the plugin."""
     if isinstance(error, AssertionError):  # JAX skips CUDA without a word if it finds no GPU
         return reports[0] if reports else "no NVIDIA GPU is visible"
     text = str(error)
@@ -102,7 +101,6 @@ def _reason(error: Exception, reports: list[str]) -> str:
 
 
 def _sentence(requested: Mapping[str, str], reason: str, started: list[str]) -> str:
-    """Return the message for a backend that does not start."""
     cure = next((f"{cure}, or " for words, cure in CURES if re.search(words, reason)), "")
     reason, works = excerpt(reason, most=160), " or ".join(started)
     for variable, value in requested.items():

@@ -229,7 +229,6 @@ def _statistics(path: Path, options: StylizeOptions, preset: Preset, network: Lo
 
 
 def _is_finished(picture: BatchPicture, done: Mapping[str, str], common: str, options: StylizeOptions) -> bool:
-    """Return whether the picture exists and has the same input files and options."""
     name = picture.output.name
     if name not in done or not picture.output.is_file():
         return False

@@ -367,7 +367,6 @@ class RunCheckpoints:
         return found | ({"start": problem.image_shape(scale)} if problem.keeps_start else {})
 
     def _compare(self, facts: dict[str, Any]) -> None:
-        """Raise `InputError` if a checkpoint is of another problem."""
         for name, theirs, own in self._differences(facts):
             if not name.startswith(VERSIONS):
                 raise InputError(

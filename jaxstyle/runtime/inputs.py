@@ -203,7 +203,6 @@ def _content_masks(options: StylizeOptions, height: int, width: int) -> jax.Arra
 
 
 def _style_masks(options: StylizeOptions, styles: list[tuple[Path, jax.Array]]) -> list[jax.Array | None] | None:
-    """Load the style masks at the size of their styles."""
     if not options.style_mask:
         return None
     masks: list[jax.Array | None] = [None] * len(styles)

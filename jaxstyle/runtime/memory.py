@@ -238,7 +238,6 @@ def _swap_left(group: Path) -> int:
 
 
 def _left(group: Path, limit: str, usage: str) -> int:
-    """Return the difference of limit and usage in two files, or NO_LIMIT."""
     try:
         most, taken = int(_read(group / limit)), int(_read(group / usage))
     except ValueError:
@@ -247,7 +246,6 @@ def _left(group: Path, limit: str, usage: str) -> int:
 
 
 def _read(path: Path) -> str:
-    """Return the contents of a file, empty if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:

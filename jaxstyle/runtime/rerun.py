@@ -104,7 +104,6 @@ def recorded_command(
 
 
 def _inputs(picture: Path, record: RunRecord, files: Sequence[Path], folders: Sequence[Path]) -> list[Path]:
-    """Return the input files with the hashes of the record."""
     hashes, names = ({getattr(each, part) for each in record.inputs} for part in ("sha256", "name"))
     known: dict[str, Path] = {}
     for path in sorted(files, key=lambda path: path.name not in names):

@@ -97,7 +97,6 @@ def _path(style: jax.Array, settings: Settings, *, longest: int) -> Path:
 
 
 def _limit_size(folder: Path) -> None:
-    """Remove the least recently used files until the others are within the limit."""
     files = sorted(folder.glob("*.h5"), key=lambda file: file.stat().st_mtime, reverse=True)
     taken = 0
     for file in files:

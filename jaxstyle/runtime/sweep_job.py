@@ -319,7 +319,6 @@ class _SweepBatch:
         return self.folder.combinations[self.run.record.batch[index]]
 
     def _faults(self, snapshot: Snapshot) -> dict[int, Fault]:
-        """Return the faults of diverged pictures by index."""
         found = {}
         for index, finite in enumerate(self.run.problem.finite(snapshot.image)):
             history = {term: values[index] for term, values in snapshot.history.items()}
