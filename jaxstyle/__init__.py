@@ -4,95 +4,36 @@ Images are float32 sRGB in [0, 1], channels last: `[H, W, 3]` or `[N, H, W, 3]`.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from jaxstyle.images.load import load_image
-    from jaxstyle.images.save import save_image
-    from jaxstyle.losses import masks, statistics_io
-    from jaxstyle.losses.loss_terms import objective_value, terms, total
-    from jaxstyle.losses.objective import Objective
-    from jaxstyle.losses.targets import make_targets, summarize_style
-    from jaxstyle.networks.pretrained import load_params
-    from jaxstyle.networks.vgg import VGG19
-    from jaxstyle.optim import parametrizations
-    from jaxstyle.optim.loop import init_state, run_steps
-    from jaxstyle.optim.optimizers import LBFGS, Adam, Optax, Parametrization
-    from jaxstyle.runtime.compile_cache import enable_compile_cache
-    from jaxstyle.transfer import color, presets
-    from jaxstyle.transfer.stylize import reconstruct, stylize, texture
-    from jaxstyle.transfer.sweep import sweep
+from typing import Any
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Adam",
-    "LBFGS",
-    "Objective",
-    "Optax",
-    "Parametrization",
-    "VGG19",
-    "color",
-    "enable_compile_cache",
-    "init_state",
-    "load_image",
-    "load_params",
-    "make_targets",
-    "masks",
-    "objective_value",
-    "parametrizations",
-    "presets",
-    "reconstruct",
-    "run_steps",
-    "save_image",
-    "statistics_io",
-    "stylize",
-    "summarize_style",
-    "sweep",
-    "terms",
-    "texture",
-    "total",
-]
-
-_MODULES = {
-    "color": "transfer.color",
-    "masks": "losses.masks",
-    "parametrizations": "optim.parametrizations",
-    "presets": "transfer.presets",
-    "statistics_io": "losses.statistics_io",
+_MODULES = ("losses.masks", "losses.statistics_io", "optim.parametrizations", "transfer.color", "transfer.presets")
+_NAMES = {
+    "images.load": ["load_image"],
+    "images.save": ["save_image"],
+    "losses.loss_terms": ["objective_value", "terms", "total"],
+    "losses.objective": ["Objective"],
+    "losses.targets": ["make_targets", "summarize_style"],
+    "networks.pretrained": ["load_params"],
+    "networks.vgg": ["VGG19"],
+    "optim.loop": ["init_state", "run_steps"],
+    "optim.optimizers": ["LBFGS", "Adam", "Optax", "Parametrization"],
+    "runtime.compile_cache": ["enable_compile_cache"],
+    "transfer.stylize": ["reconstruct", "stylize", "texture"],
+    "transfer.sweep": ["sweep"],
 }
-_HOMES = {
-    "Adam": "optim.optimizers",
-    "LBFGS": "optim.optimizers",
-    "Objective": "losses.objective",
-    "Optax": "optim.optimizers",
-    "Parametrization": "optim.optimizers",
-    "VGG19": "networks.vgg",
-    "enable_compile_cache": "runtime.compile_cache",
-    "init_state": "optim.loop",
-    "load_image": "images.load",
-    "load_params": "networks.pretrained",
-    "make_targets": "losses.targets",
-    "objective_value": "losses.loss_terms",
-    "reconstruct": "transfer.stylize",
-    "run_steps": "optim.loop",
-    "save_image": "images.save",
-    "stylize": "transfer.stylize",
-    "summarize_style": "losses.targets",
-    "sweep": "transfer.sweep",
-    "terms": "losses.loss_terms",
-    "texture": "transfer.stylize",
-    "total": "losses.loss_terms",
-}
+_HOMES = {module.rpartition(".")[2]: module for module in _MODULES}
+_HOMES |= {name: module for module, names in _NAMES.items() for name in names}
+__all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll] - the stub is for type checkers
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first access (PEP 562), so that `import jaxstyle` does not load jax."""
-    if name in _MODULES:
-        return import_module(f"jaxstyle.{_MODULES[name]}")
     if name not in _HOMES:
         raise AttributeError(f"module 'jaxstyle' has no attribute {name!r}")
-    return getattr(import_module(f"jaxstyle.{_HOMES[name]}"), name)
+    module = import_module(f"jaxstyle.{_HOMES[name]}")
+    return module if _HOMES[name] in _MODULES else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -5,63 +5,33 @@ Control characters from file names and contents are escaped.
 """
 
 
-class InputError(ValueError):
+class _OneLine(Exception):
+    def __str__(self) -> str:
+        return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in super().__str__())
+
+
+class InputError(_OneLine, ValueError):
     """Invalid input; the command line exits with status 2."""
 
-    def __str__(self) -> str:
-        """Return the message on one line."""
-        return _printable(super().__str__())
 
-
-class UnavailableError(OSError):
+class UnavailableError(_OneLine, OSError):
     """Failure outside the program, such as of a download; the command line exits with status 1."""
 
-    def __str__(self) -> str:
-        """Return the message on one line."""
-        return _printable(super().__str__())
 
-
-class PictureWarning(UserWarning):
+class PictureWarning(_OneLine, UserWarning):
     """A picture file has missing rows or more than one image; see `images.load.load_image`."""
-
-    def __str__(self) -> str:
-        """Return the message on one line."""
-        return _printable(super().__str__())
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def printable(text: str) -> str:
-    r"""Return untrusted text with spaces instead of line breaks and control characters.
-
-    Args:
-        text: any text.
-
-    Returns:
-        Text of the same length.
-
-    Example:
-        >>> printable("of\n\x1b[31mred")
-        'of  [31mred'
-    """
+    """Return untrusted text with spaces instead of line breaks and control characters."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def excerpt(text: object, *, most: int = 80) -> str:
-    r"""Return a short printable excerpt of untrusted text for use in a message.
+    r"""Return at most `most` characters of untrusted text, or of an exception, for use in a message.
 
-    Args:
-        text: any object; for an exception without text, its class name is used.
-        most: maximum number of characters.
-
-    Returns:
-        Text without line breaks.
-
-    Example:
-        >>> excerpt(ValueError("bad chunk\n\x00.")), excerpt(MemoryError()), excerpt("abcdef", most=5)
-        ('bad chunk', 'MemoryError', 'ab...')
+    >>> excerpt(ValueError("bad chunk\n\x00.")), excerpt(MemoryError()), excerpt("abcdef", most=5)
+    ('bad chunk', 'MemoryError', 'ab...')
     """
     line = " ".join(printable(str(text)).split()).rstrip(". ").replace(". ", ", ")
     if not line and isinstance(text, Exception):
@@ -70,18 +40,7 @@ def excerpt(text: object, *, most: int = 80) -> str:
 
 
 def out_of_memory(error: Exception) -> str | None:
-    """Return a message for the user if `error`, of Python or jax, means that memory is exhausted, else None.
-
-    Args:
-        error: any exception.
-
-    Returns:
-        One sentence, or None.
-
-    Example:
-        >>> out_of_memory(MemoryError()) is None, out_of_memory(ValueError("no")) is None
-        (False, True)
-    """
+    """Return a message for the user if `error`, of Python or jax, means that memory is exhausted, else None."""
     reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
     if not isinstance(error, MemoryError) and not reason.startswith("RESOURCE_EXHAUSTED"):
         return None
@@ -90,18 +49,7 @@ def out_of_memory(error: Exception) -> str | None:
 
 
 def own(error: Exception) -> InputError | UnavailableError | None:
-    """Return the error to show to the user if `error` is not a bug of the program, else None.
-
-    Args:
-        error: any exception.
-
-    Returns:
-        An error with a message of one sentence; `error` if it has one already.
-
-    Example:
-        >>> own(FileNotFoundError(2, "No such file or directory", "content.jpg"))
-        InputError('content.jpg cannot be used (No such file or directory): name another path or change permissions.')
-    """
+    """Return the error to show to the user if `error` is not a bug of the program, else None."""
     if isinstance(error, InputError | UnavailableError):
         return error
     if (sentence := out_of_memory(error)) is not None:

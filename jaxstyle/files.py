@@ -13,22 +13,8 @@ from jaxstyle.errors import UnavailableError
 
 
 @contextlib.contextmanager
-def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Write a file atomically: yield a temporary path, then move it to `path`; after an error `path` is unchanged.
-
-    Args:
-        path: the file to write or replace; for a link, its target.
-
-    Yields:
-        A path in the same folder that does not exist yet.
-
-    Raises:
-        UnavailableError: if the file cannot be written, such as on a full disk.
-
-    Example:
-        >>> with whole("notes.txt") as part:  # doctest: +SKIP
-        ...     part.write_text("all of it")
-    """
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Write a file atomically: yield a temporary path, then move it to `path`; after an error `path` is unchanged."""
     target = Path(os.path.realpath(path))  # follows links, as `open` does
     part = target.with_name(f".{secrets.token_hex(8)}.part")  # files of tempfile are readable by their owner only
     try:
@@ -44,19 +30,8 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
             part.unlink()
 
 
-def check_room(folder: Path, size: int) -> None:
-    """Check that a folder has space for a file of this size.
-
-    Args:
-        folder: an existing folder.
-        size: bytes.
-
-    Raises:
-        OSError: if it has not, such as on a full disk, or over a quota.
-
-    Example:
-        >>> check_room(Path("."), 2**20)
-    """
+def check_free_space(folder: Path, size: int) -> None:
+    """Check that a folder has space for a file of this size."""
     with tempfile.TemporaryFile(dir=folder) as file:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, size)
@@ -65,17 +40,6 @@ def check_room(folder: Path, size: int) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file in UTF-8 atomically.
-
-    Args:
-        path: the file to write or replace.
-        text: contents of the file.
-
-    Raises:
-        UnavailableError: if the file cannot be written.
-
-    Example:
-        >>> write_text("notes.txt", "all of it")  # doctest: +SKIP
-    """
-    with whole(path) as part:
+    """Write a text file in UTF-8 atomically."""
+    with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8", newline="")

@@ -21,7 +21,7 @@ from jaxstyle.losses.wasserstein import LEVELS, Quantiles
 from jaxstyle.networks import weights_io
 from jaxstyle.networks.random_init import random_params
 from jaxstyle.networks.vgg import Params
-from jaxstyle.runtime import plain_data, record
+from jaxstyle.runtime import record
 from jaxstyle.runtime.options import StylizeOptions
 from jaxstyle.runtime.sweep_report import Entry
 
@@ -160,7 +160,7 @@ def records() -> dict[str, bytes]:
     options = {"content": Path("content.png"), "styles": (Path("style.png"),), **vars(StylizeOptions())}
     run = record.RunRecord(
         command="stylize",
-        options=plain_data.plain(options, paths=inputs),
+        options=record.plain(options, paths=inputs),
         inputs=tuple(record.Source(path.name, "0" * 64) for path in inputs),
         network=record.Weights("vgg19", "vgg19.h5", "0" * 64),
         settings={"objective": {"name": "Objective", "statistic": "gram"}, "scales": None},
@@ -173,7 +173,7 @@ def records() -> dict[str, bytes]:
     text = record.text(run)
     found = {"by itself": text.encode(), "with line breaks": record.text(run, indent=2).encode()}
     entry = Entry("out.png", "seed 1", {"seed": 1}, {"total": 1.5}, (2.5, 1.5), "0" * 64, run)
-    found["in an entry"] = json.dumps(plain_data.plain(entry, paths={})).encode()
+    found["in an entry"] = json.dumps(record.plain(entry, paths={})).encode()
     for container in sorted(set(save.FORMATS.values())):
         found[container] = _described(container, 8, text)
     return found | {"TIFF 16": _described("TIFF", 16, text)}

@@ -238,8 +238,8 @@ def test_statistics_that_cannot_be_written_end_a_command_with_status_1(style, mo
 
 def test_an_output_that_is_a_file_or_a_folder_where_the_other_is_needed_is_refused(refused):
     for command, mentioned, expected in [
-        ("sweep content.png style.png -o content.png/out", "content.png/out cannot be made (Not a directory)", 1),
-        ("batch content.png --styles style.png -o content.png/out", "content.png/out (Not a directory)", 1),
+        ("sweep content.png style.png -o content.png/out", "content.png/out cannot be used (Not a directory)", 2),
+        ("batch content.png --styles style.png -o content.png/out", "content.png/out (Not a directory)", 2),
         ("sweep content.png style.png -o style.png", "style.png is a file", 2),
         ("sweep content.png style.png -o out", "out/sweep.csv is a folder", 2),
     ]:

@@ -33,7 +33,7 @@ from jaxstyle.losses.moments import Moments
 from jaxstyle.losses.objective import Objective
 from jaxstyle.networks import pretrained
 from jaxstyle.networks.random_init import random_params
-from jaxstyle.runtime import record, resume
+from jaxstyle.runtime import checkpoint, record
 from jaxstyle.runtime.checkpoint import CheckpointStore
 
 SHALLOW = "--content-layers relu1_2 --style-layers relu1_1 --optimizer adam --scales 1".split()
@@ -103,7 +103,7 @@ def stylize(**options: Any) -> int:
 def checkpoints(monkeypatch) -> list[int]:
     """The steps of the checkpoints that are saved, which the states of `fake_runner` cannot be."""
     saved: list[int] = []
-    monkeypatch.setattr(resume.RunCheckpoints, "save", lambda _, snapshot, __=(): saved.append(snapshot.step))
+    monkeypatch.setattr(checkpoint.RunCheckpoints, "save", lambda _, snapshot, __=(): saved.append(snapshot.step))
     monkeypatch.setattr(signal, "getsignal", lambda _: signal.SIG_DFL)  # SIGINT may be ignored here
     return saved
 

@@ -114,7 +114,7 @@ def test_a_run_has_a_last_pass_with_layers_matched_anew_and_fit_equals_stylize(p
     sizes = [(scale.height, scale.width) for scale in problem.schedule]
     assert sizes[-1] == sizes[-2] == (32, 40) and len(sizes) == 3
     image = problem.initial_image(problem.schedule[-1], None)
-    assert isinstance(problem.targets(problem.schedule[-1], image, number=2), SplitTargets)
+    assert isinstance(problem.targets(2, image), SplitTargets)
     first = problem.schedule[0].steps
     assert values[first - 1] < values[0]
     made = fit(problem)

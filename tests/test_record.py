@@ -17,7 +17,7 @@ from jaxstyle.images.load import load_image
 from jaxstyle.images.metadata import description_of
 from jaxstyle.images.save import save_image
 from jaxstyle.networks import weights_io
-from jaxstyle.runtime import plain_data, record
+from jaxstyle.runtime import record
 from jaxstyle.runtime.options import StylizeOptions
 from jaxstyle.runtime.rerun import recorded_command
 from jaxstyle.runtime.sweep_report import read_entry
@@ -210,7 +210,7 @@ def test_json_data_becomes_values_of_the_annotated_type():
         (dict[str, int], {"a": 1}, {"a": 1}),
     ]
     for kind, value, expected in cases:
-        found = plain_data.structured(kind, value, paths=[Path("in.png")])
+        found = record.structured(kind, value, paths=[Path("in.png")])
         assert found == expected and type(found) is type(expected)
 
 
@@ -237,15 +237,15 @@ def test_json_data_of_another_type_or_with_a_path_is_refused():
     ]
     for kind, value in cases:
         with pytest.raises(ValueError):
-            plain_data.structured(kind, value, paths=[Path("in.png")])
+            record.structured(kind, value, paths=[Path("in.png")])
 
 
 def test_differences_have_a_name_and_both_values():
     other = replace(MADE, options={"size": 64, "seed": 0}, device="2 x cpu")
-    found = plain_data.differences(*(plain_data.plain(each, paths={}) for each in (MADE, other)))
+    found = record.differences(*(record.plain(each, paths={}) for each in (MADE, other)))
     assert list(found) == [("options.size", 32, 64), ("options.seed", None, 0), ("device", "1 x cpu", "2 x cpu")]
-    assert list(plain_data.differences([{"a": [1, 2]}], [{"a": [1, 3]}])) == [(" 1.a 2", 2, 3)]
-    assert list(plain_data.differences([1], [1, 2], name="batch")) == [("batch", [1], [1, 2])]
+    assert list(record.differences([{"a": [1, 2]}], [{"a": [1, 3]}])) == [(" 1.a 2", 2, 3)]
+    assert list(record.differences([1], [1, 2], name="batch")) == [("batch", [1], [1, 2])]
 
 
 def test_the_hash_of_an_unreadable_file_is_an_error():

@@ -215,7 +215,7 @@ def test_missing_inputs_and_networks_are_named(painted, capsys):
     Path("tiny.h5").rename("tiny.bin")
     refused(capsys, painted, weights=Path("other.h5"), saying="out.png was made by a vgg19 of SHA-256 ")
     refused(capsys, painted, offline=True, saying="VGG-19's weights are not installed")
-    refused(capsys, painted, "missing", saying="missing cannot be searched (No such file or directory)")
+    refused(capsys, painted, "missing", saying="missing cannot be used (No such file or directory)")
     save_image("style.png", picture(36, 32, seed=9))
     refused(capsys, painted, saying="was made from style.png, and no file in . has the same bytes: name the folder")
 

@@ -94,8 +94,8 @@ class FakeProblem(problem.Problem):
     def compile_ahead(self, number: int) -> None:
         self.compiled[number,] = NOTHING
 
-    def initial_image(self, scale: Scale, painted: Any) -> np.ndarray:
-        start = 0.0 if painted is None else float(painted.flat[0])
+    def initial_image(self, scale: Scale, previous: Any) -> np.ndarray:
+        start = 0.0 if previous is None else float(previous.flat[0])
         return np.full((scale.height, scale.width, 3), start, np.float32)
 
     def begin(self, image: Any) -> Any:

@@ -84,7 +84,7 @@ def test_an_array_is_padded_to_a_multiple_of_the_devices():
 
 def test_a_layout_pads_rows_of_images_and_the_batch_axis_of_every_array():
     like = {"image": jax.ShapeDtypeStruct((2, 10, 7, 3), np.float32), "count": jax.ShapeDtypeStruct((2,), np.int32)}
-    rows, batch = (placement.longer(like, axis=axis, count=4) for axis in (HEIGHT, BATCH))
+    rows, batch = (placement.padded_shapes(like, axis=axis, count=4) for axis in (HEIGHT, BATCH))
     assert (rows["image"].shape, rows["count"].shape) == ((2, 12, 7, 3), (2,))
     assert (batch["image"].shape, batch["count"].shape) == ((4, 10, 7, 3), (4,))
 
@@ -93,7 +93,7 @@ def test_arrays_are_unchanged_by_being_placed_on_a_device_and_cropped():
     x = np.arange(42, dtype=np.float32).reshape(2, 7, 3)
     for axis in (HEIGHT, BATCH):
         one = placement.Layout(mesh_of(jax.devices()[:1], axis))
-        placed = placement.placed(x, one.kept(x))
+        placed = placement.placed(x, one.sharded(x))
         np.testing.assert_array_equal(placement.cropped(one.read(placed), x), x)
         assert not one.spans_processes and one.axis == axis
 

@@ -45,8 +45,9 @@ def get(params):
     """Return the statistics of a style for some sizes."""
 
     def get(style: Any = STYLE, sides: Any = (32, 64), **options: Any) -> Any:
-        default = {"longest": 64, "objective": OBJECTIVE, "network": VGG19(), "seed": 0}
-        return style_cache.statistics_of(style, sides, params=params, **default | options)
+        longest = options.pop("longest", 64)
+        settings = style_cache.Settings(params, OBJECTIVE, VGG19(), seed=0)._replace(**options)
+        return style_cache.statistics_of(style, sides, settings, longest=longest)
 
     return get
 
@@ -80,12 +81,11 @@ def test_another_style_size_network_or_seed_is_computed_anew(computed, get, para
     before = len(computed)
     get(objective=Objective(content={"relu1_2": 2.0}, style={"relu1_1": 3.0}), seed=7)  # used by no moment of the style
     assert len(computed) == before
-    sliced: Any = {"longest": 64, "params": params, "network": VGG19()}
-    sliced["objective"] = replace(OBJECTIVE, statistic="sliced")
-    assert style_cache._path(STYLE, seed=0, **sliced) != style_cache._path(STYLE, seed=7, **sliced)  # pyright: ignore
-    other = jax.tree.map(lambda leaf: np.asarray(leaf) + 1, params)
-    options: Any = {"longest": 64, "objective": OBJECTIVE, "network": VGG19(), "seed": 0}
-    style_cache.statistics_of(STYLE, (64,), params=other, **options)  # pyright: ignore
+    sliced = style_cache.Settings(params, replace(OBJECTIVE, statistic="sliced"), VGG19(), seed=0)
+    style: Any = STYLE
+    paths = [style_cache._path(style, sliced._replace(seed=seed), longest=64) for seed in (0, 7)]
+    assert paths[0] != paths[1]
+    get(sides=(64,), params=jax.tree.map(lambda leaf: np.asarray(leaf) + 1, params))
     assert len(computed) == before + 1
 
 
@@ -136,8 +136,9 @@ def test_a_command_reads_statistics_only_where_nothing_else_of_a_style_is_used(f
 
 def test_sizes_are_those_of_all_scales_and_halves(computed, params):
     objective = Objective(content={"relu1_2": 1.0}, style={"relu1_1": 6.0}, half_resolution_above=16)
-    options: Any = {"steps": 10, "scales": (40, 80), "objective": objective, "network": VGG19(), "seed": 0}
-    found = style_cache.summarize_styles({Path("a"): STYLE}, 60, 80, params=params, **options)  # pyright: ignore
+    style: Any = STYLE
+    settings = style_cache.Settings(params, objective, VGG19(), seed=0)
+    found = style_cache.summarize_styles({Path("a"): style}, 60, 80, settings=settings, steps=10, scales=(40, 80))
     assert list(found) == [Path("a")] and list(found[Path("a")]) == [10, 20, 40, 80]
     assert computed == [1 / 8, 1 / 4, 1 / 2, 1.0]
 
@@ -146,8 +147,8 @@ def test_sizes_are_those_of_all_scales_and_halves(computed, params):
 def test_cached_statistics_equal_those_of_the_picture_at_every_scale_and_half(params, isolated):
     objective = replace(OBJECTIVE, half_resolution_above=40)
     content, style = picture(60, 80, seed=0), picture(70, 64, seed=1)
-    options: Any = {"steps": 10, "scales": 1, "objective": objective, "network": VGG19(), "seed": 0}
-    found = style_cache.summarize_styles({Path("a"): style}, 60, 80, params=params, **options)
+    settings = style_cache.Settings(params, objective, VGG19(), seed=0)
+    found = style_cache.summarize_styles({Path("a"): style}, 60, 80, settings=settings, steps=10, scales=1)
     for scale in plan(60, 80, steps=10, scales=1):
         cached: Any = targets_for_scale(params, content, [found[Path("a")]], scale, objective=objective)
         direct: Any = targets_for_scale(params, content, [style], scale, objective=objective)

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import Positional, arg
 
-from jaxstyle.cli.options import (
-    Balance,
-    Comparison,
-    Computing,
-    Controls,
-    Init,
-    Limits,
-    Network,
-    Optimization,
-    Processes,
-    flat,
-)
-from jaxstyle.cli.stylize import check_preview
+from jaxstyle.cli import options as groups
 from jaxstyle.runtime.options import StylizeOptions
 from jaxstyle.runtime.outputs import OutputOptions, make_folder
 
@@ -44,7 +32,7 @@ class Batch:
     """Longest side of the pictures in pixels."""
     steps: int = 300
     """Number of gradient evaluations of each picture over all scales."""
-    init: Init = "content"
+    init: groups.Init = "content"
     """Initial image: content, style, noise, or an image file."""
     seed: int = 0
     """Seed of the noise and of the directions of --statistic sliced."""
@@ -59,22 +47,22 @@ class Batch:
     quiet: bool = False
     """Print errors only."""
 
-    controls: OmitArgPrefixes[Controls] = field(default_factory=Controls)
-    comparison: OmitArgPrefixes[Comparison] = field(default_factory=Comparison)
-    balance: OmitArgPrefixes[Balance] = field(default_factory=Balance)
-    optimization: OmitArgPrefixes[Optimization] = field(default_factory=Optimization)
-    computing: OmitArgPrefixes[Computing] = field(default_factory=Computing)
-    network: OmitArgPrefixes[Network] = field(default_factory=Network)
-    limits: OmitArgPrefixes[Limits] = field(default_factory=Limits)
-    processes: OmitArgPrefixes[Processes] = field(default_factory=Processes)
+    controls: groups.Controls = groups.Controls()
+    comparison: groups.Comparison = groups.Comparison()
+    balance: groups.Balance = groups.Balance()
+    optimization: groups.Optimization = groups.Optimization()
+    computing: groups.Computing = groups.Computing()
+    network: groups.Network = groups.Network()
+    limits: groups.Limits = groups.Limits()
+    processes: groups.Processes = groups.Processes()
 
     def run(self) -> int:
         """Run the command; return 1 if a picture failed, 130 after Ctrl-C, else 0."""
         from jaxstyle.runtime.batch import batch, batch_pictures, check_batch
 
-        options, outputs = flat(StylizeOptions, self), flat(OutputOptions, self, record=not self.no_record)
+        options, outputs = (groups.flat(kind, self) for kind in (StylizeOptions, OutputOptions))
         pictures = batch_pictures(self.contents, self.styles, self.output, pairwise=self.zip, suffix=self.format)
-        check_preview(self.preview, self.network)
+        name = self.network.chosen(preview=self.preview)
         make_folder(self.output)
         check_batch(pictures, options, outputs)
 
@@ -82,17 +70,10 @@ class Batch:
         from jaxstyle.cli.signals import stop_status
 
         console = Console(quiet=self.quiet)
-        network = console.load_network("mini" if self.preview else self.network.network, self.network)
+        network = console.load_network(name, self.network)
         with console.progress():
-            result = batch(
-                pictures,
-                self.output,
-                options=options,
-                network=network,
-                outputs=outputs,
-                callbacks=[console.on_event],
-                should_stop=stop_status,
-            )
+            how: dict[str, Any] = {"options": options, "network": network, "outputs": outputs}
+            result = batch(pictures, self.output, **how, callbacks=[console.on_event], should_stop=stop_status)
         console.print(f"{self.output}: {result.made} made, {result.skipped} there already, {result.failed} left out")
         stopped = stop_status() or (130 if result.stop_reason == "stopped" else 0)
         if stopped:

@@ -34,7 +34,7 @@ def run(arguments: Sequence[str]) -> int:
         prog="jaxstyle",
         args=arguments,
         description="Repaint a picture in the style of another (Gatys et al., arXiv:1508.06576).",
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes),
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
     )
     if not isinstance(command, Stylize | Sweep | Batch | Reconstruct | Texture):
         return command.run()

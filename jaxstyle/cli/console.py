@@ -5,21 +5,14 @@ from __future__ import annotations
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console as RichConsole
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Column
 
 from jaxstyle.cli.options import Network, Saving
@@ -32,8 +25,9 @@ from jaxstyle.runtime.compile_cache import CompileClock, CompileTimes, enable_co
 from jaxstyle.runtime.estimates import Estimate, estimate, vgg19_seconds
 from jaxstyle.runtime.fitting import Result
 from jaxstyle.runtime.inputs import LoadedNetwork, load_network
+from jaxstyle.runtime.options import ObjectiveOptions
 from jaxstyle.runtime.problem import Problem
-from jaxstyle.runtime.run import Run, check_processes, divergence_message, on_devices, run_to_file
+from jaxstyle.runtime.run import Run, divergence_message, load_run, on_devices, run_to_file
 
 if TYPE_CHECKING:
     from jaxstyle.runtime.runner import Snapshot
@@ -84,15 +78,8 @@ class Console:
         if self.clock is None:
             self.clock = process_clock()
             self.clock.take()
-        with Progress(
-            "Downloading VGG-19",
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            console=self.rich,
-            transient=True,
-            disable=not self.rich.is_terminal,
-        ) as progress:
+        columns = ("Downloading VGG-19", BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        with Progress(*columns, console=self.rich, transient=True, disable=not self.rich.is_terminal) as progress:
             weights, bar = options.weights if name == options.network else None, _Download(progress)
             how: dict[str, Any] = {"offline": options.offline, "progress": bar, "callbacks": [self.on_event]}
             network = load_network(name, weights=weights, **how)
@@ -122,38 +109,37 @@ class Console:
             finally:
                 self.bar = None
 
-    def run(self, run: Run, output: Path, saving: Saving, *, until: int | None = None) -> tuple[int, Result | None]:
-        """Run all steps, or those up to `until`, and save the result; a dry run only prints estimates.
+    def run(self, run: Run, output: Path, saving: Saving) -> tuple[int, Result | None]:
+        """Run all steps and save the result; a dry run only prints estimates.
 
-        Returns:
-            The exit status: 130 after Ctrl-C, 143 after SIGTERM, 1 if a file other than the picture could not be saved,
-            else 0; and the result.
-
-        Raises:
-            UnavailableError: if the picture cannot be saved, or if the run has diverged; the picture is then the last
-                finite one.
+        The exit status is 130 after Ctrl-C, 143 after SIGTERM, 1 if a file other than the picture could not be saved,
+        else 0. A diverged run raises `UnavailableError` after the last finite picture is saved.
         """
-        outputs, stop = saving.outputs(), asked_of_any(stop_status)
         if saving.dry_run:
             run = on_devices(run, [self.on_event])
             if run.problem.spans_processes:
-                check_processes(run, outputs)
+                run.check_processes()
             self.print_estimate(run.problem)
             return 0, None
+        stop = asked_of_any(stop_status)
         if number := stop():
             raise Interrupted(number - 128)
         with self.progress():
-            options: dict[str, Any] = {"callbacks": [self.on_event], "should_stop": stop, "until": until}
-            result = run_to_file(run, output, outputs=outputs, **options)
-        stopped = stop() or (130 if result.stop_reason == "stopped" else 0)
+            result = run_to_file(run, output, callbacks=[self.on_event], should_stop=stop)
+        stopped = self.finish(result, output, stop(), of=run.problem.steps)
+        if stopped and saving.checkpoint is not None:
+            self.print("Repeat the command to go on.")
+        return stopped or min(self.failures, 1), result
+
+    def finish(self, result: Result, output: Path, stopped: int, *, of: int) -> int:
+        """Print the summary of a run of `of` steps, or raise its failure; return the exit status if it was stopped."""
+        stopped = stopped or (130 if result.stop_reason == "stopped" else 0)
         if result.snapshot is None:
             raise Interrupted(stopped - 128)
         if result.stop_reason == "diverged":
             raise UnavailableError(divergence_message(result, output))
-        self.summary(output, result, of=until or run.problem.steps)
-        if stopped and saving.checkpoint is not None:
-            self.print("Repeat the command to go on.")
-        return stopped or min(self.failures, 1), result
+        self.summary(output, result, of=of)
+        return stopped
 
     def summary(self, output: Path, result: Result, *, of: int) -> None:
         """Print the output, the number of steps, the time of those of this run, and that of compilation."""
@@ -178,10 +164,24 @@ class Console:
             found = estimate(problem, callbacks=[self.on_event])
         if problem.writes_files:
             batch = problem.batch_size is not None
-            print("\n".join(estimate_lines(found, self._take(), rounds=rounds, batch=batch)))
+            times = self.clock.take() if self.clock else CompileTimes()
+            print("\n".join(estimate_lines(found, times, rounds=rounds, batch=batch)))
 
-    def _take(self) -> CompileTimes:
-        return self.clock.take() if self.clock else CompileTimes()
+
+def run_files(
+    command: Any, files: dict[str, Any], options: ObjectiveOptions, network: str, *, others: Sequence[Path] = ()
+) -> tuple[int, Result | None, Run, Console]:
+    """Load the input files of a command, by argument, and run it; `others` are named by options.
+
+    The exit status and the result are as for `Console.run`.
+    """
+    outputs, console = command.saving.outputs(), Console(quiet=command.saving.quiet)
+    inputs = [path for each in files.values() for path in ([each] if isinstance(each, Path) else each)]
+    outputs.check([command.output], steps=options.steps, inputs=[*inputs, *others])
+    load, callbacks = console.lazy_network(network, command.network), [console.on_event]
+    with console.rich.status("Loading pictures and computing style statistics"):
+        run = load_run(files, options, load, outputs=outputs, callbacks=callbacks)
+    return *console.run(run, command.output, command.saving), run, console
 
 
 def estimate_lines(found: Estimate, times: CompileTimes, *, rounds: int = 1, batch: bool = False) -> Iterator[str]:
@@ -205,13 +205,7 @@ def estimate_lines(found: Estimate, times: CompileTimes, *, rounds: int = 1, bat
 
 
 def vgg19_message(problem: Problem, result: Result, output: Path) -> str:
-    """Return a message with the estimated time of VGG-19 after a run of the mini network, and how to start it.
-
-    Args:
-        problem: the run of the mini network.
-        result: its result.
-        output: the saved picture.
-    """
+    """Return a message with the estimated time of VGG-19 after a run of the mini network, and how to start it."""
     new = result.steps - result.resumed_at
     seconds = vgg19_seconds(problem, seconds=result.seconds * result.steps / max(1, new))
     duration = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

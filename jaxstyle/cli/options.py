@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from tyro.conf import UseAppendAction, arg
 
@@ -21,18 +22,30 @@ MOST_SECONDS = 10**6
 Init = Annotated[Literal["content", "style", "noise"] | Path, arg(metavar="content|style|noise|PICTURE")]
 Pooling = Literal["max", "avg", "l2"]
 Statistic = Literal["gram", "mean_std", "covariance", "wasserstein", "sliced"]
+Optimizer = Literal["lbfgs", "adam"]
+Parametrization = Literal["pixels", "pyramid", "laplacian", "decorrelated", "fourier", "sigmoid"]
 
 
-def flat(kind: Any, command: Any, **others: Any) -> Any:
-    """Return options of the class `kind` with the values of a command and of its groups, and `others`."""
+def choice(kind: Any, hint: str = PRESETS_OWN) -> Any:
+    """Return the help of an option with the values of a `Literal`, or None for a default that `hint` names."""
+    return arg(metavar=f"{{{','.join(get_args(kind))}}}", help_behavior_hint=hint)
+
+
+def checked(kind: Any, command: Any, styles: Sequence[Path] = ()) -> Any:
+    """Return the options of a command as for `flat`, checked for these styles."""
+    options = flat(kind, command)
+    options.check(styles)
+    return options
+
+
+def flat(kind: Any, command: Any) -> Any:
+    """Return options of the class `kind` with the values of a command and of its groups."""
     values: dict[str, Any] = {}
     for each in fields(command):
         value = getattr(command, each.name)
         values |= vars(value) if is_dataclass(value) else {each.name: value}
-    if isinstance(pixels := values.get("max_pixels"), str):
-        values["max_pixels"] = parse_pixels(pixels)
-    names = [each.name for each in fields(kind)]
-    return kind(**{name: values[name] for name in names if name in values} | others)
+    values |= {"max_pixels": parse_pixels(values.get("max_pixels")), "record": not values.get("no_record")}
+    return kind(**{each.name: values[each.name] for each in fields(kind) if each.name in values})
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,12 @@ class Network:
     """VGG-19 weights, an .h5 or .safetensors file."""
     offline: bool = False
     """Never download weights."""
+
+    def chosen(self, *, preview: bool) -> str:
+        """Return the name of the network, which is mini for a preview."""
+        if preview and self.network not in ("auto", "vgg19", "mini", "builtin"):
+            raise InputError(f"--preview runs with the mini network, but --network is {self.network}: drop one.")
+        return "mini" if preview else self.network
 
 
 @dataclass(frozen=True)
@@ -72,12 +91,9 @@ class Comparison:
     anishathalye, crowsonkb, pystiche, tensorflow-tutorial or keras-example."""
     style_layers: Annotated[str | None, arg(metavar="LAYERS", help_behavior_hint=PRESETS_OWN)] = None
     """Style layers and their relative weights, such as relu1_1:1,relu2_1:0.5."""
-    statistic: Annotated[
-        Statistic | None,
-        arg(metavar="{gram,mean_std,covariance,wasserstein,sliced}", help_behavior_hint=PRESETS_OWN),
-    ] = None
+    statistic: Annotated[Statistic | None, choice(Statistic)] = None
     """Statistic of the style layers."""
-    pooling: Annotated[Pooling | None, arg(metavar="{max,avg,l2}", help_behavior_hint=PRESETS_OWN)] = None
+    pooling: Annotated[Pooling | None, choice(Pooling)] = None
     """Pooling of VGG-19."""
     scales: Annotated[str | None, arg(metavar="auto|N|SIDES", help_behavior_hint=PRESETS_OWN)] = None
     """Scales, coarse to fine: auto (from 128 pixels by factors of about 2.4), their number, or their longest sides."""
@@ -103,18 +119,13 @@ class Balance:
 class Optimization:
     """Optimization."""
 
-    optimizer: Annotated[
-        Literal["lbfgs", "adam"] | None, arg(metavar="{lbfgs,adam}", help_behavior_hint=PRESETS_OWN)
-    ] = None
+    optimizer: Annotated[Optimizer | None, choice(Optimizer)] = None
     """Optimizer."""
     learning_rate: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint="")] = None
     """Learning rate. (default: 1 for lbfgs, 0.02 for adam)"""
     lbfgs_history: Annotated[int | None, arg(metavar="PAIRS", help_behavior_hint=PRESETS_OWN)] = None
     """Number of curvature pairs of lbfgs; by default 20, and 10 from 2^20 pixels up."""
-    parametrization: Annotated[
-        Literal["pixels", "pyramid", "laplacian", "decorrelated", "fourier", "sigmoid"] | None,
-        arg(metavar="{pixels,pyramid,laplacian,decorrelated,fourier,sigmoid}", help_behavior_hint=""),
-    ] = None
+    parametrization: Annotated[Parametrization | None, choice(Parametrization, hint="")] = None
     """Parametrization of the image. (default: pyramid for lbfgs, pixels for adam)"""
     ema_decay: Annotated[float | None, arg(metavar="SHARE", help_behavior_hint=PRESETS_OWN)] = None
     """Decay of the exponential moving average of iterates, such as 0.99 for adam; 0 for none."""
@@ -184,7 +195,7 @@ class Saving:
 
     def outputs(self) -> OutputOptions:
         """Return the options for output files."""
-        return flat(OutputOptions, self, record=not self.no_record)
+        return flat(OutputOptions, self)
 
 
 @dataclass(frozen=True)
@@ -225,10 +236,8 @@ class Processes:
         if given and not self.distributed:
             raise InputError(f"{given[0]} needs --distributed: add that or drop it.")
         if given and missing:
-            raise InputError(
-                f"{given[0]} is given without {' and '.join(missing)}: give all three, or none if the cluster sets "
-                "them."
-            )
+            others = " and ".join(missing)
+            raise InputError(f"{given[0]} is given without {others}: give all three, or none if the cluster sets them.")
         if self.distributed and devices is not None:
             raise InputError(f"--devices is {devices}, but --distributed uses all devices: drop one.")
         check_number("num_processes", self.num_processes, 1, MOST_PROCESSES)
@@ -238,9 +247,8 @@ class Processes:
         if self.coordinator is not None:
             found = re.fullmatch(r"(?:[^\s:\[\]/]+|\[[^\s\[\]/]+\]):(\d{1,5})", self.coordinator)
             if not found or not 1 <= int(found[1]) <= MOST_PORT:
-                raise InputError(
-                    f"--coordinator is {excerpt(repr(self.coordinator))}: use host and port, such as 10.0.0.1:1234."
-                )
+                where = excerpt(repr(self.coordinator))
+                raise InputError(f"--coordinator is {where}: use host and port, such as 10.0.0.1:1234.")
 
     def initialize(self) -> None:
         """Connect this process to the others, see `distributed.processes.initialize`."""

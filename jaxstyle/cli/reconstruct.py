@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import Positional, arg
 
-from jaxstyle.cli.options import Comparison, Computing, FromNoise, Limits, Network, Processes, Saving, flat
+from jaxstyle.cli.options import Comparison, Computing, FromNoise, Limits, Network, Processes, Saving, checked
 from jaxstyle.runtime.options import ReconstructOptions
 
 
@@ -26,32 +26,22 @@ class Reconstruct:
     size: int = 512
     """Longest side of the output in pixels."""
 
-    noise: OmitArgPrefixes[FromNoise] = field(default_factory=FromNoise)
-    saving: OmitArgPrefixes[Saving] = field(default_factory=Saving)
-    comparison: OmitArgPrefixes[Comparison] = field(default_factory=Comparison)
-    computing: OmitArgPrefixes[Computing] = field(default_factory=Computing)
-    network: OmitArgPrefixes[Network] = field(default_factory=Network)
-    limits: OmitArgPrefixes[Limits] = field(default_factory=Limits)
-    processes: OmitArgPrefixes[Processes] = field(default_factory=Processes)
+    noise: FromNoise = FromNoise()
+    saving: Saving = Saving()
+    comparison: Comparison = Comparison()
+    computing: Computing = Computing()
+    network: Network = Network()
+    limits: Limits = Limits()
+    processes: Processes = Processes()
 
     def run(self) -> int:
         """Run the command and return its exit status."""
         options = self.checked()
 
-        from jaxstyle.cli.console import Console
-        from jaxstyle.images.save import check_output
-        from jaxstyle.runtime.run import reconstruct_run
+        from jaxstyle.cli.console import run_files
 
-        outputs = self.saving.outputs()
-        check_output(self.output, bits=outputs.bits, inputs=[self.image])
-        outputs.check([self.output], steps=options.steps, inputs=[self.image])
-        console = Console(quiet=self.saving.quiet)
-        network = console.lazy_network(self.network.network, self.network)
-        run = reconstruct_run(self.image, options, network, outputs=outputs)
-        return console.run(run, self.output, self.saving)[0]
+        return run_files(self, {"image": self.image}, options, self.network.network)[0]
 
     def checked(self) -> ReconstructOptions:
         """Check the options, and return them for the runtime."""
-        options: ReconstructOptions = flat(ReconstructOptions, self)
-        options.resolve()
-        return options
+        return checked(ReconstructOptions, self)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import Positional, arg
 
 from jaxstyle.cli.options import Limits, Network
-from jaxstyle.cli.signals import Interrupted, stop_status
-from jaxstyle.errors import UnavailableError
+from jaxstyle.cli.signals import stop_status
 from jaxstyle.runtime.options import parse_pixels
 
 
@@ -31,13 +30,12 @@ class Rerun:
     quiet: bool = False
     """Print errors only."""
 
-    limits: OmitArgPrefixes[Limits] = field(default_factory=Limits)
+    limits: Limits = Limits()
 
     def run(self) -> int:
         """Run the command; return 0 if the picture is byte for byte the same, 1 if not, 130 after Ctrl-C."""
         from jaxstyle.cli.console import Console
         from jaxstyle.runtime.rerun import equal_pictures, rerun
-        from jaxstyle.runtime.run import divergence_message
 
         console, pixels = Console(quiet=self.quiet), parse_pixels(self.limits.max_pixels)
         output = self.output or self.picture.with_stem(f"{self.picture.stem}_rerun")
@@ -52,11 +50,6 @@ class Rerun:
                 callbacks=[console.on_event],
                 should_stop=stop_status,
             )
-        stopped = stop_status() or (130 if result.stop_reason == "stopped" else 0)
-        if result.snapshot is None:
-            raise Interrupted(stopped - 128)
-        if result.stop_reason == "diverged":
-            raise UnavailableError(divergence_message(result, output))
-        console.summary(output, result, of=result.steps)
+        stopped = console.finish(result, output, stop_status(), of=result.steps)
         equal = equal_pictures(self.picture, output, max_pixels=pixels, callbacks=[console.on_event])
         return stopped or (0 if equal else 1)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import Positional, arg
 
 from jaxstyle.cli.options import Comparison, Limits, Network, flat
 from jaxstyle.cli.signals import check
@@ -37,9 +37,9 @@ class Statistics:
     quiet: bool = False
     """Print errors only."""
 
-    comparison: OmitArgPrefixes[Comparison] = field(default_factory=Comparison)
-    network: OmitArgPrefixes[Network] = field(default_factory=Network)
-    limits: OmitArgPrefixes[Limits] = field(default_factory=Limits)
+    comparison: Comparison = Comparison()
+    network: Network = Network()
+    limits: Limits = Limits()
 
     def run(self) -> int:
         """Run the command and return its exit status."""
@@ -52,13 +52,14 @@ class Statistics:
 
         from jaxstyle.cli.console import Console
         from jaxstyle.losses import statistics_io
+        from jaxstyle.losses.objective import Objective
         from jaxstyle.transfer.scale import style_sides
         from jaxstyle.transfer.schedule import plan
 
-        console = Console(quiet=self.quiet)
-        objective = preset.objective
-        layers, scales = objective.layers, preset.scales
-        planned = plan(self.size, self.size, steps=1_000_000, scales=scales, layers=layers)
+        console, objective = Console(quiet=self.quiet), preset.objective
+        if not isinstance(objective, Objective):
+            raise InputError(f"--preset {self.comparison.preset} has no style statistics: use another preset.")
+        planned = plan(self.size, self.size, steps=1_000_000, scales=preset.scales, layers=objective.layers)
         sides = style_sides(self.size, planned, objective=objective)
         params = console.load_network(self.network.network, self.network).params
         sizes = {}

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import Positional, arg
 
-from jaxstyle.cli.options import (
-    PRESETS_OWN,
-    Comparison,
-    Computing,
-    Controls,
-    Init,
-    Limits,
-    Network,
-    Optimization,
-    Processes,
-    Saving,
-    flat,
-)
-from jaxstyle.cli.stylize import check_preview
+from jaxstyle.cli import options as groups
 from jaxstyle.errors import InputError
 from jaxstyle.runtime.options import check_number
 from jaxstyle.runtime.outputs import make_folder
@@ -37,15 +24,15 @@ if TYPE_CHECKING:
 class Swept:
     """Weights of the loss: a number, a list such as 1,10,100, or a range such as 10:1000:5."""
 
-    content_weight: Annotated[str | None, arg(metavar="NUMBERS", help_behavior_hint=PRESETS_OWN)] = None
+    content_weight: Annotated[str | None, arg(metavar="NUMBERS", help_behavior_hint=groups.PRESETS_OWN)] = None
     """Weights of the content loss."""
-    style_weight: Annotated[str | None, arg(metavar="NUMBERS", help_behavior_hint=PRESETS_OWN)] = None
+    style_weight: Annotated[str | None, arg(metavar="NUMBERS", help_behavior_hint=groups.PRESETS_OWN)] = None
     """Weights of the style loss."""
-    tv_weight: Annotated[str | None, arg(metavar="NUMBERS", help_behavior_hint=PRESETS_OWN)] = None
+    tv_weight: Annotated[str | None, arg(metavar="NUMBERS", help_behavior_hint=groups.PRESETS_OWN)] = None
     """Weights of total variation."""
-    content_layers: Annotated[str | None, arg(metavar="LAYERS", help_behavior_hint=PRESETS_OWN)] = None
+    content_layers: Annotated[str | None, arg(metavar="LAYERS", help_behavior_hint=groups.PRESETS_OWN)] = None
     """Content layers, such as relu4_2; several sets of layers are separated by semicolons."""
-    shift: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
+    shift: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=groups.PRESETS_OWN)] = None
     """Number added to features before their Gram matrices, such as -1 (Novak and Nikulin)."""
 
 
@@ -65,7 +52,7 @@ class Sweep:
     """Longest side of the pictures in pixels."""
     steps: int = 300
     """Number of gradient evaluations of each picture over all scales."""
-    init: Init = "content"
+    init: groups.Init = "content"
     """Initial image: content, style, noise, or an image file."""
     seeds: Annotated[int | None, arg(metavar="COUNT", help_behavior_hint="")] = None
     """Number of noise seeds for each combination: --seed, --seed + 1, ...; the initial images are noise."""
@@ -76,15 +63,15 @@ class Sweep:
     preview: bool = False
     """Use the mini network, which needs no download."""
 
-    saving: OmitArgPrefixes[Saving] = field(default_factory=Saving)
-    controls: OmitArgPrefixes[Controls] = field(default_factory=Controls)
-    comparison: OmitArgPrefixes[Comparison] = field(default_factory=Comparison)
-    swept: OmitArgPrefixes[Swept] = field(default_factory=Swept)
-    optimization: OmitArgPrefixes[Optimization] = field(default_factory=Optimization)
-    computing: OmitArgPrefixes[Computing] = field(default_factory=Computing)
-    network: OmitArgPrefixes[Network] = field(default_factory=Network)
-    limits: OmitArgPrefixes[Limits] = field(default_factory=Limits)
-    processes: OmitArgPrefixes[Processes] = field(default_factory=Processes)
+    saving: groups.Saving = groups.Saving()
+    controls: groups.Controls = groups.Controls()
+    comparison: groups.Comparison = groups.Comparison()
+    swept: Swept = Swept()
+    optimization: groups.Optimization = groups.Optimization()
+    computing: groups.Computing = groups.Computing()
+    network: groups.Network = groups.Network()
+    limits: groups.Limits = groups.Limits()
+    processes: groups.Processes = groups.Processes()
 
     def run(self) -> int:
         """Run the command and return its exit status: 1 if a picture diverged, 130 after Ctrl-C, else 0."""
@@ -98,16 +85,17 @@ class Sweep:
         from jaxstyle.cli.console import REPEAT, Console
         from jaxstyle.cli.signals import check, stop_status
         from jaxstyle.distributed.processes import asked_of_any
-        from jaxstyle.runtime.sweep_job import sweep_folder, sweep_job, sweep_run, with_hashes
+        from jaxstyle.runtime.run import load_run
+        from jaxstyle.runtime.sweep_job import sweep_folder, sweep_job, with_hashes
 
         outputs, inputs = self.saving.outputs(), [self.content, *self.styles, *options.all_layers().files()]
         folder = sweep_folder(self.output, options, outputs=outputs)
         if not self.saving.dry_run or self.output.is_dir():
             folder.check(steps=self.steps, inputs=inputs)
         console = Console(quiet=self.saving.quiet)
-        network = console.lazy_network("mini" if self.preview else self.network.network, self.network)
-        files, callbacks = (self.content, self.styles), [console.on_event]
-        run = sweep_run(*files, options, network, outputs=outputs, callbacks=callbacks)
+        network = console.lazy_network(self.network.chosen(preview=self.preview), self.network)
+        files, callbacks = {"content": self.content, "styles": self.styles}, [console.on_event]
+        run = load_run(files, options, network, outputs=outputs, callbacks=callbacks)
         folder = with_hashes(folder, run, options)
         if self.saving.dry_run:
             return self._dry_run(console, run, folder)
@@ -125,26 +113,16 @@ class Sweep:
 
     def checked(self) -> SweepOptions:
         """Check the options, and return them for the runtime."""
-        check_preview(self.preview, self.network)
-        if not self.styles:
-            raise InputError("There is no style: name at least one picture after the content.")
-        options: SweepOptions = flat(SweepOptions, self)
-        whole = options.all_layers()
-        whole.check(len(self.styles))
-        whole.resolve()
-        for combination in options.combinations():
-            options.single(combination.settings).check_ranges()
-        return options
+        self.network.chosen(preview=self.preview)
+        return groups.checked(SweepOptions, self, self.styles)
 
     def _dry_run(self, console: Console, run: Run, folder: SweepFolder) -> int:
-        """Print the estimate of all batches."""
         from jaxstyle.distributed.processes import leads, together
         from jaxstyle.runtime.placement import batch_layout
-        from jaxstyle.runtime.run import check_processes
         from jaxstyle.runtime.sweep_job import fitting_batch_size
 
         if together():
-            check_processes(run, folder.outputs)
+            run.check_processes()
         todo, count = folder.unfinished(read=False), len(folder.combinations)
         if len(todo) < count and leads():
             print(f"{count - len(todo)} of {count} pictures exist already.")

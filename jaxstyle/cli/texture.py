@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import Positional, arg
 
-from jaxstyle.cli.options import Comparison, Computing, FromNoise, Limits, Network, Processes, Saving, flat
+from jaxstyle.cli.options import Comparison, Computing, FromNoise, Limits, Network, Processes, Saving, checked
 from jaxstyle.runtime.options import TextureOptions
 
 
@@ -30,33 +30,22 @@ class Texture:
     style_weights: Annotated[str | None, arg(metavar="W1,W2,...", help_behavior_hint="")] = None
     """Weights of several styles. (default: equal)"""
 
-    noise: OmitArgPrefixes[FromNoise] = field(default_factory=FromNoise)
-    saving: OmitArgPrefixes[Saving] = field(default_factory=Saving)
-    comparison: OmitArgPrefixes[Comparison] = field(default_factory=Comparison)
-    computing: OmitArgPrefixes[Computing] = field(default_factory=Computing)
-    network: OmitArgPrefixes[Network] = field(default_factory=Network)
-    limits: OmitArgPrefixes[Limits] = field(default_factory=Limits)
-    processes: OmitArgPrefixes[Processes] = field(default_factory=Processes)
+    noise: FromNoise = FromNoise()
+    saving: Saving = Saving()
+    comparison: Comparison = Comparison()
+    computing: Computing = Computing()
+    network: Network = Network()
+    limits: Limits = Limits()
+    processes: Processes = Processes()
 
     def run(self) -> int:
         """Run the command and return its exit status."""
         options = self.checked()
 
-        from jaxstyle.cli.console import Console
-        from jaxstyle.images.save import check_output
-        from jaxstyle.runtime.run import texture_run
+        from jaxstyle.cli.console import run_files
 
-        outputs = self.saving.outputs()
-        check_output(self.output, bits=outputs.bits, inputs=self.styles)
-        outputs.check([self.output], steps=options.steps, inputs=self.styles)
-        console = Console(quiet=self.saving.quiet)
-        network = console.lazy_network(self.network.network, self.network)
-        run = texture_run(self.styles, options, network, outputs=outputs)
-        return console.run(run, self.output, self.saving)[0]
+        return run_files(self, {"styles": self.styles}, options, self.network.network)[0]
 
     def checked(self) -> TextureOptions:
         """Check the options, and return them for the runtime."""
-        options: TextureOptions = flat(TextureOptions, self)
-        options.check(self.styles)
-        options.resolve()
-        return options
+        return checked(TextureOptions, self, self.styles)

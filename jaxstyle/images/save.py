@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import ExifTags, Image, PngImagePlugin
 
 from jaxstyle.errors import InputError
-from jaxstyle.files import whole
+from jaxstyle.files import atomic_write
 from jaxstyle.images.formats import PNG, png_chunk
 from jaxstyle.images.image_rows import row_chunks
 from jaxstyle.images.metadata import KEYWORD
@@ -92,7 +92,7 @@ def save_image(
     chunks = row_chunks(*shape[:2])
     if missing := sum(int(np.isnan(levels.floats(top, end)).sum()) for top, end in chunks):
         raise InputError(f"{path} would hold {missing} values that are not numbers: lower the step size.")
-    with whole(path) as part, part.open("wb") as file:
+    with atomic_write(path) as part, part.open("wb") as file:
         try:
             write(file, levels, container, description=description)
         except (OSError, ValueError, RuntimeError) as error:  # WebP is limited to 16383 pixels per side, JPEG to 65500

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from jaxstyle.errors import InputError, UnavailableError, excerpt
-from jaxstyle.files import whole
+from jaxstyle.files import atomic_write
 from jaxstyle.networks.read_errors import of_machine
 
 TORCH_SUFFIXES = (".pth", ".pt")
@@ -59,7 +59,7 @@ def _size(file: h5py.File) -> int:
 @contextlib.contextmanager
 def written(path: Path) -> Iterator[h5py.File]:
     """Create an HDF5 file, which replaces `path` at the end of the `with` block."""
-    with whole(path) as part, h5py.File(part, "w") as file:
+    with atomic_write(path) as part, h5py.File(part, "w") as file:
         yield file
 
 

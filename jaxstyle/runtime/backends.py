@@ -30,13 +30,6 @@ def check_backend() -> None:
     Where JAX_PLATFORMS is not set, JAX continues on the CPU if the GPU fails; that is an error here. A machine without
     a GPU is none, whichever version of JAX is installed. Call it before the first computation, but after
     `jax.distributed.initialize`.
-
-    Raises:
-        InputError: if no requested backend starts, or if the GPU does not although JAX_PLATFORMS is not set; the
-            message names the backends that start.
-
-    Example:
-        >>> check_backend()
     """
     names = {"JAX_PLATFORMS": "jax_platforms", "JAX_PLATFORM_NAME": "jax_platform_name"}
     requested = {variable: value for variable, name in names.items() if (value := jax.config.values[name])}
@@ -97,7 +90,6 @@ def _started() -> list[str]:
 
 
 def _reason(error: Exception, reports: list[str]) -> str:
-    """Return the reason of JAX or of the plugin."""
     if isinstance(error, AssertionError):  # JAX skips CUDA without a word if it finds no GPU
         return reports[0] if reports else "no NVIDIA GPU is visible"
     text = str(error)
@@ -109,7 +101,6 @@ def _reason(error: Exception, reports: list[str]) -> str:
 
 
 def _sentence(requested: Mapping[str, str], reason: str, started: list[str]) -> str:
-    """Return the message for a backend that does not start."""
     cure = next((f"{cure}, or " for words, cure in CURES if re.search(words, reason)), "")
     reason, works = excerpt(reason, most=160), " or ".join(started)
     for variable, value in requested.items():

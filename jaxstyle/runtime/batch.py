@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,15 +21,14 @@ from jaxstyle.errors import InputError, UnavailableError, own
 from jaxstyle.files import write_text
 from jaxstyle.images.load import fit as fit_size
 from jaxstyle.images.load import size_of
-from jaxstyle.images.save import check_output
+from jaxstyle.losses.objective import Objective
 from jaxstyle.runtime.callbacks import Callback, message, never
 from jaxstyle.runtime.inputs import LoadedNetwork, expand_paths, style_image
 from jaxstyle.runtime.options import STATISTICS, StylizeOptions
 from jaxstyle.runtime.outputs import OutputOptions
-from jaxstyle.runtime.plain_data import structured
-from jaxstyle.runtime.record import check_same
-from jaxstyle.runtime.run import divergence_message, run_to_file, stylize_run
-from jaxstyle.runtime.style_cache import statistics_of
+from jaxstyle.runtime.record import check_same, source, structured
+from jaxstyle.runtime.run import divergence_message, load_run, run_to_file
+from jaxstyle.runtime.style_cache import Settings, statistics_of
 from jaxstyle.transfer.color import Sizes
 from jaxstyle.transfer.presets import Preset
 from jaxstyle.transfer.scale import style_sides
@@ -38,8 +38,6 @@ FILES = re.compile(r"batch(\.\d+)?\.json")
 IN_PROGRESS = ""  # instead of a hash
 MOST_PROGRAMS = 50  # kept for pictures of the same shape; a process may map only so many
 
-Cached = Mapping[Path, Sizes]
-
 
 class BatchPicture(NamedTuple):
     """One picture of a batch: its content, its style and its file."""
@@ -48,9 +46,13 @@ class BatchPicture(NamedTuple):
     style: Path
     output: Path
 
+    def inputs(self, options: StylizeOptions) -> list[Path]:
+        """Return all input files except the network."""
+        return [self.content, self.style, *options.files()]
+
 
 class BatchResult(NamedTuple):
-    """Numbers of pictures made, skipped as finished, and failed; `stop_reason` is "done" or "stopped"."""
+    """Numbers of pictures made, skipped as finished, and failed."""
 
     made: int
     skipped: int
@@ -73,10 +75,8 @@ class BatchRecord:
             return {}
         done: dict[str, str] = {}
         for path in parts:
-            try:
+            with contextlib.suppress(OSError, ValueError, RecursionError):
                 done |= structured(dict[str, str], json.loads(path.read_text()))
-            except (OSError, ValueError, RecursionError):
-                continue
         return done
 
     def write(self, done: Mapping[str, str], *, process: int = 0) -> None:
@@ -88,17 +88,9 @@ class BatchRecord:
 def batch_pictures(
     contents: Iterable[Path], styles: Iterable[Path], folder: Path, *, pairwise: bool = False, suffix: str = "png"
 ) -> list[BatchPicture]:
-    """Return the pictures of a batch, sorted by style.
+    """Return the pictures of a batch in `folder`, sorted by style, of all pairs of files, folders and patterns.
 
-    Args:
-        contents: content images, folders and patterns.
-        styles: style images, files of statistics, folders and patterns.
-        folder: folder of the pictures; those that it has are no inputs.
-        pairwise: whether to pair the first content with the first style, and so on, instead of all with all.
-        suffix: suffix of the pictures.
-
-    Raises:
-        InputError: if there is no picture, the numbers differ, or two pictures would have the same name.
+    Pictures that the folder has are no inputs. `pairwise`, the first content has the first style, and so on.
     """
     contents, styles = list(contents), list(styles)
     if not contents or not styles:
@@ -116,19 +108,13 @@ def batch_pictures(
 
 
 def check_batch(pictures: Sequence[BatchPicture], options: StylizeOptions, outputs: OutputOptions) -> None:
-    """Check that all outputs can be written and are not inputs of any picture.
-
-    Raises:
-        InputError: if one cannot, or an option cannot be used in a batch.
-    """
+    """Raise `InputError` unless the options can be used, and all outputs be written without replacing an input."""
     if options.style_weights is not None or options.content_mask or options.style_mask:
         raise InputError("A batch has one style for each picture: use --style-weights and masks with jaxstyle stylize.")
-    options.check(1)
-    options.resolve()
-    inputs = {path.resolve() for picture in pictures for path in _inputs(picture, options)}
+    options.check([pictures[0].style])
+    inputs = {path.resolve() for picture in pictures for path in picture.inputs(options)}
     for picture in pictures:
-        check_output(picture.output, bits=outputs.bits)
-        outputs.check([picture.output], steps=options.steps, inputs=_inputs(picture, options))
+        outputs.check([picture.output], steps=options.steps, inputs=picture.inputs(options))
         if picture.output.resolve() in inputs:
             raise InputError(f"{picture.output} is an input that would be replaced: use another folder.")
 
@@ -145,19 +131,8 @@ def batch(
 ) -> BatchResult:
     """Make the pictures that are not finished, those of one style and of one size after each other.
 
-    A picture that fails is left out, with an event "failed"; several processes divide the pictures.
-
-    Args:
-        pictures: of `batch_pictures`, checked by `check_batch`.
-        folder: folder of the pictures and of `batch.json`.
-        options: options of every picture.
-        network: the network.
-        outputs: bits per channel and records.
-        callbacks: called with every event.
-        should_stop: called before each segment of steps; the picture is saved, but made again by the next call.
-
-    Raises:
-        UnavailableError: if `batch.json` cannot be written.
+    A picture that fails is left out, with an event "failed"; several processes divide the pictures. When stopped, a
+    picture is saved, but made again by the next call.
     """
     preset, _ = options.resolve()
     record, done = BatchRecord(folder), BatchRecord(folder).read()
@@ -173,30 +148,31 @@ def batch(
     done = {name: digest for name, digest in done.items() if name not in others}
     if processes > 1:
         record.write(done, process=process)
-    pending = [picture for picture in mine if not _is_finished(picture, done, common, options, should_stop)]
+    pending = [picture for picture in mine if should_stop() or not _is_finished(picture, done, common, options)]
     skipped = len(mine) - len(pending)
     pending, programs = _by_size(pending, preset, options)
     if len(pending) > 1:
         message(callbacks, f"{len(pending)} pictures with {programs} different programs of steps")
     made, failed, stopped, compiled = 0, 0, False, {}
-    cached: Cached = {}
+    cached: Mapping[Path, Sizes] = {}
     for number, picture in enumerate(pending, 1):
         name = picture.output.name
         if stopped := bool(should_stop()):
             break
         try:
-            digest = _digest(common, _inputs(picture, options))
+            digest = _digest(common, picture.inputs(options))
             if name in done:
                 done[name] = IN_PROGRESS
                 record.write(done, process=process)
             message(callbacks, f"{number} of {len(pending)}: {picture.content} as {picture.style}")
-            cached = _cached(picture, cached, options, preset, network)
-            some = {path: sizes for path, sizes in cached.items() if path == picture.style}
-            files = (picture.content, [picture.style])
-            run = stylize_run(*files, options, lambda: network, outputs=outputs, cached=some, callbacks=callbacks)
+            if picture.style not in cached:
+                cached = _statistics(picture.style, options, preset, network)
+            files = {"content": picture.content, "styles": (picture.style,)}
+            how: dict[str, Any] = {"outputs": outputs, "cached": cached, "callbacks": callbacks}
+            run = load_run(files, options, lambda: network, **how)
             problem = replace(run.problem, compiled=compiled, devices=1 if together() else run.problem.devices)
-            options_: dict[str, Any] = {"outputs": outputs, "callbacks": callbacks, "should_stop": should_stop}
-            result = run_to_file(run._replace(problem=problem), picture.output, **options_)
+            run = run._replace(problem=problem)
+            result = run_to_file(run, picture.output, callbacks=callbacks, should_stop=should_stop)
             if result.stop_reason == "diverged":
                 raise UnavailableError(divergence_message(result, picture.output))
         except Exception as error:
@@ -221,23 +197,18 @@ def batch(
     return BatchResult(made, skipped, failed, "stopped" if stopped else "done")
 
 
-def _inputs(picture: BatchPicture, options: StylizeOptions) -> list[Path]:
-    return [picture.content, picture.style, *options.files()]
-
-
 def _by_size(
     pictures: Sequence[BatchPicture], preset: Preset, options: StylizeOptions
 ) -> tuple[list[BatchPicture], int]:
     """Return the pictures sorted by style and size, and the number of programs, one for each shape of a scale."""
     sizes: dict[Path, tuple[int, int]] = {}
     shapes: set[tuple[int, int]] = set()
+    how: dict[str, Any] = {"steps": options.steps, "scales": preset.scales, "layers": preset.objective.layers}
     for content in dict.fromkeys(picture.content for picture in pictures):
         try:
             size = size_of(content, max_pixels=options.max_pixels)
             width, height = sizes[content] = fit_size(*size, options.size, rounding=preset.rounding)
-            layers = preset.objective.layers
-            planned = plan(height, width, steps=options.steps, scales=preset.scales, layers=layers)
-            shapes |= {scale[:2] for scale in planned}
+            shapes |= {scale[:2] for scale in plan(height, width, **how)}
         except InputError:  # reported later, for its picture
             sizes[content] = 0, 0
     styles = {style: number for number, style in enumerate(dict.fromkeys(each.style for each in pictures))}
@@ -245,47 +216,30 @@ def _by_size(
     return sorted(pictures, key=lambda each: (styles[each.style], order[sizes[each.content]])), len(shapes)
 
 
-def _cached(
-    picture: BatchPicture, cached: Cached, options: StylizeOptions, preset: Preset, network: LoadedNetwork
-) -> Cached:
-    """Return the statistics of the style of a picture, unless it needs the style image."""
-    path, objective = picture.style, preset.objective
-    needs_image = options.color != "none" or options.init == "style"
-    if path in cached or path.suffix.lower() in STATISTICS or needs_image:
-        return cached
-    if preset.style_fit == "content":
+def _statistics(path: Path, options: StylizeOptions, preset: Preset, network: LoadedNetwork) -> dict[Path, Sizes]:
+    """Return the statistics of a style for contents of all sizes, or nothing if pictures need the style itself."""
+    objective = preset.objective
+    needs_image = options.color != "none" or options.init == "style" or preset.style_fit == "content"
+    if path.suffix.lower() in STATISTICS or needs_image or not isinstance(objective, Objective):
         return {}
     style, size = style_image(path, options, preset), options.size
     planned = plan(size, size, steps=1_000_000, scales=preset.scales, layers=objective.layers)
-    sides = style_sides(size, planned, objective=objective)
-    how: dict[str, Any] = {"params": network.params, "network": preset.network, "seed": options.seed}
-    how["objective"] = objective
-    return {path: statistics_of(style, sides, longest=size, **how)}
+    settings = Settings(network.params, objective, preset.network, options.seed)
+    return {path: statistics_of(style, style_sides(size, planned, objective=objective), settings, longest=size)}
 
 
-def _is_finished(
-    picture: BatchPicture,
-    done: Mapping[str, str],
-    common: str,
-    options: StylizeOptions,
-    should_stop: Callable[[], object],
-) -> bool:
-    """Return whether the picture exists and has the same input files and options."""
+def _is_finished(picture: BatchPicture, done: Mapping[str, str], common: str, options: StylizeOptions) -> bool:
     name = picture.output.name
-    if should_stop() or name not in done or not picture.output.is_file():
+    if name not in done or not picture.output.is_file():
         return False
     try:
-        return done[name] == _digest(common, _inputs(picture, options))
+        return done[name] == _digest(common, picture.inputs(options))
     except InputError:
         return False
 
 
-def _digest(common: str, files: Collection[Path]) -> str:
+def _digest(common: str, files: Iterable[Path]) -> str:
     digest = hashlib.sha256(common.encode())
     for path in files:
-        try:
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        except OSError as error:
-            raise InputError(f"{path} cannot be read ({error.strerror}): name a picture file.") from error
+        digest.update(bytes.fromhex(source(path).sha256))
     return digest.hexdigest()

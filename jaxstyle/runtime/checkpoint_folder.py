@@ -30,33 +30,16 @@ SAME_START = 2.0  # seconds by which the start of a process may differ, after ch
 
 
 class Holder(NamedTuple):
-    """The process that holds a lock.
-
-    Attributes:
-        process: number of the process.
-        host: name of its host.
-        started: when the process was started, in seconds since 1970.
-        since: when it has locked the folder, in local time.
-    """
+    """The process that holds a lock, and its host."""
 
     process: int
     host: str
-    started: float
-    since: str
+    started: float  # start of the process, in seconds since 1970
+    since: str  # local time of the lock
 
 
 def check(folder: Path) -> None:
-    """Check a folder for checkpoints: other contents must not have the names of checkpoints.
-
-    Args:
-        folder: a folder, which may not exist yet.
-
-    Raises:
-        InputError: if it is a file, cannot be read, or has a folder with the name of a checkpoint that is not one.
-
-    Example:
-        >>> check(Path("none"))
-    """
+    """Check a folder for checkpoints: other contents must not have the names of checkpoints."""
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -72,7 +55,6 @@ def check(folder: Path) -> None:
 
 
 def _is_called_as(path: Path) -> bool:
-    """Return whether a path is a folder with the name of a checkpoint."""
     return (path.name.isdecimal() or TEMPORARY in path.name) and path.is_dir() and not path.is_symlink()
 
 
@@ -82,37 +64,24 @@ def _is_checkpoint(folder: Path) -> bool:
     return not names or any(name.startswith(PARTS) for name in names)
 
 
-def check_unlocked(folder: Path) -> None:
-    """Raise `InputError` if a running process holds the lock of a folder.
-
-    Args:
-        folder: a folder, which may not exist yet.
-
-    Raises:
-        InputError: with the process, its host and the time of the lock.
-
-    Example:
-        >>> check_unlocked(Path("none"))
-    """
-    text, age = _lock_of(folder)
-    if text is not None and not _is_stale(text, age):
-        raise InputError(_held(folder, text))
+def check_unlocked(folder: Path) -> str | None:
+    """Raise `InputError` if a running process holds the lock of a folder; return the text of a stale lock, or None."""
+    try:
+        text = (folder / LOCK).read_text(encoding="utf-8", errors="replace")
+        age = time.time() - (folder / LOCK).stat().st_mtime
+    except OSError:
+        return None
+    if _is_stale(holder := _holder(text), age):
+        return text
+    who = "another process"
+    if holder is not None:
+        who = f"process {holder.process} on {excerpt(holder.host, most=60)} since {excerpt(holder.since, most=30)}"
+    raise InputError(f"--checkpoint {folder} is in use by {who}: wait until it ends, or name another folder.")
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder, and create the folder if it does not exist.
-
-    Args:
-        folder: folder of checkpoints.
-
-    Raises:
-        InputError: if another process holds the lock, or the folder is not one of checkpoints.
-
-    Example:
-        >>> with locked(Path("kept")):  # doctest: +SKIP
-        ...     pass
-    """
+    """Hold the lock of a folder, and create the folder if it does not exist."""
     lock, release = acquire(folder), threading.Event()
 
     def renew() -> None:
@@ -133,66 +102,42 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def acquire(folder: Path) -> Path:
-    """Create the lock of a folder for this process, and return its path.
-
-    Args:
-        folder: folder of checkpoints, created if it does not exist.
-
-    Raises:
-        InputError: if another process holds the lock, or the folder is not one of checkpoints.
-
-    Example:
-        >>> acquire(Path("kept")).name  # doctest: +SKIP
-        'lock.json'
-    """
+    """Create the lock of a folder for this process, and return its path."""
     check(folder)
     lock, process = folder / LOCK, psutil.Process()
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     own = json.dumps(Holder(process.pid, socket.gethostname(), process.create_time(), since)._asdict())
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        while not _create(lock, own):
+            text = check_unlocked(folder)
+            if text is None:
+                continue  # just released
+            aside = lock.with_name(f"{LOCK}.{secrets.token_hex(8)}")
+            with contextlib.suppress(OSError):
+                lock.rename(aside)  # fails where another process was faster
+                if aside.read_text(encoding="utf-8", errors="replace") == text:
+                    aside.unlink()
+                else:  # the lock of a process that has replaced the stale one
+                    aside.rename(lock)
     except OSError as error:
         reason = error.strerror or excerpt(error)
-        raise InputError(f"--checkpoint {folder} cannot be created ({reason}): name another folder.") from error
-    while True:
-        try:
-            _write(lock, own)
-            return lock
-        except FileExistsError:
-            text, age = _lock_of(folder)
-        except OSError as error:
-            reason = error.strerror or excerpt(error)
-            raise InputError(f"--checkpoint {folder} cannot be written ({reason}): name another folder.") from error
-        if text is None:
-            continue  # just released
-        if not _is_stale(text, age):
-            raise InputError(_held(folder, text))
-        aside = lock.with_name(f"{LOCK}.{secrets.token_hex(8)}")
-        with contextlib.suppress(OSError):
-            lock.rename(aside)  # fails where another process was faster
-            if aside.read_text(encoding="utf-8", errors="replace") == text:
-                aside.unlink()
-            else:  # the lock of a process that has replaced the stale one
-                aside.rename(lock)
+        raise InputError(f"--checkpoint {folder} cannot be written ({reason}): name another folder.") from error
+    return lock
 
 
-def _write(lock: Path, text: str) -> None:
-    """Create a lock; if it cannot be written, such as on a full disk, remove it again."""
-    lock.touch(exist_ok=False)
+def _create(lock: Path, text: str) -> bool:
+    """Create a lock unless it exists; if it cannot be written, such as on a full disk, remove it again."""
+    try:
+        lock.touch(exist_ok=False)
+    except FileExistsError:
+        return False
     try:
         lock.write_text(text, encoding="utf-8")
     except OSError:
         lock.unlink()
         raise
-
-
-def _lock_of(folder: Path) -> tuple[str | None, float]:
-    """Return the text of the lock of a folder, or None, and the seconds since its last renewal."""
-    try:
-        lock = folder / LOCK
-        return lock.read_text(encoding="utf-8", errors="replace"), time.time() - lock.stat().st_mtime
-    except OSError:
-        return None, 0.0
+    return True
 
 
 def _holder(text: str) -> Holder | None:
@@ -204,9 +149,8 @@ def _holder(text: str) -> Holder | None:
         return None
 
 
-def _is_stale(text: str, age: float) -> bool:
-    """Return whether the holder of a lock has ended."""
-    holder = _holder(text)
+def _is_stale(holder: Holder | None, age: float) -> bool:
+    """Return whether the holder of a lock has ended, given the seconds since its last renewal."""
     if holder is None or holder.host != socket.gethostname():
         return age > STALE
     try:
@@ -215,11 +159,3 @@ def _is_stale(text: str, age: float) -> bool:
         return True
     except psutil.AccessDenied:
         return False
-
-
-def _held(folder: Path, text: str) -> str:
-    holder = _holder(text)
-    who = "another process"
-    if holder is not None:
-        who = f"process {holder.process} on {excerpt(holder.host, most=60)} since {excerpt(holder.since, most=30)}"
-    return f"--checkpoint {folder} is in use by {who}: wait until it ends, or name another folder."

@@ -52,21 +52,13 @@ def enable_compile_cache(folder: str | Path | None = None) -> Path:
 
 
 class CompileTimes(NamedTuple):
-    """Time of tracing, compilation and loading.
-
-    Attributes:
-        traced: seconds of tracing and lowering.
-        compiled: seconds of compilation.
-        loaded: seconds of loading from the cache.
-        programs: number of compiled programs.
-        hits: number of loaded programs.
-    """
+    """Seconds of tracing and lowering, of compilation, and of loading from the cache."""
 
     traced: float = 0.0
     compiled: float = 0.0
     loaded: float = 0.0
-    programs: int = 0
-    hits: int = 0
+    programs: int = 0  # number of compiled programs
+    hits: int = 0  # number of loaded programs
 
     def __str__(self) -> str:
         """Return a phrase for the summary of a run."""
@@ -80,26 +72,17 @@ class CompileTimes(NamedTuple):
 
 @dataclass
 class CompileClock:
-    """Sums the durations that JAX reports between `start` and `stop`; nested traces count once."""
+    """Sums the durations that JAX reports; nested traces count once."""
 
     times: CompileTimes = field(default_factory=CompileTimes)
     _traces: dict[int, list[tuple[float, float]]] = field(default_factory=dict)  # begin and end, by thread
     _lock: Any = field(default_factory=threading.Lock)
-
-    def start(self) -> "CompileClock":
-        """Register the listener."""
-        jax.monitoring.register_event_duration_secs_listener(self._listen)
-        return self
 
     def take(self) -> CompileTimes:
         """Return the times since the last call, and reset them."""
         with self._lock:
             times, self.times = self.times, CompileTimes()
         return times
-
-    def stop(self) -> None:
-        """Unregister the listener."""
-        jax.monitoring.unregister_event_duration_listener(self._listen)
 
     def _listen(self, event: str, duration_secs: float, **_: str | int) -> None:
         with self._lock:
@@ -120,32 +103,21 @@ class CompileClock:
 
 @cache
 def process_clock() -> CompileClock:
-    """Return the clock of this process, started at the first call.
-
-    Example:
-        >>> process_clock() is process_clock()
-        True
-    """
-    return CompileClock().start()
+    """Return the clock of this process, started at the first call."""
+    clock = CompileClock()
+    jax.monitoring.register_event_duration_secs_listener(clock._listen)
+    return clock
 
 
 def cache_works() -> bool:
-    """Return whether the compilation cache works; on some processors it does not.
-
-    It compiles a small program twice, with a cache in a temporary folder.
-
-    Example:
-        >>> cache_works()  # doctest: +SKIP
-        True
-    """
+    """Return whether the cache works, which it does not on some processors, by compiling a small program twice."""
     before = jax.config.values["jax_compilation_cache_dir"]
-    clock = CompileClock().start()
+    process_clock().take()
     with tempfile.TemporaryDirectory() as folder:
         try:
             enable_compile_cache(folder)
             for _ in range(2):
                 jax.jit(lambda x: x @ x.T).lower(jax.ShapeDtypeStruct((8, 8), "float32")).compile()
         finally:
-            clock.stop()
             jax.config.update("jax_compilation_cache_dir", before)
-    return clock.times.hits > 0
+    return process_clock().take().hits > 0

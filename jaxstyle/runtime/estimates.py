@@ -71,29 +71,26 @@ def estimate(problem: Problem, *, callbacks: Sequence[Callback] = ()) -> Estimat
 
     Raises:
         InputError: if the steps do not fit into the memory budget of the problem.
-
-    Example:
-        >>> estimate(make_problem(params, content, style)).fits  # doctest: +SKIP
-        True
     """
-    *before, last = scales = problem.schedule
-    first, ready = None, None
+    scales, objective = problem.schedule, problem.objective
     message(callbacks, "Compiling", kind="estimating")
-    for number, scale in enumerate(scales):
+    ready, last = problem.at(0), scales[-1]
+    first = seconds_per_step(problem, ready, scales[0]) if len(scales) > 1 else None
+    for number in range(1, len(scales)):
         ready = problem.at(number)
-        if before and number == 0:
-            first = seconds_per_step(problem, ready, scale)
-    assert ready is not None  # noqa: S101  # there is at least one scale
     need, most = peak_of(ready.step, missing=ready.state_bytes), limit()
     fits = all(of_all(need <= most)) if problem.spans_processes else need <= most
     gflop = float("nan")
     if isinstance(problem.network, VGG19):
-        gflop = (problem.batch_size or 1) * gflop_per_step(problem.params, last, objective=problem.objective)
+        gflop = (problem.batch_size or 1) * gflop_per_step(problem.params, last, objective=objective)
     if not fits:
         return Estimate(scales, gflop, need, most, fits, None, None)
     message(callbacks, "Timing", kind="estimating")
     longest = seconds_per_step(problem, ready, last)
-    seconds = total_seconds(problem, least=first or longest, longest=longest)
+    first = longest if first is None else first
+    pixels = [pixels_per_step(scale, objective=objective) for scale in scales]
+    slope = (longest - first) / max(1.0, pixels[-1] - pixels[0])
+    seconds = sum(scale.steps * (first + slope * (own - pixels[0])) for scale, own in zip(scales, pixels, strict=True))
     return Estimate(scales, gflop, need, most, fits, seconds, longest)
 
 
@@ -123,10 +120,7 @@ def plan_memory(problem: Problem, limit: int | None = None) -> dict[int, MemoryP
 def gflop_per_step(params: Params, scale: Scale, *, objective: AnyObjective) -> float:
     """Return the operations of the objective and of its gradient with respect to the image, in GFLOP.
 
-    Args:
-        params: the network, or its shapes.
-        scale: height and width are used.
-        objective: layers and `half_resolution_above` are used.
+    `params` may be shapes.
     """
     deepest = max(CONV_LAYERS.index("conv" + layer[4:]) for layer in objective.layers)
     style_layers = getattr(objective, "style_layers", ())
@@ -142,17 +136,11 @@ def gflop_per_step(params: Params, scale: Scale, *, objective: AnyObjective) -> 
 
 
 def pixels_per_step(scale: Scale, *, objective: AnyObjective) -> float:
-    """Return the number of pixels that a step evaluates, including those at half resolution.
-
-    Args:
-        scale: height and width are used.
-        objective: `half_resolution_above` is used.
-    """
-    pixels = scale.height * scale.width
-    above = getattr(objective, "half_resolution_above", None)
-    halved = above is not None and max(scale.height, scale.width) > above
-    half = Scale(*half_shape(scale.height, scale.width), steps=0)
-    return pixels + (pixels_per_step(half, objective=objective) if halved else 0)
+    """Return the number of pixels that a step evaluates, including those at half resolution."""
+    pixels, above = scale.height * scale.width, getattr(objective, "half_resolution_above", None)
+    if above is None or max(scale.height, scale.width) <= above:
+        return pixels
+    return pixels + pixels_per_step(Scale(*half_shape(scale.height, scale.width), steps=0), objective=objective)
 
 
 def seconds_per_step(problem: Problem, ready: CompiledScale, scale: Scale) -> float:
@@ -168,17 +156,6 @@ def seconds_per_step(problem: Problem, ready: CompiledScale, scale: Scale) -> fl
         if seconds > LONG:
             break
     return seconds / ready.segment
-
-
-def total_seconds(problem: Problem, *, least: float, longest: float) -> float:
-    """Return the seconds of all steps, from the time of a step at the first and at the last scale.
-
-    Other scales are interpolated by their number of pixels.
-    """
-    scales = problem.schedule
-    of = [pixels_per_step(scale, objective=problem.objective) for scale in scales]
-    slope = (longest - least) / max(1.0, of[-1] - of[0])
-    return sum(scale.steps * (least + slope * (own - of[0])) for scale, own in zip(scales, of, strict=True))
 
 
 def vgg19_seconds(problem: Problem, *, seconds: float) -> float:

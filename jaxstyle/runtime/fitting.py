@@ -14,22 +14,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from jaxstyle.errors import UnavailableError
-from jaxstyle.runtime.callbacks import Callback, Event, message, never
+from jaxstyle.runtime.callbacks import Callback, Event, never, notify
+from jaxstyle.runtime.checkpoint import EVERY, RunCheckpoints, identity_of, locked
 from jaxstyle.runtime.problem import Problem
-from jaxstyle.runtime.resume import EVERY, RunCheckpoints, identity_of
-from jaxstyle.runtime.runner import (
-    CURE,
-    Diverged,
-    Fault,
-    Snapshot,
-    is_complete,
-    iterate,
-    lbfgs_messages,
-    picture_of,
-    repeat,
-)
-
-StopReason = Literal["done", "stopped", "converged", "diverged"]
+from jaxstyle.runtime.runner import CURE, Diverged, Snapshot, is_complete, iterate, lbfgs_messages, picture_of, repeat
 
 
 class Result(NamedTuple):
@@ -52,7 +40,7 @@ class Result(NamedTuple):
     snapshot: Snapshot | None
     steps: int
     seconds: float
-    stop_reason: StopReason
+    stop_reason: Literal["done", "stopped", "converged", "diverged"]
     message: str = ""
     resumed_at: int = 0
 
@@ -90,69 +78,49 @@ def fit(
         >>> fit(make_problem(params, content, style, steps=100)).stop_reason  # doctest: +SKIP
         'done'
     """
-    checkpoints = checkpoint
-    if checkpoint is not None and not isinstance(checkpoint, RunCheckpoints):
-        checkpoints = RunCheckpoints(Path(checkpoint), problem, identity_of(problem), every=every)
-    assert checkpoints is None or isinstance(checkpoints, RunCheckpoints)  # noqa: S101  # narrows the type
-    options: dict[str, Any] = {"callbacks": callbacks, "should_stop": should_stop, "until": until}
-    with nullcontext() if checkpoints is None else checkpoints.locked():
-        return _fit(problem, checkpoints, resume, **options)
+    checkpoints = checkpoint if isinstance(checkpoint, RunCheckpoints) else None
+    if checkpoint is not None and checkpoints is None:
+        checkpoints = RunCheckpoints(Path(str(checkpoint)), problem, identity_of(problem), every=every)
+    with nullcontext() if checkpoints is None else locked(checkpoints.folder):
+        if checkpoints is not None and resume is None:
+            resume = checkpoints.load(callbacks)
+        snapshot, message, interrupted = resume, "", False
+        before = since = 0 if resume is None else resume.step
+        compiling, began = [0.0], time.perf_counter()
 
+        def count(event: Event, _: Snapshot | None) -> None:
+            compiling[0] += event.seconds if event.kind == "compiled" else 0.0
 
-def _fit(
-    problem: Problem,
-    checkpoint: RunCheckpoints | None,
-    resume: Snapshot | None,
-    *,
-    callbacks: Sequence[Callback],
-    should_stop: Callable[[], object],
-    until: int | None,
-) -> Result:
-    """Implement `fit`."""
-    if checkpoint is not None and resume is None:
-        resume = checkpoint.load(callbacks)
-    snapshot, fault, interrupted, before = resume, None, False, 0 if resume is None else resume.step
-    since, compiling, began = before, [0.0], time.perf_counter()
-
-    def count(event: Event, _: Snapshot | None) -> None:
-        if event.kind == "compiled":
-            compiling[0] += event.seconds
-
-    callbacks = (count, *callbacks)
-    options: dict[str, Any] = {"callbacks": callbacks, "should_stop": should_stop}
-    try:
-        for snapshot in iterate(problem, resume=resume, until=until, **options):
-            for _, text in lbfgs_messages(problem, snapshot, before=before):
-                message(callbacks, text, kind="warning")
-            if checkpoint is not None and checkpoint.due(snapshot.step, before=before):
-                checkpoint.save(snapshot, callbacks)
-            before = snapshot.step
-    except Diverged as error:
-        fault = error.fault
-        snapshot = error.snapshot or repeat(problem, until=fault.last_finite, **options)
+        callbacks = (count, *callbacks)
+        options: dict[str, Any] = {"callbacks": callbacks, "should_stop": should_stop}
+        try:
+            for snapshot in iterate(problem, resume=resume, until=until, **options):
+                for _, text in lbfgs_messages(problem, snapshot, before=before):
+                    notify(callbacks, Event("warning", message=text))
+                if checkpoints is not None and checkpoints.due(snapshot.step, before=before):
+                    checkpoints.save(snapshot, callbacks)
+                before = snapshot.step
+        except Diverged as error:
+            message = error.fault.message
+            snapshot = error.snapshot or repeat(problem, until=error.fault.last_finite, **options)
+            if snapshot is None:
+                if should_stop():
+                    return Result(None, {}, None, 0, 0.0, "stopped", message)
+                raise UnavailableError(f"{message}, so there is no picture: {CURE}") from error
+        except KeyboardInterrupt:
+            if snapshot is None or problem.spans_processes:  # jax then ends the other processes too
+                raise
+            interrupted = True
+        seconds = time.perf_counter() - began - compiling[0]
         if snapshot is None:
-            if should_stop():
-                return Result(None, {}, None, 0, 0.0, "stopped", fault.message)
-            raise UnavailableError(f"{fault.message}, so there is no picture: {CURE}") from error
-    except KeyboardInterrupt:
-        if snapshot is None or problem.spans_processes:  # jax then ends the other processes too
-            raise
-        interrupted = True
-    seconds = time.perf_counter() - began - compiling[0]
-    if snapshot is None:
-        return Result(None, {}, None, 0, seconds, "stopped")
-    if checkpoint is not None and fault is None and before > since and not snapshot.donated:
-        checkpoint.save(snapshot, callbacks)
-    reason = _stop_reason(problem, snapshot, fault, stopped=interrupted, until=until)
-    found, text = picture_of(problem, snapshot), "" if fault is None else fault.message
-    return Result(found, snapshot.history, snapshot, snapshot.step, seconds, reason, text, since)
-
-
-def _stop_reason(
-    problem: Problem, snapshot: Snapshot, fault: Fault | None, *, stopped: bool, until: int | None
-) -> StopReason:
-    if fault is not None:
-        return "diverged"
-    if snapshot.step == (problem.steps if until is None else until):
-        return "done"
-    return "stopped" if stopped or not is_complete(problem, snapshot) else "converged"
+            return Result(None, {}, None, 0, seconds, "stopped")
+        if checkpoints is not None and not message and before > since and not snapshot.donated:
+            checkpoints.save(snapshot, callbacks)
+        if message:
+            reason = "diverged"
+        elif snapshot.step == (problem.steps if until is None else until):
+            reason = "done"
+        else:
+            reason = "stopped" if interrupted or not is_complete(problem, snapshot) else "converged"
+        picture = picture_of(problem, snapshot)
+        return Result(picture, snapshot.history, snapshot, snapshot.step, seconds, reason, message, since)

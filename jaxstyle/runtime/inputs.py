@@ -25,7 +25,15 @@ from jaxstyle.networks import pretrained
 from jaxstyle.networks.vgg import Params
 from jaxstyle.runtime import style_cache
 from jaxstyle.runtime.callbacks import Callback, message
-from jaxstyle.runtime.options import STATISTICS, StylizeOptions
+from jaxstyle.runtime.options import (
+    STATISTICS,
+    ObjectiveOptions,
+    ReconstructOptions,
+    StylizeOptions,
+    TextureOptions,
+    parse_numbers,
+    parse_shares,
+)
 from jaxstyle.runtime.problem import Problem, make_problem
 from jaxstyle.runtime.record import Weights
 from jaxstyle.transfer import color
@@ -44,6 +52,7 @@ class LoadedNetwork(NamedTuple):
 
 
 LoadNetwork = Callable[[], LoadedNetwork]  # called after the pictures are loaded, since it may download
+Loaded = tuple[Problem, np.ndarray | None]  # with the alpha channel of the content
 
 
 def load_network(
@@ -88,157 +97,77 @@ def load_stylize(
     *,
     cached: Mapping[Path, Style | Sizes] = MappingProxyType({}),
     callbacks: Sequence[Callback] = (),
-) -> tuple[Problem, np.ndarray | None]:
-    """Load the pictures of a style transfer, and return its problem and the alpha channel of the content.
-
-    Args:
-        content: content image.
-        styles: style images, or files of statistics.
-        options: options of the transfer.
-        network: returns the network.
-        cached: styles that are loaded already.
-        callbacks: receive messages.
-
-    Raises:
-        InputError: if a file cannot be used, or options contradict each other.
-    """
+) -> Loaded:
+    """Load the content and the styles, pictures or statistics, of a style transfer; some styles may be `cached`."""
     preset, objective = options.resolve()
-    pixels = options.max_pixels
-    how: dict[str, Any] = {"resample": preset.resample, "max_pixels": pixels}
+    how: dict[str, Any] = {"resample": preset.resample, "max_pixels": options.max_pixels}
     picture = load_image(content, size=options.size, rounding=preset.rounding, **how)
     height, width, _ = picture.rgb.shape
     start: Any = options.init
     if isinstance(start, Path):
         start = load_image(start, size=(width, height), **how).rgb
-    masks = _content_masks(options, picture)
-    images = {
-        path: style_image(path, options, preset, content=picture)
-        for path in styles
-        if path.suffix.lower() not in STATISTICS and path not in cached
-    }
+    masks = _content_masks(options, height, width)
+    known: dict[Path, Any] = dict(cached)
+    for path in dict.fromkeys(styles):
+        if path not in known and path.suffix.lower() not in STATISTICS:
+            known[path] = style_image(path, options, preset, content=picture)
+    images = {path: image for path, image in known.items() if path not in cached}
     params = network().params
-    saved = {
-        path: _statistics(path, options, preset, objective, params=params, callbacks=callbacks)
-        for path in styles
-        if path not in images and path not in cached
-    }
-    if saved and objective.statistic == "sliced" and len(styles) > 1:
-        raise InputError("Statistics of 'sliced' have different directions: mix the pictures instead.")
-    if options.color == "none" and options.init != "style" and not options.style_mask:
-        how = {"steps": options.steps, "scales": preset.scales, "params": params, "seed": options.seed}
-        how |= {"objective": objective, "network": preset.network}
-        saved |= style_cache.summarize_styles(images, height, width, **how)
-    in_order = [(path, images[path]) for path in styles if path in images]
-    known: dict[Path, Any] = {**images, **saved, **cached}
+    for path in dict.fromkeys(styles):
+        if path not in known:
+            known[path] = _statistics(path, options, params, callbacks)
+            if getattr(objective, "statistic", None) == "sliced" and len(styles) > 1:
+                raise InputError("Statistics of 'sliced' have different directions: mix the pictures instead.")
+    style_masks = _style_masks(options, [(path, images[path]) for path in styles if path in images])
+    recolored = options.color != "none" or options.init == "style" or options.style_mask
+    if isinstance(objective, Objective) and not recolored:
+        settings = style_cache.Settings(params, objective, preset.network, options.seed)
+        how = {"settings": settings, "steps": options.steps, "scales": preset.scales}
+        known |= style_cache.summarize_styles(images, height, width, **how)
     problem = make_problem(
         params,
         picture.rgb,
         [known[path] for path in styles],
-        **method_of(preset),
-        objective=objective,
+        **_method(options),
         color=options.color,
         init=start,
-        key=jax.random.key(options.seed),
-        steps=options.steps,
-        style_weights=options.shares(len(styles)),
+        style_weights=parse_shares(options.style_weights, count=len(styles)),
         content_masks=masks,
-        style_masks=_style_masks(options, in_order),
+        style_masks=style_masks,
     )
     return problem, picture.alpha
 
 
-def load_texture(
-    styles: Sequence[Path],
-    height: int,
-    width: int,
-    *,
-    network: LoadNetwork,
-    preset: Preset,
-    objective: Objective,
-    steps: int = 300,
-    seed: int = 0,
-    style_size: int | None = None,
-    style_weights: Sequence[float] | None = None,
-    max_pixels: int | None = None,
-) -> Problem:
-    """Load the styles of a texture, and return its problem.
-
-    Args:
-        styles: style images.
-        height: height of the texture in pixels.
-        width: width of the texture in pixels.
-        network: returns the network.
-        preset: options of the network, optimizer and scales.
-        objective: the objective, without content.
-        steps: number of gradient evaluations over all scales.
-        seed: seed of the noise.
-        style_size: longest side of the styles; None for that of the files.
-        style_weights: weight of each style; None for equal weights.
-        max_pixels: maximum number of pixels of a picture; None for Pillow's limit.
-
-    Raises:
-        InputError: if a file cannot be used.
-    """
-    images: Any = [load_image(path, size=style_size, max_pixels=max_pixels).rgb for path in styles]
-    ground: Any = np.zeros((height, width, 3), np.float32)
-    how: dict[str, Any] = {"init": "noise", "key": jax.random.key(seed), "steps": steps}
-    how |= {"style_weights": style_weights, "objective": objective, **method_of(preset)}
-    return make_problem(network().params, ground, images, **how)
+def load_texture(styles: Sequence[Path], options: TextureOptions, network: LoadNetwork) -> Loaded:
+    """Load the styles of a texture."""
+    how: dict[str, Any] = {"size": options.style_size, "max_pixels": options.max_pixels}
+    images: Any = [load_image(path, **how).rgb for path in styles]
+    ground = np.zeros((*options.shape(), 3), np.float32)
+    weights, count = options.style_weights, len(styles)
+    shares = None if weights is None else parse_numbers("style_weights", weights, count=count)
+    return make_problem(network().params, ground, images, init="noise", style_weights=shares, **_method(options)), None
 
 
-def load_reconstruction(
-    image: Path,
-    *,
-    network: LoadNetwork,
-    preset: Preset,
-    objective: Objective,
-    size: int = 512,
-    steps: int = 300,
-    seed: int = 0,
-    max_pixels: int | None = None,
-) -> tuple[Problem, np.ndarray | None]:
-    """Load the image of a reconstruction, and return its problem and the alpha channel of the image.
-
-    Args:
-        image: image to reconstruct.
-        network: returns the network.
-        preset: options of the network, optimizer and scales, and the resampling filter.
-        objective: the objective.
-        size: longest side of the output in pixels.
-        steps: number of gradient evaluations over all scales.
-        seed: seed of the noise.
-        max_pixels: maximum number of pixels of a picture; None for Pillow's limit.
-
-    Raises:
-        InputError: if the file cannot be used.
-    """
-    picture = load_image(image, size=size, resample=preset.resample, rounding=preset.rounding, max_pixels=max_pixels)
+def load_reconstruction(image: Path, options: ReconstructOptions, network: LoadNetwork) -> Loaded:
+    """Load the image of a reconstruction."""
+    preset, _ = options.resolve()
+    how: dict[str, Any] = {"resample": preset.resample, "rounding": preset.rounding, "max_pixels": options.max_pixels}
+    picture = load_image(image, size=options.size, **how)
     rgb: Any = picture.rgb
-    how: dict[str, Any] = {"init": "noise", "key": jax.random.key(seed), "steps": steps}
-    how |= {"objective": objective, **method_of(preset)}
-    return make_problem(network().params, rgb, [rgb], **how), picture.alpha
+    return make_problem(network().params, rgb, [rgb], init="noise", **_method(options)), picture.alpha
 
 
-def method_of(preset: Preset) -> dict[str, Any]:
-    """Return the arguments of `make_problem` that a preset sets, except the objective."""
-    return {"network": preset.network, "optimizer": preset.optimizer, "scales": preset.scales}
+def _method(options: ObjectiveOptions) -> dict[str, Any]:
+    """Return the arguments of `make_problem` that are not images."""
+    preset, objective = options.resolve()
+    found = {"objective": objective, "network": preset.network, "optimizer": preset.optimizer, "scales": preset.scales}
+    return found | {"steps": options.steps, "key": jax.random.key(options.seed)}
 
 
 def style_image(path: Path, options: StylizeOptions, preset: Preset, *, content: Picture | None = None) -> jax.Array:
-    """Load a style at its size for the last scale.
-
-    Args:
-        path: style image.
-        options: `size`, `style_scale`, `style_size` and `max_pixels` are used.
-        preset: resampling filter and size of styles.
-        content: the content, if styles have its height and width.
-
-    Raises:
-        InputError: if the file cannot be used.
-    """
+    """Load a style at its size for the last scale; the preset may give it the height and width of the content."""
     own = options.style_scale is not None or options.style_size is not None
-    side = options.style_size or max(16, round((options.style_scale or 1.0) * options.size))
-    size: Any = side
+    size: Any = options.style_size or max(16, round((options.style_scale or 1.0) * options.size))
     if content is not None and preset.style_fit == "content" and not own:
         size = content.rgb.shape[1::-1]
     how: dict[str, Any] = {"resample": preset.resample, "rounding": preset.rounding, "max_pixels": options.max_pixels}
@@ -246,22 +175,16 @@ def style_image(path: Path, options: StylizeOptions, preset: Preset, *, content:
     return style
 
 
-def _statistics(
-    path: Path,
-    options: StylizeOptions,
-    preset: Preset,
-    objective: Objective,
-    *,
-    params: Params,
-    callbacks: Sequence[Callback],
-) -> Sizes:
+def _statistics(path: Path, options: StylizeOptions, params: Params, callbacks: Sequence[Callback]) -> Sizes:
     """Load the statistics of a style, and send a message if none of them are for about the size of the picture."""
+    preset, objective = options.resolve()
+    holds = f"{path} holds statistics, which"
     if options.style_scale is not None or options.style_size is not None or options.style_mask:
-        raise InputError(
-            f"{path} holds statistics, which are fixed: drop --style-size, --style-scale and --style-mask."
-        )
+        raise InputError(f"{holds} are fixed: drop --style-size, --style-scale and --style-mask.")
     if options.color != "none":
-        raise InputError(f"{path} holds statistics, which cannot be recolored: drop --color or pass a picture.")
+        raise InputError(f"{holds} cannot be recolored: drop --color or pass a picture.")
+    if not isinstance(objective, Objective):
+        raise InputError(f"{holds} --preset {options.preset} does not use: pass a picture.")
     found = statistics_io.read(path, params=params, objective=objective, network=preset.network)
     if all(abs(math.log2(side / options.size)) > 0.5 for side in found):
         sides = ", ".join(map(str, sorted(found)))
@@ -270,45 +193,29 @@ def _statistics(
     return found
 
 
-def _content_masks(options: StylizeOptions, content: Picture) -> jax.Array | None:
+def _content_masks(options: StylizeOptions, height: int, width: int) -> jax.Array | None:
     """Load the content masks at the size of the content, with soft edges."""
     if not options.content_mask:
         return None
-    height, width, _ = content.rgb.shape
     how: dict[str, Any] = {"option": "--content-mask", "max_pixels": options.max_pixels}
     masks = [load_mask(path, height=height, width=width, **how) for path in options.content_mask]
     return jnp.stack([masks_module.feather(mask, pixels=options.feather) for mask in masks])
 
 
 def _style_masks(options: StylizeOptions, styles: list[tuple[Path, jax.Array]]) -> list[jax.Array | None] | None:
-    """Load the style masks at the size of their styles."""
     if not options.style_mask:
         return None
-    masks: list[jax.Array | None] = []
-    for path, (source, style) in zip(options.style_mask, styles, strict=True):
-        if path == "all":
-            masks.append(None)
-            continue
-        width, height = size_of(source, max_pixels=options.max_pixels)  # the style may have another aspect ratio
-        mask = load_mask(path, height=height, width=width, option="--style-mask", max_pixels=options.max_pixels)
-        masks.append(resample(mask, *style.shape[:2], method="linear"))
+    masks: list[jax.Array | None] = [None] * len(styles)
+    for i, (path, (source, style)) in enumerate(zip(options.style_mask, styles, strict=True)):
+        if path != "all":
+            width, height = size_of(source, max_pixels=options.max_pixels)  # the style may have another aspect ratio
+            mask = load_mask(path, height=height, width=width, option="--style-mask", max_pixels=options.max_pixels)
+            masks[i] = resample(mask, *style.shape[:2], method="linear")
     return masks
 
 
 def expand_paths(paths: Iterable[Path], *, besides: Collection[Path] = ()) -> list[Path]:
-    """Return `paths` with folders replaced by their images, and patterns such as *.jpg by the matching files.
-
-    Args:
-        paths: files, folders and patterns.
-        besides: resolved paths that are excluded from folders and patterns.
-
-    Raises:
-        InputError: if a folder has no pictures, or no file matches.
-
-    Example:
-        >>> expand_paths([Path("cat.jpg")])
-        [PosixPath('cat.jpg')]
-    """
+    """Return `paths` with folders replaced by their images, and patterns such as *.jpg by the matching files."""
     found: list[Path] = []
     for path in paths:
         inside = [path]
@@ -325,18 +232,7 @@ def expand_paths(paths: Iterable[Path], *, besides: Collection[Path] = ()) -> li
 
 
 def load_mask(path: Path, *, height: int, width: int, option: str, max_pixels: int | None) -> jax.Array:
-    """Load a mask for an image of this size: its luminance times its alpha, `[H, W]`.
-
-    Args:
-        path: image of the mask.
-        height: height of the image in pixels.
-        width: width of the image in pixels.
-        option: name of the option in error messages.
-        max_pixels: maximum number of pixels; None for Pillow's limit.
-
-    Raises:
-        InputError: if the mask has another aspect ratio, or is empty.
-    """
+    """Load a mask for an image of this size: its luminance times its alpha, `[H, W]`."""
     found = load_image(path, max_pixels=max_pixels)
     mask = color.luminance(jnp.asarray(found.rgb))[..., 0]
     mask = mask if found.alpha is None else mask * jnp.asarray(found.alpha)

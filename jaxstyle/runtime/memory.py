@@ -27,6 +27,10 @@ FREE_SHARE = 0.8  # default budget, as a fraction of the free memory
 COMPILING = 2**28  # bytes still in use on the CPU after compilation of a few more programs
 LEAST_PAIRS = 3  # of lbfgs, below which it is no better than gradient descent
 ESTIMATED = 0.7  # fraction of the memory of a process in the estimate; on the CPU it took a third more
+ROW_CHUNKS_SAVE = 2  # maximum factor by which row chunks reduce memory: 1,564 to 761 MiB at 1024 x 768 pixels
+FINEST, COARSEST = 0.1, 0.8  # ratio of the next window to one that did not fit
+NO_LIMIT = sys.maxsize  # bytes
+UNLIMITED = 2**62  # bytes; version 1 of control groups reports no limit as slightly less than 2^63
 
 
 def memory_budget(memory: int | None) -> int:
@@ -37,8 +41,7 @@ def memory_budget(memory: int | None) -> int:
 
 def taken_and_free() -> tuple[int, int]:
     """Return the bytes in use by any run, and the free bytes."""
-    on_device = _on_device()
-    return in_use() + (0 if on_device else COMPILING), limit() - in_use()
+    return in_use() + (0 if _on_device() else COMPILING), limit() - in_use()
 
 
 def in_use() -> int:
@@ -49,8 +52,7 @@ def in_use() -> int:
 
 def limit() -> int:
     """Return the maximum bytes in use."""
-    on_device = _on_device()
-    if on_device:
+    if on_device := _on_device():
         return on_device["bytes_limit"]
     return in_use() + min(psutil.virtual_memory().available, memory_left())
 
@@ -61,10 +63,7 @@ def limit_with_swap() -> int:
 
 
 def peak_of(step: jax.stages.Compiled, *, missing: int = 0) -> int:
-    """Return the bytes in use by this process, or on the accelerator, while a program runs.
-
-    Its inputs are allocated already, except for `missing` bytes.
-    """
+    """Return the bytes in use while a program runs; all but `missing` bytes of its inputs are allocated already."""
     found: Any = step.memory_analysis()
     if found is None:  # some backends have no analysis
         return in_use() + missing
@@ -82,17 +81,11 @@ def shortage(
     shared: bool = False,
     missing: int = 0,
 ) -> str:
-    """Return a message with the memory of a program, the available memory, and options that fit.
+    """Return a message with the memory of a program for images of a longest side, and options that fit.
 
-    Args:
-        step: the program.
-        side: longest side of its images in pixels.
-        pair: bytes of a curvature pair of lbfgs for a batch, 0 for another optimizer.
-        pairs: history size of lbfgs.
-        batch_size: batch size.
-        row_chunks: whether row chunks are possible but not in use.
-        shared: whether several devices of this process share the work, which excludes tiles.
-        missing: bytes of its inputs that are not allocated yet.
+    `pair` is the bytes of each of the curvature `pairs` of lbfgs, 0 for another optimizer. `row_chunks` says whether
+    they are possible but not in use, `shared` whether devices of this process share the work, which excludes tiles.
+    `missing` is the bytes of the inputs of the program that are not allocated yet.
     """
     need, most, base = peak_of(step, missing=missing), limit(), in_use()
     free = max(0, most - base)
@@ -124,10 +117,6 @@ def _on_device() -> dict[str, int] | None:
     return None if device.platform == "cpu" else device.memory_stats()
 
 
-ROW_CHUNKS_SAVE = 2  # maximum factor by which row chunks reduce memory: 1,564 to 761 MiB at 1024 x 768 pixels
-FINEST, COARSEST = 0.1, 0.8  # ratio of the next window to one that did not fit
-
-
 def plan_scale(
     program: Callable[[int], jax.stages.Compiled],
     scale: Scale,
@@ -138,19 +127,10 @@ def plan_scale(
     memory: int | None,
     allocated: int,
 ) -> tuple[jax.stages.Compiled, int]:
-    """Return the program of a scale that fits into memory, and its memory plan.
+    """Return the program of a scale that fits into memory, and its memory plan; `program` is as for `fitted`.
 
-    Args:
-        program: as for `fitted`.
-        scale: its number of pixels is used.
-        objective: the objective.
-        network: the network.
-        alone: whether there is a single image; a batch is not processed in row chunks or tiles.
-        memory: memory budget of the command in bytes, None for most of the free memory.
-        allocated: bytes of the inputs of the program that are allocated already.
-
-    Raises:
-        InputError: if it does not fit into the memory budget.
+    Only an image `alone`, not a batch, is processed in row chunks or tiles. `memory` is the budget of the command, and
+    `allocated` the bytes of the inputs of the program that are allocated already.
     """
     pixels = scale.height * scale.width
     fewer, least = False, None
@@ -158,8 +138,8 @@ def plan_scale(
         complete = objective.complete_layers
         few = row_chunk_blocks(in_row_chunks(network), pixels, complete=complete)
         fewer = few != row_chunk_blocks(network, pixels, complete=complete)
-        adds_up = alone and tiling_obstacle(objective, network) is None
-        least = smallest_tile(sized_layers(network, objective.layers)) if adds_up else None
+        if alone and tiling_obstacle(objective, network) is None:
+            least = smallest_tile(sized_layers(network, objective.layers))
     budget, (taken, _) = memory_budget(memory), taken_and_free()
 
     def need(step: jax.stages.Compiled) -> int:
@@ -191,14 +171,9 @@ def fitted(
 ) -> tuple[jax.stages.Compiled, int]:
     """Return the program that fits into memory with the least additional work, or the smallest, and its memory plan.
 
-    Args:
-        program: returns the compiled steps for a plan: 0 for the full image, the number of pixels of a window for
-            tiles, or that of the full image for row chunks only.
-        pixels: number of pixels of the image.
-        need: returns the memory of a program in bytes.
-        budget: available bytes.
-        row_chunks: whether row chunks reduce the memory.
-        least: minimum number of pixels of a window, or None if tiles are not possible.
+    `program` returns the compiled steps for a plan: 0 for the full image, the number of pixels of a window for tiles,
+    or that of the full image for row chunks only. `least` is the smallest possible window, None if tiles are not
+    possible, and `row_chunks` says whether they reduce the memory.
     """
     step, memory_plan = program(0), 0
     if budget < need(step) <= ROW_CHUNKS_SAVE * budget and row_chunks:
@@ -212,10 +187,6 @@ def fitted(
         window = max(least, int(window * min(COARSEST, max(FINEST, share))))
         step, memory_plan = program(window), window
     return step, memory_plan
-
-
-NO_LIMIT = sys.maxsize  # bytes
-UNLIMITED = 2**62  # bytes; version 1 reports no limit as slightly less than 2^63
 
 
 def memory_left(root: Path = Path("/")) -> int:
@@ -244,25 +215,29 @@ def _groups(root: Path) -> list[Path]:
 
 
 def _memory_left(group: Path) -> int:
-    """Return the free memory of a group of either version in bytes."""
-    second = _left(group, "memory.max", "memory.current")
-    second += _spare(group, "active_file", "inactive_file", mapped="file_mapped")
-    first = _left(group, "memory.limit_in_bytes", "memory.usage_in_bytes")
-    first += _spare(group, "total_active_file", "total_inactive_file", mapped="total_mapped_file")
-    return max(0, min(second, first))
+    """Return the free memory of a group of either version; cached files, except mapped ones, can be reclaimed."""
+    rows = [line.partition(" ") for line in _read(group / "memory.stat").splitlines()]
+    sizes = {name: int(number) for name, _, number in rows if number.isdecimal()}
+    left = NO_LIMIT
+    for limit, usage, of, mapped in (
+        ("memory.max", "memory.current", "", "file_mapped"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_", "total_mapped_file"),
+    ):
+        cached = sizes.get(f"{of}active_file", 0) + sizes.get(f"{of}inactive_file", 0)
+        left = min(left, _left(group, limit, usage) + max(0, cached - sizes.get(mapped, 0)))
+    return max(0, left)
 
 
 def _swap_left(group: Path) -> int:
-    """Return the free swap of a group in bytes; version 1 limits it together with memory."""
-    second = _left(group, "memory.swap.max", "memory.swap.current")
+    """Return the free swap of a group; version 1 limits it together with memory."""
+    swap = _left(group, "memory.swap.max", "memory.swap.current")
     both = _left(group, "memory.memsw.limit_in_bytes", "memory.memsw.usage_in_bytes")
-    if both == NO_LIMIT:
-        return max(0, second)
-    return max(0, min(second, both - _left(group, "memory.limit_in_bytes", "memory.usage_in_bytes")))
+    if both != NO_LIMIT:
+        swap = min(swap, both - _left(group, "memory.limit_in_bytes", "memory.usage_in_bytes"))
+    return max(0, swap)
 
 
 def _left(group: Path, limit: str, usage: str) -> int:
-    """Return the difference of limit and usage in two files in bytes, or NO_LIMIT."""
     try:
         most, taken = int(_read(group / limit)), int(_read(group / usage))
     except ValueError:
@@ -270,15 +245,7 @@ def _left(group: Path, limit: str, usage: str) -> int:
     return most - taken if most < UNLIMITED else NO_LIMIT
 
 
-def _spare(group: Path, *cached: str, mapped: str) -> int:
-    """Return the bytes of cached files in the memory of a group that can be reclaimed, except mapped ones."""
-    rows = [line.partition(" ") for line in _read(group / "memory.stat").splitlines()]
-    numbers = {name: int(number) for name, _, number in rows if number.isdecimal()}
-    return max(0, sum(numbers.get(name, 0) for name in cached) - numbers.get(mapped, 0))
-
-
 def _read(path: Path) -> str:
-    """Return the contents of a file, empty if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:

@@ -12,16 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from jaxstyle.errors import InputError, excerpt
 
 if TYPE_CHECKING:
-    from jaxstyle.losses.objective import Objective
+    from jaxstyle.optim.loop import AnyObjective
     from jaxstyle.optim.optimizers import LBFGS, Adam
     from jaxstyle.transfer.presets import Preset
 
-AUTO = "auto"
 BYTES = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 PIXELS = {"": 1, "MP": 1e6, "GP": 1e9}
 LEAST_MEMORY, MOST_MEMORY = 2**28, 2**50
@@ -30,73 +29,52 @@ MOST_SEED = 2**32 - 1  # jax drops higher bits
 MOST_WHOLE = 10**9  # of integers such as steps and pixels; programs use 32-bit integers
 MOST = 1e30  # products of such numbers with squares must not overflow float32
 STATISTICS = (".h5", ".hdf5")  # suffixes of files of `jaxstyle statistics`
-OPTIMIZATION = {  # options by the name of a field of an optimizer
-    "learning_rate": "learning_rate",
-    "history_size": "lbfgs_history",
-    "parametrization": "parametrization",
-    "ema_decay": "ema_decay",
-    "tolerance": "tolerance",
-    "patience": "patience",
-}
 LARGEST_BLOCKS = (1, 2)  # that --remat recomputes
 WEIGHTS = ("content_weight", "style_weight", "tv_weight")
-RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
-    {
-        "content_weight": (0, MOST),
-        "style_weight": (0, MOST),
-        "tv_weight": (0, MOST),
-        "size": (16, MOST_WHOLE),
-        "steps": (1, MOST_WHOLE),
-        "seed": (0, MOST_SEED),
-        "lbfgs_history": (1, MOST_WHOLE),
-        "patience": (0, MOST_WHOLE),
-        "ema_decay": (0, 0.99999),
-        "shift": (-MOST, MOST),
-        "style_scale": (0.01, 100),
-        "style_size": (16, MOST_WHOLE),
-        "feather": (0, 1000),
-    }
-)
+RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(WEIGHTS, (0, MOST)),
+    "size": (16, MOST_WHOLE),
+    "steps": (1, MOST_WHOLE),
+    "seed": (0, MOST_SEED),
+    "lbfgs_history": (1, MOST_WHOLE),
+    "patience": (0, MOST_WHOLE),
+    "ema_decay": (0, 0.99999),
+    "shift": (-MOST, MOST),
+    "style_scale": (0.01, 100),
+    "style_size": (16, MOST_WHOLE),
+    "feather": (0, 1000),
+}
 
 
 @dataclass(frozen=True)
 class ObjectiveOptions:
-    """Options of every command that optimizes a picture; None for the value of the preset.
+    """Options of every command that optimizes a picture; None for the value of the preset."""
 
-    Attributes:
-        preset: name of the preset.
-        style_layers: style layers and their relative weights, such as "relu1_1:1,relu2_1:0.5".
-        statistic: statistic of the style layers.
-        pooling: pooling of VGG-19.
-        scales: "auto", a number of scales, or their longest sides, such as "128,256,512".
-        precision: precision of convolutions.
-        remat: whether to recompute the largest layers for the gradient.
-        steps: number of gradient evaluations over all scales.
-        seed: seed of the noise.
-        max_memory: memory budget of the process, such as "8GiB"; None for most of the free memory.
-        devices: number of devices that share the work.
-        max_pixels: maximum number of pixels of a picture; None for Pillow's limit.
-    """
-
+    command: ClassVar[str] = ""
     preset: str = "jaxstyle"
-    style_layers: str | None = None
-    statistic: str | None = None
-    pooling: str | None = None
-    scales: str | None = None
-    precision: str = "tf32"
-    remat: bool = False
-    steps: int = 300
-    seed: int = 0
-    max_memory: str | None = None
-    devices: int | None = None
-    max_pixels: int | None = None
+    style_layers: str | None = None  # style layers and their relative weights, such as "relu1_1:1,relu2_1:0.5"
+    statistic: str | None = None  # of the style layers
+    pooling: str | None = None  # of VGG-19
+    scales: str | None = None  # "auto", a number of scales, or their longest sides, such as "128,256,512"
+    precision: str = "tf32"  # of convolutions
+    remat: bool = False  # whether to recompute the largest layers for the gradient
+    steps: int = 300  # number of gradient evaluations over all scales
+    seed: int = 0  # of the noise
+    max_memory: str | None = None  # memory budget of the process, such as "8GiB"; None for most of the free memory
+    devices: int | None = None  # number of devices that share the work
+    max_pixels: int | None = None  # maximum number of pixels of a picture; None for Pillow's limit
+
+    def check(self, styles: Sequence[Path]) -> None:
+        """Raise `InputError` unless the options can be used for these styles."""
+        self.check_ranges()
+        self.resolve()
+
+    def resolve(self) -> tuple[Preset, AnyObjective]:
+        """Return the preset with these options, and its objective."""
+        raise NotImplementedError
 
     def check_ranges(self) -> None:
-        """Check that numbers are in range.
-
-        Raises:
-            InputError: with the option, its value and its range.
-        """
+        """Raise `InputError` unless numbers are in range."""
         parse_memory(self.max_memory)
         for each in fields(self):
             value = getattr(self, each.name)
@@ -124,54 +102,29 @@ class ObjectiveOptions:
 
 @dataclass(frozen=True)
 class TransferOptions(ObjectiveOptions):
-    """Options of a style transfer without the weights of the loss.
+    """Options of a style transfer without the weights of the loss."""
 
-    Attributes:
-        size: longest side of the picture in pixels.
-        init: "content", "style", "noise", or the path of a picture.
-        shift: number added to features before their Gram matrices.
-        optimizer: "lbfgs" or "adam".
-        learning_rate: learning rate.
-        lbfgs_history: number of curvature pairs of lbfgs.
-        parametrization: parametrization of the image.
-        ema_decay: decay of the exponential moving average of iterates.
-        tolerance: relative improvement over ten steps below which a scale stops.
-        patience: number of steps without progress before lbfgs restarts.
-        normalize_gradients: whether to normalize the gradient of each term.
-        style_weights: weights of several styles, such as "1,3".
-        style_scale: size of the style relative to the content.
-        style_size: longest side of the style in pixels.
-        color: "none", "keep", "match", "match-cholesky" or "histogram".
-        content_mask: image of the region of each style.
-        style_mask: image of the part of each style, or "all".
-        feather: width of the soft edge of content masks in pixels.
-    """
-
-    size: int = 512
+    size: int = 512  # longest side of the picture in pixels
     init: Literal["content", "style", "noise"] | Path = "content"
-    shift: float | None = None
-    optimizer: str | None = None
+    shift: float | None = None  # number added to features before their Gram matrices
+    optimizer: str | None = None  # "lbfgs" or "adam"
     learning_rate: float | None = None
-    lbfgs_history: int | None = None
-    parametrization: str | None = None
-    ema_decay: float | None = None
-    tolerance: float | None = None
-    patience: int | None = None
-    normalize_gradients: bool = False
-    style_weights: str | None = None
-    style_scale: float | None = None
-    style_size: int | None = None
+    lbfgs_history: int | None = None  # number of curvature pairs of lbfgs
+    parametrization: str | None = None  # of the image
+    ema_decay: float | None = None  # decay of the exponential moving average of iterates
+    tolerance: float | None = None  # relative improvement over ten steps below which a scale stops
+    patience: int | None = None  # number of steps without progress before lbfgs restarts
+    normalize_gradients: bool = False  # whether to normalize the gradient of each term
+    style_weights: str | None = None  # weights of several styles, such as "1,3"
+    style_scale: float | None = None  # size of the style relative to the content
+    style_size: int | None = None  # longest side of the style in pixels
     color: Literal["none", "keep", "match", "match-cholesky", "histogram"] = "none"
-    content_mask: tuple[Path, ...] = ()
-    style_mask: tuple[Literal["all"] | Path, ...] = ()
-    feather: int = 0
+    content_mask: tuple[Path, ...] = ()  # image of the region of each style
+    style_mask: tuple[Literal["all"] | Path, ...] = ()  # image of the part of each style, or "all"
+    feather: int = 0  # width of the soft edge of content masks in pixels
 
     def files(self) -> list[Path]:
-        """Return the files of the initial image and of masks.
-
-        Raises:
-            InputError: if the initial image is no file.
-        """
+        """Return the files of the initial image and of masks; raise `InputError` if the former is none."""
         found = [path for path in (*self.content_mask, *self.style_mask) if path != "all"]
         if isinstance(self.init, str):
             return found
@@ -180,53 +133,46 @@ class TransferOptions(ObjectiveOptions):
             raise InputError(f"--init {named} is no file: use content, style, noise or the path of a picture.")
         return [self.init, *found]
 
-    def check(self, styles: int) -> None:
-        """Check that the options are in range and consistent for this number of styles.
-
-        Raises:
-            InputError: with the option, its value and its range.
-        """
+    def check(self, styles: Sequence[Path]) -> None:
+        """Raise `InputError` unless the options can be used for these styles."""
+        if not styles:
+            raise InputError("There is no style: name at least one picture after the content.")
+        for path in styles:
+            if os.path.isdir(path):  # an inaccessible path is reported when it is read
+                raise InputError(f"{path} is a folder: make one style of its pictures with jaxstyle statistics.")
         self.check_ranges()
         if self.style_scale is not None and self.style_size is not None:
             raise InputError("--style-scale and --style-size both set the size of the style: drop one.")
-        self.shares(styles)
+        parse_shares(self.style_weights, count=len(styles))
         for option, masks in (("--content-mask", self.content_mask), ("--style-mask", self.style_mask)):
-            if masks and len(masks) != styles:
-                raise InputError(f"{option} is given {len(masks)} times for {styles} styles: give one mask per style.")
+            if masks and len(masks) != len(styles):
+                given = f"{option} is given {len(masks)} times for {len(styles)} styles"
+                raise InputError(f"{given}: give one mask per style.")
         if self.style_weights is not None and self.content_mask:
             raise InputError("--style-weights and --content-mask cannot be combined: drop one.")
         if self.feather and not self.content_mask:
             raise InputError("--feather needs --content-mask: add one.")
-
-    def shares(self, styles: int) -> list[float] | None:
-        """Return the style weights, which sum to 1, or None for equal weights."""
-        if self.style_weights is None:
-            return None
-        numbers = parse_numbers("style_weights", self.style_weights, count=styles)
-        return [number / sum(numbers) for number in numbers]
+        self.resolve()
 
 
 @dataclass(frozen=True)
 class StylizeOptions(TransferOptions):
-    """Options of a style transfer, with the names and the text of the command line.
+    """Options of a style transfer, with the names and the text of the command line: see `jaxstyle stylize --help`.
 
-    Attributes:
-        content_weight: weight of the content loss.
-        style_weight: weight of the style loss.
-        tv_weight: weight of total variation.
-        content_layers: content layers and their relative weights, such as "relu4_2".
+    An option that is None has the value of the preset.
 
     Example:
         >>> StylizeOptions(size=256, style_weight=10.0).resolve()[1].tv
         5.0
     """
 
+    command: ClassVar[str] = "stylize"
     content_weight: float | None = None
     style_weight: float | None = None
     tv_weight: float | None = None
-    content_layers: str | None = None
+    content_layers: str | None = None  # content layers and their relative weights, such as "relu4_2"
 
-    def resolve(self) -> tuple[Preset, Objective]:
+    def resolve(self) -> tuple[Preset, AnyObjective]:
         """Return the preset with these options, and its objective.
 
         Raises:
@@ -250,50 +196,35 @@ class StylizeOptions(TransferOptions):
         base = preset
         if self.optimizer is not None and not isinstance(preset, kinds[self.optimizer]):
             base = kinds[self.optimizer](tolerance=preset.tolerance)
-        given = {name: getattr(self, option) for name, option in OPTIMIZATION.items()}
-        names = [each.name for each in fields(base)]
-        found = replace(base, **{name: each for name, each in given.items() if each is not None and name in names})
+        given = vars(self) | {"history_size": self.lbfgs_history}
+        names = [each.name for each in fields(base) if given.get(each.name) is not None]
+        found = replace(base, **{name: given[name] for name in names})
         as_optimizer(found)  # checks the learning rate
         return found
 
 
 @dataclass(frozen=True)
 class TextureOptions(ObjectiveOptions):
-    """Options of a texture.
+    """Options of a texture."""
 
-    Attributes:
-        size: height and width of the texture in pixels, such as "512x768", or one number for both.
-        tileable: whether the texture tiles.
-        style_size: longest side of the styles in pixels; None for that of the files.
-        style_weights: weights of several styles, such as "1,3".
-        tv_weight: weight of total variation.
-    """
-
-    size: str = "512x512"
+    command: ClassVar[str] = "texture"
+    size: str = "512x512"  # height and width of the texture in pixels, or one number for both
     tileable: bool = False
-    style_size: int | None = None
+    style_size: int | None = None  # longest side of the styles in pixels; None for that of the files
     style_weights: str | None = None
     tv_weight: float | None = None
 
     def check(self, styles: Sequence[Path]) -> None:
-        """Check that the options are in range and consistent for these styles.
-
-        Raises:
-            InputError: with the option, its value and its range.
-        """
+        """Raise `InputError` unless the options can be used for these styles."""
         self.shape()
-        self.check_ranges()
         if not styles:
             raise InputError("There is no style: name at least one picture.")
         if any(path.suffix.lower() in STATISTICS for path in styles):
             raise InputError("A texture is of pictures: name the picture that the statistics are of.")
-        self.shares(len(styles))
+        parse_shares(self.style_weights, count=len(styles))
+        super().check(styles)
 
-    def shares(self, styles: int) -> list[float] | None:
-        """Return the style weights, or None for equal weights."""
-        return None if self.style_weights is None else parse_numbers("style_weights", self.style_weights, count=styles)
-
-    def resolve(self) -> tuple[Preset, Objective]:
+    def resolve(self) -> tuple[Preset, AnyObjective]:
         """Return the preset with these options, and its objective."""
         preset = self.chosen()
         if self.tileable:
@@ -302,11 +233,7 @@ class TextureOptions(ObjectiveOptions):
         return own, own.make_objective(content_layers={})
 
     def shape(self) -> tuple[int, int]:
-        """Return height and width in pixels.
-
-        Raises:
-            InputError: if the size cannot be read, is too small or too large, or does not tile.
-        """
+        """Return height and width in pixels; raise `InputError` if they are too small or large, or do not tile."""
         from jaxstyle.images.limits import allowing, limit_below
         from jaxstyle.transfer.schedule import TILE
 
@@ -326,25 +253,15 @@ class TextureOptions(ObjectiveOptions):
 
 @dataclass(frozen=True)
 class ReconstructOptions(ObjectiveOptions):
-    """Options of a reconstruction, by content layers or by style layers.
+    """Options of a reconstruction, by content layers or by style layers."""
 
-    Attributes:
-        layer: content layers, such as "relu4_2", the default without style layers.
-        size: longest side of the output in pixels.
-        tv_weight: weight of total variation.
-    """
-
-    layer: str | None = None
-    size: int = 512
+    command: ClassVar[str] = "reconstruct"
+    layer: str | None = None  # content layers; None for relu4_2, or for none with style layers
+    size: int = 512  # longest side of the output in pixels
     tv_weight: float | None = None
 
-    def resolve(self) -> tuple[Preset, Objective]:
-        """Check the options; return the preset with them, and its objective.
-
-        Raises:
-            InputError: with the option, its value and its range.
-        """
-        self.check_ranges()
+    def resolve(self) -> tuple[Preset, AnyObjective]:
+        """Return the preset with these options, and its objective."""
         if self.layer is not None and self.style_layers is not None:
             raise InputError("--layer and --style-layers cannot be combined: drop one.")
         style = {} if self.style_layers is None else parse_layers(self.style_layers)
@@ -389,7 +306,7 @@ def parse_layers(text: str, *, shares: Mapping[str, float] = MappingProxyType({}
 
 def parse_scales(text: str | None) -> int | tuple[int, ...] | None:
     """Parse the number of scales, or a comma-separated list of their longest sides."""
-    if text is None or text == AUTO:
+    if text is None or text == "auto":
         return None
     try:
         numbers = [int(part) for part in text.split(",")]
@@ -416,31 +333,36 @@ def parse_numbers(name: str, text: str, *, count: int) -> list[float]:
     return numbers
 
 
-def parse_memory(text: str | None) -> int | None:
-    """Parse a size such as 4GiB."""
+def parse_shares(text: str | None, *, count: int) -> list[float] | None:
+    """Parse the weights of `count` styles, which then sum to 1; None for equal weights."""
     if text is None:
         return None
-    digits = text.rstrip("kKMGTiB ")
-    try:
-        size = float(digits) * BYTES[text[len(digits) :].strip()]
-    except (ValueError, KeyError):
-        size = math.nan
-    if not LEAST_MEMORY <= size <= MOST_MEMORY:
-        raise InputError(f"--max-memory is {excerpt(repr(text))}: use a size from 256MiB to 1024TiB, such as 4GiB.")
-    return int(size)
+    numbers = parse_numbers("style_weights", text, count=count)
+    return [number / sum(numbers) for number in numbers]
+
+
+def parse_memory(text: str | None) -> int | None:
+    """Parse a size such as 4GiB."""
+    cure = "use a size from 256MiB to 1024TiB, such as 4GiB"
+    return _parse_size("--max-memory", text, BYTES, LEAST_MEMORY, MOST_MEMORY, cure)
 
 
 def parse_pixels(text: str | None) -> int | None:
     """Parse a number of pixels such as 500MP; None for Pillow's limit."""
+    cure = "use a number of pixels from 1MP to 4GP, such as 500MP"
+    return _parse_size("--max-pixels", text, PIXELS, LEAST_PIXELS, MOST_PIXELS, cure)
+
+
+def _parse_size(
+    option: str, text: str | None, units: Mapping[str, float], least: int, most: int, cure: str
+) -> int | None:
     if text is None:
         return None
-    digits = text.rstrip("MGP ")
+    digits = text.rstrip("kKMGTiBP ")
     try:
-        count = float(digits) * PIXELS[text[len(digits) :].strip()]
+        size = float(digits) * units[text[len(digits) :].strip()]
     except (ValueError, KeyError):
-        count = math.nan
-    if not LEAST_PIXELS <= count <= MOST_PIXELS:
-        raise InputError(
-            f"--max-pixels is {excerpt(repr(text))}: use a number of pixels from 1MP to 4GP, such as 500MP."
-        )
-    return int(count)
+        size = math.nan
+    if not least <= size <= most:
+        raise InputError(f"{option} is {excerpt(repr(text))}: {cure}.")
+    return int(size)

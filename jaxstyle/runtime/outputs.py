@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jaxstyle.errors import InputError, UnavailableError
-from jaxstyle.files import whole
+from jaxstyle.files import atomic_write
 from jaxstyle.runtime import checkpoint_folder
 from jaxstyle.runtime.callbacks import Callback, message
 from jaxstyle.runtime.options import MOST_WHOLE, check_number
@@ -42,8 +42,10 @@ class OutputOptions:
     checkpoint: Path | None = None
     every: int | None = None
 
-    def check(self, outputs: Iterable[Path], *, steps: int, inputs: Sequence[Path]) -> None:
-        """Raise `InputError` if a file cannot be written, or would replace an input."""
+    def check(self, pictures: Iterable[Path], *, steps: int, inputs: Collection[Path]) -> None:
+        """Raise `InputError` if a picture or another file cannot be written, or would replace an input."""
+        from jaxstyle.images.save import check_output
+
         check_number("save_every", self.save_every, 0, MOST_WHOLE)
         check_number("every", self.every, 1, MOST_WHOLE)
         if self.every is not None and self.checkpoint is None:
@@ -51,33 +53,31 @@ class OutputOptions:
         if self.checkpoint is not None:
             checkpoint_folder.check(self.checkpoint)
             checkpoint_folder.check_unlocked(self.checkpoint)
-        for output in outputs:
-            record = output.with_suffix(".json")
+        existing = [path for path in inputs if os.path.exists(path)]
+        for picture in pictures:
+            check_output(picture, bits=self.bits, inputs=inputs)
+            record = picture.with_suffix(".json")
             if self.record_file and not _can_be_written(record):
                 raise InputError(f"{record}, of --record-file, is a folder or lacks one: name another output.")
-            for path in inputs:
-                if self.record_file and os.path.exists(path) and _is_same(record, path):
+            for path in existing:
+                if self.record_file and _is_same(record, path):
                     raise InputError(f"{path} is an input that --record-file would replace: name another output.")
-                if self.save_every and os.path.exists(path) and self._is_numbered(path, output, steps):
-                    raise InputError(f"{path} is an input that --save-every would replace: name another output.")
+                step = path.stem.rpartition("_")[2]
+                if step.isdecimal() and int(step) and self.due(int(step), steps=steps):
+                    if _is_same(numbered(picture, int(step), steps=steps), path):
+                        raise InputError(f"{path} is an input that --save-every would replace: name another output.")
         if self.log is None:
             return
         if self.log.suffix.lower() != ".csv":
             raise InputError(f"The log {self.log} has the suffix {self.log.suffix!r}: use .csv.")
         if not _can_be_written(self.log):
             raise InputError(f"The log {self.log} is a folder or lacks a writable one: name a file in one that exists.")
-        if any(os.path.exists(self.log) and os.path.exists(path) and self.log.samefile(path) for path in inputs):
+        if any(_is_same(self.log, path) for path in existing):
             raise InputError(f"The log {self.log} is an input too: name another file.")
 
     def due(self, done: int, *, steps: int) -> bool:
         """Return whether to save an intermediate picture after `done` of `steps` steps."""
         return bool(self.save_every) and done % self.save_every == 0 and done < steps
-
-    def _is_numbered(self, path: Path, output: Path, steps: int) -> bool:
-        step = path.stem.rpartition("_")[2]
-        if not step.isdecimal() or not int(step) or not self.due(int(step), steps=steps):
-            return False
-        return _is_same(numbered(output, int(step), steps=steps), path)
 
 
 def _is_same(path: Path, other: Path) -> bool:
@@ -85,17 +85,15 @@ def _is_same(path: Path, other: Path) -> bool:
 
 
 def _can_be_written(path: Path) -> bool:
-    return not path.is_dir() and os.access(os.path.dirname(os.path.realpath(path)), os.W_OK)  # where `whole` writes
+    folder = os.path.dirname(os.path.realpath(path))  # where `atomic_write` writes
+    return not path.is_dir() and os.access(folder, os.W_OK)
 
 
 def make_folder(path: Path) -> None:
     """Create a folder for pictures if it does not exist."""
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file: name a folder for the pictures.")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UnavailableError(f"{path} cannot be made ({error.strerror}): name another folder.") from error
+    path.mkdir(parents=True, exist_ok=True)
 
 
 def numbered(output: Path, step: int, *, steps: int) -> Path:
@@ -128,7 +126,7 @@ def write_log(path: Path, rows: Sequence[dict[str, Any]], *, mode: Literal["w", 
             if not before:
                 writer.writeheader()
             writer.writerows(rows)
-        with whole(path) as part:
+        with atomic_write(path) as part:
             part.write_bytes(before + text.getvalue().encode())
     except OSError as error:
         reason = getattr(error.__cause__ or error, "strerror", None) or error

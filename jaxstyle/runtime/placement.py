@@ -16,7 +16,6 @@ from jaxstyle.distributed.sharding import BATCH, HEIGHT, SplitRows, evened, map_
 from jaxstyle.errors import InputError, excerpt
 from jaxstyle.losses.layer_summaries import AnyNetwork
 from jaxstyle.losses.objective import Objective
-from jaxstyle.losses.targets import Targets
 from jaxstyle.networks.vgg import VGG19, Params
 from jaxstyle.optim import loop
 from jaxstyle.optim.loop import AnyObjective
@@ -44,83 +43,76 @@ class Layout:
         """Number of devices that share one memory: those of this process on a CPU, else 1."""
         return self.mesh.local_mesh.size if self.mesh.devices.flat[0].platform == "cpu" else 1
 
-    def kept(self, like: Any) -> Any:
+    def sharded(self, like: Any) -> Any:
         """Return the padded shapes and the shardings of distributed arrays, given their original shapes."""
 
         def of_leaf(leaf: Any) -> jax.ShapeDtypeStruct:
-            own = _along(leaf, self.axis)
+            own = _distributed_axis(leaf, self.axis)
             axes = [self.axis if i == own else None for i in range(leaf.ndim)]
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(self.mesh, PartitionSpec(*axes)))
 
-        return jax.tree.map(of_leaf, longer(like, axis=self.axis, count=self.mesh.size))
+        return jax.tree.map(of_leaf, padded_shapes(like, axis=self.axis, count=self.mesh.size))
 
-    def whole(self, like: Any) -> Any:
+    def replicated(self, like: Any) -> Any:
         """Return the shapes and shardings of arrays that are replicated on all devices."""
         where = NamedSharding(self.mesh, PartitionSpec())
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), like)
 
-    def shapes_of(self, targets: Targets) -> Targets:
-        """Return the shapes of targets for the program; content features may be as large as the image."""
-        half = None if targets.half is None else self.shapes_of(targets.half)
-        content = self.kept(targets.content) if self.axis == HEIGHT else self.whole(targets.content)
-        return self.whole(targets._replace(content={}, half=None))._replace(content=content, half=half)
+    def target_shapes(self, targets: Any) -> Any:
+        """Return the shapes of targets; with distributed rows, those of content features are too (large as images)."""
+        if self.axis == BATCH:
+            return self.replicated(targets)
+        half = None if targets.half is None else self.target_shapes(targets.half)
+        others = self.replicated(targets._replace(content={}, half=None))
+        return others._replace(content=self.sharded(targets.content), half=half)
 
     def placed_objective(self, objective: AnyObjective) -> AnyObjective:
         """Return the objective for the program; for a batch, each weight has a batch axis."""
         arrays: Any = jax.tree.map(partial(np.asarray, dtype=np.float32), objective)
-        return placed(arrays, self.kept(arrays) if self.axis == BATCH else self.whole(arrays))
+        return placed(arrays, self.sharded(arrays) if self.axis == BATCH else self.replicated(arrays))
 
     def read(self, tree: Any) -> Any:
         """Return distributed arrays on the host of every process."""
         return process_allgather(tree, tiled=True) if self.spans_processes else jax.device_get(tree)
 
-    def begin(
-        self, image: jax.Array, *, objective: AnyObjective, optimizer: Optimizer, circular: bool = False
-    ) -> loop.State:
+    def begin(self, image: Any, *, objective: AnyObjective, optimizer: Optimizer, circular: bool) -> loop.State:
         """Return the distributed initial state for an image that is available in every process."""
         like = jax.ShapeDtypeStruct(image.shape, image.dtype)
         options: dict[str, Any] = {"optimizer": optimizer, "circular": circular, "layout": self}
-        return _begin(placed(image, self.kept(like)), objective, like=like, **options)
+        return _begin(placed(image, self.sharded(like)), objective, like=like, **options)
 
+    @partial(jax.jit, static_argnames=("self", "like"))
     def image_of(self, state: loop.State, like: loop.State) -> jax.Array:
         """Return the distributed image of a distributed state; `like` has the original shapes of the state."""
-        return _image_of(state, like=like, layout=self)
+        return _distributed(cropped(state, like).image, self)
 
     def program(
-        self,
-        like: loop.State,
-        params: Params,
-        targets: Targets,
-        objective: AnyObjective,
-        *,
-        network: AnyNetwork,
-        most_steps: int,
+        self, like: loop.State, params: Params, targets: Any, objective: AnyObjective, *, network: AnyNetwork, **options
     ) -> jax.stages.Compiled:
         """Return the program that runs steps from a distributed state, which it donates.
 
-        Args:
-            like: original shapes of the state.
-            params: the network, or its shapes.
-            targets: the targets, or their shapes.
-            objective: the objective; for a batch, a weight may be `[N]`.
-            network: the network; distributed rows exclude row chunks and tiles.
-            most_steps: maximum number of steps per call.
+        `like` has the original shapes of the state; `options` are those of `loop.run_segment`. Distributed rows exclude
+        row chunks and tiles.
         """
         if self.axis == HEIGHT and isinstance(network, VGG19):
             network = network.clone(conv=SplitRows(self.mesh), remat=(), tile_pixels=None)
         own = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (like, targets))
-        step = partial(_steps, like=own, network=network, most_steps=most_steps, layout=self)
-        where = (jax.tree.map(lambda leaf: leaf.sharding, self.kept(like)), NamedSharding(self.mesh, PartitionSpec()))
+        step = partial(_steps, like=own, layout=self, run=partial(loop.run_segment, network=network, **options))
+        where = (
+            jax.tree.map(lambda leaf: leaf.sharding, self.sharded(like)),
+            NamedSharding(self.mesh, PartitionSpec()),
+        )
         lower = jax.jit(step, donate_argnums=0, out_shardings=where).lower
-        arrays = (self.kept(like), self.whole(params), self.shapes_of(targets), self.placed_objective(objective))
-        return lower(*arrays, self.whole(jax.ShapeDtypeStruct((), jnp.int32))).compile()
+        arrays = self.sharded(like), self.replicated(params), self.target_shapes(targets)
+        steps = self.replicated(jax.ShapeDtypeStruct((), jnp.int32))
+        return lower(*arrays, self.placed_objective(objective), steps).compile()
 
 
-def longer(like: Any, *, axis: str, count: int) -> Any:
+def padded_shapes(like: Any, *, axis: str, count: int) -> Any:
     """Return the padded shapes of arrays distributed over `count` devices, given their original shapes."""
 
     def of_leaf(leaf: Any) -> jax.ShapeDtypeStruct:
-        own = _along(leaf, axis)
+        own = _distributed_axis(leaf, axis)
         shape = tuple(side + (-side % count if i == own else 0) for i, side in enumerate(leaf.shape))
         return jax.ShapeDtypeStruct(shape, leaf.dtype)
 
@@ -131,7 +123,7 @@ def placed(tree: Any, like: Any) -> Any:
     """Return arrays, available in every process, padded to the shapes of `like` and placed on its devices."""
 
     def of_leaf(leaf: Any, like: jax.ShapeDtypeStruct) -> jax.Array:
-        more = [(0, kept - own) for kept, own in zip(like.shape, leaf.shape, strict=True)]
+        more = [(0, side - own) for side, own in zip(like.shape, leaf.shape, strict=True)]
         host: np.ndarray = np.pad(np.asarray(leaf), more, mode="edge") if any(map(sum, more)) else np.asarray(leaf)
         assert like.sharding is not None  # noqa: S101  # narrows the type
         return jax.make_array_from_callback(like.shape, like.sharding, lambda part: host[part])
@@ -144,73 +136,46 @@ def cropped(tree: Any, like: Any) -> Any:
     return jax.tree.map(lambda leaf, own: leaf[tuple(map(slice, own.shape))], tree, like)
 
 
-def _along(leaf: Any, axis: str) -> int | None:
+def _distributed_axis(leaf: Any, axis: str) -> int | None:
     """Return the distributed axis of an array: that of the batch, or the rows of `[..., H, W, C]`."""
     if axis == BATCH:
         return 0
     return leaf.ndim - 3 if leaf.ndim >= 3 else None
 
 
-def _evened(tree: Any, layout: Layout) -> Any:
+def _distributed(tree: Any, layout: Layout) -> Any:
     def of_leaf(leaf: jax.Array) -> jax.Array:
-        axis = _along(leaf, layout.axis)
+        axis = _distributed_axis(leaf, layout.axis)
         if axis is not None:
             leaf = evened(leaf, layout.mesh.size, axis=axis, mode="edge")
-        return jax.lax.with_sharding_constraint(leaf, layout.kept(leaf).sharding)
+        return jax.lax.with_sharding_constraint(leaf, layout.sharded(leaf).sharding)
 
     return jax.tree.map(of_leaf, tree)
 
 
 def _steps(
-    state: loop.State,
-    params: Params,
-    targets: Targets,
-    objective: AnyObjective,
-    steps: jax.Array,
-    *,
-    like: tuple[loop.State, Targets],
-    network: AnyNetwork,
-    most_steps: int,
-    layout: Layout,
+    state: loop.State, params: Params, targets: Any, objective: AnyObjective, steps: jax.Array, *, like, run, layout
 ) -> tuple[loop.State, jax.Array]:
-    run = partial(loop.run_segment, network=network, most_steps=most_steps)
+    """Run steps from a distributed state by `run`; `like` has the original shapes of state and targets."""
     if layout.axis == HEIGHT:
         state, history = run(cropped(state, like[0]), params, cropped(targets, like[1]), objective, steps)
-        return _evened(state, layout), history
+        return _distributed(state, layout), history
 
-    def each(shared: tuple[Params, Targets, jax.Array], own: tuple[loop.State, AnyObjective]) -> Any:
+    def each(shared: tuple[Params, Any, jax.Array], own: tuple[loop.State, AnyObjective]) -> Any:
         return run(own[0], *shared[:2], own[1], shared[2])
 
     state, history = map_batch(each, (params, targets, steps), (state, objective), mesh=layout.mesh)
-    count = jax.tree.leaves(like[0])[0].shape[0]
-    return state, history[:count]
+    return state, history[: jax.tree.leaves(like[0])[0].shape[0]]
 
 
 @partial(jax.jit, static_argnames=("like", "circular", "layout"))
-def _begin(
-    image: jax.Array,
-    objective: AnyObjective,
-    *,
-    like: jax.ShapeDtypeStruct,
-    optimizer: Optimizer,
-    circular: bool,
-    layout: Layout,
-) -> loop.State:
+def _begin(image: jax.Array, objective: AnyObjective, *, like, optimizer, circular: bool, layout: Layout) -> loop.State:
     state = loop.init_state(cropped(image, like), objective=objective, optimizer=optimizer, circular=circular)
-    return _evened(jax.tree.map(jnp.copy, state), layout)  # steps donate the state, whose arrays may share memory
-
-
-@partial(jax.jit, static_argnames=("like", "layout"))
-def _image_of(state: loop.State, *, like: loop.State, layout: Layout) -> jax.Array:
-    return _evened(cropped(state, like).image, layout)
+    return _distributed(jax.tree.map(jnp.copy, state), layout)  # steps donate the state; its arrays may share memory
 
 
 def available(count: int | None) -> Sequence[Any]:
-    """Return `count` devices, or all, including those of other processes.
-
-    Raises:
-        InputError: if there are fewer.
-    """
+    """Return `count` devices, or all, including those of other processes; raise `InputError` if there are fewer."""
     devices = jax.devices()
     if count is not None and not 1 <= count <= len(devices):
         found = f"{len(devices)} {'is' if len(devices) == 1 else 'are'} available ({devices[0].platform.upper()})"
@@ -219,28 +184,16 @@ def available(count: int | None) -> Sequence[Any]:
 
 
 def batch_layout(count: int | None, *, batch_size: int) -> Layout | None:
-    """Return the layout of a batch on `count` devices (None for all); None if one device is enough.
-
-    Raises:
-        InputError: as `available` does.
-    """
+    """Return the layout of a batch on `count` devices (None for all); None if one device is enough."""
     devices = available(count)
     used = devices if together() else devices[:batch_size]
     return Layout(mesh_of(used, BATCH)) if len(used) > 1 else None
 
 
 def row_layout(count: int | None, *, objective: AnyObjective) -> Layout | None:
-    """Return how the rows of an image are distributed over devices.
+    """Return the layout of the rows of an image on `count` devices (None for one, or for all with several processes).
 
-    Args:
-        count: number of devices; None for one device, or for all with several processes.
-        objective: statistic and normalization of gradients are used.
-
-    Returns:
-        The layout; None for one device.
-
-    Raises:
-        InputError: as `available` does, or if the statistic needs all rows on one device.
+    It is None for one device. `InputError` is raised if the objective needs all rows on one device.
     """
     if count is None and not together():
         return None

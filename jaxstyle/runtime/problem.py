@@ -1,14 +1,13 @@
 """The problem of a run: its arrays and static options, and the compiled program of each scale."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxstyle.distributed.sharding import HEIGHT
@@ -23,27 +22,20 @@ from jaxstyle.optim.loop import AnyObjective
 from jaxstyle.optim.optimizers import LBFGS, Optimizer, Transformation, as_optimizer
 from jaxstyle.runtime.memory import in_row_chunks, plan_scale, release_memory
 from jaxstyle.runtime.placement import Layout, cropped, placed, row_layout
-from jaxstyle.runtime.plain_data import plain
 from jaxstyle.transfer import scale as scale_parts
 from jaxstyle.transfer.color import Color, Sizes, Styles
 from jaxstyle.transfer.schedule import Scale, Scales, part_of, plan
 from jaxstyle.transfer.stylize import prepare_inputs
 
 MOST_STEPS_PER_SEGMENT = 10
-NETWORK_SETTINGS = ("pooling", "pooling_gain", "padding", "input_scale", "precision", "remat", "tile_pixels")
 WORK_PER_SEGMENT = 2e11  # multiply-adds of forward passes: two steps of VGG-19 at 512 pixels, over a second
 
 
 class CompiledScale(NamedTuple):
-    """A compiled scale: the program for up to `MOST_STEPS_PER_SEGMENT` steps, and its inputs besides a state.
+    """A compiled scale: the program for up to `segment` steps, and the optimization targets on its devices.
 
-    Attributes:
-        targets: the optimization targets, on the devices of the program.
-        segment: number of steps per call.
-        step: the program.
-        memory_plan: 0 for the full image at once, the number of pixels of a tile, or that of the full image for row
-            chunks only.
-        state_bytes: memory of a state on one device.
+    `memory_plan` is 0 for the full image at once, the number of pixels of a tile, or that of the full image for row
+    chunks only. `state_bytes` is the memory of a state on one device.
     """
 
     targets: Any
@@ -101,7 +93,7 @@ class Problem:
             if wide or network.precision == "bfloat16" and not split:
                 prepare = jax.jit(prepared, static_argnames=("precision", "conv"))
                 params = prepare(params, precision=network.precision, conv=network.conv)
-            self.networks[wide] = params if self.layout is None else placed(params, self.layout.whole(params))
+            self.networks[wide] = params if self.layout is None else placed(params, self.layout.replicated(params))
         return self.networks[wide]
 
     @cached_property
@@ -116,13 +108,13 @@ class Problem:
         options: dict[str, Any] = {"layers": layers, "circular": circular, "passes": self.objective.passes}
         return plan(*self.content.shape[:2], steps=self.steps, scales=self.scales, **options)
 
-    def targets(self, scale: Scale, image: Any = None, *, number: int = 0) -> Any:
-        """Return the optimization targets of a scale, by its number, for its initial image."""
+    def targets(self, number: int, image: Any = None) -> Any:
+        """Return the targets of a scale for its initial image, on which those of custom objectives depend."""
         return scale_parts.targets_for_scale(
             self.params,
             self.content,
             self.styles,
-            scale,
+            self.schedule[number],
             objective=self.objective,
             network=self.network,
             key=self.key,
@@ -133,24 +125,29 @@ class Problem:
             part=part_of(self.schedule, number),
         )
 
-    def initial_image(self, scale: Scale, painted: Any) -> Any:
+    @property
+    def keeps_start(self) -> bool:
+        """Whether the targets of a scale may depend on its initial image, which a resumed run then needs."""
+        return not isinstance(self.objective, Objective)
+
+    def initial_image(self, scale: Scale, previous: Any) -> Any:
         """Return the initial image of a scale, given the result of the previous one."""
-        if painted is not None:
-            painted, circular = np.asarray(painted), is_circular(self.network)
-            return scale_parts.enlarge(painted, self.content, self.styles, self.start, scale, circular=circular)
+        if previous is not None:
+            previous, circular = np.asarray(previous), is_circular(self.network)
+            return scale_parts.enlarge(previous, self.content, self.styles, self.start, scale, circular=circular)
         if self.noise is not None:
             shape = (scale.height, scale.width, 3)
             return np.asarray(jax.jit(jax.vmap(partial(jax.random.uniform, shape=shape)))(self.noise))
         image = np.asarray(scale_parts.initial_image(self.content, self.styles, self.start, scale, key=self.key))
         return image if self.batch_size is None else np.broadcast_to(image, (self.batch_size, *image.shape))
 
-    def finish(self, painted: Any) -> Any:
-        """Return the picture to save, or all pictures of a batch."""
+    def finish(self, image: Any) -> Any:
+        """Return the picture to save, or all pictures of a batch, given the image after the last step."""
         finish = partial(scale_parts.finish, styles=self.styles, color=self.color, content_masks=self.content_masks)
-        painted = np.asarray(painted)
+        image = np.asarray(image)
         if self.batch_size is None or self.color != "keep" and self.content_masks is None:
-            return finish(painted, self.picture)
-        return np.stack([np.asarray(finish(image, self.picture)) for image in painted])
+            return finish(image, self.picture)
+        return np.stack([np.asarray(finish(each, self.picture)) for each in image])
 
     def program(self, scale: Scale, targets: Any, *, memory_plan: int = 0) -> jax.stages.Compiled:
         """Return the compiled program of a scale, which donates the state; `memory_plan` is as for `CompiledScale`."""
@@ -159,25 +156,18 @@ class Problem:
             network = in_row_chunks(network)
             if memory_plan < scale.height * scale.width:
                 network = network.clone(tile_pixels=memory_plan)
-        state = self.shape(scale)
-        inputs = (state, self.ready(scale), targets, self.objective)
+        inputs = (self.shape(scale), self.ready(scale), targets, self.objective)
         leaves, structure = jax.tree.flatten(inputs)
         shapes = tuple((np.shape(leaf), str(getattr(leaf, "dtype", type(leaf)))) for leaf in leaves)
         name = (shapes, structure, network, self.layout)
         if name not in self.compiled:
-            given = (self.ready(scale), targets, self.objective)
             options: dict[str, Any] = {"network": network, "most_steps": MOST_STEPS_PER_SEGMENT}
             if self.layout is not None:
-                self.compiled[name] = self.layout.program(state, *given, **options)
+                self.compiled[name] = self.layout.program(*inputs, **options)
             else:
                 steps = jax.ShapeDtypeStruct((), jnp.int32)
-                self.compiled[name] = loop.run_segment.lower(state, *given, steps, **options).compile()
+                self.compiled[name] = loop.run_segment.lower(*inputs, steps, **options).compile()
         return self.compiled[name]
-
-    @property
-    def keeps_start(self) -> bool:
-        """Whether the targets of a scale may depend on its initial image, which a resumed run then needs."""
-        return not isinstance(self.objective, Objective)
 
     @property
     def _state_options(self) -> dict[str, Any]:
@@ -186,14 +176,12 @@ class Problem:
 
     def begin(self, image: Any) -> loop.State:
         """Return the initial state of a scale, given its initial image."""
-        image = np.asarray(image)
-        if self.layout is not None:
-            return self.layout.begin(image, **self._state_options)
-        return loop.init_state(image, **self._state_options)
+        begin: Any = loop.init_state if self.layout is None else self.layout.begin
+        return begin(np.asarray(image), **self._state_options)
 
     def resumed(self, state: loop.State) -> loop.State:
         """Return a saved state in the layout of the program."""
-        return state if self.layout is None else placed(state, self.layout.kept(state))
+        return state if self.layout is None else placed(state, self.layout.sharded(state))
 
     def image_of(self, state: loop.State, scale: Scale) -> Any:
         """Return the image of a state, in the layout of the program."""
@@ -203,9 +191,7 @@ class Problem:
 
     def unpadded(self, image: jax.Array, scale: Scale) -> jax.Array:
         """Return the image of a state, or all images of a batch, without padding; called in all processes together."""
-        if self.layout is None:
-            return image
-        return cropped(self.read(image), self.image_shape(scale))
+        return image if self.layout is None else cropped(self.read(image), self.image_shape(scale))
 
     @property
     def writes_files(self) -> bool:
@@ -223,8 +209,7 @@ class Problem:
 
     def finite(self, image: jax.Array) -> np.ndarray:
         """Return whether an image in the layout of the program is finite; of each image of a batch."""
-        module = array_module(image)
-        found = np.asarray(self.read(module.isfinite(image).all((-3, -2, -1))))
+        found = np.asarray(self.read(array_module(image).isfinite(image).all((-3, -2, -1))))
         return found if self.batch_size is None else found[: self.batch_size]
 
     def shape(self, scale: Scale) -> loop.State:
@@ -237,35 +222,34 @@ class Problem:
         return jax.ShapeDtypeStruct((*batch_size, scale.height, scale.width, 3), self.content.dtype)
 
     def at(self, number: int, image: Any = None, *, memory_plans: Mapping[int, int] | None = None) -> CompiledScale:
-        """Return the compiled scale of a number, before its state is allocated, which may not fit into memory.
+        """Return a compiled scale for its initial image, before its state is allocated, which may not fit into memory.
 
-        `image` is its initial image, on which the targets of custom objectives may depend.
         `memory_plans` are those of scales by longest side; None for one that fits into memory, unless devices share the
-        work.
-
-        Raises:
-            InputError: if the steps do not fit into the memory budget.
+        work. `InputError` is raised if the steps do not fit into the memory budget.
         """
-        scale = self.schedule[number]
-        targets = self.targets(scale, image, number=number)
-        segment, state_bytes = self.segment(scale), bytes_of(self.shape(scale))
-
-        def program(memory_plan: int) -> jax.stages.Compiled:
-            return self.program(scale, targets, memory_plan=memory_plan)
-
+        scale, targets = self.schedule[number], self.targets(number, image)
+        program, segment, state_bytes = (
+            partial(self.program, scale, targets),
+            self.segment(scale),
+            bytes_of(self.shape(scale)),
+        )
         if self.layout is not None:
-            step = program(0)
+            step, state_bytes = program(), state_bytes * self.layout.at_once // self.layout.mesh.size
             release_memory()
-            state_bytes = state_bytes * self.layout.at_once // self.layout.mesh.size
-            return CompiledScale(placed(targets, self.layout.shapes_of(targets)), segment, step, 0, state_bytes)
+            return CompiledScale(placed(targets, self.layout.target_shapes(targets)), segment, step, 0, state_bytes)
         if memory_plans is not None:
             memory_plan = memory_plans.get(max(scale.width, scale.height), 0)
-            step = program(memory_plan)
+            step = program(memory_plan=memory_plan)
         else:
-            allocated = bytes_of(targets) + bytes_of(self.ready(scale))
-            alone = (self.batch_size or 1) == 1
-            options: Any = {"alone": alone, "memory": self.memory, "allocated": allocated}
-            step, memory_plan = plan_scale(program, scale, objective=self.objective, network=self.network, **options)
+            step, memory_plan = plan_scale(
+                lambda plan: program(memory_plan=plan),
+                scale,
+                objective=self.objective,
+                network=self.network,
+                alone=(self.batch_size or 1) == 1,
+                memory=self.memory,
+                allocated=bytes_of(targets) + bytes_of(self.ready(scale)),
+            )
         release_memory()
         return CompiledScale(targets, segment, step, memory_plan, state_bytes)
 
@@ -276,63 +260,24 @@ class Problem:
         """
         if self.layout is None and isinstance(self.objective, Objective):
             scale = self.schedule[number]
-            targets = partial(self.targets, scale, number=number)
-            self.program(scale, jax.eval_shape(targets, self.image_shape(scale)))
+            self.program(scale, jax.eval_shape(partial(self.targets, number), self.image_shape(scale)))
 
     def segment(self, scale: Scale) -> int:
         """Return the number of steps per call, few enough to interrupt a run.
 
         It is above 1 for fast steps: each call allocates memory, which costs a fifth of a step of the mini network.
         """
-        most = MOST_STEPS_PER_SEGMENT
-        if jax.default_backend() == "cpu" and isinstance(self.network, VGG19):
-            kernels = ((int(name[4]) - 1, layer["kernel"].size) for name, layer in self.params.items())
-            pixels = scale.width * scale.height * (self.batch_size or 1)
-            multiply_adds = pixels * sum(size / 4**block for block, size in kernels)
-            most = min(most, max(1, int(WORK_PER_SEGMENT / multiply_adds)))
-        return most
+        if jax.default_backend() != "cpu" or not isinstance(self.network, VGG19):
+            return MOST_STEPS_PER_SEGMENT
+        kernels = ((int(name[4]) - 1, layer["kernel"].size) for name, layer in self.params.items())
+        pixels = scale.width * scale.height * (self.batch_size or 1)
+        multiply_adds = pixels * sum(size / 4**block for block, size in kernels)
+        return min(MOST_STEPS_PER_SEGMENT, max(1, int(WORK_PER_SEGMENT / multiply_adds)))
 
 
 def bytes_of(tree: Any) -> int:
     """Return the memory of the arrays of a pytree in bytes."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def settings_of(problem: Problem) -> dict[str, Any]:
-    """Return objective, network, optimizer, scales and color as JSON data, without weights of terms and functions."""
-    network, optimizer = problem.network, problem.optimizer
-    objective = {"name": type(problem.objective).__name__, "terms": list(problem.objective.term_names)}
-    objective |= _static_fields(problem.objective)
-    of_optimizer = {"name": type(optimizer).__name__, **_static_fields(optimizer)}
-    if (rates := jax.tree.leaves(optimizer)) and not isinstance(rates[0], Tracer):
-        of_optimizer["learning_rate"] = np.asarray(rates[0], np.float64).tolist()
-    of_network: dict[str, Any] = {}
-    if isinstance(network, VGG19):
-        of_network = {name: plain(getattr(network, name), paths={}) for name in NETWORK_SETTINGS}
-    scales = plain(problem.scales, paths={})
-    return {
-        "objective": objective,
-        "network": of_network,
-        "optimizer": of_optimizer,
-        "scales": scales,
-        "color": problem.color,
-    }
-
-
-def _static_fields(value: Any) -> dict[str, Any]:
-    """Return the static fields of a data class as JSON data; functions by their names."""
-    if not is_dataclass(value):
-        return {}
-    found = {each.name: getattr(value, each.name) for each in fields(value) if each.metadata.get("static")}
-    return {name: _named(each) for name, each in found.items()}
-
-
-def _named(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_named(each) for each in value]
-    if isinstance(value, str | int | float | None):
-        return value
-    return getattr(value, "__qualname__", None) or f"a {type(value).__name__}"
 
 
 def make_problem(
@@ -367,11 +312,11 @@ def make_problem(
         steps: number of gradient evaluations over all scales.
         scales: number of scales, or their longest sides.
         init: initial image: "content", "style", "noise", or `[H, W, 3]`.
-        color: color of the result, as for `stylize`.
+        color: as for `stylize`.
         key: key of the noise; None for `jax.random.key(0)`.
-        style_weights: weight of each style; None for equal weights.
-        content_masks: `[N, H, W]` in [0, 1], the region of each style; None for the whole image.
-        style_masks: `[h, w]` for each style, or None for all of it.
+        style_weights: as for `stylize`.
+        content_masks: as for `stylize`.
+        style_masks: as for `stylize`.
         max_memory: memory budget in bytes; None for most of the free memory.
         devices: number of devices that share the rows of the picture; None for one.
         save_every: a segment of steps ends at each multiple of this number; 0 for none.
@@ -379,9 +324,6 @@ def make_problem(
     Raises:
         InputError: if there is no style, a value is not in [0, 1], the statistic needs all rows on one device, or there
             are fewer devices.
-
-    Example:
-        >>> make_problem(params, content, style, steps=100)  # doctest: +SKIP
     """
     loop.check_steps(steps)
     given = prepare_inputs(
@@ -394,7 +336,7 @@ def make_problem(
         content_masks=content_masks,
         style_masks=style_masks,
     )
-    problem = Problem(
+    return Problem(
         params=params,
         picture=given.picture,
         content=given.content,
@@ -413,5 +355,5 @@ def make_problem(
         memory=max_memory,
         save_every=save_every,
         devices=devices,
+        layout=None if devices is None else row_layout(devices, objective=objective),
     )
-    return replace(problem, layout=None if devices is None else row_layout(devices, objective=objective))

@@ -6,32 +6,38 @@ options refer, names without folders, and hashes, by which `jaxstyle rerun` find
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+import sys
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from jaxstyle.distributed.processes import of_all
 from jaxstyle.errors import InputError, excerpt
 from jaxstyle.images.metadata import description_of
 from jaxstyle.losses.objective import Objective
+from jaxstyle.networks.vgg import VGG19
 from jaxstyle.optim.loop import AnyObjective
-from jaxstyle.runtime.plain_data import differences, plain, structured
-from jaxstyle.runtime.problem import Problem, settings_of
+from jaxstyle.runtime.problem import Problem
 from jaxstyle.runtime.runner import Snapshot
 
 FORMAT = "jaxstyle run 2"
 FIRST_FORMAT = "jaxstyle run 1"
 PACKAGES = ("jaxstyle", "jax", "jaxlib", "optax", "numpy", "pillow", "imagecodecs")
 MOST = 2**20  # characters of a record
+NETWORK_SETTINGS = ("pooling", "pooling_gain", "padding", "input_scale", "precision", "remat", "tile_pixels")
 DEEPEST = 20  # maximum nesting of a record
 CURE = "name a picture that jaxstyle has saved, with its .json beside it where it was converted."
 # Names of version 1, which had the options in groups.
@@ -60,57 +66,27 @@ class Weights:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Inputs, options and results of a run; without times and folders, so that equal runs have equal records.
-
-    Attributes:
-        command: name of the command, such as "stylize".
-        options: options of the command as given by the user; each path is replaced by the number of its input.
-        inputs: all input files except the network.
-        network: the network.
-        settings: the resulting options of objective, network and optimizer.
-        weights: weights of the loss by term.
-        versions: versions of packages.
-        device: name of the device.
-        memory_plans: for scales that did not fit into memory, by longest side, the number of pixels of a tile, or of
-            the full image for row chunks only.
-        steps: number of steps.
-        history: each term before the first step, and before the last.
-        batch: numbers of all pictures of the batch in the sweep, for a picture of a sweep.
-        index: index of this picture in `batch`.
-        devices: number of devices, each like `device`.
-        format: format of the record.
-    """
+    """Inputs, options and results of a run; without times and folders, so that equal runs have equal records."""
 
     command: str
-    options: dict[str, Any]
-    inputs: tuple[Source, ...]
+    options: dict[str, Any]  # as given by the user; each path is replaced by the number of its input
+    inputs: tuple[Source, ...]  # all input files except the network
     network: Weights
-    settings: dict[str, Any]
-    weights: dict[str, float]
-    versions: dict[str, str]
+    settings: dict[str, Any]  # the resulting options of objective, network and optimizer
+    weights: dict[str, float]  # of the loss by term
+    versions: dict[str, str]  # of packages
     device: str
-    memory_plans: dict[str, int] = field(default_factory=dict)
+    memory_plans: dict[str, int] = field(default_factory=dict)  # see `CompiledScale`, by longest side
     steps: int = 0
-    history: dict[str, tuple[float, float]] = field(default_factory=dict)
-    batch: tuple[int, ...] = ()
-    index: int = 0
-    devices: int = 1
+    history: dict[str, tuple[float, float]] = field(default_factory=dict)  # before the first step and before the last
+    batch: tuple[int, ...] = ()  # numbers of all pictures of the batch, for a picture of a sweep
+    index: int = 0  # of this picture in `batch`
+    devices: int = 1  # number of devices, each like `device`
     format: Literal["jaxstyle run 2"] = FORMAT
 
 
 def source(path: Path) -> Source:
-    """Return the name and the hash of a file.
-
-    Args:
-        path: the file.
-
-    Raises:
-        InputError: if it cannot be read.
-
-    Example:
-        >>> source(Path("content.jpg")).name  # doctest: +SKIP
-        'content.jpg'
-    """
+    """Return the name and the hash of a file."""
     try:
         with path.open("rb") as file:
             return Source(path.name, hashlib.file_digest(file, "sha256").hexdigest())
@@ -119,45 +95,17 @@ def source(path: Path) -> Source:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the packages on which the bytes of a picture depend.
-
-    Example:
-        >>> versions()["jaxstyle"]
-        '0.1.0'
-    """
+    """Return the versions of the packages on which the bytes of a picture depend."""
     return {package: metadata.version(package) for package in PACKAGES}
 
 
 def text(record: RunRecord, *, indent: int | None = None) -> str:
-    """Return a record as ASCII JSON.
-
-    Args:
-        record: of a run.
-        indent: spaces per level, or None for one line.
-
-    Example:
-        >>> read(text(record)) == record  # doctest: +SKIP
-        True
-    """
+    """Return a record as ASCII JSON."""
     return json.dumps(plain(record, paths={}), indent=indent, allow_nan=False)
 
 
 def read(text: str, name: str = "the record") -> RunRecord:
-    """Return the record in a JSON text, or in its field "record"; check the type of every field.
-
-    Args:
-        text: untrusted JSON, of this version or of version 1.
-        name: name of the text in error messages.
-
-    Raises:
-        InputError: if the text is not a record.
-
-    Example:
-        >>> read("{}")
-        Traceback (most recent call last):
-        ...
-        jaxstyle.errors.InputError: the record holds no record of a run (...): name a picture that jaxstyle ...
-    """
+    """Return the record in a JSON text, or in its field "record"; check the type of every field."""
     try:
         if len(text) > MOST:
             raise ValueError(f"{len(text)} characters are over {MOST}")
@@ -173,15 +121,7 @@ def read(text: str, name: str = "the record") -> RunRecord:
 
 
 def translated(value: Any) -> Any:
-    """Return a record as JSON data in this version; one of version 1 had other names, and groups of options.
-
-    Args:
-        value: JSON data.
-
-    Example:
-        >>> translated({"format": "jaxstyle run 1", "lane": 2, "options": {"optimization": {"memory": 9}}})
-        {'format': 'jaxstyle run 2', 'index': 2, 'options': {'lbfgs_history': 9}}
-    """
+    """Return a record as JSON data in this version; one of version 1 had other names, and groups of options."""
     if not isinstance(value, dict) or value.get("format") != FIRST_FORMAT:
         return value
     found = {RENAMED.get(name, name): part for name, part in value.items()} | {"format": FORMAT}
@@ -205,19 +145,7 @@ def _check_depth(value: Any, levels: int = DEEPEST) -> None:
 
 
 def record_of(picture: Path, *, max_pixels: int | None = None) -> RunRecord:
-    """Return the record of a picture, from its metadata or from the .json file beside it.
-
-    Args:
-        picture: a picture file.
-        max_pixels: maximum number of pixels; None for Pillow's limit.
-
-    Raises:
-        InputError: if there is none.
-
-    Example:
-        >>> record_of(Path("cat.png")).command  # doctest: +SKIP
-        'stylize'
-    """
+    """Return the record of a picture, from its metadata or from the .json file beside it."""
     own, beside = description_of(picture, max_pixels=max_pixels), picture.with_suffix(".json")
     try:
         return read(own, str(picture))
@@ -226,21 +154,16 @@ def record_of(picture: Path, *, max_pixels: int | None = None) -> RunRecord:
             raise
     try:
         with beside.open(encoding="utf-8") as file:
-            content = file.read(MOST + 1)  # at most one character over the limit
-    except (OSError, ValueError) as error:
+            return read(file.read(MOST + 1), str(beside))  # at most one character over the limit
+    except (OSError, UnicodeError) as error:
         raise InputError(f"{beside} cannot be read: {CURE}") from error
-    return read(content, str(beside))
 
 
 def check_same(facts: dict[str, Any]) -> None:
-    """Refuse to go on where another process has other facts.
-
-    Raises:
-        InputError: in all processes, if two of them differ.
-    """
-    every = of_all(facts)
-    for number, theirs in enumerate(every[1:], 1):
-        for name, own, other in differences(every[0], theirs):
+    """Refuse to go on where another process has other facts."""
+    first, *others = of_all(facts)
+    for number, theirs in enumerate(others, 1):
+        for name, own, other in differences(first, theirs):
             values = [excerpt(repr(each), most=60) for each in (own, other)]
             raise InputError(
                 f"Process 0 has {excerpt(name, most=60)} {values[0]}, but process {number} has {values[1]}: "
@@ -252,16 +175,9 @@ def new_record(
     command: str, options: dict[str, Any], *, inputs: Iterable[Path], network: Weights, problem: Problem
 ) -> RunRecord:
     """Return the record of a command before the run."""
-    return RunRecord(
-        command=command,
-        options=options,
-        inputs=tuple(source(path) for path in inputs),
-        network=network,
-        settings=settings_of(problem),
-        weights=weights_by_term(problem.objective),
-        versions=versions(),
-        device=_device(),
-    )
+    weights = weights_by_term(problem.objective)
+    facts = (options, tuple(map(source, inputs)), network, settings_of(problem), weights, versions(), _device())
+    return RunRecord(command, *facts)
 
 
 def record_at(record: RunRecord, snapshot: Snapshot) -> RunRecord:
@@ -273,10 +189,41 @@ def record_at(record: RunRecord, snapshot: Snapshot) -> RunRecord:
 
 def identity(record: RunRecord) -> dict[str, Any]:
     """Return the facts of a record that must be equal to resume a run; names of files may differ."""
-    whole: dict[str, Any] = plain(record, paths={})
-    same = {name: value for name, value in whole.items() if name not in NOT_COMPARED}
+    same = {name: value for name, value in plain(record, paths={}).items() if name not in NOT_COMPARED}
     network = {"name": record.network.name, "sha256": record.network.sha256}
     return same | {"inputs": [each.sha256 for each in record.inputs], "network": network}
+
+
+def settings_of(problem: Problem) -> dict[str, Any]:
+    """Return objective, network, optimizer, scales and color as JSON data, without weights of terms and functions."""
+    objective, network, optimizer = problem.objective, problem.network, problem.optimizer
+    of_optimizer = {"name": type(optimizer).__name__, **_static_fields(optimizer)}
+    if (rates := jax.tree.leaves(optimizer)) and not isinstance(rates[0], Tracer):
+        of_optimizer["learning_rate"] = np.asarray(rates[0], np.float64).tolist()
+    names = NETWORK_SETTINGS if isinstance(network, VGG19) else ()
+    terms = list(objective.term_names)
+    return {
+        "objective": {"name": type(objective).__name__, "terms": terms, **_static_fields(objective)},
+        "network": {name: plain(getattr(network, name), paths={}) for name in names},
+        "optimizer": of_optimizer,
+        "scales": plain(problem.scales, paths={}),
+        "color": problem.color,
+    }
+
+
+def _static_fields(value: Any) -> dict[str, Any]:
+    """Return the static fields of a data class as JSON data; functions by their names."""
+    if not is_dataclass(value):
+        return {}
+    return {each.name: _named(getattr(value, each.name)) for each in fields(value) if each.metadata.get("static")}
+
+
+def _named(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_named(each) for each in value]
+    if isinstance(value, str | int | float | None):
+        return value
+    return getattr(value, "__qualname__", None) or f"a {type(value).__name__}"
 
 
 def weights_by_term(objective: AnyObjective) -> dict[str, float]:
@@ -301,3 +248,64 @@ def _device() -> str:
     except (OSError, StopIteration):
         model = platform.processor() or platform.machine()
     return f"{os.cpu_count()} x {model}"
+
+
+def structured(kind: Any, value: Any, *, paths: Sequence[Path] = ()) -> Any:
+    """Return JSON data as a value of type `kind`, without conversions or unknown fields."""
+    origin, inside = typing.get_origin(kind), typing.get_args(kind)
+    if is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        names = [each.name for each in fields(kind)]
+        if isinstance(value, dict) and value.keys() <= set(names):
+            parts = {name: structured(hints[name], part, paths=paths) for name, part in value.items()}
+            with contextlib.suppress(TypeError):  # a field without a default is missing
+                return kind(**parts)  # pyright: ignore[reportCallIssue] - a class, whose instances are not callable
+    elif origin in (typing.Union, types.UnionType):
+        for each in inside:
+            try:
+                return structured(each, value, paths=paths)
+            except ValueError:
+                continue
+    elif origin is Literal:
+        if any(value == each and type(value) is type(each) for each in inside):
+            return value
+    elif origin is tuple and isinstance(value, list):
+        kinds = inside[:1] * len(value) if inside[-1] is Ellipsis else inside
+        if len(kinds) == len(value):
+            return tuple(structured(each, part, paths=paths) for each, part in zip(kinds, value, strict=True))
+    elif origin is dict and isinstance(value, dict):
+        return {name: structured(inside[1], part, paths=paths) for name, part in value.items()}
+    elif kind is Path:
+        if type(value) is int and 0 <= value < len(paths):
+            return paths[value]
+    elif kind is float:
+        if type(value) in (int, float) and abs(value) <= sys.float_info.max:  # JSON may contain 1e999 or such integers
+            return float(value)
+    elif kind is Any or type(value) is kind:
+        return value
+    raise ValueError(f"{excerpt(repr(value), most=60)} is no {getattr(kind, '__name__', kind)}")
+
+
+def plain(value: Any, *, paths: dict[Path, int]) -> Any:
+    """Return a value as JSON data, the inverse of `structured`."""
+    if is_dataclass(value):
+        return {each.name: plain(getattr(value, each.name), paths=paths) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): plain(part, paths=paths) for name, part in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(part, paths=paths) for part in value]
+    if isinstance(value, Path):
+        return paths.setdefault(value, len(paths))
+    return value
+
+
+def differences(one: Any, other: Any, *, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield the differences of two values as JSON data: the name of the field, and both values."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for key in dict.fromkeys([*one, *other]):
+            yield from differences(one.get(key), other.get(key), name=f"{name}.{key}" if name else key)
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for number, (mine, yours) in enumerate(zip(one, other, strict=True), 1):
+            yield from differences(mine, yours, name=f"{name} {number}")
+    elif one != other:
+        yield name, one, other

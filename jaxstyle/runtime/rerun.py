@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import filecmp
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
@@ -18,37 +18,25 @@ from jaxstyle.images.save import check_output
 from jaxstyle.networks import weights_io
 from jaxstyle.runtime.callbacks import Callback, message, never
 from jaxstyle.runtime.fitting import Result
-from jaxstyle.runtime.inputs import LoadedNetwork, LoadNetwork
+from jaxstyle.runtime.inputs import LoadedNetwork
 from jaxstyle.runtime.options import STATISTICS, ObjectiveOptions, ReconstructOptions, StylizeOptions, TextureOptions
 from jaxstyle.runtime.outputs import OutputOptions
-from jaxstyle.runtime.plain_data import differences, plain, structured
-from jaxstyle.runtime.record import CURE, RunRecord, read, record_of, source
-from jaxstyle.runtime.run import NOT_RECORDED, Run, reconstruct_run, run_to_file, stylize_run, texture_run
+from jaxstyle.runtime.record import CURE, RunRecord, differences, plain, read, record_of, source, structured
+from jaxstyle.runtime.run import NOT_RECORDED, load_run, run_to_file
 from jaxstyle.runtime.sweep_grid import SweepOptions
-from jaxstyle.runtime.sweep_job import sweep_folder, sweep_run
+from jaxstyle.runtime.sweep_job import sweep_folder
 
 WEIGHTS = (*STATISTICS, ".safetensors")  # suffixes of files of weights
-OPTIONS: Mapping[str, type[ObjectiveOptions]] = {
-    "stylize": StylizeOptions,
-    "sweep": SweepOptions,
-    "texture": TextureOptions,
-    "reconstruct": ReconstructOptions,
+OPTIONS: dict[str, type[ObjectiveOptions]] = {
+    kind.command: kind for kind in (StylizeOptions, SweepOptions, TextureOptions, ReconstructOptions)
 }
-FILES: Mapping[str, Mapping[str, Any]] = {
+FILES: dict[str, dict[str, Any]] = {
     "stylize": {"content": Path, "styles": tuple[Path, ...]},
     "sweep": {"content": Path, "styles": tuple[Path, ...]},
     "texture": {"styles": tuple[Path, ...]},
     "reconstruct": {"image": Path},
 }
 LoadNamed = Callable[[str, Path | None], LoadedNetwork]  # by name and weights file
-
-
-class Recorded(NamedTuple):
-    """The command of a record: its input files, options and output options."""
-
-    files: dict[str, Any]
-    options: Any
-    outputs: OutputOptions
 
 
 def rerun(
@@ -64,57 +52,42 @@ def rerun(
 ) -> Result:
     """Repeat the run that made a picture; `equal_pictures` then compares the pictures.
 
-    Args:
-        picture: picture with a record.
-        output: picture to write.
-        folders: folders of the input files.
-        load: loads a network, given its name and the file of its weights.
-        weights: file of VGG-19's weights; None to search `folders` and the installed ones.
-        max_pixels: maximum number of pixels of a picture; None for Pillow's limit.
-        callbacks: called with every event.
-        should_stop: called before each segment of steps.
-
-    Raises:
-        InputError: if there is no valid record, or an input or the network is missing.
+    The input files are in `folders`, the network in the file `weights`, in one of `folders`, or installed.
     """
     if picture.suffix.lower() == ".json":
         raise InputError(f"{picture} is a record and no picture: name the picture next to it.")
     record = picture_record(picture, max_pixels=max_pixels)
-    found = _files(folders)
+    found = [path for folder in folders for path in sorted(folder.iterdir()) if path.is_file()]
     inputs = _inputs(picture, record, found, folders)
-    recorded = recorded_command(record, picture=picture, inputs=inputs)
-    recorded = recorded._replace(options=replace(recorded.options, max_pixels=max_pixels))
-    check_output(output, bits=recorded.outputs.bits, inputs=[picture, *inputs])
-    _check_options(recorded)
+    files, options, outputs = recorded_command(record, picture=picture, inputs=inputs)
+    options = replace(options, max_pixels=max_pixels)
+    check_output(output, bits=outputs.bits, inputs=[picture, *inputs])
+    options.check(files.get("styles", ()))
     loaded = _network(picture, record, found, weights=weights, load=load)
-    run = _run(record, recorded, lambda: loaded, output.parent, callbacks)
+    run = load_run(files, options, lambda: loaded, outputs=outputs, callbacks=callbacks)
+    if isinstance(options, SweepOptions):
+        run = sweep_folder(output.parent, options, outputs=outputs).run(run, record.batch, index=record.index)
     problem = run.problem
     sides = [max(scale.height, scale.width) for scale in problem.schedule]
     plans = {side: record.memory_plans.get(str(side), 0) for side in sides}
     problem = replace(problem, memory_plans=plans, devices=min(record.devices, len(jax.devices())))
-    run = Run(problem, run.alpha, replace(run.record, inputs=record.inputs, network=record.network))
-    options: dict[str, Any] = {"callbacks": callbacks, "should_stop": should_stop, "until": record.steps}
-    return run_to_file(run, output, outputs=OutputOptions(bits=recorded.outputs.bits), **options)
+    same = replace(run.record, inputs=record.inputs, network=record.network)  # with the names of the files then
+    run = run._replace(problem=problem, record=same, outputs=OutputOptions(bits=outputs.bits))
+    return run_to_file(run, output, callbacks=callbacks, should_stop=should_stop, until=record.steps)
 
 
 def picture_record(picture: Path, *, max_pixels: int | None = None) -> RunRecord:
-    """Return the record of a picture that can be repeated.
-
-    Raises:
-        InputError: if there is none.
-    """
+    """Return the record of a picture that can be repeated."""
     record = record_of(picture, max_pixels=max_pixels)
     if record.command not in OPTIONS or record.steps < 1:
         raise InputError(f"{picture} holds no record of a picture: {CURE}")
     return record
 
 
-def recorded_command(record: RunRecord, *, picture: Path, inputs: Sequence[Path]) -> Recorded:
-    """Return the command of a record, for these inputs.
-
-    Raises:
-        InputError: if the options of the record are not those of the command.
-    """
+def recorded_command(
+    record: RunRecord, *, picture: Path, inputs: Sequence[Path]
+) -> tuple[dict[str, Any], Any, OutputOptions]:
+    """Return the input files by argument, the options and the output options of a record, for these inputs."""
     options, kinds = dict(record.options), FILES[record.command]
     try:
         files = {name: structured(kind, options.pop(name, None), paths=inputs) for name, kind in kinds.items()}
@@ -127,35 +100,10 @@ def recorded_command(record: RunRecord, *, picture: Path, inputs: Sequence[Path]
             f"{picture} was made with options that {record.command} does not take ({excerpt(error)}): use the "
             f"version that made it, {excerpt(record.versions.get('jaxstyle', 'which is unknown'))}."
         ) from error
-    return Recorded(files, parsed, outputs)
-
-
-def _check_options(recorded: Recorded) -> None:
-    options, files = recorded.options, recorded.files
-    if isinstance(options, SweepOptions):
-        options.all_layers().check(len(files["styles"]))
-    elif isinstance(options, StylizeOptions):
-        options.check(len(files["styles"]))
-    elif isinstance(options, TextureOptions):
-        options.check(files["styles"])
-
-
-def _run(
-    record: RunRecord, recorded: Recorded, network: LoadNetwork, folder: Path, callbacks: Sequence[Callback]
-) -> Run:
-    files, options, outputs = recorded
-    if isinstance(options, SweepOptions):
-        run = sweep_run(**files, options=options, network=network, outputs=outputs, callbacks=callbacks)
-        return sweep_folder(folder, options, outputs=outputs).run(run, record.batch, index=record.index)
-    if isinstance(options, StylizeOptions):
-        return stylize_run(**files, options=options, network=network, outputs=outputs, callbacks=callbacks)
-    if isinstance(options, TextureOptions):
-        return texture_run(**files, options=options, network=network, outputs=outputs)
-    return reconstruct_run(**files, options=options, network=network, outputs=outputs)
+    return files, parsed, outputs
 
 
 def _inputs(picture: Path, record: RunRecord, files: Sequence[Path], folders: Sequence[Path]) -> list[Path]:
-    """Return the input files with the hashes of the record."""
     hashes, names = ({getattr(each, part) for each in record.inputs} for part in ("sha256", "name"))
     known: dict[str, Path] = {}
     for path in sorted(files, key=lambda path: path.name not in names):
@@ -187,7 +135,7 @@ def _network(
         likely = [path for path in files if path.suffix.lower() in WEIGHTS]
         likely.sort(key=lambda path: path.name != wanted.file)
         candidates = [*likely, None]
-    loaded = None
+    found = ""
     for path in candidates:
         if path is not None and path != weights:
             try:
@@ -197,7 +145,7 @@ def _network(
         loaded = load(wanted.name, path)
         if loaded.weights.sha256 == wanted.sha256:
             return loaded
-    found = "" if loaded is None else excerpt(loaded.weights.sha256, most=15)
+        found = excerpt(loaded.weights.sha256, most=15)
     raise InputError(
         f"{picture} was made by a {wanted.name} of SHA-256 {excerpt(wanted.sha256, most=15)}, but the one found has "
         f"{found}: name its file with --weights."
@@ -207,14 +155,7 @@ def _network(
 def equal_pictures(
     picture: Path, output: Path, *, max_pixels: int | None = None, callbacks: Sequence[Callback] = ()
 ) -> bool:
-    """Return whether two pictures have the same bytes; send messages with their differences.
-
-    Args:
-        picture: picture with a record.
-        output: picture of `rerun`.
-        max_pixels: maximum number of pixels of a picture; None for Pillow's limit.
-        callbacks: receive the messages.
-    """
+    """Return whether two pictures have the same bytes; send messages with their differences."""
     if filecmp.cmp(output, picture, shallow=False):
         message(callbacks, f"{output}: byte for byte {picture}")
         return True
@@ -236,16 +177,3 @@ def equal_pictures(
     pixels = f"in {count} of {apart.size} values, by {most:.3g} of 255 at most" if count else "in no pixel"
     message(callbacks, f"{output} differs from {picture} {pixels}")
     return False
-
-
-def _files(folders: Sequence[Path]) -> list[Path]:
-    """Return the files in folders."""
-    found = []
-    for folder in folders:
-        try:
-            found += [path for path in sorted(folder.iterdir()) if path.is_file()]
-        except OSError as error:
-            raise InputError(
-                f"{folder} cannot be searched ({error.strerror}): name a folder that you may read."
-            ) from error
-    return found

@@ -15,9 +15,9 @@ import numpy as np
 
 from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.files import write_text
-from jaxstyle.images.save import check_output, save_image
-from jaxstyle.losses.targets import Style
+from jaxstyle.images.save import save_image
 from jaxstyle.runtime.callbacks import Callback, Event, message, never, notify
+from jaxstyle.runtime.checkpoint import EVERY, RunCheckpoints
 from jaxstyle.runtime.fitting import Result, fit
 from jaxstyle.runtime.inputs import (
     LoadedNetwork,
@@ -30,23 +30,59 @@ from jaxstyle.runtime.inputs import (
 from jaxstyle.runtime.options import ObjectiveOptions, ReconstructOptions, StylizeOptions, TextureOptions, parse_memory
 from jaxstyle.runtime.outputs import OutputOptions, attempt, log_rows, numbered, write_log
 from jaxstyle.runtime.placement import batch_layout, row_layout
-from jaxstyle.runtime.plain_data import plain
 from jaxstyle.runtime.problem import Problem
-from jaxstyle.runtime.record import RunRecord, Weights, check_same, identity, new_record, record_at
+from jaxstyle.runtime.record import RunRecord, check_same, identity, new_record, plain, record_at
 from jaxstyle.runtime.record import text as record_text
-from jaxstyle.runtime.resume import EVERY, RunCheckpoints
 from jaxstyle.runtime.runner import CURE, Snapshot, picture_of
+from jaxstyle.runtime.sweep_grid import SweepOptions
 from jaxstyle.transfer.color import Sizes
 
 NOT_RECORDED = ("max_memory", "devices", "max_pixels")  # options on which no pixel depends
 
 
 class Run(NamedTuple):
-    """A problem, the alpha channel of its content, and its record before the run."""
+    """A problem, the alpha channel of its content, its record before the run, and options of output files.
+
+    The problem may be a batch; the record is then that of one of its pictures.
+    """
 
     problem: Problem
     alpha: np.ndarray | None
     record: RunRecord
+    outputs: OutputOptions
+
+    def history(self, snapshot: Snapshot) -> dict[str, np.ndarray]:
+        """Return the history of the picture of the record."""
+        if self.problem.batch_size is None:
+            return dict(snapshot.history)
+        return {name: values[self.record.index] for name, values in snapshot.history.items()}
+
+    def record_of(self, snapshot: Snapshot) -> RunRecord:
+        """Return the record of the picture at a snapshot."""
+        return record_at(self.record, snapshot._replace(history=self.history(snapshot)))
+
+    def checkpoints(self) -> RunCheckpoints | None:
+        """Return the checkpoints of the run, or None without a folder."""
+        folder, every, batch = self.outputs.checkpoint, self.outputs.every or EVERY, self.record.batch
+        if folder is None:
+            return None
+        return RunCheckpoints(folder, self.problem, identity(self.record), batch=batch, every=every)
+
+    def check_processes(self) -> None:
+        """Raise `InputError` unless all processes have the same run."""
+        check_same({**identity(self.record), "outputs": plain(self.outputs, paths={})})
+
+    def save_picture(self, path: Path, snapshot: Snapshot, pictures: np.ndarray) -> None:
+        """Save the picture of the record, given all pictures of the problem at a snapshot."""
+        if self.problem.writes_files:
+            picture = pictures if self.problem.batch_size is None else pictures[self.record.index]
+            description = record_text(self.record_of(snapshot)) if self.outputs.record else ""
+            save_image(path, picture, alpha=self.alpha, bits=self.outputs.bits, description=description)
+
+    def save_record(self, path: Path, snapshot: Snapshot) -> None:
+        """Save the record in a file next to the picture, if the options say so."""
+        if self.outputs.record_file and self.problem.writes_files:
+            write_text(path.with_suffix(".json"), record_text(self.record_of(snapshot), indent=1) + "\n")
 
 
 def stylize_files(
@@ -81,105 +117,51 @@ def stylize_files(
         'done'
     """
     options, outputs, path = options or StylizeOptions(), outputs or OutputOptions(), Path(output)
-    content = Path(content)
-    paths = [Path(each) for each in ([styles] if isinstance(styles, str | Path) else styles)]
-    if not paths:
-        raise InputError("There is no style: name at least one picture.")
-    options.check(len(paths))
-    options.resolve()
-    inputs = [content, *paths, *options.files()]
-    check_output(path, bits=outputs.bits, inputs=inputs)
-    outputs.check([path], steps=options.steps, inputs=inputs)
-    name = network
+    content, name = Path(content), network
+    paths = tuple(Path(each) for each in ([styles] if isinstance(styles, str | Path) else styles))
+    options.check(paths)
+    outputs.check([path], steps=options.steps, inputs=[content, *paths, *options.files()])
 
     def load() -> LoadedNetwork:
         return load_network(name, callbacks=callbacks) if isinstance(name, str) else name
 
-    run = stylize_run(content, paths, options, cache(load), outputs=outputs, callbacks=callbacks)
-    return run_to_file(run, path, outputs=outputs, callbacks=callbacks, should_stop=should_stop)
+    files = {"content": content, "styles": paths}
+    run = load_run(files, options, cache(load), outputs=outputs, callbacks=callbacks)
+    return run_to_file(run, path, callbacks=callbacks, should_stop=should_stop)
 
 
-def stylize_run(
-    content: Path,
-    styles: Sequence[Path],
-    options: StylizeOptions,
+def load_run(
+    files: Mapping[str, Any],
+    options: ObjectiveOptions,
     network: LoadNetwork,
     *,
     outputs: OutputOptions,
-    cached: Mapping[Path, Style | Sizes] = MappingProxyType({}),
+    cached: Mapping[Path, Sizes] = MappingProxyType({}),
     callbacks: Sequence[Callback] = (),
 ) -> Run:
-    """Load the files of a style transfer and return its run; the arguments are those of `load_stylize`."""
-    problem, alpha = load_stylize(content, styles, options, network, cached=cached, callbacks=callbacks)
-    files = {"content": content, "styles": tuple(styles)}
-    return new_run("stylize", files, options, problem, alpha, network().weights, outputs=outputs)
+    """Load the input files of a command, by argument, and return its run; `cached` is as for `load_stylize`.
 
-
-def texture_run(
-    styles: Sequence[Path], options: TextureOptions, network: LoadNetwork, *, outputs: OutputOptions
-) -> Run:
-    """Load the files of a texture and return its run."""
-    preset, objective = options.resolve()
-    problem = load_texture(
-        styles,
-        *options.shape(),
-        network=network,
-        preset=preset,
-        objective=objective,
-        steps=options.steps,
-        seed=options.seed,
-        style_size=options.style_size,
-        style_weights=options.shares(len(styles)),
-        max_pixels=options.max_pixels,
-    )
-    return new_run("texture", {"styles": tuple(styles)}, options, problem, None, network().weights, outputs=outputs)
-
-
-def reconstruct_run(image: Path, options: ReconstructOptions, network: LoadNetwork, *, outputs: OutputOptions) -> Run:
-    """Load the image of a reconstruction and return its run."""
-    preset, objective = options.resolve()
-    how: dict[str, Any] = {"size": options.size, "steps": options.steps, "seed": options.seed}
-    how |= {"preset": preset, "objective": objective, "max_pixels": options.max_pixels}
-    problem, alpha = load_reconstruction(image, network=network, **how)
-    return new_run("reconstruct", {"image": image}, options, problem, alpha, network().weights, outputs=outputs)
-
-
-def new_run(
-    command: str,
-    files: Mapping[str, Path | tuple[Path, ...]],
-    options: ObjectiveOptions,
-    problem: Problem,
-    alpha: np.ndarray | None,
-    network: Weights,
-    *,
-    outputs: OutputOptions,
-) -> Run:
-    """Return a run with its record, its memory budget and its number of devices.
-
-    Args:
-        command: name of the command.
-        files: input files by the name of their argument.
-        options: options of the command.
-        problem: the problem.
-        alpha: alpha channel of the content.
-        network: the network.
-        outputs: bits per channel and interval of intermediate pictures.
+    From the run of a sweep, `SweepFolder.run` makes those of batches.
     """
+    if isinstance(options, TextureOptions):
+        problem, alpha = load_texture(**files, options=options, network=network)
+    elif isinstance(options, ReconstructOptions):
+        problem, alpha = load_reconstruction(**files, options=options, network=network)
+    else:
+        single: Any = options.all_layers() if isinstance(options, SweepOptions) else options
+        how: dict[str, Any] = {"options": single, "network": network, "cached": cached, "callbacks": callbacks}
+        problem, alpha = load_stylize(**files, **how)
     inputs: dict[Path, int] = {}
     named = {**files, **{each.name: getattr(options, each.name) for each in fields(options)}}
     facts = {name: plain(value, paths=inputs) for name, value in named.items() if name not in NOT_RECORDED}
     facts |= {"bits": outputs.bits, "save_every": outputs.save_every}
-    record = new_record(command, facts, inputs=inputs, network=network, problem=problem)
+    record = new_record(options.command, facts, inputs=inputs, network=network().weights, problem=problem)
     memory, every = parse_memory(options.max_memory), outputs.save_every
-    return Run(replace(problem, save_every=every, memory=memory, devices=options.devices), alpha, record)
+    return Run(replace(problem, save_every=every, memory=memory, devices=options.devices), alpha, record, outputs)
 
 
 def on_devices(run: Run, callbacks: Sequence[Callback] = ()) -> Run:
-    """Return a run with its layout on devices, and send a message about it.
-
-    Raises:
-        InputError: as `batch_layout` and `row_layout` do.
-    """
+    """Return a run with its layout on devices, and send a message about it."""
     problem = run.problem
     if problem.batch_size is not None:
         layout = batch_layout(problem.devices, batch_size=problem.batch_size)
@@ -194,71 +176,39 @@ def on_devices(run: Run, callbacks: Sequence[Callback] = ()) -> Run:
     return run._replace(problem=replace(problem, layout=layout), record=record)
 
 
-def checkpoints_of(run: Run, outputs: OutputOptions) -> RunCheckpoints | None:
-    """Return the checkpoints of a run, or None without a folder."""
-    if outputs.checkpoint is None:
-        return None
-    facts, every = identity(run.record), outputs.every or EVERY
-    return RunCheckpoints(outputs.checkpoint, run.problem, facts, batch=run.record.batch, every=every)
-
-
-def check_processes(run: Run, outputs: OutputOptions) -> None:
-    """Raise `InputError` unless all processes have the same run."""
-    check_same({**identity(run.record), "outputs": plain(outputs, paths={})})
-
-
 def run_to_file(
     run: Run,
     output: Path,
     *,
-    outputs: OutputOptions,
     callbacks: Sequence[Callback] = (),
     should_stop: Callable[[], object] = never,
     until: int | None = None,
 ) -> Result:
-    """Run all steps, or those up to `until`, and save the picture and the other files.
+    """Run all steps, or those up to `until`, and save the picture and the other files; see `fit`.
 
-    Args:
-        run: the run.
-        output: picture to write.
-        outputs: other files.
-        callbacks: called with every event; "failed" is one of another file.
-        should_stop: called before each segment of steps; the last picture is then saved.
-        until: number of steps to stop after.
-
-    Returns:
-        The result; a diverged run has the last finite picture, which is saved.
-
-    Raises:
-        InputError: if another process uses the checkpoint folder, or it has checkpoints of another run.
-        UnavailableError: if the picture cannot be saved, or the run has diverged without a finite picture.
+    A diverged run has the last finite picture, which is saved. A failure of a file other than the picture is an event.
     """
     run = on_devices(run, callbacks)
-    if run.problem.spans_processes:
-        check_processes(run, outputs)
+    problem, outputs = run.problem, run.outputs
+    if problem.spans_processes:
+        run.check_processes()
 
     def save_intermediate(event: Event, snapshot: Snapshot | None) -> None:
-        if snapshot is not None and outputs.due(snapshot.step, steps=run.problem.steps):
-            path = numbered(output, snapshot.step, steps=run.problem.steps)
-            picture = picture_of(run.problem, snapshot)
-            attempt(partial(_save_picture, path, run, snapshot, picture, outputs), callbacks)
-            attempt(partial(_save_record, path, run, snapshot, outputs), callbacks)
+        if snapshot is not None and outputs.due(snapshot.step, steps=problem.steps):
+            path = numbered(output, snapshot.step, steps=problem.steps)
+            attempt(partial(run.save_picture, path, snapshot, picture_of(problem, snapshot)), callbacks)
+            attempt(partial(run.save_record, path, snapshot), callbacks)
 
-    result = fit(
-        run.problem,
-        callbacks=(*callbacks, save_intermediate),
-        checkpoint=checkpoints_of(run, outputs),
-        should_stop=should_stop,
-        until=until,
-    )
+    how: dict[str, Any] = {"checkpoint": run.checkpoints(), "should_stop": should_stop, "until": until}
+    result = fit(problem, callbacks=(*callbacks, save_intermediate), **how)
     if result.snapshot is None or result.image is None:
         return result
-    _save_or_keep(output, run, result.snapshot, result.image, outputs)
-    attempt(partial(_save_record, output, run, result.snapshot, outputs), callbacks)
-    if run.problem.writes_files:
-        notify(callbacks, Event("saved", result.steps, run.problem.steps, message=str(output)))
+    _save_or_keep(run, output, result.snapshot, result.image)
+    attempt(partial(run.save_record, output, result.snapshot), callbacks)
+    if problem.writes_files:
+        notify(callbacks, Event("saved", result.steps, problem.steps, message=str(output)))
         if outputs.log is not None:
-            write_log(outputs.log, list(log_rows(result.snapshot.sides, own_history(run, result.snapshot))))
+            write_log(outputs.log, list(log_rows(result.snapshot.sides, run.history(result.snapshot))))
     return result
 
 
@@ -267,39 +217,16 @@ def divergence_message(result: Result, output: Path) -> str:
     return f"{result.message}, so {output} is as it was after step {result.steps}: {CURE}"
 
 
-def own_history(run: Run, snapshot: Snapshot) -> dict[str, np.ndarray]:
-    """Return the history of the picture of the record, which may be one of a batch."""
-    if run.problem.batch_size is None:
-        return dict(snapshot.history)
-    return {name: values[run.record.index] for name, values in snapshot.history.items()}
-
-
-def _save_or_keep(output: Path, run: Run, snapshot: Snapshot, picture: np.ndarray, outputs: OutputOptions) -> None:
+def _save_or_keep(run: Run, output: Path, snapshot: Snapshot, picture: np.ndarray) -> None:
     """Save the picture; if that fails, save it as a PNG in the temporary folder and raise an error that names it."""
     try:
-        _save_picture(output, run, snapshot, picture, outputs)
+        run.save_picture(output, snapshot, picture)
     except (InputError, UnavailableError) as error:
         reason = str(error).rstrip(".")
         kind = type(error) if output.parent.is_dir() else UnavailableError  # it existed at the start
         try:
             kept = Path(tempfile.mkdtemp(prefix="jaxstyle-")) / f"{output.stem}.png"
-            _save_picture(kept, run, snapshot, picture, outputs)
+            run.save_picture(kept, snapshot, picture)
         except OSError:
             raise kind(f"{reason}; nor can it be saved in the temporary folder.") from error
         raise kind(f"{reason}; until then the picture is {kept}.") from error
-
-
-def _save_picture(path: Path, run: Run, snapshot: Snapshot, picture: np.ndarray, outputs: OutputOptions) -> None:
-    if run.problem.writes_files:
-        own = picture if run.problem.batch_size is None else picture[run.record.index]
-        description = record_text(_record(run, snapshot)) if outputs.record else ""
-        save_image(path, own, alpha=run.alpha, bits=outputs.bits, description=description)
-
-
-def _save_record(path: Path, run: Run, snapshot: Snapshot, outputs: OutputOptions) -> None:
-    if outputs.record_file and run.problem.writes_files:
-        write_text(path.with_suffix(".json"), record_text(_record(run, snapshot), indent=1) + "\n")
-
-
-def _record(run: Run, snapshot: Snapshot) -> RunRecord:
-    return record_at(run.record, snapshot._replace(history=own_history(run, snapshot)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -59,15 +59,10 @@ class Snapshot(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """First value of a picture that is not finite.
-
-    Attributes:
-        message: the term and the step.
-        last_finite: last number of steps at which the picture and all terms were finite; -1 for none.
-    """
+    """First value of a picture that is not finite: a message with the term and the step."""
 
     message: str
-    last_finite: int
+    last_finite: int  # last number of steps at which the picture and all terms were finite; -1 for none
 
 
 class Diverged(UnavailableError):
@@ -103,112 +98,87 @@ def iterate(
         Diverged: if a term or the picture is not finite; in a batch, the other pictures continue.
         UnavailableError: if the steps of a scale need more memory than available.
     """
-    with ThreadPoolExecutor(1) as thread:
-        yield from _iterate(problem, thread, resume=resume, until=until, should_stop=should_stop, callbacks=callbacks)
-
-
-def _iterate(
-    problem: Problem,
-    thread: Executor,
-    *,
-    resume: Snapshot | None,
-    until: int | None,
-    should_stop: Callable[[], object],
-    callbacks: Sequence[Callback],
-) -> Iterator[Snapshot]:
-    """Implement `iterate`; each scale but the first is compiled in a thread while the previous one runs."""
-    scales = problem.schedule
+    scales, at = problem.schedule, problem.schedule[0]
     sides, image, before, snapshot = np.zeros(0, np.int32), None, None, resume
-    memory_plans: dict[int, int] = {}
     history: dict[str, Any] = {}
-    at = scales[0]
-    if resume is not None:
-        at = _scale_of(resume, scales)
-        image, sides, memory_plans = resume.image, resume.sides, dict(resume.memory_plans)
-        history = dict(resume.history)
-        notify(callbacks, _event("resumed", scales, _planned(scales, resume.scale, resume.scale_step)))
+    memory_plans: dict[int, int] = {}
     compiling: Future[None] | None = None
-    for number, scale in enumerate(scales):
-        resumed = resume if resume is not None and number == resume.scale else None
-        side, taken = max(scale.width, scale.height), resumed.scale_step if resumed else 0
-        left = min(scale.steps - taken, scale.steps if until is None else until - len(sides))
-        if left <= 0 or resume is not None and number < resume.scale:
-            continue
-        began = time.perf_counter()
-        notify(callbacks, _event("compiling", scales, _planned(scales, number, taken), scale))
-        if compiling is not None:
-            compiling.result()
-        start = None if resumed is None else resumed.start
-        if not resumed:
-            start = problem.initial_image(scale, None if image is None else problem.unpadded(image, at))
-        ready = problem.at(number, start, memory_plans=memory_plans if resumed else problem.memory_plans)
-        missing = 0 if resumed else ready.state_bytes
-        if peak_of(ready.step, missing=missing) > limit_with_swap():
-            raise UnavailableError(_shortage(problem, ready, side, missing=missing))
-        state = resumed.state if resumed else problem.begin(start)
-        seconds = time.perf_counter() - began
-        notify(callbacks, _event("compiled", scales, _planned(scales, number, taken), scale, seconds=seconds))
-        if ready.memory_plan:
-            memory_plans = {**memory_plans, side: ready.memory_plan}
-        network, kept = problem.ready(scale), start if problem.keeps_start else None
-        if number + 1 < len(scales) and (until is None or until - len(sides) > left):
-            compiling = thread.submit(problem.compile_ahead, number + 1)
-        while left and not should_stop() and not _stopped(problem, state).all():
-            began = time.perf_counter()
-            to_save = problem.save_every - len(sides) % problem.save_every if problem.save_every else left
-            count = min(ready.segment, left, to_save)
-            try:
-                state, rows = ready.step(state, network, ready.targets, problem.placed_objective, np.int32(count))
-                terms: Any = loop.named(np.asarray(rows)[..., :count, :], problem.objective)
-            except (MemoryError, RuntimeError) as error:
-                if out_of_memory(error) is None:
-                    raise
-                raise UnavailableError(_shortage(problem, ready, side)) from error
-            image, at = problem.image_of(state, scale), scale
-            if problem.batch_size is None:
-                fault = fault_of(terms, finite=bool(problem.finite(image)), done=len(sides))
-                if fault is not None:
-                    raise Diverged(fault, last_finite((before, snapshot), fault))
-            stopped = _stopped(problem, state)
-            if stopped.all():  # later steps did not change anything
-                count = int(stopped.max()) - taken
-                terms = {name: values[..., :count] for name, values in terms.items()}
-            left, taken = left - count, taken + count
-            sides = np.append(sides, np.full(count, side, np.int32))
-            history = {name: np.concatenate([history.get(name, new[..., :0]), new], -1) for name, new in terms.items()}
-            before, snapshot = snapshot, Snapshot(number, taken, state, image, sides, history, memory_plans, kept)
-            event = _event("steps", scales, _planned(scales, number, taken), scale)
-            metrics, seconds = _metrics(terms, problem.objective), time.perf_counter() - began
-            notify(callbacks, event._replace(metrics=metrics, seconds=seconds), snapshot)
-            yield snapshot
-        if should_stop():
-            return
-        if left:
-            notify(callbacks, _event("level off", scales, _planned(scales, number, taken + left), scale))
 
-
-def _scale_of(snapshot: Snapshot, scales: Sequence[Scale]) -> Scale:
-    """Return the scale of a snapshot."""
-    if snapshot.scale >= len(scales) or snapshot.scale_step > scales[snapshot.scale].steps or snapshot.donated:
-        raise InputError(
-            f"The snapshot after step {snapshot.step} is of another problem, or later steps have used its state: "
-            "resume from the last snapshot of the same problem."
-        )
-    return scales[snapshot.scale]
-
-
-def _planned(scales: Sequence[Scale], number: int, taken: int) -> int:
-    """Return the number of steps of the schedule up to a step of a scale, with those that were skipped."""
-    return sum(scale.steps for scale in scales[:number]) + taken
-
-
-def _event(kind: str, scales: Sequence[Scale], step: int, scale: Scale | None = None, *, seconds: float = 0.0) -> Event:
-    """Return an event with the fraction of the pixels of all steps that are done."""
     ends = np.cumsum([0, *(each.steps for each in scales)])
     pixels = np.cumsum([0.0, *(float(each.steps) * each.width * each.height for each in scales)])
-    progress = float(np.interp(step, ends, pixels) / pixels[-1])
-    size = (0, 0) if scale is None else (scale.width, scale.height)
-    return Event(kind, step, int(ends[-1]), size, seconds=seconds, progress=progress)
+
+    def send(kind: str, step: int, scale: Scale | None = None, snapshot: Snapshot | None = None, **values: Any) -> None:
+        size = (0, 0) if scale is None else (scale.width, scale.height)
+        progress = float(np.interp(step, ends, pixels) / pixels[-1])
+        notify(callbacks, Event(kind, step, int(ends[-1]), size, progress=progress, **values), snapshot)
+
+    if resume is not None:
+        if resume.scale >= len(scales) or resume.scale_step > scales[resume.scale].steps or resume.donated:
+            raise InputError(
+                f"The snapshot after step {resume.step} is of another problem, or later steps have used its state: "
+                "resume from the last snapshot of the same problem."
+            )
+        at = scales[resume.scale]
+        image, sides, memory_plans = resume.image, resume.sides, dict(resume.memory_plans)
+        history = dict(resume.history)
+        send("resumed", int(ends[resume.scale]) + resume.scale_step)
+    with ThreadPoolExecutor(1) as thread:  # compiles each scale but the first while the previous one runs
+        for number, scale in enumerate(scales):
+            resumed = resume if resume is not None and number == resume.scale else None
+            side, taken = max(scale.width, scale.height), resumed.scale_step if resumed else 0
+            first = int(ends[number])  # of the schedule, with steps that were skipped
+            left = min(scale.steps - taken, scale.steps if until is None else until - len(sides))
+            if left <= 0 or resume is not None and number < resume.scale:
+                continue
+            began = time.perf_counter()
+            send("compiling", first + taken, scale)
+            if compiling is not None:
+                compiling.result()
+            start = None if resumed is None else resumed.start
+            if not resumed:
+                start = problem.initial_image(scale, None if image is None else problem.unpadded(image, at))
+            ready = problem.at(number, start, memory_plans=memory_plans if resumed else problem.memory_plans)
+            missing = 0 if resumed else ready.state_bytes
+            if peak_of(ready.step, missing=missing) > limit_with_swap():
+                raise UnavailableError(_shortage(problem, ready, side, missing=missing))
+            state = resumed.state if resumed else problem.begin(start)
+            send("compiled", first + taken, scale, seconds=time.perf_counter() - began)
+            if ready.memory_plan:
+                memory_plans = {**memory_plans, side: ready.memory_plan}
+            network, kept = problem.ready(scale), start if problem.keeps_start else None
+            if number + 1 < len(scales) and (until is None or until - len(sides) > left):
+                compiling = thread.submit(problem.compile_ahead, number + 1)
+            while left and not should_stop() and not _stopped(problem, state).all():
+                began = time.perf_counter()
+                to_save = problem.save_every - len(sides) % problem.save_every if problem.save_every else left
+                count = min(ready.segment, left, to_save)
+                try:
+                    state, rows = ready.step(state, network, ready.targets, problem.placed_objective, np.int32(count))
+                    terms: Any = loop.named(np.asarray(rows)[..., :count, :], problem.objective)
+                except (MemoryError, RuntimeError) as error:
+                    if out_of_memory(error) is None:
+                        raise
+                    raise UnavailableError(_shortage(problem, ready, side)) from error
+                image, at = problem.image_of(state, scale), scale
+                if problem.batch_size is None:
+                    fault = fault_of(terms, finite=bool(problem.finite(image)), done=len(sides))
+                    if fault is not None:
+                        raise Diverged(fault, last_finite((before, snapshot), fault))
+                stopped = _stopped(problem, state)
+                if stopped.all():  # later steps did not change anything
+                    count = int(stopped.max()) - taken
+                    terms = {name: values[..., :count] for name, values in terms.items()}
+                left, taken = left - count, taken + count
+                sides = np.append(sides, np.full(count, side, np.int32))
+                history = {key: np.concatenate([history.get(key, new[..., :0]), new], -1) for key, new in terms.items()}
+                before, snapshot = snapshot, Snapshot(number, taken, state, image, sides, history, memory_plans, kept)
+                metrics, seconds = _metrics(terms, problem.objective), time.perf_counter() - began
+                send("steps", first + taken, scale, snapshot, metrics=metrics, seconds=seconds)
+                yield snapshot
+            if should_stop():
+                return
+            if left:
+                send("level off", first + taken + left, scale)
 
 
 def _stopped(problem: Problem, state: loop.State) -> np.ndarray:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -27,47 +27,38 @@ from jaxstyle.transfer.schedule import Scales, plan
 MOST = 2**28  # bytes; the least recently used files are removed first
 
 
+class Settings(NamedTuple):
+    """All but the picture and its size that statistics of a style depend on; `seed` is that of directions."""
+
+    params: Params
+    objective: Objective
+    network: AnyNetwork
+    seed: int
+
+
 def summarize_styles(
-    pictures: Mapping[Path, jax.Array],
-    height: int,
-    width: int,
-    *,
-    steps: int,
-    scales: Scales,
-    params: Params,
-    objective: Objective,
-    network: AnyNetwork,
-    seed: int,
+    pictures: Mapping[Path, jax.Array], height: int, width: int, *, settings: Settings, steps: int, scales: Scales
 ) -> dict[Path, Sizes]:
     """Return the statistics of styles for every scale of a picture of this size."""
-    longest = max(height, width)
-    layers = sized_layers(network, objective.layers)
+    longest, objective = max(height, width), settings.objective
+    layers = sized_layers(settings.network, objective.layers)
     planned = plan(height, width, steps=steps, scales=scales, layers=layers)
     sides = style_sides(longest, planned, objective=objective)
-    how: dict[str, Any] = {"params": params, "objective": objective, "network": network, "seed": seed}
-    return {path: statistics_of(style, sides, longest=longest, **how) for path, style in pictures.items()}
+    return {path: statistics_of(style, sides, settings, longest=longest) for path, style in pictures.items()}
 
 
-def statistics_of(
-    style: jax.Array,
-    sides: Sequence[int],
-    *,
-    longest: int,
-    params: Params,
-    objective: Objective,
-    network: AnyNetwork,
-    seed: int,
-) -> Sizes:
+def statistics_of(style: jax.Array, sides: Sequence[int], settings: Settings, *, longest: int) -> Sizes:
     """Return the statistics of a style for pictures of these longest sides, and save them in the user's cache.
 
     `longest` is the longest side of the picture for which the style is not reduced. If the cache cannot be read or
     written, they are computed again.
     """
-    how: dict[str, Any] = {"objective": objective, "network": network}
-    path = _path(style, longest=longest, params=params, seed=seed, **how)
+    params, objective, network, seed = settings
+    path = _path(style, settings, longest=longest)
+    how: dict[str, Any] = {"params": params, "objective": objective, "network": network}
     found: Sizes = {}
     with contextlib.suppress(InputError, OSError):
-        found = statistics_io.read(path, params=params, **how)
+        found = statistics_io.read(path, **how)
         os.utime(path)
     if missing := [side for side in sides if side not in found]:
         reduced = {side: resize_style(style, side / longest, layers=objective.style_layers) for side in missing}
@@ -75,7 +66,7 @@ def statistics_of(
         found = {**found, **summaries}
         with contextlib.suppress(UnavailableError, OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            statistics_io.write(path, found, params=params, pictures=[], **how)
+            statistics_io.write(path, found, pictures=[], **how)
             _limit_size(path.parent)
     return {side: found[side] for side in sides}
 
@@ -90,16 +81,15 @@ def _summarize(
     return {side: summarize_style(params, style, **how) for side, style in styles.items()}
 
 
-def _path(
-    style: jax.Array, *, longest: int, params: Params, objective: Objective, network: AnyNetwork, seed: int
-) -> Path:
+def _path(style: jax.Array, settings: Settings, *, longest: int) -> Path:
     """Return the file for a style and all options on which its statistics depend."""
+    params, objective, network, seed = settings
     of_styles: Any = network_of_styles(network)
     sliced = objective.statistic == "sliced"
     facts = (style.shape, longest, objective.style_layers, objective.statistic, seed if sliced else None)
     if isinstance(of_styles, VGG19):
-        facts += (of_styles.pooling, of_styles.pooling_gain, of_styles.padding, of_styles.input_scale)
-        facts += (of_styles.precision,)
+        names = ("pooling", "pooling_gain", "padding", "input_scale", "precision")
+        facts += tuple(getattr(of_styles, name) for name in names)
     facts += (jax.devices()[0].device_kind,)
     digest = hashlib.sha256(repr((facts, __version__, jax.__version__)).encode())
     digest.update(statistics_io.network_hash(params).encode() + np.asarray(style).tobytes())
@@ -107,7 +97,6 @@ def _path(
 
 
 def _limit_size(folder: Path) -> None:
-    """Remove the least recently used files until the others are within the limit."""
     files = sorted(folder.glob("*.h5"), key=lambda file: file.stat().st_mtime, reverse=True)
     taken = 0
     for file in files:

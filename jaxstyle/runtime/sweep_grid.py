@@ -8,18 +8,20 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxstyle.errors import InputError, excerpt
 from jaxstyle.runtime.options import MOST_SEED, WEIGHTS, StylizeOptions, TransferOptions, check_number, parse_layers
 
 if TYPE_CHECKING:
-    from jaxstyle.losses.objective import Objective
+    from pathlib import Path
+
+    from jaxstyle.optim.loop import AnyObjective
 
 MOST_PICTURES = 10_000
 MOST_COLUMNS = 12
 LONGEST = 100  # characters of a file name
-OPTIONS = tuple(name.replace("_", "-") for name in WEIGHTS)
+LAYERS = ("content_layers", "style_layers")
 DIGITS = 6  # of the values in a range, so that labels are exact
 
 
@@ -44,36 +46,29 @@ class Combination:
 
 @dataclass(frozen=True)
 class SweepOptions(TransferOptions):
-    """Options of a sweep; those of weights, layers and seeds have several values.
+    """Options of a sweep; those of weights, layers (sets are separated by semicolons) and seeds have several values."""
 
-    Attributes:
-        content_weight: weights of the content loss: a number, a list such as "1,10,100", or a range "10:1000:5".
-        style_weight: weights of the style loss.
-        tv_weight: weights of total variation.
-        content_layers: sets of content layers, separated by semicolons; `style_layers` has the same form.
-        seeds: number of seeds of the noise, from `seed`.
-    """
-
-    content_weight: str | None = None
+    command: ClassVar[str] = "sweep"
+    content_weight: str | None = None  # a number, a list such as "1,10,100", or a range "10:1000:5"
     style_weight: str | None = None
     tv_weight: str | None = None
     content_layers: str | None = None
-    seeds: int | None = None
+    seeds: int | None = None  # number of seeds of the noise, from `seed`
+
+    def check(self, styles: Sequence[Path]) -> None:
+        """Raise `InputError` unless the options of every picture can be used for these styles."""
+        self.all_layers().check(styles)
+        for combination in self.combinations():
+            self.single(combination.settings).check_ranges()
 
     @cached_property
     def values(self) -> dict[str, Sequence[float | int | str]]:
-        """The values of each given option that may differ within the sweep.
-
-        Raises:
-            InputError: if a text cannot be read.
-        """
+        """The values of each given option that may differ within the sweep."""
         found: dict[str, Sequence[float | int | str]] = {}
-        for name in OPTIONS:
-            text = getattr(self, name.replace("-", "_"))
+        for name in (*WEIGHTS, *LAYERS):
+            option, text = name.replace("_", "-"), getattr(self, name)
             if text is not None:
-                found[name] = parse_values(name, text, least=0)
-        layers = {"content-layers": self.content_layers, "style-layers": self.style_layers}
-        found |= {name: parse_sets(name, text) for name, text in layers.items() if text is not None}
+                found[option] = parse_sets(option, text) if name in LAYERS else parse_values(option, text, least=0)
         if self.seeds is not None:
             check_number("seeds", self.seeds, 1, MOST_PICTURES)
             check_number("seed", self.seed, 0, MOST_SEED + 1 - self.seeds)
@@ -97,8 +92,7 @@ class SweepOptions(TransferOptions):
         """Return the options of one picture: its `settings`, and the first value of other options."""
         values = {name: each[0] for name, each in self.values.items()} | dict(settings)
         own: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(TransferOptions)}
-        changed: dict[str, Any] = {name.replace("-", "_"): values[name] for name in values if name != "seed"}
-        own |= changed
+        own |= {name.replace("-", "_"): value for name, value in values.items() if name != "seed"}
         if self.seeds is not None:
             own["init"] = "noise"
         return StylizeOptions(**own)
@@ -109,18 +103,18 @@ class SweepOptions(TransferOptions):
         union = {name: [layer for text in each for layer in parse_layers(str(text))] for name, each in sets.items()}
         return self.single({name: ",".join(dict.fromkeys(layers)) for name, layers in union.items()})
 
-    def objective(self, combination: Combination, every: Objective) -> Objective:
+    def objective(self, combination: Combination, every: AnyObjective) -> AnyObjective:
         """Return the objective of one picture: weights of zero for the layers of `every` picture that it lacks."""
-        _, own = self.single(combination.settings).resolve()
+        from jaxstyle.losses.objective import Objective
+
+        own = self.single(combination.settings).resolve()[1]
+        if not isinstance(own, Objective) or not isinstance(every, Objective):
+            return own
         return replace(
             own,
             content={layer: own.content.get(layer, 0.0) for layer in every.content_layers},
             style={layer: own.style.get(layer, 0.0) for layer in every.style_layers},
         )
-
-    def seed_of(self, combination: Combination) -> int:
-        """Return the seed of the noise of one picture."""
-        return int(combination.settings.get("seed", self.seed))
 
 
 def value_text(value: float | int | str) -> str:
@@ -160,7 +154,6 @@ def _different(name: str, text: str, values: list[Any]) -> list[Any]:
 
 def _part(name: str, part: str, text: str) -> Iterator[float]:
     option = f"--{name} is {excerpt(repr(text))}"
-    wrong = InputError(f"{option}: use a number, numbers with commas, or a range from:to:count.")
     try:
         first, *rest = part.split(":")
         start = float(first)
@@ -168,7 +161,7 @@ def _part(name: str, part: str, text: str) -> Iterator[float]:
             return iter([start])
         stop, count = float(rest[0]), int(rest[1])
     except (ValueError, IndexError) as error:
-        raise wrong from error
+        raise InputError(f"{option}: use a number, numbers with commas, or a range from:to:count.") from error
     if len(rest) != 2 or not 2 <= count <= MOST_PICTURES or not (math.isfinite(start) and math.isfinite(stop)):
         raise InputError(f"{option}: a range is from:to:count, such as 10:1000:5, with 2 values at least.")
     if start < 0 or stop < 0 or start == stop:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,20 +20,17 @@ import numpy as np
 
 from jaxstyle.distributed.processes import leads, of_all, of_leader, together
 from jaxstyle.errors import InputError, excerpt
-from jaxstyle.files import write_text
 from jaxstyle.images.load import load_image
-from jaxstyle.images.save import check_output, save_image
-from jaxstyle.losses.objective import Objective
+from jaxstyle.images.save import check_output
+from jaxstyle.optim.loop import AnyObjective
 from jaxstyle.runtime.callbacks import Callback, Event, message, never, notify
-from jaxstyle.runtime.inputs import LoadNetwork, load_stylize
+from jaxstyle.runtime.checkpoint import locked
 from jaxstyle.runtime.memory import memory_budget
 from jaxstyle.runtime.outputs import OutputOptions, attempt, log_rows, numbered, read_log, write_log
 from jaxstyle.runtime.placement import batch_layout
 from jaxstyle.runtime.problem import Problem
-from jaxstyle.runtime.record import RunRecord, record_at, weights_by_term
-from jaxstyle.runtime.record import text as record_text
-from jaxstyle.runtime.resume import locked
-from jaxstyle.runtime.run import Run, check_processes, checkpoints_of, new_run, on_devices
+from jaxstyle.runtime.record import weights_by_term
+from jaxstyle.runtime.run import Run, on_devices
 from jaxstyle.runtime.runner import (
     CURE,
     Fault,
@@ -52,15 +49,7 @@ from jaxstyle.transfer.sweep import batch_size_within, memory_of
 
 
 class SweepResult(NamedTuple):
-    """Result of `sweep_job`.
-
-    Attributes:
-        made: number of pictures of this call.
-        finished: number of finished pictures, of this call or of earlier ones.
-        diverged: number of diverged pictures of this call.
-        seconds: duration of this call.
-        stop_reason: "done" or "stopped".
-    """
+    """Result of `sweep_job`: numbers of pictures, those `finished` including earlier calls, and the duration."""
 
     made: int
     finished: int
@@ -75,24 +64,19 @@ class SweepFolder:
 
     folder: Path
     combinations: Sequence[Combination]
-    objectives: Sequence[Objective]
+    objectives: Sequence[AnyObjective]
     seeds: Sequence[int]
     outputs: OutputOptions
     hashes: Sequence[str] = ()
     max_pixels: int | None = None
 
     def check(self, *, steps: int, inputs: Sequence[Path]) -> None:
-        """Check before a long run that all outputs can be written.
-
-        Raises:
-            InputError: if one cannot, or if it would replace an input.
-        """
+        """Raise `InputError` unless all outputs can be written and replace no input."""
         pictures = [self.picture(i) for i in range(len(self.combinations))]
         for path in (self.folder / "sweep.csv", self.folder / "index.html", *map(entry_of, pictures)):
             if path.is_dir():
                 raise InputError(f"{path} is a folder, where the sweep writes a file: name another folder.")
-        for path in (self.folder / "grid.png", *pictures):
-            check_output(path, bits=self.outputs.bits, inputs=inputs)
+        check_output(self.folder / "grid.png", inputs=inputs)
         self.outputs.check(pictures, steps=steps, inputs=inputs)
         if self.outputs.log is not None and self.outputs.log.absolute() == (self.folder / "sweep.csv").absolute():
             raise InputError(f"The log {self.outputs.log} is where the sweep's table goes: name another file.")
@@ -100,6 +84,11 @@ class SweepFolder:
     def picture(self, i: int) -> Path:
         """Return the path of a picture."""
         return self.folder / f"{self.combinations[i].name}.png"
+
+    def entry(self, i: int) -> Entry | None:
+        """Return the entry of a picture if it is finished and has the same inputs and options; else None."""
+        found = read_entry(entry_of(self.picture(i)))
+        return found if found and found.digest == self.hashes[i] and self.picture(i).is_file() else None
 
     def finished(self) -> list[Entry]:
         """Return the entries of all finished pictures."""
@@ -111,11 +100,6 @@ class SweepFolder:
         if log is not None and log.exists():
             finished = {entry.picture for entry in self.finished()}
             write_log(log, [row for row in read_log(log) if row.get("picture") in finished])
-
-    def entry(self, i: int) -> Entry | None:
-        """Return the entry of a picture if it is finished and has the same inputs and options; else None."""
-        found = read_entry(entry_of(self.picture(i)))
-        return found if found and found.digest == self.hashes[i] and self.picture(i).is_file() else None
 
     def is_readable(self, i: int) -> bool:
         """Return whether a picture is finished and readable; remove the entry of a damaged picture."""
@@ -141,46 +125,27 @@ class SweepFolder:
         return replace(problem, objective=objective, batch_size=len(batch), noise=noise if noisy else None)
 
     def run(self, run: Run, batch: Sequence[int], *, index: int = 0) -> Run:
-        """Return the run of a batch, with the record of one of its pictures.
-
-        Raises:
-            InputError: if the sweep has no such pictures.
-        """
+        """Return the run of a batch, with the record of one of its pictures."""
         numbers = set(batch)
         unknown = len(numbers) < len(batch) or not numbers <= set(range(len(self.combinations)))
         if unknown or not 0 <= index < len(batch):
             found = f"{excerpt(index)} of {excerpt(list(batch), most=60)}"
             raise InputError(f"This sweep has no picture {found}, each of them once: name a picture that it has saved.")
-        weights = weights_by_term(self.objectives[batch[index]])
-        record = replace(run.record, batch=tuple(batch), index=index, weights=weights)
-        return run._replace(problem=self.problem(run.problem, batch), record=record)
+        run = run._replace(problem=self.problem(run.problem, batch), record=replace(run.record, batch=tuple(batch)))
+        return self.of_picture(run, index)
+
+    def of_picture(self, run: Run, index: int) -> Run:
+        """Return the run of a batch with the record of another of its pictures."""
+        weights = weights_by_term(self.objectives[run.record.batch[index]])
+        return run._replace(record=replace(run.record, index=index, weights=weights))
 
 
 def sweep_folder(folder: Path, options: SweepOptions, *, outputs: OutputOptions) -> SweepFolder:
-    """Return the folder of a sweep with all combinations, and the objective and the seed of each.
-
-    Raises:
-        InputError: if an option cannot be used.
-    """
-    _, every = options.all_layers().resolve()
-    found = options.combinations()
-    objectives, seeds = [options.objective(each, every) for each in found], [options.seed_of(each) for each in found]
+    """Return the folder of a sweep with all combinations, and the objective and the seed of each."""
+    found, (_, every) = options.combinations(), options.all_layers().resolve()
+    objectives = [options.objective(each, every) for each in found]
+    seeds = [int(each.settings.get("seed", options.seed)) for each in found]
     return SweepFolder(folder, found, objectives, seeds, outputs, max_pixels=options.max_pixels)
-
-
-def sweep_run(
-    content: Path,
-    styles: Sequence[Path],
-    options: SweepOptions,
-    network: LoadNetwork,
-    *,
-    outputs: OutputOptions,
-    callbacks: Sequence[Callback] = (),
-) -> Run:
-    """Load the files of a sweep and return its run, from which `SweepFolder.run` makes those of batches."""
-    problem, alpha = load_stylize(content, styles, options.all_layers(), network, callbacks=callbacks)
-    files = {"content": content, "styles": tuple(styles)}
-    return new_run("sweep", files, options, problem, alpha, network().weights, outputs=outputs)
 
 
 def with_hashes(folder: SweepFolder, run: Run, options: SweepOptions) -> SweepFolder:
@@ -206,36 +171,28 @@ def sweep_job(
     callbacks: Sequence[Callback] = (),
     should_stop: Callable[[], object] = never,
 ) -> SweepResult:
-    """Compute all pictures of a sweep that are not finished, and write its report.
+    """Compute all pictures of a sweep that are not finished, and write its report, with a number of `columns`.
 
-    Args:
-        run: of `sweep_run`.
-        folder: of `with_hashes`.
-        batch_size: number of pictures at a time; None for as many as fit into memory.
-        columns: number of columns of the report; None for a square.
-        callbacks: called with every event; "diverged" and "failed" name what is missing.
-        should_stop: called before each segment of steps; the pictures of the batch are then saved.
-
-    Raises:
-        InputError: if another process uses the checkpoint folder, or it has checkpoints of another run.
-        UnavailableError: if a picture cannot be saved, or there is not enough memory.
+    `batch_size` is the number of pictures at a time, None for as many as fit into memory. When stopped, the pictures of
+    the batch are saved; the events "diverged" and "failed" name what is missing.
     """
     if together():
-        check_processes(run, folder.outputs)
+        run.check_processes()
     began, count = time.perf_counter(), len(folder.combinations)
     todo = folder.unfinished()
     if leads():
         folder.drop_unfinished_from_log()
     if len(todo) < count:
         message(callbacks, f"{count - len(todo)} of {count} pictures exist already.")
-    kept = folder.outputs.checkpoint
-    stopped, diverged = False, 0
+    kept, steps = folder.outputs.checkpoint, run.problem.steps
+    stopped, diverged, done = False, 0, 0  # the number of pictures before a batch
     try:
         with nullcontext() if kept is None or not todo else locked(kept):
-            for batch, size, part in _batches(run, folder, todo, batch_size=batch_size, callbacks=callbacks):
-                shifted = (partial(_shifted, callbacks, part=part, whole=(len(todo), size, run.problem.steps)),)
-                some = on_devices(folder.run(run, batch), callbacks if part == 0 else ())
+            for batch in _batches(run, folder, todo, batch_size=batch_size, callbacks=callbacks):
+                shifted = (partial(_send_shifted, callbacks, done, len(batch), len(todo), steps),)
+                some = on_devices(folder.run(run, batch), () if done else callbacks)
                 diverged += _SweepBatch(some, folder, shifted).compute(should_stop)
+                done += len(batch)
                 if stopped := bool(should_stop()):
                     break
     except KeyboardInterrupt:
@@ -245,43 +202,41 @@ def sweep_job(
     finished = folder.finished()
     if leads():
         write_report(folder.folder, finished, columns=columns, max_pixels=folder.max_pixels)
-    reason: Any = "stopped" if stopped else "done"
-    made = len(finished) - (count - len(todo))
-    return SweepResult(made, len(finished), diverged, time.perf_counter() - began, reason)
+    made, seconds = len(finished) - (count - len(todo)), time.perf_counter() - began
+    return SweepResult(made, len(finished), diverged, seconds, "stopped" if stopped else "done")
 
 
 def _batches(
     run: Run, folder: SweepFolder, todo: Sequence[int], *, batch_size: int | None, callbacks: Sequence[Callback]
-) -> Any:
-    """Yield the numbers of each batch, its size, and the number of pictures before; the interrupted one is first."""
-    checkpoints = checkpoints_of(run, folder.outputs) if todo else None
+) -> Iterator[list[int]]:
+    """Yield the numbers of each batch; the interrupted one is first."""
+    checkpoints = run.checkpoints() if todo else None
     first: list[int] = of_leader(list(checkpoints.interrupted_batch() if checkpoints else ()))
     if checkpoints is not None and not set(first) <= set(todo):  # finished, but the checkpoint was not removed
-        checkpoints.clear()
+        checkpoints.store.clear()
         first = []
     rest = [i for i in todo if i not in first]
     if batch_size is None and rest:
         batch_size = fitting_batch_size(run.problem, folder, rest, callbacks=callbacks)
+    if first:
+        yield first
     size = batch_size or 1
-    before = 0
-    for batch in [*([first] if first else []), *(rest[i : i + size] for i in range(0, len(rest), size))]:
-        yield batch, len(batch), before
-        before += len(batch)
+    yield from (rest[i : i + size] for i in range(0, len(rest), size))
 
 
-def _shifted(
+def _send_shifted(
     callbacks: Sequence[Callback],
+    done: int,
+    size: int,
+    count: int,
+    steps: int,
     event: Event,
     snapshot: Snapshot | None,
-    *,
-    part: int,
-    whole: tuple[int, int, int],
 ) -> None:
     """Send an event of a batch with the progress of the whole sweep: steps count once for each picture."""
-    pictures, size, steps = whole
     if event.total_steps:
-        step, progress = part * steps + event.step * size, (part + event.progress * size) / pictures
-        event = event._replace(step=step, total_steps=pictures * steps, progress=progress)
+        step, progress = done * steps + event.step * size, (done + event.progress * size) / count
+        event = event._replace(step=step, total_steps=count * steps, progress=progress)
     notify(callbacks, event, snapshot)
 
 
@@ -290,7 +245,7 @@ def fitting_batch_size(
 ) -> int:
     """Return the batch size that fits into memory, and send a message with it."""
     last = problem.schedule[-1]
-    targets = problem.targets(last, number=len(problem.schedule) - 1)
+    targets = problem.targets(len(problem.schedule) - 1)
 
     def needed(count: int) -> int:
         layout = batch_layout(problem.devices, batch_size=count)
@@ -309,7 +264,7 @@ def fitting_batch_size(
 
 @dataclass
 class _SweepBatch:
-    """One batch of a sweep: its run, with all numbers in the record, and the faults of its diverged pictures."""
+    """One batch of a sweep: its run, and the faults of its diverged pictures by index."""
 
     run: Run
     folder: SweepFolder
@@ -319,7 +274,7 @@ class _SweepBatch:
     def compute(self, should_stop: Callable[[], object]) -> int:
         """Optimize and save the batch, or its last snapshot when stopped; return the number of diverged pictures."""
         problem, outputs, callbacks = self.run.problem, self.folder.outputs, self.callbacks
-        checkpoints = checkpoints_of(self.run, outputs)
+        checkpoints = self.run.checkpoints()
         resume = snapshot = None if checkpoints is None else checkpoints.load(callbacks)
         self.faults |= {} if snapshot is None else self._faults(snapshot)
         missing = [index for index in self.faults if not self._path(index).is_file()]
@@ -334,7 +289,7 @@ class _SweepBatch:
                     else:
                         attempt(partial(self._rescue, index, fault, finite), callbacks)
             for index, text in lbfgs_messages(problem, snapshot, before=before):
-                message(callbacks, f"{self._label(index)}: {text}", kind="warning")
+                message(callbacks, f"{self._combination(index).label}: {text}", kind="warning")
             if outputs.due(snapshot.step, steps=problem.steps):
                 attempt(partial(self._save_all, snapshot, intermediate=True), callbacks)
             if checkpoints is not None and checkpoints.due(snapshot.step, before=before):
@@ -348,77 +303,66 @@ class _SweepBatch:
             attempt(partial(self._save_all, snapshot), callbacks)
             return len(self.faults)
         self._save_all(snapshot)
-        self._enter(snapshot)
+        if problem.writes_files:
+            self._write_entries(snapshot)
         for index, fault in late.items():
             finite = repeat(problem, until=fault.last_finite, should_stop=should_stop, callbacks=callbacks)
             attempt(partial(self._rescue, index, fault, finite), callbacks)
         if checkpoints is not None:
-            checkpoints.clear()
+            checkpoints.store.clear()
         return len(self.faults)
 
     def _path(self, index: int) -> Path:
         return self.folder.picture(self.run.record.batch[index])
 
-    def _label(self, index: int) -> str:
-        return self.folder.combinations[self.run.record.batch[index]].label
+    def _combination(self, index: int) -> Combination:
+        return self.folder.combinations[self.run.record.batch[index]]
 
     def _faults(self, snapshot: Snapshot) -> dict[int, Fault]:
-        """Return the faults of diverged pictures by index."""
-        finite = self.run.problem.finite(snapshot.image)
-        found = [fault_of(_own(snapshot, index), finite=finite[index]) for index in range(len(finite))]
-        return {index: fault for index, fault in enumerate(found) if fault is not None}
+        found = {}
+        for index, finite in enumerate(self.run.problem.finite(snapshot.image)):
+            history = {term: values[index] for term, values in snapshot.history.items()}
+            if (fault := fault_of(history, finite=finite)) is not None:
+                found[index] = fault
+        return found
 
     def _rescue(self, index: int, fault: Fault, snapshot: Snapshot | None) -> None:
         """Save a diverged picture as of an earlier snapshot, if there is one, and send an event."""
         result = "there is no picture"
         if snapshot is not None:
             result = f"{self._path(index)} is as it was after step {snapshot.step}"
-            picture = picture_of(self.run.problem, snapshot)[index]
-            if self.run.problem.writes_files:
-                self._save(self._path(index), picture, snapshot, index)
-        message(self.callbacks, f"{self._label(index)}: {fault.message}, so {result}: {CURE}", kind="diverged")
+            self._save(self._path(index), picture_of(self.run.problem, snapshot), snapshot, index)
+        text = f"{self._combination(index).label}: {fault.message}, so {result}: {CURE}"
+        message(self.callbacks, text, kind="diverged")
 
     def _save_all(self, snapshot: Snapshot, *, intermediate: bool = False) -> None:
         """Save all pictures of a snapshot except diverged ones."""
-        problem, pictures = self.run.problem, picture_of(self.run.problem, snapshot)
-        for index, picture in enumerate(pictures if problem.writes_files else ()):
+        pictures, steps = picture_of(self.run.problem, snapshot), self.run.problem.steps
+        for index in range(len(pictures)):
             if index not in self.faults:
                 path = self._path(index)
-                path = numbered(path, snapshot.step, steps=problem.steps) if intermediate else path
-                self._save(path, picture, snapshot, index)
+                path = numbered(path, snapshot.step, steps=steps) if intermediate else path
+                self._save(path, pictures, snapshot, index)
 
-    def _enter(self, snapshot: Snapshot) -> None:
+    def _save(self, path: Path, pictures: np.ndarray, snapshot: Snapshot, index: int) -> None:
+        run = self.folder.of_picture(self.run, index)
+        run.save_picture(path, snapshot, pictures)
+        run.save_record(path, snapshot)  # the entry of a finished picture replaces it
+
+    def _write_entries(self, snapshot: Snapshot) -> None:
         """Append the steps of saved pictures to the log, and then write their entries."""
-        if not self.run.problem.writes_files:
-            return
         batch, outputs = self.run.record.batch, self.folder.outputs
-        of: dict[int, Combination] = {
-            index: self.folder.combinations[number] for index, number in enumerate(batch) if index not in self.faults
-        }
+        runs = {i: self.folder.of_picture(self.run, i) for i in range(len(batch)) if i not in self.faults}
         if outputs.log is not None:
-            names = {index: {"picture": self._path(index).name, **each.settings} for index, each in of.items()}
-            pairs = [(index, row) for index in of for row in log_rows(snapshot.sides, _own(snapshot, index))]
-            write_log(outputs.log, [names[index] | row for index, row in pairs], mode="a")
-        for index, each in of.items():
-            path, own = self._path(index), _own(snapshot, index)
-            terms, curve = {term: float(values[-1]) for term, values in own.items()}, thinned(own["total"].tolist())
-            record = self._record(snapshot, index) if outputs.record or outputs.record_file else None
-            entry = Entry(path.name, each.label, dict(each.settings), terms, curve, self.folder.hashes[batch[index]])
-            write_entry(entry_of(path), replace(entry, record=record))
-
-    def _record(self, snapshot: Snapshot, index: int) -> RunRecord:
-        """Return the record of one picture at a snapshot."""
-        own = record_at(self.run.record, snapshot._replace(history=_own(snapshot, index)))
-        return replace(own, index=index, weights=weights_by_term(self.folder.objectives[own.batch[index]]))
-
-    def _save(self, path: Path, picture: np.ndarray, snapshot: Snapshot, index: int) -> None:
-        record, outputs = self._record(snapshot, index), self.folder.outputs
-        description = record_text(record) if outputs.record else ""
-        save_image(path, picture, alpha=self.run.alpha, bits=outputs.bits, description=description)
-        if outputs.record_file:  # the entry of a finished picture replaces it
-            write_text(path.with_suffix(".json"), record_text(record, indent=1) + "\n")
-
-
-def _own(snapshot: Snapshot, index: int) -> dict[str, np.ndarray]:
-    """Return the history of one picture of a batch."""
-    return {term: values[index] for term, values in snapshot.history.items()}
+            rows: list[dict[str, Any]] = []
+            for index, run in runs.items():
+                names = {"picture": self._path(index).name, **self._combination(index).settings}
+                rows += [names | row for row in log_rows(snapshot.sides, run.history(snapshot))]
+            write_log(outputs.log, rows, mode="a")
+        for index, run in runs.items():
+            path, combination, history = self._path(index), self._combination(index), run.history(snapshot)
+            terms = {term: float(values[-1]) for term, values in history.items()}
+            curve, settings = thinned(history["total"].tolist()), dict(combination.settings)
+            record = run.record_of(snapshot) if outputs.record or outputs.record_file else None
+            digest = self.folder.hashes[batch[index]]
+            write_entry(entry_of(path), Entry(path.name, combination.label, settings, terms, curve, digest, record))

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -16,8 +16,7 @@ from jaxstyle.files import write_text
 from jaxstyle.images.contact_sheet import contact_sheet
 from jaxstyle.images.load import load_image, size_of
 from jaxstyle.images.save import save_image
-from jaxstyle.runtime.plain_data import plain, structured
-from jaxstyle.runtime.record import RunRecord, translated
+from jaxstyle.runtime.record import RunRecord, plain, structured, translated
 
 CURVE_POINTS = 120
 CELLS = ((100, 384), (400, 192), (math.inf, 96))  # (maximum number of pictures, pixels of a cell of the sheet)
@@ -72,10 +71,8 @@ def write_report(folder: Path, entries: Sequence[Entry], *, columns: int | None,
             path.unlink(missing_ok=True)
         return
     table = io.StringIO(newline="")
-    settings, terms = (
-        list(dict.fromkeys(name for each in entries for name in getattr(each, kind))) for kind in ("settings", "terms")
-    )
-    writer = csv.DictWriter(table, ["picture", *settings, *terms])
+    names = [name for kind in ("settings", "terms") for each in entries for name in getattr(each, kind)]
+    writer = csv.DictWriter(table, ["picture", *dict.fromkeys(names)])
     writer.writeheader()
     writer.writerows({"picture": each.picture, **each.settings, **each.terms} for each in entries)
     write_text(table_path, table.getvalue())
@@ -94,21 +91,18 @@ def _reduced(path: Path, side: int, max_pixels: int | None) -> np.ndarray:
 def page(entries: Sequence[Entry], *, columns: int | None) -> str:
     """Return a page of all pictures: thumbnail, settings, final terms, loss curve; a click enlarges a picture."""
     cells = "\n".join(_cell(each) for each in entries)
-    return PAGE.replace("COLUMNS", str(columns or min(4, len(entries)))).replace("CELLS", cells)
+    template = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
+    return template.replace("COLUMNS", str(columns or min(4, len(entries)))).replace("CELLS", cells)
 
 
 def _cell(entry: Entry) -> str:
     terms = "".join(f"<tr><td>{html.escape(name)}<td>{value:.4g}" for name, value in entry.terms.items())
     label = html.escape(entry.label)
     return (
-        f'<figure><img src="{html.escape(_url(entry.picture))}" alt="{label}" title="enlarge" loading="lazy">'
+        f'<figure><img src="{quote(entry.picture, safe="=,+")}" alt="{label}" title="enlarge" loading="lazy">'
         f"<figcaption><b>{label}</b>{_curve(entry.curve)}<details><summary>total {entry.terms['total']:.4g}</summary>"
         f"<table>{terms}</table></details></figcaption></figure>"
     )
-
-
-def _url(name: str) -> str:
-    return name.replace("%", "%25").replace("#", "%23").replace("?", "%3F")
 
 
 def _curve(totals: Sequence[float]) -> str:
@@ -124,35 +118,3 @@ def _curve(totals: Sequence[float]) -> str:
         f'<svg viewBox="0 0 100 30" preserveAspectRatio="none"><title>total, from {totals[0]:.4g} to {totals[-1]:.4g}, '
         f'logarithmic</title><polyline points="{points}"/></svg>'
     )
-
-
-PAGE: Any = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<link rel="icon" href="data:,">
-<title>jaxstyle sweep</title>
-<style>
-  body { font: 14px/1.4 system-ui, sans-serif; margin: 1rem; background: #fafafa; color: #222 }
-  main { display: grid; grid-template-columns: repeat(COLUMNS, minmax(8rem, 1fr)); gap: .8rem }
-  figure { margin: 0; background: #fff; border: 1px solid #ddd; padding: .4rem }
-  figure img { width: 100%; cursor: zoom-in; display: block }
-  svg { width: 100%; height: 2rem; display: block }
-  polyline { fill: none; stroke: #36c; vector-effect: non-scaling-stroke }
-  td + td { text-align: right; padding-left: 1em }
-  dialog { border: 0; padding: 0; max-width: 98vw; max-height: 98vh; background: #000 }
-  dialog img { width: 96vw; height: 96vh; object-fit: contain; display: block; cursor: zoom-out }
-</style>
-<main>
-CELLS
-</main>
-<dialog><img alt=""></dialog>
-<script>
-  const dialog = document.querySelector("dialog"), large = dialog.querySelector("img")
-  document.querySelectorAll("figure img").forEach(image => image.onclick = () => {
-    large.src = image.src; large.alt = image.alt; dialog.showModal()
-  })
-  dialog.onclick = () => dialog.close()
-</script>
-</html>
-"""
