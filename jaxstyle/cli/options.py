@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 from tyro.conf import UseAppendAction, arg
 
 from jaxstyle.errors import InputError, excerpt
-from jaxstyle.runtime.options import check_number, parse_pixels
+from jaxstyle.runtime.options import Color, check_number, parse_pixels
 from jaxstyle.runtime.outputs import OutputOptions
 
 PRESETS_OWN = "(default: the preset's)"
@@ -88,7 +88,8 @@ class Comparison:
 
     preset: str = "jaxstyle"
     """Objective of a published program: jaxstyle (ours), gatys-paper, gatys-code, neural-style, neural-style-pt,
-    anishathalye, crowsonkb, pystiche, tensorflow-tutorial or keras-example."""
+    anishathalye, crowsonkb, pystiche, tensorflow-tutorial or keras-example; or by matched features, strokes and motifs
+    of the painting in place of its texture: jaxstyle-neighbors (ours), nnst or strotss."""
     style_layers: Annotated[str | None, arg(metavar="LAYERS", help_behavior_hint=PRESETS_OWN)] = None
     """Style layers and their relative weights, such as relu1_1:1,relu2_1:0.5."""
     statistic: Annotated[Statistic | None, choice(Statistic)] = None
@@ -104,7 +105,7 @@ class Balance:
     """Weights of the loss."""
 
     content_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
-    """Weight of the content loss."""
+    """Weight of the content loss; for nnst and jaxstyle-neighbors the share of the content in the targets, 0 to 1."""
     style_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
     """Weight of the style loss."""
     tv_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
@@ -159,9 +160,9 @@ class Controls:
     """Size of the style relative to the content: 2 for coarser strokes, 0.5 for finer ones."""
     style_size: Annotated[int | None, arg(metavar="PIXELS", help_behavior_hint="")] = None
     """Longest side of the style in pixels. (default: --size)"""
-    color: Literal["none", "keep", "match", "match-cholesky", "histogram"] = "none"
+    color: Annotated[Color | None, choice(Color)] = None
     """Colors of the content: keep them, or recolor the style by mean and covariance (match, match-cholesky) or by
-    histogram."""
+    histogram; chroma moves the colors of the content to the distribution of the style's."""
     content_mask: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="PICTURE")] = ()
     """Region of a style, white in this image; once for each style, in their order."""
     style_mask: Annotated[UseAppendAction[tuple[Literal["all"] | Path, ...]], arg(metavar="PICTURE|all")] = ()

@@ -25,7 +25,7 @@ from jaxstyle.losses.layer_summaries import (
 )
 from jaxstyle.losses.masks import compose
 from jaxstyle.losses.moments import Moments
-from jaxstyle.losses.objective import CustomObjective, Objective
+from jaxstyle.losses.objective import BatchTargets, CustomObjective, Objective
 from jaxstyle.losses.style import distance
 from jaxstyle.losses.targets import Targets, check_picture
 from jaxstyle.networks import vgg
@@ -191,6 +191,7 @@ def objective_value(
         >>> value, metrics = objective_value(params, image, targets)  # doctest: +SKIP
     """
     if not isinstance(objective, Objective):
+        targets = targets.each if isinstance(targets, BatchTargets) else targets
         value = partial(objective.value, network=network, step=step)
         value = value if image.ndim == 3 else jax.vmap(value, in_axes=(None, 0, None))
         return value(params, image, targets)

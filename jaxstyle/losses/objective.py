@@ -7,7 +7,7 @@ Gatys, Ecker and Bethge, *A Neural Algorithm of Artistic Style*, arXiv:1508.0657
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import jax
 
@@ -74,6 +74,12 @@ class CustomObjective(Protocol):
     ) -> tuple[jax.Array, dict]:
         """Return the value to minimize, `[]`, for an image `[H, W, 3]` at a step from 0, and the metrics by name."""
         ...
+
+
+class BatchTargets(NamedTuple):
+    """Targets of a custom objective for a batch: those of each image, with a leading axis."""
+
+    each: Any
 
 
 def static_field(default: Any) -> Any:

@@ -18,7 +18,7 @@ from jaxstyle.errors import InputError, excerpt
 from jaxstyle.images.resample import array_module
 from jaxstyle.losses.layer_summaries import AnyNetwork
 from jaxstyle.losses.loss_terms import Terms, gradient_factors, objective_value
-from jaxstyle.losses.objective import CustomObjective, Objective
+from jaxstyle.losses.objective import BatchTargets, CustomObjective, Objective
 from jaxstyle.losses.targets import Targets, check_picture
 from jaxstyle.networks.conv import prepared
 from jaxstyle.networks.vgg import VGG19, Params
@@ -390,7 +390,7 @@ def _batch_axes(targets: Any, objective: AnyObjective) -> tuple[Any, ...]:
 def _of_targets(targets: Any) -> Any:
     """Return the batch axes of `targets`; only arrays of the content may have one."""
     if not isinstance(targets, Targets):  # of a custom objective
-        return None
+        return 0 if isinstance(targets, BatchTargets) else None
 
     def axis(array: Any) -> int | None:
         return 0 if array is not None and array.ndim == 4 else None

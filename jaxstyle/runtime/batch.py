@@ -204,6 +204,7 @@ def _by_size(
     sizes: dict[Path, tuple[int, int]] = {}
     shapes: set[tuple[int, int]] = set()
     how: dict[str, Any] = {"steps": options.steps, "scales": preset.scales, "layers": preset.objective.layers}
+    how["passes"] = preset.objective.passes
     for content in dict.fromkeys(picture.content for picture in pictures):
         try:
             size = size_of(content, max_pixels=options.max_pixels)
@@ -219,7 +220,7 @@ def _by_size(
 def _statistics(path: Path, options: StylizeOptions, preset: Preset, network: LoadedNetwork) -> dict[Path, Sizes]:
     """Return the statistics of a style for contents of all sizes, or nothing if pictures need the style itself."""
     objective = preset.objective
-    needs_image = options.color != "none" or options.init == "style" or preset.style_fit == "content"
+    needs_image = preset.color != "none" or options.init == "style" or preset.style_fit == "content"
     if path.suffix.lower() in STATISTICS or needs_image or not isinstance(objective, Objective):
         return {}
     style, size = style_image(path, options, preset), options.size

@@ -119,7 +119,7 @@ def load_stylize(
             if getattr(objective, "statistic", None) == "sliced" and len(styles) > 1:
                 raise InputError("Statistics of 'sliced' have different directions: mix the pictures instead.")
     style_masks = _style_masks(options, [(path, images[path]) for path in styles if path in images])
-    recolored = options.color != "none" or options.init == "style" or options.style_mask
+    recolored = preset.color != "none" or options.init == "style" or options.style_mask
     if isinstance(objective, Objective) and not recolored:
         settings = style_cache.Settings(params, objective, preset.network, options.seed)
         how = {"settings": settings, "steps": options.steps, "scales": preset.scales}
@@ -129,7 +129,7 @@ def load_stylize(
         picture.rgb,
         [known[path] for path in styles],
         **_method(options),
-        color=options.color,
+        color=preset.color,
         init=start,
         style_weights=parse_shares(options.style_weights, count=len(styles)),
         content_masks=masks,
@@ -181,10 +181,10 @@ def _statistics(path: Path, options: StylizeOptions, params: Params, callbacks: 
     holds = f"{path} holds statistics, which"
     if options.style_scale is not None or options.style_size is not None or options.style_mask:
         raise InputError(f"{holds} are fixed: drop --style-size, --style-scale and --style-mask.")
-    if options.color != "none":
-        raise InputError(f"{holds} cannot be recolored: drop --color or pass a picture.")
     if not isinstance(objective, Objective):
         raise InputError(f"{holds} --preset {options.preset} does not use: pass a picture.")
+    if preset.color != "none":
+        raise InputError(f"{holds} have no colors: drop --color or pass a picture.")
     found = statistics_io.read(path, params=params, objective=objective, network=preset.network)
     if all(abs(math.log2(side / options.size)) > 0.5 for side in found):
         sides = ", ".join(map(str, sorted(found)))

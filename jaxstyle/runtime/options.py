@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jaxstyle.optim.optimizers import LBFGS, Adam
     from jaxstyle.transfer.presets import Preset
 
+Color = Literal["none", "keep", "match", "match-cholesky", "histogram", "chroma"]  # as in `transfer.color`
 BYTES = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 PIXELS = {"": 1, "MP": 1e6, "GP": 1e9}
 LEAST_MEMORY, MOST_MEMORY = 2**28, 2**50
@@ -81,23 +82,20 @@ class ObjectiveOptions:
             if each.name in RANGES and not isinstance(value, str):  # the size of a texture is text
                 check_number(each.name, value, *RANGES[each.name])
 
-    def chosen(self, **objective: Any) -> Preset:
-        """Return the preset with these options and other options of its objective."""
+    def chosen(self, **given: Any) -> Preset:
+        """Return the preset with these options and other options of its objective that are not None."""
         from jaxstyle.transfer import presets
 
         base = presets.preset(self.preset)
         network: dict[str, Any] = {"precision": self.precision, "remat": LARGEST_BLOCKS if self.remat else ()}
         if self.pooling is not None:
             network |= {"pooling": self.pooling, "pooling_gain": base.pooling_gains.get(self.pooling, 1.0)}
-        if self.statistic is not None:
-            objective["statistic"] = self.statistic
-        changed: dict[str, Any] = {"network": base.network.clone(**network)}
-        changed["objective_options"] = {**base.objective_options, **objective}
+        given["statistic"] = self.statistic
         if self.style_layers is not None:
-            changed["style_layers"] = parse_layers(self.style_layers, shares=base.style_layers)
-        if self.scales is not None:
-            changed["scales"] = parse_scales(self.scales)
-        return replace(base, **changed)
+            given["style_layers"] = parse_layers(self.style_layers, shares=base.style_layers)
+        chosen = base.with_options(**{name: value for name, value in given.items() if value is not None})
+        scales = base.scales if self.scales is None else parse_scales(self.scales)
+        return replace(chosen, network=base.network.clone(**network), scales=scales)
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,7 @@ class TransferOptions(ObjectiveOptions):
     style_weights: str | None = None  # weights of several styles, such as "1,3"
     style_scale: float | None = None  # size of the style relative to the content
     style_size: int | None = None  # longest side of the style in pixels
-    color: Literal["none", "keep", "match", "match-cholesky", "histogram"] = "none"
+    color: Color | None = None
     content_mask: tuple[Path, ...] = ()  # image of the region of each style
     style_mask: tuple[Literal["all"] | Path, ...] = ()  # image of the part of each style, or "all"
     feather: int = 0  # width of the soft edge of content masks in pixels
@@ -178,14 +176,12 @@ class StylizeOptions(TransferOptions):
         Raises:
             InputError: if an option has an unknown name or an invalid value.
         """
-        objective: dict[str, Any] = {"normalize_gradients": True} if self.normalize_gradients else {}
-        if self.shift is not None:
-            objective["shift"] = self.shift
-        preset = self.chosen(**objective)
-        changed = {name: getattr(self, name) for name in WEIGHTS if getattr(self, name) is not None}
-        if self.content_layers is not None:
-            changed["content_layers"] = parse_layers(self.content_layers)
-        preset = replace(preset, optimizer=self._optimizer(preset.optimizer), **changed)
+        given: dict[str, Any] = {name: getattr(self, name) for name in (*WEIGHTS, "shift")}
+        given["normalize_gradients"] = self.normalize_gradients or None
+        given["content_layers"] = None if self.content_layers is None else parse_layers(self.content_layers)
+        preset = self.chosen(**given)
+        color = preset.color if self.color is None else self.color
+        preset = replace(preset, optimizer=self._optimizer(preset.optimizer), color=color)
         return preset, preset.objective
 
     def _optimizer(self, preset: LBFGS | Adam) -> LBFGS | Adam:
@@ -226,11 +222,10 @@ class TextureOptions(ObjectiveOptions):
 
     def resolve(self) -> tuple[Preset, AnyObjective]:
         """Return the preset with these options, and its objective."""
-        preset = self.chosen()
+        preset = self.chosen(tv_weight=self.tv_weight)
         if self.tileable:
             preset = replace(preset, network=preset.network.clone(padding="circular"))
-        own = preset if self.tv_weight is None else replace(preset, tv_weight=self.tv_weight)
-        return own, own.make_objective(content_layers={})
+        return preset, preset.objective.without_content()
 
     def shape(self) -> tuple[int, int]:
         """Return height and width in pixels; raise `InputError` if they are too small or large, or do not tile."""
@@ -268,9 +263,8 @@ class ReconstructOptions(ObjectiveOptions):
         content = {} if style else parse_layers("relu4_2" if self.layer is None else self.layer)
         if not sum((content | style).values()):
             raise InputError("All layers have the weight 0: give one of them a positive weight.")
-        preset = replace(self, style_layers=None).chosen()
-        own = preset if self.tv_weight is None else replace(preset, tv_weight=self.tv_weight)
-        return own, own.make_objective(content, style)
+        preset = replace(self, style_layers=None).chosen(tv_weight=self.tv_weight)
+        return preset, preset.make_objective(content, style)
 
 
 def check_number(name: str, value: float | None, least: float, most: float = MOST) -> None:

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from jaxstyle.distributed.sharding import HEIGHT
 from jaxstyle.images.resample import array_module
 from jaxstyle.losses.layer_summaries import AnyNetwork, is_circular, sized_layers
-from jaxstyle.losses.objective import Objective
+from jaxstyle.losses.objective import BatchTargets, Objective
 from jaxstyle.losses.targets import Style
 from jaxstyle.networks.conv import prepared, winograd_pays
 from jaxstyle.networks.vgg import VGG19, Params
@@ -110,6 +110,9 @@ class Problem:
 
     def targets(self, number: int, image: Any = None) -> Any:
         """Return the targets of a scale for its initial image, on which those of custom objectives depend."""
+        if self.batch_size is not None and self.keeps_start:
+            each = [self._single(i).targets(number, None if image is None else image[i]) for i in range(self.batch_size)]
+            return BatchTargets(jax.tree.map(lambda *parts: jnp.stack(parts), *each))
         return scale_parts.targets_for_scale(
             self.params,
             self.content,
@@ -124,6 +127,11 @@ class Problem:
             image=image,
             part=part_of(self.schedule, number),
         )
+
+    def _single(self, index: int) -> "Problem":
+        """Return the problem of one image of a batch."""
+        own = jax.tree.map(lambda weight: weight[index] if np.ndim(weight) else weight, self.objective)
+        return replace(self, objective=own, batch_size=None, noise=None, layout=None)
 
     @property
     def keeps_start(self) -> bool:

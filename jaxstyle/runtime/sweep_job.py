@@ -244,14 +244,15 @@ def fitting_batch_size(
     problem: Problem, folder: SweepFolder, todo: Sequence[int], *, callbacks: Sequence[Callback] = ()
 ) -> int:
     """Return the batch size that fits into memory, and send a message with it."""
-    last = problem.schedule[-1]
-    targets = problem.targets(len(problem.schedule) - 1)
+    number = len(problem.schedule) - 1
+    shared = None if problem.keeps_start else problem.targets(number)
 
     def needed(count: int) -> int:
         layout = batch_layout(problem.devices, batch_size=count)
         some = replace(folder.problem(problem, todo[:count]), layout=layout)
         message(callbacks, f"Estimating the memory of {count} pictures", kind="estimating")
-        step = some.program(last, targets)  # the program of `iterate`, compiled once
+        targets = some.targets(number) if shared is None else shared
+        step = some.program(problem.schedule[number], targets)  # the program of `iterate`, compiled once
         return memory_of(step) * (1 if layout is None else layout.at_once)
 
     needed(len(todo))  # compilation takes memory, some of which stays in use

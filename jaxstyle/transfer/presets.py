@@ -127,6 +127,9 @@ class Preset:
             >>> PRESETS["jaxstyle"].make_objective({"relu4_2": 1.0}, {"relu1_1": 1.0, "relu2_1": 3.0}).style
             {'relu1_1': 7.5, 'relu2_1': 22.5}
         """
+        if self.custom is not None:
+            name = type(self.custom).__name__
+            raise InputError(f"{name} has no layers to choose: use a preset of Gram matrices, such as jaxstyle.")
         return Objective(
             content=self._spread(
                 self.content_weight, self.content_layers if content_layers is None else content_layers
