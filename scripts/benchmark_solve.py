@@ -65,7 +65,7 @@ class Solve:
     ) -> tuple[float, int, float]:
         """Return seconds and steps until the picture is at the goal, or the last, and what it scores there."""
         seconds, steps, found, began = 0.0, 0, float("inf"), time.perf_counter()
-        options: dict[str, Any] = {"objective": PRESET.objective, "network": PRESET.network, "steps": self.steps}
+        options: dict[str, Any] = {"objective": PRESET.make_objective(), "network": PRESET.network, "steps": self.steps}
         options |= {"optimizer": PRESET.optimizer, "scales": PRESET.scales}
         problem = make_problem(params, content, style, **options)
         for snapshot in iterate(problem):
@@ -79,9 +79,9 @@ class Solve:
 
 def scorer(params: Any, content: jax.Array, style: jax.Array) -> Score:
     """Return a function that saves a picture with 8 bits and returns the objective of the file."""
-    options: dict[str, Any] = {"objective": PRESET.objective, "network": PRESET.network}
+    options: dict[str, Any] = {"objective": PRESET.make_objective(), "network": PRESET.network}
     targets = make_targets(params, content, style, **options)
-    value = jax.jit(lambda picture: total(PRESET.objective, terms(params, picture, targets, **options)))
+    value = jax.jit(lambda picture: total(PRESET.make_objective(), terms(params, picture, targets, **options)))
     compiled = value.lower(content).compile()
 
     def score(picture: Any) -> float:

@@ -32,7 +32,7 @@ from jaxstyle.transfer.sweep import sweep
 LAYERS = tuple(f"conv{block}_1" for block in range(1, 6))
 RATIOS = (1e-5, 1e-4, 1e-3, 1e-2)
 PAPER = presets.preset("gatys-paper")
-CONTENT_LAYERS = PAPER.objective.content_layers
+CONTENT_LAYERS = PAPER.make_objective().content_layers
 OPTIMIZER = dataclasses.replace(PAPER.optimizer, history_size=10)
 RANGE_PENALTY = PAPER.range_penalty / PAPER.style_weight  # the paper's beta is 1 here, not 1,000
 SMOOTHNESS = 0.1  # weight of total variation, relative to the objective of a black picture
@@ -52,7 +52,7 @@ def weighted(content: Sequence[float] | np.ndarray, style: np.ndarray, layers: S
     """Return the objective with alpha by content layer and beta by style layer in the paper's units."""
     alpha = {layer: value / 2 for layer, value in zip(layers, content, strict=True)}
     beta = {layer: value / 4 for layer, value in zip(LAYERS, style, strict=True)}
-    return dataclasses.replace(PAPER.objective, content=alpha, style=beta, tv=0.0, range_penalty=RANGE_PENALTY)
+    return dataclasses.replace(PAPER.make_objective(), content=alpha, style=beta, tv=0.0, range_penalty=RANGE_PENALTY)
 
 
 class Paint(NamedTuple):

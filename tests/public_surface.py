@@ -97,6 +97,6 @@ def paint(content: jax.Array, style: jax.Array, key: jax.Array, numbers: jax.Arr
     assert_type(color.with_colors_of(content, style), jax.Array)
     assert_type(masks.cover(numbers), jax.Array)
     preset = presets.preset("gatys-paper")
-    assert_type(preset.objective, Objective)
+    assert_type(preset.make_objective(), Objective)
     assert_type(preset.network, VGG19)
     assert_type(statistics_io.network_hash(params), str)

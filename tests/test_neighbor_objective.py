@@ -65,7 +65,7 @@ def test_targets_are_vectors_of_the_style_of_each_region(params, content, style)
 
 @pytest.mark.slow
 def test_a_style_mask_leaves_only_the_vectors_of_its_part(params, content, style):
-    mask = np.zeros(style.shape[:2], np.float32)
+    mask: Any = np.zeros(style.shape[:2], np.float32)
     mask[:16] = 1
     objective = replace(OBJECTIVE, rotations=1)
     targets: Any = make_targets(params, content, [style], objective=objective, style_masks=[mask])
@@ -98,7 +98,7 @@ def test_style_weights_mix_the_targets_and_the_losses_of_the_styles(params, cont
 @pytest.mark.slow
 def test_without_content_the_targets_are_those_of_the_image(params, content, style):
     image, texture = picture(32, 40, seed=7), OBJECTIVE.without_content()
-    of_image = make_targets(params, image, [style], objective=OBJECTIVE)
+    of_image: Any = make_targets(params, image, [style], objective=OBJECTIVE)
     for part in ((0, False), (1, False)):
         found: Any = make_targets(params, content, [style], objective=texture, image=image, part=part)
         np.testing.assert_array_equal(found.vectors, of_image.vectors)

@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -162,7 +163,7 @@ def test_a_preset_has_the_published_network_input_and_optimizer():
         assert chosen.network == VGG19(input_scale=input_scale, pooling=pooling, padding=padding), name
         assert chosen.optimizer == optimizer, name
         assert chosen.scales == (None if name == "crowsonkb" else 1), name
-        assert chosen.objective.half_resolution_above is None, name
+        assert chosen.make_objective().half_resolution_above is None, name
 
 
 def numpy_layer(layer: str, image: np.ndarray) -> np.ndarray:
@@ -198,9 +199,9 @@ def test_a_preset_is_the_published_objective(formula, params, content, style, mo
     chosen = preset(formula.__name__.replace("_", "-"))
     image, content, style = pictures(np.asarray(content), np.asarray(style))
     with jax.disable_jit():
-        options = {"objective": chosen.objective, "network": chosen.network}
+        options: dict[str, Any] = {"objective": chosen.make_objective(), "network": chosen.network}
         targets = make_targets(params, content, style, **options)
-        found = total(chosen.objective, terms(params, image, targets, **options))
+        found = total(chosen.make_objective(), terms(params, image, targets, **options))
     features = map(layers_of, (image, content, style))
     assert float(found) == pytest.approx(formula(*features, np.asarray(image, np.float64)), rel=1e-5)
 
@@ -213,7 +214,7 @@ def test_a_preset_is_the_published_objective_on_the_features_of_its_network(form
 
     @jax.jit
     def compared(*given):
-        objective, network = chosen.objective, chosen.network
+        objective, network = chosen.make_objective(), chosen.network
         targets = make_targets(params, given[1], given[2], objective=objective, network=network)
         features = [image_features(params, each, network=network, layers=objective.layers) for each in given]
         return total(objective, terms(params, given[0], targets, objective=objective, network=network)), features

@@ -146,7 +146,7 @@ def test_a_record_of_version_1_is_read_with_the_names_of_this_version():
     paths, options, outputs = recorded_command(found, picture=Path("old.png"), inputs=files)
     assert paths == {"content": files[0], "styles": (files[1],)}
     expected = {"size": 32, "seed": 3, "style_weights": "2", "style_layers": "relu1_1", "style_weight": 30.0}
-    expected |= {"optimizer": "lbfgs", "lbfgs_history": 7, "ema_decay": 0.5}
+    expected |= {"optimizer": "lbfgs", "lbfgs_history": 7, "ema_decay": 0.5, "color": "none"}
     assert options == StylizeOptions(**expected)
     assert (outputs.bits, outputs.save_every) == (16, 2)
     entry = {"picture": "a.png", "label": "a", "settings": {}, "terms": {}, "curve": [], "digest": "", "record": OLD}

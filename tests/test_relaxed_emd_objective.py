@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import picture
@@ -36,6 +37,7 @@ def test_too_few_positions_are_refused():
 @pytest.mark.slow
 def test_the_total_is_the_formula_of_the_paper_at_each_scale(params, content, style):
     image = picture(32, 40, seed=7)
+    targets: Any = None
     for scale, a in enumerate((16, 8, 4)):
         targets = make_targets(params, content, [style], objective=OBJECTIVE, part=(scale, False))
         _, terms = OBJECTIVE.value(params, image, targets, network=VGG19())
@@ -52,7 +54,7 @@ def test_the_total_is_the_formula_of_the_paper_at_each_scale(params, content, st
 
 @pytest.mark.slow
 def test_a_region_reads_only_its_part_of_the_image_and_vectors_of_its_style(params, content, style):
-    styles, masks = [style, picture(32, 32, seed=5)], np.stack([LEFT, 0 * LEFT])
+    styles, masks = [style, picture(32, 32, seed=5)], jnp.stack([LEFT, 0 * LEFT])
     targets: Any = make_targets(params, content, styles, objective=OBJECTIVE, content_masks=masks)
     np.testing.assert_allclose(targets.shares, [0.5, 0])
     pixels, colors = np.asarray(style).reshape(-1, 3), np.asarray(targets.styles[0])[:, :3]

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from conftest import TINY, picture
 
-from jaxstyle.distributed.processes import by_leader
-from jaxstyle.distributed.sharding import BATCH, HEIGHT, evened, map_batch, mesh_of
+from jaxstyle.distributed.processes import on_process_zero
+from jaxstyle.distributed.sharding import BATCH, HEIGHT, map_batch, mesh_of, pad_to_multiple
 from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.images.load import load_image
 from jaxstyle.images.save import save_image
@@ -76,10 +76,10 @@ def test_commands_on_several_devices_return_the_pictures_of_one_and_resume_on_ot
 
 def test_an_array_is_padded_to_a_multiple_of_the_devices():
     x: Any = np.arange(15, dtype=np.float32).reshape(5, 3)
-    zeros, edge = (np.asarray(evened(x, 4, axis=0, mode=mode)) for mode in ("constant", "edge"))
+    zeros, edge = (np.asarray(pad_to_multiple(x, 4, axis=0, mode=mode)) for mode in ("constant", "edge"))
     np.testing.assert_array_equal(zeros, np.pad(x, ((0, 3), (0, 0))))
     np.testing.assert_array_equal(edge, np.pad(x, ((0, 3), (0, 0)), mode="edge"))
-    assert evened(x, 5, axis=0).shape == (5, 3) and evened(x, 2, axis=1).shape == (5, 4)
+    assert pad_to_multiple(x, 5, axis=0).shape == (5, 3) and pad_to_multiple(x, 2, axis=1).shape == (5, 4)
 
 
 def test_a_layout_pads_rows_of_images_and_the_batch_axis_of_every_array():
@@ -130,7 +130,7 @@ def test_the_rows_of_a_picture_are_divided_among_devices_only_on_request(monkeyp
     assert placement.row_layout(None, objective=Objective()) is None
     assert placement.row_layout(3, objective=Objective()) == (3, HEIGHT)
     assert placement.row_layout(1, objective=Objective(statistic="sliced")) is None
-    monkeypatch.setattr(placement, "together", lambda: True)
+    monkeypatch.setattr(placement, "is_distributed", lambda: True)
     assert placement.row_layout(None, objective=Objective()) == (4, HEIGHT)
     for objective, option in [
         (Objective(statistic="sliced"), "--statistic"),
@@ -150,7 +150,7 @@ def test_a_batch_is_divided_among_at_most_one_device_per_image(monkeypatch):
 
 
 def test_a_function_of_the_leader_returns_at_once_with_one_process():
-    assert by_leader(lambda: 7) == 7 and by_leader(lambda: None) == 0
+    assert on_process_zero(lambda: 7) == 7 and on_process_zero(lambda: None) == 0
 
 
 def test_a_failure_of_the_leader_is_raised_in_all_processes(monkeypatch):
@@ -165,10 +165,10 @@ def test_a_failure_of_the_leader_is_raised_in_all_processes(monkeypatch):
             gathered = lambda own, code=code: np.asarray([code, own])  # noqa: E731
             monkeypatch.setattr("jaxstyle.distributed.processes.process_allgather", gathered)
             with pytest.raises(kind, match="of the leader." if leads else "Process 0 .* failed"):
-                by_leader(fail if leads else lambda: 1)
+                on_process_zero(fail if leads else lambda: 1)
 
 
 def test_a_checkpoint_that_only_one_process_can_read_is_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(checkpoint, "of_each", lambda own: [1, 0])
+    monkeypatch.setattr(checkpoint, "allgather_number", lambda own: [1, 0])
     with pytest.raises(InputError, match="does not exist in all processes"):
         checkpoint.CheckpointStore(tmp_path / "kept").save(1, {"x": np.zeros(3)}, {})

@@ -17,7 +17,7 @@ from rich.table import Column
 
 from jaxstyle.cli.options import Network, Saving
 from jaxstyle.cli.signals import Interrupted, check, stop_status
-from jaxstyle.distributed.processes import asked_of_any, leads
+from jaxstyle.distributed.processes import any_process_asked, is_process_zero
 from jaxstyle.errors import PictureWarning, UnavailableError
 from jaxstyle.runtime.backends import check_backend
 from jaxstyle.runtime.callbacks import Event
@@ -47,7 +47,7 @@ class Console:
         """Print errors only if `quiet`."""
         if quiet:
             warnings.filterwarnings("ignore", category=PictureWarning)
-        quiet = quiet or not leads()
+        quiet = quiet or not is_process_zero()
         self.clock: CompileClock | None = None
         self.failures = 0
         self.bar: Bar | None = None
@@ -121,7 +121,7 @@ class Console:
                 run.check_processes()
             self.print_estimate(run.problem)
             return 0, None
-        stop = asked_of_any(stop_status)
+        stop = any_process_asked(stop_status)
         if number := stop():
             raise Interrupted(number - 128)
         with self.progress():

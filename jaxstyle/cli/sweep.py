@@ -84,7 +84,7 @@ class Sweep:
 
         from jaxstyle.cli.console import REPEAT, Console
         from jaxstyle.cli.signals import check, stop_status
-        from jaxstyle.distributed.processes import asked_of_any
+        from jaxstyle.distributed.processes import any_process_asked
         from jaxstyle.runtime.run import load_run
         from jaxstyle.runtime.sweep_job import sweep_folder, sweep_job, with_hashes
 
@@ -100,7 +100,7 @@ class Sweep:
         if self.saving.dry_run:
             return self._dry_run(console, run, folder)
         check()
-        stop = asked_of_any(stop_status)
+        stop = any_process_asked(stop_status)
         with console.progress():
             how = {"batch_size": self.batch_size, "columns": options.columns()}
             result = sweep_job(run, folder, **how, callbacks=callbacks, should_stop=stop)
@@ -117,14 +117,14 @@ class Sweep:
         return groups.checked(SweepOptions, self, self.styles)
 
     def _dry_run(self, console: Console, run: Run, folder: SweepFolder) -> int:
-        from jaxstyle.distributed.processes import leads, together
+        from jaxstyle.distributed.processes import is_distributed, is_process_zero
         from jaxstyle.runtime.placement import batch_layout
         from jaxstyle.runtime.sweep_job import fitting_batch_size
 
-        if together():
+        if is_distributed():
             run.check_processes()
         todo, count = folder.unfinished(read=False), len(folder.combinations)
-        if len(todo) < count and leads():
+        if len(todo) < count and is_process_zero():
             print(f"{count - len(todo)} of {count} pictures exist already.")
         if todo:
             callbacks = [console.on_event]

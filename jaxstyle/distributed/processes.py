@@ -71,7 +71,7 @@ def initialize(
             "each of them, let them connect to process 0, or raise --initialization-timeout."
         )
     check_devices(device.process_index for device in jax.devices())
-    of_each(0)  # connects the devices while the processes are in step: Gloo waits 30 seconds for the others
+    allgather_number(0)  # connects the devices while the processes are in step: Gloo waits 30 seconds for the others
 
 
 def finish() -> None:
@@ -120,7 +120,7 @@ def _try_port(port: int) -> None:
     socket.create_server(("", port), **both).close()
 
 
-def by_leader(function: Callable[[], int | None]) -> int:
+def on_process_zero(function: Callable[[], int | None]) -> int:
     """Return the result of a function, a number from 0 or None for 0, which runs in process 0 while the others wait.
 
     An `InputError` or `UnavailableError` is raised in all processes; any other is an `UnavailableError` in the others.
@@ -133,7 +133,7 @@ def by_leader(function: Callable[[], int | None]) -> int:
             found = function() or 0
         except Exception as error:
             found, raised = -2 if isinstance(error, InputError) else -1, error
-    first = of_each(found)[0]
+    first = allgather_number(found)[0]
     if raised is not None:
         raise raised
     if first < 0:
@@ -142,24 +142,24 @@ def by_leader(function: Callable[[], int | None]) -> int:
     return first
 
 
-def of_each(number: int) -> list[int]:
+def allgather_number(number: int) -> list[int]:
     """Return a number of each process, process 0 first; all processes have to call it."""
     return [number] if jax.process_count() == 1 else [int(each) for each in process_allgather(np.asarray(number))]
 
 
-def together() -> bool:
+def is_distributed() -> bool:
     """Return whether there are several processes."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
-def leads() -> bool:
+def is_process_zero() -> bool:
     """Return whether this process is the one that writes and prints."""
     return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
-def of_all(value: Any) -> list[Any]:
+def allgather_json(value: Any) -> list[Any]:
     """Return the values, which are JSON data, of all processes."""
-    if not together():
+    if not is_distributed():
         return [value]
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
     lengths = process_allgather(np.asarray(len(text)))
@@ -169,18 +169,18 @@ def of_all(value: Any) -> list[Any]:
     return [json.loads(bytes(text[:length])) for text, length in zip(texts, lengths, strict=True)]
 
 
-def of_leader(value: Any) -> Any:
+def broadcast_json(value: Any) -> Any:
     """Return the value, which is JSON data, of process 0."""
-    return of_all(value)[0]
+    return allgather_json(value)[0]
 
 
-def asked_of_any(asked: Callable[[], int]) -> Callable[[], int]:
+def any_process_asked(asked: Callable[[], int]) -> Callable[[], int]:
     """Return a function that returns the exit status of a stop request to any process; all have to call it alike."""
     found = 0
 
     def of_any() -> int:
         nonlocal found
-        found = found or max(of_all(asked()))
+        found = found or max(allgather_json(asked()))
         return found
 
-    return of_any if together() else asked
+    return of_any if is_distributed() else asked

@@ -55,7 +55,9 @@ class SplitRows:
         return NamedSharding(self.mesh, PartitionSpec(*(HEIGHT if i == ndim + axis else None for i in range(ndim))))
 
 
-def evened(x: jax.Array, count: int, *, axis: int, mode: Literal["constant", "edge"] = "constant") -> jax.Array:
+def pad_to_multiple(
+    x: jax.Array, count: int, *, axis: int, mode: Literal["constant", "edge"] = "constant"
+) -> jax.Array:
     """Return `x` padded at the end of an axis to a multiple of `count`: with zeros ("constant") or the last element."""
     more = [(0, 0)] * x.ndim
     more[axis] = (0, -x.shape[axis] % count)

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxstyle.distributed.sharding import SplitRows, evened
+from jaxstyle.distributed.sharding import SplitRows, pad_to_multiple
 from jaxstyle.errors import InputError
 from jaxstyle.losses.moments import Moments, moments
 from jaxstyle.losses.objective import Objective
@@ -57,7 +57,10 @@ def part_moments(features: jax.Array, part: Part, *, guide: jax.Array | None = N
     height = features.shape[-3] if part.rows is None else part.rows.height
     weights = part.weights(height, features.shape[-2], guide)
     if part.devices > 1:  # rows and columns become one axis, which has to divide
-        features, weights = evened(features, part.devices, axis=-3), evened(weights, part.devices, axis=-2)
+        features, weights = (
+            pad_to_multiple(features, part.devices, axis=-3),
+            pad_to_multiple(weights, part.devices, axis=-2),
+        )
     return moments(features, guide=weights)
 
 

@@ -185,7 +185,8 @@ class NeighborObjective:
             if regions is None:  # one region of all styles
                 groups, usable = (each and (sum(each, ()),) for each in (groups, usable))
             return SplitTargets(groups, usable, regions, key)
-        share: Any = self.content_share if number else self.content_share > 0
+        share: Any = self.content_share
+        share = share if number else share > 0
         mixed = content if image is None else share * content + (1 - share) * image
         options |= {"rotations": self.rotations}
         return FixedTargets(_fixed_targets(params, mixed, list(styles), parts, regions, **options))

@@ -261,7 +261,7 @@ def split_loss(
         shares = None if weights is None else jax.image.resize(weights, layer.shape[:2], "linear")
         rows, of_rows = sample(layer, shares, key=keys[0])
         parts = [None] * len(styles) if usable is None else [each[name] for each in usable]
-        pairs = [sample(style[name], *each) for style, *each in zip(styles, parts, keys[1:], strict=True)]
+        pairs = [sample(style[name], part, key=own) for style, part, own in zip(styles, parts, keys[1:], strict=True)]
         reference = jnp.concatenate([each for each, _ in pairs])
         allowed = None if usable is None else jnp.concatenate([jnp.asarray(each) for _, each in pairs])
         index = nearest(rows, reference, weights=of_rows, usable=allowed, chunk=chunk)

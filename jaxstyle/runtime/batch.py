@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 
-from jaxstyle.distributed.processes import together
+from jaxstyle.distributed.processes import is_distributed
 from jaxstyle.errors import InputError, UnavailableError, own
 from jaxstyle.files import write_text
 from jaxstyle.images.load import fit as fit_size
@@ -139,7 +139,7 @@ def batch(
     facts = replace(options, max_memory=None, devices=None, max_pixels=None)
     common = repr((facts, outputs.bits, outputs.record, network.weights.sha256))
     process, processes = 0, 1
-    if together():
+    if is_distributed():
         names = [picture.output.name for picture in pictures]
         check_same({"options": common, "network": network.weights.sha256, "pictures": names})
         process, processes = jax.process_index(), jax.process_count()
@@ -170,7 +170,7 @@ def batch(
             files = {"content": picture.content, "styles": (picture.style,)}
             how: dict[str, Any] = {"outputs": outputs, "cached": cached, "callbacks": callbacks}
             run = load_run(files, options, lambda: network, **how)
-            problem = replace(run.problem, compiled=compiled, devices=1 if together() else run.problem.devices)
+            problem = replace(run.problem, compiled=compiled, devices=1 if is_distributed() else run.problem.devices)
             run = run._replace(problem=problem)
             result = run_to_file(run, picture.output, callbacks=callbacks, should_stop=should_stop)
             if result.stop_reason == "diverged":

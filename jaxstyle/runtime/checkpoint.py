@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxstyle.distributed.processes import by_leader, of_each
+from jaxstyle.distributed.processes import allgather_number, on_process_zero
 from jaxstyle.errors import InputError, UnavailableError, excerpt
 from jaxstyle.files import check_free_space, write_text
 from jaxstyle.runtime import checkpoint_folder
@@ -107,12 +107,12 @@ class CheckpointStore:
             self._prune(step)
 
         try:
-            by_leader(begin)
-            if not all(of_each(int(self.folder.is_dir()))):
+            on_process_zero(begin)
+            if not all(allgather_number(int(self.folder.is_dir()))):
                 raise InputError(f"The folder {self.folder} does not exist in all processes: use a shared folder.")
             with self._manager() as manager:
                 manager.save(step, args=ocp.args.Composite(arrays=ocp.args.StandardSave(arrays)), force=True)
-            by_leader(end)
+            on_process_zero(end)
         except InputError:
             raise
         except Exception as error:  # TensorStore and Orbax raise many kinds
@@ -154,7 +154,7 @@ class CheckpointStore:
                         warn(f"The checkpoint {self.folder / str(step)} cannot be read ({reason}) and is skipped.")
             return 0
 
-        step = by_leader(newest)
+        step = on_process_zero(newest)
         if step and not found:  # another process has selected it
             with self._manager(alone=True) as manager:
                 return _read(manager, self.folder / str(step), like)
@@ -184,7 +184,7 @@ class CheckpointStore:
             for path in self.folder.glob("*.unreadable"):
                 shutil.rmtree(path, ignore_errors=True)
 
-        by_leader(remove)
+        on_process_zero(remove)
 
     def _prune(self, step: int) -> None:
         """Remove the checkpoints before `step` but the newest readable ones."""
@@ -383,7 +383,7 @@ class RunCheckpoints:
 def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder in process 0; raise `InputError` in all processes if another run holds it."""
     with contextlib.ExitStack() as stack:
-        by_leader(lambda: stack.enter_context(checkpoint_folder.locked(folder)))
+        on_process_zero(lambda: stack.enter_context(checkpoint_folder.locked(folder)))
         yield
 
 

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import jax
 import numpy as np
 
-from jaxstyle.distributed.processes import of_all
+from jaxstyle.distributed.processes import allgather_json
 from jaxstyle.images.resample import half_shape
 from jaxstyle.networks.random_init import param_shapes
 from jaxstyle.networks.vgg import CONV_LAYERS, VGG19, Params
@@ -79,7 +79,7 @@ def estimate(problem: Problem, *, callbacks: Sequence[Callback] = ()) -> Estimat
     for number in range(1, len(scales)):
         ready = problem.at(number)
     need, most = peak_of(ready.step, missing=ready.state_bytes), limit()
-    fits = all(of_all(need <= most)) if problem.spans_processes else need <= most
+    fits = all(allgather_json(need <= most)) if problem.spans_processes else need <= most
     gflop = float("nan")
     if isinstance(problem.network, VGG19):
         gflop = (problem.batch_size or 1) * gflop_per_step(problem.params, last, objective=objective)
@@ -152,7 +152,7 @@ def seconds_per_step(problem: Problem, ready: CompiledScale, scale: Scale) -> fl
             ready.step(state, problem.ready(scale), ready.targets, problem.placed_objective, np.int32(ready.segment))
         )
         seconds = time.perf_counter() - began
-        seconds = max(of_all(seconds)) if problem.spans_processes else seconds
+        seconds = max(allgather_json(seconds)) if problem.spans_processes else seconds
         if seconds > LONG:
             break
     return seconds / ready.segment

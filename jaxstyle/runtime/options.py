@@ -225,7 +225,8 @@ class TextureOptions(ObjectiveOptions):
         preset = self.chosen(tv_weight=self.tv_weight)
         if self.tileable:
             preset = replace(preset, network=preset.network.clone(padding="circular"))
-        return preset, preset.objective.without_content()
+        objective: Any = preset.objective
+        return preset, objective.without_content()
 
     def shape(self) -> tuple[int, int]:
         """Return height and width in pixels; raise `InputError` if they are too small or large, or do not tile."""

@@ -11,8 +11,8 @@ import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxstyle.distributed.processes import together
-from jaxstyle.distributed.sharding import BATCH, HEIGHT, SplitRows, evened, map_batch, mesh_of
+from jaxstyle.distributed.processes import is_distributed
+from jaxstyle.distributed.sharding import BATCH, HEIGHT, SplitRows, map_batch, mesh_of, pad_to_multiple
 from jaxstyle.errors import InputError, excerpt
 from jaxstyle.losses.layer_summaries import AnyNetwork
 from jaxstyle.losses.objective import Objective
@@ -147,7 +147,7 @@ def _distributed(tree: Any, layout: Layout) -> Any:
     def of_leaf(leaf: jax.Array) -> jax.Array:
         axis = _distributed_axis(leaf, layout.axis)
         if axis is not None:
-            leaf = evened(leaf, layout.mesh.size, axis=axis, mode="edge")
+            leaf = pad_to_multiple(leaf, layout.mesh.size, axis=axis, mode="edge")
         return jax.lax.with_sharding_constraint(leaf, layout.sharded(leaf).sharding)
 
     return jax.tree.map(of_leaf, tree)
@@ -186,7 +186,7 @@ def available(count: int | None) -> Sequence[Any]:
 def batch_layout(count: int | None, *, batch_size: int) -> Layout | None:
     """Return the layout of a batch on `count` devices (None for all); None if one device is enough."""
     devices = available(count)
-    used = devices if together() else devices[:batch_size]
+    used = devices if is_distributed() else devices[:batch_size]
     return Layout(mesh_of(used, BATCH)) if len(used) > 1 else None
 
 
@@ -195,7 +195,7 @@ def row_layout(count: int | None, *, objective: AnyObjective) -> Layout | None:
 
     It is None for one device. `InputError` is raised if the objective needs all rows on one device.
     """
-    if count is None and not together():
+    if count is None and not is_distributed():
         return None
     devices = available(count)
     if len(devices) < 2:

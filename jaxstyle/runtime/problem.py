@@ -1,7 +1,7 @@
 """The problem of a run: its arrays and static options, and the compiled program of each scale."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -111,7 +111,9 @@ class Problem:
     def targets(self, number: int, image: Any = None) -> Any:
         """Return the targets of a scale for its initial image, on which those of custom objectives depend."""
         if self.batch_size is not None and self.keeps_start:
-            each = [self._single(i).targets(number, None if image is None else image[i]) for i in range(self.batch_size)]
+            each = [
+                self._single(i).targets(number, None if image is None else image[i]) for i in range(self.batch_size)
+            ]
             return BatchTargets(jax.tree.map(lambda *parts: jnp.stack(parts), *each))
         return scale_parts.targets_for_scale(
             self.params,

@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from jaxstyle.distributed.processes import of_all
+from jaxstyle.distributed.processes import allgather_json
 from jaxstyle.errors import InputError, excerpt
 from jaxstyle.images.metadata import description_of
 from jaxstyle.losses.objective import Objective
@@ -161,7 +161,7 @@ def record_of(picture: Path, *, max_pixels: int | None = None) -> RunRecord:
 
 def check_same(facts: dict[str, Any]) -> None:
     """Refuse to go on where another process has other facts."""
-    first, *others = of_all(facts)
+    first, *others = allgather_json(facts)
     for number, theirs in enumerate(others, 1):
         for name, own, other in differences(first, theirs):
             values = [excerpt(repr(each), most=60) for each in (own, other)]

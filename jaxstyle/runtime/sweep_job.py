@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxstyle.distributed.processes import leads, of_all, of_leader, together
+from jaxstyle.distributed.processes import allgather_json, broadcast_json, is_distributed, is_process_zero
 from jaxstyle.errors import InputError, excerpt
 from jaxstyle.images.load import load_image
 from jaxstyle.images.save import check_output
@@ -115,7 +115,7 @@ class SweepFolder:
     def unfinished(self, *, read: bool = True) -> list[int]:
         """Return the numbers of all pictures that are not finished; `read` checks that the others can be read."""
         done = self.is_readable if read else self.entry
-        return of_leader([i for i in range(len(self.combinations)) if not done(i)])
+        return broadcast_json([i for i in range(len(self.combinations)) if not done(i)])
 
     def problem(self, problem: Problem, batch: Sequence[int]) -> Problem:
         """Return the problem of a batch."""
@@ -176,11 +176,11 @@ def sweep_job(
     `batch_size` is the number of pictures at a time, None for as many as fit into memory. When stopped, the pictures of
     the batch are saved; the events "diverged" and "failed" name what is missing.
     """
-    if together():
+    if is_distributed():
         run.check_processes()
     began, count = time.perf_counter(), len(folder.combinations)
     todo = folder.unfinished()
-    if leads():
+    if is_process_zero():
         folder.drop_unfinished_from_log()
     if len(todo) < count:
         message(callbacks, f"{count - len(todo)} of {count} pictures exist already.")
@@ -196,11 +196,11 @@ def sweep_job(
                 if stopped := bool(should_stop()):
                     break
     except KeyboardInterrupt:
-        if together():
+        if is_distributed():
             raise  # jax then ends the other processes too
         stopped = True
     finished = folder.finished()
-    if leads():
+    if is_process_zero():
         write_report(folder.folder, finished, columns=columns, max_pixels=folder.max_pixels)
     made, seconds = len(finished) - (count - len(todo)), time.perf_counter() - began
     return SweepResult(made, len(finished), diverged, seconds, "stopped" if stopped else "done")
@@ -211,7 +211,7 @@ def _batches(
 ) -> Iterator[list[int]]:
     """Yield the numbers of each batch; the interrupted one is first."""
     checkpoints = run.checkpoints() if todo else None
-    first: list[int] = of_leader(list(checkpoints.interrupted_batch() if checkpoints else ()))
+    first: list[int] = broadcast_json(list(checkpoints.interrupted_batch() if checkpoints else ()))
     if checkpoints is not None and not set(first) <= set(todo):  # finished, but the checkpoint was not removed
         checkpoints.store.clear()
         first = []
@@ -256,7 +256,7 @@ def fitting_batch_size(
         return memory_of(step) * (1 if layout is None else layout.at_once)
 
     needed(len(todo))  # compilation takes memory, some of which stays in use
-    budget = min(of_all(memory_budget(problem.memory)))
+    budget = min(allgather_json(memory_budget(problem.memory)))
     count = batch_size_within(budget, count=len(todo), needed=needed)
     takes, gib = needed(count), 2**30
     message(callbacks, f"{len(todo)} pictures, {count} at a time: {takes / gib:.1f} of {budget / gib:.1f} GiB")
@@ -279,7 +279,9 @@ class _SweepBatch:
         resume = snapshot = None if checkpoints is None else checkpoints.load(callbacks)
         self.faults |= {} if snapshot is None else self._faults(snapshot)
         missing = [index for index in self.faults if not self._path(index).is_file()]
-        late = {index: self.faults[index] for index in (of_leader(missing) if problem.spans_processes else missing)}
+        late = {
+            index: self.faults[index] for index in (broadcast_json(missing) if problem.spans_processes else missing)
+        }
         before, recent = 0 if snapshot is None else snapshot.step, (None, snapshot)
         for snapshot in iterate(problem, resume=resume, should_stop=should_stop, callbacks=callbacks):
             for index, fault in self._faults(snapshot).items():

@@ -107,7 +107,8 @@ class Preset:
                     option = name.replace("_", "-")
                     some = ", ".join("--" + each.replace("_", "-") for each in self.custom_options)
                     raise InputError(f"--{option} has no meaning for {type(self.custom).__name__}: it has {some}.")
-            return replace(self, custom=replace(self.custom, **{self.custom_options[k]: v for k, v in given.items()}))
+            custom: Any = self.custom
+            return replace(self, custom=replace(custom, **{self.custom_options[k]: v for k, v in given.items()}))
         own = {name: given.pop(name) for name in WEIGHTS if name in given}
         return replace(self, **own, objective_options={**self.objective_options, **given})
 

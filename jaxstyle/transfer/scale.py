@@ -173,7 +173,7 @@ def finish(
     """Return the result at full size in its final colors, with the content outside of masks."""
     image = resize(image, *content.shape[-3:-1])
     if color == "chroma":
-        styles = [resize(style, *shared_shape(*style.shape[:2], PALETTE)) for style in styles]
+        styles = [resize(style, *shared_shape(style.shape[0], style.shape[1], PALETTE)) for style in styles]
     elif color != "keep" and content_masks is None:
         return image
     return _finish(image, content, list(styles) if color == "chroma" else [], content_masks, color=color)

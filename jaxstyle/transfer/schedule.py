@@ -1,6 +1,7 @@
 """Coarse-to-fine schedule: image size and number of steps of each scale."""
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from jaxstyle.errors import InputError, excerpt
@@ -16,7 +17,8 @@ MOST_SCALES = 30
 TILE = 16  # pixels; VGG-19 pools four times, and a periodic image must stay periodic after each
 
 
-class Series(NamedTuple):
+@dataclass(frozen=True)
+class Series:
     """Scales whose longest sides are about a geometric series.
 
     Attributes:
@@ -106,7 +108,7 @@ def plan(
 def _sides(longest: int, scales: Scales) -> list[int]:
     """Return the longest sides of the scales in pixels, in ascending order."""
     series = scales if isinstance(scales, Series) else Series()
-    if isinstance(scales, tuple) and scales is not series:
+    if isinstance(scales, tuple):
         sides = list(scales)
         if sides and abs(sides[-1] - longest) == 1:  # rounding changed the size of the result by one pixel
             sides[-1] = longest

@@ -256,8 +256,9 @@ def texture(
     Example:
         >>> texture(params, style, key=jax.random.key(0), height=512, width=768).image  # doctest: +SKIP
     """
-    if hasattr(objective, "without_content"):
-        objective = objective.without_content()
+    without_content: Any = getattr(objective, "without_content", None)
+    if without_content is not None:
+        objective = without_content()
     if tileable:
         if not isinstance(network, VGG19):
             raise InputError("tileable needs VGG-19 with circular padding, but the network is user-defined: drop it.")
