@@ -5,7 +5,8 @@ python scripts/compare_settings.py content.jpg style.jpg [content.jpg style.jpg 
 The label of a picture is its setting, its time, and two distances that no setting minimizes, which makes the numbers of
 a row comparable. "style" is the sliced Wasserstein distance from the style at relu2_2, relu3_2 and relu4_3, divided by
 that of the content; "structure" is the distance of self-similarity matrices from those of the content at relu3_4 and
-relu4_4, see `losses.relaxed_emd.self_similarity`.
+relu4_4, see `losses.relaxed_emd.self_similarity`. The last line is the fraction of the content's distance of Gram
+matrices that remains at each style layer.
 """
 
 import argparse
@@ -17,14 +18,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxstyle import VGG19, Adam, Objective, load_image, load_params, presets, save_image, stylize
+from jaxstyle import (
+    VGG19,
+    Adam,
+    Objective,
+    load_image,
+    load_params,
+    make_targets,
+    presets,
+    save_image,
+    stylize,
+    terms,
+)
 from jaxstyle.images.contact_sheet import contact_sheet
 from jaxstyle.losses.layer_summaries import image_features
 from jaxstyle.losses.neighbors import hypercolumns
 from jaxstyle.losses.relaxed_emd import sample_positions, self_similarity
 from jaxstyle.losses.wasserstein import quantiles, sliced
 
-DEEP = dict(zip(Objective().style_layers, (2.0, 4.0, 6.0, 8.0, 10.0), strict=True))
+DEFAULT = Objective()
+LAYERS = DEFAULT.style_layers
+DEEP = dict(zip(LAYERS, (2.0, 4.0, 6.0, 8.0, 10.0), strict=True))
 STYLE = ("relu2_2", "relu3_2", "relu4_3")
 STRUCTURE = ("relu3_4", "relu4_4")
 POSITIONS = 2000
@@ -81,6 +95,8 @@ def main(arguments: list[str] | None = None) -> None:
     for paths in zip(options.pictures[::2], options.pictures[1::2], strict=True):
         content, style = (jnp.asarray(load_image(path, size=options.size).rgb) for path in paths)
         unchanged = style_distance(params, content, style)
+        targets = make_targets(params, content, style, objective=DEFAULT)
+        before = terms(params, content, targets, objective=DEFAULT)
         cells = []
         for name in options.settings:
             began = time.perf_counter()
@@ -90,7 +106,10 @@ def main(arguments: list[str] | None = None) -> None:
             seconds = time.perf_counter() - began
             nearer = style_distance(params, jnp.asarray(image), style) / unchanged
             structure = structure_distance(params, jnp.asarray(image), content)
-            label = f"{name}\n{seconds:.0f} s, style {nearer:.3f}, structure {structure:.3f}"
+            after = terms(params, jnp.asarray(image), targets, objective=DEFAULT)
+            percentages = [100 * float(after[f"style/{layer}"] / before[f"style/{layer}"]) for layer in LAYERS]
+            label = f"{name}\n{seconds:.0f} s, style {nearer:.3f}, structure {structure:.3f}\nGram % "
+            label += " ".join(f"{each:.1f}" for each in percentages)
             print(f"{paths[0].stem} x {paths[1].stem}: {label}".replace("\n", ": "), flush=True)
             cells.append((image, label))
             jax.clear_caches()  # settings share no programs, and a process can map only a limited number
