@@ -16,7 +16,7 @@ from jaxstyle.losses.neighbors import hypercolumns, orientations
 from jaxstyle.losses.targets import make_targets
 from jaxstyle.networks.vgg import VGG19
 from jaxstyle.optim.optimizers import Adam
-from jaxstyle.runtime import fit, make_problem
+from jaxstyle.runtime import fit, iterate, make_problem
 from jaxstyle.transfer.stylize import stylize
 
 OBJECTIVE = NeighborObjective(layers=("relu1_1", "relu2_1"), rotations=2)
@@ -126,3 +126,20 @@ def test_a_run_has_a_last_pass_with_layers_matched_anew_and_fit_equals_stylize(p
     options["objective"] = replace(OBJECTIVE, split_pass=False)
     other = stylize(params, content, style, **options)
     assert np.abs(np.asarray(other.image) - np.asarray(result.image)).max() > 1e-4
+
+
+@pytest.mark.slow
+def test_an_image_of_a_batch_is_the_run_with_its_weight(params, content, style):
+    """As in a sweep: the targets of each image depend on its own result so far."""
+    options: dict[str, Any] = {"optimizer": OPTIMIZER, "steps": 9, "scales": (20, 40), "key": jax.random.key(0)}
+    shares = np.float32([0.2, 0.9])
+    single = [
+        make_problem(params, content, style, objective=replace(OBJECTIVE, content_share=share), **options)
+        for share in shares
+    ]
+    numbers = jax.tree.map(lambda *each: np.stack(each), *(problem.objective for problem in single))
+    *_, last = iterate(replace(single[0], objective=numbers, batch_size=2))
+    images = np.asarray(last.image)
+    for image, problem in zip(images, single, strict=True):
+        np.testing.assert_allclose(image, list(iterate(problem))[-1].image, atol=1e-3)
+    assert np.abs(images[0] - images[1]).max() > 0.01

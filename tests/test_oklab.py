@@ -10,6 +10,7 @@ from jax.test_util import check_grads
 
 from jaxstyle.errors import InputError
 from jaxstyle.transfer import oklab
+from jaxstyle.transfer.scale import finish
 
 pytestmark = pytest.mark.slow  # each file compiles a program
 
@@ -100,3 +101,17 @@ def test_gradients_agree_with_finite_differences_and_are_finite_for_black():
         check_grads(jax.jit(oklab.chroma_transfer), (content, style, image), order=1, modes=["rev"], eps=1e-7)
     slope = jax.jit(jax.grad(lambda x: jnp.sum(oklab.chroma_transfer(x, STYLE, x))))
     assert np.isfinite(slope(np.zeros_like(CONTENT))).all()
+
+
+def test_color_chroma_of_a_run_is_the_transfer_with_the_colors_of_all_styles():
+    """Images of a batch and a result inside a region are treated alike."""
+    palette = np.concatenate([STYLE.reshape(1, -1, 3), GRAY.reshape(1, -1, 3)], axis=1)
+    batch = np.stack([IMAGE, 1 - IMAGE])
+    expected = np.stack([oklab.chroma_transfer(CONTENT, jnp.asarray(palette), jnp.asarray(each)) for each in batch])
+    found = finish(batch, CONTENT, [STYLE, GRAY], color="chroma")
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    region: Any = np.zeros((1, *CONTENT.shape[:2]), np.float32)
+    region[:, :3] = 1
+    half = np.asarray(finish(IMAGE, CONTENT, [STYLE, GRAY], color="chroma", content_masks=region))
+    np.testing.assert_allclose(half[:3], expected[0, :3], atol=1e-5)
+    np.testing.assert_array_equal(half[3:], CONTENT[3:])

@@ -109,6 +109,8 @@ class NeighborObjective:
             InputError: if one is out of range.
         """
         object.__setattr__(self, "layers", (self.layers,) if isinstance(self.layers, str) else tuple(self.layers))
+        if isinstance(self.content_share, int | float) and not 0 <= self.content_share <= 1:
+            raise InputError(f"The share of the content is {self.content_share}: use 0 to 1.")
         for name in ("rotations", "split_rotations"):
             if getattr(self, name) not in (1, 2, 4):
                 raise InputError(f"{name} is {getattr(self, name)}: use 1, 2 or 4.")

@@ -32,6 +32,8 @@ BUILT_IN = ("tv", "total", "range_penalty")
 class CustomObjective(Protocol):
     """User-defined objective: a registered pytree whose leaves are its numbers.
 
+    For `stylize.texture` a method `without_content` may return the objective that ignores the content.
+
     `make_targets` and `value` are traced, as by `jax.jit`; `value` is mapped over the images of a batch.
 
     Attributes:
