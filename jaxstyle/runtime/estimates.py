@@ -33,7 +33,8 @@ class Estimate(NamedTuple):
         memory: most bytes in use by the process, or on the accelerator.
         limit: available bytes.
         fits: whether the last scale fits, in every process.
-        seconds: duration of all steps without compilation; None if the last scale does not fit.
+        seconds: duration of all steps, and of the targets of custom objectives, without compilation; None if the last
+            scale does not fit.
         seconds_per_step: duration of a step at the last scale; None if it does not fit.
     """
 
@@ -91,6 +92,11 @@ def estimate(problem: Problem, *, callbacks: Sequence[Callback] = ()) -> Estimat
     pixels = [pixels_per_step(scale, objective=objective) for scale in scales]
     slope = (longest - first) / max(1.0, pixels[-1] - pixels[0])
     seconds = sum(scale.steps * (first + slope * (own - pixels[0])) for scale, own in zip(scales, pixels, strict=True))
+    if problem.keeps_start:  # targets depend on the initial image, such as those of matched features, which take long
+        began = time.perf_counter()
+        for number in range(len(scales)):
+            jax.block_until_ready(problem.targets(number))
+        seconds += time.perf_counter() - began
     return Estimate(scales, gflop, need, most, fits, seconds, longest)
 
 
