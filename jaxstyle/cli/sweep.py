@@ -129,7 +129,7 @@ class Sweep:
         if todo:
             callbacks = [console.on_event]
             size = self.batch_size or fitting_batch_size(run.problem, folder, todo, callbacks=callbacks)
-            layout = batch_layout(run.problem.devices, batch_size=size)
+            layout = batch_layout(run.problem.devices, batch_size=size, objective=run.problem.objective)
             problem = replace(folder.problem(run.problem, todo[:size]), layout=layout)
             console.print_estimate(problem, rounds=-(-len(todo) // size))
         return 0

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxstyle.errors import InputError
 from jaxstyle.losses import pixel
@@ -27,6 +28,7 @@ from jaxstyle.losses.neighbors import (
     split_loss,
 )
 from jaxstyle.losses.objective import static_field
+from jaxstyle.losses.targets import network_of_styles
 from jaxstyle.networks.vgg import VGG19
 
 LAYERS = (
@@ -75,11 +77,12 @@ class SplitTargets(NamedTuple):
 class NeighborObjective:
     """Nearest-neighbor matching; a pytree whose leaves are its numbers.
 
-    With several styles each position takes the nearest vector of all of them. With style weights each style has
-    targets of its own, which are mixed; with content masks they apply in the region of the style.
+    With several styles each position takes the nearest vector of all of them. With style weights there are targets for
+    each style, which are mixed; with content masks they apply in the region of the style.
 
-    Deviations from NNST: VGG-19 in place of VGG-16; features in the units of the weights of Caffe; a range penalty;
-    total variation is optional.
+    Deviations from NNST: VGG-19 in place of VGG-16; features in the units of the weights of Caffe; vectors are centered
+    by the mean of all positions; in the last pass the positions of the style are drawn once, by the stride of its
+    layers, and the loss is the mean over layers, not the sum; a range penalty; total variation is optional.
 
     Attributes:
         content_share: share of the content in the image whose hypercolumns are matched, from 0 to 1; the rest is the
@@ -109,8 +112,9 @@ class NeighborObjective:
             InputError: if one is out of range.
         """
         object.__setattr__(self, "layers", (self.layers,) if isinstance(self.layers, str) else tuple(self.layers))
-        if isinstance(self.content_share, int | float) and not 0 <= self.content_share <= 1:
-            raise InputError(f"The share of the content is {self.content_share}: use 0 to 1.")
+        share = self.content_share
+        if isinstance(share, int | float | np.number) and not 0 <= share <= 1:
+            raise InputError(f"The share of the content (content_share, --content-weight) is {share}: use 0 to 1.")
         for name in ("rotations", "split_rotations"):
             if getattr(self, name) not in (1, 2, 4):
                 raise InputError(f"{name} is {getattr(self, name)}: use 1, 2 or 4.")
@@ -155,7 +159,8 @@ class NeighborObjective:
             key: random key of the positions of the last pass; None for key 0.
             style_weights: weight of each style, `[K]`; None for the nearest vector of all styles.
             content_masks: region of each style, `[K, H, W]` in [0, 1].
-            style_masks: mask `[h, w]` in [0, 1] of each style, or None for all of it; matches are at least 1/2.
+            style_masks: mask `[h, w]` in [0, 1] of each style, or None for all of it; matches are where it is at least
+                half of its maximum.
             image: initial image of the scale, `[H, W, 3]`; None for the content.
             part: number of the scale, and whether it repeats the size of the one before.
 
@@ -263,14 +268,15 @@ def _fixed_targets(
 ) -> jax.Array:
     """Return the target of each position, `[h, w, C]`: one program for all styles and orientations."""
 
-    def columns(image: jax.Array) -> jax.Array:
+    def columns(image: jax.Array, network: AnyNetwork) -> jax.Array:
         return hypercolumns(image_features(params, image, network=network, layers=layers), _grid(image))
 
-    query = columns(mixed)
-    references = [_turned(columns, style, rotations) for style in styles]  # [m, C] each
+    query = columns(mixed, network)
+    of_style = partial(columns, network=network_of_styles(network))
+    references = [_turned(of_style, style, rotations) for style in styles]  # [m, C] each
     usable = None
     if parts is not None:
-        usable = [_turned(lambda mask: _resized(mask, *_grid(mask)), part, rotations)[:, 0] > 0.5 for part in parts]
+        usable = [_usable(_turned(lambda mask: _resized(mask, *_grid(mask)), part, rotations)[:, 0]) for part in parts]
     if regions is None:
         allowed = None if usable is None else jnp.concatenate(usable)
         return matched_targets(query, jnp.concatenate(references), usable=allowed)
@@ -288,6 +294,11 @@ def _grid(image: jax.Array) -> tuple[int, int]:
 
 def _resized(mask: jax.Array, height: int, width: int) -> jax.Array:
     return jax.image.resize(mask, (height, width), "linear")[..., None]
+
+
+def _usable(mask: jax.Array) -> jax.Array:
+    """Return where a mask is at least half of its maximum: somewhere, also if it is too small for these positions."""
+    return mask >= jnp.max(mask) / 2
 
 
 def _turned(function: Callable[[jax.Array], jax.Array], image: jax.Array, rotations: int) -> jax.Array:
@@ -316,7 +327,7 @@ def _split_targets(
         masks = [None] * rotations if parts is None else orientations(parts[number], rotations=rotations)
         group, allowed = [], []
         for turn, (image, mask) in enumerate(zip(orientations(style, rotations=rotations), masks, strict=True)):
-            features = image_features(params, image, network=network, layers=layers)
+            features = image_features(params, image, network=network_of_styles(network), layers=layers)
             keys = jax.random.split(jax.random.fold_in(key, number * rotations + turn), len(layers))
             sample = {
                 name: partial(sample_grid, key=each, stride=max(1, max(features[name].shape[:2]) // limit))
@@ -325,7 +336,7 @@ def _split_targets(
             group.append({name: sample[name](features[name]) for name in features})
             if mask is not None:
                 shapes = {name: layer.shape[:2] for name, layer in features.items()}
-                allowed.append({n: sample[n](_resized(mask, *shapes[n]))[..., 0] > 0.5 for n in shapes})
+                allowed.append({n: _usable(sample[n](_resized(mask, *shapes[n]))[..., 0]) for n in shapes})
         groups.append(tuple(group))
         usable.append(tuple(allowed))
     return tuple(groups), None if parts is None else tuple(usable)

@@ -30,6 +30,7 @@ from jaxstyle.losses.relaxed_emd import (
     self_similarity,
     weighted_positions,
 )
+from jaxstyle.losses.targets import network_of_styles
 
 LAYERS = (
     "relu1_1",
@@ -75,11 +76,11 @@ class RelaxedEmdTargets(NamedTuple):
 class RelaxedEmdObjective:
     """Optimal transport and self-similarity; a pytree whose leaves are its numbers.
 
-    Several styles are one set of vectors. With style weights each style has a distance of its own, whose weighted sum
-    is minimized; with content masks the distance of a style is that of its region.
+    Several styles are one set of vectors. With style weights the weighted sum of the distances from each style is
+    minimized; with content masks the distance from a style is that of its region.
 
     Deviations from STROTSS: VGG-19 in place of VGG-16; activations of Caffe's weights, divided by `ACTIVATION_UNIT`;
-    positions on a grid with random offsets; a range penalty; total variation is optional.
+    positions on a grid with random offsets, drawn once for the style; a range penalty; total variation is optional.
 
     Attributes:
         content_weight: factor of the content weight a, which is 16 at the first scale and is halved at each of the
@@ -237,6 +238,7 @@ def _features(
 ) -> tuple[dict[str, jax.Array], tuple[jax.Array, ...], tuple[MeanCovariance, ...]]:
     """Return the layers of the content, and vectors `[m, C]` and their moments, of each style or of all together."""
     features = partial(image_features, params, network=network, layers=layers)
+    of_style = partial(image_features, params, network=network_of_styles(network), layers=layers)
     vectors = []
     for number, (style, mask) in enumerate(zip(styles, masks, strict=True)):
         own = jax.random.fold_in(key, number)
@@ -244,6 +246,6 @@ def _features(
             positions: Any = sample_positions(*style.shape[:2], key=own, count=samples)
         else:
             positions = weighted_positions(mask, key=own, count=samples)
-        vectors.append(_columns(_with_image(style, features(style)), positions))
+        vectors.append(_columns(_with_image(style, of_style(style)), positions))
     groups = tuple(vectors) if apart else (jnp.concatenate(vectors),)
     return _with_image(content, features(content)), groups, tuple(mean_covariance(each) for each in groups)

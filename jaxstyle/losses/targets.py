@@ -98,6 +98,7 @@ def make_targets(
     check_range("style", [style for style in styles if not isinstance(style, Mapping)])
     for name, masks in (("content", content_masks), ("style", style_masks)):
         check_range(f"{name} masks", masks)
+    _check_counts(content, len(styles), style_weights, content_masks, style_masks)
     if not isinstance(objective, Objective):
         custom: Any = objective.make_targets(params, content, styles, **options, image=image, part=part)
         return custom
@@ -105,6 +106,23 @@ def make_targets(
     check_style = partial(check_picture, "style", layers=sized_layers(network, objective.style_layers), ranks=(3,))
     styles = [style if isinstance(style, Mapping) else check_style(style) for style in styles]
     return _make_targets(params, content, styles, objective.without_weights(), **options)
+
+
+def _check_counts(content: jax.Array, count: int, style_weights: Any, content_masks: Any, style_masks: Any) -> None:
+    """Check that weights and masks are one for each style, and content masks of the size of the content."""
+    if style_masks is not None and len(style_masks) != count:
+        raise InputError(f"There are {len(style_masks)} style masks for {count} styles: pass one per style.")
+    if style_weights is not None and np.shape(style_weights) != (count,):
+        raise InputError(f"There are {np.size(style_weights)} style weights for {count} styles: pass one per style.")
+    if content_masks is None:
+        return
+    if style_weights is not None:
+        raise InputError("Styles have both regions and weights: pass content_masks or style_weights, not both.")
+    if content_masks.shape != (count, *content.shape[-3:-1]):
+        raise InputError(
+            f"The content masks are {list(content_masks.shape)} for {count} styles and a content "
+            f"{list(content.shape)}: pass one mask of its height and width per style."
+        )
 
 
 @partial(jax.jit, static_argnames="network")
@@ -121,8 +139,6 @@ def _make_targets(
     style_masks: Sequence[jax.Array | None] | None,
 ) -> Targets:
     masks = [None] * len(styles) if style_masks is None else list(style_masks)
-    if len(masks) != len(styles):
-        raise InputError(f"There are {len(masks)} style masks for {len(styles)} styles: pass one per style.")
     of_style = partial(summarize_style, objective=objective, network=network, key=key)
     summaries = [
         dict(style) if isinstance(style, Mapping) else of_style(params, style, mask=mask)
@@ -135,18 +151,9 @@ def _make_targets(
         shares = jnp.ones(len(styles), content.dtype)
         if style_weights is not None:
             shares = jnp.asarray(style_weights, content.dtype)
-        if shares.shape != (len(styles),):
-            raise InputError(f"There are {shares.size} style weights for {len(styles)} styles: pass one per style.")
         shares = shares / jnp.sum(shares)
         mean = jax.tree.map(lambda *each: sum(map(jnp.multiply, shares, each)), *summaries)
         return Targets(features, mean, picture=picture)
-    if style_weights is not None:
-        raise InputError("Styles have both regions and weights: pass content_masks or style_weights, not both.")
-    if content_masks.shape != (len(styles), *content.shape[-3:-1]):
-        raise InputError(
-            f"The content masks are {list(content_masks.shape)} for {len(styles)} styles and a content "
-            f"{list(content.shape)}: pass one mask of its height and width per style."
-        )
     stacked = jax.tree.map(lambda *each: jnp.stack(each), *summaries)
     sizes = _layer_sizes(params, content, objective.style_layers, network=network)
     return Targets(features, stacked, make_regions(content_masks, content, sizes), picture=picture)

@@ -77,9 +77,11 @@ def estimate(problem: Problem, *, callbacks: Sequence[Callback] = ()) -> Estimat
     message(callbacks, "Compiling", kind="estimating")
     ready, last = problem.at(0), scales[-1]
     first = seconds_per_step(problem, ready, scales[0]) if len(scales) > 1 else None
+    need = peak_of(ready.step, missing=ready.state_bytes)
     for number in range(1, len(scales)):
         ready = problem.at(number)
-    need, most = peak_of(ready.step, missing=ready.state_bytes), limit()
+        need = max(need, peak_of(ready.step, missing=ready.state_bytes))
+    most = limit()
     fits = all(allgather_json(need <= most)) if problem.spans_processes else need <= most
     gflop = float("nan")
     if isinstance(problem.network, VGG19):
@@ -119,7 +121,8 @@ def plan_memory(problem: Problem, limit: int | None = None) -> dict[int, MemoryP
         ready, pixels = replace(problem, memory=limit).at(number), scale.height * scale.width
         memory = peak_of(ready.step, missing=ready.state_bytes)
         kind = "whole" if not ready.memory_plan else "tiles" if ready.memory_plan < pixels else "row chunks"
-        found[max(scale.height, scale.width)] = MemoryPlan(kind, ready.memory_plan or pixels, memory)
+        plan, side = MemoryPlan(kind, ready.memory_plan or pixels, memory), max(scale.height, scale.width)
+        found[side] = max(plan, found.get(side, plan), key=lambda each: each.memory)  # a last pass repeats the size
     return found
 
 

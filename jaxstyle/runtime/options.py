@@ -90,6 +90,8 @@ class ObjectiveOptions:
         network: dict[str, Any] = {"precision": self.precision, "remat": LARGEST_BLOCKS if self.remat else ()}
         if self.pooling is not None:
             network |= {"pooling": self.pooling, "pooling_gain": base.pooling_gains.get(self.pooling, 1.0)}
+        if self.remat and base.custom is not None:
+            raise InputError(f"--remat has no effect on preset {self.preset}, which needs complete layers: drop it.")
         given["statistic"] = self.statistic
         if self.style_layers is not None:
             given["style_layers"] = parse_layers(self.style_layers, shares=base.style_layers)

@@ -183,8 +183,17 @@ def available(count: int | None) -> Sequence[Any]:
     return devices[:count]
 
 
-def batch_layout(count: int | None, *, batch_size: int) -> Layout | None:
-    """Return the layout of a batch on `count` devices (None for all); None if one device is enough."""
+def batch_layout(count: int | None, *, batch_size: int, objective: AnyObjective = Objective()) -> Layout | None:
+    """Return the layout of a batch on `count` devices (None for all); None if one device is enough.
+
+    `InputError` is raised if more than one is named for a custom objective, whose targets differ within a batch.
+    """
+    if not isinstance(objective, Objective):
+        if (count or 1) > 1 or is_distributed():
+            raise InputError(
+                f"A sweep of {type(objective).__name__} uses one device: drop --devices and --distributed."
+            )
+        return None
     devices = available(count)
     used = devices if is_distributed() else devices[:batch_size]
     return Layout(mesh_of(used, BATCH)) if len(used) > 1 else None
@@ -200,7 +209,7 @@ def row_layout(count: int | None, *, objective: AnyObjective) -> Layout | None:
     devices = available(count)
     if len(devices) < 2:
         return None
-    causes = {"a custom objective": True}
+    causes = {type(objective).__name__: True}
     if isinstance(objective, Objective):
         causes = {"--statistic sliced": objective.statistic == "sliced"}
         causes["--normalize-gradients"] = objective.normalize_gradients

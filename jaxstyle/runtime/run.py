@@ -164,7 +164,7 @@ def on_devices(run: Run, callbacks: Sequence[Callback] = ()) -> Run:
     """Return a run with its layout on devices, and send a message about it."""
     problem = run.problem
     if problem.batch_size is not None:
-        layout = batch_layout(problem.devices, batch_size=problem.batch_size)
+        layout = batch_layout(problem.devices, batch_size=problem.batch_size, objective=problem.objective)
     else:
         layout = row_layout(problem.devices, objective=problem.objective)
     if layout is None:

@@ -200,7 +200,8 @@ def _shortage(problem: Problem, ready: CompiledScale, side: int, *, missing: int
     pixels = max(scale.height * scale.width for scale in problem.schedule if side in scale[:2])
     pairs = optimizer.pairs(pixels) if isinstance(optimizer, LBFGS) else 0
     pair = ready.state_bytes // (pairs + 1) if pairs else 0
-    row_chunks = batch_size > 1 and not (ready.memory_plan or getattr(problem.network, "remat", ()))
+    recomputable = isinstance(problem.objective, Objective)
+    row_chunks = recomputable and batch_size > 1 and not (ready.memory_plan or getattr(problem.network, "remat", ()))
     shared = problem.layout is not None and not problem.spans_processes
     found = {"pair": pair, "pairs": pairs, "batch_size": batch_size, "row_chunks": row_chunks, "shared": shared}
     return shortage(ready.step, side, missing=missing, **found)

@@ -244,16 +244,15 @@ def fitting_batch_size(
     problem: Problem, folder: SweepFolder, todo: Sequence[int], *, callbacks: Sequence[Callback] = ()
 ) -> int:
     """Return the batch size that fits into memory, and send a message with it."""
-    number = len(problem.schedule) - 1
-    shared = None if problem.keeps_start else problem.targets(number)
+    last = [number for number, scale in enumerate(problem.schedule) if scale[:2] == problem.schedule[-1][:2]]
 
     def needed(count: int) -> int:
-        layout = batch_layout(problem.devices, batch_size=count)
+        layout = batch_layout(problem.devices, batch_size=count, objective=problem.objective)
         some = replace(folder.problem(problem, todo[:count]), layout=layout)
         message(callbacks, f"Estimating the memory of {count} pictures", kind="estimating")
-        targets = some.targets(number) if shared is None else shared
-        step = some.program(problem.schedule[number], targets)  # the program of `iterate`, compiled once
-        return memory_of(step) * (1 if layout is None else layout.at_once)
+        targets = [jax.eval_shape(partial(some.targets, number)) for number in last]
+        steps = [some.program(problem.schedule[i], each) for i, each in zip(last, targets, strict=True)]
+        return max(map(memory_of, steps)) * (1 if layout is None else layout.at_once)  # `iterate` uses the programs
 
     needed(len(todo))  # compilation takes memory, some of which stays in use
     budget = min(allgather_json(memory_budget(problem.memory)))

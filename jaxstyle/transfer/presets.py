@@ -6,7 +6,7 @@ clipping. `deviations` lists the differences from a program. All sources were re
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from jaxstyle.errors import InputError, excerpt
@@ -101,12 +101,13 @@ class Preset:
             >>> PRESETS["jaxstyle"].with_options(tv_weight=0.0, statistic="covariance").objective.statistic
             'covariance'
         """
+        known = {*WEIGHTS, *(each.name for each in fields(Objective) if each.metadata.get("static"))}
+        known = known if self.custom is None else {*self.custom_options}
+        if unknown := sorted(given.keys() - known):
+            name = type(self.custom or Objective()).__name__
+            options = ", ".join("--" + each.replace("_", "-") for each in unknown)
+            raise InputError(f"{options} has no meaning for {name}: drop it, or use another preset.")
         if self.custom is not None:
-            for name in given:
-                if name not in self.custom_options:
-                    option = name.replace("_", "-")
-                    some = ", ".join("--" + each.replace("_", "-") for each in self.custom_options)
-                    raise InputError(f"--{option} has no meaning for {type(self.custom).__name__}: it has {some}.")
             custom: Any = self.custom
             return replace(self, custom=replace(custom, **{self.custom_options[k]: v for k, v in given.items()}))
         own = {name: given.pop(name) for name in WEIGHTS if name in given}
@@ -312,13 +313,15 @@ PRESETS = {
     ),
     "nnst": Preset(
         source="github.com/nkolkin13/NeuralNeighborStyleTransfer, styleTransfer.py; arXiv:2203.13215",
-        custom=NeighborObjective(),
+        custom=NeighborObjective(split_rotations=4),
         custom_options=NEIGHBOR_OPTIONS,
         optimizer=UNBOUNDED,
         scales=OCTAVES,
         color="chroma",
         deviations="VGG-19, not VGG-16; --steps are divided among the scales, not 200 for each; the first image is the "
-        "content with its details; the mean of all positions is subtracted, not that of a chunk; a range penalty",
+        "content with its details, which later scales add too; in the last pass the positions of the style are drawn "
+        "once; its loss is the mean over layers; the mean of all positions is subtracted, not that of a chunk; a range "
+        "penalty",
     ),
     "strotss": Preset(
         source="github.com/nkolkin13/STROTSS, styleTransfer.py; arXiv:1904.12785",
@@ -327,8 +330,9 @@ PRESETS = {
         optimizer=replace(UNBOUNDED, b1=0.0, b2=0.99),  # RMSprop with corrected bias
         scales=OCTAVES,
         deviations="VGG-19, not VGG-16; --steps are divided among the scales, not 250 for each; the first image is the "
-        "content, not its details on the mean color of the style; the rate is the same at the last scale; positions "
-        "are on a grid with random offsets; the pyramid has up to 8 levels, not 5; a range penalty",
+        "content, not its details on the mean color of the style; the last scale adds details too, with the same rate; "
+        "positions are on a grid with random offsets, drawn once for the style, not five times; the pyramid has up to "
+        "8 levels, not 5; a range penalty",
     ),
 }
 
