@@ -35,7 +35,7 @@ class Batch:
     init: groups.Init = "content"
     """Initial image: content, style, noise, or an image file."""
     seed: int = 0
-    """Seed of the noise and of the directions of --statistic sliced."""
+    """Seed of the noise and of random positions and directions in the objective."""
     preview: bool = False
     """Use the mini network, which needs no download."""
     bits: Literal[8, 16] = 8

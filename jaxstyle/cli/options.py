@@ -87,9 +87,9 @@ class Comparison:
     """Objective."""
 
     preset: str = "jaxstyle"
-    """Objective of a published program: jaxstyle (ours), gatys-paper, gatys-code, neural-style, neural-style-pt,
-    anishathalye, crowsonkb, pystiche, tensorflow-tutorial or keras-example; or by matched features, strokes and motifs
-    of the painting in place of its texture: jaxstyle-neighbors (ours), nnst or strotss."""
+    """Objective: jaxstyle (ours), or that of a published program, gatys-paper, gatys-code, neural-style,
+    neural-style-pt, anishathalye, crowsonkb, pystiche, tensorflow-tutorial or keras-example. With matched features,
+    for strokes and motifs of the painting: jaxstyle-neighbors (ours), nnst or strotss."""
     style_layers: Annotated[str | None, arg(metavar="LAYERS", help_behavior_hint=PRESETS_OWN)] = None
     """Style layers and their relative weights, such as relu1_1:1,relu2_1:0.5."""
     statistic: Annotated[Statistic | None, choice(Statistic)] = None
@@ -123,11 +123,11 @@ class Optimization:
     optimizer: Annotated[Optimizer | None, choice(Optimizer)] = None
     """Optimizer."""
     learning_rate: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint="")] = None
-    """Learning rate. (default: 1 for lbfgs, 0.02 for adam)"""
+    """Learning rate. (default: the preset's, or 1 for lbfgs and 0.02 for adam)"""
     lbfgs_history: Annotated[int | None, arg(metavar="PAIRS", help_behavior_hint=PRESETS_OWN)] = None
     """Number of curvature pairs of lbfgs; by default 20, and 10 from 2^20 pixels up."""
     parametrization: Annotated[Parametrization | None, choice(Parametrization, hint="")] = None
-    """Parametrization of the image. (default: pyramid for lbfgs, pixels for adam)"""
+    """Parametrization of the image. (default: the preset's, or pyramid for lbfgs and pixels for adam)"""
     ema_decay: Annotated[float | None, arg(metavar="SHARE", help_behavior_hint=PRESETS_OWN)] = None
     """Decay of the exponential moving average of iterates, such as 0.99 for adam; 0 for none."""
     tolerance: Annotated[float | None, arg(metavar="SHARE", help_behavior_hint=PRESETS_OWN)] = None
@@ -155,7 +155,7 @@ class Controls:
     """Styles, colors and masks."""
 
     style_weights: Annotated[str | None, arg(metavar="W1,W2,...", help_behavior_hint="")] = None
-    """Weights of several styles. (default: equal)"""
+    """Weights of several styles. (default: equal; with matched features each position takes the nearest of all styles)"""
     style_scale: Annotated[float | None, arg(metavar="FACTOR", help_behavior_hint="")] = None
     """Size of the style relative to the content: 2 for coarser strokes, 0.5 for finer ones."""
     style_size: Annotated[int | None, arg(metavar="PIXELS", help_behavior_hint="")] = None

@@ -57,8 +57,9 @@ def plan(
 ) -> tuple[Scale, ...]:
     """Return the scales of an image of `height` by `width`, coarsest first; the last has the size of the result.
 
-    The longest sides are a geometric series from 128 pixels, rounded to multiples of 16; each scale but the last has a
-    shape that other images share, see `shared_shape`. A scale of twice the pixels takes three quarters of the steps.
+    The longest sides are a geometric series, by default from 128 pixels, rounded to multiples of 16; each scale but the
+    last has a shape that other images share, see `shared_shape`. By default a scale of twice the pixels takes three
+    quarters of the steps.
 
     Args:
         height: of the result, in pixels.
@@ -83,7 +84,7 @@ def plan(
     automatic = scales is None or isinstance(scales, Series)
     sides = isinstance(scales, tuple) and all(isinstance(side, int) for side in scales) and scales
     if isinstance(scales, bool) or not (automatic or isinstance(scales, int) or sides):
-        raise InputError(f"scales is {excerpt(repr(scales))}: use their number, or their longest sides.")
+        raise InputError(f"scales is {excerpt(repr(scales))}: use their number, their longest sides, or a Series.")
     longest = max(height, width)
     shape = _tileable_shape if circular else shared_shape
     shapes = [shape(height, width, side) for side in _sides(longest, scales)[:-1]]

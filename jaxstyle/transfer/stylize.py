@@ -116,8 +116,8 @@ def stylize(
         color: "none"; "keep" changes only the luminance of the content; "match" and "match-cholesky" recolor the
             styles linearly, "histogram" channel by channel; "chroma" gives the result the chroma of the content, moved
             to the distribution of the style's, see `oklab.chroma_transfer`.
-        key: random key of the noise, if `init` is "noise", and of the directions, if the statistic is "sliced".
-        style_weights: weights of the styles, `[K]`, not negative; None for equal weights. They average the statistics.
+        key: random key of the noise, if `init` is "noise", and of random directions and positions in the objective.
+        style_weights: weights of the styles, `[K]`, not negative, which average their statistics; None for equal weights.
         content_masks: region of each style, `[K, H, W]` in [0, 1]; pixels outside of all regions do not change.
         style_masks: mask of each style, `[H, W]` of its size in [0, 1], or None for the complete style.
         checkpoint_segments: number of checkpoint segments per scale, at most its steps, for differentiation through the
