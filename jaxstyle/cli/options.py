@@ -155,7 +155,8 @@ class Controls:
     """Styles, colors and masks."""
 
     style_weights: Annotated[str | None, arg(metavar="W1,W2,...", help_behavior_hint="")] = None
-    """Weights of several styles. (default: equal; with matched features each position takes the nearest of all styles)"""
+    """Weights of several styles. (default: equal; with matched features, each position takes the nearest of all
+    styles)"""
     style_scale: Annotated[float | None, arg(metavar="FACTOR", help_behavior_hint="")] = None
     """Size of the style relative to the content: 2 for coarser strokes, 0.5 for finer ones."""
     style_size: Annotated[int | None, arg(metavar="PIXELS", help_behavior_hint="")] = None

@@ -117,7 +117,7 @@ def stylize(
             styles linearly, "histogram" channel by channel; "chroma" gives the result the chroma of the content, moved
             to the distribution of the style's, see `oklab.chroma_transfer`.
         key: random key of the noise, if `init` is "noise", and of random directions and positions in the objective.
-        style_weights: weights of the styles, `[K]`, not negative, which average their statistics; None for equal weights.
+        style_weights: weights of the styles, `[K]`, not negative, of the mean of their statistics; None for equal ones.
         content_masks: region of each style, `[K, H, W]` in [0, 1]; pixels outside of all regions do not change.
         style_masks: mask of each style, `[H, W]` of its size in [0, 1], or None for the complete style.
         checkpoint_segments: number of checkpoint segments per scale, at most its steps, for differentiation through the
