@@ -17,9 +17,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, TiffImagePlugin
+from PIL import Image, ImageCms, TiffImagePlugin
 
 from jaxstyle.errors import InputError, PictureWarning, UnavailableError, excerpt, printable
+from jaxstyle.images.exif import orientation_of, stored_box, turned, upright
 from jaxstyle.images.formats import UnsupportedFormatError, has_more_images, is_webp, opened
 from jaxstyle.images.image_rows import RowReader, read_all, read_resized, row_chunks
 from jaxstyle.images.limits import check_packing, check_sides, read_bytes, too_small_a_memory
@@ -34,7 +35,6 @@ COLOR_16_BIT = ("RGB;16B", "RGBA;16B", "LA;16B")  # raw modes of Pillow's PNG re
 BYTES_OF_FLOATS = 16  # per pixel of the result, with alpha
 BYTES_DECODED = 8  # per pixel of the file, by Pillow and, if it has 16 bits, by imagecodecs
 LIBTIFF_MEMORY = "decoder error -9"  # message of Pillow
-SWAPPED, UPSIDE_DOWN, MIRRORED = (5, 6, 7, 8), (3, 4, 7, 8), (2, 3, 6, 7)  # EXIF orientations, 1 to 8
 
 
 class Picture(NamedTuple):
@@ -241,36 +241,9 @@ def _cut(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
     return part
 
 
-def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation; for a TIFF, Pillow applies and removes it when it loads the pixels."""
-    return image.getexif().get(ExifTags.Base.Orientation, 1)
-
-
-def upright(size: tuple[int, int], orientation: int) -> tuple[int, int]:
-    """Return the width and height of the upright image, given those of the stored one."""
-    width, height = size
-    return (height, width) if orientation in SWAPPED else (width, height)
-
-
-def stored_box(size: tuple[int, int], orientation: int, top: int, end: int) -> tuple[int, int, int, int]:
-    """Return left, top, right and bottom in the stored image of rows of the upright one."""
-    width, height = size
-    if orientation in UPSIDE_DOWN:
-        count = width if orientation in SWAPPED else height
-        top, end = count - end, count - top
-    return (top, 0, end, height) if orientation in SWAPPED else (0, top, width, end)
-
-
-def turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Return an upright view of stored pixels, `[H, W]` or `[H, W, channels]`."""
-    if orientation in SWAPPED:
-        pixels = pixels.swapaxes(0, 1)
-    return pixels[:: -1 if orientation in UPSIDE_DOWN else 1, :: -1 if orientation in MIRRORED else 1]
-
-
 def _shallow(image: Image.Image) -> RowReader:
     _load(image)
-    orientation, has_alpha = _orientation(image), image.has_transparency_data
+    orientation, has_alpha = orientation_of(image), image.has_transparency_data
     if image.mode in ("P", "PA"):  # their parts would lack the palette
         image = image.convert("RGBA" if has_alpha else "RGB")
     mode = {"1": "L", "L": "L", "LA": "L", "CMYK": "CMYK"}.get(image.mode, "RGB")
@@ -304,7 +277,7 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def _deep(image: Image.Image, data: bytes, name: str) -> RowReader:
-    orientation = _orientation(image)  # of the pixels that imagecodecs decodes
+    orientation = orientation_of(image)  # of the pixels that imagecodecs decodes
     tags = dict(image.tag_v2) if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
     _load(image)  # raises for a damaged file
     profile = image.info.get("icc_profile")
@@ -324,7 +297,7 @@ def _deep(image: Image.Image, data: bytes, name: str) -> RowReader:
 
 
 def _gray(image: Image.Image, white: int, profile: bytes | None, name: str) -> RowReader:
-    orientation = _orientation(image)
+    orientation = orientation_of(image)
     width, height = upright(image.size, orientation)
 
     def gray(top: int, end: int) -> NDArray[np.float32]:
