@@ -23,8 +23,9 @@ from jaxstyle.images import image_rows
 from jaxstyle.images import limits as limits_module
 from jaxstyle.images import load as load_module
 from jaxstyle.images import save as save_module
+from jaxstyle.images.exif import stored_box, turned, upright
 from jaxstyle.images.limits import allowing
-from jaxstyle.images.load import load_image, size_of, stored_box, turned, upright
+from jaxstyle.images.load import load_image, size_of
 from jaxstyle.images.metadata import description_of
 from jaxstyle.images.save import save_image
 from jaxstyle.runtime import inputs as inputs_module
