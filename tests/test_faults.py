@@ -381,7 +381,7 @@ def test_a_picture_whose_folder_is_lost_by_a_process_is_saved_among_the_temporar
     assert record.read(description_of(last.split()[-1].rstrip("."))).steps > 5
 
 
-@pytest.mark.soak
+@pytest.mark.soak(long=True)
 @pytest.mark.usefixtures("own_cache")
 def test_two_processes_with_the_same_cache_have_the_same_picture(folder):
     processes = [started(*STYLIZE, "--steps", 3, "-o", f"{name}.png") for name in "ab"]

@@ -79,7 +79,7 @@ def test_gradients_equal_central_differences_on_vgg(params, content, style, name
         check(inputs, VGG19(), 3)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", ["lbfgs", pytest.param("adam", marks=pytest.mark.soak(long=True))])
 def test_gradients_with_all_extras_in_checkpoint_segments_and_in_both_modes(name):
     """With an average, for lbfgs with patience, and for adam with normalized gradients.
 

@@ -20,6 +20,7 @@ from jaxstyle.runtime import fit, iterate, make_problem
 from jaxstyle.transfer.stylize import stylize
 
 OBJECTIVE = NeighborObjective(layers=("relu1_1", "relu2_1"), rotations=2)
+VALUE = jax.jit(NeighborObjective.value, static_argnames="network")
 OPTIMIZER = Adam(learning_rate=0.01, parametrization="laplacian", clip=False)
 
 
@@ -90,7 +91,7 @@ def test_style_weights_mix_the_targets_and_the_losses_of_the_styles(params, cont
 
     def last(weights: Any) -> float:
         targets = at(weights, (1, True))
-        return float(OBJECTIVE.value(params, content, targets, network=VGG19())[1]["neighbors"])
+        return float(VALUE(OBJECTIVE, params, content, targets, network=VGG19())[1]["neighbors"])
 
     assert last([3, 1]) == pytest.approx(0.75 * last([1, 0]) + 0.25 * last([0, 1]), rel=1e-4)
 

@@ -17,6 +17,7 @@ from jaxstyle.networks.vgg import VGG19
 from jaxstyle.optim.optimizers import Adam
 from jaxstyle.transfer.stylize import stylize
 
+VALUE = jax.jit(RelaxedEmdObjective.value, static_argnames="network")
 OBJECTIVE = RelaxedEmdObjective(layers=("relu1_1", "relu2_1"), positions=40, samples=30)
 LEFT: Any = np.zeros((32, 40), np.float32)
 LEFT[:, :20] = 1
@@ -40,14 +41,14 @@ def test_the_total_is_the_formula_of_the_paper_at_each_scale(params, content, st
     targets: Any = None
     for scale, a in enumerate((16, 8, 4)):
         targets = make_targets(params, content, [style], objective=OBJECTIVE, part=(scale, False))
-        _, terms = OBJECTIVE.value(params, image, targets, network=VGG19())
+        _, terms = VALUE(OBJECTIVE, params, image, targets, network=VGG19())
         terms = {name: float(each) for name, each in terms.items()}
         rest = terms["relaxed_emd"] + terms["moments"] + terms["colors"] / a
         assert terms["total"] == pytest.approx((a * terms["self_similarity"] + rest) / (a + 2), rel=1e-5)
         assert terms["self_similarity"] > 0.01
-    assert float(OBJECTIVE.value(params, content, targets, network=VGG19())[1]["self_similarity"]) < 1e-5
+    assert float(VALUE(OBJECTIVE, params, content, targets, network=VGG19())[1]["self_similarity"]) < 1e-5
     without = make_targets(params, content, [style], objective=OBJECTIVE.without_content())
-    _, terms = OBJECTIVE.value(params, image, without, network=VGG19())
+    _, terms = VALUE(OBJECTIVE, params, image, without, network=VGG19())
     rest = [float(terms[name]) for name in ("relaxed_emd", "moments", "colors")]
     assert float(terms["total"]) == pytest.approx(sum(rest) / 2, rel=1e-5)
 
@@ -63,7 +64,7 @@ def test_a_region_reads_only_its_part_of_the_image_and_vectors_of_its_style(para
     changed[:, :32] = np.asarray(content)[:, :32]  # receptive fields reach over the border of the region
 
     def style_terms(image: Any) -> list[float]:
-        _, terms = OBJECTIVE.value(params, image, targets, network=VGG19())
+        _, terms = VALUE(OBJECTIVE, params, image, targets, network=VGG19())
         return [float(terms[name]) for name in ("relaxed_emd", "moments", "colors")]
 
     np.testing.assert_allclose(style_terms(changed), style_terms(content), rtol=1e-5)
@@ -72,6 +73,6 @@ def test_a_region_reads_only_its_part_of_the_image_and_vectors_of_its_style(para
 @pytest.mark.slow
 def test_a_run_lowers_the_total(params, content, style):
     optimizer = Adam(learning_rate=0.01, b1=0.0, b2=0.99, parametrization="laplacian", clip=False)
-    options: Any = {"objective": OBJECTIVE, "optimizer": optimizer, "steps": 30, "scales": 1}
+    options: Any = {"objective": OBJECTIVE.without_content(), "optimizer": optimizer, "steps": 30, "scales": 1}
     totals = np.asarray(stylize(params, content, style, **options).history["total"])
     assert totals[-5:].mean() < 0.9 * totals[:5].mean()
