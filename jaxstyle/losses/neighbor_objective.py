@@ -44,6 +44,9 @@ LAYERS = (
     "relu4_3",
 )
 STRIDE = 4  # pixels of the image between the positions of hypercolumns
+# Pixels at the borders of a style that are no matches. Features there include the padding, so that the borders of the
+# image would match them, and get the frame of the painting or the edge of its canvas.
+BORDER = 8
 
 
 class FixedTargets(NamedTuple):
@@ -81,8 +84,9 @@ class NeighborObjective:
     each style, which are mixed; with content masks they apply in the region of the style.
 
     Deviations from NNST: VGG-19 in place of VGG-16; features in the units of the weights of Caffe; vectors are centered
-    by the mean of all positions; in the last pass the positions of the style are drawn once, by the stride of its
-    layers, and the loss is the mean over layers, not the sum; a range penalty; total variation is optional.
+    by the mean of all positions; borders of styles are no matches; in the last pass the positions of the style are
+    drawn once, by the stride of its layers, and the loss is the mean over layers, not the sum; a range penalty; total
+    variation is optional.
 
     Attributes:
         content_share: share of the content in the image whose hypercolumns are matched, from 0 to 1; the rest is the
@@ -272,11 +276,17 @@ def _fixed_targets(
         return hypercolumns(image_features(params, image, network=network, layers=layers), _grid(image))
 
     query = columns(mixed, network)
-    of_style = partial(columns, network=network_of_styles(network))
+
+    def of_style(image: jax.Array) -> jax.Array:
+        return _inner(columns(image, network_of_styles(network)), STRIDE)
+
+    def of_mask(mask: jax.Array) -> jax.Array:
+        return _inner(_resized(mask, *_grid(mask)), STRIDE)
+
     references = [_turned(of_style, style, rotations) for style in styles]  # [m, C] each
     usable = None
     if parts is not None:
-        usable = [_usable(_turned(lambda mask: _resized(mask, *_grid(mask)), part, rotations)[:, 0]) for part in parts]
+        usable = [_usable(_turned(of_mask, part, rotations)[:, 0]) for part in parts]
     if regions is None:
         allowed = None if usable is None else jnp.concatenate(usable)
         return matched_targets(query, jnp.concatenate(references), usable=allowed)
@@ -294,6 +304,12 @@ def _grid(image: jax.Array) -> tuple[int, int]:
 
 def _resized(mask: jax.Array, height: int, width: int) -> jax.Array:
     return jax.image.resize(mask, (height, width), "linear")[..., None]
+
+
+def _inner(layer: jax.Array, stride: int) -> jax.Array:
+    """Return a layer without its borders, if it is larger than they are."""
+    count = BORDER // stride
+    return layer if not count or min(layer.shape[:2]) <= 4 * count else layer[count:-count, count:-count]
 
 
 def _usable(mask: jax.Array) -> jax.Array:
@@ -328,6 +344,9 @@ def _split_targets(
         group, allowed = [], []
         for turn, (image, mask) in enumerate(zip(orientations(style, rotations=rotations), masks, strict=True)):
             features = image_features(params, image, network=network_of_styles(network), layers=layers)
+            strides = {name: image.shape[0] // layer.shape[0] for name, layer in features.items()}
+            shapes = {name: layer.shape[:2] for name, layer in features.items()}
+            features = {name: _inner(layer, strides[name]) for name, layer in features.items()}
             keys = jax.random.split(jax.random.fold_in(key, number * rotations + turn), len(layers))
             sample = {
                 name: partial(sample_grid, key=each, stride=max(1, max(features[name].shape[:2]) // limit))
@@ -335,8 +354,8 @@ def _split_targets(
             }
             group.append({name: sample[name](features[name]) for name in features})
             if mask is not None:
-                shapes = {name: layer.shape[:2] for name, layer in features.items()}
-                allowed.append({n: _usable(sample[n](_resized(mask, *shapes[n]))[..., 0]) for n in shapes})
+                parts_of = {name: _inner(_resized(mask, *shape), strides[name]) for name, shape in shapes.items()}
+                allowed.append({name: _usable(sample[name](part)[..., 0]) for name, part in parts_of.items()})
         groups.append(tuple(group))
         usable.append(tuple(allowed))
     return tuple(groups), None if parts is None else tuple(usable)

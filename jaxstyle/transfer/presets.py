@@ -306,7 +306,7 @@ PRESETS = {
     ),
     "jaxstyle-neighbors": Preset(
         source="ours; the objective is that of nnst",
-        custom=NeighborObjective(rotations=2, limit=48),
+        custom=NeighborObjective(tv=0.4, rotations=2, limit=48),  # total variation against grain; 3 takes contrast
         custom_options=NEIGHBOR_OPTIONS,
         optimizer=UNBOUNDED,
         scales=OCTAVES,
@@ -320,8 +320,8 @@ PRESETS = {
         color="chroma",
         deviations="VGG-19, not VGG-16; --steps are divided among the scales, not 200 for each; the first image is the "
         "content with its details, which later scales add too; in the last pass the positions of the style are drawn "
-        "once; its loss is the mean over layers; the mean of all positions is subtracted, not that of a chunk; a range "
-        "penalty",
+        "once; its loss is the mean over layers; borders of styles are no matches; the mean of all positions is "
+        "subtracted, not that of a chunk; a range penalty",
     ),
     "strotss": Preset(
         source="github.com/nkolkin13/STROTSS, styleTransfer.py; arXiv:1904.12785",
