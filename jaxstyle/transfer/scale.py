@@ -26,7 +26,7 @@ from jaxstyle.transfer.oklab import chroma_transfer
 from jaxstyle.transfer.resize import resize, resize_style
 from jaxstyle.transfer.schedule import Scale, shared_shape
 
-PALETTE = 256  # pixels of the longest side of a style from which colors are taken
+PALETTE = 256  # maximum longest side of a style from which colors are taken, in pixels
 
 
 def targets_for_scale(
@@ -173,7 +173,8 @@ def finish(
     """Return the result at full size in its final colors, with the content outside of masks."""
     image = resize(image, *content.shape[-3:-1])
     if color == "chroma":
-        styles = [resize(style, *shared_shape(style.shape[0], style.shape[1], PALETTE)) for style in styles]
+        sizes = [(*style.shape[:2], min(PALETTE, max(style.shape[:2]))) for style in styles]
+        styles = [resize(style, *shared_shape(*size)) for style, size in zip(styles, sizes, strict=True)]
     elif color != "keep" and content_masks is None:
         return image
     return _finish(image, content, list(styles) if color == "chroma" else [], content_masks, color=color)
