@@ -106,7 +106,7 @@ def test_gradients_agree_with_finite_differences_and_are_finite_for_black():
 def test_color_chroma_of_a_run_is_the_transfer_with_the_colors_of_all_styles():
     """Images of a batch and a result inside a region are treated alike."""
     palette = np.concatenate([STYLE.reshape(1, -1, 3), GRAY.reshape(1, -1, 3)], axis=1)
-    batch = np.stack([IMAGE, 1 - IMAGE])
+    batch: Any = np.stack([IMAGE, 1 - IMAGE])
     expected = np.stack([oklab.chroma_transfer(CONTENT, jnp.asarray(palette), jnp.asarray(each)) for each in batch])
     found = finish(batch, CONTENT, [STYLE, GRAY], color="chroma")
     np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -173,8 +173,9 @@ def finish(
     """Return the result at full size in its final colors, with the content outside of masks."""
     image = resize(image, *content.shape[-3:-1])
     if color == "chroma":
-        sizes = [(*style.shape[:2], min(PALETTE, max(style.shape[:2]))) for style in styles]
-        styles = [resize(style, *shared_shape(*size)) for style, size in zip(styles, sizes, strict=True)]
+        sizes: list[tuple[int, int]] = [style.shape[:2] for style in styles]
+        sizes = [shared_shape(height, width, min(PALETTE, max(height, width))) for height, width in sizes]
+        styles = [resize(style, *size) for style, size in zip(styles, sizes, strict=True)]
     elif color != "keep" and content_masks is None:
         return image
     return _finish(image, content, list(styles) if color == "chroma" else [], content_masks, color=color)
