@@ -102,8 +102,8 @@ def main(arguments: list[str] | None = None) -> None:
             began = time.perf_counter()
             result = stylize(params, content, style, key=jax.random.key(0), steps=options.steps, **SETTINGS[name])
             image = np.asarray(result.image)
-            save_image(options.output / f"{paths[0].stem}_{paths[1].stem}_{name.replace(' ', '-')}.png", image)
             seconds = time.perf_counter() - began
+            save_image(options.output / f"{paths[0].stem}_{paths[1].stem}_{name.replace(' ', '-')}.png", image)
             nearer = style_distance(params, jnp.asarray(image), style) / unchanged
             structure = structure_distance(params, jnp.asarray(image), content)
             after = terms(params, jnp.asarray(image), targets, objective=DEFAULT)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -11,7 +11,9 @@ from commands import OLD, command, listing, stylize, write_inputs, write_masks
 from jaxstyle import LBFGS, Adam
 from jaxstyle.errors import InputError
 from jaxstyle.images.save import save_image
+from jaxstyle.runtime import options as options_module
 from jaxstyle.runtime.options import parse_layers, parse_memory, parse_numbers, parse_scales
+from jaxstyle.transfer import color
 
 NUMBERS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"size": 8}, ("--size", "8", "16")),
@@ -232,3 +234,7 @@ def test_scales_and_pooling_gain_follow_the_preset_unless_set():
     ]
     for options, gain in of_gain:
         assert command(**options).checked().resolve()[0].network.pooling_gain == gain
+
+
+def test_colors_of_the_options_are_those_of_the_library():
+    assert get_args(options_module.Color) == get_args(color.Color)

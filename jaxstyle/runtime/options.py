@@ -72,7 +72,8 @@ class ObjectiveOptions:
 
     def resolve(self) -> tuple[Preset, AnyObjective]:
         """Return the preset with these options, and its objective."""
-        raise NotImplementedError
+        preset = self.chosen()
+        return preset, preset.objective
 
     def check_ranges(self) -> None:
         """Raise `InputError` unless numbers are in range."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jaxstyle.optim.loop import AnyObjective
+    from jaxstyle.transfer.presets import Preset
 
 MOST_PICTURES = 10_000
 MOST_COLUMNS = 12
@@ -102,6 +103,10 @@ class SweepOptions(TransferOptions):
         sets = {name: each for name, each in self.values.items() if name.endswith("-layers")}
         union = {name: [layer for text in each for layer in parse_layers(str(text))] for name, each in sets.items()}
         return self.single({name: ",".join(dict.fromkeys(layers)) for name, layers in union.items()})
+
+    def resolve(self) -> tuple[Preset, AnyObjective]:
+        """Return the preset with these options, and an objective with the layers of all pictures."""
+        return self.all_layers().resolve()
 
     def objective(self, combination: Combination, every: AnyObjective) -> AnyObjective:
         """Return the objective of one picture: weights of zero for the layers of `every` picture that it lacks."""

@@ -142,7 +142,7 @@ class SweepFolder:
 
 def sweep_folder(folder: Path, options: SweepOptions, *, outputs: OutputOptions) -> SweepFolder:
     """Return the folder of a sweep with all combinations, and the objective and the seed of each."""
-    found, (_, every) = options.combinations(), options.all_layers().resolve()
+    found, (_, every) = options.combinations(), options.resolve()
     objectives = [options.objective(each, every) for each in found]
     seeds = [int(each.settings.get("seed", options.seed)) for each in found]
     return SweepFolder(folder, found, objectives, seeds, outputs, max_pixels=options.max_pixels)

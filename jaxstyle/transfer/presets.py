@@ -306,7 +306,7 @@ PRESETS = {
     ),
     "jaxstyle-neighbors": Preset(
         source="ours; the objective is that of nnst",
-        custom=NeighborObjective(tv=0.4, rotations=2, limit=48),  # total variation against grain; 3 takes contrast
+        custom=NeighborObjective(tv=0.4, rotations=2, limit=48),  # a tv of 3 lowers the contrast
         custom_options=NEIGHBOR_OPTIONS,
         optimizer=UNBOUNDED,
         scales=OCTAVES,

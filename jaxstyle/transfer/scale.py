@@ -172,13 +172,13 @@ def finish(
 ) -> jax.Array:
     """Return the result at full size in its final colors, with the content outside of masks."""
     image = resize(image, *content.shape[-3:-1])
-    if color == "chroma":
-        sizes: list[tuple[int, int]] = [style.shape[:2] for style in styles]
-        sizes = [shared_shape(height, width, min(PALETTE, max(height, width))) for height, width in sizes]
-        styles = [resize(style, *size) for style, size in zip(styles, sizes, strict=True)]
-    elif color != "keep" and content_masks is None:
+    reduced = []
+    for style in styles if color == "chroma" else ():
+        height, width, _ = style.shape
+        reduced.append(resize(style, *shared_shape(height, width, min(PALETTE, max(height, width)))))
+    if color not in ("keep", "chroma") and content_masks is None:
         return image
-    return _finish(image, content, list(styles) if color == "chroma" else [], content_masks, color=color)
+    return _finish(image, content, reduced, content_masks, color=color)
 
 
 @partial(jax.jit, static_argnames="color")
