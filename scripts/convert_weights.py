@@ -1,4 +1,4 @@
-"""Converts the convolutions of VGG-19 from weights of Keras, Caffe or torchvision into the project's `vgg19.h5`.
+"""Converts the convolutions of VGG-19 or VGG-16 from weights of Keras, Caffe or torchvision into the project's layout.
 
     python scripts/convert_weights.py vgg19-d01eb7cb.pth --kind caffe --out weights/vgg19.h5
 
@@ -71,7 +71,7 @@ def from_torch(file: Path) -> Arrays:
         tensors = state_dict.tensors_of(torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:  # for damaged bytes torch raises UnpicklingError, EOFError, RuntimeError and others
         raise refusal(file, error) from error
-    names = state_dict.vgg19_names(file, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    names = state_dict.tensor_names(file, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
     arrays = {name: array(file, name, tensors[name]) for layer in names.values() for name in layer.values()}
     return state_dict.params_of(names, arrays)
 

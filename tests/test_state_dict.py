@@ -2,27 +2,31 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.networks import pretrained, safetensors_io, state_dict, weights_io
+from jaxstyle.networks.vgg import VGG19, evaluate_layers
 
 WIDTHS = (2, 3, 4, 2, 3, 2, 4, 2, 3, 2, 2, 3, 2, 3, 2, 4)
-# features of torchvision 0.24, from its printed models: the convolutions of vgg11, vgg16, vgg19, vgg13_bn
+# features of torchvision 0.24, from its printed models: the convolutions of vgg11, vgg13_bn, vgg19_bn, vgg16, vgg19
 INDICES = {
     "VGG-11 (8 convolutions)": [0, 3, 6, 8, 11, 13, 16, 18],
-    "VGG-16 (13 convolutions)": [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28],
     "VGG-13 with batch normalization (10 convolutions)": [0, 3, 7, 10, 14, 17, 21, 24, 28, 31],
     "VGG-19 with batch normalization (16 convolutions)": [0, 3, 7, 10, 14, 17, 20, 23, 27, 30, 33, 36, 40, 43, 46, 49],
 }
-VGG19 = [0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34]
+VGG16 = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]
+VGG_19 = [0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34]
 
 
-def state(prefix: str = "features.", indices: list[int] = VGG19) -> dict[str, np.ndarray]:
+def state(prefix: str = "features.", indices: list[int] = VGG_19) -> dict[str, np.ndarray]:
     """Return a narrow network in the layout of PyTorch, with a fully connected layer."""
     rng, channels, found = np.random.default_rng(0), 3, {}
     for index, width in zip(indices, WIDTHS, strict=False):
@@ -59,7 +63,7 @@ def refusal(path: Path, kind: type[Exception] = InputError) -> str:
 
 def test_every_prefix_and_nesting_leads_to_the_names_of_vgg19():
     for prefix in ("", "features.", "module.features.", "state_dict.vgg.", "model.net.0."):
-        names = state_dict.vgg19_names("a.pth", shapes(state(prefix)))
+        names = state_dict.tensor_names("a.pth", shapes(state(prefix)))
         assert names["conv3_4"] == {"kernel": f"{prefix}16.weight", "bias": f"{prefix}16.bias"}
     nested = {"epoch": 3, "model": {"net": state("module.")}, "optimizer": {"state": {0: {"step": 1}}}}
     assert "model.net.module.34.bias" in state_dict.tensors_of(nested)
@@ -72,7 +76,7 @@ def test_every_prefix_and_nesting_leads_to_the_names_of_vgg19():
 def test_other_variants_of_vgg_are_refused_by_name(name):
     for prefix in ("features.", "state_dict.module."):
         with pytest.raises(InputError) as caught:
-            state_dict.vgg19_names("a.pth", shapes(state(prefix, INDICES[name])))
+            state_dict.tensor_names("a.pth", shapes(state(prefix, INDICES[name])))
         assert f"a.pth is {name}, which is not supported: give the weights of VGG-19" in str(caught.value)
 
 
@@ -80,11 +84,11 @@ def test_missing_tensors_and_several_networks_are_refused():
     tensors = shapes(state("net."))
     for name, shape in (("net.34.bias", ()), ("net.12.weight", (3, 3)), ("net.5.bias", (1, 2))):
         with pytest.raises(InputError, match=f"lacks 1 of VGG-19's 32 tensors, such as {name}: give"):
-            state_dict.vgg19_names("a.pth", tensors | {name: shape})
+            state_dict.tensor_names("a.pth", tensors | {name: shape})
     with pytest.raises(InputError, match=r"holds 2 VGG networks, such as under 'ema\.' and 'net\.': save a single one"):
-        state_dict.vgg19_names("a.pth", shapes(state("ema.")) | tensors)
+        state_dict.tensor_names("a.pth", shapes(state("ema.")) | tensors)
     with pytest.raises(InputError, match="lacks 32 of VGG-19's 32 tensors, such as features.0.weight"):
-        state_dict.vgg19_names("a.pth", {"fc.weight": (3, 3), f"{'9' * 5000}.weight": (1, 1, 1, 1)})
+        state_dict.tensor_names("a.pth", {"fc.weight": (3, 3), f"{'9' * 5000}.weight": (1, 1, 1, 1)})
 
 
 def test_a_safetensors_file_equals_the_folded_state_dict_for_every_type_of_float(tmp_path):
@@ -140,7 +144,22 @@ def test_a_damaged_or_wrong_safetensors_file_is_refused_in_one_sentence(tmp_path
     assert "1 of 4 values in features.34.bias" in refusal(
         safetensors(path, state() | {"features.34.bias": np.array([0, 1, np.nan, 2], "f4")})
     )
-    assert "is VGG-16 (13 convolutions)" in refusal(safetensors(path, state("", INDICES["VGG-16 (13 convolutions)"])))
+    assert "is VGG-11 (8 convolutions)" in refusal(safetensors(path, state("", INDICES["VGG-11 (8 convolutions)"])))
+
+
+def test_vgg16_is_read_and_written_and_has_no_fourth_convolution_in_its_last_blocks(tmp_path):
+    params = weights_io.read(safetensors(tmp_path / "vgg16.safetensors", state("vgg.", VGG16)))
+    assert len(params) == 13 and not {"conv3_4", "conv4_4", "conv5_4"} & params.keys()
+    weights_io.write(tmp_path / "vgg16.h5", params, source="", checksum="", licence="")
+    again = weights_io.read(tmp_path / "vgg16.h5")
+    assert list(again) == list(params)
+    np.testing.assert_array_equal(again["conv5_3"]["kernel"], params["conv5_3"]["kernel"])
+    network = VGG19.from_params(again)
+    assert list(map(len, network.widths)) == [2, 2, 3, 3, 3]
+    shapes = jax.eval_shape(partial(evaluate_layers, network, layers=("relu4_3",)), again, jnp.ones((32, 48, 3)))
+    assert shapes["relu4_3"].shape == (4, 6, 2)
+    with pytest.raises(InputError, match=r"VGG-16.*relu4_4"):
+        jax.eval_shape(partial(evaluate_layers, network, layers=("relu4_4",)), again, jnp.ones((32, 48, 3)))
 
 
 class Failing:

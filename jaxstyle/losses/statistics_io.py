@@ -30,7 +30,7 @@ MAX_SIZES = 64
 def network_hash(params: Params) -> str:
     """Return the SHA-256 of the parameters of a network in float32; it does not depend on their file."""
     digest = hashlib.sha256()
-    for layer in CONV_LAYERS:
+    for layer in filter(params.__contains__, CONV_LAYERS):
         for part in ("kernel", "bias"):
             values = np.ascontiguousarray(params[layer][part], np.float32)
             digest.update(f"{layer}/{part}{values.shape}".encode() + values.tobytes())

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxstyle.networks.vgg import BLOCK_WIDTHS, CONV_LAYERS, Params, Widths
+from jaxstyle.networks.vgg import BLOCK_WIDTHS, Params, Widths, conv_names
 
 
 def random_params(*, widths: Widths = BLOCK_WIDTHS, seed: int = 0) -> Params:
@@ -29,7 +29,7 @@ def random_params(*, widths: Widths = BLOCK_WIDTHS, seed: int = 0) -> Params:
         (3, 3, 4, 4)
     """
     rng, channels, params = np.random.default_rng(seed), 3, {}
-    for name, out in zip(CONV_LAYERS, itertools.chain(*widths), strict=True):
+    for name, out in zip(conv_names(widths), itertools.chain(*widths), strict=True):
         tall = rng.standard_normal(sorted((9 * channels, out), reverse=True), np.float32)
         # Orthogonal columns by Cholesky: those of QR, up to signs, in a tenth of the time.
         matrix = tall @ np.linalg.inv(np.linalg.cholesky(tall.T @ tall)).T
@@ -44,7 +44,7 @@ def random_params(*, widths: Widths = BLOCK_WIDTHS, seed: int = 0) -> Params:
 def param_shapes(*, widths: Widths = BLOCK_WIDTHS) -> Any:
     """Return the pytree of `random_params` with a `jax.ShapeDtypeStruct` for each array."""
     params, channels = {}, 3
-    for name, out in zip(CONV_LAYERS, itertools.chain(*widths), strict=True):
+    for name, out in zip(conv_names(widths), itertools.chain(*widths), strict=True):
         shapes = {"kernel": (3, 3, channels, out), "bias": (out,)}
         params[name] = {part: jax.ShapeDtypeStruct(shape, np.float32) for part, shape in shapes.items()}
         channels = out

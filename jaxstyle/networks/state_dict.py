@@ -1,4 +1,4 @@
-"""State dicts of PyTorch: recognizes the variants of VGG by their names and converts VGG-19 to this project's layout.
+"""State dicts of PyTorch: recognizes the variants of VGG and converts VGG-19 and VGG-16 to this project's layout.
 
 torchvision's names are `features.0.weight` (`[out, in, 3, 3]`) and `features.0.bias` (`[out]`), with the index of the
 layer in `vgg19().features`. Any prefix (`module.features.`, `vgg.`, none) and any nesting in a checkpoint
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxstyle.errors import InputError, excerpt
-from jaxstyle.networks.vgg import CONV_LAYERS, MEAN_BGR
+from jaxstyle.networks.vgg import CONV_LAYERS, MEAN_BGR, VGG16_LACKS
 
 MEAN_RGB, STD_RGB = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's ImageNet normalization
 CURE = "give the weights of VGG-19, as weights/README.md tells."
@@ -39,7 +39,8 @@ def _indices(blocks: Iterable[int], *, normalized: bool = False) -> tuple[int, .
     return tuple(found)
 
 
-FEATURES = _indices(BLOCKS["VGG-19"])
+FEATURES = {name: _indices(BLOCKS[name]) for name in ("VGG-16", "VGG-19")}
+LAYERS = {"VGG-16": tuple(name for name in CONV_LAYERS if name not in VGG16_LACKS), "VGG-19": CONV_LAYERS}
 VARIANTS = {_indices(blocks): name for name, blocks in BLOCKS.items()} | {
     _indices(blocks, normalized=True): f"{name} with batch normalization" for name, blocks in BLOCKS.items()
 }
@@ -64,8 +65,8 @@ def tensors_of(state: object) -> dict[str, Any]:
     return found
 
 
-def vgg19_names(path: object, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, str]]:
-    """Return the names of VGG-19's tensors in the state dict of a file.
+def tensor_names(path: object, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, str]]:
+    """Return the names of the tensors of VGG-19 or VGG-16 in the state dict of a file.
 
     They are `{"conv1_1": {"kernel": "features.0.weight", "bias": "features.0.bias"}, ...}`.
     """
@@ -76,17 +77,18 @@ def vgg19_names(path: object, shapes: Mapping[str, tuple[int, ...]]) -> dict[str
         raise InputError(f"{path} holds {len(known)} VGG networks, such as under {some}: save a single one.")
     if known:
         prefix, indices = known[0], convolutions[known[0]]
-        if (variant := VARIANTS[indices]) != "VGG-19":
+        if (variant := VARIANTS[indices]) not in FEATURES:
             raise InputError(f"{path} is {variant} ({len(indices)} convolutions), which is not supported: {CURE}")
     else:  # another network: the message names a tensor that it lacks
+        variant = "VGG-19"
         prefix = max(convolutions, key=lambda each: len(convolutions[each]), default="features.")
     names = {
         layer: {"kernel": f"{prefix}{index}.weight", "bias": f"{prefix}{index}.bias"}
-        for layer, index in zip(CONV_LAYERS, FEATURES, strict=True)
+        for layer, index in zip(LAYERS[variant], FEATURES[variant], strict=True)
     }
     ranks = {name: 4 if part == "kernel" else 1 for layer in names.values() for part, name in layer.items()}
     if wrong := [name for name, rank in ranks.items() if len(shapes.get(name, ())) != rank]:
-        some = f"{len(wrong)} of VGG-19's {len(ranks)} tensors, such as {excerpt(wrong[0])}"
+        some = f"{len(wrong)} of {variant}'s {len(ranks)} tensors, such as {excerpt(wrong[0])}"
         raise InputError(f"{path} lacks {some}: {CURE}")
     return names
 

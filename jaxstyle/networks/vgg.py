@@ -6,6 +6,7 @@ channels last.
 Simonyan and Zisserman, *Very Deep Convolutional Networks for Large-Scale Image Recognition*, arXiv:1409.1556.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, cast, get_args
@@ -25,7 +26,15 @@ Widths = tuple[tuple[int, ...], ...]
 
 MEAN_BGR = (103.939, 116.779, 123.68)  # mean color of ImageNet, from the Caffe release of VGG
 BLOCK_WIDTHS: Widths = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4)
-CONV_LAYERS = tuple(f"conv{b}_{i}" for b, block in enumerate(BLOCK_WIDTHS, 1) for i in range(1, len(block) + 1))
+
+
+def conv_names(widths: Widths) -> tuple[str, ...]:
+    """Return the names of the convolutions of a network."""
+    return tuple(f"conv{b}_{i}" for b, block in enumerate(widths, 1) for i in range(1, len(block) + 1))
+
+
+CONV_LAYERS = conv_names(BLOCK_WIDTHS)
+VGG16_LACKS = ("conv3_4", "conv4_4", "conv5_4")  # the only difference of its convolutions
 ACTIVATIONS = tuple(kind + name[4:] for name in CONV_LAYERS for kind in ("conv", "relu"))
 
 
@@ -91,6 +100,8 @@ class VGG19(nn.Module):
         >>> variables = network.init(jax.random.key(0), image)
         >>> network.apply(variables, image)["relu4_2"].shape
         (4, 6, 4)
+
+    With the params of VGG-16, which has three convolutions in its last three blocks, it is VGG-16.
 
     Reference:
         Simonyan and Zisserman, arXiv:1409.1556. Deviation: no fully connected layers.
@@ -190,10 +201,9 @@ def _pad(x: jax.Array, *, mode: str) -> jax.Array:
 
 def widths_of(params: Params) -> Widths:
     """Return the channels of every convolution of `params`, block by block; they may be fewer than VGG-19's."""
-    return tuple(
-        tuple(int(params[f"conv{b}_{i}"]["kernel"].shape[-1]) for i in range(1, len(block) + 1))
-        for b, block in enumerate(BLOCK_WIDTHS, 1)
-    )
+    names = [name for name in CONV_LAYERS if name in params or name not in VGG16_LACKS]
+    blocks = itertools.groupby(names, key=lambda name: name[4])
+    return tuple(tuple(int(params[name]["kernel"].shape[-1]) for name in block) for _, block in blocks)
 
 
 def smallest_side(layer: str) -> int:
@@ -253,6 +263,8 @@ def evaluate_layers(
     """
     for layer in layers:
         smallest_side(layer)
+        if int(layer[6]) > len(network.widths[int(layer[4]) - 1]):
+            raise InputError(f"The network is VGG-16, which has no {layer}: choose another layer.")
 
     def block(number: int, x: jax.Array, inside: jax.Array | None) -> dict[str, jax.Array]:
         of_block = {name: layer for name, layer in params.items() if int(name[4]) == number}

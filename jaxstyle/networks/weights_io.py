@@ -1,9 +1,10 @@
-"""Weights of VGG-19: reads HDF5 in the layouts of Keras and of this project and safetensors, writes the project's.
+"""Weights of VGG-19 or VGG-16: reads HDF5 of Keras and of this project and safetensors, writes HDF5 of this project.
 
 A file of this project has one group per layer (`conv1_1` to `conv5_4`) with the data sets `kernel` (`[3, 3, in, out]`)
-and `bias` (`[out]`), of any widths up to 512, and root attributes for its provenance. A Keras file is the full VGG-19,
-with or without its fully connected layers, which are ignored. A `.safetensors` file has torchvision's names, see
-`state_dict`, and is considered to have torchvision's preprocessing, which is folded into conv1_1.
+and `bias` (`[out]`), of any widths up to 512, and root attributes for its provenance; VGG-16 has three groups fewer.
+A Keras file is the full network, with or without its fully connected layers, which are ignored. A `.safetensors` file
+has torchvision's names, see `state_dict`, and is considered to have torchvision's preprocessing, which is folded into
+conv1_1.
 
 Files are untrusted: names, types and shapes are checked before values are read.
 """
@@ -24,7 +25,7 @@ import numpy as np
 from jaxstyle.errors import InputError, excerpt, printable
 from jaxstyle.networks import hdf5, safetensors_io, state_dict
 from jaxstyle.networks.read_errors import of_machine
-from jaxstyle.networks.vgg import BLOCK_WIDTHS, CONV_LAYERS, MEAN_BGR, Widths, widths_of
+from jaxstyle.networks.vgg import BLOCK_WIDTHS, CONV_LAYERS, MEAN_BGR, VGG16_LACKS, Widths, widths_of
 
 PREPROCESSING = f"RGB 0..255, reversed to BGR, minus {MEAN_BGR}, no division"
 SAFETENSORS_PREPROCESSING = "RGB in [0, 1], normalized as by torchvision, which is folded into conv1_1"
@@ -96,9 +97,13 @@ def write(
 ) -> None:
     """Write a file of this project atomically; equal arguments give equal bytes, and arrays keep their float type."""
     path = Path(path)
-    layers = {name: {part: np.asarray(values) for part, values in layer.items()} for name, layer in params.items()}
+    layers = {
+        name: {part: np.asarray(values) for part, values in params[name].items()}
+        for name in CONV_LAYERS
+        if name in params
+    }
     _check_shapes(path, layers)
-    arrays = {f"{name}/{part}": layers[name][part] for name in CONV_LAYERS for part in ("kernel", "bias")}
+    arrays = {f"{name}/{part}": layers[name][part] for name in layers for part in ("kernel", "bias")}
     for name, values in arrays.items():
         _finite(path, name, values)
     with hdf5.written(path) as file:
@@ -146,7 +151,7 @@ def _is_safetensors(path: FilePath) -> bool:
 def _described(path: FilePath) -> tuple[dict[str, safetensors_io.Tensor], dict[str, dict[str, str]], Any]:
     """Return the tensors of a safetensors file, VGG-19's names, and its params as shapes; no values are read."""
     tensors = safetensors_io.header(path)
-    names = state_dict.vgg19_names(path, {name: tensor.shape for name, tensor in tensors.items()})
+    names = state_dict.tensor_names(path, {name: tensor.shape for name, tensor in tensors.items()})
     for name in (name for layer in names.values() for name in layer.values()):
         if (kind := tensors[name].kind) not in safetensors_io.DTYPES:
             raise InputError(f"{path} holds {excerpt(name)} as {excerpt(kind)}, but it is to be of floats: {CURE}")
@@ -162,11 +167,13 @@ def _described(path: FilePath) -> tuple[dict[str, safetensors_io.Tensor], dict[s
 def _check_shapes(path: Any, layers: Mapping[str, Mapping[str, Any]], *, full: bool = False) -> None:
     """Check that every layer is present, has float values, and has as many input channels as the previous outputs."""
     missing = [name for name in CONV_LAYERS if not {"kernel", "bias"} <= layers.get(name, {}).keys()]
-    if missing:
+    if missing and tuple(missing) != VGG16_LACKS:
         some = f"{len(missing)} of VGG-19's {len(CONV_LAYERS)} convolutions ({', '.join(missing)})"
         raise InputError(f"{path} lacks {some}: {CURE}")
     channels = 3
     for name, width in zip(CONV_LAYERS, itertools.chain(*BLOCK_WIDTHS), strict=True):
+        if name in missing:
+            continue
         kernel, bias = layers[name]["kernel"], layers[name]["bias"]
         if kernel.dtype.kind != "f" or bias.dtype.kind != "f":
             kinds = f"{excerpt(kernel.dtype)} and {excerpt(bias.dtype)}"

@@ -134,7 +134,7 @@ def gflop_per_step(params: Params, scale: Scale, *, objective: AnyObjective) -> 
     deepest = max(CONV_LAYERS.index("conv" + layer[4:]) for layer in objective.layers)
     style_layers = getattr(objective, "style_layers", ())
     operations = 0
-    for name in CONV_LAYERS[: deepest + 1]:
+    for name in filter(params.__contains__, CONV_LAYERS[: deepest + 1]):
         block = int(name[4]) - 1
         pixels = (scale.height >> block) * (scale.width >> block)
         kernel = params[name]["kernel"]
