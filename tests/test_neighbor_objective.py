@@ -11,8 +11,10 @@ from conftest import picture
 
 from jaxstyle.errors import InputError
 from jaxstyle.losses.layer_summaries import image_features
+from jaxstyle.losses.loss_terms import terms
 from jaxstyle.losses.neighbor_objective import FixedTargets, NeighborObjective, SplitTargets
 from jaxstyle.losses.neighbors import hypercolumns, orientations
+from jaxstyle.losses.objective import Objective
 from jaxstyle.losses.targets import make_targets
 from jaxstyle.networks.vgg import VGG19
 from jaxstyle.optim.optimizers import Adam
@@ -41,6 +43,11 @@ def distances(vectors: Any, rows: np.ndarray) -> np.ndarray:
     """Return the largest difference of each vector from the nearest of some rows."""
     found = np.abs(np.asarray(vectors).reshape(-1, 1, rows.shape[-1]) - rows[None])
     return found.max(-1).min(-1)
+
+
+def test_style_layers_are_some_of_the_layers():
+    with pytest.raises(InputError, match=r"relu5_1.*relu1_1, relu2_1"):
+        replace(OBJECTIVE, style_layers=("relu1_1", "relu5_1"))
 
 
 def test_statistics_batches_and_tiles_are_refused(params, content, style):
@@ -94,6 +101,26 @@ def test_style_weights_mix_the_targets_and_the_losses_of_the_styles(params, cont
         return float(VALUE(OBJECTIVE, params, content, targets, network=VGG19())[1]["neighbors"])
 
     assert last([3, 1]) == pytest.approx(0.75 * last([1, 0]) + 0.25 * last([0, 1]), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_style_terms_are_those_of_gram_matrices_with_regions(params, content, style):
+    options: dict[str, Any] = {"content_masks": jnp.stack([LEFT, 1 - LEFT])}
+    styles, image = [style, picture(32, 32, seed=5)], picture(32, 40, seed=7)
+    layers = dict.fromkeys(OBJECTIVE.layers, 1.0)
+    classic = Objective(content={}, style=layers)
+    expected = terms(
+        params, image, make_targets(params, content, styles, objective=classic, **options), objective=classic
+    )
+    objective = replace(OBJECTIVE, style_layers=OBJECTIVE.layers, style_weight=0.5)
+    for part in ((0, False), (1, True)):
+        targets: Any = make_targets(params, content, styles, objective=objective, part=part, **options)
+        _, metrics = VALUE(objective, params, image, targets, network=VGG19())
+        assert sorted(metrics) == sorted(objective.term_names)
+        style_terms = [metrics[f"style/{layer}"] for layer in layers]
+        np.testing.assert_allclose(style_terms, [expected[f"style/{layer}"] for layer in layers], rtol=1e-4)
+        mean = sum(style_terms) / 2
+        np.testing.assert_allclose(metrics["total"], metrics["neighbors"] + 0.5 * mean, rtol=1e-5)
 
 
 @pytest.mark.slow

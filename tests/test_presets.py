@@ -239,7 +239,7 @@ def test_presets_of_matched_features_have_the_published_layers_scales_and_optimi
 
 def test_options_change_the_field_of_the_objective_that_they_mean_and_others_are_refused():
     assert preset("nnst").with_options(content_weight=0.5, tv_weight=2.0).objective == (
-        NeighborObjective(0.5, 2.0, split_rotations=4)
+        NeighborObjective(0.5, tv=2.0, split_rotations=4)
     )
     assert preset("strotss").with_options(content_weight=0.5).objective == RelaxedEmdObjective(0.5)
     gram = preset("jaxstyle").with_options(tv_weight=0.0, style_layers={"relu2_1": 1.0}, shift=-1.0).objective

@@ -105,6 +105,25 @@ def _layer_terms(
     return {name: (value + coarse[name]) / 2 for name, value in found.items()}
 
 
+def feature_terms(
+    features: Mapping[str, jax.Array],
+    targets: Targets,
+    height: int,
+    width: int,
+    *,
+    objective: Objective,
+    network: AnyNetwork = vgg.VGG19(),
+) -> Terms:
+    """Return content and style terms from the features of a whole image of this height and width, at one resolution."""
+    found = {}
+    for name in objective.layer_terms:
+        layer = name.partition("/")[2]
+        part = full_part(layer, features[layer], height, width, network=network)
+        inputs = _term_inputs(layer, features[layer], part, targets, objective=objective)
+        found[name] = _term(name, inputs[name], targets, objective=objective, height=height, width=width)
+    return found
+
+
 def composed(image: jax.Array, targets: Targets) -> jax.Array:
     """Return `image`, `[..., H, W, 3]`, with the content outside of all regions; `image` itself without regions."""
     regions = targets.regions

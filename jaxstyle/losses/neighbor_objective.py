@@ -19,6 +19,7 @@ import numpy as np
 from jaxstyle.errors import InputError
 from jaxstyle.losses import pixel
 from jaxstyle.losses.layer_summaries import AnyNetwork, image_features
+from jaxstyle.losses.loss_terms import feature_terms
 from jaxstyle.losses.neighbors import (
     cosine_distance,
     hypercolumns,
@@ -27,8 +28,9 @@ from jaxstyle.losses.neighbors import (
     sample_grid,
     split_loss,
 )
-from jaxstyle.losses.objective import static_field
-from jaxstyle.losses.targets import network_of_styles
+from jaxstyle.losses.objective import Objective, static_field
+from jaxstyle.losses.style import Statistic
+from jaxstyle.losses.targets import Targets, make_targets, network_of_styles
 from jaxstyle.networks.vgg import VGG19
 
 LAYERS = (
@@ -54,9 +56,11 @@ class FixedTargets(NamedTuple):
 
     Attributes:
         vectors: hypercolumn of the style for each position, `[h, w, C]`.
+        statistics: statistics of the styles; None without style terms.
     """
 
     vectors: jax.Array
+    statistics: Targets | None
 
 
 class SplitTargets(NamedTuple):
@@ -67,12 +71,14 @@ class SplitTargets(NamedTuple):
         usable: as `groups`, whether each position `[h, w]` may be a match; None for all.
         regions: weight of each pixel in each region, `[R, H, W]`; None for one region, the complete image.
         key: random key of the positions.
+        statistics: statistics of the styles; None without style terms.
     """
 
     groups: tuple[tuple[dict[str, jax.Array], ...], ...]
     usable: tuple[tuple[dict[str, jax.Array], ...], ...] | None
     regions: jax.Array | None
     key: jax.Array
+    statistics: Targets | None
 
 
 @jax.tree_util.register_dataclass
@@ -83,14 +89,15 @@ class NeighborObjective:
     With several styles each position takes the nearest vector of all of them. With style weights there are targets for
     each style, which are mixed; with content masks they apply in the region of the style.
 
-    Deviations from NNST: VGG-19 in place of VGG-16; features in the units of the weights of Caffe; vectors are centered
-    by the mean of all positions; borders of styles are no matches; in the last pass the positions of the style are
-    drawn once, by the stride of its layers, and the loss is the mean over layers, not the sum; a range penalty; total
-    variation is optional.
+    Deviations from NNST: VGG-19, or VGG-16 if the params are; features in the units of the weights of Caffe; vectors are
+    centered by the mean of all positions; borders of styles are no matches; in the last pass the positions of the style
+    are drawn once, by the stride of its layers, and the loss is the mean over layers, not the sum; a range penalty;
+    total variation and style terms, which preserve the global statistics of the style, are optional.
 
     Attributes:
         content_share: share of the content in the image whose hypercolumns are matched, from 0 to 1; the rest is the
             result of the scale before. At the first scale it is 1. With 0 the content is not used at all.
+        style_weight: weight of the mean of the style terms, see `style.distance`.
         tv: weight of total variation.
         range_penalty: weight of the penalty on values out of [0, 1].
         layers: layers of the hypercolumns.
@@ -98,9 +105,12 @@ class NeighborObjective:
         split_pass: whether a last pass matches each layer separately at every step.
         split_rotations: number of orientations of each style in that pass.
         limit: positions along the longer side of a layer above which that pass samples it.
+        style_layers: those of `layers` with a style term; () for no such terms.
+        statistic: statistic of the style terms, such as "gram".
     """
 
     content_share: jax.typing.ArrayLike = 0.75
+    style_weight: jax.typing.ArrayLike = 0.0
     tv: jax.typing.ArrayLike = 0.0
     range_penalty: jax.typing.ArrayLike = 100.0
     layers: tuple[str, ...] = static_field(LAYERS)
@@ -108,6 +118,8 @@ class NeighborObjective:
     split_pass: bool = static_field(True)
     split_rotations: int = static_field(1)
     limit: int = static_field(64)
+    style_layers: tuple[str, ...] = static_field(())
+    statistic: Statistic = static_field("gram")
 
     def __post_init__(self) -> None:
         """Check the options.
@@ -116,6 +128,10 @@ class NeighborObjective:
             InputError: if one is out of range.
         """
         object.__setattr__(self, "layers", (self.layers,) if isinstance(self.layers, str) else tuple(self.layers))
+        if unknown := ", ".join(sorted({*self.style_layers} - {*self.layers})):
+            raise InputError(
+                f"style_layers has {unknown}, which is not in layers: use some of {', '.join(self.layers)}."
+            )
         share = self.content_share
         if isinstance(share, int | float | np.number) and not 0 <= share <= 1:
             raise InputError(f"The share of the content (content_share, --content-weight) is {share}: use 0 to 1.")
@@ -128,12 +144,17 @@ class NeighborObjective:
     @property
     def term_names(self) -> tuple[str, ...]:
         """Names in the history."""
-        return ("neighbors", "tv", "total", "range_penalty")
+        return ("neighbors", *self.style_terms.layer_terms, "tv", "total", "range_penalty")
 
     @property
     def passes(self) -> int:
         """Number of runs at the last scale."""
         return 2 if self.split_pass else 1
+
+    @property
+    def style_terms(self) -> Objective:
+        """The objective of the style terms alone."""
+        return Objective(content={}, style=dict.fromkeys(self.style_layers, 1.0), statistic=self.statistic)
 
     def without_content(self) -> "NeighborObjective":
         """Return the objective of a texture, which does not use the content."""
@@ -176,6 +197,20 @@ class NeighborObjective:
         """
         check_pictures(content, styles, network)
         number, repeated = part
+        statistics = None
+        if self.style_layers:
+            interiors = [_interior(*style.shape[:2]) for style in styles]
+            statistics = make_targets(
+                params,
+                content,
+                styles,
+                objective=self.style_terms,
+                network=network,
+                key=key,
+                style_weights=style_weights,
+                content_masks=content_masks,
+                style_masks=interiors if style_masks is None else style_masks,
+            )
         regions = None
         if content_masks is not None:
             regions = content_masks
@@ -195,12 +230,12 @@ class NeighborObjective:
             groups, usable = _split_targets(params, list(styles), parts, key, **options)
             if regions is None:  # one region of all styles
                 groups, usable = (each and (sum(each, ()),) for each in (groups, usable))
-            return SplitTargets(groups, usable, regions, key)
+            return SplitTargets(groups, usable, regions, key, statistics)
         share: Any = self.content_share
         share = share if number else share > 0
         mixed = content if image is None else share * content + (1 - share) * image
         options |= {"rotations": self.rotations}
-        return FixedTargets(_fixed_targets(params, mixed, list(styles), parts, regions, **options))
+        return FixedTargets(_fixed_targets(params, mixed, list(styles), parts, regions, **options), statistics)
 
     def value(
         self, params: Any, image: jax.Array, targets: Any, *, network: AnyNetwork, step: jax.typing.ArrayLike = 0
@@ -223,8 +258,15 @@ class NeighborObjective:
         else:
             distance = cosine_distance(hypercolumns(features, targets.vectors.shape[:2]), targets.vectors)
         tv, penalty = pixel.total_variation(image), pixel.out_of_range(image)
-        total = jnp.asarray(distance + self.tv * tv)
-        terms = {"neighbors": distance, "tv": tv, "total": total, "range_penalty": penalty}
+        terms = {"neighbors": distance, "tv": tv, "range_penalty": penalty}
+        total = distance + self.tv * tv
+        if targets.statistics is not None:
+            style = feature_terms(
+                features, targets.statistics, *image.shape[:2], objective=self.style_terms, network=network
+            )
+            total += self.style_weight * sum(style.values()) / len(style)
+            terms |= style
+        terms["total"] = total = jnp.asarray(total)
         return jnp.asarray(total + self.range_penalty * penalty), terms
 
     def _split_distance(self, features: Any, targets: SplitTargets, step: jax.typing.ArrayLike) -> jax.Array:
@@ -310,6 +352,13 @@ def _inner(layer: jax.Array, stride: int) -> jax.Array:
     """Return a layer without its borders, if it is larger than they are."""
     count = BORDER // stride
     return layer if not count or min(layer.shape[:2]) <= 4 * count else layer[count:-count, count:-count]
+
+
+def _interior(height: int, width: int) -> Any:
+    """Return a mask of a style that leaves its borders out, or None if it is not larger than they are."""
+    if min(height, width) <= 4 * BORDER:
+        return None
+    return np.pad(np.ones((height - 2 * BORDER, width - 2 * BORDER), np.float32), BORDER)
 
 
 def _usable(mask: jax.Array) -> jax.Array:

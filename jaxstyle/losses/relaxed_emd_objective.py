@@ -79,8 +79,9 @@ class RelaxedEmdObjective:
     Several styles are one set of vectors. With style weights the weighted sum of the distances from each style is
     minimized; with content masks the distance from a style is that of its region.
 
-    Deviations from STROTSS: VGG-19 in place of VGG-16; activations of Caffe's weights, divided by `ACTIVATION_UNIT`;
-    positions on a grid with random offsets, drawn once for the style; a range penalty; total variation is optional.
+    Deviations from STROTSS: VGG-19, or VGG-16 if the params are; activations of Caffe's weights, divided by
+    `ACTIVATION_UNIT`; positions on a grid with random offsets, drawn once for the style; a range penalty; total
+    variation is optional.
 
     Attributes:
         content_weight: factor of the content weight a, which is 16 at the first scale and is halved at each of the

@@ -305,11 +305,17 @@ PRESETS = {
         "are resized bilinearly, not by nearest neighbors",
     ),
     "jaxstyle-neighbors": Preset(
-        source="ours; the objective is that of nnst",
-        custom=NeighborObjective(tv=0.4, rotations=2, limit=48),  # a tv of 3 lowers the contrast
-        custom_options=NEIGHBOR_OPTIONS,
-        optimizer=UNBOUNDED,
-        scales=OCTAVES,
+        source="ours; the objective is that of nnst, with Gram matrices for the global statistics",
+        custom=NeighborObjective(
+            style_weight=0.3,
+            tv=0.4,  # 3 lowers the contrast
+            rotations=2,
+            limit=48,
+            style_layers=("relu1_1", "relu2_1", "relu3_1", "relu4_1"),
+        ),
+        custom_options=NEIGHBOR_OPTIONS | {"style_weight": "style_weight", "statistic": "statistic"},
+        optimizer=replace(UNBOUNDED, learning_rate=4e-3),
+        scales=Series(coarsest=64, factor=2.5),
     ),
     "nnst": Preset(
         source="github.com/nkolkin13/NeuralNeighborStyleTransfer, styleTransfer.py; arXiv:2203.13215",
@@ -318,7 +324,7 @@ PRESETS = {
         optimizer=UNBOUNDED,
         scales=OCTAVES,
         color="chroma",
-        deviations="VGG-19, not VGG-16; --steps are divided among the scales, not 200 for each; the first image is the "
+        deviations="VGG-19 by default; --steps are divided among the scales, not 200 for each; the first image is the "
         "content with its details, which later scales add too; in the last pass the positions of the style are drawn "
         "once; its loss is the mean over layers; borders of styles are no matches; the mean of all positions is "
         "subtracted, not that of a chunk; a range penalty",
@@ -329,7 +335,7 @@ PRESETS = {
         custom_options={"content_weight": "content_weight", "tv_weight": "tv"},
         optimizer=replace(UNBOUNDED, b1=0.0, b2=0.99),  # RMSprop with corrected bias
         scales=OCTAVES,
-        deviations="VGG-19, not VGG-16; --steps are divided among the scales, not 250 for each; the first image is the "
+        deviations="VGG-19 by default; --steps are divided among the scales, not 250 for each; the first image is the "
         "content, not its details on the mean color of the style; the last scale adds details too, with the same rate; "
         "positions are on a grid with random offsets, drawn once for the style, not five times; the pyramid has up to "
         "8 levels, not 5; a range penalty",
