@@ -89,10 +89,10 @@ class NeighborObjective:
     With several styles each position takes the nearest vector of all of them. With style weights there are targets for
     each style, which are mixed; with content masks they apply in the region of the style.
 
-    Deviations from NNST: VGG-19, or VGG-16 if the params are; features in the units of the weights of Caffe; vectors are
-    centered by the mean of all positions; borders of styles are no matches; in the last pass the positions of the style
-    are drawn once, by the stride of its layers, and the loss is the mean over layers, not the sum; a range penalty;
-    total variation and style terms, which preserve the global statistics of the style, are optional.
+    Deviations from NNST: VGG-19, or VGG-16 if the params are; features in the units of the weights of Caffe; vectors
+    are centered by the mean of all positions; borders of styles are no matches; in the last pass the positions of the
+    style are drawn once, by the stride of its layers, and the loss is the mean over layers, not the sum; a range
+    penalty; total variation and style terms, which preserve the global statistics of the style, are optional.
 
     Attributes:
         content_share: share of the content in the image whose hypercolumns are matched, from 0 to 1; the rest is the
