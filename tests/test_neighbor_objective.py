@@ -30,10 +30,10 @@ LEFT: Any = np.zeros((32, 40), np.float32)
 LEFT[:, :20] = 1
 
 
-def columns(params: Any, image: Any, *, turned: int = 1) -> np.ndarray:
+def columns(params: Any, image: Any, *, turned: int = 1, flips: bool = False) -> np.ndarray:
     """Return the hypercolumns of orientations of an image, `[n, C]`."""
     found = []
-    for each in orientations(np.asarray(image), rotations=turned):
+    for each in orientations(np.asarray(image), rotations=turned, flips=flips):
         features = image_features(params, jnp.asarray(each), network=VGG19(), layers=OBJECTIVE.layers)
         found.append(hypercolumns(features, (each.shape[0] // 4, each.shape[1] // 4)))
     return np.concatenate([np.asarray(each).reshape(-1, each.shape[-1]) for each in found])
@@ -75,13 +75,14 @@ def test_targets_are_vectors_of_the_style_of_each_region(params, content, style)
 def test_a_style_mask_leaves_only_the_vectors_of_its_part(params, content, style):
     mask: Any = np.zeros(style.shape[:2], np.float32)
     mask[:16] = 1
-    objective = replace(OBJECTIVE, rotations=1)
+    objective = replace(OBJECTIVE, rotations=1, flips=True)
     targets: Any = make_targets(params, content, [style], objective=objective, style_masks=[mask])
-    rows = columns(params, style)
-    assert distances(targets.vectors, rows[: len(rows) * 4 // 9]).max() < 1e-5
+    rows = columns(params, style, flips=True).reshape(2, 9 * 8, -1)
+    assert distances(targets.vectors, rows[:, : 4 * 8].reshape(-1, rows.shape[-1])).max() < 1e-5
+    assert distances(targets.vectors, rows[0]).max() > 1e-5  # some are of the mirror image
     split: Any = make_targets(params, content, [style], objective=objective, style_masks=[mask], part=(1, True))
-    [[usable]] = split.usable
-    assert {name: each.mean() for name, each in usable.items()} == pytest.approx(
+    [[usable, mirrored]] = split.usable
+    assert mirrored.keys() == usable.keys() and {name: each.mean() for name, each in usable.items()} == pytest.approx(
         {"relu1_1": 16 / 36, "relu2_1": 8 / 18}
     )
 

@@ -101,9 +101,10 @@ class NeighborObjective:
         tv: weight of total variation.
         range_penalty: weight of the penalty on values out of [0, 1].
         layers: layers of the hypercolumns.
-        rotations: number of orientations of each style in the matching: 1, 2 or 4.
+        rotations: number of rotations of each style in the matching: 1, 2 or 4.
+        flips: whether to match mirror images of all rotations too, in both kinds of passes.
         split_pass: whether a last pass matches each layer separately at every step.
-        split_rotations: number of orientations of each style in that pass.
+        split_rotations: number of rotations of each style in that pass.
         limit: positions along the longer side of a layer above which that pass samples it.
         style_layers: those of `layers` with a style term; () for no such terms.
         statistic: statistic of the style terms, such as "gram".
@@ -115,6 +116,7 @@ class NeighborObjective:
     range_penalty: jax.typing.ArrayLike = 100.0
     layers: tuple[str, ...] = static_field(LAYERS)
     rotations: int = static_field(4)
+    flips: bool = static_field(False)
     split_pass: bool = static_field(True)
     split_rotations: int = static_field(1)
     limit: int = static_field(64)
@@ -223,7 +225,7 @@ class NeighborObjective:
                 jnp.ones(style.shape[:2]) if mask is None else mask
                 for style, mask in zip(styles, style_masks, strict=True)
             ]
-        options: dict[str, Any] = {"network": network, "layers": self.layers}
+        options: dict[str, Any] = {"network": network, "layers": self.layers, "flips": self.flips}
         if self.split_pass and repeated:
             key = jax.random.key(0) if key is None else key
             options |= {"rotations": self.split_rotations, "limit": self.limit}
@@ -300,7 +302,7 @@ def check_pictures(content: jax.Array, styles: Sequence[Any], network: AnyNetwor
         raise InputError("This objective matches complete layers, which tiles do not have: use tile_pixels=None.")
 
 
-@partial(jax.jit, static_argnames=("network", "layers", "rotations"))
+@partial(jax.jit, static_argnames=("network", "layers", "rotations", "flips"))
 def _fixed_targets(
     params: Any,
     mixed: jax.Array,
@@ -311,6 +313,7 @@ def _fixed_targets(
     network: AnyNetwork,
     layers: tuple[str, ...],
     rotations: int,
+    flips: bool,
 ) -> jax.Array:
     """Return the target of each position, `[h, w, C]`: one program for all styles and orientations."""
 
@@ -325,10 +328,11 @@ def _fixed_targets(
     def of_mask(mask: jax.Array) -> jax.Array:
         return _inner(_resized(mask, *_grid(mask)), STRIDE)
 
-    references = [_turned(of_style, style, rotations) for style in styles]  # [m, C] each
+    turned = partial(orientations, rotations=rotations, flips=flips)
+    references = [_vectors(of_style, turned(style)) for style in styles]  # [m, C] each
     usable = None
     if parts is not None:
-        usable = [_usable(_turned(of_mask, part, rotations)[:, 0]) for part in parts]
+        usable = [_usable(_vectors(of_mask, turned(part))[:, 0]) for part in parts]
     if regions is None:
         allowed = None if usable is None else jnp.concatenate(usable)
         return matched_targets(query, jnp.concatenate(references), usable=allowed)
@@ -366,15 +370,15 @@ def _usable(mask: jax.Array) -> jax.Array:
     return mask >= jnp.max(mask) / 2
 
 
-def _turned(function: Callable[[jax.Array], jax.Array], image: jax.Array, rotations: int) -> jax.Array:
-    """Return the vectors `[n, C]` that a function returns for all orientations of an image."""
-    turned = orientations(image, rotations=rotations)
-    of_one_shape = (turned[::2], turned[1::2]) if rotations == 4 else (turned,)  # compiled once for each shape
-    found = [jax.lax.map(function, jnp.stack(same)) for same in of_one_shape]
-    return jnp.concatenate([rows.reshape(-1, rows.shape[-1]) for rows in found])
+def _vectors(function: Callable[[jax.Array], jax.Array], images: Sequence[jax.Array]) -> jax.Array:
+    """Return the vectors `[n, C]` that a function returns for all images; it is compiled once for each shape."""
+    shapes = dict.fromkeys(image.shape for image in images)
+    of_one_shape = (jnp.stack([image for image in images if image.shape == shape]) for shape in shapes)
+    layers = [jax.lax.map(function, same) for same in of_one_shape]
+    return jnp.concatenate([layer.reshape(-1, layer.shape[-1]) for layer in layers])
 
 
-@partial(jax.jit, static_argnames=("network", "layers", "rotations", "limit"))
+@partial(jax.jit, static_argnames=("network", "layers", "rotations", "flips", "limit"))
 def _split_targets(
     params: Any,
     styles: list[jax.Array],
@@ -384,19 +388,22 @@ def _split_targets(
     network: AnyNetwork,
     layers: tuple[str, ...],
     rotations: int,
+    flips: bool,
     limit: int,
 ) -> tuple[tuple[tuple[dict[str, jax.Array], ...], ...], tuple[tuple[dict[str, jax.Array], ...], ...] | None]:
     """Return, for each style and orientation, at most about `limit` rows and columns of its layers, and their masks."""
+    turned = partial(orientations, rotations=rotations, flips=flips)
     groups, usable = [], []
     for number, style in enumerate(styles):
-        masks = [None] * rotations if parts is None else orientations(parts[number], rotations=rotations)
+        images = turned(style)
+        masks = [None] * len(images) if parts is None else turned(parts[number])
         group, allowed = [], []
-        for turn, (image, mask) in enumerate(zip(orientations(style, rotations=rotations), masks, strict=True)):
+        for turn, (image, mask) in enumerate(zip(images, masks, strict=True)):
             features = image_features(params, image, network=network_of_styles(network), layers=layers)
             strides = {name: image.shape[0] // layer.shape[0] for name, layer in features.items()}
             shapes = {name: layer.shape[:2] for name, layer in features.items()}
             features = {name: _inner(layer, strides[name]) for name, layer in features.items()}
-            keys = jax.random.split(jax.random.fold_in(key, number * rotations + turn), len(layers))
+            keys = jax.random.split(jax.random.fold_in(key, number * len(images) + turn), len(layers))
             sample = {
                 name: partial(sample_grid, key=each, stride=max(1, max(features[name].shape[:2]) // limit))
                 for name, each in zip(features, keys, strict=True)
