@@ -199,45 +199,20 @@ class NeighborObjective:
         """
         check_pictures(content, styles, network)
         number, repeated = part
-        statistics = None
-        if self.style_layers:
-            interiors = [_interior(*style.shape[:2]) for style in styles]
-            statistics = make_targets(
-                params,
-                content,
-                styles,
-                objective=self.style_terms,
-                network=network,
-                key=key,
-                style_weights=style_weights,
-                content_masks=content_masks,
-                style_masks=interiors if style_masks is None else style_masks,
-            )
-        regions = None
-        if content_masks is not None:
-            regions = content_masks
-        elif style_weights is not None:
-            shares = jnp.asarray(style_weights, jnp.float32)
-            regions = jnp.broadcast_to((shares / jnp.sum(shares))[:, None, None], (len(styles), *content.shape[:2]))
-        parts = None
-        if style_masks is not None:
-            parts = [
-                jnp.ones(style.shape[:2]) if mask is None else mask
-                for style, mask in zip(styles, style_masks, strict=True)
-            ]
-        options: dict[str, Any] = {"network": network, "layers": self.layers, "flips": self.flips}
-        if self.split_pass and repeated:
-            key = jax.random.key(0) if key is None else key
-            options |= {"rotations": self.split_rotations, "limit": self.limit}
-            groups, usable = _split_targets(params, list(styles), parts, key, **options)
-            if regions is None:  # one region of all styles
-                groups, usable = (each and (sum(each, ()),) for each in (groups, usable))
-            return SplitTargets(groups, usable, regions, key, statistics)
-        share: Any = self.content_share
-        share = share if number else share > 0
-        mixed = content if image is None else share * content + (1 - share) * image
-        options |= {"rotations": self.rotations}
-        return FixedTargets(_fixed_targets(params, mixed, list(styles), parts, regions, **options), statistics)
+        return _targets(
+            self,
+            params,
+            content,
+            content if image is None else image,
+            list(styles),
+            jax.random.key(0) if key is None else key,
+            style_weights,
+            content_masks,
+            style_masks,
+            network=network,
+            first=number == 0,
+            last=self.split_pass and repeated,
+        )
 
     def value(
         self, params: Any, image: jax.Array, targets: Any, *, network: AnyNetwork, step: jax.typing.ArrayLike = 0
@@ -302,8 +277,58 @@ def check_pictures(content: jax.Array, styles: Sequence[Any], network: AnyNetwor
         raise InputError("This objective matches complete layers, which tiles do not have: use tile_pixels=None.")
 
 
-@partial(jax.jit, static_argnames=("network", "layers", "rotations", "flips"))
+@partial(jax.jit, static_argnames=("network", "first", "last"))
+def _targets(
+    objective: NeighborObjective,
+    params: Any,
+    content: jax.Array,
+    image: jax.Array,
+    styles: list[jax.Array],
+    key: jax.Array,
+    style_weights: Any,
+    content_masks: jax.Array | None,
+    style_masks: Any,
+    *,
+    network: AnyNetwork,
+    first: bool,
+    last: bool,
+) -> FixedTargets | SplitTargets:
+    """Return the targets of the first scale, another one or the last pass: one program for all styles."""
+    statistics = None
+    if objective.style_layers:
+        interiors = [_interior(*style.shape[:2]) for style in styles]
+        statistics = make_targets(
+            params,
+            content,
+            styles,
+            objective=objective.style_terms,
+            network=network,
+            key=key,
+            style_weights=style_weights,
+            content_masks=content_masks,
+            style_masks=interiors if style_masks is None else style_masks,
+        )
+    regions = content_masks
+    if style_weights is not None:
+        shares = jnp.asarray(style_weights, jnp.float32)
+        regions = jnp.broadcast_to((shares / jnp.sum(shares))[:, None, None], (len(styles), *content.shape[:2]))
+    parts = style_masks and [
+        jnp.ones(style.shape[:2]) if mask is None else mask for style, mask in zip(styles, style_masks, strict=True)
+    ]
+    if last:
+        groups: Any
+        groups, usable = _split_targets(objective, params, styles, parts, key, network=network)
+        if regions is None:  # one region of all styles
+            groups, usable = (each and (sum(each, ()),) for each in (groups, usable))
+        return SplitTargets(groups, usable, regions, key, statistics)
+    share = jnp.asarray(objective.content_share)
+    share = jnp.where(share > 0, 1.0, 0.0) if first else share
+    mixed = share * content + (1 - share) * image
+    return FixedTargets(_fixed_targets(objective, params, mixed, styles, parts, regions, network=network), statistics)
+
+
 def _fixed_targets(
+    objective: NeighborObjective,
     params: Any,
     mixed: jax.Array,
     styles: list[jax.Array],
@@ -311,14 +336,11 @@ def _fixed_targets(
     regions: jax.Array | None,
     *,
     network: AnyNetwork,
-    layers: tuple[str, ...],
-    rotations: int,
-    flips: bool,
 ) -> jax.Array:
-    """Return the target of each position, `[h, w, C]`: one program for all styles and orientations."""
+    """Return the target of each position, `[h, w, C]`."""
 
     def columns(image: jax.Array, network: AnyNetwork) -> jax.Array:
-        return hypercolumns(image_features(params, image, network=network, layers=layers), _grid(image))
+        return hypercolumns(image_features(params, image, network=network, layers=objective.layers), _grid(image))
 
     query = columns(mixed, network)
 
@@ -328,7 +350,7 @@ def _fixed_targets(
     def of_mask(mask: jax.Array) -> jax.Array:
         return _inner(_resized(mask, *_grid(mask)), STRIDE)
 
-    turned = partial(orientations, rotations=rotations, flips=flips)
+    turned = partial(orientations, rotations=objective.rotations, flips=objective.flips)
     references = [_vectors(of_style, turned(style)) for style in styles]  # [m, C] each
     usable = None
     if parts is not None:
@@ -378,21 +400,18 @@ def _vectors(function: Callable[[jax.Array], jax.Array], images: Sequence[jax.Ar
     return jnp.concatenate([layer.reshape(-1, layer.shape[-1]) for layer in layers])
 
 
-@partial(jax.jit, static_argnames=("network", "layers", "rotations", "flips", "limit"))
 def _split_targets(
+    objective: NeighborObjective,
     params: Any,
     styles: list[jax.Array],
     parts: list[jax.Array] | None,
     key: jax.Array,
     *,
     network: AnyNetwork,
-    layers: tuple[str, ...],
-    rotations: int,
-    flips: bool,
-    limit: int,
 ) -> tuple[tuple[tuple[dict[str, jax.Array], ...], ...], tuple[tuple[dict[str, jax.Array], ...], ...] | None]:
     """Return, for each style and orientation, at most about `limit` rows and columns of its layers, and their masks."""
-    turned = partial(orientations, rotations=rotations, flips=flips)
+    layers, limit = objective.layers, objective.limit
+    turned = partial(orientations, rotations=objective.split_rotations, flips=objective.flips)
     groups, usable = [], []
     for number, style in enumerate(styles):
         images = turned(style)

@@ -314,6 +314,7 @@ PRESETS = {
             style_layers=("relu1_1", "relu2_1", "relu3_1", "relu4_1"),
         ),
         custom_options=NEIGHBOR_OPTIONS | {"style_weight": "style_weight", "statistic": "statistic"},
+        network=VGG19(padding="replicate"),  # with zeros the borders become lines
         optimizer=replace(UNBOUNDED, learning_rate=4e-3),
         scales=Series(coarsest=64, factor=2.5),
     ),
