@@ -14,8 +14,9 @@ from conftest import picture
 from jaxstyle.losses.moments import Moments
 from jaxstyle.losses.objective import Objective
 from jaxstyle.networks.vgg import VGG19
+from jaxstyle.optim.optimizers import LBFGS
 from jaxstyle.runtime import style_cache
-from jaxstyle.transfer.scale import targets_for_scale
+from jaxstyle.transfer.scale import Transfer
 from jaxstyle.transfer.schedule import plan
 
 OBJECTIVE = Objective(content={"relu1_1": 1.0}, style={"relu1_1": 6.0})
@@ -150,8 +151,11 @@ def test_cached_statistics_equal_those_of_the_picture_at_every_scale_and_half(pa
     settings = style_cache.Settings(params, objective, VGG19(), seed=0)
     found = style_cache.summarize_styles({Path("a"): style}, 60, 80, settings=settings, steps=10, scales=1)
     for scale in plan(60, 80, steps=10, scales=1):
-        cached: Any = targets_for_scale(params, content, [found[Path("a")]], scale, objective=objective)
-        direct: Any = targets_for_scale(params, content, [style], scale, objective=objective)
+        common = (objective, VGG19(), LBFGS(), "content", None, 10)
+        cached, direct = (
+            Transfer(params, content, content, [each], *common).targets_of_size(*scale[:2])
+            for each in (found[Path("a")], style)
+        )
         for _ in range(2):
             np.testing.assert_allclose(cached.style["relu1_1"].second, direct.style["relu1_1"].second, rtol=1e-4)
             cached, direct = cached.half, direct.half

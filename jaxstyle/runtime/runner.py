@@ -196,7 +196,7 @@ def picture_of(problem: Problem, snapshot: Snapshot) -> np.ndarray:
 
 def _shortage(problem: Problem, ready: CompiledScale, side: int, *, missing: int = 0) -> str:
     """Return the message for a scale that needs more memory than available, including `missing` bytes of state."""
-    optimizer, batch_size = problem.optimizer, problem.batch_size or 1
+    optimizer, batch_size = problem.optimizer, problem.count
     pixels = max(scale.height * scale.width for scale in problem.schedule if side in scale[:2])
     pairs = optimizer.pairs(pixels) if isinstance(optimizer, LBFGS) else 0
     pair = ready.state_bytes // (pairs + 1) if pairs else 0
