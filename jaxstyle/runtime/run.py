@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cache, partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -35,7 +34,6 @@ from jaxstyle.runtime.record import RunRecord, check_same, identity, new_record,
 from jaxstyle.runtime.record import text as record_text
 from jaxstyle.runtime.runner import CURE, Snapshot, picture_of
 from jaxstyle.runtime.sweep_grid import SweepOptions
-from jaxstyle.transfer.color import Sizes
 
 NOT_RECORDED = ("max_memory", "devices", "max_pixels")  # options on which no pixel depends
 
@@ -136,21 +134,16 @@ def load_run(
     network: LoadNetwork,
     *,
     outputs: OutputOptions,
-    cached: Mapping[Path, Sizes] = MappingProxyType({}),
     callbacks: Sequence[Callback] = (),
 ) -> Run:
-    """Load the input files of a command, by argument, and return its run; `cached` is as for `load_stylize`.
-
-    From the run of a sweep, `SweepFolder.run` makes those of batches.
-    """
+    """Load the input files of a command, by argument, and return its run; for a sweep, that of all layers."""
     if isinstance(options, TextureOptions):
         problem, alpha = load_texture(**files, options=options, network=network)
     elif isinstance(options, ReconstructOptions):
         problem, alpha = load_reconstruction(**files, options=options, network=network)
     else:
         single: Any = options.all_layers() if isinstance(options, SweepOptions) else options
-        how: dict[str, Any] = {"options": single, "network": network, "cached": cached, "callbacks": callbacks}
-        problem, alpha = load_stylize(**files, **how)
+        problem, alpha = load_stylize(**files, options=single, network=network, callbacks=callbacks)
     inputs: dict[Path, int] = {}
     named = {**files, **{each.name: getattr(options, each.name) for each in fields(options)}}
     facts = {name: plain(value, paths=inputs) for name, value in named.items() if name not in NOT_RECORDED}
