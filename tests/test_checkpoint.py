@@ -204,7 +204,7 @@ def test_a_checkpoint_that_cannot_be_removed_names_the_reason(monkeypatch):
 
     kept = CheckpointStore(Path("kept"))
     kept.save(1, ARRAYS, {})
-    monkeypatch.setattr(ocp.CheckpointManager, "delete", refuse)
+    monkeypatch.setattr(shutil, "rmtree", refuse)
     sentence = r"^The checkpoint kept/1 cannot be removed \(Operation not permitted\): remove it\.$"
     with pytest.raises(UnavailableError, match=sentence):
         kept.clear()
