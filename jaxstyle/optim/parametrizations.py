@@ -79,22 +79,6 @@ def _root(dtype: Any) -> jax.Array:
     return root / jnp.max(jnp.linalg.norm(root, axis=0))
 
 
-def _decorrelate(image: jax.Array) -> jax.Array:
-    return jnp.matmul(image, jnp.linalg.inv(_root(image.dtype)).T, precision="highest")
-
-
-def _correlate(channels: jax.Array) -> jax.Array:
-    return jnp.matmul(channels, _root(channels.dtype).T, precision="highest")
-
-
-def _to_waves(image: jax.Array) -> jax.Array:
-    return _hartley(image) / _strengths(image)
-
-
-def _from_waves(waves: jax.Array) -> jax.Array:
-    return _hartley(waves * _strengths(waves))
-
-
 def _hartley(x: jax.Array) -> jax.Array:
     """Return the Hartley transform, a real version of the Fourier transform and its own inverse."""
     found = jnp.fft.fft2(x, axes=(0, 1), norm="ortho")
@@ -110,18 +94,21 @@ def _strengths(x: jax.Array) -> jax.Array:
     return jnp.broadcast_to(strengths[..., None], x.shape).astype(x.dtype)
 
 
-def _logit(image: jax.Array) -> jax.Array:
-    return jax.scipy.special.logit(jnp.clip(image, MARGIN, 1 - MARGIN))
-
-
 PARAMETRIZATIONS = {
     "pixels": Parametrization(_same, _same),
     "pyramid": Parametrization(_levels, partial(_sum_of_levels, circular=False)),
     "circular pyramid": Parametrization(_levels, partial(_sum_of_levels, circular=True)),
     "laplacian": Parametrization(_details, _from_details),
-    "decorrelated": Parametrization(_decorrelate, _correlate),
-    "fourier": Parametrization(_to_waves, _from_waves),
-    "sigmoid": Parametrization(_logit, jax.nn.sigmoid),
+    "decorrelated": Parametrization(
+        lambda image: jnp.matmul(image, jnp.linalg.inv(_root(image.dtype)).T, precision="highest"),
+        lambda channels: jnp.matmul(channels, _root(channels.dtype).T, precision="highest"),
+    ),
+    "fourier": Parametrization(
+        lambda image: _hartley(image) / _strengths(image), lambda waves: _hartley(waves * _strengths(waves))
+    ),
+    "sigmoid": Parametrization(
+        lambda image: jax.scipy.special.logit(jnp.clip(image, MARGIN, 1 - MARGIN)), jax.nn.sigmoid
+    ),
 }
 OF_LEVELS = tuple(PARAMETRIZATIONS[name].decode for name in ("pixels", "pyramid", "circular pyramid"))
 # Encoders that run in NumPy, so that the initial state needs no compilation.

@@ -28,23 +28,16 @@ def check(folder: Path) -> None:
     if not folder.is_dir():
         raise InputError(f"--checkpoint {folder} is a file: name a folder for the checkpoints.")
     try:
-        strange = [path.name for path in sorted(folder.iterdir()) if _is_called_as(path) and not _is_checkpoint(path)]
+        for path in sorted(folder.iterdir()):
+            if (path.name.isdecimal() or TEMPORARY in path.name) and path.is_dir() and not path.is_symlink():
+                names = [file.name for file in path.iterdir()]
+                if names and not any(name.startswith(PARTS) for name in names):
+                    strange = f"--checkpoint {folder} holds {path.name}, which is no checkpoint"
+                    raise InputError(f"{strange}: name another folder.")
     except OSError as error:
         raise InputError(
             f"--checkpoint {folder} cannot be read ({error.strerror}): name a folder that you may read."
         ) from error
-    if strange:
-        raise InputError(f"--checkpoint {folder} holds {strange[0]}, which is no checkpoint: name another folder.")
-
-
-def _is_called_as(path: Path) -> bool:
-    return (path.name.isdecimal() or TEMPORARY in path.name) and path.is_dir() and not path.is_symlink()
-
-
-def _is_checkpoint(folder: Path) -> bool:
-    """Return whether a folder is a checkpoint, or an incomplete one of a killed process."""
-    names = [path.name for path in folder.iterdir()]
-    return not names or any(name.startswith(PARTS) for name in names)
 
 
 @contextlib.contextmanager

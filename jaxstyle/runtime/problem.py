@@ -297,25 +297,10 @@ def make_problem(
         InputError: if there is no style, a value is not in [0, 1], the statistic needs all rows on one device, or there
             are fewer devices.
     """
-    problem = Problem(
-        params,
-        content,
-        content,
-        styles,
-        objective,
-        network,
-        as_optimizer(optimizer),
-        init,
-        jax.random.key(0) if key is None else key,
-        steps,
-        scales,
-        color,
-        style_weights,
-        content_masks,
-        style_masks,
-        memory=max_memory,
-        save_every=save_every,
-        devices=devices,
-    ).checked()
+    key = jax.random.key(0) if key is None else key
+    method = (objective, network, as_optimizer(optimizer), init, key, steps, scales, color)
+    arrays = (params, content, content, styles)
+    host: dict[str, Any] = {"memory": max_memory, "devices": devices, "save_every": save_every}
+    problem = Problem(*arrays, *method, style_weights, content_masks, style_masks, **host).checked()
     layout = None if devices is None else row_layout(devices, objective=objective)
     return replace(problem, objective=loop.with_dtype(objective, problem.picture.dtype), layout=layout)

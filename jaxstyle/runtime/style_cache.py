@@ -37,7 +37,7 @@ def with_statistics(problem: Problem) -> Problem:
     return replace(problem, styles=styles)
 
 
-def statistics_of(style: np.ndarray, sides: Sequence[int], problem: Problem) -> Sizes:
+def statistics_of(style: Any, sides: Sequence[int], problem: Problem) -> Sizes:
     """Return the statistics of a style for scales of these longest sides, and save them in the user's cache."""
     params, path, longest = problem.params, _path(style, problem), max(problem.content.shape[:2])
     objective: Any = problem.objective
@@ -64,7 +64,7 @@ def _summarize(params: Params, styles: dict[int, Any], key: jax.Array | None, **
     return {side: summarize_style(params, style, **options) for side, style in styles.items()}
 
 
-def _path(style: np.ndarray, problem: Problem) -> Path:
+def _path(style: Any, problem: Problem) -> Path:
     """Return the file for a style and all options on which its statistics depend."""
     objective: Any = problem.objective
     network, key = network_of_styles(problem.network), problem.key

@@ -83,23 +83,9 @@ def stylize(
     Reference:
         Gatys, Ecker and Bethge, *A Neural Algorithm of Artistic Style*, arXiv:1508.06576.
     """
-    transfer = Transfer(
-        params,
-        content,
-        content,
-        styles,
-        objective,
-        network,
-        as_optimizer(optimizer),
-        init,
-        key,
-        steps,
-        scales,
-        color,
-        style_weights,
-        content_masks,
-        style_masks,
-    ).checked()
+    method = (objective, network, as_optimizer(optimizer), init, key, steps, scales, color)
+    arrays = (params, content, content, styles)
+    transfer = Transfer(*arrays, *method, style_weights, content_masks, style_masks).checked()
     image: Any = None
     histories = []
     for number, scale in enumerate(transfer.schedule):
