@@ -5,6 +5,7 @@ and the learning rate; on a CPU, two runs of k steps equal one of 2 k bit for bi
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -328,7 +329,7 @@ def _step(params: Params, targets: Any, objective: AnyObjective, optimizer: Opti
     def lbfgs_step(state: State, _: None) -> tuple[State, jax.Array]:
         best, memory, guarded = state.parameters, state.memory, not normalized
         rate: Any = optimizer.learning_rate if isinstance(optimizer, LBFGS) else None
-        tried = best.replace(lbfgs.trial(best.values, memory, learning_rate=rate))
+        tried = replace(best, values=lbfgs.trial(best.values, memory, learning_rate=rate))
         value, metrics, gradient = evaluated(tried, state.step)[:3]
         improved = lbfgs.improves(value, memory, guarded=guarded)
         before: Any = state.terms
@@ -342,7 +343,7 @@ def _step(params: Params, targets: Any, objective: AnyObjective, optimizer: Opti
         evaluation = (tried.values, value, gradient.values)
         point, memory, accepted = lbfgs.update(best.values, *evaluation, memory, **options)
         found = jnp.where(accepted, found, before)
-        parameters = best.replace(point)
+        parameters = replace(best, values=point)
         average = _averaged(state.average, parameters, optimizer.ema_decay)
         return after._replace(parameters=parameters, memory=memory, average=average, terms=found), found
 

@@ -14,11 +14,11 @@ import jax
 import psutil
 
 from jaxstyle.errors import InputError
-from jaxstyle.losses.layer_summaries import AnyNetwork, row_chunk_blocks, sized_layers, smallest_tile, tiling_obstacle
+from jaxstyle.losses.layer_summaries import row_chunk_blocks, sized_layers, smallest_tile, tiling_obstacle
 from jaxstyle.losses.objective import Objective
 from jaxstyle.networks.vgg import VGG19
-from jaxstyle.optim.loop import AnyObjective
 from jaxstyle.runtime.options import LARGEST_BLOCKS
+from jaxstyle.transfer.scale import Transfer
 from jaxstyle.transfer.schedule import Scale
 from jaxstyle.transfer.sweep import memory_of
 
@@ -29,6 +29,8 @@ ROW_CHUNKS_SAVE = 2  # maximum factor by which row chunks reduce memory: 1,564 t
 FINEST, COARSEST = 0.1, 0.8  # ratio of the next window to one that did not fit
 NO_LIMIT = sys.maxsize  # bytes
 UNLIMITED = 2**62  # bytes; version 1 of control groups reports no limit as slightly less than 2^63
+
+Programs = Callable[[int], jax.stages.Compiled]  # the program of a scale for each memory plan
 
 
 def memory_budget(memory: int | None) -> int:
@@ -83,22 +85,20 @@ def _on_device() -> dict[str, int] | None:
 
 
 def plan_scale(
-    program: Callable[[int], jax.stages.Compiled],
+    program: Programs,
     scale: Scale,
+    transfer: Transfer,
     *,
-    objective: AnyObjective,
-    network: AnyNetwork,
-    alone: bool,
     memory: int | None,
     allocated: int,
 ) -> tuple[jax.stages.Compiled, int]:
     """Return the program of a scale that fits into memory, and its memory plan; `program` is as for `fitted`.
 
-    Only an image `alone`, not a batch, is processed in row chunks or tiles. `memory` is the budget of the command, and
-    `allocated` the bytes of the inputs of the program that are allocated already.
+    Only a single image is processed in row chunks or tiles. `memory` is the budget of the command, and `allocated` the
+    bytes of the inputs of the program that are allocated already.
     """
-    pixels = scale.height * scale.width
-    fewer, least = False, None
+    objective, network, pixels = transfer.objective, transfer.network, scale.height * scale.width
+    alone, fewer, least = transfer.count == 1, False, None
     if isinstance(network, VGG19) and isinstance(objective, Objective):
         complete = objective.complete_layers
         few = row_chunk_blocks(in_row_chunks(network), pixels, complete=complete)
@@ -126,7 +126,7 @@ def in_row_chunks(network: VGG19) -> VGG19:
 
 
 def fitted(
-    program: Callable[[int], jax.stages.Compiled],
+    program: Programs,
     pixels: int,
     *,
     need: Callable[[jax.stages.Compiled], int],

@@ -124,7 +124,7 @@ class Problem(Transfer):
             return super().finish(image)
         return np.stack([np.asarray(super(Problem, self).finish(picture)) for picture in image])
 
-    def program(self, scale: Scale, targets: Any, *, memory_plan: int = 0) -> jax.stages.Compiled:
+    def program(self, scale: Scale, targets: Any, memory_plan: int = 0) -> jax.stages.Compiled:
         """Return the compiled program of a scale, which donates the state; `memory_plan` is as for `CompiledScale`."""
         network = self.network
         if memory_plan and isinstance(network, VGG19):
@@ -200,28 +200,18 @@ class Problem(Transfer):
         work. `InputError` is raised if the steps do not fit into the memory budget.
         """
         scale, targets = self.schedule[number], self.targets(number, image)
-        program, segment, state_bytes = (
-            partial(self.program, scale, targets),
-            self.segment(scale),
-            bytes_of(self.shape(scale)),
-        )
+        program, segment = partial(self.program, scale, targets), self.segment(scale)
+        state_bytes = bytes_of(self.shape(scale))
         if self.layout is not None:
             step, state_bytes = program(), state_bytes * self.layout.at_once // self.layout.mesh.size
             release_memory()
             return CompiledScale(placed(targets, self.layout.target_shapes(targets)), segment, step, 0, state_bytes)
         if memory_plans is not None:
             memory_plan = memory_plans.get(max(scale.width, scale.height), 0)
-            step = program(memory_plan=memory_plan)
+            step = program(memory_plan)
         else:
-            step, memory_plan = plan_scale(
-                lambda plan: program(memory_plan=plan),
-                scale,
-                objective=self.objective,
-                network=self.network,
-                alone=self.count == 1,
-                memory=self.memory,
-                allocated=bytes_of(targets) + bytes_of(self.ready(scale)),
-            )
+            allocated = bytes_of(targets) + bytes_of(self.ready(scale))
+            step, memory_plan = plan_scale(program, scale, self, memory=self.memory, allocated=allocated)
         release_memory()
         return CompiledScale(targets, segment, step, memory_plan, state_bytes)
 
