@@ -85,12 +85,7 @@ def _on_device() -> dict[str, int] | None:
 
 
 def plan_scale(
-    program: Programs,
-    scale: Scale,
-    transfer: Transfer,
-    *,
-    memory: int | None,
-    allocated: int,
+    program: Programs, scale: Scale, transfer: Transfer, *, memory: int | None, allocated: int
 ) -> tuple[jax.stages.Compiled, int]:
     """Return the program of a scale that fits into memory, and its memory plan; `program` is as for `fitted`.
 
