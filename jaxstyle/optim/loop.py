@@ -247,7 +247,7 @@ def _run_steps(
 ) -> tuple[State, History]:
     if state.parameters.batched:
         one = partial(_run_steps, network=network, steps=steps, segments=segments)
-        return jax.vmap(one, in_axes=_batch_axes(targets, objective))(state, params, targets, objective)
+        return _over_batch(one, state, params, targets, objective)
     step = _step(params, targets, objective, state.optimizer, network=network)
     # XLA inlines a loop that runs once, which changes its rounding.
     with set_xla_metadata(**{"skip-simplify-while-loops_trip-count-one": "true"}):
@@ -278,8 +278,7 @@ def _run_segment(
     """
     if state.parameters.batched:
         one = partial(_run_segment, network=network, most_steps=most_steps)
-        axes = (*_batch_axes(targets, objective), None)
-        return jax.vmap(one, in_axes=axes)(state, params, targets, objective, steps)
+        return _over_batch(one, state, params, targets, objective, steps)
     step = _step(params, targets, objective, state.optimizer, network=network)
     rows = jnp.zeros((most_steps, len(objective.term_names)), _dtype(state))
 
@@ -383,9 +382,11 @@ def _in_segments(step: Step, state: State, *, length: int, segments: int) -> tup
     return state, jnp.concatenate(rows)
 
 
-def _batch_axes(targets: Any, objective: AnyObjective) -> tuple[Any, ...]:
-    """Return the batch axes of state, params, targets and weights for `jax.vmap`."""
-    return 0, None, _of_targets(targets), jax.tree.map(lambda weight: 0 if jnp.ndim(weight) else None, objective)
+def _over_batch(run: Callable[..., Any], state: State, params: Params, targets: Any, objective: Any, *others) -> Any:
+    """Return the results of `run` for each image of a batch; a weight of the objective may be `[N]`."""
+    weights = jax.tree.map(lambda weight: 0 if jnp.ndim(weight) else None, objective)
+    axes = (0, None, _of_targets(targets), weights, *[None] * len(others))
+    return jax.vmap(run, in_axes=axes)(state, params, targets, objective, *others)
 
 
 def _of_targets(targets: Any) -> Any:

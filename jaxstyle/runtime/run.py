@@ -30,7 +30,7 @@ from jaxstyle.runtime.options import ObjectiveOptions, ReconstructOptions, Styli
 from jaxstyle.runtime.outputs import OutputOptions, attempt, log_rows, numbered, write_log
 from jaxstyle.runtime.placement import batch_layout, row_layout
 from jaxstyle.runtime.problem import Problem
-from jaxstyle.runtime.record import RunRecord, check_same, identity, new_record, plain, record_at
+from jaxstyle.runtime.record import RunRecord, check_same, identity, new_record, plain
 from jaxstyle.runtime.record import text as record_text
 from jaxstyle.runtime.runner import CURE, Snapshot, picture_of
 from jaxstyle.runtime.sweep_grid import SweepOptions
@@ -57,7 +57,9 @@ class Run(NamedTuple):
 
     def record_of(self, snapshot: Snapshot) -> RunRecord:
         """Return the record of the picture at a snapshot."""
-        return record_at(self.record, snapshot._replace(history=self.history(snapshot)))
+        history = {name: (float(values[0]), float(values[-1])) for name, values in self.history(snapshot).items()}
+        plans = {str(side): plan for side, plan in snapshot.memory_plans.items()}
+        return replace(self.record, memory_plans=plans, steps=snapshot.step, history=history)
 
     def checkpoints(self) -> RunCheckpoints | None:
         """Return the checkpoints of the run, or None without a folder."""
