@@ -60,10 +60,8 @@ def part_moments(features: jax.Array, part: Part, *, guide: jax.Array | None = N
     height = features.shape[-3] if part.rows is None else part.rows.height
     weights = part.weights(height, features.shape[-2], guide)
     if part.devices > 1:  # rows and columns become one axis, which has to divide
-        features, weights = (
-            pad_to_multiple(features, part.devices, axis=-3),
-            pad_to_multiple(weights, part.devices, axis=-2),
-        )
+        features = pad_to_multiple(features, part.devices, axis=-3)
+        weights = pad_to_multiple(weights, part.devices, axis=-2)
     return moments(features, guide=weights)
 
 

@@ -117,16 +117,13 @@ def stylize_files(
         'done'
     """
     options, outputs, path = options or StylizeOptions(), outputs or OutputOptions(), Path(output)
-    content, name = Path(content), network
+    content = Path(content)
     paths = tuple(Path(each) for each in ([styles] if isinstance(styles, str | Path) else styles))
     options.check(paths)
     outputs.check([path], steps=options.steps, inputs=[content, *paths, *options.files()])
-
-    def load() -> LoadedNetwork:
-        return load_network(name, callbacks=callbacks) if isinstance(name, str) else name
-
+    load = cache(lambda: load_network(network, callbacks=callbacks) if isinstance(network, str) else network)
     files = {"content": content, "styles": paths}
-    run = load_run(files, options, cache(load), outputs=outputs, callbacks=callbacks)
+    run = load_run(files, options, load, outputs=outputs, callbacks=callbacks)
     return run_to_file(run, path, callbacks=callbacks, should_stop=should_stop)
 
 

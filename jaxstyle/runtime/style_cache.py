@@ -42,19 +42,19 @@ def statistics_of(style: Any, sides: Sequence[int], problem: Problem) -> Sizes:
     params, path, longest = problem.params, _path(style, problem), max(problem.content.shape[:2])
     objective: Any = problem.objective
     how: dict[str, Any] = {"params": params, "objective": objective, "network": problem.network}
-    found: Sizes = {}
+    statistics: Sizes = {}
     with contextlib.suppress(InputError, OSError):
-        found = statistics_io.read(path, **how)
+        statistics = statistics_io.read(path, **how)
         os.utime(path)
-    if missing := [side for side in sides if side not in found]:
+    if missing := [side for side in sides if side not in statistics]:
         reduced = {side: resize_style(style, side / longest, layers=objective.style_layers) for side in missing}
         options: dict[str, Any] = {"objective": objective.without_weights(), "network": problem.network}
-        found = {**found, **_summarize(params, reduced, problem.key, **options)}
+        statistics = {**statistics, **_summarize(params, reduced, problem.key, **options)}
         with contextlib.suppress(UnavailableError, OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            statistics_io.write(path, found, pictures=[], **how)
+            statistics_io.write(path, statistics, pictures=[], **how)
             _limit_size(path.parent)
-    return {side: found[side] for side in sides}
+    return {side: statistics[side] for side in sides}
 
 
 @partial(jax.jit, static_argnames="network")
