@@ -107,11 +107,11 @@ def load_stylize(
     files = [path for path in dict.fromkeys(styles) if path.suffix.lower() in STATISTICS]
     images = [path for path in styles if path not in files]
     known: dict[Path, Any] = {path: _style_image(path, options, preset, picture) for path in dict.fromkeys(images)}
-    style_masks = _style_masks(options, [(path, known[path]) for path in images])
     params = network().params
     known |= {path: _statistics(path, options, params, callbacks) for path in files}
     if files and len(styles) > 1 and getattr(objective, "statistic", None) == "sliced":
         raise InputError("Statistics of 'sliced' have different directions: mix the pictures instead.")
+    style_masks = _style_masks(options, [(path, known[path]) for path in images])
     problem = make_problem(
         params,
         picture.rgb,
