@@ -170,7 +170,7 @@ def containers_of(value: Any) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("page", [page for page in pages("sh") if any(arguments(page.values[0], "python"))])
 def test_calls_of_scripts_parse(page: Path, monkeypatch):
-    real = tyro.extras.subcommand_cli_from_dict
+    real = tyro.cli
 
     def parse_only(what: Any, **options: Any) -> None:
         """Parse the command line without calling the function."""
@@ -178,7 +178,7 @@ def test_calls_of_scripts_parse(page: Path, monkeypatch):
         sys.exit(PARSED)
 
     parse_args = argparse.ArgumentParser.parse_args
-    monkeypatch.setattr(tyro.extras, "subcommand_cli_from_dict", parse_only)
+    monkeypatch.setattr(tyro, "cli", parse_only)
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", lambda *args: (parse_args(*args), sys.exit(PARSED)))
     monkeypatch.syspath_prepend(ROOT / "scripts")
     for given in arguments(page, "python"):
