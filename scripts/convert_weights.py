@@ -22,9 +22,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from jaxstyle.errors import InputError, UnavailableError, excerpt
+from jaxstyle.errors import InputError, UnavailableError, excerpt, of_machine
 from jaxstyle.networks import safetensors_io, state_dict, weights_io
-from jaxstyle.networks.read_errors import of_machine
 
 Arrays = dict[str, dict[str, np.ndarray]]
 OXFORD = "CC BY, K. Simonyan and A. Zisserman, University of Oxford"

@@ -39,9 +39,8 @@ class FakeRunner:
         self.replace_iterate(monkeypatch, self.iterate)
         for module in (fitting, run, sweep_job):
             monkeypatch.setattr(module, "picture_of", self.picture_of)
-        monkeypatch.setattr(style_cache, "summarize_styles", lambda *_, **__: {})
+        monkeypatch.setattr(style_cache, "with_statistics", lambda problem: problem)
         monkeypatch.setattr(color, "_recolor", lambda content, styles, change: (content, styles))
-        monkeypatch.setattr("jaxstyle.runtime.batch.statistics_of", lambda style, *_, **__: style)
         monkeypatch.setattr(sweep_job, "fitting_batch_size", lambda problem, folder, todo, **_: len(todo))
 
     @staticmethod

@@ -27,5 +27,5 @@ def run(command: Any, **options: Any) -> int:
     """Run a command as `jaxstyle.cli.main` does, with other values of options, and return the exit status."""
     command = changed(command, **options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tyro, "cli", lambda *_, **__: command)
+        patch.setattr(tyro.extras, "subcommand_cli_from_dict", lambda *_, **__: command)
         return main([])

@@ -7,7 +7,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-import psutil
 import pytest
 from conftest import TINY, picture
 from fake_runner import FakeRunner
@@ -206,7 +204,7 @@ def test_a_checkpoint_that_cannot_be_removed_names_the_reason(monkeypatch):
 
     kept = CheckpointStore(Path("kept"))
     kept.save(1, ARRAYS, {})
-    monkeypatch.setattr(ocp.CheckpointManager, "delete", refuse)
+    monkeypatch.setattr(shutil, "rmtree", refuse)
     sentence = r"^The checkpoint kept/1 cannot be removed \(Operation not permitted\): remove it\.$"
     with pytest.raises(UnavailableError, match=sentence):
         kept.clear()
@@ -394,51 +392,38 @@ def test_impossible_facts_are_damage(finished, monkeypatch):
 
 # The lock
 
-ME = psutil.Process()
-HOLDER = {"process": ME.pid, "host": socket.gethostname(), "started": ME.create_time(), "since": "2026-01-02 03:04:05"}
+
+HOLD = """
+import sys
+from pathlib import Path
+from jaxstyle.runtime.checkpoint_folder import locked
+with locked(Path("kept")):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
-def write_lock(*, age: float = 0.0, **changes: Any) -> bytes:
-    Path("kept").mkdir(exist_ok=True)
-    lock = Path("kept", checkpoint_folder.LOCK)
-    lock.write_text(json.dumps(HOLDER | changes))
-    renewed = time.time() - age
-    os.utime(lock, (renewed, renewed))
-    return lock.read_bytes()
-
-
-def test_a_folder_that_a_running_process_uses_is_refused_and_not_changed(runner, capsys):
-    for changes in ({}, {"host": "node7", "process": 9}):
-        before = write_lock(**changes)
-        holder = HOLDER | changes
-        assert stylize(quiet=True) == 2
-        [line] = capsys.readouterr().err.splitlines()
-        assert f"kept is in use by process {holder['process']} on {holder['host']} since 2026-01-02 03:04:05" in line
-        with pytest.raises(InputError, match="is in use by process"):
-            checkpoint_folder.acquire(Path("kept"))
-        assert [path.name for path in Path("kept").iterdir()] == [checkpoint_folder.LOCK]
-        assert Path("kept", checkpoint_folder.LOCK).read_bytes() == before
-    assert runner.problems == [] and not Path("out.png").exists()
-
-
-def test_a_lock_of_an_ended_process_does_not_stand_in_the_way(runner):
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    for changes in (
-        {"process": ended.pid},
-        {"started": ME.create_time() - 1000},  # its number was used again
-        {"host": "node7", "age": checkpoint_folder.STALE + 9},
-        {"process": "many", "age": checkpoint_folder.STALE + 9},
-    ):
-        options: dict[str, Any] = changes
-        write_lock(**options)
-        with checkpoint_folder.locked(Path("kept")):
-            held = json.loads(Path("kept", checkpoint_folder.LOCK).read_text())
-            assert held["process"] == ME.pid
-        assert not Path("kept").exists()
-    write_lock(process=ended.pid)
+def test_a_folder_that_a_running_process_uses_is_refused_and_not_changed_until_it_is_killed(runner, capsys):
+    holder = subprocess.Popen([sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdin and holder.stdout and holder.stdout.readline() == "held\n"
+    before = sorted(path.name for path in Path("kept").iterdir())
+    assert stylize(quiet=True) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"kept is in use by process {holder.pid} on {socket.gethostname()} since 20" in line
+    assert sorted(path.name for path in Path("kept").iterdir()) == before
+    assert not Path("out.png").exists()
+    holder.kill()
+    holder.communicate()
     assert stylize() == 0
     assert steps_kept() == [3, 4] and len(list(Path("kept").iterdir())) == 2
+
+
+def test_two_threads_do_not_share_a_folder():
+    with checkpoint_folder.locked(Path("kept")):
+        with pytest.raises(InputError, match="is in use by process"), checkpoint_folder.locked(Path("kept")):
+            pass
+        assert Path("kept", checkpoint_folder.LOCK).exists()
+    assert not Path("kept").exists()
 
 
 def test_a_lock_is_held_during_a_run_and_released_after_it(runner):

@@ -80,14 +80,9 @@ def test_zipped_contents_have_one_style_each(fake_runner):
     assert made() == {"a_x.jpg", "b_y.jpg"}
 
 
-def test_the_statistics_of_a_style_are_computed_once_and_pictures_share_programs(fake_runner, monkeypatch):
-    computed = []
-    monkeypatch.setattr(
-        "jaxstyle.runtime.batch.statistics_of", lambda style, *_, **__: computed.append(style.shape) or style
-    )
+def test_pictures_share_programs(fake_runner):
     save_image("contents/c.png", picture(32, 40, seed=9))
     assert batch() == 0
-    assert computed == [(32, 28, 3), (32, 32, 3)]
     assert len(fake_runner.problems) == 6 and len({id(problem.compiled) for problem in fake_runner.problems}) == 1
 
 

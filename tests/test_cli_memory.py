@@ -78,16 +78,16 @@ def test_max_memory_that_is_too_small_for_the_smallest_tiles_is_refused(monkeypa
         asked.append(pixels)
         return Program(7 * 2**20)
 
-    how: dict[str, Any] = {"objective": OBJECTIVE, "network": VGG19(), "allocated": 0}
-    scale = Scale(192, 256, steps=1)
+    def of(objective: Objective = OBJECTIVE, count: int = 1) -> Any:
+        return SimpleNamespace(objective=objective, network=VGG19(), count=count)
+
+    scale, least = Scale(192, 256, steps=1), 300 * 2**20
     with pytest.raises(InputError, match="--max-memory is 300 MiB, but steps at 256 pixels take 11 MiB .* --size"):
-        plan_scale(program, scale, alone=True, memory=300 * 2**20, **how)  # 1 + 7 / 0.7
+        plan_scale(program, scale, of(), memory=least, allocated=0)  # 1 + 7 / 0.7
     assert asked[0] == 0 and all(0 < window < 192 * 256 for window in asked[1:])
-    fits: dict[str, Any] = how | {"allocated": 7 * 2**20 - 1000}
-    assert plan_scale(program, scale, alone=True, memory=300 * 2**20, **fits)[1] == 0
-    sliced: dict[str, Any] = how | {"objective": replace(OBJECTIVE, statistic="sliced")}
-    for whole in (sliced, how):  # sliced, and a batch
-        assert plan_scale(program, scale, alone=whole is not how, memory=None, **whole)[1] == 0
+    assert plan_scale(program, scale, of(), memory=least, allocated=7 * 2**20 - 1000)[1] == 0
+    for whole in (of(replace(OBJECTIVE, statistic="sliced")), of(count=2)):
+        assert plan_scale(program, scale, whole, memory=None, allocated=0)[1] == 0
 
 
 # Memory in use and free

@@ -29,8 +29,6 @@ from jaxstyle.networks import pretrained, weights_io
 from jaxstyle.networks.pretrained import MD5
 from jaxstyle.networks.vgg import VGG19
 from jaxstyle.runtime.inputs import load_mask
-from jaxstyle.transfer.scale import initial_image
-from jaxstyle.transfer.schedule import Scale
 
 SMALL = "--size 32 --steps 2 --quiet --offline --weights tiny.h5"
 STYLIZE = f"stylize content.png style.png -o out.png {SMALL}"
@@ -159,9 +157,6 @@ def test_options_that_need_the_pixels_of_a_style_are_refused_with_statistics(ref
     ]:
         status, sentence = refused(*command.split(), *options.split())
         assert all(word in sentence for word in mentioned.split()) and status == 2, sentence
-    content: Any = np.zeros((32, 32, 3), np.float32)
-    with pytest.raises(InputError, match="initial image"):
-        initial_image(content, [{32: {}}], "style", Scale(32, 32, 1))
     style(Quantiles, replace(LAYER, statistic="sliced"), directions=(4, 4), values=(4, LEVELS))
     command = command.replace("style.h5", "style.png style.h5") + " --statistic sliced"
     status, sentence = refused(*command.split())

@@ -152,7 +152,7 @@ def test_a_step_goes_down_the_normalized_gradients_and_the_penalty_out_of_range(
     image = 1.5 * toy.START - 0.1
     with jax.enable_x64(True):
         state = init_state(jnp.asarray(toy.START), objective=NORMALIZED, optimizer=Optax(optax.sgd(0.5)))
-        state = state._replace(parameters=Parameters(jnp.asarray(image), lambda x: x))
+        state = state._replace(parameters=Parameters(jnp.asarray(image), lambda x: x, (3,)))
         state, history = run_toy(state, toy.PARAMS, toy.TARGETS, NORMALIZED, steps=1)
     values, gradients, factors = toy.evaluate(image, pixel_range=3.0)
     assert values["range_penalty"] > 0
@@ -190,7 +190,7 @@ def test_no_array_occurs_twice_in_a_state_whose_memory_is_donated():
 
 def test_clipping_changes_the_finest_level_only():
     levels = [np.random.default_rng(i).normal(size=shape).astype(np.float32) for i, shape in enumerate(LEVELS)]
-    before = Parameters(tuple(levels), PARAMETRIZATIONS["pyramid"].decode)
+    before = Parameters(tuple(levels), PARAMETRIZATIONS["pyramid"].decode, (3,) * len(levels))
     image, after = np.asarray(decode(before)), _clip(before)
     np.testing.assert_allclose(after.values[0], levels[0] + np.clip(image, 0, 1) - image, atol=1e-6)
     for found, expected in zip(after.values[1:], levels[1:], strict=True):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from jaxstyle.losses.moments import covariance, gram, mean_std, moments
+from jaxstyle.losses.moments import covariance, moments
+from jaxstyle.losses.style import gram, mean_std
 
 RNG = np.random.default_rng(0)
 FEATURES = RNG.normal(0.5, 1, (2, 5, 7, 3)).astype(np.float32)

@@ -1,5 +1,6 @@
 """OkLab conversion against published values, and the chroma transfer against its statement in NumPy."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -9,8 +10,11 @@ import pytest
 from jax.test_util import check_grads
 
 from jaxstyle.errors import InputError
+from jaxstyle.losses.objective import Objective
+from jaxstyle.networks.vgg import VGG19
+from jaxstyle.optim.optimizers import LBFGS
 from jaxstyle.transfer import oklab
-from jaxstyle.transfer.scale import finish
+from jaxstyle.transfer.scale import Transfer
 
 pytestmark = pytest.mark.slow  # each file compiles a program
 
@@ -108,10 +112,12 @@ def test_color_chroma_of_a_run_is_the_transfer_with_the_colors_of_all_styles():
     palette = np.concatenate([STYLE.reshape(1, -1, 3), GRAY.reshape(1, -1, 3)], axis=1)
     batch: Any = np.stack([IMAGE, 1 - IMAGE])
     expected = np.stack([oklab.chroma_transfer(CONTENT, jnp.asarray(palette), jnp.asarray(each)) for each in batch])
-    found = finish(batch, CONTENT, [STYLE, GRAY], color="chroma")
+    parts = ({}, CONTENT, CONTENT, [STYLE, GRAY], Objective(), VGG19(), LBFGS(), "content", None)
+    transfer = Transfer(*parts, steps=1, color="chroma")
+    found = transfer.finish(batch)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     region: Any = np.zeros((1, *CONTENT.shape[:2]), np.float32)
     region[:, :3] = 1
-    half = np.asarray(finish(IMAGE, CONTENT, [STYLE, GRAY], color="chroma", content_masks=region))
+    half = np.asarray(replace(transfer, content_masks=region).finish(IMAGE))
     np.testing.assert_allclose(half[:3], expected[0, :3], atol=1e-5)
     np.testing.assert_array_equal(half[3:], CONTENT[3:])

@@ -1,5 +1,6 @@
 """Parametrizations: inverses, and the definition of each in NumPy."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -193,8 +194,8 @@ def test_flat_parameters_are_the_arrays_of_a_parametrization_in_one_vector():
     image = uniform((6, 5, 3)) / 2
     levels, flat = (encode(image, PYRAMID, flat=flat) for flat in (False, True))
     assert flat.values.shape == (3 * (30 + 9 + 4 + 1 + 1),)
-    moved = flat.replace(np.stack([flat.values, flat.values + np.float32(0.1)]))
+    moved = replace(flat, values=np.stack([flat.values, flat.values + np.float32(0.1)]))
     assert moved.batched and not flat.batched
-    expected = decode(levels.replace(jax.tree.map(lambda level: level + np.float32(0.1), levels.values)))
+    expected = decode(replace(levels, values=jax.tree.map(lambda level: level + np.float32(0.1), levels.values)))
     for found in (decode(moved), decode_on_host(moved)):
         np.testing.assert_allclose(found, np.stack([image, expected]), atol=1e-6)

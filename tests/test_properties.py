@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from jaxstyle.images.load import fit, load_image
 from jaxstyle.images.save import save_image
 from jaxstyle.losses.loss_terms import terms, total
-from jaxstyle.losses.moments import covariance, gram, moments
+from jaxstyle.losses.moments import covariance, moments
 from jaxstyle.losses.objective import Objective
+from jaxstyle.losses.style import gram
 from jaxstyle.losses.targets import make_targets
 
 FILES = [(".png", 8), (".png", 16), (".tif", 8), (".tif", 16), (".webp", 8)]

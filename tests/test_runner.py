@@ -227,7 +227,7 @@ def test_the_memory_plan_of_a_scale_is_recorded_and_used_again_after_resuming():
 def test_a_program_that_does_not_fit_is_refused_with_its_need_before_the_first_step(monkeypatch):
     monkeypatch.setattr(memory, "in_use", lambda: 2**30)
     monkeypatch.setattr(memory, "limit", lambda: 3 * 2**30)
-    monkeypatch.setattr(runner, "limit_with_swap", lambda: 3 * 2**30)
+    monkeypatch.setattr(memory, "limit_with_swap", lambda: 3 * 2**30)
     with pytest.raises(UnavailableError, match=r"^20 pixels take 5 GiB, but only 3 GiB .* --size 16\.$"):
         places(fake(size=4 * 2**30))
     at_limit = fake(size=2 * 2**30 - 100)  # 100 bytes of state
@@ -242,7 +242,7 @@ def test_memory_that_runs_out_in_a_step_names_need_and_cures(monkeypatch):
 
     monkeypatch.setattr(memory, "in_use", lambda: 2**30)
     monkeypatch.setattr(memory, "limit", lambda: 3 * 2**30)
-    monkeypatch.setattr(runner, "limit_with_swap", lambda: 2**60)
+    monkeypatch.setattr(memory, "limit_with_swap", lambda: 2**60)
     lbfgs = fake(size=4 * 2**30, fault=staticmethod(fault), optimizer=LBFGS(history_size=10))
     with pytest.raises(UnavailableError, match="20 pixels take 5 GiB, but only 3 GiB .* use --size 16"):
         places(lbfgs)
@@ -258,17 +258,21 @@ def test_the_cures_for_a_shortage_fit_by_the_memory_of_the_program(monkeypatch):
     monkeypatch.setattr(memory, "in_use", lambda: 2**30)
     monkeypatch.setattr(memory, "limit", lambda: 3 * 2**30)
     step: Any = Step(size=4 * 2**30)
-    options: Any = {"pair": 2**28, "pairs": 20, "batch_size": 8, "row_chunks": True}
-    said = memory.shortage(step, 1000, **options)
-    assert said.startswith("1000 pixels take 5 GiB, but only 3 GiB are available: use --batch-size 4 or --size ")
-    assert said.endswith(" or --lbfgs-history 12 or --remat.")
-    size = int(said.partition("--size ")[2].split()[0])
+    layout: Any = SimpleNamespace(spans_processes=False)
+
+    def said(pairs: int = 20, *, missing: int = 0, **options: Any) -> str:
+        ready = problem.CompiledScale(NOTHING, 1, step, 0, state_bytes=(pairs + 1) * 2**28)
+        some = fake(**{"optimizer": LBFGS(history_size=pairs)} | options)
+        return runner.shortage(some, ready, Scale(750, 1000, 1), missing=missing)
+
+    text = said(batch_size=8)
+    assert text.startswith("1000 pixels take 5 GiB, but only 3 GiB are available: use --batch-size 4 or --size ")
+    assert text.endswith(" or --lbfgs-history 12 or --remat.")
+    size = int(text.partition("--size ")[2].split()[0])
     assert 0.9 * 2 < 4 * (size / 1000) ** 2 <= 2 and size % 16 == 0  # GiB besides those in use
-    assert "--lbfgs-history 3 " in memory.shortage(step, 1000, **options | {"pairs": 11})
-    assert "--lbfgs-history" not in memory.shortage(step, 1000, **options | {"pairs": 10})
-    alone: Any = {"pair": 0, "pairs": 20, "batch_size": 1, "row_chunks": False}
-    assert memory.shortage(step, 1000, **alone, shared=True).endswith(f"use --size {size} or --devices 1.")
-    assert "take 6 GiB" in memory.shortage(step, 1000, **alone, missing=2**30)
+    assert "--lbfgs-history 3 " in said(11, batch_size=8) and "--lbfgs-history" not in said(10, batch_size=8)
+    assert said(optimizer=Adam(), layout=layout).endswith(f"use --size {size} or --devices 1.")
+    assert "take 6 GiB" in said(missing=2**30)
 
 
 def test_restarts_and_stops_of_lbfgs_are_reported_once_for_finite_images():

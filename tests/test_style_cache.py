@@ -14,9 +14,9 @@ from conftest import picture
 from jaxstyle.losses.moments import Moments
 from jaxstyle.losses.objective import Objective
 from jaxstyle.networks.vgg import VGG19
+from jaxstyle.optim.optimizers import LBFGS
 from jaxstyle.runtime import style_cache
-from jaxstyle.transfer.scale import targets_for_scale
-from jaxstyle.transfer.schedule import plan
+from jaxstyle.runtime.problem import Problem
 
 OBJECTIVE = Objective(content={"relu1_1": 1.0}, style={"relu1_1": 6.0})
 STYLE = np.full((40, 32, 3), 0.5, np.float32)
@@ -40,14 +40,20 @@ def computed(isolated, monkeypatch) -> list[float]:
     return factors
 
 
+def problem(*, longest: int = 64, objective: Any = OBJECTIVE, network: Any = None, seed: int = 0, **others) -> Problem:
+    content = np.full((48, longest, 3), 0.5, np.float32)
+    parts: dict[str, Any] = {"objective": objective, "network": network or VGG19(), "optimizer": LBFGS()}
+    parts |= {"start": "content", "key": jax.random.key(seed), "steps": 10, "picture": content, "content": content}
+    parts |= {"styles": [STYLE]} | others
+    return Problem(**parts)
+
+
 @pytest.fixture
 def get(params):
     """Return the statistics of a style for some sizes."""
 
     def get(style: Any = STYLE, sides: Any = (32, 64), **options: Any) -> Any:
-        longest = options.pop("longest", 64)
-        settings = style_cache.Settings(params, OBJECTIVE, VGG19(), seed=0)._replace(**options)
-        return style_cache.statistics_of(style, sides, settings, longest=longest)
+        return style_cache.statistics_of(style, sides, problem(**{"params": params} | options))
 
     return get
 
@@ -81,9 +87,8 @@ def test_another_style_size_network_or_seed_is_computed_anew(computed, get, para
     before = len(computed)
     get(objective=Objective(content={"relu1_2": 2.0}, style={"relu1_1": 3.0}), seed=7)  # used by no moment of the style
     assert len(computed) == before
-    sliced = style_cache.Settings(params, replace(OBJECTIVE, statistic="sliced"), VGG19(), seed=0)
-    style: Any = STYLE
-    paths = [style_cache._path(style, sliced._replace(seed=seed), longest=64) for seed in (0, 7)]
+    sliced = replace(OBJECTIVE, statistic="sliced")
+    paths = [style_cache._path(STYLE, problem(params=params, objective=sliced, seed=seed)) for seed in (0, 7)]
     assert paths[0] != paths[1]
     get(sides=(64,), params=jax.tree.map(lambda leaf: np.asarray(leaf) + 1, params))
     assert len(computed) == before + 1
@@ -124,11 +129,9 @@ def test_a_command_reads_statistics_only_where_nothing_else_of_a_style_is_used(f
     monkeypatch.chdir(isolated)
     write_inputs(isolated)
     asked: list[Any] = []
-    monkeypatch.setattr(
-        style_cache, "summarize_styles", lambda pictures, *size, **_: asked.append((list(pictures), size)) or {}
-    )
+    monkeypatch.setattr(style_cache, "with_statistics", lambda problem: asked.append(problem) or problem)
     assert stylize() == 0
-    assert asked == [([Path("style.png")], (26, 32))]
+    assert len(asked) == 1
     for options in ({"color": "keep"}, {"init": "style"}, {"style_mask": ("all",)}):
         assert stylize(**options) == 0
     assert len(asked) == 1
@@ -136,22 +139,19 @@ def test_a_command_reads_statistics_only_where_nothing_else_of_a_style_is_used(f
 
 def test_sizes_are_those_of_all_scales_and_halves(computed, params):
     objective = Objective(content={"relu1_2": 1.0}, style={"relu1_1": 6.0}, half_resolution_above=16)
-    style: Any = STYLE
-    settings = style_cache.Settings(params, objective, VGG19(), seed=0)
-    found = style_cache.summarize_styles({Path("a"): style}, 60, 80, settings=settings, steps=10, scales=(40, 80))
-    assert list(found) == [Path("a")] and list(found[Path("a")]) == [10, 20, 40, 80]
+    found = style_cache.with_statistics(problem(params=params, objective=objective, longest=80, scales=(40, 80)))
+    assert [list(style) for style in found.styles] == [[10, 20, 40, 80]]
     assert computed == [1 / 8, 1 / 4, 1 / 2, 1.0]
 
 
 @pytest.mark.slow
 def test_cached_statistics_equal_those_of_the_picture_at_every_scale_and_half(params, isolated):
     objective = replace(OBJECTIVE, half_resolution_above=40)
-    content, style = picture(60, 80, seed=0), picture(70, 64, seed=1)
-    settings = style_cache.Settings(params, objective, VGG19(), seed=0)
-    found = style_cache.summarize_styles({Path("a"): style}, 60, 80, settings=settings, steps=10, scales=1)
-    for scale in plan(60, 80, steps=10, scales=1):
-        cached: Any = targets_for_scale(params, content, [found[Path("a")]], scale, objective=objective)
-        direct: Any = targets_for_scale(params, content, [style], scale, objective=objective)
+    style = picture(70, 64, seed=1)
+    direct_problem = problem(params=params, objective=objective, longest=80, scales=1, styles=[style])
+    cached_problem = style_cache.with_statistics(direct_problem)
+    for number in range(len(direct_problem.schedule)):
+        cached, direct = (each.targets(number) for each in (cached_problem, direct_problem))
         for _ in range(2):
             np.testing.assert_allclose(cached.style["relu1_1"].second, direct.style["relu1_1"].second, rtol=1e-4)
             cached, direct = cached.half, direct.half

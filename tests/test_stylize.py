@@ -23,7 +23,7 @@ from jaxstyle.transfer import color
 from jaxstyle.transfer import stylize as stylize_module
 from jaxstyle.transfer.color import _recolor, recolor
 from jaxstyle.transfer.resize import resize
-from jaxstyle.transfer.scale import enlarge, initial_image, targets_for_scale
+from jaxstyle.transfer.scale import Transfer
 from jaxstyle.transfer.schedule import Scale, plan
 from jaxstyle.transfer.stylize import reconstruct, stylize, texture
 from jaxstyle.transfer.sweep import sweep
@@ -41,6 +41,10 @@ PARAMS: Any = jax.tree.map(np.float32, toy.PARAMS)
 def pictures(height=16, width=20):
     rng = np.random.default_rng(0)
     return rng.uniform(0.2, 0.8, (2, height, width, 3)).astype(np.float32)
+
+
+def transfer(content, styles, start: Any = "content", *, params: Any = None, objective=OBJECTIVE, key=None) -> Transfer:
+    return Transfer(params, content, content, styles, objective, VGG19(), LBFGS(), start, key, steps=12)
 
 
 def closer(found, *, names, share):
@@ -88,12 +92,13 @@ def sized():
     def program(content, style, draft):
         found = {}
         for name, start in (("content", "content"), ("style", "style"), ("draft", draft)):
-            small, large = (initial_image(content, [style, content], start, scale) for scale in (coarse, whole))
-            found[name] = small, large, enlarge(small, content, [style], start, whole)
-            found[f"{name} brighter"] = enlarge(small + 2, content, [style], start, whole)
-        noise = initial_image(content, [style], "noise", coarse, key=jax.random.key(0))
-        resized = resize(noise, 16, 20)
-        found["noise"] = noise, resized, enlarge(noise, content, [style], "noise", whole)
+            of = transfer(content, [style, content], start)
+            small, large = (of.initial_image(scale, None) for scale in (coarse, whole))
+            found[name] = small, large, of.initial_image(whole, small)
+            found[f"{name} brighter"] = of.initial_image(whole, small + 2)
+        of = transfer(content, [style], "noise", key=jax.random.key(0))
+        noise = of.initial_image(coarse, None)
+        found["noise"] = noise, resize(noise, 16, 20), of.initial_image(whole, noise)
         return found
 
     return content, style, jax.tree.map(np.asarray, program(content, style[:12, :12], 1 - content))
@@ -155,12 +160,12 @@ def refused(message, function, *arrays):
 def test_an_impossible_initial_image_is_refused(start, message):
     content, style = pictures()
     with pytest.raises(InputError, match=message):
-        initial_image(content, [style], start, Scale(16, 20, 1))  # pyright: ignore[reportArgumentType]
+        transfer(content, [style], start).initial_image(Scale(16, 20, 1), None)
 
 
 def test_statistics_have_no_picture_to_start_from():
     with pytest.raises(InputError, match="which has no picture: start from content or noise"):
-        initial_image(pictures()[0], [{}], "style", Scale(16, 20, 1))  # pyright: ignore[reportArgumentType]
+        transfer(pictures()[0], [{}], "style").initial_image(Scale(16, 20, 1), None)
 
 
 @pytest.mark.parametrize(
@@ -190,10 +195,11 @@ def test_scales_follow_each_other_and_so_do_their_histories(params, content, sty
     image, history = stylize(params, content, style, scales=2, steps=12, **options)
     assert image.shape == content.shape and history["total"].shape == (12,)
     first, second = plan(*content.shape[:2], steps=12, scales=2, layers=OBJECTIVE.layers)
-    targets = targets_for_scale(params, content, [style], first, objective=OBJECTIVE, network=VGG19())
-    state = init_state(initial_image(content, [style], "content", first), **options)
+    of = transfer(content, [style], params=params)
+    targets = of.targets_of_size(*first[:2])
+    state = init_state(of.initial_image(first, None), **options)
     state, coarse = run_steps(state, params, targets, OBJECTIVE, steps=first.steps)
-    state = init_state(enlarge(state.image, content, [style], "content", second), **options)
+    state = init_state(of.initial_image(second, state.image), **options)
     targets = make_targets(params, content, style, objective=OBJECTIVE)
     state, fine = run_steps(state, params, targets, OBJECTIVE, steps=second.steps)
     np.testing.assert_allclose(history["total"], np.concatenate([coarse["total"], fine["total"]]), rtol=1e-3)
@@ -207,7 +213,7 @@ def test_above_a_size_terms_are_means_over_it_and_its_half(params, content, styl
     whole, half = Scale(32, 40, 1), Scale(16, 20, 1)
 
     def compared(picture, scale, objective):
-        targets = targets_for_scale(params, content, [style], scale, objective=objective, network=VGG19())
+        targets = transfer(content, [style], params=params, objective=objective).targets_of_size(*scale[:2])
         return terms(params, picture, targets, objective=objective), targets.half
 
     @jax.jit
@@ -228,8 +234,11 @@ def test_a_picture_is_compared_at_half_its_size_only_above_the_limit_and_if_its_
 
     def half(above, *, height=32, layer="relu1_1"):
         objective = Objective(content={layer: 1.0}, style={"relu1_1": 1.0}, half_resolution_above=above)
-        function = partial(targets_for_scale, scale=Scale(height, 40, 1), objective=objective, network=VGG19())
-        return jax.eval_shape(lambda content, style: function(params, content, [style]), content, style).half
+
+        def targets(content, style):
+            return transfer(content, [style], params=params, objective=objective).targets_of_size(height, 40)
+
+        return jax.eval_shape(targets, content, style).half
 
     assert half(39) is not None and half(39).half is None
     assert half(19).half is not None

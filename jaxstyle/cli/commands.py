@@ -1,7 +1,6 @@
 """The commands of `jaxstyle` and their dispatch."""
 
 from collections.abc import Sequence
-from typing import Annotated
 
 import tyro
 
@@ -14,23 +13,13 @@ from jaxstyle.cli.stylize import Stylize
 from jaxstyle.cli.sweep import Sweep
 from jaxstyle.cli.texture import Texture
 
-Command = (
-    Annotated[Stylize, tyro.conf.subcommand("stylize")]
-    | Annotated[Sweep, tyro.conf.subcommand("sweep")]
-    | Annotated[Batch, tyro.conf.subcommand("batch")]
-    | Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
-    | Annotated[Texture, tyro.conf.subcommand("texture")]
-    | Annotated[Rerun, tyro.conf.subcommand("rerun")]
-    | Annotated[Statistics, tyro.conf.subcommand("statistics")]
-    | Annotated[Networks, tyro.conf.subcommand("networks")]
-    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
-)
+COMMANDS = (Stylize, Sweep, Batch, Reconstruct, Texture, Rerun, Statistics, Networks, Doctor)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command of `arguments` and return its exit status; exit for `--help` or invalid arguments."""
-    command = tyro.cli(
-        Command,  # pyright: ignore[reportArgumentType]
+    command = tyro.extras.subcommand_cli_from_dict(
+        {kind.__name__.lower(): kind for kind in COMMANDS},
         prog="jaxstyle",
         args=arguments,
         description="Repaint a picture in the style of another (Gatys et al., arXiv:1508.06576).",
@@ -41,7 +30,9 @@ def run(arguments: Sequence[str]) -> int:
     command.processes.check(devices=command.computing.devices)
     if not command.processes.distributed:
         return command.run()
-    command.processes.initialize()
+    from jaxstyle.distributed import processes  # takes a second
+
+    processes.initialize(**{name: value for name, value in vars(command.processes).items() if name != "distributed"})
     status = command.run()
-    command.processes.finish()
+    processes.finish()
     return status

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -85,10 +85,6 @@ class Console:
             network = load_network(name, weights=weights, **how)
         check()
         return network
-
-    def lazy_network(self, name: str, options: Network) -> Callable[[], LoadedNetwork]:
-        """Return a function that loads a network at its first call."""
-        return cache(lambda: self.load_network(name, options))
 
     @contextmanager
     def progress(self) -> Iterator[Bar]:
@@ -178,7 +174,7 @@ def run_files(
     outputs, console = command.saving.outputs(), Console(quiet=command.saving.quiet)
     inputs = [path for each in files.values() for path in ([each] if isinstance(each, Path) else each)]
     outputs.check([command.output], steps=options.steps, inputs=[*inputs, *others])
-    load, callbacks = console.lazy_network(network, command.network), [console.on_event]
+    load, callbacks = cache(lambda: console.load_network(network, command.network)), [console.on_event]
     with console.rich.status("Loading pictures and computing style statistics"):
         run = load_run(files, options, load, outputs=outputs, callbacks=callbacks)
     return *console.run(run, command.output, command.saving), run, console

@@ -251,21 +251,3 @@ class Processes:
             if not found or not 1 <= int(found[1]) <= MOST_PORT:
                 where = excerpt(repr(self.coordinator))
                 raise InputError(f"--coordinator is {where}: use host and port, such as 10.0.0.1:1234.")
-
-    def initialize(self) -> None:
-        """Connect this process to the others, see `distributed.processes.initialize`."""
-        from jaxstyle.distributed import processes
-
-        processes.initialize(
-            self.coordinator,
-            self.num_processes,
-            self.process_id,
-            initialization_timeout=self.initialization_timeout,
-            heartbeat_timeout=self.heartbeat_timeout,
-        )
-
-    def finish(self) -> None:
-        """Wait for all processes, and disconnect."""
-        from jaxstyle.distributed import processes
-
-        processes.finish()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -93,7 +94,7 @@ class Sweep:
         if not self.saving.dry_run or self.output.is_dir():
             folder.check(steps=self.steps, inputs=inputs)
         console = Console(quiet=self.saving.quiet)
-        network = console.lazy_network(self.network.chosen(preview=self.preview), self.network)
+        network = cache(lambda: console.load_network(self.network.chosen(preview=self.preview), self.network))
         files, callbacks = {"content": self.content, "styles": self.styles}, [console.on_event]
         run = load_run(files, options, network, outputs=outputs, callbacks=callbacks)
         folder = with_hashes(folder, run, options)

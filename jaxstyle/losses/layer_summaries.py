@@ -3,22 +3,25 @@
 A `Part` is the set of pixels of a layer in one row chunk or tile; the sum over all parts is that over the image.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxstyle.distributed.sharding import SplitRows, pad_to_multiple
-from jaxstyle.errors import InputError
+from jaxstyle.errors import InputError, excerpt
 from jaxstyle.losses.moments import Moments, moments
 from jaxstyle.losses.objective import Objective
 from jaxstyle.losses.pixel import squared_distance
 from jaxstyle.losses.tiling import ALIGNMENT, Grid, Tile, grid, map_tiles, sum_over_tiles
 from jaxstyle.networks import vgg
 from jaxstyle.networks.row_remat import Rows
-from jaxstyle.networks.user_network import Network, activations
+
+Network = Callable[[Any, jax.Array], Mapping[str, jax.Array]]
+"""Function of params, any pytree, and an image `[H, W, 3]` that returns activations `[h, w, C]` by name."""
 
 AnyNetwork = vgg.VGG19 | Network
 
@@ -57,10 +60,8 @@ def part_moments(features: jax.Array, part: Part, *, guide: jax.Array | None = N
     height = features.shape[-3] if part.rows is None else part.rows.height
     weights = part.weights(height, features.shape[-2], guide)
     if part.devices > 1:  # rows and columns become one axis, which has to divide
-        features, weights = (
-            pad_to_multiple(features, part.devices, axis=-3),
-            pad_to_multiple(weights, part.devices, axis=-2),
-        )
+        features = pad_to_multiple(features, part.devices, axis=-3)
+        weights = pad_to_multiple(weights, part.devices, axis=-2)
     return moments(features, guide=weights)
 
 
@@ -154,9 +155,27 @@ def image_features(
         (32, 32, 512)
     """
     if not isinstance(network, vgg.VGG19):
-        return activations(network, params, image, layers=layers, summarize=summarize)
+        found = _user_activations(network, params, image, layers=layers)
+        return found if summarize is None else {layer: summarize(layer, found[layer], None) for layer in layers}
     fitted = network.fitted(params).clone(remat=remat)
     return vgg.evaluate_layers(fitted, params, image, layers=layers, summarize=summarize)
+
+
+def _user_activations(
+    network: Network, params: Any, image: jax.Array, *, layers: tuple[str, ...]
+) -> dict[str, jax.Array]:
+    """Return activations of a user-defined network by name."""
+    function = partial(network, params)
+    found = (jax.vmap(function) if image.ndim == 4 else function)(image)
+    if not isinstance(found, Mapping):
+        raise InputError(f"The network returns {excerpt(type(found).__name__)}: return activations by name.")
+    if missing := [layer for layer in layers if layer not in found]:
+        raise InputError(f"The network has no layers {missing}: choose from {excerpt(', '.join(map(str, found)))}.")
+    for layer in layers:
+        if found[layer].ndim != image.ndim:
+            shapes = f"an array {list(found[layer].shape)} for an image {list(image.shape)}"
+            raise InputError(f"The network returns {layer!r} as {shapes}: return activations [h, w, C].")
+    return {layer: found[layer] for layer in layers}
 
 
 def full_part(layer: str, features: jax.Array, height: int, width: int, *, network: AnyNetwork) -> Part:

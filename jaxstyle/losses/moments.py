@@ -1,4 +1,4 @@
-r"""Moments of features over pixels, and the style statistics computed from them.
+r"""Moments of features over pixels, from which the statistics of `style` follow, and their covariance.
 
 Moments do not depend on position. A weighted mean of the moments of several styles mixes these styles. A `guide`, of
 the height and width of the features, is the weight of each pixel; it sums to one.
@@ -75,45 +75,6 @@ def _products_jvp(primals: Any, tangents: Any) -> Any:
 
 
 _products.defjvp(_products_jvp, symbolic_zeros=True)
-
-
-def gram(moments: Moments, *, shift: float = 0.0, scale: float = 1.0) -> jax.Array:
-    r"""Return the Gram matrix of features plus `shift`, :math:`c \sum_k w_k (F_{ki} + s) (F_{kj} + s)`.
-
-    Args:
-        moments: of the unshifted features.
-        shift: s; Novak and Nikulin, *Improving the Neural Algorithm of Artistic Style*, arXiv:1605.04603, use -1.
-        scale: c, such as 1 / C for division by the number of elements instead of pixels.
-
-    Returns:
-        `[..., C, C]`, symmetric, positive semidefinite.
-
-    Example:
-        >>> gram(moments(jnp.ones((4, 4, 2))), shift=-1.0).tolist()
-        [[0.0, 0.0], [0.0, 0.0]]
-    """
-    second = moments.second
-    if shift:
-        cross = shift * moments.mean[..., :, None] + jnp.zeros_like(second)
-        second = second + cross + jnp.swapaxes(cross, -1, -2) + shift**2
-    return scale * second
-
-
-def mean_std(moments: Moments) -> jax.Array:
-    r"""Return mean and standard deviation of each channel, :math:`\mu_i` and :math:`\sqrt{\sigma_i^2 + \epsilon}`.
-
-    Li et al., *Demystifying Neural Style Transfer*, arXiv:1701.01036, section 4.2. Deviation: the ridge
-    :math:`\epsilon`, without which the root has no derivative for a constant channel.
-
-    Returns:
-        `[..., 2, C]`.
-
-    Example:
-        >>> mean_std(moments(jnp.ones((4, 4, 1)))).round(1).tolist()
-        [[1.0], [0.0]]
-    """
-    variance = jnp.diagonal(moments.second, axis1=-2, axis2=-1) - jnp.square(moments.mean)
-    return jnp.stack([moments.mean, jnp.sqrt(jnp.maximum(variance, 0.0) + RIDGE)], axis=-2)
 
 
 def covariance(moments: Moments) -> jax.Array:

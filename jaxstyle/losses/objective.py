@@ -107,7 +107,7 @@ class Objective:
             each term is the mean of its values at full and half resolution.
         extra_layers: layers that extra terms receive besides those of content and style.
         statistic: "gram", "mean_std", "covariance", "wasserstein" or "sliced", see `style.distance`.
-        shift: number added to features before their Gram matrices, see `moments.gram`.
+        shift: number added to features before their Gram matrices, see `style.gram`.
         content_normalization: normalization of content terms, by the "energy" of the target, the number of "elements",
             or "none".
         style_normalization: normalization of style terms, as for content.

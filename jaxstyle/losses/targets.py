@@ -92,54 +92,51 @@ def make_targets(
     styles = list(styles) if isinstance(styles, Sequence) else [styles]
     if not styles:
         raise InputError("There is no style: pass a picture, or a sequence of at least one.")
-    options = {"network": network, "key": key, "style_weights": style_weights}
-    options |= {"content_masks": content_masks, "style_masks": style_masks}
+    styling = _Styling(key, style_weights, content_masks, style_masks)
     content = check_picture("content", content, sized_layers(network, objective.layers), in_range=True)
     check_range("style", [style for style in styles if not isinstance(style, Mapping)])
-    for name, masks in (("content", content_masks), ("style", style_masks)):
-        check_range(f"{name} masks", masks)
-    _check_counts(content, len(styles), style_weights, content_masks, style_masks)
+    check_range("content masks", content_masks)
+    check_range("style masks", style_masks)
+    styling.check_counts(content, len(styles))
     if not isinstance(objective, Objective):
-        custom: Any = objective.make_targets(params, content, styles, **options, image=image, part=part)
-        return custom
+        options: dict[str, Any] = {"network": network, "image": image, "part": part, **styling._asdict()}
+        return objective.make_targets(params, content, styles, **options)
     check_options(objective, network)
     check_style = partial(check_picture, "style", layers=sized_layers(network, objective.style_layers), ranks=(3,))
     styles = [style if isinstance(style, Mapping) else check_style(style) for style in styles]
-    return _make_targets(params, content, styles, objective.without_weights(), **options)
+    return _make_targets(params, content, styles, objective.without_weights(), styling, network=network)
 
 
-def _check_counts(content: jax.Array, count: int, style_weights: Any, content_masks: Any, style_masks: Any) -> None:
-    """Check that weights and masks are one for each style, and content masks of the size of the content."""
-    if style_masks is not None and len(style_masks) != count:
-        raise InputError(f"There are {len(style_masks)} style masks for {count} styles: pass one per style.")
-    if style_weights is not None and np.shape(style_weights) != (count,):
-        raise InputError(f"There are {np.size(style_weights)} style weights for {count} styles: pass one per style.")
-    if content_masks is None:
-        return
-    if style_weights is not None:
-        raise InputError("Styles have both regions and weights: pass content_masks or style_weights, not both.")
-    if content_masks.shape != (count, *content.shape[-3:-1]):
-        raise InputError(
-            f"The content masks are {list(content_masks.shape)} for {count} styles and a content "
-            f"{list(content.shape)}: pass one mask of its height and width per style."
-        )
+class _Styling(NamedTuple):
+    """How styles are used, with the arguments of `make_targets`."""
+
+    key: jax.Array | None
+    style_weights: Any
+    content_masks: jax.Array | None
+    style_masks: Sequence[jax.Array | None] | None
+
+    def check_counts(self, content: jax.Array, count: int) -> None:
+        """Check that weights and masks are one for each style, and content masks of the size of the content."""
+        _, weights, content_masks, style_masks = self
+        if style_masks is not None and len(style_masks) != count:
+            raise InputError(f"There are {len(style_masks)} style masks for {count} styles: pass one per style.")
+        if weights is not None and np.shape(weights) != (count,):
+            raise InputError(f"There are {np.size(weights)} style weights for {count} styles: pass one per style.")
+        if content_masks is not None and weights is not None:
+            raise InputError("Styles have both regions and weights: pass content_masks or style_weights, not both.")
+        if content_masks is not None and content_masks.shape != (count, *content.shape[-3:-1]):
+            raise InputError(
+                f"The content masks are {list(content_masks.shape)} for {count} styles and a content "
+                f"{list(content.shape)}: pass one mask of its height and width per style."
+            )
 
 
 @partial(jax.jit, static_argnames="network")
 def _make_targets(
-    params: vgg.Params,
-    content: jax.Array,
-    styles: list[Style],
-    objective: Objective,
-    *,
-    network: AnyNetwork,
-    key: jax.Array | None,
-    style_weights: jax.typing.ArrayLike | Sequence[float] | None,
-    content_masks: jax.Array | None,
-    style_masks: Sequence[jax.Array | None] | None,
+    params: vgg.Params, content: jax.Array, styles: list[Style], objective: Objective, styling: _Styling, *, network
 ) -> Targets:
-    masks = [None] * len(styles) if style_masks is None else list(style_masks)
-    of_style = partial(summarize_style, objective=objective, network=network, key=key)
+    masks = [None] * len(styles) if styling.style_masks is None else list(styling.style_masks)
+    of_style = partial(summarize_style, objective=objective, network=network, key=styling.key)
     summaries = [
         dict(style) if isinstance(style, Mapping) else of_style(params, style, mask=mask)
         for style, mask in zip(styles, masks, strict=True)
@@ -147,16 +144,15 @@ def _make_targets(
     tiled = network_for_targets(network, objective)
     features = tiled_features(params, content, network=tiled, layers=objective.content_layers)
     picture = content if objective.extra_terms else None
-    if content_masks is None:
-        shares = jnp.ones(len(styles), content.dtype)
-        if style_weights is not None:
-            shares = jnp.asarray(style_weights, content.dtype)
+    if styling.content_masks is None:
+        weights = jnp.ones(len(styles)) if styling.style_weights is None else styling.style_weights
+        shares = jnp.asarray(weights, content.dtype)
         shares = shares / jnp.sum(shares)
         mean = jax.tree.map(lambda *each: sum(map(jnp.multiply, shares, each)), *summaries)
         return Targets(features, mean, picture=picture)
     stacked = jax.tree.map(lambda *each: jnp.stack(each), *summaries)
     sizes = _layer_sizes(params, content, objective.style_layers, network=network)
-    return Targets(features, stacked, make_regions(content_masks, content, sizes), picture=picture)
+    return Targets(features, stacked, make_regions(styling.content_masks, content, sizes), picture=picture)
 
 
 def summarize_style(

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
 from jaxstyle.errors import InputError
 
@@ -139,7 +138,7 @@ def sum_over_tiles(
     """Return the sum of `function` over all tiles of an image `[..., H, W, 3]`, with its exact gradient tile by tile.
 
     The function maps a window, its tile and the context, a pytree of all other arrays that it depends on, to a pytree
-    of sums over the pixels of the tile. Forward-mode differentiation is not supported.
+    of sums over the pixels of the tile.
 
     Example:
         >>> cut = grid(512, 512, max_pixels=2**17, halo=70)
@@ -147,7 +146,19 @@ def sum_over_tiles(
         >>> float(sum_over_tiles(function, jnp.ones((512, 512, 3)), None, grid=cut)) == 512 * 512
         True
     """
-    return _sum(function, grid, _padded(image, grid), context)
+    padded, positions = _padded(image, grid), grid.positions()
+
+    @partial(jax.checkpoint, prevent_cse=False)  # recomputes a tile for the gradient; a loop is not merged with another
+    def of_tile(padded: jax.Array, context: Any, position: jax.Array) -> Any:
+        tile = grid.tile(position)
+        return function(_window(padded, tile, grid), tile, context)
+
+    def add(sums: Any, position: jax.Array) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, sums, of_tile(padded, context, position)), None
+
+    shapes = jax.eval_shape(of_tile, padded, context, positions[0])
+    zeros = jax.tree.map(lambda each: jnp.zeros(each.shape, each.dtype), shapes)
+    return jax.lax.scan(add, zeros, positions)[0]
 
 
 def map_tiles(function: Callable[[jax.Array], jax.Array], image: jax.Array, *, grid: Grid, stride: int) -> jax.Array:
@@ -175,64 +186,6 @@ def map_tiles(function: Callable[[jax.Array], jax.Array], image: jax.Array, *, g
     layer = jnp.zeros((*image.shape[:-3], *shape, channels), of_window.dtype)
     layer, _ = jax.lax.scan(put, layer, positions)
     return layer[..., padding[0] : shape[0] - padding[0], padding[1] : shape[1] - padding[1], :]
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _sum(function: Callable[..., Any], grid: Grid, padded: jax.Array, context: Any) -> Any:
-    positions = grid.positions()
-
-    def of_tile(position: jax.Array) -> Any:
-        tile = grid.tile(position)
-        return function(_window(padded, tile, grid), tile, context)
-
-    def add(sums: Any, position: jax.Array) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, sums, of_tile(position)), None
-
-    zeros = jax.tree.map(lambda each: jnp.zeros(each.shape, each.dtype), jax.eval_shape(of_tile, positions[0]))
-    return jax.lax.scan(add, zeros, positions)[0]
-
-
-def _forward(function: Callable[..., Any], grid: Grid, padded: CustomVJPPrimal, context: Any) -> tuple[Any, Any]:
-    """Return the sums and the residuals: the inputs, and those leaves that are differentiated (None for the others)."""
-    leaves, structure = jax.tree.flatten(context, is_leaf=lambda each: isinstance(each, CustomVJPPrimal))
-    context = jax.tree.unflatten(structure, [leaf.value for leaf in leaves])
-    variables = [leaf.value if leaf.perturbed else None for leaf in leaves]
-    return _sum(function, grid, padded.value, context), (padded.value, context, variables)
-
-
-def _backward(function: Callable[..., Any], grid: Grid, residuals: Any, cotangents: Any) -> tuple[jax.Array, Any]:
-    padded, context, variables = residuals
-    constants, structure = jax.tree.flatten(context)
-    cotangents = jax.tree.map(_filled, cotangents, is_leaf=lambda each: isinstance(each, SymbolicZero))
-
-    def add(gradients: Any, position: jax.Array) -> tuple[Any, None]:
-        tile = grid.tile(position)
-
-        def of_window(window: jax.Array, variables: list[Any]) -> Any:
-            pairs = zip(constants, variables, strict=True)
-            merged = [constant if variable is None else variable for constant, variable in pairs]
-            return function(window, tile, jax.tree.unflatten(structure, merged))
-
-        by_window, by_context = jax.vjp(of_window, _window(padded, tile, grid), variables)[1](cotangents)
-        gradient, others = gradients
-        begin = _begin(tile, grid)
-        gradient = _put(gradient, by_window + _slice(gradient, begin, grid.window), begin)
-        return (gradient, jax.tree.map(jnp.add, others, by_context)), None
-
-    zeros = jax.tree.map(jnp.zeros_like, (padded, variables))
-    (gradient, others), _ = jax.lax.scan(add, zeros, grid.positions())
-    return gradient, jax.tree.unflatten(structure, others)
-
-
-def _filled(cotangent: Any) -> Any:
-    """Return zeros for a symbolic zero."""
-    if not isinstance(cotangent, SymbolicZero):
-        return cotangent
-    value: Any = cotangent.aval
-    return jnp.zeros(value.shape, value.dtype)
-
-
-_sum.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 def _padded(image: jax.Array, grid: Grid) -> jax.Array:

@@ -1,8 +1,7 @@
 """Networks: from an image to activations.
 
 Read `vgg` first: preprocessing, the layer table and the Linen module `VGG19`. `conv` and `winograd` are its 3x3
-convolution, `row_remat` computes a few layers in row chunks and recomputes them for the gradient, and `user_network`
-calls a user-defined network instead of VGG-19. `weights_io` reads and writes files of weights, with `hdf5`,
-`safetensors_io`, `state_dict` (names of PyTorch's layers) and `read_errors`. `pretrained` finds, downloads and loads
-weights, and `random_init` draws random ones.
+convolution, and `row_remat` computes a few layers in row chunks and recomputes them for the gradient. `weights_io`
+reads and writes files of weights, with `hdf5`, `safetensors_io` and `state_dict` (names of PyTorch's layers).
+`pretrained` finds, downloads and loads weights, and `random_init` draws random ones.
 """

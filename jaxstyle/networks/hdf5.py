@@ -14,9 +14,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from jaxstyle.errors import InputError, UnavailableError, excerpt
+from jaxstyle.errors import InputError, UnavailableError, excerpt, of_machine
 from jaxstyle.files import atomic_write
-from jaxstyle.networks.read_errors import of_machine
 
 TORCH_SUFFIXES = (".pth", ".pt")
 TORCH_CURE = "convert it with scripts/convert_weights.py, as weights/README.md tells."

@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxstyle.errors import InputError
-from jaxstyle.networks.read_errors import of_machine
+from jaxstyle.errors import InputError, of_machine
 
 SUFFIX = ".safetensors"
 MAX_HEADER = 2**20  # bytes; that of VGG-19 has 4,000

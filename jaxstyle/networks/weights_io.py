@@ -22,9 +22,8 @@ import h5py
 import jax
 import numpy as np
 
-from jaxstyle.errors import InputError, excerpt, printable
+from jaxstyle.errors import InputError, excerpt, of_machine, printable
 from jaxstyle.networks import hdf5, safetensors_io, state_dict
-from jaxstyle.networks.read_errors import of_machine
 from jaxstyle.networks.vgg import BLOCK_WIDTHS, CONV_LAYERS, MEAN_BGR, VGG16_LACKS, Widths, widths_of
 
 PREPROCESSING = f"RGB 0..255, reversed to BGR, minus {MEAN_BGR}, no division"

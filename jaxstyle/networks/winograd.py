@@ -49,10 +49,6 @@ def conv(image: jax.Array, kernel: jax.Array) -> jax.Array:
 winograd_p = Primitive("winograd")
 
 
-def _shape(image: Any, kernel: Any, *, transposed: bool) -> Any:
-    return image.update(shape=(*image.shape[:-1], kernel.shape[2 if transposed else 3]))
-
-
 def _by_products(image: jax.Array, kernel: jax.Array, *, transposed: bool) -> jax.Array:
     """Return the convolution by sixteen products; if `transposed`, with the flipped kernel from D to C channels.
 
@@ -95,10 +91,6 @@ def _directly(image: jax.Array, kernel: jax.Array, *, transposed: bool) -> jax.A
     return jax.lax.conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def _transpose_image(cotangent: jax.Array, _: Any, kernel: jax.Array, *, transposed: bool) -> jax.Array:
-    return winograd_p.bind(cotangent, kernel, transposed=not transposed)
-
-
 def _transpose_kernel(cotangent: jax.Array, image: jax.Array, kernel: Any, *, transposed: bool) -> jax.Array:
     by_kernel = jax.linear_transpose(partial(_directly, image, transposed=transposed), kernel.aval)
     return by_kernel(cotangent)[0]
@@ -119,9 +111,15 @@ def _batch(arguments: Any, axes: Any, *, transposed: bool) -> tuple[jax.Array, i
     return jax.lax.map(lambda pair: winograd_p.bind(*pair, transposed=transposed), (image, kernel)), 0
 
 
-winograd_p.def_abstract_eval(_shape)
+winograd_p.def_abstract_eval(
+    lambda image, kernel, *, transposed: image.update(shape=(*image.shape[:-1], kernel.shape[2 if transposed else 3]))
+)
 winograd_p.def_impl(lambda *given, **static: jax.jit(partial(winograd_p.bind, **static))(*given))
-ad.defbilinear(winograd_p, _transpose_image, _transpose_kernel)
+ad.defbilinear(
+    winograd_p,
+    lambda cotangent, _, kernel, *, transposed: winograd_p.bind(cotangent, kernel, transposed=not transposed),
+    _transpose_kernel,
+)
 batching.primitive_batchers[winograd_p] = _batch
 mlir.register_lowering(winograd_p, mlir.lower_fun(_directly, multiple_results=False))
 mlir.register_lowering(winograd_p, mlir.lower_fun(_by_products, multiple_results=False), platform="cpu")

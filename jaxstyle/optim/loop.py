@@ -5,6 +5,7 @@ and the learning rate; on a CPU, two runs of k steps equal one of 2 k bit for bi
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -246,7 +247,7 @@ def _run_steps(
 ) -> tuple[State, History]:
     if state.parameters.batched:
         one = partial(_run_steps, network=network, steps=steps, segments=segments)
-        return jax.vmap(one, in_axes=_batch_axes(targets, objective))(state, params, targets, objective)
+        return _over_batch(one, state, params, targets, objective)
     step = _step(params, targets, objective, state.optimizer, network=network)
     # XLA inlines a loop that runs once, which changes its rounding.
     with set_xla_metadata(**{"skip-simplify-while-loops_trip-count-one": "true"}):
@@ -277,8 +278,7 @@ def _run_segment(
     """
     if state.parameters.batched:
         one = partial(_run_segment, network=network, most_steps=most_steps)
-        axes = (*_batch_axes(targets, objective), None)
-        return jax.vmap(one, in_axes=axes)(state, params, targets, objective, steps)
+        return _over_batch(one, state, params, targets, objective, steps)
     step = _step(params, targets, objective, state.optimizer, network=network)
     rows = jnp.zeros((most_steps, len(objective.term_names)), _dtype(state))
 
@@ -328,7 +328,7 @@ def _step(params: Params, targets: Any, objective: AnyObjective, optimizer: Opti
     def lbfgs_step(state: State, _: None) -> tuple[State, jax.Array]:
         best, memory, guarded = state.parameters, state.memory, not normalized
         rate: Any = optimizer.learning_rate if isinstance(optimizer, LBFGS) else None
-        tried = best.replace(lbfgs.trial(best.values, memory, learning_rate=rate))
+        tried = replace(best, values=lbfgs.trial(best.values, memory, learning_rate=rate))
         value, metrics, gradient = evaluated(tried, state.step)[:3]
         improved = lbfgs.improves(value, memory, guarded=guarded)
         before: Any = state.terms
@@ -342,7 +342,7 @@ def _step(params: Params, targets: Any, objective: AnyObjective, optimizer: Opti
         evaluation = (tried.values, value, gradient.values)
         point, memory, accepted = lbfgs.update(best.values, *evaluation, memory, **options)
         found = jnp.where(accepted, found, before)
-        parameters = best.replace(point)
+        parameters = replace(best, values=point)
         average = _averaged(state.average, parameters, optimizer.ema_decay)
         return after._replace(parameters=parameters, memory=memory, average=average, terms=found), found
 
@@ -382,9 +382,11 @@ def _in_segments(step: Step, state: State, *, length: int, segments: int) -> tup
     return state, jnp.concatenate(rows)
 
 
-def _batch_axes(targets: Any, objective: AnyObjective) -> tuple[Any, ...]:
-    """Return the batch axes of state, params, targets and weights for `jax.vmap`."""
-    return 0, None, _of_targets(targets), jax.tree.map(lambda weight: 0 if jnp.ndim(weight) else None, objective)
+def _over_batch(run: Callable[..., Any], state: State, params: Params, targets: Any, objective: Any, *others) -> Any:
+    """Return the results of `run` for each image of a batch; a weight of the objective may be `[N]`."""
+    weights = jax.tree.map(lambda weight: 0 if jnp.ndim(weight) else None, objective)
+    axes = (0, None, _of_targets(targets), weights, *[None] * len(others))
+    return jax.vmap(run, in_axes=axes)(state, params, targets, objective, *others)
 
 
 def _of_targets(targets: Any) -> Any:

@@ -8,7 +8,7 @@ clip=True)` behaves as `Adam()` does.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -39,15 +39,7 @@ PAIRS, PAIRS_OF_MANY_PIXELS, MANY_PIXELS = 20, 10, 2**20
 _INT32 = 2**31
 
 
-class Transformation(Protocol):
-    """Gradient transformation of Optax; `update` may take `value`, `grad` and `value_fn`, as for line searches."""
-
-    @property
-    def init(self) -> Callable[..., Any]: ...  # noqa: D102
-
-    @property
-    def update(self) -> Callable[..., Any]: ...  # noqa: D102
-
+Transformation = optax.GradientTransformation  # `update` may take `value`, `grad` and `value_fn`, as for line searches
 
 _RANGES = {
     "history_size": (1, _INT32, f"1 to {_INT32 - 1} pairs"),

@@ -18,7 +18,7 @@ Olah, Mordvintsev and Schubert, *Feature Visualization*, Distill 2017, use the l
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial, reduce
 from typing import Any
 
@@ -79,22 +79,6 @@ def _root(dtype: Any) -> jax.Array:
     return root / jnp.max(jnp.linalg.norm(root, axis=0))
 
 
-def _decorrelate(image: jax.Array) -> jax.Array:
-    return jnp.matmul(image, jnp.linalg.inv(_root(image.dtype)).T, precision="highest")
-
-
-def _correlate(channels: jax.Array) -> jax.Array:
-    return jnp.matmul(channels, _root(channels.dtype).T, precision="highest")
-
-
-def _to_waves(image: jax.Array) -> jax.Array:
-    return _hartley(image) / _strengths(image)
-
-
-def _from_waves(waves: jax.Array) -> jax.Array:
-    return _hartley(waves * _strengths(waves))
-
-
 def _hartley(x: jax.Array) -> jax.Array:
     """Return the Hartley transform, a real version of the Fourier transform and its own inverse."""
     found = jnp.fft.fft2(x, axes=(0, 1), norm="ortho")
@@ -110,32 +94,35 @@ def _strengths(x: jax.Array) -> jax.Array:
     return jnp.broadcast_to(strengths[..., None], x.shape).astype(x.dtype)
 
 
-def _logit(image: jax.Array) -> jax.Array:
-    return jax.scipy.special.logit(jnp.clip(image, MARGIN, 1 - MARGIN))
-
-
 PARAMETRIZATIONS = {
     "pixels": Parametrization(_same, _same),
     "pyramid": Parametrization(_levels, partial(_sum_of_levels, circular=False)),
     "circular pyramid": Parametrization(_levels, partial(_sum_of_levels, circular=True)),
     "laplacian": Parametrization(_details, _from_details),
-    "decorrelated": Parametrization(_decorrelate, _correlate),
-    "fourier": Parametrization(_to_waves, _from_waves),
-    "sigmoid": Parametrization(_logit, jax.nn.sigmoid),
+    "decorrelated": Parametrization(
+        lambda image: jnp.matmul(image, jnp.linalg.inv(_root(image.dtype)).T, precision="highest"),
+        lambda channels: jnp.matmul(channels, _root(channels.dtype).T, precision="highest"),
+    ),
+    "fourier": Parametrization(
+        lambda image: _hartley(image) / _strengths(image), lambda waves: _hartley(waves * _strengths(waves))
+    ),
+    "sigmoid": Parametrization(
+        lambda image: jax.scipy.special.logit(jnp.clip(image, MARGIN, 1 - MARGIN)), jax.nn.sigmoid
+    ),
 }
 OF_LEVELS = tuple(PARAMETRIZATIONS[name].decode for name in ("pixels", "pyramid", "circular pyramid"))
 # Encoders that run in NumPy, so that the initial state needs no compilation.
 HOST_ENCODERS = (_same, _levels)
 
 
-@jax.tree_util.register_pytree_node_class
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
 class Parameters:
-    """Parameters of an image, a pytree of arrays, and the function that decodes those of one image."""
+    """Parameters of an image: a pytree of arrays, and the function that decodes those of one image."""
 
-    def __init__(self, values: Any, decode: Callable[[Any], jax.Array], ranks: tuple[int, ...] | None = None) -> None:
-        """Store the arguments; `ranks`, of the arrays of one image, default to those of `values`."""
-        self.values, self.decode = values, decode
-        self.ranks = tuple(map(jnp.ndim, jax.tree.leaves(values))) if ranks is None else ranks
+    values: Any
+    decode: Callable[[Any], jax.Array] = field(metadata={"static": True})
+    ranks: tuple[int, ...] = field(metadata={"static": True})  # of the arrays of one image
 
     @property
     def has_levels(self) -> bool:
@@ -147,19 +134,6 @@ class Parameters:
     def batched(self) -> bool:
         """Whether the arrays have a batch axis."""
         return any(leaf.ndim > rank for leaf, rank in zip(jax.tree.leaves(self.values), self.ranks, strict=True))
-
-    def replace(self, values: Any) -> "Parameters":
-        """Return the parameters with other values of the same structure."""
-        return Parameters(values, self.decode, self.ranks)
-
-    def tree_flatten(self) -> tuple[tuple[Any], tuple[Callable[[Any], jax.Array], tuple[int, ...]]]:
-        """Return the arrays and the static attributes."""
-        return (self.values,), (self.decode, self.ranks)
-
-    @classmethod
-    def tree_unflatten(cls, static: tuple[Any, tuple[int, ...]], values: tuple[Any]) -> "Parameters":
-        """Return the parameters with these arrays and static attributes."""
-        return cls(values[0], *static)
 
 
 def named_parametrization(chosen: ParametrizationName | Parametrization, *, circular: bool = False) -> Parametrization:
@@ -182,13 +156,13 @@ def encode(image: jax.Array, parametrization: Parametrization, *, flat: bool = F
         parametrization: of `named_parametrization`.
         flat: whether to concatenate the arrays to one vector, as L-BFGS needs.
     """
-    values = parametrization.encode(image)
-    if not flat:
-        return Parameters(values, parametrization.decode)
+    values, decode = parametrization.encode(image), parametrization.decode
     leaves, structure = jax.tree.flatten(values)
+    if not flat:
+        return Parameters(values, decode, tuple(map(jnp.ndim, leaves)))
     shapes = tuple(leaf.shape for leaf in leaves)
     vector = array_module(*leaves).concatenate([leaf.reshape(-1) for leaf in leaves])
-    return Parameters(vector, FlatDecode(parametrization.decode, structure, shapes))
+    return Parameters(vector, FlatDecode(decode, structure, shapes), (1,))
 
 
 @dataclass(frozen=True)

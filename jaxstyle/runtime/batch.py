@@ -21,17 +21,13 @@ from jaxstyle.errors import InputError, UnavailableError, own
 from jaxstyle.files import write_text
 from jaxstyle.images.load import fit as fit_size
 from jaxstyle.images.load import size_of
-from jaxstyle.losses.objective import Objective
 from jaxstyle.runtime.callbacks import Callback, message, never
-from jaxstyle.runtime.inputs import LoadedNetwork, expand_paths, style_image
-from jaxstyle.runtime.options import STATISTICS, StylizeOptions
+from jaxstyle.runtime.inputs import LoadedNetwork, expand_paths
+from jaxstyle.runtime.options import StylizeOptions
 from jaxstyle.runtime.outputs import OutputOptions
 from jaxstyle.runtime.record import check_same, source, structured
 from jaxstyle.runtime.run import divergence_message, load_run, run_to_file
-from jaxstyle.runtime.style_cache import Settings, statistics_of
-from jaxstyle.transfer.color import Sizes
 from jaxstyle.transfer.presets import Preset
-from jaxstyle.transfer.scale import style_sides
 from jaxstyle.transfer.schedule import plan
 
 FILES = re.compile(r"batch(\.\d+)?\.json")
@@ -154,7 +150,6 @@ def batch(
     if len(pending) > 1:
         message(callbacks, f"{len(pending)} pictures with {programs} different programs of steps")
     made, failed, stopped, compiled = 0, 0, False, {}
-    cached: Mapping[Path, Sizes] = {}
     for number, picture in enumerate(pending, 1):
         name = picture.output.name
         if stopped := bool(should_stop()):
@@ -165,11 +160,8 @@ def batch(
                 done[name] = IN_PROGRESS
                 record.write(done, process=process)
             message(callbacks, f"{number} of {len(pending)}: {picture.content} as {picture.style}")
-            if picture.style not in cached:
-                cached = _statistics(picture.style, options, preset, network)
             files = {"content": picture.content, "styles": (picture.style,)}
-            how: dict[str, Any] = {"outputs": outputs, "cached": cached, "callbacks": callbacks}
-            run = load_run(files, options, lambda: network, **how)
+            run = load_run(files, options, lambda: network, outputs=outputs, callbacks=callbacks)
             problem = replace(run.problem, compiled=compiled, devices=1 if is_distributed() else run.problem.devices)
             run = run._replace(problem=problem)
             result = run_to_file(run, picture.output, callbacks=callbacks, should_stop=should_stop)
@@ -215,18 +207,6 @@ def _by_size(
     styles = {style: number for number, style in enumerate(dict.fromkeys(each.style for each in pictures))}
     order = {size: number for number, size in enumerate(dict.fromkeys(sizes.values()))}
     return sorted(pictures, key=lambda each: (styles[each.style], order[sizes[each.content]])), len(shapes)
-
-
-def _statistics(path: Path, options: StylizeOptions, preset: Preset, network: LoadedNetwork) -> dict[Path, Sizes]:
-    """Return the statistics of a style for contents of all sizes, or nothing if pictures need the style itself."""
-    objective = preset.objective
-    needs_image = preset.color != "none" or options.init == "style" or preset.style_fit == "content"
-    if path.suffix.lower() in STATISTICS or needs_image or not isinstance(objective, Objective):
-        return {}
-    style, size = style_image(path, options, preset), options.size
-    planned = plan(size, size, steps=1_000_000, scales=preset.scales, layers=objective.layers)
-    settings = Settings(network.params, objective, preset.network, options.seed)
-    return {path: statistics_of(style, style_sides(size, planned, objective=objective), settings, longest=size)}
 
 
 def _is_finished(picture: BatchPicture, done: Mapping[str, str], common: str, options: StylizeOptions) -> bool:

@@ -12,7 +12,6 @@ import json
 import logging
 import operator
 import shutil
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,27 +39,19 @@ MOST_FACTS = 2**22  # bytes
 SPARE = 2**18  # bytes of a checkpoint besides its arrays
 
 
-class _QuietLogger:
-    """Suppresses Orbax' log messages, which exceptions repeat, while any thread is within it."""
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Suppress Orbax' log messages, which exceptions repeat."""
+    logger = logging.getLogger("absl")
 
-    def __init__(self) -> None:
-        self.lock, self.users, self.before = threading.Lock(), 0, False
+    def suppress(record: logging.LogRecord) -> bool:
+        return False
 
-    def __enter__(self) -> None:
-        logger = logging.getLogger("absl")
-        with self.lock:
-            if not self.users:
-                self.before, logger.disabled = logger.disabled, True
-            self.users += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self.lock:
-            self.users -= 1
-            if not self.users:
-                logging.getLogger("absl").disabled = self.before
-
-
-_QUIET = _QuietLogger()
+    logger.addFilter(suppress)  # one of each thread
+    try:
+        yield
+    finally:
+        logger.removeFilter(suppress)
 
 
 @dataclass(frozen=True)
@@ -110,7 +101,10 @@ class CheckpointStore:
             on_process_zero(begin)
             if not all(allgather_number(int(self.folder.is_dir()))):
                 raise InputError(f"The folder {self.folder} does not exist in all processes: use a shared folder.")
-            with self._manager() as manager:
+            options = ocp.CheckpointManagerOptions(
+                enable_async_checkpointing=False, cleanup_tmp_directories=True, create=False
+            )
+            with _quiet(), ocp.CheckpointManager(self.folder.absolute(), options=options) as manager:
                 manager.save(step, args=ocp.args.Composite(arrays=ocp.args.StandardSave(arrays)), force=True)
             on_process_zero(end)
         except InputError:
@@ -142,45 +136,41 @@ class CheckpointStore:
 
         def newest() -> int:
             """Return the number of the newest undamaged checkpoint, 0 for none."""
-            with self._manager(alone=True) as manager:
-                for step in sorted(manager.all_steps(), reverse=True) if manager else ():
-                    try:
-                        found.append(_read(manager, self.folder / str(step), like))
-                        return step
-                    except InputError:
-                        raise
-                    except Exception as error:  # TensorStore and Orbax raise many kinds
-                        reason = getattr(error, "strerror", None) or excerpt(error, most=160)
-                        warn(f"The checkpoint {self.folder / str(step)} cannot be read ({reason}) and is skipped.")
+            for step in self._steps():
+                try:
+                    found.append(_read(self.folder / str(step), like))
+                    return step
+                except InputError:
+                    raise
+                except Exception as error:  # TensorStore and Orbax raise many kinds
+                    reason = getattr(error, "strerror", None) or excerpt(error, most=160)
+                    warn(f"The checkpoint {self.folder / str(step)} cannot be read ({reason}) and is skipped.")
             return 0
 
         step = on_process_zero(newest)
         if step and not found:  # another process has selected it
-            with self._manager(alone=True) as manager:
-                return _read(manager, self.folder / str(step), like)
+            return _read(self.folder / str(step), like)
         return found[0] if found else None
 
     def facts(self) -> dict[str, Any] | None:
         """Return the facts of the newest checkpoint with readable facts."""
-        with self._manager(alone=True) as manager:
-            for step in sorted(manager.all_steps(), reverse=True) if manager else ():
-                with contextlib.suppress(Exception):
-                    return _facts(self.folder / str(step))
+        for step in self._steps():
+            with contextlib.suppress(Exception):
+                return _facts(self.folder / str(step))
         return None
 
     def clear(self) -> None:
         """Remove all checkpoints; raise `UnavailableError` if one cannot be removed."""
 
         def remove() -> None:
-            with self._manager(alone=True) as manager:
-                for step in manager.all_steps() if manager else ():
-                    try:
-                        manager.delete(step)
-                    except OSError as error:
-                        raise UnavailableError(
-                            f"The checkpoint {self.folder / str(step)} cannot be removed "
-                            f"({error.strerror or excerpt(error)}): remove it."
-                        ) from error
+            for step in self._steps():
+                try:
+                    shutil.rmtree(self.folder / str(step))
+                except OSError as error:
+                    raise UnavailableError(
+                        f"The checkpoint {self.folder / str(step)} cannot be removed "
+                        f"({error.strerror or excerpt(error)}): remove it."
+                    ) from error
             for path in self.folder.glob("*.unreadable"):
                 shutil.rmtree(path, ignore_errors=True)
 
@@ -188,51 +178,27 @@ class CheckpointStore:
 
     def _prune(self, step: int) -> None:
         """Remove the checkpoints before `step` but the newest readable ones."""
-        steps = [int(path.name) for path in self.folder.iterdir() if path.name.isdecimal()]
-        readable = []
+        steps, readable = self._steps(), []
         for each in steps:
             with contextlib.suppress(Exception):
                 _facts(self.folder / str(each))
                 readable.append(each)
-        for each in set(steps) - set(sorted(readable)[-KEPT:]):
+        for each in set(steps) - set(readable[:KEPT]):
             if each < step:
                 shutil.rmtree(self.folder / str(each), ignore_errors=True)
 
-    @contextlib.contextmanager
-    def _manager(self, *, alone: bool = False) -> Iterator[Any]:
-        """Open the folder, in all processes together or in this process `alone`; None if it does not exist.
-
-        Together, incomplete checkpoints of killed processes are removed in the background; only `save` waits for that.
-        """
-        import orbax.checkpoint as ocp
-
+    def _steps(self) -> list[int]:
+        """Return the numbers of all checkpoints, the newest first."""
         check(self.folder)
-        if not self.folder.exists():
-            yield None
-            return
-        processes = ocp.options.MultiprocessingOptions()
-        if alone and jax.process_count() > 1:
-            me = jax.process_index()
-            processes = ocp.options.MultiprocessingOptions(
-                primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
-            )
-        options = ocp.CheckpointManagerOptions(
-            enable_async_checkpointing=False,
-            cleanup_tmp_directories=not alone,
-            create=False,
-            multiprocessing_options=processes,
-        )
-        handlers = {"arrays": ocp.StandardCheckpointHandler(multiprocessing_options=processes)}
-        folder = self.folder.absolute()
-        with _QUIET, ocp.CheckpointManager(folder, options=options, item_handlers=handlers) as manager:
-            yield manager
+        paths = self.folder.iterdir() if self.folder.exists() else ()
+        return sorted((int(path.name) for path in paths if path.name.isdecimal()), reverse=True)
 
 
-def _read(manager: Any, folder: Path, like: Callable[[dict[str, Any]], Any]) -> tuple[dict[str, Any], Any]:
-    """Return the facts and arrays of a checkpoint; raise any exception if it is damaged."""
+def _read(folder: Path, like: Callable[[dict[str, Any]], Any]) -> tuple[dict[str, Any], Any]:
+    """Return the facts and arrays of a checkpoint in this process alone; raise any exception if it is damaged."""
     import orbax.checkpoint as ocp
 
-    step, facts = int(folder.name), _facts(folder)
+    facts = _facts(folder)
     wanted = like(facts)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), wanted)
@@ -242,13 +208,19 @@ def _read(manager: Any, folder: Path, like: Callable[[dict[str, Any]], Any]) -> 
         raise ValueError("a checkpoint is larger than its arrays")
     if _hashes(folder) != json.loads((folder / FACTS).read_text())["files"]:
         raise ValueError("a checkpoint's files are not those that were saved")
-    held: Any = manager.item_metadata(step)["arrays"]
-    held = jax.tree.leaves(held.tree)
-    shapes = [str((leaf.shape, leaf.dtype)) for leaf in held]
-    chunks = [(chunk, side) for leaf in held for chunk, side in zip(leaf.storage.chunk_shape, leaf.shape, strict=True)]
-    if sorted(shapes) != sorted(str((leaf.shape, leaf.dtype)) for leaf in leaves) or any(a > b for a, b in chunks):
-        raise ValueError("a checkpoint holds other arrays")
-    arrays = manager.restore(step, args=ocp.args.Composite(arrays=ocp.args.StandardRestore(wanted)))["arrays"]
+    me = jax.process_index()
+    alone: Any = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
+    )
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+    with _quiet(), ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
+        place = folder.absolute() / "arrays"
+        held: Any = jax.tree.leaves(checkpointer.metadata(place).item_metadata.tree)
+        shapes = sorted(str((leaf.shape, leaf.dtype)) for leaf in held)
+        chunks = [pair for leaf in held for pair in zip(leaf.storage.chunk_shape, leaf.shape, strict=True)]
+        if shapes != sorted(str((leaf.shape, leaf.dtype)) for leaf in leaves) or any(a > b for a, b in chunks):
+            raise ValueError("a checkpoint holds other arrays")
+        arrays = checkpointer.restore(place, args=ocp.args.StandardRestore(wanted))
     return facts, jax.tree.map(np.asarray, arrays)
 
 

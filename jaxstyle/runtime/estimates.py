@@ -85,7 +85,7 @@ def estimate(problem: Problem, *, callbacks: Sequence[Callback] = ()) -> Estimat
     fits = all(allgather_json(need <= most)) if problem.spans_processes else need <= most
     gflop = float("nan")
     if isinstance(problem.network, VGG19):
-        gflop = (problem.batch_size or 1) * gflop_per_step(problem.params, last, objective=objective)
+        gflop = problem.count * gflop_per_step(problem.params, last, objective=objective)
     if not fits:
         return Estimate(scales, gflop, need, most, fits, None, None)
     message(callbacks, "Timing", kind="estimating")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import glob
 import math
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +19,6 @@ from jaxstyle.images.resample import resample
 from jaxstyle.losses import masks as masks_module
 from jaxstyle.losses import statistics_io
 from jaxstyle.losses.objective import Objective
-from jaxstyle.losses.targets import Style
 from jaxstyle.networks import pretrained
 from jaxstyle.networks.vgg import Params
 from jaxstyle.runtime import style_cache
@@ -95,10 +93,9 @@ def load_stylize(
     options: StylizeOptions,
     network: LoadNetwork,
     *,
-    cached: Mapping[Path, Style | Sizes] = MappingProxyType({}),
     callbacks: Sequence[Callback] = (),
 ) -> Loaded:
-    """Load the content and the styles, pictures or statistics, of a style transfer; some styles may be `cached`."""
+    """Load the content and the styles, pictures or statistics, of a style transfer."""
     preset, objective = options.resolve()
     how: dict[str, Any] = {"resample": preset.resample, "max_pixels": options.max_pixels}
     picture = load_image(content, size=options.size, rounding=preset.rounding, **how)
@@ -107,23 +104,14 @@ def load_stylize(
     if isinstance(start, Path):
         start = load_image(start, size=(width, height), **how).rgb
     masks = _content_masks(options, height, width)
-    known: dict[Path, Any] = dict(cached)
-    for path in dict.fromkeys(styles):
-        if path not in known and path.suffix.lower() not in STATISTICS:
-            known[path] = style_image(path, options, preset, content=picture)
-    images = {path: image for path, image in known.items() if path not in cached}
+    files = [path for path in dict.fromkeys(styles) if path.suffix.lower() in STATISTICS]
+    images = [path for path in styles if path not in files]
+    known: dict[Path, Any] = {path: _style_image(path, options, preset, picture) for path in dict.fromkeys(images)}
     params = network().params
-    for path in dict.fromkeys(styles):
-        if path not in known:
-            known[path] = _statistics(path, options, params, callbacks)
-            if getattr(objective, "statistic", None) == "sliced" and len(styles) > 1:
-                raise InputError("Statistics of 'sliced' have different directions: mix the pictures instead.")
-    style_masks = _style_masks(options, [(path, images[path]) for path in styles if path in images])
-    recolored = preset.color != "none" or options.init == "style" or options.style_mask
-    if isinstance(objective, Objective) and not recolored:
-        settings = style_cache.Settings(params, objective, preset.network, options.seed)
-        how = {"settings": settings, "steps": options.steps, "scales": preset.scales}
-        known |= style_cache.summarize_styles(images, height, width, **how)
+    known |= {path: _statistics(path, options, params, callbacks) for path in files}
+    if files and len(styles) > 1 and getattr(objective, "statistic", None) == "sliced":
+        raise InputError("Statistics of 'sliced' have different directions: mix the pictures instead.")
+    style_masks = _style_masks(options, [(path, known[path]) for path in images])
     problem = make_problem(
         params,
         picture.rgb,
@@ -135,6 +123,9 @@ def load_stylize(
         content_masks=masks,
         style_masks=style_masks,
     )
+    needs_images = preset.color != "none" or options.init == "style" or options.style_mask
+    if isinstance(objective, Objective) and not needs_images:
+        problem = style_cache.with_statistics(problem)
     return problem, picture.alpha
 
 
@@ -164,11 +155,10 @@ def _method(options: ObjectiveOptions) -> dict[str, Any]:
     return found | {"steps": options.steps, "key": jax.random.key(options.seed)}
 
 
-def style_image(path: Path, options: StylizeOptions, preset: Preset, *, content: Picture | None = None) -> jax.Array:
+def _style_image(path: Path, options: StylizeOptions, preset: Preset, content: Picture) -> jax.Array:
     """Load a style at its size for the last scale; the preset may give it the height and width of the content."""
-    own = options.style_scale is not None or options.style_size is not None
     size: Any = options.style_size or max(16, round((options.style_scale or 1.0) * options.size))
-    if content is not None and preset.style_fit == "content" and not own:
+    if preset.style_fit == "content" and options.style_scale is None and options.style_size is None:
         size = content.rgb.shape[1::-1]
     how: dict[str, Any] = {"resample": preset.resample, "rounding": preset.rounding, "max_pixels": options.max_pixels}
     style: Any = load_image(path, size=size, **how).rgb

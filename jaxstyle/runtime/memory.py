@@ -5,7 +5,6 @@ those of a container, a job or a service). A scale that does not fit is recomput
 """
 
 import ctypes
-import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,22 +14,23 @@ import jax
 import psutil
 
 from jaxstyle.errors import InputError
-from jaxstyle.losses.layer_summaries import AnyNetwork, row_chunk_blocks, sized_layers, smallest_tile, tiling_obstacle
+from jaxstyle.losses.layer_summaries import row_chunk_blocks, sized_layers, smallest_tile, tiling_obstacle
 from jaxstyle.losses.objective import Objective
 from jaxstyle.networks.vgg import VGG19
-from jaxstyle.optim.loop import AnyObjective
 from jaxstyle.runtime.options import LARGEST_BLOCKS
+from jaxstyle.transfer.scale import Transfer
 from jaxstyle.transfer.schedule import Scale
 from jaxstyle.transfer.sweep import memory_of
 
 FREE_SHARE = 0.8  # default budget, as a fraction of the free memory
 COMPILING = 2**28  # bytes still in use on the CPU after compilation of a few more programs
-LEAST_PAIRS = 3  # of lbfgs, below which it is no better than gradient descent
 ESTIMATED = 0.7  # fraction of the memory of a process in the estimate; on the CPU it took a third more
 ROW_CHUNKS_SAVE = 2  # maximum factor by which row chunks reduce memory: 1,564 to 761 MiB at 1024 x 768 pixels
 FINEST, COARSEST = 0.1, 0.8  # ratio of the next window to one that did not fit
 NO_LIMIT = sys.maxsize  # bytes
 UNLIMITED = 2**62  # bytes; version 1 of control groups reports no limit as slightly less than 2^63
+
+Programs = Callable[[int], jax.stages.Compiled]  # the program of a scale for each memory plan
 
 
 def memory_budget(memory: int | None) -> int:
@@ -70,39 +70,6 @@ def peak_of(step: jax.stages.Compiled, *, missing: int = 0) -> int:
     return in_use() + missing + found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
 
 
-def shortage(
-    step: jax.stages.Compiled,
-    side: int,
-    *,
-    pair: int,
-    pairs: int,
-    batch_size: int,
-    row_chunks: bool,
-    shared: bool = False,
-    missing: int = 0,
-) -> str:
-    """Return a message with the memory of a program for images of a longest side, and options that fit.
-
-    `pair` is the bytes of each of the curvature `pairs` of lbfgs, 0 for another optimizer. `row_chunks` says whether
-    they are possible but not in use, `shared` whether devices of this process share the work, which excludes tiles.
-    `missing` is the bytes of the inputs of the program that are not allocated yet.
-    """
-    need, most, base = peak_of(step, missing=missing), limit(), in_use()
-    free = max(0, most - base)
-    cures = [f"--size {max(16, int(side * math.sqrt(free / max(1, need - base))) // 16 * 16)}"]
-    if batch_size > 1:
-        cures.insert(0, f"--batch-size {max(1, int(batch_size * free / max(1, need - base)))}")
-    fewer = pairs - math.ceil((need - most) / pair) if pair else 0
-    if fewer >= LEAST_PAIRS:
-        cures.append(f"--lbfgs-history {fewer}")
-    if row_chunks:
-        cures.append("--remat")
-    if shared:
-        cures.append("--devices 1")
-    takes = f"{side} pixels take {need / 2**30:.3g} GiB, but only {most / 2**30:.3g} GiB are available"
-    return f"{takes}: use {' or '.join(cures)}."
-
-
 def release_memory() -> None:
     """Return freed memory to the system, such as after compilation; otherwise glibc retains hundreds of megabytes."""
     if sys.platform == "linux":
@@ -118,22 +85,15 @@ def _on_device() -> dict[str, int] | None:
 
 
 def plan_scale(
-    program: Callable[[int], jax.stages.Compiled],
-    scale: Scale,
-    *,
-    objective: AnyObjective,
-    network: AnyNetwork,
-    alone: bool,
-    memory: int | None,
-    allocated: int,
+    program: Programs, scale: Scale, transfer: Transfer, *, memory: int | None, allocated: int
 ) -> tuple[jax.stages.Compiled, int]:
     """Return the program of a scale that fits into memory, and its memory plan; `program` is as for `fitted`.
 
-    Only an image `alone`, not a batch, is processed in row chunks or tiles. `memory` is the budget of the command, and
-    `allocated` the bytes of the inputs of the program that are allocated already.
+    Only a single image is processed in row chunks or tiles. `memory` is the budget of the command, and `allocated` the
+    bytes of the inputs of the program that are allocated already.
     """
-    pixels = scale.height * scale.width
-    fewer, least = False, None
+    objective, network, pixels = transfer.objective, transfer.network, scale.height * scale.width
+    alone, fewer, least = transfer.count == 1, False, None
     if isinstance(network, VGG19) and isinstance(objective, Objective):
         complete = objective.complete_layers
         few = row_chunk_blocks(in_row_chunks(network), pixels, complete=complete)
@@ -161,7 +121,7 @@ def in_row_chunks(network: VGG19) -> VGG19:
 
 
 def fitted(
-    program: Callable[[int], jax.stages.Compiled],
+    program: Programs,
     pixels: int,
     *,
     need: Callable[[jax.stages.Compiled], int],

@@ -52,7 +52,6 @@ class OutputOptions:
             raise InputError(f"--every {self.every} needs a folder of checkpoints: name it with --checkpoint.")
         if self.checkpoint is not None:
             checkpoint_folder.check(self.checkpoint)
-            checkpoint_folder.check_unlocked(self.checkpoint)
         existing = [path for path in inputs if os.path.exists(path)]
         for picture in pictures:
             check_output(picture, bits=self.bits, inputs=inputs)

@@ -98,11 +98,9 @@ class Layout:
             network = network.clone(conv=SplitRows(self.mesh), remat=(), tile_pixels=None)
         own = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (like, targets))
         step = partial(_steps, like=own, layout=self, run=partial(loop.run_segment, network=network, **options))
-        where = (
-            jax.tree.map(lambda leaf: leaf.sharding, self.sharded(like)),
-            NamedSharding(self.mesh, PartitionSpec()),
-        )
-        lower = jax.jit(step, donate_argnums=0, out_shardings=where).lower
+        of_state = jax.tree.map(lambda leaf: leaf.sharding, self.sharded(like))
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+        lower = jax.jit(step, donate_argnums=0, out_shardings=(of_state, everywhere)).lower
         arrays = self.sharded(like), self.replicated(params), self.target_shapes(targets)
         steps = self.replicated(jax.ShapeDtypeStruct((), jnp.int32))
         return lower(*arrays, self.placed_objective(objective), steps).compile()

@@ -12,20 +12,18 @@ from jax.typing import ArrayLike
 
 from jaxstyle.distributed.sharding import HEIGHT
 from jaxstyle.images.resample import array_module
-from jaxstyle.losses.layer_summaries import AnyNetwork, is_circular, sized_layers
+from jaxstyle.losses.layer_summaries import AnyNetwork, is_circular
 from jaxstyle.losses.objective import BatchTargets, Objective
-from jaxstyle.losses.targets import Style
-from jaxstyle.networks.conv import prepared, winograd_pays
+from jaxstyle.networks.conv import prepared
 from jaxstyle.networks.vgg import VGG19, Params
 from jaxstyle.optim import loop
 from jaxstyle.optim.loop import AnyObjective
 from jaxstyle.optim.optimizers import LBFGS, Optimizer, Transformation, as_optimizer
 from jaxstyle.runtime.memory import in_row_chunks, plan_scale, release_memory
 from jaxstyle.runtime.placement import Layout, cropped, placed, row_layout
-from jaxstyle.transfer import scale as scale_parts
-from jaxstyle.transfer.color import Color, Sizes, Styles
-from jaxstyle.transfer.schedule import Scale, Scales, part_of, plan
-from jaxstyle.transfer.stylize import prepare_inputs
+from jaxstyle.transfer.color import Color, Styles
+from jaxstyle.transfer.scale import Transfer
+from jaxstyle.transfer.schedule import Scale, Scales
 
 MOST_STEPS_PER_SEGMENT = 10
 WORK_PER_SEGMENT = 2e11  # multiply-adds of forward passes: two steps of VGG-19 at 512 pixels, over a second
@@ -46,8 +44,8 @@ class CompiledScale(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Problem:
-    """The arrays and static options of `jaxstyle.stylize`, after color matching of the styles.
+class Problem(Transfer):
+    """A `Transfer` with a memory budget, on devices, whose scales are compiled.
 
     In a batch of `batch_size`, weights of the objective have a leading axis, and `noise` has one key per image. Copies
     by `dataclasses.replace` share compiled programs. `memory_plans` are those of `at`, and `memory` is the memory
@@ -55,21 +53,6 @@ class Problem:
     `devices` (None for all) share the work; states and images are then stored in that layout.
     """
 
-    params: Params
-    picture: jax.Array
-    content: jax.Array
-    styles: Sequence[Style | Sizes]
-    objective: AnyObjective
-    network: AnyNetwork
-    optimizer: Optimizer
-    start: str | jax.Array
-    key: jax.Array
-    steps: int
-    scales: Scales = None
-    color: Color = "none"
-    style_weights: Sequence[float] | None = None
-    content_masks: jax.Array | None = None
-    style_masks: Sequence[jax.Array | None] | None = None
     batch_size: int | None = None
     noise: jax.Array | None = None
     memory_plans: Mapping[int, int] | None = None
@@ -80,14 +63,18 @@ class Problem:
     compiled: dict[tuple, jax.stages.Compiled] = field(default_factory=dict)
     networks: dict[bool, Params] = field(default_factory=dict)
 
+    @property
+    def count(self) -> int:
+        """Number of images that are optimized together."""
+        return self.batch_size or 1
+
     def ready(self, scale: Scale) -> Params:
         """Return the params prepared for the steps of a scale."""
         network = self.network
         if not isinstance(network, VGG19):
             return self.params
         split = self.layout is not None and self.layout.axis == HEIGHT  # uses the direct convolution
-        pixels = scale.height * scale.width * (self.batch_size or 1)
-        wide = not split and winograd_pays(self.params, pixels=pixels, steps=scale.steps, layers=self.objective.layers)
+        wide = not split and self.uses_winograd(scale)
         if wide not in self.networks:
             params = self.params
             if wide or network.precision == "bfloat16" and not split:
@@ -101,13 +88,6 @@ class Problem:
         """The objective in the layout of the program."""
         return self.objective if self.layout is None else self.layout.placed_objective(self.objective)
 
-    @cached_property
-    def schedule(self) -> tuple[Scale, ...]:
-        """The scales and their steps."""
-        layers, circular = sized_layers(self.network, self.objective.layers), is_circular(self.network)
-        options: dict[str, Any] = {"layers": layers, "circular": circular, "passes": self.objective.passes}
-        return plan(*self.content.shape[:2], steps=self.steps, scales=self.scales, **options)
-
     def targets(self, number: int, image: Any = None) -> Any:
         """Return the targets of a scale for its initial image, on which those of custom objectives depend."""
         if self.batch_size is not None and self.keeps_start:
@@ -115,20 +95,7 @@ class Problem:
                 self._single(i).targets(number, None if image is None else image[i]) for i in range(self.batch_size)
             ]
             return BatchTargets(jax.tree.map(lambda *parts: jnp.stack(parts), *each))
-        return scale_parts.targets_for_scale(
-            self.params,
-            self.content,
-            self.styles,
-            self.schedule[number],
-            objective=self.objective,
-            network=self.network,
-            key=self.key,
-            style_weights=self.style_weights,
-            content_masks=self.content_masks,
-            style_masks=self.style_masks,
-            image=image,
-            part=part_of(self.schedule, number),
-        )
+        return super().targets(number, image)
 
     def _single(self, index: int) -> "Problem":
         """Return the problem of one image of a batch."""
@@ -143,23 +110,21 @@ class Problem:
     def initial_image(self, scale: Scale, previous: Any) -> Any:
         """Return the initial image of a scale, given the result of the previous one."""
         if previous is not None:
-            previous, circular = np.asarray(previous), is_circular(self.network)
-            return scale_parts.enlarge(previous, self.content, self.styles, self.start, scale, circular=circular)
+            return super().initial_image(scale, np.asarray(previous))
         if self.noise is not None:
             shape = (scale.height, scale.width, 3)
             return np.asarray(jax.jit(jax.vmap(partial(jax.random.uniform, shape=shape)))(self.noise))
-        image = np.asarray(scale_parts.initial_image(self.content, self.styles, self.start, scale, key=self.key))
+        image = np.asarray(super().initial_image(scale, None))
         return image if self.batch_size is None else np.broadcast_to(image, (self.batch_size, *image.shape))
 
     def finish(self, image: Any) -> Any:
         """Return the picture to save, or all pictures of a batch, given the image after the last step."""
-        finish = partial(scale_parts.finish, styles=self.styles, color=self.color, content_masks=self.content_masks)
         image = np.asarray(image)
         if self.batch_size is None or self.color != "keep" and self.content_masks is None:
-            return finish(image, self.picture)
-        return np.stack([np.asarray(finish(each, self.picture)) for each in image])
+            return super().finish(image)
+        return np.stack([np.asarray(super(Problem, self).finish(picture)) for picture in image])
 
-    def program(self, scale: Scale, targets: Any, *, memory_plan: int = 0) -> jax.stages.Compiled:
+    def program(self, scale: Scale, targets: Any, memory_plan: int = 0) -> jax.stages.Compiled:
         """Return the compiled program of a scale, which donates the state; `memory_plan` is as for `CompiledScale`."""
         network = self.network
         if memory_plan and isinstance(network, VGG19):
@@ -179,15 +144,12 @@ class Problem:
                 self.compiled[name] = loop.run_segment.lower(*inputs, steps, **options).compile()
         return self.compiled[name]
 
-    @property
-    def _state_options(self) -> dict[str, Any]:
-        circular = is_circular(self.network)
-        return {"objective": self.objective, "optimizer": self.optimizer, "circular": circular}
-
     def begin(self, image: Any) -> loop.State:
-        """Return the initial state of a scale, given its initial image."""
-        begin: Any = loop.init_state if self.layout is None else self.layout.begin
-        return begin(np.asarray(image), **self._state_options)
+        """Return the initial state of a scale, given its initial image, in the layout of the program."""
+        if self.layout is None:
+            return super().begin(np.asarray(image))
+        options: dict[str, Any] = {"optimizer": self.optimizer, "circular": is_circular(self.network)}
+        return self.layout.begin(np.asarray(image), objective=self.objective, **options)
 
     def resumed(self, state: loop.State) -> loop.State:
         """Return a saved state in the layout of the program."""
@@ -224,7 +186,7 @@ class Problem:
 
     def shape(self, scale: Scale) -> loop.State:
         """Return the shapes and dtypes of the state of a scale."""
-        return jax.eval_shape(partial(loop.init_state, **self._state_options), self.image_shape(scale))
+        return jax.eval_shape(super().begin, self.image_shape(scale))
 
     def image_shape(self, scale: Scale) -> jax.ShapeDtypeStruct:
         """Return shape and dtype of the image of a scale."""
@@ -238,28 +200,18 @@ class Problem:
         work. `InputError` is raised if the steps do not fit into the memory budget.
         """
         scale, targets = self.schedule[number], self.targets(number, image)
-        program, segment, state_bytes = (
-            partial(self.program, scale, targets),
-            self.segment(scale),
-            bytes_of(self.shape(scale)),
-        )
+        program, segment = partial(self.program, scale, targets), self.segment(scale)
+        state_bytes = bytes_of(self.shape(scale))
         if self.layout is not None:
             step, state_bytes = program(), state_bytes * self.layout.at_once // self.layout.mesh.size
             release_memory()
             return CompiledScale(placed(targets, self.layout.target_shapes(targets)), segment, step, 0, state_bytes)
         if memory_plans is not None:
             memory_plan = memory_plans.get(max(scale.width, scale.height), 0)
-            step = program(memory_plan=memory_plan)
+            step = program(memory_plan)
         else:
-            step, memory_plan = plan_scale(
-                lambda plan: program(memory_plan=plan),
-                scale,
-                objective=self.objective,
-                network=self.network,
-                alone=(self.batch_size or 1) == 1,
-                memory=self.memory,
-                allocated=bytes_of(targets) + bytes_of(self.ready(scale)),
-            )
+            allocated = bytes_of(targets) + bytes_of(self.ready(scale))
+            step, memory_plan = plan_scale(program, scale, self, memory=self.memory, allocated=allocated)
         release_memory()
         return CompiledScale(targets, segment, step, memory_plan, state_bytes)
 
@@ -280,7 +232,7 @@ class Problem:
         if jax.default_backend() != "cpu" or not isinstance(self.network, VGG19):
             return MOST_STEPS_PER_SEGMENT
         kernels = ((int(name[4]) - 1, layer["kernel"].size) for name, layer in self.params.items())
-        pixels = scale.width * scale.height * (self.batch_size or 1)
+        pixels = scale.width * scale.height * self.count
         multiply_adds = pixels * sum(size / 4**block for block, size in kernels)
         return min(MOST_STEPS_PER_SEGMENT, max(1, int(WORK_PER_SEGMENT / multiply_adds)))
 
@@ -335,35 +287,10 @@ def make_problem(
         InputError: if there is no style, a value is not in [0, 1], the statistic needs all rows on one device, or there
             are fewer devices.
     """
-    loop.check_steps(steps)
-    given = prepare_inputs(
-        content,
-        styles,
-        objective=objective,
-        network=network,
-        init=init,
-        color=color,
-        content_masks=content_masks,
-        style_masks=style_masks,
-    )
-    return Problem(
-        params=params,
-        picture=given.picture,
-        content=given.content,
-        styles=given.styles,
-        objective=loop.with_dtype(objective, given.picture.dtype),
-        network=network,
-        optimizer=as_optimizer(optimizer),
-        start=given.init,
-        key=jax.random.key(0) if key is None else key,
-        steps=steps,
-        scales=scales,
-        color=color,
-        style_weights=style_weights,
-        content_masks=given.content_masks,
-        style_masks=given.style_masks,
-        memory=max_memory,
-        save_every=save_every,
-        devices=devices,
-        layout=None if devices is None else row_layout(devices, objective=objective),
-    )
+    key = jax.random.key(0) if key is None else key
+    method = (objective, network, as_optimizer(optimizer), init, key, steps, scales, color)
+    arrays = (params, content, content, styles)
+    host: dict[str, Any] = {"memory": max_memory, "devices": devices, "save_every": save_every}
+    problem = Problem(*arrays, *method, style_weights, content_masks, style_masks, **host).checked()
+    layout = None if devices is None else row_layout(devices, objective=objective)
+    return replace(problem, objective=loop.with_dtype(objective, problem.picture.dtype), layout=layout)

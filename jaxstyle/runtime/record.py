@@ -15,7 +15,7 @@ import sys
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +31,6 @@ from jaxstyle.losses.objective import Objective
 from jaxstyle.networks.vgg import VGG19
 from jaxstyle.optim.loop import AnyObjective
 from jaxstyle.runtime.problem import Problem
-from jaxstyle.runtime.runner import Snapshot
 
 FORMAT = "jaxstyle run 2"
 FIRST_FORMAT = "jaxstyle run 1"
@@ -178,13 +177,6 @@ def new_record(
     weights = weights_by_term(problem.objective)
     facts = (options, tuple(map(source, inputs)), network, settings_of(problem), weights, versions(), _device())
     return RunRecord(command, *facts)
-
-
-def record_at(record: RunRecord, snapshot: Snapshot) -> RunRecord:
-    """Return the record of the picture of a snapshot."""
-    history = {name: (float(values[0]), float(values[-1])) for name, values in snapshot.history.items()}
-    plans = {str(side): plan for side, plan in snapshot.memory_plans.items()}
-    return replace(record, memory_plans=plans, steps=snapshot.step, history=history)
 
 
 def identity(record: RunRecord) -> dict[str, Any]:

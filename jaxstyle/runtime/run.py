@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cache, partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -31,11 +30,10 @@ from jaxstyle.runtime.options import ObjectiveOptions, ReconstructOptions, Styli
 from jaxstyle.runtime.outputs import OutputOptions, attempt, log_rows, numbered, write_log
 from jaxstyle.runtime.placement import batch_layout, row_layout
 from jaxstyle.runtime.problem import Problem
-from jaxstyle.runtime.record import RunRecord, check_same, identity, new_record, plain, record_at
+from jaxstyle.runtime.record import RunRecord, check_same, identity, new_record, plain
 from jaxstyle.runtime.record import text as record_text
 from jaxstyle.runtime.runner import CURE, Snapshot, picture_of
 from jaxstyle.runtime.sweep_grid import SweepOptions
-from jaxstyle.transfer.color import Sizes
 
 NOT_RECORDED = ("max_memory", "devices", "max_pixels")  # options on which no pixel depends
 
@@ -59,7 +57,9 @@ class Run(NamedTuple):
 
     def record_of(self, snapshot: Snapshot) -> RunRecord:
         """Return the record of the picture at a snapshot."""
-        return record_at(self.record, snapshot._replace(history=self.history(snapshot)))
+        history = {name: (float(values[0]), float(values[-1])) for name, values in self.history(snapshot).items()}
+        plans = {str(side): plan for side, plan in snapshot.memory_plans.items()}
+        return replace(self.record, memory_plans=plans, steps=snapshot.step, history=history)
 
     def checkpoints(self) -> RunCheckpoints | None:
         """Return the checkpoints of the run, or None without a folder."""
@@ -117,16 +117,13 @@ def stylize_files(
         'done'
     """
     options, outputs, path = options or StylizeOptions(), outputs or OutputOptions(), Path(output)
-    content, name = Path(content), network
+    content = Path(content)
     paths = tuple(Path(each) for each in ([styles] if isinstance(styles, str | Path) else styles))
     options.check(paths)
     outputs.check([path], steps=options.steps, inputs=[content, *paths, *options.files()])
-
-    def load() -> LoadedNetwork:
-        return load_network(name, callbacks=callbacks) if isinstance(name, str) else name
-
+    load = cache(lambda: load_network(network, callbacks=callbacks) if isinstance(network, str) else network)
     files = {"content": content, "styles": paths}
-    run = load_run(files, options, cache(load), outputs=outputs, callbacks=callbacks)
+    run = load_run(files, options, load, outputs=outputs, callbacks=callbacks)
     return run_to_file(run, path, callbacks=callbacks, should_stop=should_stop)
 
 
@@ -136,21 +133,16 @@ def load_run(
     network: LoadNetwork,
     *,
     outputs: OutputOptions,
-    cached: Mapping[Path, Sizes] = MappingProxyType({}),
     callbacks: Sequence[Callback] = (),
 ) -> Run:
-    """Load the input files of a command, by argument, and return its run; `cached` is as for `load_stylize`.
-
-    From the run of a sweep, `SweepFolder.run` makes those of batches.
-    """
+    """Load the input files of a command, by argument, and return its run; for a sweep, that of all layers."""
     if isinstance(options, TextureOptions):
         problem, alpha = load_texture(**files, options=options, network=network)
     elif isinstance(options, ReconstructOptions):
         problem, alpha = load_reconstruction(**files, options=options, network=network)
     else:
         single: Any = options.all_layers() if isinstance(options, SweepOptions) else options
-        how: dict[str, Any] = {"options": single, "network": network, "cached": cached, "callbacks": callbacks}
-        problem, alpha = load_stylize(**files, **how)
+        problem, alpha = load_stylize(**files, options=single, network=network, callbacks=callbacks)
     inputs: dict[Path, int] = {}
     named = {**files, **{each.name: getattr(options, each.name) for each in fields(options)}}
     facts = {name: plain(value, paths=inputs) for name, value in named.items() if name not in NOT_RECORDED}

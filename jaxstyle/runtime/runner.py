@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,11 +17,12 @@ from jaxstyle.losses.objective import Objective
 from jaxstyle.optim import loop
 from jaxstyle.optim.loop import AnyObjective
 from jaxstyle.optim.optimizers import LBFGS
+from jaxstyle.runtime import memory
 from jaxstyle.runtime.callbacks import Callback, Event, never, notify
-from jaxstyle.runtime.memory import limit_with_swap, peak_of, shortage
 from jaxstyle.runtime.problem import CompiledScale, Problem
 from jaxstyle.transfer.schedule import Scale
 
+LEAST_PAIRS = 3  # of lbfgs, below which it is no better than gradient descent
 CURE = "lower the weights or --learning-rate, or try --optimizer adam."
 
 
@@ -139,8 +141,8 @@ def iterate(
                 start = problem.initial_image(scale, None if image is None else problem.unpadded(image, at))
             ready = problem.at(number, start, memory_plans=memory_plans if resumed else problem.memory_plans)
             missing = 0 if resumed else ready.state_bytes
-            if peak_of(ready.step, missing=missing) > limit_with_swap():
-                raise UnavailableError(_shortage(problem, ready, side, missing=missing))
+            if memory.peak_of(ready.step, missing=missing) > memory.limit_with_swap():
+                raise UnavailableError(shortage(problem, ready, scale, missing=missing))
             state = resumed.state if resumed else problem.begin(start)
             send("compiled", first + taken, scale, seconds=time.perf_counter() - began)
             if ready.memory_plan:
@@ -158,7 +160,7 @@ def iterate(
                 except (MemoryError, RuntimeError) as error:
                     if out_of_memory(error) is None:
                         raise
-                    raise UnavailableError(_shortage(problem, ready, side)) from error
+                    raise UnavailableError(shortage(problem, ready, scale)) from error
                 image, at = problem.image_of(state, scale), scale
                 if problem.batch_size is None:
                     fault = fault_of(terms, finite=bool(problem.finite(image)), done=len(sides))
@@ -194,17 +196,24 @@ def picture_of(problem: Problem, snapshot: Snapshot) -> np.ndarray:
     return np.asarray(jax.device_get(problem.finish(problem.unpadded(snapshot.image, scale))))
 
 
-def _shortage(problem: Problem, ready: CompiledScale, side: int, *, missing: int = 0) -> str:
-    """Return the message for a scale that needs more memory than available, including `missing` bytes of state."""
-    optimizer, batch_size = problem.optimizer, problem.batch_size or 1
-    pixels = max(scale.height * scale.width for scale in problem.schedule if side in scale[:2])
-    pairs = optimizer.pairs(pixels) if isinstance(optimizer, LBFGS) else 0
-    pair = ready.state_bytes // (pairs + 1) if pairs else 0
-    recomputable = isinstance(problem.objective, Objective)
-    row_chunks = recomputable and batch_size > 1 and not (ready.memory_plan or getattr(problem.network, "remat", ()))
-    shared = problem.layout is not None and not problem.spans_processes
-    found = {"pair": pair, "pairs": pairs, "batch_size": batch_size, "row_chunks": row_chunks, "shared": shared}
-    return shortage(ready.step, side, missing=missing, **found)
+def shortage(problem: Problem, ready: CompiledScale, scale: Scale, *, missing: int = 0) -> str:
+    """Return a message with the memory of a scale, including `missing` bytes of its state, and options that fit."""
+    side, pixels, optimizer = max(scale.width, scale.height), scale.height * scale.width, problem.optimizer
+    need, most, base = memory.peak_of(ready.step, missing=missing), memory.limit(), memory.in_use()
+    free = max(0, most - base)
+    cures = [f"--size {max(16, int(side * math.sqrt(free / max(1, need - base))) // 16 * 16)}"]
+    if problem.count > 1:
+        cures.insert(0, f"--batch-size {max(1, int(problem.count * free / max(1, need - base)))}")
+    if isinstance(optimizer, LBFGS) and ready.state_bytes:
+        pairs = optimizer.pairs(pixels)
+        fewer = pairs - math.ceil((need - most) / (ready.state_bytes / (pairs + 1)))
+        cures += [f"--lbfgs-history {fewer}"] if fewer >= LEAST_PAIRS else []
+    if problem.count > 1 and isinstance(problem.objective, Objective):
+        cures += [] if ready.memory_plan or getattr(problem.network, "remat", ()) else ["--remat"]
+    if problem.layout is not None and not problem.spans_processes:
+        cures.append("--devices 1")
+    takes = f"{side} pixels take {need / 2**30:.3g} GiB, but only {most / 2**30:.3g} GiB are available"
+    return f"{takes}: use {' or '.join(cures)}."
 
 
 def is_complete(problem: Problem, snapshot: Snapshot) -> bool:

@@ -184,14 +184,14 @@ def sweep_job(
         folder.drop_unfinished_from_log()
     if len(todo) < count:
         message(callbacks, f"{count - len(todo)} of {count} pictures exist already.")
-    kept, steps = folder.outputs.checkpoint, run.problem.steps
+    kept = folder.outputs.checkpoint
     stopped, diverged, done = False, 0, 0  # the number of pictures before a batch
     try:
         with nullcontext() if kept is None or not todo else locked(kept):
             for batch in _batches(run, folder, todo, batch_size=batch_size, callbacks=callbacks):
-                shifted = (partial(_send_shifted, callbacks, done, len(batch), len(todo), steps),)
                 some = on_devices(folder.run(run, batch), () if done else callbacks)
-                diverged += _SweepBatch(some, folder, shifted).compute(should_stop)
+                of_batch = _of_batch(callbacks, done, len(batch), len(todo))
+                diverged += _SweepBatch(some, folder, [of_batch]).compute(should_stop)
                 done += len(batch)
                 if stopped := bool(should_stop()):
                     break
@@ -224,20 +224,16 @@ def _batches(
     yield from (rest[i : i + size] for i in range(0, len(rest), size))
 
 
-def _send_shifted(
-    callbacks: Sequence[Callback],
-    done: int,
-    size: int,
-    count: int,
-    steps: int,
-    event: Event,
-    snapshot: Snapshot | None,
-) -> None:
-    """Send an event of a batch with the progress of the whole sweep: steps count once for each picture."""
-    if event.total_steps:
-        step, progress = done * steps + event.step * size, (done + event.progress * size) / count
-        event = event._replace(step=step, total_steps=count * steps, progress=progress)
-    notify(callbacks, event, snapshot)
+def _of_batch(callbacks: Sequence[Callback], done: int, size: int, count: int) -> Callback:
+    """Return a callback that sends events with the progress of the sweep: steps count once for each picture."""
+
+    def send(event: Event, snapshot: Snapshot | None) -> None:
+        if steps := event.total_steps:
+            step, progress = done * steps + event.step * size, (done + event.progress * size) / count
+            event = event._replace(step=step, total_steps=count * steps, progress=progress)
+        notify(callbacks, event, snapshot)
+
+    return send
 
 
 def fitting_batch_size(

@@ -1,184 +1,209 @@
-"""The parts of one scale: its targets, its initial image, and the result at full size.
+"""A style transfer as data, and what each of its scales starts from: initial image, targets and params.
 
-For each scale of the schedule, `targets_for_scale` computes the optimization targets, and `initial_image` or `enlarge`
-the initial image; `finish` restores colors and masked regions at the end.
+`stylize` runs all steps of a scale in one program; `jaxstyle.runtime` runs a few at a time. Both go through the scales
+of a `Transfer`.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from jaxstyle.errors import InputError
 from jaxstyle.images.resample import array_module, half_shape, resample
-from jaxstyle.losses.layer_summaries import AnyNetwork, sized_layers
+from jaxstyle.losses.layer_summaries import AnyNetwork, check_options, is_circular, sized_layers
 from jaxstyle.losses.masks import compose, cover
 from jaxstyle.losses.objective import Objective
 from jaxstyle.losses.style import Summary
-from jaxstyle.losses.targets import Style, check_picture, make_targets
+from jaxstyle.losses.targets import Style, check_picture, check_range, make_targets
+from jaxstyle.networks.conv import prepared, winograd_pays
 from jaxstyle.networks.vgg import VGG19, Params, smallest_side
-from jaxstyle.optim.loop import AnyObjective
-from jaxstyle.transfer.color import Color, Sizes, with_colors_of
+from jaxstyle.optim.loop import AnyObjective, State, check_steps, init_state
+from jaxstyle.optim.optimizers import Optimizer
+from jaxstyle.transfer.color import Color, Sizes, recolor, with_colors_of
 from jaxstyle.transfer.oklab import chroma_transfer
 from jaxstyle.transfer.resize import resize, resize_style
-from jaxstyle.transfer.schedule import Scale, shared_shape
+from jaxstyle.transfer.schedule import Scale, Scales, plan, shared_shape
 
 PALETTE = 256  # maximum longest side of a style from which colors are taken, in pixels
 
 
-def targets_for_scale(
-    params: Params,
-    content: jax.Array,
-    styles: Sequence[Style | Sizes],
-    scale: Scale,
-    *,
-    objective: AnyObjective = Objective(),
-    network: AnyNetwork = VGG19(),
-    key: jax.Array | None = None,
-    style_weights: jax.typing.ArrayLike | Sequence[float] | None = None,
-    content_masks: jax.Array | None = None,
-    style_masks: Sequence[jax.Array | None] | None = None,
-    image: jax.Array | None = None,
-    part: tuple[int, bool] = (0, False),
-) -> Any:
-    """Return the optimization targets of one scale, as of `make_targets`.
+@dataclass(frozen=True)
+class Transfer:
+    """The arrays and options of `stylize`; `picture` is the content before it is recolored, `start` its `init`."""
 
-    Content and styles are those of `color.recolor`. Images and masks of full size are resized to the scale, and to half
-    of it above `half_resolution_above`. `image`, the initial image, and `part` of `part_of` are for custom objectives.
-    """
-    height, width, _ = scale
-    factor = max(height, width) / max(content.shape[-3:-1])
-    layers = sized_layers(network, objective.layers)
-    style_layers = sized_layers(network, getattr(objective, "style_layers", objective.layers))
-    shrink = partial(resize_style, factor=factor, layers=style_layers)
+    params: Params
+    picture: Any
+    content: Any
+    styles: Any
+    objective: AnyObjective
+    network: AnyNetwork
+    optimizer: Optimizer
+    start: Any
+    key: jax.Array | None
+    steps: int
+    scales: Scales = None
+    color: Color = "none"
+    style_weights: Any = None
+    content_masks: Any = None
+    style_masks: Sequence[Any] | None = None
 
-    def resized(style: Style | Sizes) -> Style:
-        if isinstance(style, Mapping):
-            return _nearest(style, max(height, width))
-        return shrink(check_picture("style", style, style_layers, ranks=(3,)))
+    def checked(self) -> Self:
+        """Return the transfer with checked arrays on the host, a list of styles, and recolored content and styles."""
+        check_steps(self.steps)
+        if isinstance(self.objective, Objective):
+            check_options(self.objective, self.network)
+        picture = check_picture("content", on_host(self.content), in_range=True)
+        styles, content_masks, style_masks, start = jax.tree.map(
+            on_host, (self.styles, self.content_masks, self.style_masks, self.start)
+        )
+        several = styles if isinstance(styles, Sequence) else [styles]
+        check_range("style", [style for style in several if not isinstance(style, Mapping)])
+        check_range("content masks", content_masks)
+        check_range("style masks", style_masks)
+        if not isinstance(start, str):
+            check_range("initial image", start)
+        content, styles = jax.tree.map(on_host, recolor(picture, styles, color=self.color))
+        masks: dict[str, Any] = {"content_masks": content_masks, "style_masks": style_masks}
+        return replace(self, picture=picture, content=content, styles=styles, start=start, **masks)
 
-    masks, style_parts = content_masks, style_masks
-    if content_masks is not None and content_masks.shape[-2:] == content.shape[-3:-1]:
-        masks = array_module(content_masks).stack([resize(mask, height, width) for mask in content_masks])
-    if style_masks is not None:
-        style_parts = [None if mask is None else shrink(mask) for mask in style_masks]
-    without_key = isinstance(objective, Objective) and objective.statistic != "sliced"
-    options: dict[str, Any] = {"objective": objective, "network": network, "style_weights": style_weights}
-    targets = make_targets(
-        params,
-        resize(content, height, width),
-        [resized(style) for style in styles],
-        key=None if key is None or without_key else jax.random.fold_in(key, 1),
-        content_masks=masks,
-        style_masks=style_parts,
-        image=image,
-        part=part,
-        **options,
-    )
-    half, above = Scale(*half_shape(height, width), steps=0), getattr(objective, "half_resolution_above", None)
-    need = max(map(smallest_side, layers), default=1)
-    if above is None or max(height, width) <= above or min(half[:2]) < need:
-        return targets
-    options |= {"key": key, "content_masks": content_masks, "style_masks": style_masks}
-    return targets._replace(half=targets_for_scale(params, content, styles, half, **options))
+    @cached_property
+    def schedule(self) -> tuple[Scale, ...]:
+        """The scales and their steps."""
+        layers, passes = sized_layers(self.network, self.objective.layers), self.objective.passes
+        options: dict[str, Any] = {"layers": layers, "circular": is_circular(self.network), "passes": passes}
+        return plan(*self.content.shape[-3:-1], steps=self.steps, scales=self.scales, **options)
 
+    @property
+    def count(self) -> int:
+        """Number of images that are optimized together."""
+        return math.prod(self.content.shape[:-3])
 
-def style_sides(longest: int, scales: Sequence[Scale], *, objective: AnyObjective = Objective()) -> list[int]:
-    """Return the longest sides for which `targets_for_scale` needs style statistics, in ascending order."""
-    sides = {max(scale.height, scale.width) for scale in scales} | {longest}
-    above = getattr(objective, "half_resolution_above", None) or longest
+    def initial_image(self, scale: Scale, previous: Any) -> Any:
+        """Return the initial image of a scale, given the result of the previous one, None for the first scale.
 
-    def with_halves(side: int) -> set[int]:
-        return {side} | (with_halves(half_shape(side, side)[0]) if side > above else set())
+        The change of the initial image is enlarged and added to the initial image at its new size, which preserves its
+        detail. For noise, the result of the previous scale is enlarged.
+        """
+        size, circular = scale[:2], is_circular(self.network)
+        if previous is None:
+            return self._start(*size)
+        if isinstance(self.start, str) and self.start == "noise":
+            return resize(previous, *size, circular=circular)
+        then, now = self._start(*previous.shape[-3:-1]), self._start(*size)
+        change = resample(previous - then, *size, circular=circular)
+        return array_module(now, change).clip(now + change, 0.0, 1.0)
 
-    return sorted(set().union(*map(with_halves, sides)))
+    def _start(self, height: int, width: int) -> Any:
+        """Return the initial image of this size, with the leading axis of the content.
 
+        `start` is "content", "style" (the first, resized), "noise" (uniform in [0, 1], as in Gatys et al.), or an image
+        `[..., h, w, 3]` of any size.
+        """
+        content, start = self.content, self.start
+        shape = (*content.shape[:-3], height, width, 3)
+        if not isinstance(start, str):
+            start = check_picture("initial image", start, in_range=True)
+            if start.ndim != content.ndim:
+                raise InputError(
+                    f"The initial image is {list(start.shape)}, but the content is {list(content.shape)}: "
+                    "pass as many initial images as contents."
+                )
+            return resize(start, height, width)
+        if start == "content":
+            return resize(content, height, width)
+        if start == "style":
+            if isinstance(self.styles[0], Mapping):
+                raise InputError("The initial image is the style, which has no picture: start from content or noise.")
+            style = resize(check_picture("style", self.styles[0], ranks=(3,)), height, width)
+            return array_module(style).broadcast_to(style, shape)
+        if start == "noise":
+            if self.key is None:
+                raise InputError("The initial image is noise, which has no seed: pass key=jax.random.key(0).")
+            return jax.random.uniform(self.key, shape, content.dtype)
+        raise InputError(f"The initial image {start!r} is unknown: use 'content', 'style', 'noise' or an image.")
 
-def _nearest(statistics: Mapping, side: int) -> Mapping[str, Summary]:
-    if all(isinstance(layer, str) for layer in statistics):
-        return statistics
-    return statistics[min(statistics, key=lambda longest: abs(math.log(longest / side)))]
+    def targets(self, number: int, image: Any = None) -> Any:
+        """Return the targets of a scale for its initial image, on which those of custom objectives depend."""
+        scales = self.schedule
+        repeats = number > 0 and scales[number][:2] == scales[number - 1][:2]
+        return self.targets_of_size(*scales[number][:2], image=image, part=(number, repeats))
 
+    def targets_of_size(
+        self, height: int, width: int, *, image: Any = None, part: tuple[int, bool] = (0, False)
+    ) -> Any:
+        """Return the targets of an image, as of `make_targets`, and of half its size above `half_resolution_above`.
 
-def initial_image(
-    content: jax.Array,
-    styles: Sequence[Style | Sizes],
-    start: str | jax.Array,
-    scale: Scale,
-    *,
-    key: jax.Array | None = None,
-) -> jax.Array:
-    """Return the initial image of the first scale, with the leading axis of `content`.
+        Images and masks of full size are resized.
+        """
+        objective, network, content, content_masks = self.objective, self.network, self.content, self.content_masks
+        longest = max(height, width)
+        layers = sized_layers(network, objective.layers)
+        style_layers = sized_layers(network, getattr(objective, "style_layers", objective.layers))
+        shrink = partial(resize_style, factor=longest / max(content.shape[-3:-1]), layers=style_layers)
 
-    `start` is "content", "style" (the first, resized), "noise" (uniform in [0, 1], as in Gatys et al.), or an image
-    `[..., h, w, 3]` of any size.
-    """
-    height, width, _ = scale
-    shape = (*content.shape[:-3], height, width, 3)
-    if not isinstance(start, str):
-        start = check_picture("initial image", start, in_range=True)
-        if start.ndim != content.ndim:
-            raise InputError(
-                f"The initial image is {list(start.shape)}, but the content is {list(content.shape)}: "
-                "pass as many initial images as contents."
-            )
-        return resize(start, height, width)
-    if start == "content":
-        return resize(content, height, width)
-    if start == "style":
-        if isinstance(styles[0], Mapping):
-            raise InputError("The initial image is the style, which has no picture: start from content or noise.")
-        style = resize(check_picture("style", styles[0], ranks=(3,)), height, width)
-        return array_module(style).broadcast_to(style, shape)
-    if start == "noise":
-        if key is None:
-            raise InputError("The initial image is noise, which has no seed: pass key=jax.random.key(0).")
-        return jax.random.uniform(key, shape, content.dtype)
-    raise InputError(f"The initial image {start!r} is unknown: use 'content', 'style', 'noise' or an image.")
+        def resized(style: Style | Sizes) -> Style:
+            if isinstance(style, Mapping):
+                return _nearest(style, longest)
+            return shrink(check_picture("style", style, style_layers, ranks=(3,)))
 
+        if content_masks is not None and content_masks.shape[-2:] == content.shape[-3:-1]:
+            content_masks = array_module(content_masks).stack([resize(mask, height, width) for mask in content_masks])
+        style_masks = self.style_masks
+        if style_masks is not None:
+            style_masks = [None if mask is None else shrink(mask) for mask in style_masks]
+        without_key = isinstance(objective, Objective) and objective.statistic != "sliced"
+        targets = make_targets(
+            self.params,
+            resize(content, height, width),
+            [resized(style) for style in self.styles],
+            objective=objective,
+            network=network,
+            key=None if self.key is None or without_key else jax.random.fold_in(self.key, 1),
+            style_weights=self.style_weights,
+            content_masks=content_masks,
+            style_masks=style_masks,
+            image=image,
+            part=part,
+        )
+        half, above = half_shape(height, width), getattr(objective, "half_resolution_above", None)
+        if above is None or longest <= above or min(half) < max(map(smallest_side, layers), default=1):
+            return targets
+        return targets._replace(half=self.targets_of_size(*half))
 
-def enlarge(
-    image: jax.Array,
-    content: jax.Array,
-    styles: Sequence[Style | Sizes],
-    start: str | jax.Array,
-    scale: Scale,
-    *,
-    circular: bool = False,
-) -> jax.Array:
-    """Return the initial image of the next scale from the result of the previous one.
+    def uses_winograd(self, scale: Scale) -> bool:
+        """Return whether Winograd convolution pays for its compilation at a scale of VGG-19."""
+        pixels = self.count * scale.height * scale.width
+        return winograd_pays(self.params, pixels=pixels, steps=scale.steps, layers=self.objective.layers)
 
-    The change of the initial image is enlarged and added to the initial image at its new size, which preserves its
-    detail. For noise, the result of the previous scale is enlarged.
-    """
-    if isinstance(start, str) and start == "noise":
-        return resize(image, scale.height, scale.width, circular=circular)
-    before = Scale(*image.shape[-3:-1], steps=0)
-    then, now = (initial_image(content, styles, start, each) for each in (before, scale))
-    change = resample(image - then, scale.height, scale.width, circular=circular)
-    return array_module(now, change).clip(now + change, 0.0, 1.0)
+    def ready(self, scale: Scale) -> Params:
+        """Return the params prepared for the steps of a scale."""
+        if not isinstance(self.network, VGG19):
+            return self.params
+        options: dict[str, Any] = {"precision": self.network.precision, "conv": self.network.conv}
+        return prepared(self.params, **options, use_winograd=self.uses_winograd(scale))
 
+    def begin(self, image: Any) -> State:
+        """Return the initial state of a scale, given its initial image."""
+        circular = is_circular(self.network)
+        return init_state(image, objective=self.objective, optimizer=self.optimizer, circular=circular)
 
-def finish(
-    image: jax.Array,
-    content: jax.Array,
-    styles: Sequence[Any] = (),
-    *,
-    color: Color = "none",
-    content_masks: jax.Array | None = None,
-) -> jax.Array:
-    """Return the result at full size in its final colors, with the content outside of masks."""
-    image = resize(image, *content.shape[-3:-1])
-    reduced = []
-    for style in styles if color == "chroma" else ():
-        height, width, _ = style.shape
-        reduced.append(resize(style, *shared_shape(height, width, min(PALETTE, max(height, width)))))
-    if color not in ("keep", "chroma") and content_masks is None:
-        return image
-    return _finish(image, content, reduced, content_masks, color=color)
+    def finish(self, image: Any) -> Any:
+        """Return the picture at full size in its final colors, with the content outside of masks."""
+        image = resize(image, *self.picture.shape[-3:-1])
+        if self.color not in ("keep", "chroma") and self.content_masks is None:
+            return image
+        reduced = []
+        for style in self.styles if self.color == "chroma" else ():
+            height, width, _ = style.shape
+            reduced.append(resize(style, *shared_shape(height, width, min(PALETTE, max(height, width)))))
+        return _finish(image, self.picture, reduced, self.content_masks, color=self.color)
 
 
 @partial(jax.jit, static_argnames="color")
@@ -193,3 +218,30 @@ def _finish(
         transfer = partial(chroma_transfer, content, palette)
         image = jax.vmap(transfer)(image) if image.ndim == 4 else transfer(image)
     return image if content_masks is None else compose(image, content, cover=cover(content_masks))
+
+
+def _nearest(statistics: Mapping, side: int) -> Mapping[str, Summary]:
+    if all(isinstance(layer, str) for layer in statistics):
+        return statistics
+    return statistics[min(statistics, key=lambda longest: abs(math.log(longest / side)))]
+
+
+def style_sides(longest: int, scales: Sequence[Scale], *, objective: AnyObjective = Objective()) -> list[int]:
+    """Return the longest sides for which a `Transfer` needs style statistics, in ascending order."""
+    sides = {max(scale.height, scale.width) for scale in scales} | {longest}
+    above = getattr(objective, "half_resolution_above", None) or longest
+
+    def with_halves(side: int) -> set[int]:
+        return {side} | (with_halves(half_shape(side, side)[0]) if side > above else set())
+
+    return sorted(set().union(*map(with_halves, sides)))
+
+
+def on_host(array: Any) -> Any:
+    """Return a NumPy array, which is resized without compilation; traced arrays and other values unchanged."""
+    return np.asarray(array) if isinstance(array, jax.Array) and is_readable(array) else array
+
+
+def is_readable(array: Any) -> bool:
+    """Return whether an array is not traced and is on devices of this process."""
+    return not isinstance(array, Tracer) and array.is_fully_addressable

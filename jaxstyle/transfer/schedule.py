@@ -133,11 +133,6 @@ def _sides(longest: int, scales: Scales) -> list[int]:
     return sides
 
 
-def part_of(scales: tuple[Scale, ...], number: int) -> tuple[int, bool]:
-    """Return the number of a scale, from 0, and whether it repeats the size of the one before."""
-    return number, number > 0 and scales[number][:2] == scales[number - 1][:2]
-
-
 def shared_shape(height: int, width: int, side: int) -> tuple[int, int]:
     """Return a shape of longest side `side` with about the aspect ratio of an image; similar images share it.
 

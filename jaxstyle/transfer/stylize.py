@@ -1,37 +1,22 @@
 """Style transfer (`stylize`), texture synthesis (`texture`) and reconstruction (`reconstruct`), coarse to fine."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 
 from jaxstyle.errors import InputError
 from jaxstyle.images.resample import array_module
-from jaxstyle.losses.layer_summaries import AnyNetwork, check_options, is_circular, sized_layers
+from jaxstyle.losses.layer_summaries import AnyNetwork
 from jaxstyle.losses.objective import Objective
-from jaxstyle.losses.targets import check_picture, check_range
-from jaxstyle.networks.conv import prepared, winograd_pays
 from jaxstyle.networks.vgg import VGG19, Params
-from jaxstyle.optim.loop import AnyObjective, History, image_on_host, init_state, run_steps
-from jaxstyle.optim.optimizers import LBFGS, Optimizer, Transformation
-from jaxstyle.transfer.color import Color, Styles, recolor
-from jaxstyle.transfer.scale import enlarge, finish, initial_image, targets_for_scale
-from jaxstyle.transfer.schedule import Scales, part_of, plan
-
-
-def on_host(array: Any) -> Any:
-    """Return a NumPy array, which is resized without compilation; traced arrays unchanged."""
-    return np.asarray(array) if isinstance(array, jax.Array) and _is_readable(array) else array
-
-
-def _is_readable(array: Any) -> bool:
-    """Return whether an array is not traced and is on devices of this process."""
-    return not isinstance(array, Tracer) and array.is_fully_addressable
+from jaxstyle.optim.loop import AnyObjective, History, image_on_host, run_steps
+from jaxstyle.optim.optimizers import LBFGS, Optimizer, Transformation, as_optimizer
+from jaxstyle.transfer.color import Color, Styles
+from jaxstyle.transfer.scale import Transfer, is_readable, on_host
+from jaxstyle.transfer.schedule import Scales
 
 
 class Result(NamedTuple):
@@ -39,44 +24,6 @@ class Result(NamedTuple):
 
     image: jax.Array  # [H, W, 3] or [N, H, W, 3], in [0, 1]
     history: History  # of every term, [steps] or [N, steps]
-
-
-class Inputs(NamedTuple):
-    """Checked arrays on the host: `picture` is the content; `content` and `styles` are recolored."""
-
-    picture: Any
-    content: Any
-    styles: list[Any]
-    init: Any
-    content_masks: Any
-    style_masks: Any
-
-
-def prepare_inputs(
-    content: Any,
-    styles: Styles,
-    init: Any,
-    content_masks: Any,
-    style_masks: Any,
-    *,
-    objective: AnyObjective,
-    network: AnyNetwork,
-    color: Color,
-) -> Inputs:
-    """Check the arrays of `stylize`, move them to the host and recolor them."""
-    if isinstance(objective, Objective):
-        check_options(objective, network)
-    picture = check_picture("content", on_host(content), in_range=True)
-    styles, content_masks, style_masks = jax.tree.map(on_host, (styles, content_masks, style_masks))
-    listed = styles if isinstance(styles, Sequence) else [styles]
-    check_range("style", [style for style in listed if not isinstance(style, Mapping)])
-    check_range("content masks", content_masks)
-    check_range("style masks", style_masks)
-    if not isinstance(init, str):
-        init = on_host(init)
-        check_range("initial image", init)
-    recolored, several = jax.tree.map(on_host, recolor(picture, styles, color=color))
-    return Inputs(picture, recolored, several, init, content_masks, style_masks)
 
 
 def stylize(
@@ -136,39 +83,21 @@ def stylize(
     Reference:
         Gatys, Ecker and Bethge, *A Neural Algorithm of Artistic Style*, arXiv:1508.06576.
     """
-    picture, content, several, init, content_masks, style_masks = prepare_inputs(
-        content, styles, init, content_masks, style_masks, objective=objective, network=network, color=color
-    )
-    circular, layers = is_circular(network), sized_layers(network, objective.layers)
-    options: dict[str, Any] = {"objective": objective, "network": network, "key": key, "style_weights": style_weights}
-    options |= {"content_masks": content_masks, "style_masks": style_masks}
+    method = (objective, network, as_optimizer(optimizer), init, key, steps, scales, color)
+    arrays = (params, content, content, styles)
+    transfer = Transfer(*arrays, *method, style_weights, content_masks, style_masks).checked()
     image: Any = None
     histories = []
-    size = content.shape[-3:-1]
-    planned = plan(*size, steps=steps, scales=scales, layers=layers, circular=circular, passes=objective.passes)
-    for number, scale in enumerate(planned):
-        if image is None:
-            image = initial_image(content, several, init, scale, key=key)
-        else:
-            image = enlarge(image, content, several, init, scale, circular=circular)
-        part = part_of(planned, number)
-        targets = targets_for_scale(params, content, several, scale, image=image, part=part, **options)
-        state = init_state(image, objective=objective, optimizer=optimizer, circular=circular)
-        ready = params
-        if isinstance(network, VGG19):
-            pixels = math.prod(image.shape[:-1])
-            wide = winograd_pays(params, pixels=pixels, steps=scale.steps, layers=objective.layers)
-            ready = prepared(params, precision=network.precision, conv=network.conv, use_winograd=wide)
+    for number, scale in enumerate(transfer.schedule):
+        image = transfer.initial_image(scale, image)
+        targets = transfer.targets(number, image)
         segments = checkpoint_segments and min(checkpoint_segments, scale.steps)
-        state, history = run_steps(
-            state, ready, targets, objective, network=network, steps=scale.steps, checkpoint_segments=segments
-        )
-        readable = all(map(_is_readable, jax.tree.leaves(state.parameters)))
-        image = image_on_host(state) if readable else state.image
+        options: dict[str, Any] = {"network": network, "steps": scale.steps, "checkpoint_segments": segments}
+        state, history = run_steps(transfer.begin(image), transfer.ready(scale), targets, objective, **options)
+        image = image_on_host(state) if all(map(is_readable, jax.tree.leaves(state.parameters))) else state.image
         histories.append(jax.tree.map(on_host, history))
-    assert image is not None  # noqa: S101  # there is at least one scale
     joined = jax.tree.map(lambda *parts: array_module(*parts).concatenate(parts, axis=-1), *histories)
-    return Result(finish(image, picture, several, color=color, content_masks=content_masks), joined)
+    return Result(transfer.finish(image), joined)
 
 
 def reconstruct(

@@ -86,18 +86,14 @@ def sweep(
     shares = None if style_weights is None else jnp.asarray(style_weights, jnp.float32)
     inputs = (objective, as_optimizer(optimizer), content, several, key, image, shares)
     ranks = (0, 0, 3, 3, 0, 3, 1)
-    leaves, is_batched = [], []
-    for given, rank in zip(inputs, ranks, strict=True):
-        found = jax.tree.leaves(given)
-        leaves += found
-        is_batched += [jnp.ndim(leaf) == rank + 1 for leaf in found]
-    batched = [leaf for leaf, own in zip(leaves, is_batched, strict=True) if own]
-    shared = [leaf for leaf, own in zip(leaves, is_batched, strict=True) if not own]
-    counts = {len(leaf) for leaf in batched}
+    pairs = [(leaf, rank) for part, rank in zip(inputs, ranks, strict=True) for leaf in jax.tree.leaves(part)]
+    batched = [leaf if jnp.ndim(leaf) == rank + 1 else None for leaf, rank in pairs]
+    shared = [leaf if of_image is None else None for (leaf, _), of_image in zip(pairs, batched, strict=True)]
+    counts = {len(leaf) for leaf in batched if leaf is not None}
     if len(counts) != 1:
-        found = " and ".join(map(str, sorted(counts))) or "none"
+        lengths = " and ".join(map(str, sorted(counts))) or "none"
         raise InputError(
-            f"Batch axes have lengths {found}: give weights, key, content or styles a leading axis of one length."
+            f"Batch axes have lengths {lengths}: give weights, key, content or styles a leading axis of one length."
         )
     count = counts.pop()
     if not count:
@@ -108,7 +104,6 @@ def sweep(
         params,
         batched,
         shared,
-        is_batched=tuple(is_batched),
         structure=jax.tree.structure(inputs),
         start=start,
         options=tuple(options.items()),
@@ -117,40 +112,38 @@ def sweep(
     )
 
 
-@partial(jax.jit, static_argnames=("is_batched", "structure", "start", "options", "batch_size", "mesh"))
+@partial(jax.jit, static_argnames=("structure", "start", "options", "batch_size", "mesh"))
 def _sweep(
     params: Params,
-    batched: list[jax.Array],
-    shared: list[jax.Array],
+    batched: list[jax.Array | None],
+    shared: list[jax.Array | None],
     *,
-    is_batched: tuple[bool, ...],
     structure: Any,
     start: str | None,
     options: tuple[tuple[str, Any], ...],
     batch_size: int,
     mesh: Mesh | None,
 ) -> Result:
-    """Run `stylize` on `shared` and each of `batched`, `batch_size` at a time."""
+    """Run `stylize` for each image, `batch_size` at a time; a leaf of the inputs is in `batched` or in `shared`."""
 
-    def one(inputs: tuple[Params, list[jax.Array]], own: list[jax.Array]) -> Result:
+    def one(inputs: tuple[Params, list[Any]], batched: list[Any]) -> Result:
         params, shared = inputs
-        values = {True: iter(own), False: iter(shared)}
-        given = jax.tree.unflatten(structure, [next(values[each]) for each in is_batched])
-        objective, optimizer, content, styles, key, image, weights = given
+        leaves = [of_image if common is None else common for common, of_image in zip(shared, batched, strict=True)]
+        objective, optimizer, content, styles, key, image, weights = jax.tree.unflatten(structure, leaves)
         others: Any = {"init": image if start is None else start, "key": key, "style_weights": weights} | dict(options)
         return stylize(params, content, styles, objective=objective, optimizer=optimizer, **others)
 
-    def several(inputs: tuple[Params, list[jax.Array]], own: list[jax.Array]) -> Result:
+    def several(inputs: tuple[Params, list[Any]], batched: list[Any]) -> Result:
+        each, count = partial(one, inputs), len(jax.tree.leaves(batched)[0])
         at_a_time = batch_size if mesh is None else -(-batch_size // mesh.size)
-        each = partial(one, inputs)
-        return jax.vmap(each)(own) if at_a_time >= len(own[0]) else jax.lax.map(each, own, batch_size=at_a_time)
+        return jax.vmap(each)(batched) if at_a_time >= count else jax.lax.map(each, batched, batch_size=at_a_time)
 
     if mesh is None:
         return several((params, shared), batched)
-    count = len(batched[0])
+    count = len(jax.tree.leaves(batched)[0])
     even = jnp.minimum(jnp.arange(count + -count % mesh.size), count - 1)  # repeat the last
-    found = map_batch(several, (params, shared), [leaf[even] for leaf in batched], mesh=mesh)
-    return jax.tree.map(lambda leaf: leaf[:count], found)
+    result = map_batch(several, (params, shared), jax.tree.map(lambda leaf: leaf[even], batched), mesh=mesh)
+    return jax.tree.map(lambda leaf: leaf[:count], result)
 
 
 def memory_of(program: jax.stages.Compiled) -> int:
