@@ -11,6 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxstyle.distributed.sharding import HEIGHT
+from jaxstyle.errors import check_whole
 from jaxstyle.images.resample import array_module
 from jaxstyle.losses.layer_summaries import AnyNetwork, is_circular, sized_layers
 from jaxstyle.losses.objective import BatchTargets, Objective
@@ -25,7 +26,7 @@ from jaxstyle.runtime.placement import Layout, cropped, placed, row_layout
 from jaxstyle.transfer import scale as scale_parts
 from jaxstyle.transfer.color import Color, Sizes, Styles
 from jaxstyle.transfer.schedule import Scale, Scales, part_of, plan
-from jaxstyle.transfer.stylize import prepare_inputs
+from jaxstyle.transfer.stylize import check_key, prepare_inputs
 
 MOST_STEPS_PER_SEGMENT = 10
 WORK_PER_SEGMENT = 2e11  # multiply-adds of forward passes: two steps of VGG-19 at 512 pixels, over a second
@@ -335,7 +336,11 @@ def make_problem(
         InputError: if there is no style, a value is not in [0, 1], the statistic needs all rows on one device, or there
             are fewer devices.
     """
-    loop.check_steps(steps)
+    check_whole("steps", steps)
+    check_whole("save_every", save_every, least=0)
+    if devices is not None:
+        check_whole("devices", devices)
+    check_key(key)
     given = prepare_inputs(
         content,
         styles,

@@ -1,7 +1,7 @@
 """Style transfer (`stylize`), texture synthesis (`texture`) and reconstruction (`reconstruct`), coarse to fine."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxstyle.errors import InputError
+from jaxstyle.errors import InputError, check_whole, excerpt
 from jaxstyle.images.resample import array_module
 from jaxstyle.losses.layer_summaries import AnyNetwork, check_options, is_circular, sized_layers
 from jaxstyle.losses.objective import Objective
-from jaxstyle.losses.targets import check_picture, check_range
+from jaxstyle.losses.targets import check_picture, check_range, check_styles, listed
 from jaxstyle.networks.conv import prepared, winograd_pays
 from jaxstyle.networks.vgg import VGG19, Params
 from jaxstyle.optim.loop import AnyObjective, History, image_on_host, init_state, run_steps
@@ -67,16 +67,21 @@ def prepare_inputs(
     if isinstance(objective, Objective):
         check_options(objective, network)
     picture = check_picture("content", on_host(content), in_range=True)
-    styles, content_masks, style_masks = jax.tree.map(on_host, (styles, content_masks, style_masks))
-    listed = styles if isinstance(styles, Sequence) else [styles]
-    check_range("style", [style for style in listed if not isinstance(style, Mapping)])
-    check_range("content masks", content_masks)
-    check_range("style masks", style_masks)
+    styles = check_styles([jax.tree.map(on_host, style) for style in listed(styles)])
+    content_masks, style_masks = jax.tree.map(on_host, (content_masks, style_masks))
+    check_range("content mask", content_masks)
+    check_range("style mask", style_masks)
     if not isinstance(init, str):
-        init = on_host(init)
-        check_range("initial image", init)
+        init = check_picture("initial image", on_host(init), in_range=True)
     recolored, several = jax.tree.map(on_host, recolor(picture, styles, color=color))
     return Inputs(picture, recolored, several, init, content_masks, style_masks)
+
+
+def check_key(key: Any) -> None:
+    """Raise `InputError` unless `key` is None, or a random key or several of either kind of JAX."""
+    dtype: Any = getattr(key, "dtype", None)
+    if key is not None and not (dtype == np.uint32 and key.ndim or jnp.issubdtype(dtype, jax.dtypes.prng_key)):
+        raise InputError(f"key is {excerpt(repr(key))}: use a random key, such as jax.random.key(0).")
 
 
 def stylize(
@@ -139,6 +144,9 @@ def stylize(
     picture, content, several, init, content_masks, style_masks = prepare_inputs(
         content, styles, init, content_masks, style_masks, objective=objective, network=network, color=color
     )
+    check_key(key)
+    if checkpoint_segments is not None:
+        check_whole("checkpoint_segments", checkpoint_segments)
     circular, layers = is_circular(network), sized_layers(network, objective.layers)
     options: dict[str, Any] = {"objective": objective, "network": network, "key": key, "style_weights": style_weights}
     options |= {"content_masks": content_masks, "style_masks": style_masks}
@@ -256,6 +264,8 @@ def texture(
     Example:
         >>> texture(params, style, key=jax.random.key(0), height=512, width=768).image  # doctest: +SKIP
     """
+    for name, side in (("height", height), ("width", width)):
+        check_whole(name, side)
     without_content: Any = getattr(objective, "without_content", None)
     if without_content is not None:
         objective = without_content()

@@ -4,7 +4,7 @@ The images of a batch share the network and, where possible, the targets. Withou
 same work, so `jax.vmap` is efficient. The memory is known before the run.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,16 +13,16 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxstyle.distributed.sharding import BATCH, map_batch, mesh_of
-from jaxstyle.errors import InputError
+from jaxstyle.errors import InputError, check_whole
 from jaxstyle.losses.layer_summaries import AnyNetwork
 from jaxstyle.losses.objective import Objective
-from jaxstyle.losses.targets import check_range
+from jaxstyle.losses.targets import check_picture, check_styles, listed
 from jaxstyle.networks.vgg import VGG19, Params
 from jaxstyle.optim.loop import AnyObjective
 from jaxstyle.optim.optimizers import LBFGS, Optimizer, Transformation, as_optimizer
 from jaxstyle.transfer.color import Color, Styles
 from jaxstyle.transfer.schedule import Scales
-from jaxstyle.transfer.stylize import Result, stylize
+from jaxstyle.transfer.stylize import Result, check_key, stylize
 
 
 def sweep(
@@ -75,14 +75,16 @@ def sweep(
         >>> sweep(params, content, style, objective=objective, steps=100).image.shape  # doctest: +SKIP
         (3, 384, 512, 3)
     """
-    several = list(styles) if isinstance(styles, Sequence) else [styles]
+    several = listed(styles)
     start, image = (init, None) if isinstance(init, str) else (None, init)
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}: use at least 1, or None for all.")
+    check_whole("steps", steps)  # before it is hashed
+    if batch_size is not None:
+        check_whole("batch_size", batch_size)
+    check_key(key)
     if key is not None and not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):  # of jax.random.PRNGKey
         key = jax.random.wrap_key_data(key)
-    for name, values in (("content", [content]), ("style", several), ("initial image", [image])):
-        check_range(name, [each for each in values if each is not None and not isinstance(each, Mapping)])
+    content, several = check_picture("content", content, in_range=True), check_styles(several, ranks=(3, 4))
+    image = None if start is not None else check_picture("initial image", image, in_range=True)
     shares = None if style_weights is None else jnp.asarray(style_weights, jnp.float32)
     inputs = (objective, as_optimizer(optimizer), content, several, key, image, shares)
     ranks = (0, 0, 3, 3, 0, 3, 1)
