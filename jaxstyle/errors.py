@@ -49,7 +49,7 @@ def check_whole(name: str, value: Any, *, least: int = 1, most: int = MOST_WHOLE
 
     >>> check_whole("steps", 300)
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= value <= most:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) <= most:
         raise InputError(f"{name} is {excerpt(repr(value))}: use a whole number from {least} to {most}.")
 
 

@@ -1,5 +1,6 @@
 """Options of `jaxstyle stylize`: what they change of a preset, and which values are refused."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -133,8 +134,7 @@ def test_an_invalid_option_is_refused_with_its_value_and_writes_nothing(rows, ca
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("optimizer", [None, "adam", "lbfgs"])
-def test_every_option_changes_the_preset_or_is_refused(optimizer):
+def test_every_option_changes_the_preset_or_is_refused():
     values: dict[str, tuple[Any, ...]] = {
         "lbfgs_history": (7,),
         "patience": (7,),
@@ -154,7 +154,7 @@ def test_every_option_changes_the_preset_or_is_refused(optimizer):
         "content_layers": ("relu3_3",),
         "style_layers": ("relu3_3",),
     }
-    for preset in presets.PRESETS:
+    for preset, optimizer in itertools.product(presets.PRESETS, [None, "adam", "lbfgs"]):
         base = StylizeOptions(preset=preset, optimizer=optimizer)
         refused = []
         for name, choices in values.items():

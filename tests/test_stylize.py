@@ -323,11 +323,11 @@ def test_values_out_of_range_by_rounding_are_accepted():
     np.testing.assert_allclose(image_on_host(state), np.clip(image, 0, 1), atol=1e-6)
 
 
-@pytest.mark.parametrize("call", [CALLS[name] for name in CALLS if "mask" not in name and "batch" not in name])
-def test_what_is_no_picture_is_refused(call):
-    for value in ("picture.png", None, np.full((16, 20, 3), "a"), GRAY.astype(object), GRAY[:0], GRAY[..., 0]):
-        with pytest.raises(InputError):
-            call(value)
+def test_what_is_no_picture_is_refused():
+    for call in (call for name, call in CALLS.items() if "mask" not in name and "batch" not in name):
+        for value in ("picture.png", None, np.full((16, 20, 3), "a"), GRAY.astype(object), GRAY[:0], GRAY[..., 0]):
+            with pytest.raises(InputError):
+                call(value)
 
 
 def test_a_mask_that_is_no_array_is_refused():

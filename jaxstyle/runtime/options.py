@@ -93,7 +93,7 @@ class ObjectiveOptions:
         """Raise `InputError` unless numbers are in range."""
         parse_memory(self.max_memory)
         for each in fields(self):
-            if each.name in RANGES and "str" not in each.type:  # the size of a texture is text
+            if each.name in RANGES and "str" not in str(each.type):  # the size of a texture is text
                 value = getattr(self, each.name)
                 if value is None and each.default is not None:
                     raise InputError(f"--{each.name.replace('_', '-')} is None: use a number.")

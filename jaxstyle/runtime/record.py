@@ -28,6 +28,7 @@ from jaxstyle.distributed.processes import allgather_json
 from jaxstyle.errors import InputError, excerpt
 from jaxstyle.images.metadata import description_of
 from jaxstyle.losses.objective import Objective
+from jaxstyle.networks.read_errors import of_machine
 from jaxstyle.networks.vgg import VGG19
 from jaxstyle.optim.loop import AnyObjective
 from jaxstyle.runtime.problem import Problem
@@ -90,8 +91,10 @@ def source(path: Path) -> Source:
     try:
         with path.open("rb") as file:
             return Source(path.name, hashlib.file_digest(file, "sha256").hexdigest())
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): name a file that you may read.") from error
+    except (OSError, MemoryError) as error:
+        reason = excerpt(getattr(error, "strerror", error))
+        other = InputError(f"{path} cannot be read ({reason}): name a file that you may read.")
+        raise of_machine(path, error) or other from error
 
 
 def versions() -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from jaxstyle.errors import InputError, excerpt, printable
+from jaxstyle.errors import InputError, UnavailableError, excerpt, printable
 from jaxstyle.images.load import load_image
 from jaxstyle.images.metadata import description_of
 from jaxstyle.images.save import check_output
@@ -126,7 +126,7 @@ def _inputs(picture: Path, record: RunRecord, files: Sequence[Path], folders: Se
         if hashes <= known.keys():
             break
         if path.absolute() != picture.absolute():
-            with contextlib.suppress(InputError):
+            with contextlib.suppress(InputError, UnavailableError):
                 known.setdefault(source(path).sha256, path)
     missing = [excerpt(each.name) for each in record.inputs if each.sha256 not in known]
     if missing:

@@ -76,7 +76,6 @@ def sweep(
         (3, 384, 512, 3)
     """
     several = listed(styles)
-    start, image = (init, None) if isinstance(init, str) else (None, init)
     check_whole("steps", steps)  # before it is hashed
     if batch_size is not None:
         check_whole("batch_size", batch_size)
@@ -84,7 +83,9 @@ def sweep(
     if key is not None and not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):  # of jax.random.PRNGKey
         key = jax.random.wrap_key_data(key)
     content, several = check_picture("content", content, in_range=True), check_styles(several, ranks=(3, 4))
-    image = None if start is not None else check_picture("initial image", image, in_range=True)
+    start, image = (
+        (init, None) if isinstance(init, str) else (None, check_picture("initial image", init, in_range=True))
+    )
     shares = None if style_weights is None else jnp.asarray(style_weights, jnp.float32)
     inputs = (objective, as_optimizer(optimizer), content, several, key, image, shares)
     ranks = (0, 0, 3, 3, 0, 3, 1)
