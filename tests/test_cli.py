@@ -1,7 +1,9 @@
 """The command line from text to exit status: parsing, help, the small commands, and one compiled run."""
 
 import hashlib
+import io
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import fields
@@ -14,7 +16,7 @@ import pytest
 from commands import listing, log, size_of, write_inputs, write_masks
 
 import jaxstyle
-from jaxstyle import LBFGS, VGG19, Adam, Objective
+from jaxstyle import LBFGS, VGG19, Adam, Objective, cli
 from jaxstyle.cli import main
 from jaxstyle.errors import UnavailableError
 from jaxstyle.images.load import load_image
@@ -94,6 +96,19 @@ def test_options_of_the_command_line_reach_the_run(fake_runner):
     assert main([*RUN, *options.split()]) == 0
     assert fake_runner.problems[-1].optimizer == LBFGS(learning_rate=0.5, history_size=7, patience=4)
     assert changed_fields(fake_runner.problems[-1].objective, Objective()) == {"shift": -1.0}
+
+
+def test_a_path_that_the_console_cannot_encode_is_escaped(monkeypatch):
+    console = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", console)
+    monkeypatch.setattr(sys, "argv", ["jaxstyle", "networks"])
+    monkeypatch.setattr(cli, "end_at_once", lambda: None)
+    monkeypatch.setenv("JAXSTYLE_WEIGHTS", str(Path("日本", "a.h5")))
+    Path("日本").mkdir()
+    shutil.copy("tiny.h5", Path("日本", "a.h5"))
+    assert main() == 0
+    console.flush()
+    assert b"\\u65e5\\u672c" in console.buffer.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_version_is_that_of_the_package(capsys):
