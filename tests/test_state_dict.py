@@ -1,17 +1,17 @@
 """State dicts of PyTorch and `.safetensors` files: names, variants of VGG, and damaged files."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from specimens import WIDTHS, safetensors
+from specimens import state_dict as state
 
 from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.networks import pretrained, safetensors_io, state_dict, weights_io
 
-WIDTHS = (2, 3, 4, 2, 3, 2, 4, 2, 3, 2, 2, 3, 2, 3, 2, 4)
 # features of torchvision 0.24, from its printed models: the convolutions of vgg11, vgg16, vgg19, vgg13_bn
 INDICES = {
     "VGG-11 (8 convolutions)": [0, 3, 6, 8, 11, 13, 16, 18],
@@ -19,34 +19,10 @@ INDICES = {
     "VGG-13 with batch normalization (10 convolutions)": [0, 3, 7, 10, 14, 17, 21, 24, 28, 31],
     "VGG-19 with batch normalization (16 convolutions)": [0, 3, 7, 10, 14, 17, 20, 23, 27, 30, 33, 36, 40, 43, 46, 49],
 }
-VGG19 = [0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34]
-
-
-def state(prefix: str = "features.", indices: list[int] = VGG19) -> dict[str, np.ndarray]:
-    """Return a narrow network in the layout of PyTorch, with a fully connected layer."""
-    rng, channels, found = np.random.default_rng(0), 3, {}
-    for index, width in zip(indices, WIDTHS, strict=False):
-        found[f"{prefix}{index}.weight"] = rng.standard_normal((width, channels, 3, 3)).astype("f4")
-        found[f"{prefix}{index}.bias"] = rng.standard_normal(width).astype("f4")
-        channels = width
-    return found | {"classifier.0.weight": np.zeros((2, 4), "f4"), "classifier.0.bias": np.zeros(2, "f4")}
 
 
 def shapes(tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
     return {name: array.shape for name, array in tensors.items()}
-
-
-def safetensors(path: Path, tensors: Mapping[str, np.ndarray], **changes: Any) -> Path:
-    """Write a file by the specification of the format; `changes` replace parts of the first entry."""
-    kinds, entries, data = {"f4": "F32", "f2": "F16", "f8": "F64", "i4": "I32", "u2": "BF16"}, {}, b""
-    for name, array in tensors.items():
-        offsets = [len(data), len(data) + array.nbytes]
-        entries[name] = {"dtype": kinds[array.dtype.str[1:]], "shape": array.shape, "data_offsets": offsets}
-        data += array.tobytes()
-    entries[next(iter(entries))] |= changes
-    header = json.dumps({"__metadata__": {"format": "pt"}} | entries).encode()
-    path.write_bytes(len(header).to_bytes(8, "little") + header + data)
-    return path
 
 
 def refusal(path: Path, kind: type[Exception] = InputError) -> str:
@@ -105,7 +81,7 @@ def test_a_safetensors_file_equals_the_folded_state_dict_for_every_type_of_float
         first = state_dict.fold(expected["features.0.weight"].transpose(2, 3, 1, 0), expected["features.0.bias"])
         np.testing.assert_array_equal(found["conv1_1"]["kernel"], first["kernel"])
         assert all(array.dtype == np.float32 for layer in found.values() for array in layer.values())
-    assert sum(weights_io.widths(path), ()) == WIDTHS
+    assert weights_io.widths(path) == WIDTHS
     assert "torchvision" in weights_io.provenance(path)["preprocessing"]
     assert pretrained.find("vgg19", weights=path).path == path
 
