@@ -3,6 +3,7 @@
 Expectations follow from the formats: TF32 has factors of 11 bits, bfloat16 of 8, both sum in float32.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -81,6 +82,6 @@ def test_rows_and_pictures_divided_among_accelerators_equal_those_of_one(several
     assert one is not None and divided is not None
     np.testing.assert_allclose(divided, one, atol=2e-3)
     weights = jnp.linspace(0.1, 1.0, 2 * len(several))
-    options = OPTIONS | {"objective": Objective(content=OBJECTIVE.content, style=OBJECTIVE.style, tv=weights)}
-    alone, shared = (sweep(params, content, style, network=EXACT, devices=each, **options) for each in (None, several))
+    options = OPTIONS | {"network": EXACT, "objective": replace(OBJECTIVE, tv=weights)}
+    alone, shared = (sweep(params, content, style, devices=each, **options) for each in (None, several))
     np.testing.assert_allclose(shared.image, alone.image, atol=2e-3)
