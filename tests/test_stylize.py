@@ -349,14 +349,21 @@ def test_numbers_of_the_wrong_type_or_out_of_range_are_refused_with_their_names(
         "size": lambda value: load_image(Path(__file__).parents[1] / "examples" / "cat.jpg", size=value),
         "key": lambda value: stylize(PARAMS, GRAY, GRAY, init="noise", key=value, steps=1, **TOY),
         "style_weights": lambda value: stylize(PARAMS, GRAY, GRAY, style_weights=[value], steps=1, **TOY),
+        "style_weights ": lambda value: sweep(PARAMS, GRAY, GRAY, style_weights=[value], **BATCH),
         "history_size": lambda value: LBFGS(history_size=value),
         "patience": lambda value: LBFGS(patience=value),
         "tolerance": lambda value: Adam(tolerance=value),
         "learning_rate": lambda value: init_state(GRAY, objective=toy.OBJECTIVE, optimizer=Adam(learning_rate=value)),
     }
     for name, call in calls.items():
-        for value in ("3", True, -1, float("nan"), *([] if name in ("style_weights", "learning_rate") else [[3.0]])):
-            with pytest.raises(InputError, match=rf"^{name} is "):
+        for value in (
+            "3",
+            True,
+            -1,
+            float("nan"),
+            *([] if name.strip() in ("style_weights", "learning_rate") else [[3.0]]),
+        ):
+            with pytest.raises(InputError, match=rf"^{name.strip()} is "):
                 call(value)
 
 

@@ -113,10 +113,7 @@ def _check_counts(content: jax.Array, count: int, style_weights: Any, content_ma
         raise InputError(f"There are {len(style_masks)} style masks for {count} styles: pass one per style.")
     if style_weights is not None and np.shape(style_weights) != (count,):
         raise InputError(f"There are {np.size(style_weights)} style weights for {count} styles: pass one per style.")
-    if style_weights is not None and not any(isinstance(each, Tracer) for each in jax.tree.leaves(style_weights)):
-        weights = np.asarray(style_weights)
-        if weights.dtype.kind in "bOSU" or not (0 <= np.min(weights) and 0 < np.sum(weights, dtype=float) < np.inf):
-            raise InputError(f"style_weights is {excerpt(style_weights)}: pass numbers from 0, not all 0.")
+    check_weights(style_weights)
     if content_masks is None:
         return
     if style_weights is not None:
@@ -126,6 +123,14 @@ def _check_counts(content: jax.Array, count: int, style_weights: Any, content_ma
             f"The content masks are {list(content_masks.shape)} for {count} styles and a content "
             f"{list(content.shape)}: pass one mask of its height and width per style."
         )
+
+
+def check_weights(style_weights: Any) -> None:
+    """Check that weights of styles that are not traced are not negative, and that they have a finite sum above 0."""
+    if style_weights is not None and not any(isinstance(each, Tracer) for each in jax.tree.leaves(style_weights)):
+        weights = np.asarray(style_weights)
+        if weights.dtype.kind in "bOSU" or not (0 <= np.min(weights) and 0 < np.sum(weights, dtype=float) < np.inf):
+            raise InputError(f"style_weights is {excerpt(style_weights)}: pass numbers from 0, not all 0.")
 
 
 @partial(jax.jit, static_argnames="network")

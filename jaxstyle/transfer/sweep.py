@@ -16,7 +16,7 @@ from jaxstyle.distributed.sharding import BATCH, map_batch, mesh_of
 from jaxstyle.errors import InputError, check_whole
 from jaxstyle.losses.layer_summaries import AnyNetwork
 from jaxstyle.losses.objective import Objective
-from jaxstyle.losses.targets import check_picture, check_styles, listed
+from jaxstyle.losses.targets import check_picture, check_styles, check_weights, listed
 from jaxstyle.networks.vgg import VGG19, Params
 from jaxstyle.optim.loop import AnyObjective
 from jaxstyle.optim.optimizers import LBFGS, Optimizer, Transformation, as_optimizer
@@ -86,6 +86,7 @@ def sweep(
     start, image = (
         (init, None) if isinstance(init, str) else (None, check_picture("initial image", init, in_range=True))
     )
+    check_weights(style_weights)
     shares = None if style_weights is None else jnp.asarray(style_weights, jnp.float32)
     inputs = (objective, as_optimizer(optimizer), content, several, key, image, shares)
     ranks = (0, 0, 3, 3, 0, 3, 1)
