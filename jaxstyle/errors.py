@@ -6,8 +6,10 @@ Control characters from file names and contents are escaped.
 
 import errno
 import os
+from numbers import Integral
 from typing import Any
 
+MOST_WHOLE = 2**31 - 1  # programs use 32-bit integers
 HARDWARE = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENXIO, errno.ENODEV})  # disk or network drive
 OPEN_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 
@@ -44,6 +46,15 @@ def excerpt(text: object, *, most: int = 80) -> str:
     if not line and isinstance(text, Exception):
         line = type(text).__name__
     return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
+def check_whole(name: str, value: Any, *, least: int = 1, most: int = MOST_WHOLE) -> None:
+    """Raise `InputError` unless a value is a whole number in a range; True and 3.0 are none.
+
+    >>> check_whole("steps", 300)
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) <= most:
+        raise InputError(f"{name} is {excerpt(repr(value))}: use a whole number from {least} to {most}.")
 
 
 def out_of_memory(error: Exception) -> str | None:

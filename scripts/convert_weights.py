@@ -77,6 +77,10 @@ def from_torch(file: Path) -> Arrays:
 
 def array(file: Path, name: str, tensor: Any) -> np.ndarray:
     """Return a tensor of PyTorch as a float32 array."""
+    if not tensor.is_floating_point():
+        raise InputError(
+            f"{file} has {excerpt(name)} as {tensor.dtype}, such as a quantized model: give one of floats."
+        )
     try:
         return tensor.detach().float().numpy()
     except Exception as error:  # such as for sparse tensors

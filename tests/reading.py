@@ -118,6 +118,12 @@ def hdf5_files() -> list[Callable[[Path], object]]:
     return [weights_io.read, weights_io.widths, weights_io.provenance, *statistics]
 
 
+def safetensors_files() -> list[Callable[[Path], object]]:
+    from jaxstyle.networks import weights_io
+
+    return [weights_io.read, weights_io.widths]
+
+
 def records() -> list[Callable[[Path], object]]:
     from jaxstyle.runtime.rerun import picture_record, recorded_command
 
@@ -128,7 +134,7 @@ def records() -> list[Callable[[Path], object]]:
     return [read]
 
 
-READERS = {"picture": pictures, "hdf5": hdf5_files, "json": records}
+READERS = {"picture": pictures, "hdf5": hdf5_files, "safetensors": safetensors_files, "json": records}
 
 
 def main(kind: str) -> None:

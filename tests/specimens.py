@@ -1,8 +1,10 @@
-"""Undamaged files: small pictures, HDF5 files of tiny networks and of statistics, records of runs."""
+"""Undamaged files: small pictures, HDF5 and `.safetensors` files of tiny networks, statistics, records of runs."""
 
+import itertools
 import json
 import struct
 import zlib
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from jaxstyle.losses.objective import Objective
 from jaxstyle.losses.wasserstein import LEVELS, Quantiles
 from jaxstyle.networks import weights_io
 from jaxstyle.networks.random_init import random_params
+from jaxstyle.networks.state_dict import FEATURES
 from jaxstyle.networks.vgg import Params
 from jaxstyle.runtime import record
 from jaxstyle.runtime.options import StylizeOptions
@@ -152,6 +155,37 @@ def _write_keras(path: Path, params: Params, libver: str) -> None:
             pair = [f"{layer}/kernel:0", f"{layer}/bias:0"]
             group.attrs["weight_names"] = np.bytes_(pair) if libver == "earliest" else pair
             group[pair[0]], group[pair[1]] = params[name]["kernel"], params[name]["bias"]
+
+
+def state_dict(prefix: str = "features.", indices: Sequence[int] = FEATURES["VGG-19"]) -> dict[str, np.ndarray]:
+    """Return a narrow network in the layout of PyTorch, with a fully connected layer."""
+    rng, channels, found = np.random.default_rng(0), 3, {}
+    for index, width in zip(indices, itertools.chain(*WIDTHS), strict=False):
+        found[f"{prefix}{index}.weight"] = rng.standard_normal((width, channels, 3, 3)).astype("f4")
+        found[f"{prefix}{index}.bias"] = rng.standard_normal(width).astype("f4")
+        channels = width
+    return found | {"classifier.0.weight": np.zeros((2, 4), "f4"), "classifier.0.bias": np.zeros(2, "f4")}
+
+
+def safetensors(path: Path, tensors: Mapping[str, np.ndarray], **changes: Any) -> Path:
+    """Write a file by the specification of the format; `changes` replace parts of the first entry."""
+    kinds, entries, data = {"f4": "F32", "f2": "F16", "f8": "F64", "i4": "I32", "u2": "BF16"}, {}, b""
+    for name, array in tensors.items():
+        offsets = [len(data), len(data) + array.nbytes]
+        entries[name] = {"dtype": kinds[array.dtype.str[1:]], "shape": array.shape, "data_offsets": offsets}
+        data += array.tobytes()
+    entries[next(iter(entries))] |= changes
+    header = json.dumps({"__metadata__": {"format": "pt"}} | entries).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data)
+    return path
+
+
+def safetensors_files(folder: Path) -> dict[str, bytes]:
+    """Return a narrow network with each type of floats; a file is written to `folder` meanwhile."""
+    single, path = state_dict(), folder / "sound.safetensors"
+    upper = {name: (array.view("<u4") >> 16).astype("<u2") for name, array in single.items()}  # of bfloat16
+    kinds = {kind: {name: array.astype(kind) for name, array in single.items()} for kind in ("f2", "f4", "f8")}
+    return {kind: safetensors(path, tensors).read_bytes() for kind, tensors in (kinds | {"bf16": upper}).items()}
 
 
 def records() -> dict[str, bytes]:

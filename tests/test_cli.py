@@ -1,7 +1,9 @@
 """The command line from text to exit status: parsing, help, the small commands, and one compiled run."""
 
 import hashlib
+import io
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import fields
@@ -14,7 +16,7 @@ import pytest
 from commands import listing, log, size_of, write_inputs, write_masks
 
 import jaxstyle
-from jaxstyle import LBFGS, VGG19, Adam, Objective
+from jaxstyle import LBFGS, VGG19, Adam, Objective, cli
 from jaxstyle.cli import main
 from jaxstyle.errors import UnavailableError
 from jaxstyle.images.load import load_image
@@ -69,7 +71,7 @@ def test_options_of_the_command_line_reach_the_run(fake_runner):
     write_masks()
     options = """--seed 7 --init noise --steps 5 --size 40 --scales 24,40 --pooling avg --color keep --optimizer adam
     --learning-rate 0.5 --parametrization fourier --ema-decay 0.9 --tolerance 0.01
-    --normalize-gradients --statistic covariance --shift -1 --content-weight 2 --style-weight 6
+    --normalize-gradients --statistic covariance --content-weight 2 --style-weight 6
     --tv-weight 0.5 --content-layers relu2_1 --style-layers relu1_1:1,relu2_1:2 --content-mask left.png
     --style-mask all --precision bfloat16 --remat --devices 1 --max-memory 4GiB --save-every 2 --bits 16
     --record-file --log log.csv --quiet --max-pixels 2MP"""
@@ -80,7 +82,6 @@ def test_options_of_the_command_line_reach_the_run(fake_runner):
         "style": {"relu1_1": 2.0, "relu2_1": 4.0},
         "tv": 0.5,
         "statistic": "covariance",
-        "shift": -1.0,
         "normalize_gradients": True,
     }
     assert changed_fields(run.network, VGG19()) == {"pooling": "avg", "precision": "bfloat16", "remat": (1, 2)}
@@ -91,9 +92,23 @@ def test_options_of_the_command_line_reach_the_run(fake_runner):
     assert run.content_masks is not None and run.content_masks.shape == (1, 32, 40) and run.style_masks == [None]
     assert jax.random.key_data(run.key).tolist() == jax.random.key_data(jax.random.key(7)).tolist()
     assert {"out_0002.png", "out_0004.png", "out_0002.json", "out.json", "log.csv"} < set(listing())
-    options = "--optimizer lbfgs --learning-rate 0.5 --lbfgs-history 7 --patience 4"
+    options = "--optimizer lbfgs --learning-rate 0.5 --lbfgs-history 7 --patience 4 --shift -1"
     assert main([*RUN, *options.split()]) == 0
     assert fake_runner.problems[-1].optimizer == LBFGS(learning_rate=0.5, history_size=7, patience=4)
+    assert changed_fields(fake_runner.problems[-1].objective, Objective()) == {"shift": -1.0}
+
+
+def test_a_path_that_the_console_cannot_encode_is_escaped(monkeypatch):
+    console = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", console)
+    monkeypatch.setattr(sys, "argv", ["jaxstyle", "networks"])
+    monkeypatch.setattr(cli, "end_at_once", lambda: None)
+    monkeypatch.setenv("JAXSTYLE_WEIGHTS", str(Path("日本", "a.h5")))
+    Path("日本").mkdir()
+    shutil.copy("tiny.h5", Path("日本", "a.h5"))
+    assert main() == 0
+    console.flush()
+    assert b"\\u65e5\\u672c" in console.buffer.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_version_is_that_of_the_package(capsys):

@@ -1,5 +1,6 @@
 """Options of `jaxstyle stylize`: what they change of a preset, and which values are refused."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -12,8 +13,8 @@ from jaxstyle import LBFGS, Adam
 from jaxstyle.errors import InputError
 from jaxstyle.images.save import save_image
 from jaxstyle.runtime import options as options_module
-from jaxstyle.runtime.options import parse_layers, parse_memory, parse_numbers, parse_scales
-from jaxstyle.transfer import color
+from jaxstyle.runtime.options import StylizeOptions, parse_layers, parse_memory, parse_numbers, parse_scales
+from jaxstyle.transfer import color, presets
 
 NUMBERS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"size": 8}, ("--size", "8", "16")),
@@ -87,6 +88,10 @@ COMBINATIONS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"content_mask": (Path("left.png"),), "style_weights": "1"}, ("--style-weights", "--content-mask")),
     ({"style_mask": (Path("notes.txt"),)}, ("notes.txt", "not a picture")),
     ({"feather": 5}, ("--feather", "--content-mask")),
+    ({"optimizer": "adam", "patience": 30}, ("--patience", "optimizer adam")),
+    ({"preset": "nnst", "lbfgs_history": 9}, ("--lbfgs-history", "optimizer adam")),
+    ({"shift": -1.0, "statistic": "mean_std"}, ("--shift", "statistic mean_std")),
+    ({"normalize_gradients": True, "patience": 9}, ("--patience", "normalized gradients")),
     ({"style_size": 32, "style_scale": 2.0}, ("--style-size", "--style-scale")),
     ({"scales": "3000"}, ("3000 scales",)),
     ({"scales": "0"}, ("0 scales",)),
@@ -127,6 +132,42 @@ def test_an_invalid_option_is_refused_with_its_value_and_writes_nothing(rows, ca
         assert message.endswith(".") and message.isprintable(), message
     assert listing() == before
     assert capsys.readouterr().out == ""
+
+
+def test_every_option_changes_the_preset_or_is_refused():
+    values: dict[str, tuple[Any, ...]] = {
+        "lbfgs_history": (7,),
+        "patience": (7,),
+        "learning_rate": (0.125,),
+        "parametrization": ("fourier",),
+        "ema_decay": (0.125,),
+        "tolerance": (0.125,),
+        "normalize_gradients": (True,),
+        "statistic": ("covariance", "mean_std"),
+        "shift": (0.5,),
+        "pooling": ("l2",),
+        "scales": ("3",),
+        "remat": (True,),
+        "content_weight": (0.125,),
+        "style_weight": (0.125,),
+        "tv_weight": (0.125,),
+        "content_layers": ("relu3_3",),
+        "style_layers": ("relu3_3",),
+    }
+    for preset, optimizer in itertools.product(presets.PRESETS, [None, "adam", "lbfgs"]):
+        base = StylizeOptions(preset=preset, optimizer=optimizer)
+        refused = []
+        for name, choices in values.items():
+            changed = [replace(base, **{name: value}) for value in choices]
+            try:
+                changed[0].check([Path("style.png")])
+            except InputError as error:
+                assert f"--{name.replace('_', '-')}" in str(error), (preset, name)
+                refused.append(name)
+                continue
+            assert any(options.resolve() != base.resolve() for options in changed), (preset, name)
+        is_adam = isinstance(base.resolve()[0].optimizer, Adam)
+        assert is_adam == ("patience" in refused) == ("lbfgs_history" in refused) and "learning_rate" not in refused
 
 
 @pytest.mark.parametrize("base", ["jaxstyle", "neural-style-pt"])

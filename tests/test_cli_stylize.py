@@ -201,8 +201,15 @@ def colors(monkeypatch) -> None:
     monkeypatch.setattr("jaxstyle.losses.targets.summarize_style", summarize)
 
 
-def statistics(*styles: str, output: str = "style.h5", size: int = 32, quiet: bool = True, **comparison: Any) -> int:
-    options: dict[str, Any] = {"comparison": Comparison(style_layers="relu1_1", **comparison)}
+def statistics(
+    *styles: str,
+    output: str = "style.h5",
+    size: int = 32,
+    quiet: bool = True,
+    no_record: bool = False,
+    **comparison: Any,
+) -> int:
+    options: dict[str, Any] = {"no_record": no_record, "comparison": Comparison(style_layers="relu1_1", **comparison)}
     options["network"] = Network(weights=Path("tiny.h5"), offline=True)
     return Statistics(tuple(map(Path, styles)), Path(output), size=size, quiet=quiet, **options).run()
 
@@ -224,6 +231,9 @@ def test_statistics_are_saved_for_every_scale_and_for_halves_of_large_pictures(c
         assert set(file) == {"300", "600"}
     np.testing.assert_allclose(second("style.h5", 300), moments_of("style.png", 300), rtol=1e-5)
     assert "style.h5: 1 picture, for sides of 300, 600 pixels" in capsys.readouterr().err
+    for hidden in (False, True):
+        assert statistics("style.png", scales="1", no_record=hidden) == 0
+        assert (b"style.png" not in Path("style.h5").read_bytes()) == hidden
 
 
 @pytest.mark.usefixtures("colors")

@@ -152,6 +152,7 @@ def test_an_invalid_state_dict_is_refused_in_one_sentence(script, torch, tmp_pat
         (state | {"features.2.weight": zeros(3, 7, 3, 3)}, "holds conv1_2"),
         (state | {"features.0.weight": zeros(5, 1, 3, 3)}, "has 1 input channels, not the 3 of RGB"),
         (state | {"features.2.bias": torch.full((3,), torch.nan)}, "3 of 3 values"),
+        (state | {"features.2.bias": zeros(3, dtype=torch.int8)}, "features.2.bias as torch.int8"),
     ]:
         path = tmp_path / "a.pth"
         path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)

@@ -111,6 +111,8 @@ def checkpoints(monkeypatch) -> list[int]:
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
 def test_a_signal_saves_picture_log_and_checkpoint(name, status, fake_runner, checkpoints, capfd, folder):
     fake_runner.on_step = lambda step: signal.raise_signal(getattr(signal, name)) if step == 4 else None
+    if not hasattr(signal, name):
+        pytest.skip(f"this system has no {name}")
     options = {"save_every": 2, "log": Path("log.csv"), "checkpoint": Path("kept"), "every": 1000}
     assert stylize(**options) == status
     assert capfd.readouterr() == ("", "")

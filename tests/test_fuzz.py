@@ -25,8 +25,10 @@ MOST_MEMORY = 2**30
 MOST_SECONDS = 5.0
 LONGEST = 400  # characters of a message beside the path
 SIDES = (specimens.WIDTH, specimens.HEIGHT, specimens.WIDTH - 1, specimens.HEIGHT - 1)
-NUMBERS = {"picture": SIDES, "hdf5": specimens.NUMBERS, "json": (0, 3, 16)}  # in the files, to be overwritten
-SOAK = {"picture": (600, 20_000), "hdf5": (40, 5_000), "json": (100, 5_000)}  # damaged files by default and with --long
+# in the files, to be overwritten
+NUMBERS = {"picture": SIDES, "hdf5": specimens.NUMBERS, "safetensors": (0, 3), "json": (0, 3, 16)}
+# damaged files by default and with --long
+SOAK = {"picture": (600, 20_000), "hdf5": (40, 5_000), "safetensors": (40, 2_000), "json": (100, 5_000)}
 
 
 def complaint(message: str, path: Path) -> str:
@@ -46,10 +48,11 @@ def complaint(message: str, path: Path) -> str:
 
 def sound_files(kind: str, scratch: Path) -> Mapping[str, bytes]:
     """Return the undamaged files of a kind by name."""
-    return {"picture": specimens.pictures, "json": specimens.records}.get(kind, lambda: specimens.hdf5_files(scratch))()
+    files = {"hdf5": specimens.hdf5_files, "safetensors": specimens.safetensors_files}
+    return files[kind](scratch) if kind in files else {"picture": specimens.pictures, "json": specimens.records}[kind]()
 
 
-@pytest.mark.parametrize(("kind", "each"), [("picture", 3), ("hdf5", 2), ("json", 3)])
+@pytest.mark.parametrize(("kind", "each"), [("picture", 3), ("hdf5", 2), ("safetensors", 9), ("json", 3)])
 def test_a_few_damaged_files_of_each_format_are_read_or_refused_in_one_sentence(kind, each, folder, monkeypatch, capfd):
     monkeypatch.setattr(weights_io, "BLOCK_WIDTHS", specimens.WIDTHS)  # VGG-19's own would make 80 MB
     readers, sound, rng = reading.READERS[kind](), sound_files(kind, folder), random.Random(0)

@@ -166,6 +166,10 @@ def test_a_heic_picture_is_read_with_the_extra(tmp_path):
     rgb = loaded(tmp_path / "a", buffer.getvalue())[0].rgb
     np.testing.assert_allclose(rgb.mean((0, 1)), np.asarray(image).mean((0, 1)) / 255, atol=0.01)
     assert rgb.shape == (64, W, 3) and Image.OPEN == before
+    two, several = pillow_heif.from_pillow(image), BytesIO()
+    two.add_from_pillow(image.rotate(180))
+    two.save(several)
+    assert "has several pictures: only one is read" in loaded(tmp_path / "a", several.getvalue())[1][0]
     with pytest.raises(InputError):
         loaded(tmp_path / "a", buffer.getvalue()[:-900])
 

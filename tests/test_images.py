@@ -141,14 +141,14 @@ def test_fit_scales_the_longest_side_to_the_size_and_preserves_the_aspect_ratio(
 def test_sizes_below_one_and_unknown_options_are_refused(tmp_path):
     save_image(tmp_path / "a.png", smooth() / 255)
     for options, value in [
-        ({"size": 0}, "0 pixels"),
-        ({"size": -5}, "-5 pixels"),
+        ({"size": 0}, "size is 0"),
+        ({"size": -5}, "size is -5"),
         ({"resample": "cubic"}, "'cubic'"),
         ({"size": 20, "rounding": "up"}, "'up'"),
     ]:
         with pytest.raises(InputError, match=value):
             load_image(tmp_path / "a.png", **options)
-    with pytest.raises(InputError, match="0 pixels"):
+    with pytest.raises(InputError, match="size is 0"):
         fit(20, 20, 0)
 
 
@@ -512,10 +512,9 @@ def test_arrays_that_are_no_picture_are_refused(tmp_path):
     rgb[0, :2] = np.nan
     with pytest.raises(InputError, match=r"a\.png would hold 6 values that are not numbers"):
         save_image(tmp_path / "a.png", rgb)
-    with pytest.raises(ValueError, match=r"\[H, W, 3\], not \(1, 16, 16, 3\)"):
-        save_image(tmp_path / "a.png", np.zeros((1, 16, 16, 3)))
-    with pytest.raises(ValueError, match=r"\[H, W, 3\], not \(16, 16, 4\)"):
-        save_image(tmp_path / "a.png", np.zeros((16, 16, 4)))
+    for other in (np.zeros((1, 16, 16, 3)), np.zeros((16, 16, 4)), np.zeros((16, 16, 3), np.uint8), "b.png"):
+        with pytest.raises(InputError, match=r"a\.png would hold an array .*, not a picture: pass float32 \[H, W, 3\]"):
+            save_image(tmp_path / "a.png", other)
     with pytest.raises(InputError, match=r"a\.webp cannot hold 16400x16 pixels as WEBP \(.+\): save it as PNG\.$"):
         save_image(tmp_path / "a.webp", np.zeros((16, 16400, 3)))
     assert os.listdir(tmp_path) == []

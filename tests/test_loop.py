@@ -251,8 +251,8 @@ def traced(*, optimizer: Optimizer = ADAM, **options):
     [
         (0, None, "steps is 0: use a whole number from 1"),
         (2.5, None, "steps is 2.5: use a whole number"),
-        (7, 0, "checkpoint_segments is 0 for 7 steps: use 1 to 7, or None"),
-        (7, 8, "checkpoint_segments is 8 for 7 steps"),
+        (7, 0, "checkpoint_segments is 0: use a whole number from 1 to 7"),
+        (7, 8, "checkpoint_segments is 8: use a whole number from 1 to 7"),
     ],
 )
 def test_a_number_of_steps_or_segments_out_of_range_is_refused(steps, segments, message):

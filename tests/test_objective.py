@@ -383,7 +383,7 @@ def test_values_that_are_not_in_0_to_1_are_refused_in_contents_and_styles(value,
     picture, other = np.full((2, 32, 32, 3), 0.5, np.float32)
     other[3, 4, 1] = value
     for what, pictures in (("content", (other, picture)), ("style", (picture, other))):
-        with pytest.raises(InputError, match=f"The {what} has values .*{message}"):
+        with pytest.raises(InputError, match=f"The {what} has .*{message}"):
             make_targets({}, *pictures, objective=OBJECTIVE)
 
 

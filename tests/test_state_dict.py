@@ -1,6 +1,5 @@
 """State dicts of PyTorch and `.safetensors` files: names, variants of VGG, and damaged files."""
 
-import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -10,47 +9,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from specimens import WIDTHS, safetensors
+from specimens import state_dict as state
 
 from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.networks import pretrained, safetensors_io, state_dict, weights_io
 from jaxstyle.networks.vgg import VGG19, evaluate_layers
 
-WIDTHS = (2, 3, 4, 2, 3, 2, 4, 2, 3, 2, 2, 3, 2, 3, 2, 4)
-# features of torchvision 0.24, from its printed models: the convolutions of vgg11, vgg13_bn, vgg19_bn, vgg16, vgg19
+# features of torchvision 0.24, from its printed models: the convolutions of vgg11, vgg13_bn, vgg19_bn, vgg16
 INDICES = {
     "VGG-11 (8 convolutions)": [0, 3, 6, 8, 11, 13, 16, 18],
     "VGG-13 with batch normalization (10 convolutions)": [0, 3, 7, 10, 14, 17, 21, 24, 28, 31],
     "VGG-19 with batch normalization (16 convolutions)": [0, 3, 7, 10, 14, 17, 20, 23, 27, 30, 33, 36, 40, 43, 46, 49],
 }
 VGG16 = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]
-VGG_19 = [0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34]
-
-
-def state(prefix: str = "features.", indices: list[int] = VGG_19) -> dict[str, np.ndarray]:
-    """Return a narrow network in the layout of PyTorch, with a fully connected layer."""
-    rng, channels, found = np.random.default_rng(0), 3, {}
-    for index, width in zip(indices, WIDTHS, strict=False):
-        found[f"{prefix}{index}.weight"] = rng.standard_normal((width, channels, 3, 3)).astype("f4")
-        found[f"{prefix}{index}.bias"] = rng.standard_normal(width).astype("f4")
-        channels = width
-    return found | {"classifier.0.weight": np.zeros((2, 4), "f4"), "classifier.0.bias": np.zeros(2, "f4")}
 
 
 def shapes(tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
     return {name: array.shape for name, array in tensors.items()}
-
-
-def safetensors(path: Path, tensors: Mapping[str, np.ndarray], **changes: Any) -> Path:
-    """Write a file by the specification of the format; `changes` replace parts of the first entry."""
-    kinds, entries, data = {"f4": "F32", "f2": "F16", "f8": "F64", "i4": "I32", "u2": "BF16"}, {}, b""
-    for name, array in tensors.items():
-        offsets = [len(data), len(data) + array.nbytes]
-        entries[name] = {"dtype": kinds[array.dtype.str[1:]], "shape": array.shape, "data_offsets": offsets}
-        data += array.tobytes()
-    entries[next(iter(entries))] |= changes
-    header = json.dumps({"__metadata__": {"format": "pt"}} | entries).encode()
-    path.write_bytes(len(header).to_bytes(8, "little") + header + data)
-    return path
 
 
 def refusal(path: Path, kind: type[Exception] = InputError) -> str:
@@ -109,7 +85,7 @@ def test_a_safetensors_file_equals_the_folded_state_dict_for_every_type_of_float
         first = state_dict.fold(expected["features.0.weight"].transpose(2, 3, 1, 0), expected["features.0.bias"])
         np.testing.assert_array_equal(found["conv1_1"]["kernel"], first["kernel"])
         assert all(array.dtype == np.float32 for layer in found.values() for array in layer.values())
-    assert sum(weights_io.widths(path), ()) == WIDTHS
+    assert weights_io.widths(path) == WIDTHS
     assert "torchvision" in weights_io.provenance(path)["preprocessing"]
     assert pretrained.find("vgg19", weights=path).path == path
 
@@ -154,7 +130,7 @@ def test_vgg16_is_read_and_written_and_has_no_fourth_convolution_in_its_last_blo
     again = weights_io.read(tmp_path / "vgg16.h5")
     assert list(again) == list(params)
     np.testing.assert_array_equal(again["conv5_3"]["kernel"], params["conv5_3"]["kernel"])
-    network = VGG19.from_params(again)
+    network = VGG19.from_params(jax.device_put(again))
     assert list(map(len, network.widths)) == [2, 2, 3, 3, 3]
     shapes = jax.eval_shape(partial(evaluate_layers, network, layers=("relu4_3",)), again, jnp.ones((32, 48, 3)))
     assert shapes["relu4_3"].shape == (4, 6, 2)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import toy_problem as toy
 
 from jaxstyle.errors import InputError
+from jaxstyle.images.load import load_image
 from jaxstyle.losses.layer_summaries import image_features
 from jaxstyle.losses.loss_terms import terms
 from jaxstyle.losses.objective import Objective
@@ -19,6 +21,8 @@ from jaxstyle.losses.targets import make_targets, summarize_style
 from jaxstyle.networks.vgg import VGG19
 from jaxstyle.optim.loop import image_on_host, init_state, run_steps
 from jaxstyle.optim.optimizers import LBFGS, Adam
+from jaxstyle.runtime.fitting import fit
+from jaxstyle.runtime.problem import make_problem
 from jaxstyle.transfer import color
 from jaxstyle.transfer import stylize as stylize_module
 from jaxstyle.transfer.color import _recolor, recolor
@@ -328,6 +332,50 @@ def test_values_out_of_range_by_rounding_are_accepted():
     np.testing.assert_allclose(image_on_host(state), np.clip(image, 0, 1), atol=1e-6)
 
 
+def test_what_is_no_picture_is_refused():
+    for call in (call for name, call in CALLS.items() if "mask" not in name and "batch" not in name):
+        for value in ("picture.png", None, np.full((16, 20, 3), "a"), GRAY.astype(object), GRAY[:0], GRAY[..., 0]):
+            with pytest.raises(InputError):
+                call(value)
+
+
+def test_a_mask_that_is_no_array_is_refused():
+    for masks in ({"content_masks": "mask.png"}, {"style_masks": ["mask.png"]}):
+        with pytest.raises(InputError, match=r"mask is 'mask\.png': pass an array"):
+            stylize(PARAMS, GRAY, GRAY, steps=1, **masks, **TOY)
+
+
+def test_numbers_of_the_wrong_type_or_out_of_range_are_refused_with_their_names():
+    calls: dict[str, Any] = {
+        "height": lambda value: texture(PARAMS, GRAY, key=SEED, height=value, width=16, steps=1, **TOY),
+        "width": lambda value: texture(PARAMS, GRAY, key=SEED, height=16, width=value, steps=1, **TOY),
+        "batch_size": lambda value: sweep(PARAMS, GRAY, GRAY, batch_size=value, **BATCH),
+        "checkpoint_segments": lambda value: stylize(PARAMS, GRAY, GRAY, checkpoint_segments=value, steps=1, **TOY),
+        "save_every": lambda value: make_problem(PARAMS, GRAY, GRAY, save_every=value, steps=1, **TOY),
+        "devices": lambda value: make_problem(PARAMS, GRAY, GRAY, devices=value, steps=1, **TOY),
+        "every": lambda value: fit(make_problem(PARAMS, GRAY, GRAY, steps=1, **TOY), every=value),
+        "until": lambda value: fit(make_problem(PARAMS, GRAY, GRAY, steps=1, **TOY), until=value),
+        "size": lambda value: load_image(Path(__file__).parents[1] / "examples" / "cat.jpg", size=value),
+        "key": lambda value: stylize(PARAMS, GRAY, GRAY, init="noise", key=value, steps=1, **TOY),
+        "style_weights": lambda value: stylize(PARAMS, GRAY, GRAY, style_weights=[value], steps=1, **TOY),
+        "style_weights ": lambda value: sweep(PARAMS, GRAY, GRAY, style_weights=[value], **BATCH),
+        "history_size": lambda value: LBFGS(history_size=value),
+        "patience": lambda value: LBFGS(patience=value),
+        "tolerance": lambda value: Adam(tolerance=value),
+        "learning_rate": lambda value: init_state(GRAY, objective=toy.OBJECTIVE, optimizer=Adam(learning_rate=value)),
+    }
+    for name, call in calls.items():
+        for value in (
+            "3",
+            True,
+            -1,
+            float("nan"),
+            *([] if name.strip() in ("style_weights", "learning_rate") else [[3.0]]),
+        ):
+            with pytest.raises(InputError, match=rf"^{name.strip()} is "):
+                call(value)
+
+
 def test_a_number_of_steps_that_is_no_integer_is_refused():
     calls: list[Any] = [
         partial(stylize, PARAMS, GRAY, GRAY, **TOY),
@@ -338,8 +386,9 @@ def test_a_number_of_steps_that_is_no_integer_is_refused():
         partial(plan, 16, 20),
     ]
     for call in calls:
-        with pytest.raises(InputError, match=r"steps is 3\.0"):
-            call(steps=3.0)
+        for value in (3.0, True, "3", 2**31, np.ones(1, np.int32)):
+            with pytest.raises(InputError, match="^steps is .*: use a whole number from 1 to 2147483647"):
+                call(steps=value)
 
 
 # Several styles, and their statistics

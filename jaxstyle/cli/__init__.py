@@ -4,6 +4,7 @@ jax is imported only when a command runs, so that `--help` is fast, and slow mod
 installed.
 """
 
+import io
 import os
 import sys
 import traceback
@@ -33,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is not None:
         return _status(list(arguments))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a Windows console, or a pipe, may lack a character of a path
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = _status(sys.argv[1:])
     except Exception:

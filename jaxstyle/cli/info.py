@@ -46,6 +46,7 @@ class Doctor:
         for package in PACKAGES:
             print(f"{package:12} {metadata.version(package)}")
         starts = _print_devices()
+        print("measured     on CPUs only, as the figures of the documentation; GPUs and TPUs are not")
         print(f"processors   {os.cpu_count()}")
         memory = psutil.virtual_memory()
         free = min(memory.available, memory_left())  # a container may have less than the machine

@@ -34,6 +34,8 @@ class Statistics:
     """Size of the styles relative to these pictures: 2 for coarser strokes, 0.5 for finer ones."""
     seed: int = 0
     """Seed of the directions of --statistic sliced."""
+    no_record: bool = False
+    """Leave the names of the styles out of the file."""
     quiet: bool = False
     """Print errors only."""
 
@@ -67,7 +69,7 @@ class Statistics:
             with console.rich.status(f"Statistics for pictures of {side} pixels"):
                 sizes[side] = self._mean(paths, side, params=params, preset=preset)
         check()
-        names = [path.name for path in paths]
+        names = [] if self.no_record else [path.name for path in paths]
         how: dict[str, Any] = {"objective": objective, "network": preset.network}
         statistics_io.write(self.output, sizes, params=params, pictures=names, **how)
         what = f"{len(paths)} picture{'s' if len(paths) > 1 else ''}"

@@ -164,10 +164,9 @@ def has_more_images(data: bytes, image: Image.Image) -> str:
         with BytesIO(data) as file, GifImagePlugin.GifImageFile(file) as again:
             several = again.is_animated
     else:
-        several = image.format in ("PNG", "WEBP", "AVIF", "TIFF") and getattr(image, "is_animated", False)
-    pages = image.format == "TIFF"
-    note = "has several pages: only the first is read" if pages else "is an animation: only its first frame is read"
-    return note if several else ""
+        several = image.format in ("PNG", "WEBP", "AVIF", "TIFF", "HEIF") and getattr(image, "is_animated", False)
+    several_of = {"TIFF": "has several pages: only the first is read", "HEIF": "has several pictures: only one is read"}
+    return several_of.get(str(image.format), "is an animation: only its first frame is read") if several else ""
 
 
 SIGNATURES = (

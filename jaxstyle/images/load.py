@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, TiffImagePlugin
 
-from jaxstyle.errors import InputError, PictureWarning, UnavailableError, excerpt, printable
+from jaxstyle.errors import InputError, PictureWarning, UnavailableError, check_whole, excerpt, printable
 from jaxstyle.images.exif import orientation_of, stored_box, turned, upright
 from jaxstyle.images.formats import UnsupportedFormatError, has_more_images, is_webp, opened
 from jaxstyle.images.image_rows import RowReader, read_all, read_resized, row_chunks
@@ -61,8 +61,7 @@ def fit(width: int, height: int, size: int, *, rounding: Rounding = "round") -> 
         >>> fit(979, 734, 256, rounding="truncate")
         (256, 191)
     """
-    if size < 1:
-        raise InputError(f"size is {size} pixels: use the longest side of the result, such as 512.")
+    check_whole("size", size)
     if rounding not in ("round", "truncate"):
         raise InputError(f"Rounding {rounding!r} is unknown: use 'round' or 'truncate'.")
     to_integer = round if rounding == "round" else int

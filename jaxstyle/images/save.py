@@ -76,7 +76,8 @@ def save_image(
         description: text for the metadata, see `description_of`; ASCII, up to 64 KB in a JPEG.
 
     Raises:
-        InputError: if `check_output` rejects `path`, the image is too large for the format, or values are NaN.
+        InputError: if `check_output` rejects `path`, `rgb` is no image, such as one of integers, it is too large for
+            the format, or values are NaN.
         UnavailableError: if writing fails, as on a full disk.
 
     Example:
@@ -84,11 +85,15 @@ def save_image(
     """
     check_output(path, bits=bits)
     container = FORMATS[Path(path).suffix.lower()]
-    shape = np.shape(rgb)
-    if len(shape) != 3 or shape[-1] != 3:
-        raise ValueError(f"A picture is [H, W, 3], not {shape}.")
+    pixels = np.asarray(rgb)
+    shape = pixels.shape
+    if len(shape) != 3 or shape[-1] != 3 or pixels.dtype.kind in "iucOSU":
+        raise InputError(
+            f"{path} would hold an array {pixels.dtype}{list(shape)}, not a picture: pass float32 [H, W, 3] in [0, 1]"
+            f"{', divided by 255.' if pixels.dtype.kind in 'iu' else '.'}"
+        )
     opacity = None if alpha is None else np.asarray(alpha)
-    levels = Levels(np.asarray(rgb), opacity, bits, on_white=container == "JPEG")
+    levels = Levels(pixels, opacity, bits, on_white=container == "JPEG")
     chunks = row_chunks(*shape[:2])
     if missing := sum(int(np.isnan(levels.floats(top, end)).sum()) for top, end in chunks):
         raise InputError(f"{path} would hold {missing} values that are not numbers: lower the step size.")

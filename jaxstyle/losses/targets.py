@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxstyle.errors import InputError
+from jaxstyle.errors import InputError, excerpt
 from jaxstyle.losses.layer_summaries import (
     AnyNetwork,
     Part,
@@ -89,21 +89,20 @@ def make_targets(
         >>> make_targets(params, content, style).style["relu5_1"].second.shape  # doctest: +SKIP
         (512, 512)
     """
-    styles = list(styles) if isinstance(styles, Sequence) else [styles]
+    styles = listed(styles)
     if not styles:
         raise InputError("There is no style: pass a picture, or a sequence of at least one.")
     styling = _Styling(key, style_weights, content_masks, style_masks)
     content = check_picture("content", content, sized_layers(network, objective.layers), in_range=True)
-    check_range("style", [style for style in styles if not isinstance(style, Mapping)])
-    check_range("content masks", content_masks)
-    check_range("style masks", style_masks)
+    styles = check_styles(styles)
+    for name, masks in (("content", content_masks), ("style", style_masks)):
+        check_range(f"{name} mask", masks)
     styling.check_counts(content, len(styles))
     if not isinstance(objective, Objective):
         options: dict[str, Any] = {"network": network, "image": image, "part": part, **styling._asdict()}
         return objective.make_targets(params, content, styles, **options)
     check_options(objective, network)
-    check_style = partial(check_picture, "style", layers=sized_layers(network, objective.style_layers), ranks=(3,))
-    styles = [style if isinstance(style, Mapping) else check_style(style) for style in styles]
+    styles = check_styles(styles, sized_layers(network, objective.style_layers))
     return _make_targets(params, content, styles, objective.without_weights(), styling, network=network)
 
 
@@ -122,6 +121,7 @@ class _Styling(NamedTuple):
             raise InputError(f"There are {len(style_masks)} style masks for {count} styles: pass one per style.")
         if weights is not None and np.shape(weights) != (count,):
             raise InputError(f"There are {np.size(weights)} style weights for {count} styles: pass one per style.")
+        check_weights(weights)
         if content_masks is not None and weights is not None:
             raise InputError("Styles have both regions and weights: pass content_masks or style_weights, not both.")
         if content_masks is not None and content_masks.shape != (count, *content.shape[-3:-1]):
@@ -129,6 +129,14 @@ class _Styling(NamedTuple):
                 f"The content masks are {list(content_masks.shape)} for {count} styles and a content "
                 f"{list(content.shape)}: pass one mask of its height and width per style."
             )
+
+
+def check_weights(style_weights: Any) -> None:
+    """Check that weights of styles that are not traced are not negative, and that they have a finite sum above 0."""
+    if style_weights is not None and not any(isinstance(each, Tracer) for each in jax.tree.leaves(style_weights)):
+        weights = np.asarray(style_weights)
+        if weights.dtype.kind in "bOSU" or not (0 <= np.min(weights) and 0 < np.sum(weights, dtype=float) < np.inf):
+            raise InputError(f"style_weights is {excerpt(style_weights)}: pass numbers from 0, not all 0.")
 
 
 @partial(jax.jit, static_argnames="network")
@@ -184,6 +192,7 @@ def summarize_style(
     check_options(objective, network)
     layers = objective.style_layers
     style = check_picture("style", style, sized_layers(network, layers), ranks=(3,), in_range=True)
+    check_range("style mask", mask)
     if mask is not None and mask.shape != style.shape[:2]:
         shapes = f"A style mask is {list(mask.shape)}, but its style is {list(style.shape)}"
         raise InputError(f"{shapes}: use the same size.")
@@ -234,8 +243,9 @@ def check_picture(
         >>> check_picture("content", np.zeros((32, 32, 3), np.float16), ("relu5_1",)).dtype
         dtype('float32')
     """
-    array = picture if isinstance(picture, np.ndarray) else jnp.asarray(picture)
-    if array.ndim not in ranks or array.shape[-1] != 3 or not jnp.issubdtype(array.dtype, jnp.floating):
+    array = _as_array(what, picture)
+    is_image = array.ndim in ranks and array.shape[-1] == 3 and array.size
+    if not is_image or not jnp.issubdtype(array.dtype, jnp.floating):
         raise InputError(
             f"The {what} is an array {array.dtype}{list(array.shape)}, not a picture: pass float32 [H, W, 3] in [0, 1]"
             f"{', divided by 255.' if jnp.issubdtype(array.dtype, jnp.integer) else '.'}"
@@ -253,16 +263,38 @@ def check_picture(
     return floats
 
 
+def listed(styles: Any) -> list[Any]:
+    """Return one style or a sequence of styles as a list."""
+    return list(styles) if isinstance(styles, Sequence) and not isinstance(styles, str) else [styles]
+
+
+def check_styles(styles: Sequence[Any], layers: tuple[str, ...] = (), *, ranks: tuple[int, ...] = (3,)) -> list[Any]:
+    """Return styles with their images checked as by `check_picture`, and with statistics unchanged."""
+    check = partial(check_picture, "style", layers=layers, ranks=ranks, in_range=True)
+    return [style if isinstance(style, Mapping) else check(style) for style in styles]
+
+
 def check_range(what: str, values: Any) -> None:
     """Check that a pytree of arrays has no integers, and that those that are not traced are finite and in [0, 1]."""
-    for array in jax.tree.leaves(values):
-        if jnp.issubdtype(dtype := jnp.result_type(array), jnp.integer):
-            raise InputError(f"The {what} has integers, {dtype}: pass float32 in [0, 1], divided by 255.")
+    for leaf in jax.tree.leaves(values):
+        array = _as_array(what, leaf)
+        if not jnp.issubdtype(array.dtype, jnp.floating) and array.dtype != bool:
+            cure = ", divided by 255" if jnp.issubdtype(array.dtype, jnp.integer) else ""
+            raise InputError(f"The {what} has values of type {array.dtype}: pass float32 in [0, 1]{cure}.")
         if isinstance(array, Tracer) or not getattr(array, "is_fully_addressable", True) or not np.size(array):
             continue
         least, most = np.min(array := np.asarray(array)), np.max(array)
         if not np.isfinite(least) or not np.isfinite(most):
-            raise InputError(f"The {what} has values that are not finite: pass numbers in [0, 1].")
+            count = np.size(array) - np.count_nonzero(np.isfinite(array))
+            raise InputError(f"The {what} has {count} of {np.size(array)} values that are not finite: use [0, 1].")
         if least < -RANGE_TOLERANCE or most > 1 + RANGE_TOLERANCE:
             cure = "divide by 255" if least >= 0 else "rescale them"
             raise InputError(f"The {what} has values from {least:g} to {most:g}: use [0, 1], or {cure}.")
+
+
+def _as_array(what: str, value: Any) -> Any:
+    """Return a value as an array; raise `InputError` for a path, None and other values that are none."""
+    try:
+        return value if isinstance(value, np.ndarray | jax.Array) else jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"The {what} is {excerpt(repr(value))}: pass an array, float32 in [0, 1].") from error

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jax.experimental.xla_metadata import set_xla_metadata
 
-from jaxstyle.errors import InputError, excerpt
+from jaxstyle.errors import InputError, check_whole
 from jaxstyle.images.resample import array_module
 from jaxstyle.losses.layer_summaries import AnyNetwork
 from jaxstyle.losses.loss_terms import Terms, gradient_factors, objective_value
@@ -214,10 +214,10 @@ def run_steps(
         Griewank, *Achieving logarithmic growth of temporal and spatial complexity in reverse automatic
         differentiation*, 1992; here with a single level of checkpoints.
     """
-    check_steps(steps)
+    check_whole("steps", steps)
     segments = checkpoint_segments
-    if segments is not None and not 1 <= segments <= steps:
-        raise InputError(f"checkpoint_segments is {segments} for {steps} steps: use 1 to {steps}, or None.")
+    if segments is not None:
+        check_whole("checkpoint_segments", segments, most=steps)
     if isinstance(objective, Objective):
         objective = with_dtype(objective, _dtype(state))
     return _run_steps(state, params, targets, objective, network=network, steps=steps, segments=segments)
@@ -226,12 +226,6 @@ def run_steps(
 def with_dtype(numbers: Any, dtype: jax.typing.DTypeLike) -> Any:
     """Return a pytree of numbers as arrays of one dtype, so that 1 and 1.0 use the same program."""
     return jax.tree.map(lambda x: x.astype(dtype) if isinstance(x, jax.Array) else np.asarray(x, dtype), numbers)
-
-
-def check_steps(steps: int) -> None:
-    """Raise `InputError` if a number of steps is not a whole number from 1."""
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
-        raise InputError(f"steps is {excerpt(repr(steps))}: use a whole number from 1.")
 
 
 @partial(jax.jit, static_argnames=("network", "steps", "segments"))

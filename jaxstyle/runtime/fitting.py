@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from jaxstyle.errors import UnavailableError
+from jaxstyle.errors import UnavailableError, check_whole
 from jaxstyle.runtime.callbacks import Callback, Event, never, notify
 from jaxstyle.runtime.checkpoint import EVERY, RunCheckpoints, identity_of, locked
 from jaxstyle.runtime.problem import Problem
@@ -78,6 +78,9 @@ def fit(
         >>> fit(make_problem(params, content, style, steps=100)).stop_reason  # doctest: +SKIP
         'done'
     """
+    check_whole("every", every)
+    if until is not None:
+        check_whole("until", until)
     checkpoints = checkpoint if isinstance(checkpoint, RunCheckpoints) else None
     if checkpoint is not None and checkpoints is None:
         checkpoints = RunCheckpoints(Path(str(checkpoint)), problem, identity_of(problem), every=every)

@@ -10,11 +10,12 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from numbers import Real
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from jaxstyle.errors import InputError, excerpt
+from jaxstyle.errors import InputError, check_whole, excerpt
 
 if TYPE_CHECKING:
     from jaxstyle.optim.loop import AnyObjective
@@ -31,6 +32,9 @@ MOST_WHOLE = 10**9  # of integers such as steps and pixels; programs use 32-bit 
 MOST = 1e30  # products of such numbers with squares must not overflow float32
 STATISTICS = (".h5", ".hdf5")  # suffixes of files of `jaxstyle statistics`
 LARGEST_BLOCKS = (1, 2)  # that --remat recomputes
+OF_OPTIMIZER = {"lbfgs_history": "history_size"} | {  # fields of optimizers by option
+    name: name for name in ("learning_rate", "parametrization", "ema_decay", "tolerance", "patience")
+}
 WEIGHTS = ("content_weight", "style_weight", "tv_weight")
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(WEIGHTS, (0, MOST)),
@@ -68,7 +72,17 @@ class ObjectiveOptions:
     def check(self, styles: Sequence[Path]) -> None:
         """Raise `InputError` unless the options can be used for these styles."""
         self.check_ranges()
+        self.check_used()
+
+    def check_used(self) -> None:
+        """Raise `InputError` if an option is invalid or has no effect."""
+        for name, cause in self.unused().items():
+            raise InputError(f"--{name.replace('_', '-')} has no effect with {cause}: drop it.")
+
+    def unused(self) -> dict[str, str]:
+        """Return the options that are not None and have no effect, with the cause; `InputError` for invalid ones."""
         self.resolve()
+        return {}
 
     def resolve(self) -> tuple[Preset, AnyObjective]:
         """Return the preset with these options, and its objective."""
@@ -79,8 +93,10 @@ class ObjectiveOptions:
         """Raise `InputError` unless numbers are in range."""
         parse_memory(self.max_memory)
         for each in fields(self):
-            value = getattr(self, each.name)
-            if each.name in RANGES and not isinstance(value, str):  # the size of a texture is text
+            if each.name in RANGES and "str" not in str(each.type):  # the size of a texture is text
+                value = getattr(self, each.name)
+                if value is None and each.default is not None:
+                    raise InputError(f"--{each.name.replace('_', '-')} is None: use a number.")
                 check_number(each.name, value, *RANGES[each.name])
 
     def chosen(self, **given: Any) -> Preset:
@@ -153,7 +169,20 @@ class TransferOptions(ObjectiveOptions):
             raise InputError("--style-weights and --content-mask cannot be combined: drop one.")
         if self.feather and not self.content_mask:
             raise InputError("--feather needs --content-mask: add one.")
-        self.resolve()
+        self.check_used()
+
+    def unused(self) -> dict[str, str]:
+        """Return the options that are not None and have no effect, with the cause; `InputError` for invalid ones."""
+        preset, objective = self.resolve()
+        kind, statistic = type(preset.optimizer).__name__.lower(), getattr(objective, "statistic", "gram")
+        causes = {
+            name: f"optimizer {kind}" for name, field in OF_OPTIMIZER.items() if not hasattr(preset.optimizer, field)
+        }
+        if statistic != "gram":
+            causes["shift"] = f"statistic {statistic}"
+        if getattr(objective, "normalize_gradients", False):
+            causes.setdefault("patience", "normalized gradients")
+        return {name: cause for name, cause in causes.items() if getattr(self, name) is not None}
 
 
 @dataclass(frozen=True)
@@ -195,9 +224,8 @@ class StylizeOptions(TransferOptions):
         base = preset
         if self.optimizer is not None and not isinstance(preset, kinds[self.optimizer]):
             base = kinds[self.optimizer](tolerance=preset.tolerance)
-        given = vars(self) | {"history_size": self.lbfgs_history}
-        names = [each.name for each in fields(base) if given.get(each.name) is not None]
-        found = replace(base, **{name: given[name] for name in names})
+        given = {field: getattr(self, name) for name, field in OF_OPTIMIZER.items() if hasattr(base, field)}
+        found = replace(base, **{field: value for field, value in given.items() if value is not None})
         as_optimizer(found)  # checks the learning rate
         return found
 
@@ -270,15 +298,22 @@ class ReconstructOptions(ObjectiveOptions):
         preset = replace(self, style_layers=None).chosen(tv_weight=self.tv_weight)
         return preset, preset.make_objective(content, style)
 
+    def unused(self) -> dict[str, str]:
+        """Return the options that are not None and have no effect, with the cause; `InputError` for invalid ones."""
+        self.resolve()
+        used = self.statistic is None or self.style_layers is not None
+        return {} if used else {"statistic": "content layers only"}
+
 
 def check_number(name: str, value: float | None, least: float, most: float = MOST) -> None:
-    """Check that `value` is in [least, most], or None; the error names the option."""
-    if value is None or least <= value <= most:
+    """Check that `value` is in [least, most], whole if these are, or None; the error names the option."""
+    if value is None:
         return
     option = f"--{name.replace('_', '-')}"
-    if isinstance(value, int):  # of any length, if it is from a record
-        raise InputError(f"{option} is {excerpt(value)}: use a whole number from {least} to {most}.")
-    raise InputError(f"{option} is {value:g}: use a number from {least:g} to {most:g}.")
+    if isinstance(least, int) and isinstance(most, int):
+        check_whole(option, value, least=least, most=most)
+    elif isinstance(value, bool) or not isinstance(value, Real) or not least <= value <= most:
+        raise InputError(f"{option} is {excerpt(repr(value))}: use a number from {least:g} to {most:g}.")
 
 
 def parse_layers(text: str, *, shares: Mapping[str, float] = MappingProxyType({})) -> dict[str, float]:

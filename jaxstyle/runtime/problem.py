@@ -11,6 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxstyle.distributed.sharding import HEIGHT
+from jaxstyle.errors import check_whole
 from jaxstyle.images.resample import array_module
 from jaxstyle.losses.layer_summaries import AnyNetwork, is_circular
 from jaxstyle.losses.objective import BatchTargets, Objective
@@ -287,6 +288,9 @@ def make_problem(
         InputError: if there is no style, a value is not in [0, 1], the statistic needs all rows on one device, or there
             are fewer devices.
     """
+    check_whole("save_every", save_every, least=0)
+    if devices is not None:
+        check_whole("devices", devices)
     key = jax.random.key(0) if key is None else key
     method = (objective, network, as_optimizer(optimizer), init, key, steps, scales, color)
     arrays = (params, content, content, styles)

@@ -25,7 +25,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxstyle.distributed.processes import allgather_json
-from jaxstyle.errors import InputError, excerpt
+from jaxstyle.errors import InputError, excerpt, of_machine
 from jaxstyle.images.metadata import description_of
 from jaxstyle.losses.objective import Objective
 from jaxstyle.networks.vgg import VGG19
@@ -89,8 +89,10 @@ def source(path: Path) -> Source:
     try:
         with path.open("rb") as file:
             return Source(path.name, hashlib.file_digest(file, "sha256").hexdigest())
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): name a file that you may read.") from error
+    except (OSError, MemoryError) as error:
+        reason = excerpt(getattr(error, "strerror", error))
+        other = InputError(f"{path} cannot be read ({reason}): name a file that you may read.")
+        raise of_machine(path, error) or other from error
 
 
 def versions() -> dict[str, str]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import filecmp
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from jaxstyle.errors import InputError, excerpt
+from jaxstyle.errors import InputError, UnavailableError, excerpt, printable
 from jaxstyle.images.load import load_image
 from jaxstyle.images.metadata import description_of
 from jaxstyle.images.save import check_output
@@ -61,8 +62,10 @@ def rerun(
     inputs = _inputs(picture, record, found, folders)
     files, options, outputs = recorded_command(record, picture=picture, inputs=inputs)
     options = replace(options, max_pixels=max_pixels)
+    options = replace(options, **dict.fromkeys(options.unused()))  # which earlier versions accepted
     check_output(output, bits=outputs.bits, inputs=[picture, *inputs])
     options.check(files.get("styles", ()))
+    message(callbacks, f"Repeats: {command_line(record.command, files, options, outputs)}")
     loaded = _network(picture, record, found, weights=weights, load=load)
     run = load_run(files, options, lambda: loaded, outputs=outputs, callbacks=callbacks)
     if isinstance(options, SweepOptions):
@@ -71,8 +74,9 @@ def rerun(
     sides = [max(scale.height, scale.width) for scale in problem.schedule]
     plans = {side: record.memory_plans.get(str(side), 0) for side in sides}
     problem = replace(problem, memory_plans=plans, devices=min(record.devices, len(jax.devices())))
-    same = replace(run.record, inputs=record.inputs, network=record.network)  # with the names of the files then
-    run = run._replace(problem=problem, record=same, outputs=OutputOptions(bits=outputs.bits))
+    same = replace(run.record, options=record.options, inputs=record.inputs, network=record.network)  # names as then
+    outputs = OutputOptions(bits=outputs.bits, record=bool(description_of(picture, max_pixels=max_pixels)))
+    run = run._replace(problem=problem, record=same, outputs=outputs)
     return run_to_file(run, output, callbacks=callbacks, should_stop=should_stop, until=record.steps)
 
 
@@ -103,6 +107,18 @@ def recorded_command(
     return files, parsed, outputs
 
 
+def command_line(command: str, files: Mapping[str, Any], *groups: Any) -> str:
+    """Return a command with its files and the options of `groups` that differ from the defaults, for display."""
+    words = ["jaxstyle", command, *jax.tree.leaves(list(files.values()))]
+    for group in groups:
+        for each in fields(group):
+            value, option = getattr(group, each.name), f"--{each.name.replace('_', '-')}"
+            for part in value if isinstance(value, tuple) else (value,):
+                if part != each.default:
+                    words += [option] if part is True else [option, part]
+    return " ".join(shlex.quote(printable(str(word))) for word in words)
+
+
 def _inputs(picture: Path, record: RunRecord, files: Sequence[Path], folders: Sequence[Path]) -> list[Path]:
     hashes, names = ({getattr(each, part) for each in record.inputs} for part in ("sha256", "name"))
     known: dict[str, Path] = {}
@@ -110,7 +126,7 @@ def _inputs(picture: Path, record: RunRecord, files: Sequence[Path], folders: Se
         if hashes <= known.keys():
             break
         if path.absolute() != picture.absolute():
-            with contextlib.suppress(InputError):
+            with contextlib.suppress(InputError, UnavailableError):
                 known.setdefault(source(path).sha256, path)
     missing = [excerpt(each.name) for each in record.inputs if each.sha256 not in known]
     if missing:
@@ -159,10 +175,10 @@ def equal_pictures(
     if filecmp.cmp(output, picture, shallow=False):
         message(callbacks, f"{output}: byte for byte {picture}")
         return True
-    now = read(description_of(output, max_pixels=max_pixels), str(output))
-    records = [plain(each, paths={}) for each in (record_of(picture, max_pixels=max_pixels), now)]
-    for name, theirs, own in differences(*records):
-        message(callbacks, f"{excerpt(name)}: {excerpt(repr(theirs))} then, {own!r} now")
+    if text := description_of(output, max_pixels=max_pixels):  # like the picture, it may lack its record
+        then, now = record_of(picture, max_pixels=max_pixels), read(text, str(output))
+        for name, theirs, own in differences(plain(then, paths={}), plain(now, paths={})):
+            message(callbacks, f"{excerpt(name)}: {excerpt(repr(theirs))} then, {own!r} now")
     try:
         before, after = (load_image(path, max_pixels=max_pixels) for path in (picture, output))
     except InputError as error:

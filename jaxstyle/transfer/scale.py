@@ -15,16 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxstyle.errors import InputError
+from jaxstyle.errors import InputError, check_whole, excerpt
 from jaxstyle.images.resample import array_module, half_shape, resample
 from jaxstyle.losses.layer_summaries import AnyNetwork, check_options, is_circular, sized_layers
 from jaxstyle.losses.masks import compose, cover
 from jaxstyle.losses.objective import Objective
 from jaxstyle.losses.style import Summary
-from jaxstyle.losses.targets import Style, check_picture, check_range, make_targets
+from jaxstyle.losses.targets import Style, check_picture, check_range, check_styles, listed, make_targets
 from jaxstyle.networks.conv import prepared, winograd_pays
 from jaxstyle.networks.vgg import VGG19, Params, smallest_side
-from jaxstyle.optim.loop import AnyObjective, State, check_steps, init_state
+from jaxstyle.optim.loop import AnyObjective, State, init_state
 from jaxstyle.optim.optimizers import Optimizer
 from jaxstyle.transfer.color import Color, Sizes, recolor, with_colors_of
 from jaxstyle.transfer.oklab import chroma_transfer
@@ -32,6 +32,13 @@ from jaxstyle.transfer.resize import resize, resize_style
 from jaxstyle.transfer.schedule import Scale, Scales, plan, shared_shape
 
 PALETTE = 256  # maximum longest side of a style from which colors are taken, in pixels
+
+
+def check_key(key: Any) -> None:
+    """Raise `InputError` unless `key` is None, or a random key or several of either kind of JAX."""
+    dtype: Any = getattr(key, "dtype", None)
+    if key is not None and not (dtype == np.uint32 and key.ndim or jnp.issubdtype(dtype, jax.dtypes.prng_key)):
+        raise InputError(f"key is {excerpt(repr(key))}: use a random key, such as jax.random.key(0).")
 
 
 @dataclass(frozen=True)
@@ -56,19 +63,17 @@ class Transfer:
 
     def checked(self) -> Self:
         """Return the transfer with checked arrays on the host, a list of styles, and recolored content and styles."""
-        check_steps(self.steps)
+        check_whole("steps", self.steps)
+        check_key(self.key)
         if isinstance(self.objective, Objective):
             check_options(self.objective, self.network)
         picture = check_picture("content", on_host(self.content), in_range=True)
-        styles, content_masks, style_masks, start = jax.tree.map(
-            on_host, (self.styles, self.content_masks, self.style_masks, self.start)
-        )
-        several = styles if isinstance(styles, Sequence) else [styles]
-        check_range("style", [style for style in several if not isinstance(style, Mapping)])
-        check_range("content masks", content_masks)
-        check_range("style masks", style_masks)
+        styles = check_styles([jax.tree.map(on_host, style) for style in listed(self.styles)])
+        content_masks, style_masks, start = jax.tree.map(on_host, (self.content_masks, self.style_masks, self.start))
+        check_range("content mask", content_masks)
+        check_range("style mask", style_masks)
         if not isinstance(start, str):
-            check_range("initial image", start)
+            start = check_picture("initial image", start, in_range=True)
         content, styles = jax.tree.map(on_host, recolor(picture, styles, color=self.color))
         masks: dict[str, Any] = {"content_masks": content_masks, "style_masks": style_masks}
         return replace(self, picture=picture, content=content, styles=styles, start=start, **masks)
@@ -145,7 +150,8 @@ class Transfer:
         objective, network, content, content_masks = self.objective, self.network, self.content, self.content_masks
         longest = max(height, width)
         layers = sized_layers(network, objective.layers)
-        style_layers = sized_layers(network, getattr(objective, "style_layers", objective.layers))
+        style_layers = objective.style_layers if isinstance(objective, Objective) else objective.layers
+        style_layers = sized_layers(network, style_layers)
         shrink = partial(resize_style, factor=longest / max(content.shape[-3:-1]), layers=style_layers)
 
         def resized(style: Style | Sizes) -> Style:

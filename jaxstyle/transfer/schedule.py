@@ -4,9 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from jaxstyle.errors import InputError, excerpt
+from jaxstyle.errors import InputError, check_whole, excerpt
 from jaxstyle.networks.vgg import smallest_side
-from jaxstyle.optim.loop import check_steps
 
 COARSEST = 128  # pixels of the longest side at the coarsest scale
 FACTOR = 2.4  # approximate ratio of the sides of consecutive scales
@@ -78,7 +77,7 @@ def plan(
         >>> [(scale.width, scale.steps) for scale in plan(192, 256, steps=100)]
         [(128, 64), (256, 36)]
     """
-    check_steps(steps)
+    check_whole("steps", steps)
     if isinstance(scales, list):
         scales = tuple(scales)
     automatic = scales is None or isinstance(scales, Series)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxstyle.errors import InputError
+from jaxstyle.errors import InputError, check_whole
 from jaxstyle.images.resample import array_module
 from jaxstyle.losses.layer_summaries import AnyNetwork
 from jaxstyle.losses.objective import Objective
@@ -83,6 +83,8 @@ def stylize(
     Reference:
         Gatys, Ecker and Bethge, *A Neural Algorithm of Artistic Style*, arXiv:1508.06576.
     """
+    if checkpoint_segments is not None:
+        check_whole("checkpoint_segments", checkpoint_segments)
     method = (objective, network, as_optimizer(optimizer), init, key, steps, scales, color)
     arrays = (params, content, content, styles)
     transfer = Transfer(*arrays, *method, style_weights, content_masks, style_masks).checked()
@@ -185,6 +187,8 @@ def texture(
     Example:
         >>> texture(params, style, key=jax.random.key(0), height=512, width=768).image  # doctest: +SKIP
     """
+    for name, side in (("height", height), ("width", width)):
+        check_whole(name, side)
     without_content: Any = getattr(objective, "without_content", None)
     if without_content is not None:
         objective = without_content()

@@ -4,7 +4,7 @@ The images of a batch share the network and, where possible, the targets. Withou
 same work, so `jax.vmap` is efficient. The memory is known before the run.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,14 +13,15 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxstyle.distributed.sharding import BATCH, map_batch, mesh_of
-from jaxstyle.errors import InputError
+from jaxstyle.errors import InputError, check_whole
 from jaxstyle.losses.layer_summaries import AnyNetwork
 from jaxstyle.losses.objective import Objective
-from jaxstyle.losses.targets import check_range
+from jaxstyle.losses.targets import check_picture, check_styles, check_weights, listed
 from jaxstyle.networks.vgg import VGG19, Params
 from jaxstyle.optim.loop import AnyObjective
 from jaxstyle.optim.optimizers import LBFGS, Optimizer, Transformation, as_optimizer
 from jaxstyle.transfer.color import Color, Styles
+from jaxstyle.transfer.scale import check_key
 from jaxstyle.transfer.schedule import Scales
 from jaxstyle.transfer.stylize import Result, stylize
 
@@ -75,14 +76,18 @@ def sweep(
         >>> sweep(params, content, style, objective=objective, steps=100).image.shape  # doctest: +SKIP
         (3, 384, 512, 3)
     """
-    several = list(styles) if isinstance(styles, Sequence) else [styles]
-    start, image = (init, None) if isinstance(init, str) else (None, init)
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}: use at least 1, or None for all.")
+    several = listed(styles)
+    check_whole("steps", steps)  # before it is hashed
+    if batch_size is not None:
+        check_whole("batch_size", batch_size)
+    check_key(key)
     if key is not None and not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):  # of jax.random.PRNGKey
         key = jax.random.wrap_key_data(key)
-    for name, values in (("content", [content]), ("style", several), ("initial image", [image])):
-        check_range(name, [each for each in values if each is not None and not isinstance(each, Mapping)])
+    content, several = check_picture("content", content, in_range=True), check_styles(several, ranks=(3, 4))
+    start, image = (
+        (init, None) if isinstance(init, str) else (None, check_picture("initial image", init, in_range=True))
+    )
+    check_weights(style_weights)
     shares = None if style_weights is None else jnp.asarray(style_weights, jnp.float32)
     inputs = (objective, as_optimizer(optimizer), content, several, key, image, shares)
     ranks = (0, 0, 3, 3, 0, 3, 1)
