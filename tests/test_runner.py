@@ -82,7 +82,7 @@ class FakeProblem(problem.Problem):
     size = 0
     memory_plan = 0
 
-    def program(self, scale: Scale, targets: Any, *, memory_plan: int = 0) -> Any:
+    def program(self, scale: Scale, targets: Any, memory_plan: int = 0) -> Any:
         return Step(fault=self.fault, size=self.size)
 
     def at(self, number: int, image: Any = None, *, memory_plans: Any = None) -> Any:

@@ -53,7 +53,7 @@ class Transfer:
     network: AnyNetwork
     optimizer: Optimizer
     start: Any
-    key: jax.Array | None
+    key: Any  # random key, or None
     steps: int
     scales: Scales = None
     color: Color = "none"
