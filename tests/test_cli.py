@@ -149,6 +149,7 @@ def test_doctor_prints_versions_devices_and_folders(monkeypatch, capsys):
     assert jax.devices()[-1].device_kind in facts["device"]
     assert facts["cache"] == os.environ["JAXSTYLE_CACHE"] and "tiny.h5" in facts["weights"]
     assert facts["processors"] == str(os.cpu_count()) and "GiB free" in facts["memory"]
+    assert "CPUs only" in facts["measured"]
 
 
 def test_an_unreadable_command_exits_with_status_2_and_a_hint(capsys):
