@@ -152,7 +152,8 @@ def test_units_of_memory_and_pixels():
 def test_a_number_is_accepted_up_to_and_including_its_limits():
     for value in (None, 16, 10**9):
         check_number("style_size", value, 16, 10**9)
-    for value in (15, 10**9 + 1, int(DIGITS), 2.5, 32.0, True, "32", math.nan):
+    wrong: tuple[Any, ...] = (15, 10**9 + 1, int(DIGITS), 2.5, 32.0, True, "32", math.nan)
+    for value in wrong:
         with pytest.raises(InputError, match=r"--style-size is .*: use a .*number from 16 to ") as caught:
             check_number("style_size", value, 16, 10**9)
         assert len(str(caught.value)) < 200

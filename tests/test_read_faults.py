@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from test_style_cache import STYLE, problem
+from test_style_cache import OBJECTIVE, STYLE, problem
 
 from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.losses import statistics_io
@@ -120,7 +120,7 @@ def test_style_statistics_that_cannot_be_read_from_the_cache_are_computed(fail, 
     kinds = UnavailableError if not isinstance(fault, PermissionError) and fault is not None else InputError
     [path] = (pretrained.cache() / "styles").glob("*.h5")
     with pytest.raises(kinds, match=r"\.h5 .*: .*\.$"):
-        statistics_io.read(path, params=params, objective=run.objective)
+        statistics_io.read(path, params=params, objective=OBJECTIVE)
     assert listing(isolated).keys() == before.keys()
 
 

@@ -127,8 +127,11 @@ class Parameters:
     @property
     def has_levels(self) -> bool:
         """Whether the first array is the finest level, which can be clipped with the image."""
-        linear = self.decode.decode if isinstance(self.decode, FlatDecode) else self.decode
-        return linear in OF_LEVELS
+        return self.has_decoder(*OF_LEVELS)
+
+    def has_decoder(self, *decoders: Callable[[Any], jax.Array]) -> bool:
+        """Return whether the decoder, of arrays or of one vector, is one of these."""
+        return (self.decode.decode if isinstance(self.decode, FlatDecode) else self.decode) in decoders
 
     @property
     def batched(self) -> bool:
@@ -190,7 +193,7 @@ def decode(parameters: Parameters) -> jax.Array:
 
 def decode_on_host(parameters: Parameters) -> np.ndarray:
     """Return the image of `decode`, clipped to [0, 1]: by NumPy for pixels and pyramids, else by one program."""
-    if parameters.has_levels:
+    if parameters.has_decoder(*OF_LEVELS, _from_details):
         return np.clip(parameters.decode(jax.device_get(parameters.values)), 0.0, 1.0)
     return np.asarray(_decode_clipped(parameters))
 

@@ -315,8 +315,8 @@ PRESETS = {
         ),
         custom_options=NEIGHBOR_OPTIONS | {"style_weight": "style_weight", "statistic": "statistic"},
         network=VGG19(padding="replicate"),  # with zeros the borders become lines
-        optimizer=replace(UNBOUNDED, learning_rate=4e-3),
-        scales=Series(coarsest=64, factor=2.5),
+        optimizer=replace(UNBOUNDED, learning_rate=3e-3),
+        scales=Series(coarsest=64, factor=2.5, steps_by_pixels=-0.6),
     ),
     "nnst": Preset(
         source="github.com/nkolkin13/NeuralNeighborStyleTransfer, styleTransfer.py; arXiv:2203.13215",
