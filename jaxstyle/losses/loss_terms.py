@@ -114,7 +114,22 @@ def feature_terms(
     objective: Objective,
     network: AnyNetwork = vgg.VGG19(),
 ) -> Terms:
-    """Return content and style terms from the features of a whole image of this height and width, at one resolution."""
+    """Return the content and style terms of an image whose features are known, at one resolution, unweighted.
+
+    Args:
+        features: activations of the image by layer, `[h, w, C]`.
+        targets: of `make_targets`.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        objective: the objective of the targets; its weights are not used.
+        network: the network of the features.
+
+    Returns:
+        The terms by name, as of `terms`, each `[]`.
+
+    Example:
+        >>> feature_terms(features, targets, 256, 384)["style/relu1_1"]  # doctest: +SKIP
+    """
     found = {}
     for name in objective.layer_terms:
         layer = name.partition("/")[2]
