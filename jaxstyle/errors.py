@@ -49,7 +49,7 @@ def excerpt(text: object, *, most: int = 80) -> str:
 
 
 def check_whole(name: str, value: Any, *, least: int = 1, most: int = MOST_WHOLE) -> None:
-    """Raise `InputError` unless a value is a whole number in a range; True and 3.0 are none.
+    """Raise `InputError` unless a value is a whole number in a range; True and 3.0 are refused.
 
     >>> check_whole("steps", 300)
     """

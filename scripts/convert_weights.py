@@ -37,14 +37,14 @@ def convert(
     file: Annotated[Path, tyro.conf.Positional],
     /,
     kind: Literal["keras", "caffe", "torchvision"],
-    out: Path = Path("weights/vgg19.h5"),
+    out: Path | None = None,
 ) -> None:
     """Convert the weights of VGG-19 into the project's file.
 
     Args:
         file: the weights to convert: .h5 of Keras, .pth or .safetensors of the other kinds.
         kind: origin of the weights, which determines the images that the network expects.
-        out: the file to write.
+        out: the file to write; by default weights/vgg19.h5, or weights/vgg16.h5 for VGG-16.
     """
     if kind == "keras":
         params = weights_io.read(file)
@@ -54,6 +54,8 @@ def convert(
         params = from_torch(file)
     if kind == "torchvision":
         params["conv1_1"] = state_dict.fold(**params["conv1_1"])
+    if out is None:
+        out = Path("weights", "vgg19.h5" if "conv3_4" in params else "vgg16.h5")
     checksum = f"sha256:{weights_io.sha256(file)}"
     weights_io.write(out, params, source=f"{file.name} ({kind})", checksum=checksum, licence=LICENCES[kind])
 

@@ -53,7 +53,7 @@ def sizes(scale: Scale, objective: Objective) -> list[tuple[int, int]]:
 def layers(params: Params, objective: Objective) -> list[tuple[int, int, int]]:
     """Return the block, from 0, and the numbers of input and output channels of each convolution."""
     deepest = max(vgg.CONV_LAYERS.index("conv" + layer[4:]) for layer in objective.layers)
-    shapes = [(name, params[name]["kernel"].shape) for name in vgg.CONV_LAYERS[: deepest + 1]]
+    shapes = [(name, params[name]["kernel"].shape) for name in vgg.CONV_LAYERS[: deepest + 1] if name in params]
     return [(int(name[4]) - 1, shape[-2], shape[-1]) for name, shape in shapes]
 
 

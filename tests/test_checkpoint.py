@@ -116,7 +116,7 @@ def test_a_checkpoint_that_cannot_be_read_stays_until_a_new_one_takes_its_place(
     with monkeypatch.context() as patch:
         patch.setattr("jaxstyle.runtime.checkpoint._read", fail)
         assert kept.latest(same, warnings.append) is None
-        assert len(warnings) == 2 and "kept/2 cannot be read (Input/output error)" in warnings[0]
+        assert len(warnings) == 2 and f"{Path('kept', '2')} cannot be read (Input/output error)" in warnings[0]
         assert steps_kept() == [1, 2]
         patch.setattr(ocp.CheckpointManager, "save", fail)
         with pytest.raises(UnavailableError, match="Input/output error"):
@@ -205,9 +205,10 @@ def test_a_checkpoint_that_cannot_be_removed_names_the_reason(monkeypatch):
     kept = CheckpointStore(Path("kept"))
     kept.save(1, ARRAYS, {})
     monkeypatch.setattr(shutil, "rmtree", refuse)
-    sentence = r"^The checkpoint kept/1 cannot be removed \(Operation not permitted\): remove it\.$"
-    with pytest.raises(UnavailableError, match=sentence):
+    with pytest.raises(UnavailableError) as caught:
         kept.clear()
+    path = Path("kept", "1")
+    assert str(caught.value) == f"The checkpoint {path} cannot be removed (Operation not permitted): remove it."
 
 
 def test_other_folders_with_the_names_of_checkpoints_are_refused_and_not_changed(refused):
@@ -411,14 +412,14 @@ def test_a_folder_that_a_running_process_uses_is_refused_and_not_changed_until_i
     [line] = capsys.readouterr().err.splitlines()
     assert f"kept is in use by process {holder.pid} on {socket.gethostname()} since 20" in line
     assert sorted(path.name for path in Path("kept").iterdir()) == before
-    assert not Path("out.png").exists()
+    assert runner.problems == [] and not Path("out.png").exists()
     holder.kill()
     holder.communicate()
     assert stylize() == 0
     assert steps_kept() == [3, 4] and len(list(Path("kept").iterdir())) == 2
 
 
-def test_two_threads_do_not_share_a_folder():
+def test_a_process_does_not_take_its_lock_twice():
     with checkpoint_folder.locked(Path("kept")):
         with pytest.raises(InputError, match="is in use by process"), checkpoint_folder.locked(Path("kept")):
             pass

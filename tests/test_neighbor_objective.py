@@ -45,7 +45,10 @@ def distances(vectors: Any, rows: np.ndarray) -> np.ndarray:
     return found.max(-1).min(-1)
 
 
-def test_style_layers_are_some_of_the_layers():
+def test_style_layers_are_some_of_the_layers_and_the_statistic_is_known():
+    assert replace(OBJECTIVE, style_layers="relu1_1").style_layers == ("relu1_1",)
+    with pytest.raises(InputError, match=r"statistic 'mean' is unknown"):
+        replace(OBJECTIVE, statistic="mean")
     with pytest.raises(InputError, match=r"relu5_1.*relu1_1, relu2_1"):
         replace(OBJECTIVE, style_layers=("relu1_1", "relu5_1"))
 
@@ -105,8 +108,11 @@ def test_style_weights_mix_the_targets_and_the_losses_of_the_styles(params, cont
 
 
 @pytest.mark.slow
-def test_style_terms_are_those_of_gram_matrices_with_regions(params, content, style):
-    options: dict[str, Any] = {"content_masks": jnp.stack([LEFT, 1 - LEFT])}
+@pytest.mark.parametrize("how", ["regions", "weights"])
+def test_style_terms_are_those_of_gram_matrices(how, params, content, style):
+    options: dict[str, Any] = {"style_weights": [1.0, 3.0]}
+    if how == "regions":
+        options = {"content_masks": jnp.stack([LEFT, 1 - LEFT])}
     styles, image = [style, picture(32, 32, seed=5)], picture(32, 40, seed=7)
     layers = dict.fromkeys(OBJECTIVE.layers, 1.0)
     classic = Objective(content={}, style=layers)

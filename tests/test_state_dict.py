@@ -132,10 +132,26 @@ def test_vgg16_is_read_and_written_and_has_no_fourth_convolution_in_its_last_blo
     np.testing.assert_array_equal(again["conv5_3"]["kernel"], params["conv5_3"]["kernel"])
     network = VGG19.from_params(jax.device_put(again))
     assert list(map(len, network.widths)) == [2, 2, 3, 3, 3]
-    shapes = jax.eval_shape(partial(evaluate_layers, network, layers=("relu4_3",)), again, jnp.ones((32, 48, 3)))
-    assert shapes["relu4_3"].shape == (4, 6, 2)
     with pytest.raises(InputError, match=r"VGG-16.*relu4_4"):
         jax.eval_shape(partial(evaluate_layers, network, layers=("relu4_4",)), again, jnp.ones((32, 48, 3)))
+
+
+@pytest.mark.slow
+def test_vgg16_is_vgg19_with_identities_as_its_missing_convolutions(tmp_path):
+    params: Any = jax.device_put(weights_io.read(safetensors(tmp_path / "vgg16.safetensors", state("", VGG16))))
+    identities = {}
+    for layer in ("conv3_4", "conv4_4", "conv5_4"):
+        width = params[f"{layer[:5]}_3"]["bias"].size
+        kernel = jnp.zeros((3, 3, width, width)).at[1, 1].set(jnp.eye(width))
+        identities[layer] = {"kernel": kernel, "bias": jnp.zeros(width)}
+    image = jax.random.uniform(jax.random.key(0), (32, 48, 3))
+    found, expected = (
+        evaluate_layers(VGG19.from_params(each), each, image, layers=("relu3_3", "relu5_3"))
+        for each in (params, params | identities)
+    )
+    assert found["relu5_3"].shape == (2, 3, 2) and jnp.any(found["relu3_3"] > 0)
+    for layer, values in found.items():
+        np.testing.assert_allclose(values, expected[layer], rtol=1e-4, atol=1e-3)
 
 
 class Failing:

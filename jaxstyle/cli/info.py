@@ -8,7 +8,10 @@ from importlib import metadata
 from jaxstyle.cli.signals import check
 from jaxstyle.errors import InputError
 
-PACKAGES = "jaxstyle jax jaxlib flax optax numpy pillow imagecodecs h5py pooch tyro rich".split()
+PACKAGES = (
+    "jaxstyle jax jaxlib flax optax numpy pillow imagecodecs tifffile h5py orbax-checkpoint filelock psutil pooch tyro "
+    "rich"
+).split()
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,9 @@ class Doctor:
 
         print(f"python       {platform.python_version()}, {platform.platform()}")
         for package in PACKAGES:
-            print(f"{package:12} {metadata.version(package)}")
+            print(f"{package:16} {metadata.version(package)}")
         starts = _print_devices()
-        print("measured     on CPUs only, as the figures of the documentation; GPUs and TPUs are not")
+        print("measured     CPUs only; jaxstyle has not been measured on a GPU or TPU")
         print(f"processors   {os.cpu_count()}")
         memory = psutil.virtual_memory()
         free = min(memory.available, memory_left())  # a container may have less than the machine

@@ -55,7 +55,7 @@ class Network:
     network: str = "auto"
     """auto, vgg19, mini, random, or a weights file."""
     weights: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")] = None
-    """VGG-19 weights, an .h5 or .safetensors file."""
+    """Weights of VGG-19 or VGG-16, an .h5 or .safetensors file."""
     offline: bool = False
     """Never download weights."""
 

@@ -76,8 +76,8 @@ def save_image(
         description: text for the metadata, see `description_of`; ASCII, up to 64 KB in a JPEG.
 
     Raises:
-        InputError: if `check_output` rejects `path`, `rgb` is no image, such as one of integers, it is too large for
-            the format, or values are NaN.
+        InputError: if `check_output` rejects `path`, if `rgb` is not a floating-point image or has NaN, or if the image
+            is too large for the format.
         UnavailableError: if writing fails, as on a full disk.
 
     Example:

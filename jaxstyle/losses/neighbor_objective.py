@@ -129,11 +129,14 @@ class NeighborObjective:
         Raises:
             InputError: if one is out of range.
         """
-        object.__setattr__(self, "layers", (self.layers,) if isinstance(self.layers, str) else tuple(self.layers))
+        for name in ("layers", "style_layers"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
         if unknown := ", ".join(sorted({*self.style_layers} - {*self.layers})):
             raise InputError(
                 f"style_layers has {unknown}, which is not in layers: use some of {', '.join(self.layers)}."
             )
+        self.style_terms  # noqa: B018  # checks the statistic
         share = self.content_share
         if isinstance(share, int | float | np.number) and not 0 <= share <= 1:
             raise InputError(f"The share of the content (content_share, --content-weight) is {share}: use 0 to 1.")
@@ -206,9 +209,9 @@ class NeighborObjective:
             content if image is None else image,
             list(styles),
             jax.random.key(0) if key is None else key,
-            style_weights,
+            None if style_weights is None else jnp.asarray(style_weights, jnp.float32),
             content_masks,
-            style_masks,
+            None if style_masks is None else list(style_masks),
             network=network,
             first=number == 0,
             last=self.split_pass and repeated,
@@ -296,7 +299,7 @@ def _targets(
     """Return the targets of the first scale, another one or the last pass: one program for all styles."""
     statistics = None
     if objective.style_layers:
-        interiors = [_interior(*style.shape[:2]) for style in styles]
+        masks = [None] * len(styles) if style_masks is None else style_masks
         statistics = make_targets(
             params,
             content,
@@ -306,12 +309,12 @@ def _targets(
             key=key,
             style_weights=style_weights,
             content_masks=content_masks,
-            style_masks=interiors if style_masks is None else style_masks,
+            style_masks=[_interior(style, mask) for style, mask in zip(styles, masks, strict=True)],
         )
     regions = content_masks
     if style_weights is not None:
-        shares = jnp.asarray(style_weights, jnp.float32)
-        regions = jnp.broadcast_to((shares / jnp.sum(shares))[:, None, None], (len(styles), *content.shape[:2]))
+        shares = style_weights / jnp.sum(style_weights)
+        regions = jnp.broadcast_to(shares[:, None, None], (len(styles), *content.shape[:2]))
     parts = style_masks and [
         jnp.ones(style.shape[:2]) if mask is None else mask for style, mask in zip(styles, style_masks, strict=True)
     ]
@@ -380,11 +383,13 @@ def _inner(layer: jax.Array, stride: int) -> jax.Array:
     return layer if not count or min(layer.shape[:2]) <= 4 * count else layer[count:-count, count:-count]
 
 
-def _interior(height: int, width: int) -> Any:
-    """Return a mask of a style that leaves its borders out, or None if it is not larger than they are."""
+def _interior(style: jax.Array, mask: jax.Array | None) -> Any:
+    """Return the mask `[h, w]` of a style without its borders, or `mask` if nothing else would remain."""
+    height, width = style.shape[:2]
     if min(height, width) <= 4 * BORDER:
-        return None
-    return np.pad(np.ones((height - 2 * BORDER, width - 2 * BORDER), np.float32), BORDER)
+        return mask
+    inner = np.pad(np.ones((height - 2 * BORDER, width - 2 * BORDER), np.float32), BORDER)
+    return inner if mask is None else jnp.where(jnp.any(inner * mask > 0), inner * mask, mask)
 
 
 def _usable(mask: jax.Array) -> jax.Array:

@@ -132,10 +132,11 @@ class _Styling(NamedTuple):
 
 
 def check_weights(style_weights: Any) -> None:
-    """Check that weights of styles that are not traced are not negative, and that they have a finite sum above 0."""
+    """Check that weights of styles `[..., K]` that are not traced are from 0, and have finite sums above 0."""
     if style_weights is not None and not any(isinstance(each, Tracer) for each in jax.tree.leaves(style_weights)):
         weights = np.asarray(style_weights)
-        if weights.dtype.kind in "bOSU" or not (0 <= np.min(weights) and 0 < np.sum(weights, dtype=float) < np.inf):
+        sums = np.zeros(0) if weights.dtype.kind in "bOSU" else np.sum(weights, axis=-1, dtype=float)
+        if not (np.size(sums) and np.min(weights, initial=0) >= 0 and np.min(sums) > 0 and np.max(sums) < np.inf):
             raise InputError(f"style_weights is {excerpt(style_weights)}: pass numbers from 0, not all 0.")
 
 
@@ -293,7 +294,7 @@ def check_range(what: str, values: Any) -> None:
 
 
 def _as_array(what: str, value: Any) -> Any:
-    """Return a value as an array; raise `InputError` for a path, None and other values that are none."""
+    """Return a value as an array; raise `InputError` for what is no array, such as a path or None."""
     try:
         return value if isinstance(value, np.ndarray | jax.Array) else jnp.asarray(value)
     except (TypeError, ValueError) as error:

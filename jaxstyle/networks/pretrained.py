@@ -63,7 +63,7 @@ def load_params(
     Args:
         network: "vgg19"; "mini" or "builtin", VGG-19 with a quarter of the channels, part of jaxstyle; "random",
             untrained; "auto", "vgg19" if available, otherwise "mini"; or a path, short for "vgg19" with `weights`.
-        weights: file of VGG-19, HDF5 or `.safetensors`, in one of the layouts of `weights_io`.
+        weights: file of VGG-19 or VGG-16, HDF5 or `.safetensors`, in one of the layouts of `weights_io`.
         offline: never download VGG-19 if it is not installed.
         progress: progress bar of the download: an object with `total`, `update(bytes)`, `reset()` and `close()`, as for
             pooch's `HTTPDownloader`.

@@ -191,7 +191,8 @@ class CheckpointStore:
         """Return the numbers of all checkpoints, the newest first."""
         check(self.folder)
         paths = self.folder.iterdir() if self.folder.exists() else ()
-        return sorted((int(path.name) for path in paths if path.name.isdecimal()), reverse=True)
+        names = [path.name for path in paths if path.is_dir() and not path.is_symlink()]
+        return sorted((int(name) for name in names if name.isdecimal() and str(int(name)) == name), reverse=True)
 
 
 def _read(folder: Path, like: Callable[[dict[str, Any]], Any]) -> tuple[dict[str, Any], Any]:

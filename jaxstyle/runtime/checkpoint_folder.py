@@ -1,6 +1,6 @@
 """The folder of the checkpoints of a run, whose names are numbers, and its lock.
 
-The operating system releases the lock when the process ends that saves checkpoints there, which a file beside it names.
+A file beside the lock names the process that holds it. The operating system releases the lock when that process ends.
 """
 
 from __future__ import annotations
@@ -40,6 +40,13 @@ def check(folder: Path) -> None:
         ) from error
 
 
+def check_unlocked(folder: Path) -> None:
+    """Raise `InputError` if a process holds the lock of a folder."""
+    if (folder / LOCK).exists():
+        with locked(folder):
+            pass
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder, and create the folder if it does not exist; raise `InputError` if it is in use."""
@@ -47,15 +54,21 @@ def locked(folder: Path) -> Iterator[None]:
     lock, holder = FileLock(folder / LOCK, timeout=0), folder / HOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        try:
+            lock.acquire()
+        except FileNotFoundError:  # a process that released its lock removed the folder at the same time
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
         since = time.strftime("%Y-%m-%d %H:%M:%S")
+        holder.unlink(missing_ok=True)  # it might be a link
         holder.write_text(f"process {os.getpid()} on {socket.gethostname()} since {since}", encoding="utf-8")
     except Timeout as error:
         who = "another process"
         with contextlib.suppress(OSError):
             who = excerpt(holder.read_text(encoding="utf-8", errors="replace")) or who
         raise InputError(
-            f"--checkpoint {folder} is in use by {who}: wait until it ends, or name another folder."
+            f"--checkpoint {folder} is in use by {who}: wait until it ends, or name another folder; if it has ended, "
+            f"remove {folder / LOCK}."
         ) from error
     except OSError as error:
         _release(lock, folder)
@@ -69,9 +82,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _release(lock: BaseFileLock, folder: Path) -> None:
     """Release the lock of a folder, and remove the folder if it is empty."""
-    with contextlib.suppress(OSError):
-        if lock.is_locked:  # filelock takes no lock whose file is removed
-            for name in (HOLDER, LOCK):
-                (folder / name).unlink(missing_ok=True)
-        folder.rmdir()
+    for name in (HOLDER, LOCK) if lock.is_locked else ():  # filelock takes no lock whose file is removed
+        with contextlib.suppress(OSError):
+            (folder / name).unlink(missing_ok=True)
     lock.release()
+    with contextlib.suppress(OSError):
+        folder.rmdir()

@@ -28,7 +28,7 @@ PIXELS = {"": 1, "MP": 1e6, "GP": 1e9}
 LEAST_MEMORY, MOST_MEMORY = 2**28, 2**50
 LEAST_PIXELS, MOST_PIXELS = 10**6, 4 * 10**9  # the latter is `limits.MOST_PIXELS`
 MOST_SEED = 2**32 - 1  # jax drops higher bits
-MOST_WHOLE = 10**9  # of integers such as steps and pixels; programs use 32-bit integers
+MOST_NUMBER = 10**9  # of steps, pixels and pairs
 MOST = 1e30  # products of such numbers with squares must not overflow float32
 STATISTICS = (".h5", ".hdf5")  # suffixes of files of `jaxstyle statistics`
 LARGEST_BLOCKS = (1, 2)  # that --remat recomputes
@@ -38,15 +38,15 @@ OF_OPTIMIZER = {"lbfgs_history": "history_size"} | {  # fields of optimizers by 
 WEIGHTS = ("content_weight", "style_weight", "tv_weight")
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(WEIGHTS, (0, MOST)),
-    "size": (16, MOST_WHOLE),
-    "steps": (1, MOST_WHOLE),
+    "size": (16, MOST_NUMBER),
+    "steps": (1, MOST_NUMBER),
     "seed": (0, MOST_SEED),
-    "lbfgs_history": (1, MOST_WHOLE),
-    "patience": (0, MOST_WHOLE),
+    "lbfgs_history": (1, MOST_NUMBER),
+    "patience": (0, MOST_NUMBER),
     "ema_decay": (0, 0.99999),
     "shift": (-MOST, MOST),
     "style_scale": (0.01, 100),
-    "style_size": (16, MOST_WHOLE),
+    "style_size": (16, MOST_NUMBER),
     "feather": (0, 1000),
 }
 
@@ -221,6 +221,8 @@ class StylizeOptions(TransferOptions):
         from jaxstyle.optim.optimizers import LBFGS, Adam, as_optimizer
 
         kinds: dict[str, type[LBFGS] | type[Adam]] = {"lbfgs": LBFGS, "adam": Adam}
+        if self.optimizer is not None and self.optimizer not in kinds:
+            raise InputError(f"--optimizer is {excerpt(repr(self.optimizer))}: use {' or '.join(kinds)}.")
         base = preset
         if self.optimizer is not None and not isinstance(preset, kinds[self.optimizer]):
             base = kinds[self.optimizer](tolerance=preset.tolerance)

@@ -14,7 +14,7 @@ from jaxstyle.errors import InputError, UnavailableError
 from jaxstyle.files import atomic_write
 from jaxstyle.runtime import checkpoint_folder
 from jaxstyle.runtime.callbacks import Callback, message
-from jaxstyle.runtime.options import MOST_WHOLE, check_number
+from jaxstyle.runtime.options import MOST_NUMBER, check_number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,12 +46,13 @@ class OutputOptions:
         """Raise `InputError` if a picture or another file cannot be written, or would replace an input."""
         from jaxstyle.images.save import check_output
 
-        check_number("save_every", self.save_every, 0, MOST_WHOLE)
-        check_number("every", self.every, 1, MOST_WHOLE)
+        check_number("save_every", self.save_every, 0, MOST_NUMBER)
+        check_number("every", self.every, 1, MOST_NUMBER)
         if self.every is not None and self.checkpoint is None:
             raise InputError(f"--every {self.every} needs a folder of checkpoints: name it with --checkpoint.")
         if self.checkpoint is not None:
             checkpoint_folder.check(self.checkpoint)
+            checkpoint_folder.check_unlocked(self.checkpoint)
         existing = [path for path in inputs if os.path.exists(path)]
         for picture in pictures:
             check_output(picture, bits=self.bits, inputs=inputs)

@@ -65,8 +65,9 @@ def rerun(
     options = replace(options, **dict.fromkeys(options.unused()))  # which earlier versions accepted
     check_output(output, bits=outputs.bits, inputs=[picture, *inputs])
     options.check(files.get("styles", ()))
-    message(callbacks, f"Repeats: {command_line(record.command, files, options, outputs)}")
     loaded = _network(picture, record, found, weights=weights, load=load)
+    command = command_line(record.command, files, options, outputs)
+    message(callbacks, f"Repeats: {command} --network {loaded.weights.name} -o {shlex.quote(printable(str(output)))}")
     run = load_run(files, options, lambda: loaded, outputs=outputs, callbacks=callbacks)
     if isinstance(options, SweepOptions):
         run = sweep_folder(output.parent, options, outputs=outputs).run(run, record.batch, index=record.index)
@@ -109,7 +110,8 @@ def recorded_command(
 
 def command_line(command: str, files: Mapping[str, Any], *groups: Any) -> str:
     """Return a command with its files and the options of `groups` that differ from the defaults, for display."""
-    words = ["jaxstyle", command, *jax.tree.leaves(list(files.values()))]
+    paths = [str(path) for path in jax.tree.leaves(list(files.values()))]
+    words = ["jaxstyle", command, *(f"./{path}" if path.startswith("-") else path for path in paths)]
     for group in groups:
         for each in fields(group):
             value, option = getattr(group, each.name), f"--{each.name.replace('_', '-')}"

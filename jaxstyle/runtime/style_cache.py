@@ -68,7 +68,7 @@ def _path(style: Any, problem: Problem) -> Path:
     """Return the file for a style and all options on which its statistics depend."""
     objective: Any = problem.objective
     network, key = network_of_styles(problem.network), problem.key
-    settings = [getattr(network, name, None) for name in NETWORK_SETTINGS]
+    settings = [getattr(network, name, None) for name in NETWORK_SETTINGS if name not in ("remat", "tile_pixels")]
     facts = (style.shape, max(problem.content.shape[:2]), objective.style_layers, objective.statistic, settings)
     seed = None if key is None or objective.statistic != "sliced" else jax.random.key_data(key).tolist()
     facts += (seed, jax.devices()[0].device_kind, __version__, jax.__version__)

@@ -1,7 +1,7 @@
 """A style transfer as data, and what each of its scales starts from: initial image, targets and params.
 
-`stylize` runs all steps of a scale in one program; `jaxstyle.runtime` runs a few at a time. Both go through the scales
-of a `Transfer`.
+`stylize` runs all steps of a scale in one program; `jaxstyle.runtime` runs a few at a time. Both run the scales
+of a `Transfer` in order.
 """
 
 import math
@@ -114,7 +114,6 @@ class Transfer:
         content, start = self.content, self.start
         shape = (*content.shape[:-3], height, width, 3)
         if not isinstance(start, str):
-            start = check_picture("initial image", start, in_range=True)
             if start.ndim != content.ndim:
                 raise InputError(
                     f"The initial image is {list(start.shape)}, but the content is {list(content.shape)}: "
@@ -126,7 +125,7 @@ class Transfer:
         if start == "style":
             if isinstance(self.styles[0], Mapping):
                 raise InputError("The initial image is the style, which has no picture: start from content or noise.")
-            style = resize(check_picture("style", self.styles[0], ranks=(3,)), height, width)
+            style = resize(self.styles[0], height, width)
             return array_module(style).broadcast_to(style, shape)
         if start == "noise":
             if self.key is None:
