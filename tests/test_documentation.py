@@ -28,7 +28,7 @@ import yaml
 
 import jaxstyle
 from jaxstyle.cli import commands as cli
-from jaxstyle.cli.options import Processes
+from jaxstyle.distributed import processes
 from jaxstyle.networks import pretrained
 from jaxstyle.networks.random_init import random_params
 from jaxstyle.transfer.presets import PRESETS
@@ -101,7 +101,7 @@ def parse(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], None]:
     for name in ("Stylize", "Sweep", "Batch", "Reconstruct", "Texture", "Rerun", "Statistics", "Networks", "Doctor"):
         monkeypatch.setattr(getattr(cli, name), "run", lambda command: parsed.append(command) or 0)
     for name in ("initialize", "finish"):
-        monkeypatch.setattr(Processes, name, lambda _: None)
+        monkeypatch.setattr(processes, name, lambda **_: None)
 
     def run(given: list[str]) -> None:
         assert cli.run(given) == 0, given
