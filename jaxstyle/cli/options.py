@@ -107,7 +107,7 @@ class Balance:
     content_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
     """Weight of the content loss; for nnst and jaxstyle-neighbors the share of the content in the targets, 0 to 1."""
     style_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
-    """Weight of the style loss."""
+    """Weight of the style loss; not for nnst and strotss."""
     tv_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
     """Weight of total variation."""
     content_layers: Annotated[str | None, arg(metavar="LAYERS", help_behavior_hint=PRESETS_OWN)] = None

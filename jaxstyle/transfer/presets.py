@@ -309,14 +309,14 @@ PRESETS = {
         custom=NeighborObjective(
             style_weight=0.3,
             tv=0.4,  # 3 lowers the contrast
-            rotations=2,
+            rotations=1,
             limit=48,
             style_layers=("relu1_1", "relu2_1", "relu3_1", "relu4_1"),
         ),
         custom_options=NEIGHBOR_OPTIONS | {"style_weight": "style_weight", "statistic": "statistic"},
         network=VGG19(padding="replicate"),  # with zeros the borders become lines
         optimizer=replace(UNBOUNDED, learning_rate=3e-3),
-        scales=Series(coarsest=64, factor=2.5, steps_by_pixels=-0.6),
+        scales=Series(coarsest=64, factor=2.5, steps_by_pixels=-0.7),
     ),
     "nnst": Preset(
         source="github.com/nkolkin13/NeuralNeighborStyleTransfer, styleTransfer.py; arXiv:2203.13215",
