@@ -133,10 +133,18 @@ def feature_terms(
     found = {}
     for name in objective.layer_terms:
         layer = name.partition("/")[2]
-        part = full_part(layer, features[layer], height, width, network=network)
-        inputs = _term_inputs(layer, features[layer], part, targets, objective=objective)
-        found[name] = _term(name, inputs[name], targets, objective=objective, height=height, width=width)
+        found[name] = _feature_term(features[layer], name, targets, height, width, objective=objective, network=network)
     return found
+
+
+def _feature_term(
+    x: jax.Array, name: str, targets: Targets, height: int, width: int, *, objective: Objective, network: AnyNetwork
+) -> jax.Array:
+    """Return one term from the features of its layer."""
+    layer = name.partition("/")[2]
+    part = full_part(layer, x, height, width, network=network)
+    inputs = _term_inputs(layer, x, part, targets, objective=objective)
+    return _term(name, inputs[name], targets, objective=objective, height=height, width=width)
 
 
 def composed(image: jax.Array, targets: Targets) -> jax.Array:
@@ -156,16 +164,11 @@ def gradient_factors(
     image = composed(image, targets)
     features = image_features(params, image, network=network, layers=objective.layers)
     height, width = image.shape[-3:-1]
-
-    def term(x: jax.Array, name: str, layer: str) -> jax.Array:
-        part = full_part(layer, x, height, width, network=network)
-        summary = _term_inputs(layer, x, part, targets, objective=objective)[name]
-        return _term(name, summary, targets, objective=objective, height=height, width=width)
-
+    term = partial(_feature_term, objective=objective, network=network)
     factors = {name: jnp.ones(()) for name in ("tv", *dict(objective.extra_terms))}
     for name in objective.layer_terms:
         layer = name.partition("/")[2]
-        gradient = jax.grad(term)(features[layer], name, layer)
+        gradient = jax.grad(term)(features[layer], name, targets, height, width)
         factors[name] = 1 / (jnp.sum(jnp.abs(gradient)) + 1e-8)
     return factors
 

@@ -94,7 +94,8 @@ def make_targets(
         raise InputError("There is no style: pass a picture, or a sequence of at least one.")
     styling = _Styling(key, style_weights, content_masks, style_masks)
     content = check_picture("content", content, sized_layers(network, objective.layers), in_range=True)
-    styles = check_styles(styles)
+    layers = sized_layers(network, objective.style_layers) if isinstance(objective, Objective) else ()
+    styles = check_styles(styles, layers)
     for name, masks in (("content", content_masks), ("style", style_masks)):
         check_range(f"{name} mask", masks)
     styling.check_counts(content, len(styles))
@@ -102,7 +103,6 @@ def make_targets(
         options: dict[str, Any] = {"network": network, "image": image, "part": part, **styling._asdict()}
         return objective.make_targets(params, content, styles, **options)
     check_options(objective, network)
-    styles = check_styles(styles, sized_layers(network, objective.style_layers))
     return _make_targets(params, content, styles, objective.without_weights(), styling, network=network)
 
 
