@@ -106,6 +106,7 @@ def test_scales_are_those_of_the_option():
     assert sizes(75, 101, scales=(50, 100)) == sizes(75, 101, scales=(50, 102)) == [(38, 50), (75, 101)]  # rounding
     many = sizes(30000, 40000, steps=30, scales=30, **SHALLOW)
     assert len(many) == 30 and many[0] == (96, 128) and many[-1] == (30000, 40000)
+    assert sizes(61, 61, scales=2, **SHALLOW) == [(48, 48), (61, 61)]  # from 61 / 1.5 pixels
     few = sizes(40, 48, scales=8, steps=30, **SHALLOW)
     assert len(few) == 8 and few[0] == (26, 32)
 

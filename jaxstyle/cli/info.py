@@ -3,7 +3,6 @@
 import os
 import platform
 from dataclasses import dataclass
-from importlib import metadata
 
 from jaxstyle.cli.signals import check
 from jaxstyle.errors import InputError
@@ -39,6 +38,8 @@ class Doctor:
 
     def run(self) -> int:
         """Print the report and return the exit status: 1 if the backend of JAX does not start."""
+        from importlib import metadata
+
         import psutil
 
         from jaxstyle.networks import pretrained
