@@ -218,26 +218,30 @@ class FakeProblem(problem.Problem):
 
     def at(self, number: int, image: Any = None, *, memory_plans: Any = None) -> Any:
         program: Any = Program(2**31 if number == 2 else 7)
-        return problem.CompiledScale(NOTHING, 1, program, 0, state_bytes=2**29)
+        return problem.CompiledScale(NOTHING, 1 + number // 3, program, 0, state_bytes=2**29)
 
 
 @pytest.fixture
 def rehearsed(monkeypatch, capsys):
-    """Return the lines that a dry run prints; a step takes a microsecond per pixel, and a millisecond."""
+    """Return the lines that a dry run prints; a step takes a microsecond per pixel, and a millisecond.
+
+    A step of a last pass, number 3, takes a second more.
+    """
     timed = []
 
     def seconds(_: Any, ready: Any, scale: Scale) -> float:
         timed.append(scale.width)
-        return 1e-6 * scale.height * scale.width + 1e-3
+        return 1e-6 * scale.height * scale.width + 1e-3 + (ready.segment - 1)
 
     monkeypatch.setattr(memory, "in_use", lambda: 2**30)
     monkeypatch.setattr(estimates, "seconds_per_step", seconds)
 
-    def run(limit: int, *, batch_size: int | None = None, rounds: int = 1) -> tuple[dict[str, str], list[int]]:
+    def run(limit: int, *, batch_size: int | None = None, rounds: int = 1, passes: int = 1) -> tuple[dict, list[int]]:
         monkeypatch.setattr(estimates, "limit", lambda: limit)
         kernels: Any = {"conv1_1": {"kernel": np.zeros((3, 3, 3, 100_000))}}
         parts = (kernels, NOTHING, NOTHING, [], OBJECTIVE, VGG19(), LBFGS(), "content", NOTHING)
         rehearsed = FakeProblem(*parts, steps=10, batch_size=batch_size)
+        object.__setattr__(rehearsed, "schedule", rehearsed.schedule + rehearsed.schedule[-1:] * (passes - 1))
         timed.clear()
         Console(quiet=True).print_estimate(rehearsed, rounds=rounds)
         return dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()), timed
@@ -254,6 +258,9 @@ def test_a_dry_run_prints_scales_arithmetic_memory_and_time(rehearsed):
     seconds = 1000 * sum(n * (1e-6 * pixels + 1e-3) for n, pixels in ((5, 256), (3, 768), (2, 1536)))
     assert lines["time"].startswith(f"{seconds:.0f} s for all steps, {1e-6 * 1536 + 1e-3:.3g} s for one")
     assert timed == [16, 48] and "compiling" in lines
+    lines, timed = rehearsed(8 * 2**30, rounds=1000, passes=2)
+    assert lines["time"].startswith(f"{seconds + 1000 * 2 * (1e-6 * 1536 + 1e-3 + 1):.0f} s for all steps")
+    assert timed == [16, 48, 48]
 
 
 def test_a_dry_run_that_does_not_fit_is_not_timed(rehearsed):

@@ -41,6 +41,8 @@ NUMBERS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"style_weights": "-1"}, ("--style-weights", "'-1'")),
     ({"max_memory": "9MiB"}, ("--max-memory", "9MiB", "256MiB")),
     ({"max_memory": "many"}, ("--max-memory", "many")),
+    ({"max_memory": 2**33}, ("--max-memory", "8589934592")),
+    ({"style_layers": 3}, ("--style-layers", "3")),
     ({"max_pixels": "9"}, ("--max-pixels", "'9'")),
     ({"size": 999_999}, ("Pillow", "limit")),
 ]

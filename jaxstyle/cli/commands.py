@@ -1,8 +1,11 @@
 """The commands of `jaxstyle` and their dispatch."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
 import tyro
+from tyro.conf import subcommand
 
 from jaxstyle.cli.batch import Batch
 from jaxstyle.cli.info import Doctor, Networks
@@ -13,18 +16,28 @@ from jaxstyle.cli.stylize import Stylize
 from jaxstyle.cli.sweep import Sweep
 from jaxstyle.cli.texture import Texture
 
-COMMANDS = (Stylize, Sweep, Batch, Reconstruct, Texture, Rerun, Statistics, Networks, Doctor)
+
+@dataclass(frozen=True)
+class Command:
+    """Repaint a picture in the style of another (Gatys et al., arXiv:1508.06576)."""
+
+    command: (
+        Annotated[Stylize, subcommand("stylize")]
+        | Annotated[Sweep, subcommand("sweep")]
+        | Annotated[Batch, subcommand("batch")]
+        | Annotated[Reconstruct, subcommand("reconstruct")]
+        | Annotated[Texture, subcommand("texture")]
+        | Annotated[Rerun, subcommand("rerun")]
+        | Annotated[Statistics, subcommand("statistics")]
+        | Annotated[Networks, subcommand("networks")]
+        | Annotated[Doctor, subcommand("doctor")]
+    )
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command of `arguments` and return its exit status; exit for `--help` or invalid arguments."""
-    command = tyro.extras.subcommand_cli_from_dict(
-        {kind.__name__.lower(): kind for kind in COMMANDS},
-        prog="jaxstyle",
-        args=arguments,
-        description="Repaint a picture in the style of another (Gatys et al., arXiv:1508.06576).",
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
-    )
+    options = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes)
+    command = tyro.cli(Command, prog="jaxstyle", args=arguments, config=options).command
     if not isinstance(command, Stylize | Sweep | Batch | Reconstruct | Texture):
         return command.run()
     command.processes.check(devices=command.computing.devices)

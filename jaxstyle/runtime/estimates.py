@@ -64,7 +64,7 @@ class MemoryPlan(NamedTuple):
 def estimate(problem: Problem, *, callbacks: Sequence[Callback] = ()) -> Estimate:
     """Return an estimate of memory, time and operations; it compiles every scale, which a run then reuses.
 
-    Steps of the first and the last scale are timed, and others interpolated by their number of pixels.
+    Steps of the first scale and of all of the last size are timed, others interpolated by their number of pixels.
 
     Args:
         problem: the problem.
@@ -74,32 +74,32 @@ def estimate(problem: Problem, *, callbacks: Sequence[Callback] = ()) -> Estimat
         InputError: if the steps do not fit into the memory budget of the problem.
     """
     scales, objective = problem.schedule, problem.objective
-    message(callbacks, "Compiling", kind="estimating")
-    ready, last = problem.at(0), scales[-1]
-    first = seconds_per_step(problem, ready, scales[0]) if len(scales) > 1 else None
-    need = peak_of(ready.step, missing=ready.state_bytes)
-    for number in range(1, len(scales)):
+    message(callbacks, "Compiling and timing", kind="estimating")
+    last, need = scales[-1], 0
+    timed: dict[int, float] = {}  # seconds per step
+    for number, scale in enumerate(scales):
         ready = problem.at(number)
         need = max(need, peak_of(ready.step, missing=ready.state_bytes))
-    most = limit()
-    fits = all(allgather_json(need <= most)) if problem.spans_processes else need <= most
+        most = limit()
+        fits = all(allgather_json(need <= most)) if problem.spans_processes else need <= most
+        if fits and (number == 0 or scale[:2] == last[:2]):  # a last pass has another program than the one before
+            timed[number] = seconds_per_step(problem, ready, scale)
     gflop = float("nan")
     if isinstance(problem.network, VGG19):
         gflop = problem.count * gflop_per_step(problem.params, last, objective=objective)
     if not fits:
         return Estimate(scales, gflop, need, most, fits, None, None)
-    message(callbacks, "Timing", kind="estimating")
-    longest = seconds_per_step(problem, ready, last)
-    first = longest if first is None else first
     pixels = [pixels_per_step(scale, objective=objective) for scale in scales]
-    slope = (longest - first) / max(1.0, pixels[-1] - pixels[0])
-    seconds = sum(scale.steps * (first + slope * (own - pixels[0])) for scale, own in zip(scales, pixels, strict=True))
+    known = sorted(timed)[:2]  # the first scale, and the first of the last size
+    points = [pixels[number] for number in known], [timed[number] for number in known]
+    each = [timed.get(number, np.interp(count, *points)) for number, count in enumerate(pixels)]
+    seconds = float(sum(scale.steps * one for scale, one in zip(scales, each, strict=True)))
     if problem.keeps_start:  # targets depend on the initial image, such as those of matched features, which take long
         began = time.perf_counter()
         for number in range(len(scales)):
             jax.block_until_ready(problem.targets(number))
         seconds += time.perf_counter() - began
-    return Estimate(scales, gflop, need, most, fits, seconds, longest)
+    return Estimate(scales, gflop, need, most, fits, seconds, timed[len(scales) - 1])
 
 
 def plan_memory(problem: Problem, limit: int | None = None) -> dict[int, MemoryPlan]:

@@ -90,14 +90,18 @@ class ObjectiveOptions:
         return preset, preset.objective
 
     def check_ranges(self) -> None:
-        """Raise `InputError` unless numbers are in range."""
-        parse_memory(self.max_memory)
+        """Raise `InputError` unless numbers are in range, and texts are texts."""
         for each in fields(self):
-            if each.name in RANGES and "str" not in str(each.type):  # the size of a texture is text
-                value = getattr(self, each.name)
+            value = getattr(self, each.name)
+            if each.type in ("str", "str | None"):
+                if not isinstance(value, str) and value is not each.default:
+                    option = f"--{each.name.replace('_', '-')}"
+                    raise InputError(f"{option} is {excerpt(repr(value))}: use text, as on the command line.")
+            elif each.name in RANGES:
                 if value is None and each.default is not None:
                     raise InputError(f"--{each.name.replace('_', '-')} is None: use a number.")
                 check_number(each.name, value, *RANGES[each.name])
+        parse_memory(self.max_memory)
 
     def chosen(self, **given: Any) -> Preset:
         """Return the preset with these options and other options of its objective that are not None."""
