@@ -117,3 +117,8 @@ def test_a_learning_rate_that_is_not_positive_is_refused_where_a_run_begins(rate
 def test_values_at_the_ends_of_their_ranges_are_accepted():
     LBFGS(ema_decay=0.0, tolerance=0.0, patience=2**31 - 1, history_size=1)
     Adam(b1=0.0, b2=0.0, eps=0)
+
+
+def test_lbfgs_has_half_as_many_pairs_in_images_of_a_million_pixels():
+    counts = [LBFGS().pairs(pixels) for pixels in (1, 2**20 - 1, 2**20, 2**24)]
+    assert counts == [20, 20, 10, 10] and LBFGS(history_size=3).pairs(2**24) == 3
