@@ -39,8 +39,8 @@ def show(*pictures):  # side by side
 # %% [markdown]
 # Derivatives through many steps are accurate only if the steps are smooth. Average pooling has no maxima that switch
 # between pixels, and adam with a large `eps` does not amplify small gradients. (lbfgs divides by differences of
-# gradients; its picture is better, its derivatives are worse.) Adam clips at each step; the derivative of a clipped
-# value is zero.
+# gradients, so its derivatives are worse, although its picture is better.) Adam clips at each step; the derivative of
+# a clipped value is zero.
 
 # %%
 CONTENT_LAYERS, STYLE_LAYERS = ("relu3_2",), ("relu1_1", "relu2_1", "relu3_1")
@@ -85,8 +85,8 @@ picture, tangent = sensitivity(middle)
 show(picture, 0.5 + 0.4 * tangent / jnp.abs(tangent).max())
 
 # %% [markdown]
-# Gray pixels on the right do not change. The cosine between the tangent and a finite difference, here between weights
-# a quarter lower and a third higher, shows how well the tangent predicts the picture at another weight:
+# Gray pixels on the right do not change. The cosine between the tangent and a finite difference shows how well the
+# tangent predicts the picture at another weight. The weights here are a quarter lower and a third higher:
 
 # %%
 change = (stylized(middle + 0.3) - stylized(middle - 0.3)) / 0.6
@@ -147,10 +147,10 @@ assert abs(distance(log_weight) - GOAL) < 0.03
 show(content, stylized(log_weight))
 
 # %% [markdown]
-# The same works for every leaf of `Objective`, for the learning rate, for the photograph and for the style: make them
-# arguments of the differentiated function. Memory is the limit: reverse mode stores the residuals of every step.
-# `run_steps(..., checkpoint_segments=5)` stores only the state at the start of each of five segments and recomputes the
-# rest; the gradient is the same:
+# The same works for every leaf of `Objective`, for the learning rate, for the photograph and for the style: make each
+# of these an argument of the differentiated function. Memory is the limit: reverse mode stores the residuals of every
+# step. `run_steps(..., checkpoint_segments=5)` stores only the state at the start of each of five segments and
+# recomputes the rest; the gradient is the same:
 
 # %%
 in_segments = jax.jit(jax.grad(lambda s: distance(s, checkpoint_segments=5)))(middle)
@@ -159,5 +159,5 @@ print(f"no segments {slope:+.5f}, five segments {in_segments:+.5f}")
 assert jnp.allclose(in_segments, slope, rtol=5e-2)
 
 # %% [markdown]
-# [For researchers](../research.md) covers custom terms, networks and optimizers, [the method](../method.md) the losses,
-# and [the first tutorial](forty_lines.py) writes out the loop.
+# [For researchers](../research.md) covers custom terms, networks and optimizers. [The method](../method.md) defines the
+# losses, and [the first tutorial](forty_lines.py) writes out the loop.

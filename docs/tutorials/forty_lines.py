@@ -11,9 +11,9 @@
 # %% [markdown]
 # # Neural style transfer in forty lines of JAX
 #
-# Gatys, Ecker and Bethge, [*A Neural Algorithm of Artistic Style*](https://arxiv.org/abs/1508.06576). This page imports
-# only two names from jaxstyle: `load_params`, the weights of a network, and `VGG19`, the network. Losses and loop are
-# plain JAX and Optax.
+# This page implements [*A Neural Algorithm of Artistic Style*](https://arxiv.org/abs/1508.06576) by Gatys, Ecker and
+# Bethge. It imports only two names from jaxstyle: `load_params` loads the weights of a network, and `VGG19` is the
+# network. Losses and loop are plain JAX and Optax.
 #
 # The network is the mini network that comes with jaxstyle, a small copy of VGG-19, which was trained to classify
 # photographs. Images have 128 pixels, so that the page runs in seconds on a laptop.
@@ -58,7 +58,7 @@ print(content.shape, style.shape)
 # ## Features
 #
 # `features` is a pure function. It returns all activations of the network for an image: early layers respond to colors
-# and edges, late layers to parts of objects, with fewer pixels and more channels.
+# and edges; late layers, which have fewer pixels and more channels, respond to parts of objects.
 
 # %%
 for layer, activation in features(content).items():
@@ -72,8 +72,9 @@ for layer, activation in features(content).items():
 #
 # $$C = \frac{\sum_{k,i} (F_{ki} - P_{ki})^2}{\sum_{k,i} P_{ki}^2}$$
 #
-# $F$ are the features of the image at pixel $k$ in channel $i$, $P$ those of the photograph. The paper uses half the
-# sum; divided by the target's energy, the loss is 1 for features that are all zero, at any layer and size.
+# $F_{ki}$ is the feature of the image at pixel $k$ in channel $i$, and $P_{ki}$ the feature of the photograph. The
+# paper uses half the sum. Division by the target's energy gives a loss of 1 for features that are all zero, at any
+# layer and size.
 #
 # ## Style: the same correlations at any position
 #
@@ -121,7 +122,7 @@ print(f"the untouched photograph scores {loss(content, 30.0, 5.0):.2f}")
 # %% [markdown]
 # ## The loop: gradient descent on the pixels
 #
-# The network is fixed. The gradient of the loss with respect to the image changes the image. A step is a pure function
+# The network is fixed; gradient descent changes only the image. A step is a pure function
 # of its state, so all steps are one `jax.lax.scan`, compiled once.
 
 # %%
@@ -152,13 +153,13 @@ show(content, picture)
 #
 # ## More or less style
 #
-# Weights are arguments, not constants, so other values do not recompile:
+# Weights are arguments, not constants, so other values do not trigger a recompilation:
 
 # %%
 show(*(paint(content, weight, 5.0)[0] for weight in (3.0, 300.0)))
 
 # %% [markdown]
-# and `jax.vmap` makes pictures with several weights as a batch in one program:
+# `jax.vmap` makes pictures with several weights as a batch in one program:
 
 # %%
 several = jax.vmap(paint, in_axes=(None, 0, None))
@@ -170,9 +171,9 @@ show(*pictures)
 #
 # [The method](../method.md) has a formula for every loss of jaxstyle, beside its function. jaxstyle also has:
 #
-# - lbfgs on a pyramid instead of adam on pixels, and scales from coarse to fine, both for faster large structures;
+# - lbfgs on a pyramid instead of adam on pixels, and coarse-to-fine scales: large structures converge faster;
 # - more statistics than Gram matrices, several styles, regions, colors;
 # - images larger than memory, several devices, checkpoints.
 #
-# [scripts/stylize.py](../../scripts/stylize.py) is this page as a script. The next page,
+# [scripts/stylize.py](../../scripts/stylize.py) is the script version of this page. The next page,
 # [differentiating through style transfer](differentiating.py), takes the gradient of the loop.

@@ -1,6 +1,6 @@
 """The command line: one file per command; only this package prints.
 
-jax is imported only when a command runs, so that `--help` is fast, and slow modules only after signal handlers are
+Commands import jax only when they run, so that `--help` is fast, and slow modules only after signal handlers are
 installed.
 """
 

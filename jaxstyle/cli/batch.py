@@ -15,7 +15,7 @@ from jaxstyle.runtime.outputs import OutputOptions, make_folder
 
 @dataclass(frozen=True)
 class Batch:
-    """Transfer each of --styles to each CONTENT image; the same command skips the pictures that are finished."""
+    """Transfer each of --styles to each CONTENT image; rerun the same command to skip finished pictures."""
 
     contents: Annotated[Positional[tuple[Path, ...]], arg(metavar="CONTENT [CONTENT ...]")]
     """Content images, folders, or patterns."""

@@ -19,7 +19,7 @@ from jaxstyle.cli.texture import Texture
 
 @dataclass(frozen=True)
 class Command:
-    """Repaint a picture in the style of another (Gatys et al., arXiv:1508.06576)."""
+    """Transfer the style of one picture to another by optimization (Gatys et al., arXiv:1508.06576)."""
 
     command: (
         Annotated[Stylize, subcommand("stylize")]

@@ -34,7 +34,7 @@ class Networks:
 
 @dataclass(frozen=True)
 class Doctor:
-    """Print versions, devices, memory, folders, and whether compiled programs are cached."""
+    """Print versions, devices, memory and folders, and check the cache of compiled programs."""
 
     def run(self) -> int:
         """Print the report and return the exit status: 1 if the backend of JAX does not start."""

@@ -14,7 +14,7 @@ from jaxstyle.errors import InputError, excerpt
 from jaxstyle.runtime.options import Color, check_number, parse_pixels
 from jaxstyle.runtime.outputs import OutputOptions
 
-PRESETS_OWN = "(default: the preset's)"
+PRESETS_OWN = "(default: set by the preset)"
 MOST_PROCESSES = 10**6
 MOST_PORT = 2**16 - 1
 MOST_SECONDS = 10**6
@@ -53,7 +53,7 @@ class Network:
     """The network."""
 
     network: str = "auto"
-    """auto, vgg19, mini, random, or a weights file."""
+    """Network: auto, vgg19, mini, random, or a weights file."""
     weights: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")] = None
     """Weights of VGG-19 or VGG-16, an .h5 or .safetensors file."""
     offline: bool = False
@@ -71,9 +71,9 @@ class Computing:
     """Precision, memory and devices."""
 
     precision: Literal["float32", "tf32", "bfloat16"] = "tf32"
-    """Precision of convolutions; tf32 and bfloat16 are faster on accelerators, and tf32 is float32 on a CPU."""
+    """Precision of convolutions; tf32 and bfloat16 are faster on accelerators; a CPU uses float32 for tf32."""
     remat: bool = False
-    """Recompute the largest layers for the gradient: a tenth slower, half the memory. Not with --statistic sliced."""
+    """Recompute the largest layers for the gradient; a tenth slower, half the memory. Not for --statistic sliced."""
     devices: Annotated[int | None, arg(metavar="COUNT", help_behavior_hint="")] = None
     """Number of accelerators, which share the pictures of a sweep or the rows of one picture. (default: all for a
     sweep, one for a picture)"""
@@ -87,9 +87,9 @@ class Comparison:
     """Objective."""
 
     preset: str = "jaxstyle"
-    """Objective: jaxstyle (ours), or that of a published program, gatys-paper, gatys-code, neural-style,
-    neural-style-pt, anishathalye, crowsonkb, pystiche, tensorflow-tutorial or keras-example. With matched features,
-    for strokes and motifs of the painting: jaxstyle-neighbors (ours), nnst or strotss."""
+    """Preset of the objective: jaxstyle, or a published program: gatys-paper, gatys-code, neural-style,
+    neural-style-pt, anishathalye, crowsonkb, pystiche, tensorflow-tutorial or keras-example. The presets
+    jaxstyle-neighbors, nnst and strotss match features and transfer strokes and motifs of the painting."""
     style_layers: Annotated[str | None, arg(metavar="LAYERS", help_behavior_hint=PRESETS_OWN)] = None
     """Style layers and their relative weights, such as relu1_1:1,relu2_1:0.5."""
     statistic: Annotated[Statistic | None, choice(Statistic)] = None
@@ -105,7 +105,7 @@ class Balance:
     """Weights of the loss."""
 
     content_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
-    """Weight of the content loss; for nnst and jaxstyle-neighbors the share of the content in the targets, 0 to 1."""
+    """Weight of the content loss; for nnst and jaxstyle-neighbors, share of the content in the targets, 0 to 1."""
     style_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
     """Weight of the style loss; not for nnst and strotss."""
     tv_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
@@ -123,19 +123,19 @@ class Optimization:
     optimizer: Annotated[Optimizer | None, choice(Optimizer)] = None
     """Optimizer."""
     learning_rate: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint="")] = None
-    """Learning rate. (default: the preset's, or 1 for lbfgs and 0.02 for adam)"""
-    lbfgs_history: Annotated[int | None, arg(metavar="PAIRS", help_behavior_hint=PRESETS_OWN)] = None
-    """Number of curvature pairs of lbfgs; by default 20, and 10 from 2^20 pixels up."""
+    """Learning rate. (default: set by the preset, or 1 for lbfgs and 0.02 for adam)"""
+    lbfgs_history: Annotated[int | None, arg(metavar="PAIRS", help_behavior_hint="")] = None
+    """Number of curvature pairs of lbfgs. (default: set by the preset, or 20, and 10 from 2^20 pixels up)"""
     parametrization: Annotated[Parametrization | None, choice(Parametrization, hint="")] = None
-    """Parametrization of the image. (default: the preset's, or pyramid for lbfgs and pixels for adam)"""
-    ema_decay: Annotated[float | None, arg(metavar="SHARE", help_behavior_hint=PRESETS_OWN)] = None
+    """Parametrization of the image. (default: set by the preset, or pyramid for lbfgs and pixels for adam)"""
+    ema_decay: Annotated[float | None, arg(metavar="FRACTION", help_behavior_hint=PRESETS_OWN)] = None
     """Decay of the exponential moving average of iterates, such as 0.99 for adam; 0 for none."""
-    tolerance: Annotated[float | None, arg(metavar="SHARE", help_behavior_hint=PRESETS_OWN)] = None
-    """Stop a scale when ten steps lower the total by less than this fraction of it, such as 0.005."""
+    tolerance: Annotated[float | None, arg(metavar="FRACTION", help_behavior_hint=PRESETS_OWN)] = None
+    """Stop a scale when ten steps lower the total loss by less than this fraction of its value, such as 0.005."""
     patience: Annotated[int | None, arg(metavar="STEPS", help_behavior_hint=PRESETS_OWN)] = None
-    """Number of steps without progress before lbfgs restarts, and again before it stops; 0 for never."""
+    """Number of steps without progress before lbfgs restarts; after as many again it stops. 0 disables both."""
     normalize_gradients: bool = False
-    """Divide the gradient of each term, where it enters the network, by its sum of absolute values."""
+    """Divide the gradient of each term with respect to its layer by the sum of its absolute values."""
 
 
 @dataclass(frozen=True)
@@ -155,19 +155,18 @@ class Controls:
     """Styles, colors and masks."""
 
     style_weights: Annotated[str | None, arg(metavar="W1,W2,...", help_behavior_hint="")] = None
-    """Weights of several styles. (default: equal; with matched features, each position takes the nearest of all
-    styles)"""
+    """Weights of several styles. (default: equal; presets that match features use the nearest feature of all styles)"""
     style_scale: Annotated[float | None, arg(metavar="FACTOR", help_behavior_hint="")] = None
     """Size of the style relative to the content: 2 for coarser strokes, 0.5 for finer ones."""
     style_size: Annotated[int | None, arg(metavar="PIXELS", help_behavior_hint="")] = None
     """Longest side of the style in pixels. (default: --size)"""
     color: Annotated[Color | None, choice(Color)] = None
-    """Colors of the content: keep them, or recolor the style by mean and covariance (match, match-cholesky) or by
-    histogram; chroma moves the colors of the content to the distribution of the style's."""
+    """Color transfer: keep the colors of the content, or recolor the style by mean and covariance (match,
+    match-cholesky) or by histogram; chroma moves the colors of the content to the color distribution of the style."""
     content_mask: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="PICTURE")] = ()
-    """Region of a style, white in this image; once for each style, in their order."""
+    """Image that is white in the region of a style; repeat for each style, in the order of the styles."""
     style_mask: Annotated[UseAppendAction[tuple[Literal["all"] | Path, ...]], arg(metavar="PICTURE|all")] = ()
-    """Part of a style to use, white in this image, or all; once for each style."""
+    """Image that is white in the part of a style to use, or all; repeat for each style."""
     feather: int = 0
     """Width of the soft edge of content masks in pixels of the output."""
 
@@ -205,7 +204,7 @@ class Limits:
     """Limits."""
 
     max_pixels: Annotated[str | None, arg(metavar="NUMBER", help_behavior_hint="(default: 89MP)")] = None
-    """Maximum number of pixels of an image that is read or made, such as 500MP. Protects from malicious files."""
+    """Maximum number of pixels of an input or output image, such as 500MP; protects from malicious files."""
 
 
 @dataclass(frozen=True)
@@ -214,17 +213,17 @@ class Processes:
 
     distributed: bool = False
     """Run together with the same command in other processes. Slurm, Open MPI, Kubernetes and TPUs are detected;
-    elsewhere use the next three options."""
-    coordinator: Annotated[str | None, arg(metavar="HOST:PORT", help_behavior_hint="(default: the cluster's)")] = None
+    otherwise set the next three options."""
+    coordinator: Annotated[str | None, arg(metavar="HOST:PORT", help_behavior_hint="(default: detected)")] = None
     """Address of process 0 in a trusted network."""
-    num_processes: Annotated[int | None, arg(metavar="COUNT", help_behavior_hint="(default: the cluster's)")] = None
+    num_processes: Annotated[int | None, arg(metavar="COUNT", help_behavior_hint="(default: detected)")] = None
     """Number of processes."""
-    process_id: Annotated[int | None, arg(metavar="NUMBER", help_behavior_hint="(default: the cluster's)")] = None
-    """Number of this process, from 0."""
+    process_id: Annotated[int | None, arg(metavar="NUMBER", help_behavior_hint="(default: detected)")] = None
+    """Index of this process, from 0."""
     initialization_timeout: int = 60
     """Seconds to wait for the other processes at the beginning."""
     heartbeat_timeout: int = 100
-    """Seconds without a heartbeat of another process after which this one ends with an error."""
+    """Seconds without a heartbeat of another process before this process ends with an error."""
 
     def check(self, *, devices: int | None) -> None:
         """Check that the options are valid and consistent."""

@@ -15,16 +15,16 @@ from jaxstyle.runtime.options import parse_pixels
 
 @dataclass(frozen=True)
 class Rerun:
-    """Repeat the command that made PICTURE and compare: the same bytes on the same machine with the same versions."""
+    """Repeat the command that made PICTURE and compare the bytes, equal on the same machine with the same versions."""
 
     picture: Annotated[Positional[Path], arg(metavar="PICTURE")]
-    """Picture made by jaxstyle; its record may be in the .json file of --record-file."""
+    """Picture made by jaxstyle, with its record in the picture or in the .json file of --record-file."""
     inputs: Annotated[tuple[Path, ...], arg(metavar="DIR [DIR ...]", help_behavior_hint="")] = ()
     """Folders of the input files, which are found by their hashes. (default: the folder of the picture)"""
     output: Annotated[Path | None, arg(aliases=["-o"], metavar="OUT", help_behavior_hint="")] = None
     """Output image. (default: PICTURE_rerun in the same folder)"""
     weights: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")] = None
-    """VGG-19 weights, an .h5 or .safetensors file, if they are neither installed nor in these folders."""
+    """VGG-19 weights, an .h5 or .safetensors file, if they are neither installed nor in the --inputs folders."""
     offline: bool = False
     """Never download weights."""
     quiet: bool = False

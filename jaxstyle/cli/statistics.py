@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Save the style statistics of one or more STYLE images, or their mean, for use without the images."""
+    """Save the mean style statistics of one or more STYLE images, for use as a style without the images."""
 
     styles: Annotated[Positional[tuple[Path, ...]], arg(metavar="STYLE [STYLE ...]")]
     """Style images or folders."""
@@ -31,7 +31,7 @@ class Statistics:
     size: int = 512
     """Longest side of the pictures that will use these statistics, in pixels."""
     style_scale: float = 1.0
-    """Size of the styles relative to these pictures: 2 for coarser strokes, 0.5 for finer ones."""
+    """Size of the styles relative to --size: 2 for coarser strokes, 0.5 for finer ones."""
     seed: int = 0
     """Seed of the directions of --statistic sliced."""
     no_record: bool = False

@@ -32,22 +32,22 @@ class Swept:
     tv_weight: Annotated[str | None, arg(metavar="NUMBERS", help_behavior_hint=groups.PRESETS_OWN)] = None
     """Weights of total variation."""
     content_layers: Annotated[str | None, arg(metavar="LAYERS", help_behavior_hint=groups.PRESETS_OWN)] = None
-    """Content layers, such as relu4_2; several sets of layers are separated by semicolons."""
+    """Content layers, such as relu4_2; separate several sets of layers by semicolons."""
     shift: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=groups.PRESETS_OWN)] = None
     """Number added to features before their Gram matrices, such as -1 (Novak and Nikulin)."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Make one picture for each combination of weights, layer sets and seeds, many at a time, with the same scales."""
+    """Make one picture for each combination of weights, layer sets and seeds, in batches with the same scales."""
 
     content: Annotated[Positional[Path], arg(metavar="CONTENT")]
     """Content image."""
     styles: Annotated[Positional[tuple[Path, ...]], arg(metavar="STYLE [STYLE ...]")]
     """Style images, or files (.h5) of `jaxstyle statistics`."""
     output: Annotated[Path, arg(aliases=["-o"], metavar="DIR")]
-    """Output folder for the pictures, grid.png, index.html and sweep.csv; the same command resumes an interrupted
-    sweep."""
+    """Output folder for the pictures, grid.png, index.html and sweep.csv; rerun the same command to resume an
+    interrupted sweep."""
 
     size: int = 512
     """Longest side of the pictures in pixels."""

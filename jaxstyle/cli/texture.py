@@ -24,8 +24,8 @@ class Texture:
     size: Annotated[str, arg(metavar="HxW")] = "512x512"
     """Height and width of the texture in pixels, or one number for both."""
     tileable: bool = False
-    """Make a texture that tiles; height and width must be multiples of 16."""
-    style_size: Annotated[int | None, arg(metavar="PIXELS", help_behavior_hint="(default: the styles' own)")] = None
+    """Make a periodic texture; height and width must be multiples of 16."""
+    style_size: Annotated[int | None, arg(metavar="PIXELS", help_behavior_hint="(default: the files' size)")] = None
     """Longest side of the styles in pixels, which sets the size of the strokes."""
     style_weights: Annotated[str | None, arg(metavar="W1,W2,...", help_behavior_hint="")] = None
     """Weights of several styles. (default: equal)"""

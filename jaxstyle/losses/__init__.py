@@ -1,4 +1,4 @@
-"""From activations to numbers: the terms of the objective.
+"""Losses: the objective and its terms, computed from activations.
 
 Read `pixel` (squared distance, total variation, range penalty), `moments` (means over pixels) and `wasserstein` first,
 then `style` (Gram matrices and other statistics). `masks` restricts styles to regions. `targets` computes the

@@ -1,7 +1,6 @@
-"""How the image changes: optimizers, parametrizations and the loop.
+"""Optimization of the image: optimizers, parametrizations and the loop.
 
-Read `loop` first: `State`, `init_state` and `run_steps`, which scans over optimization steps. `optimizers` are the
-optimizers with their options (`LBFGS`, `Adam`, `Optax`), `lbfgs` has the steps of L-BFGS without a line search,
-`parametrizations` are the arrays that represent the image, and `early_stopping` decides when a run ends before its last
-step.
+Read `loop` first: `State`, `init_state` and `run_steps`, which scans over optimization steps. `optimizers` defines the
+optimizers and their options (`LBFGS`, `Adam`, `Optax`), and `lbfgs` the steps of L-BFGS without a line search.
+`parametrizations` represents the image by arrays, and `early_stopping` ends a run before its last step.
 """

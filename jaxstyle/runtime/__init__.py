@@ -4,11 +4,11 @@ Nothing here prints, parses arguments or handles signals: runs send events to ca
 
 - `problem`: `Problem`, the arrays and options of one run, and the compiled program of each scale. `memory` decides on
   row chunks and tiles, `placement` on devices, and `estimates` predicts time and memory.
-- `runner`: `iterate` yields a `Snapshot` after every few steps. `fitting`: `fit` runs a problem to its end, with
-  `callbacks`, checkpoints (`checkpoint`, `checkpoint_folder`) and early ends.
-- `options` and `outputs`: options as on the command line. `inputs` loads files; `run` saves the picture with its
+- `runner`: `iterate` yields a `Snapshot` after every few steps. `fitting`: `fit` runs all steps of a problem, with
+  `callbacks`, checkpoints (`checkpoint`, `checkpoint_folder`) and `should_stop`.
+- `options` and `outputs`: the options of the command line. `inputs` loads files; `run` saves the picture with its
   `record`, which `rerun` repeats. `batch` and `sweep_grid`, `sweep_job`, `sweep_report` make many pictures.
-- `style_cache` caches style statistics, and `compile_cache` compiled programs. `backends` checks those of JAX.
+- `style_cache` caches style statistics, and `compile_cache` caches compiled programs. `backends` checks JAX's backends.
 """
 
 from importlib import import_module
