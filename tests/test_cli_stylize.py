@@ -1,6 +1,7 @@
 """Inputs, outputs, logs and messages of `jaxstyle stylize` and `jaxstyle statistics`, without compiled runs."""
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +29,7 @@ from jaxstyle.networks import pretrained
 from jaxstyle.runtime import StylizeOptions, estimates, load_network, stylize_files
 from jaxstyle.runtime.fitting import Result
 from jaxstyle.runtime.outputs import numbered
+from jaxstyle.transfer.presets import PRESETS
 
 
 @pytest.fixture(autouse=True)
@@ -115,10 +117,16 @@ def test_equal_commands_write_equal_bytes_and_another_seed_others(fake_runner):
 # Inputs
 
 
-def test_a_run_starts_from_content_style_noise_or_a_resized_picture(fake_runner):
+def test_a_run_starts_from_a_named_image_or_a_resized_picture_and_by_default_from_that_of_the_preset(
+    fake_runner, monkeypatch
+):
     save_image("wide.png", picture(20, 60, seed=2))
-    for init in ("style", "noise"):
+    for init in ("recolored", "style", "noise"):
         assert stylize(init=init) == 0
+        assert fake_runner.problems[-1].start == init
+    for init in ("content", "recolored"):
+        monkeypatch.setitem(PRESETS, "pystiche", replace(PRESETS["pystiche"], init=init))
+        assert stylize(preset="pystiche") == 0
         assert fake_runner.problems[-1].start == init
     for init, source in {"content": "content.png", Path("wide.png"): "wide.png"}.items():
         assert stylize(init=init, scales="1") == 0

@@ -95,7 +95,7 @@ def sized():
     @jax.jit
     def program(content, style, draft):
         found = {}
-        for name, start in (("content", "content"), ("style", "style"), ("draft", draft)):
+        for name, start in (("content", "content"), ("recolored", "recolored"), ("style", "style"), ("draft", draft)):
             of = transfer(content, [style, content], start)
             small, large = (of.initial_image(scale, None) for scale in (coarse, whole))
             found[name] = small, large, of.initial_image(whole, small)
@@ -130,7 +130,9 @@ def test_an_initial_image_has_the_size_of_the_scale(sized):
     content, style, found = sized
     np.testing.assert_array_equal(found["content"][1], content)
     np.testing.assert_array_equal(found["draft"][1], 1 - content)
-    for name, mean in (("content", content), ("style", style[:12, :12]), ("draft", 1 - content)):
+    own = {"content": content, "style": style[:12, :12], "draft": 1 - content}
+    own["recolored"] = np.concatenate([style[:12, :12].reshape(-1, 3), content.reshape(-1, 3)])
+    for name, mean in own.items():
         small, large, _ = found[name]
         assert small.shape == (8, 10, 3) and large.shape == (16, 20, 3)
         assert small.min() >= 0 and small.max() <= 1 and small.mean() == pytest.approx(mean.mean(), abs=0.02)
@@ -140,7 +142,7 @@ def test_an_initial_image_has_the_size_of_the_scale(sized):
 
 def test_an_initial_image_is_enlarged_as_itself_and_noise_as_noise(sized):
     _, _, found = sized
-    for name in ("content", "style", "draft"):
+    for name in ("content", "recolored", "style", "draft"):
         np.testing.assert_allclose(found[name][2], found[name][1], atol=1e-6)
         np.testing.assert_array_equal(found[f"{name} brighter"], 1)  # what is added is enlarged too, and clipped
     np.testing.assert_array_equal(found["noise"][2], found["noise"][1])
@@ -156,7 +158,7 @@ def refused(message, function, *arrays):
     ("start", "message"),
     [
         ("noise", "has no seed: pass key="),
-        ("random", "'random' is unknown: use 'content', 'style', 'noise' or an image"),
+        ("random", "'random' is unknown: use 'content', 'recolored', 'style', 'noise' or an image"),
         (np.zeros((2, 16, 16, 3), np.float32), r"is \[2, 16, 16, 3\], but the content is \[16, 20, 3\]"),
     ],
     ids=["noise", "name", "batch"],

@@ -19,7 +19,10 @@ MOST_PROCESSES = 10**6
 MOST_PORT = 2**16 - 1
 MOST_SECONDS = 10**6
 
-Init = Annotated[Literal["content", "style", "noise"] | Path, arg(metavar="content|style|noise|PICTURE")]
+Init = Annotated[
+    Literal["content", "recolored", "style", "noise"] | Path | None,
+    arg(metavar="content|recolored|style|noise|PICTURE", help_behavior_hint=PRESETS_OWN),
+]
 Pooling = Literal["max", "avg", "l2"]
 Statistic = Literal["gram", "mean_std", "covariance", "wasserstein", "sliced"]
 Optimizer = Literal["lbfgs", "adam"]

@@ -27,8 +27,9 @@ class Stylize:
     """Longest side of the output in pixels."""
     steps: int = 300
     """Number of gradient evaluations over all scales."""
-    init: groups.Init = "content"
-    """Initial image: content, style, noise, or an image file."""
+    init: groups.Init = None
+    """Initial image: content, recolored (the content with the mean and covariance of the style's colors), style, noise,
+    or an image file."""
     seed: int = 0
     """Seed of the noise and of random positions and directions in the objective."""
     preview: bool = False

@@ -53,8 +53,9 @@ class Sweep:
     """Longest side of the pictures in pixels."""
     steps: int = 300
     """Number of gradient evaluations of each picture over all scales."""
-    init: groups.Init = "content"
-    """Initial image: content, style, noise, or an image file."""
+    init: groups.Init = None
+    """Initial image: content, recolored (the content with the mean and covariance of the style's colors), style, noise,
+    or an image file."""
     seeds: Annotated[int | None, arg(metavar="COUNT", help_behavior_hint="")] = None
     """Number of noise seeds for each combination: --seed, --seed + 1, ...; the initial images are noise."""
     seed: int = 0

@@ -100,7 +100,8 @@ def load_stylize(
     how: dict[str, Any] = {"resample": preset.resample, "max_pixels": options.max_pixels}
     picture = load_image(content, size=options.size, rounding=preset.rounding, **how)
     height, width, _ = picture.rgb.shape
-    start: Any = options.init
+    start: Any = options.init or preset.init
+    needs_images = preset.color != "none" or start in ("style", "recolored") or options.style_mask
     if isinstance(start, Path):
         start = load_image(start, size=(width, height), **how).rgb
     masks = _content_masks(options, height, width)
@@ -123,7 +124,6 @@ def load_stylize(
         content_masks=masks,
         style_masks=style_masks,
     )
-    needs_images = preset.color != "none" or options.init == "style" or options.style_mask
     if isinstance(objective, Objective) and not needs_images:
         problem = style_cache.with_statistics(problem)
     return problem, picture.alpha

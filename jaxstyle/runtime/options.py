@@ -126,7 +126,7 @@ class TransferOptions(ObjectiveOptions):
     """Options of a style transfer without the weights of the loss."""
 
     size: int = 512  # longest side of the picture in pixels
-    init: Literal["content", "style", "noise"] | Path = "content"
+    init: Literal["content", "recolored", "style", "noise"] | Path | None = None  # initial image
     shift: float | None = None  # number added to features before their Gram matrices
     optimizer: str | None = None  # "lbfgs" or "adam"
     learning_rate: float | None = None
@@ -147,11 +147,12 @@ class TransferOptions(ObjectiveOptions):
     def files(self) -> list[Path]:
         """Return the files of the initial image and of masks; raise `InputError` if the former is none."""
         found = [path for path in (*self.content_mask, *self.style_mask) if path != "all"]
-        if isinstance(self.init, str):
+        if self.init is None or isinstance(self.init, str):
             return found
         if not os.path.exists(self.init):  # Path.exists raises if the name is too long
             named = excerpt(self.init)
-            raise InputError(f"--init {named} is no file: use content, style, noise or the path of a picture.")
+            names = "content, recolored, style, noise"
+            raise InputError(f"--init {named} is no file: use {names} or the path of a picture.")
         return [self.init, *found]
 
     def check(self, styles: Sequence[Path]) -> None:

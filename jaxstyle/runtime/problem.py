@@ -274,7 +274,7 @@ def make_problem(
         optimizer: L-BFGS, Adam or a gradient transformation of Optax, with its options.
         steps: number of gradient evaluations over all scales.
         scales: number of scales, or their longest sides.
-        init: initial image: "content", "style", "noise", or `[H, W, 3]`.
+        init: initial image: "content", "recolored", "style", "noise", or `[H, W, 3]`, as for `stylize`.
         color: as for `stylize`.
         key: key of the noise; None for `jax.random.key(0)`.
         style_weights: as for `stylize`.

@@ -73,7 +73,7 @@ class SweepOptions(TransferOptions):
         if self.seeds is not None:
             check_number("seeds", self.seeds, 1, MOST_PICTURES)
             check_number("seed", self.seed, 0, MOST_SEED + 1 - self.seeds)
-            if self.init not in ("content", "noise"):
+            if self.init not in (None, "content", "noise"):
                 raise InputError(f"--seeds starts from noise, but --init is {self.init}: drop one.")
             found["seed"] = range(self.seed, self.seed + self.seeds)
         return found

@@ -49,6 +49,7 @@ class Preset:
         style_fit: size of styles: the "longest" side of the content, or the height and width of the "content".
         resample: resampling filter, "lanczos" or "bilinear".
         rounding: rounding of the shorter side, "round" or "truncate".
+        init: initial image, see `stylize.stylize`.
         color: color of the result, see `stylize.stylize`.
         deviations: differences from the source.
     """
@@ -71,6 +72,7 @@ class Preset:
     style_fit: Literal["longest", "content"] = "longest"
     resample: Literal["lanczos", "bilinear"] = "lanczos"
     rounding: Literal["round", "truncate"] = "round"
+    init: Literal["content", "recolored"] = "content"
     color: Color = "none"
     deviations: str = ""
 
@@ -82,7 +84,7 @@ class Preset:
     @property
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of `jaxstyle.stylize`, such as `stylize(params, content, style, **preset.arguments)`."""
-        names = ("objective", "network", "optimizer", "scales", "color")
+        names = ("objective", "network", "optimizer", "scales", "init", "color")
         return {name: getattr(self, name) for name in names}
 
     def with_options(self, **given: Any) -> "Preset":
@@ -317,6 +319,7 @@ PRESETS = {
         network=VGG19(padding="replicate"),  # with zeros the borders become lines
         optimizer=replace(UNBOUNDED, learning_rate=3e-3),
         scales=Series(coarsest=64, factor=2.5, steps_by_pixels=-0.7),
+        init="recolored",
     ),
     "nnst": Preset(
         source="github.com/nkolkin13/NeuralNeighborStyleTransfer, styleTransfer.py; arXiv:2203.13215",

@@ -5,7 +5,7 @@ of a `Transfer` in order.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Self
@@ -26,7 +26,7 @@ from jaxstyle.networks.conv import prepared, winograd_pays
 from jaxstyle.networks.vgg import VGG19, Params, smallest_side
 from jaxstyle.optim.loop import AnyObjective, State, init_state
 from jaxstyle.optim.optimizers import Optimizer
-from jaxstyle.transfer.color import Color, Sizes, recolor, with_colors_of
+from jaxstyle.transfer.color import Color, Sizes, match, recolor, with_colors_of
 from jaxstyle.transfer.oklab import chroma_transfer
 from jaxstyle.transfer.resize import resize, resize_style
 from jaxstyle.transfer.schedule import Scale, Scales, plan, shared_shape
@@ -108,8 +108,8 @@ class Transfer:
     def _start(self, height: int, width: int) -> Any:
         """Return the initial image of this size, with the leading axis of the content.
 
-        `start` is "content", "style" (the first, resized), "noise" (uniform in [0, 1], as in Gatys et al.), or an image
-        `[..., h, w, 3]` of any size.
+        `start` is "content", "recolored" (by the colors of all styles), "style" (the first, resized), "noise" (uniform
+        in [0, 1], as in Gatys et al.), or an image `[..., h, w, 3]` of any size.
         """
         content, start = self.content, self.start
         shape = (*content.shape[:-3], height, width, 3)
@@ -122,6 +122,8 @@ class Transfer:
             return resize(start, height, width)
         if start == "content":
             return resize(content, height, width)
+        if start == "recolored":
+            return resize(self._recolored, height, width)
         if start == "style":
             if isinstance(self.styles[0], Mapping):
                 raise InputError("The initial image is the style, which has no picture: start from content or noise.")
@@ -131,7 +133,24 @@ class Transfer:
             if self.key is None:
                 raise InputError("The initial image is noise, which has no seed: pass key=jax.random.key(0).")
             return jax.random.uniform(self.key, shape, content.dtype)
-        raise InputError(f"The initial image {start!r} is unknown: use 'content', 'style', 'noise' or an image.")
+        names = "'content', 'recolored', 'style', 'noise'"
+        raise InputError(f"The initial image {start!r} is unknown: use {names} or an image.")
+
+    @cached_property
+    def _recolored(self) -> Any:
+        """The content with the mean and covariance of the colors of all styles, see `color.match`."""
+        if any(isinstance(style, Mapping) for style in self.styles):
+            raise InputError("The initial image has the colors of a style, which has no picture: start from content.")
+        return on_host(_recolor(self.content, self._palettes))
+
+    @property
+    def _palettes(self) -> list[Any]:
+        """The styles, reduced to few pixels for their colors."""
+        found = []
+        for style in self.styles:
+            height, width, _ = style.shape
+            found.append(resize(style, *shared_shape(height, width, min(PALETTE, max(height, width)))))
+        return found
 
     def targets(self, number: int, image: Any = None) -> Any:
         """Return the targets of a scale for its initial image, on which those of custom objectives depend."""
@@ -204,11 +223,8 @@ class Transfer:
         image = resize(image, *self.picture.shape[-3:-1])
         if self.color not in ("keep", "chroma") and self.content_masks is None:
             return image
-        reduced = []
-        for style in self.styles if self.color == "chroma" else ():
-            height, width, _ = style.shape
-            reduced.append(resize(style, *shared_shape(height, width, min(PALETTE, max(height, width)))))
-        return _finish(image, self.picture, reduced, self.content_masks, color=self.color)
+        palettes = self._palettes if self.color == "chroma" else []
+        return _finish(image, self.picture, palettes, self.content_masks, color=self.color)
 
 
 @partial(jax.jit, static_argnames="color")
@@ -219,10 +235,23 @@ def _finish(
     if color == "keep":
         image = with_colors_of(content, image)
     if color == "chroma":
-        palette = jnp.concatenate([style.reshape(1, -1, 3) for style in styles], axis=1)
-        transfer = partial(chroma_transfer, content, palette)
-        image = jax.vmap(transfer)(image) if image.ndim == 4 else transfer(image)
+        image = _each(partial(chroma_transfer, content, _joined(styles)), image)
     return image if content_masks is None else compose(image, content, cover=cover(content_masks))
+
+
+@jax.jit
+def _recolor(content: jax.Array, styles: list[Any]) -> jax.Array:
+    return _each(partial(match, content=_joined(styles)), content)
+
+
+def _joined(styles: Sequence[Any]) -> jax.Array:
+    """Return the pixels of all styles, `[1, n, 3]`."""
+    return jnp.concatenate([style.reshape(1, -1, 3) for style in styles], axis=1)
+
+
+def _each(function: Callable[[jax.Array], jax.Array], images: jax.Array) -> jax.Array:
+    """Return the results for an image `[H, W, 3]`, or for each image of a batch."""
+    return jax.vmap(function)(images) if images.ndim == 4 else function(images)
 
 
 def _nearest(statistics: Mapping, side: int) -> Mapping[str, Summary]:
