@@ -13,7 +13,15 @@ from jaxstyle import LBFGS, Adam
 from jaxstyle.errors import InputError
 from jaxstyle.images.save import save_image
 from jaxstyle.runtime import options as options_module
-from jaxstyle.runtime.options import StylizeOptions, parse_layers, parse_memory, parse_numbers, parse_scales
+from jaxstyle.runtime.options import (
+    StylizeOptions,
+    TextureOptions,
+    parse_layers,
+    parse_memory,
+    parse_numbers,
+    parse_scales,
+)
+from jaxstyle.runtime.sweep_grid import SweepOptions
 from jaxstyle.transfer import color, presets
 
 NUMBERS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
@@ -281,3 +289,17 @@ def test_scales_and_pooling_gain_follow_the_preset_unless_set():
 
 def test_colors_of_the_options_are_those_of_the_library():
     assert get_args(options_module.Color) == get_args(color.Color)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (TextureOptions(size=512), ("--size", "512")),  # pyright: ignore[reportArgumentType]
+        (TextureOptions(style_weights=3), ("--style-weights", "3")),  # pyright: ignore[reportArgumentType]
+        (SweepOptions(style_weight=30), ("--style-weight", "30")),  # pyright: ignore[reportArgumentType]
+    ],
+)
+def test_numbers_in_place_of_text_are_refused(options, words):
+    with pytest.raises(InputError) as error:
+        options.check([Path("style.png")])
+    assert all(word in str(error.value) for word in words)

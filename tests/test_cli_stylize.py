@@ -123,7 +123,8 @@ def test_a_run_starts_from_a_named_image_or_a_resized_picture_and_by_default_fro
     save_image("wide.png", picture(20, 60, seed=2))
     for init in ("recolored", "style", "noise"):
         assert stylize(init=init) == 0
-        assert fake_runner.problems[-1].start == init
+        problem = fake_runner.problems[-1]
+        assert problem.start == init and not isinstance(problem.styles[0], dict)  # a picture, not cached statistics
     for init in ("content", "recolored"):
         monkeypatch.setitem(PRESETS, "pystiche", replace(PRESETS["pystiche"], init=init))
         assert stylize(preset="pystiche") == 0

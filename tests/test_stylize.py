@@ -148,6 +148,41 @@ def test_an_initial_image_is_enlarged_as_itself_and_noise_as_noise(sized):
     np.testing.assert_array_equal(found["noise"][2], found["noise"][1])
 
 
+def test_the_recolored_content_has_the_colors_of_the_styles_as_these_are_weighted_and_masked():
+    content, noise = pictures()
+    style, other = (0.2 + noise * [0.5, 0.7, 0.3]).astype(np.float32), 0.3 + 0.4 * noise[::-1]
+    left = np.zeros((16, 20), np.float32)
+    left[:, :8] = 1
+    cases: dict[str, tuple[list[Any], dict[str, Any]]] = {
+        "style": ([style], {}),
+        "other": ([other], {}),
+        "both": ([style, other], {}),
+        "weighted": ([style, other], {"style_weights": np.asarray([2.0, 0.0])}),
+        "part": ([style[:, :8]], {}),
+        "masked": ([style], {"style_masks": [left]}),
+        "regions": ([style, other], {"content_masks": np.stack([left, 1 - left])}),
+    }
+
+    @jax.jit
+    def program(content, cases):
+        def of(styles, options):
+            return dataclasses.replace(transfer(content, styles, "recolored"), **options).initial_image(
+                Scale(16, 20, 1), None
+            )
+
+        return {name: of(*case) for name, case in cases.items()}
+
+    found = jax.tree.map(np.asarray, program(content, cases))
+    for name, colors in (("style", style), ("both", np.concatenate([style, other]))):
+        rows, wanted = found[name].reshape(-1, 3), colors.reshape(-1, 3)
+        np.testing.assert_allclose(rows.mean(0), wanted.mean(0), atol=1e-5)
+        np.testing.assert_allclose(np.cov(rows.T), np.cov(wanted.T), rtol=0.01, atol=1e-4)
+    for name, same in (("weighted", "style"), ("masked", "part")):
+        np.testing.assert_allclose(found[name], found[same], atol=1e-5)
+    np.testing.assert_allclose(found["regions"][:, :8], found["style"][:, :8], atol=1e-6)
+    np.testing.assert_allclose(found["regions"][:, 8:], found["other"][:, 8:], atol=1e-6)
+
+
 def refused(message, function, *arrays):
     """Check that a function refuses arrays when it is traced."""
     with pytest.raises(InputError, match=message):

@@ -33,8 +33,7 @@ class Batch:
     steps: int = 300
     """Number of gradient evaluations of each picture over all scales."""
     init: groups.Init = None
-    """Initial image: content, recolored (the content with the mean and covariance of the style's colors), style, noise,
-    or an image file."""
+    """Initial image: content, recolored (content with the colors of the style), style, noise, or an image file."""
     seed: int = 0
     """Seed of the noise and of random positions and directions in the objective."""
     preview: bool = False

@@ -36,8 +36,8 @@ class Command:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command of `arguments` and return its exit status; exit for `--help` or invalid arguments."""
-    options = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes)
-    command = tyro.cli(Command, prog="jaxstyle", args=arguments, config=options).command
+    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes)
+    command = tyro.cli(Command, prog="jaxstyle", args=arguments, config=config).command
     if not isinstance(command, Stylize | Sweep | Batch | Reconstruct | Texture):
         return command.run()
     command.processes.check(devices=command.computing.devices)

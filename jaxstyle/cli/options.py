@@ -14,14 +14,14 @@ from jaxstyle.errors import InputError, excerpt
 from jaxstyle.runtime.options import Color, check_number, parse_pixels
 from jaxstyle.runtime.outputs import OutputOptions
 
-PRESETS_OWN = "(default: set by the preset)"
+SET_BY_PRESET = "(default: set by the preset)"
 MOST_PROCESSES = 10**6
 MOST_PORT = 2**16 - 1
 MOST_SECONDS = 10**6
 
 Init = Annotated[
     Literal["content", "recolored", "style", "noise"] | Path | None,
-    arg(metavar="content|recolored|style|noise|PICTURE", help_behavior_hint=PRESETS_OWN),
+    arg(metavar="content|recolored|style|noise|PICTURE", help_behavior_hint=SET_BY_PRESET),
 ]
 Pooling = Literal["max", "avg", "l2"]
 Statistic = Literal["gram", "mean_std", "covariance", "wasserstein", "sliced"]
@@ -29,7 +29,7 @@ Optimizer = Literal["lbfgs", "adam"]
 Parametrization = Literal["pixels", "pyramid", "laplacian", "decorrelated", "fourier", "sigmoid"]
 
 
-def choice(kind: Any, hint: str = PRESETS_OWN) -> Any:
+def choice(kind: Any, hint: str = SET_BY_PRESET) -> Any:
     """Return the help of an option with the values of a `Literal`, or None for a default that `hint` names."""
     return arg(metavar=f"{{{','.join(get_args(kind))}}}", help_behavior_hint=hint)
 
@@ -93,13 +93,13 @@ class Comparison:
     """Preset of the objective: jaxstyle, or a published program: gatys-paper, gatys-code, neural-style,
     neural-style-pt, anishathalye, crowsonkb, pystiche, tensorflow-tutorial or keras-example. The presets
     jaxstyle-neighbors, nnst and strotss match features and transfer strokes and motifs of the painting."""
-    style_layers: Annotated[str | None, arg(metavar="LAYERS", help_behavior_hint=PRESETS_OWN)] = None
+    style_layers: Annotated[str | None, arg(metavar="LAYERS", help_behavior_hint=SET_BY_PRESET)] = None
     """Style layers and their relative weights, such as relu1_1:1,relu2_1:0.5."""
     statistic: Annotated[Statistic | None, choice(Statistic)] = None
     """Statistic of the style layers."""
     pooling: Annotated[Pooling | None, choice(Pooling)] = None
     """Pooling of VGG-19."""
-    scales: Annotated[str | None, arg(metavar="auto|N|SIDES", help_behavior_hint=PRESETS_OWN)] = None
+    scales: Annotated[str | None, arg(metavar="auto|N|SIDES", help_behavior_hint=SET_BY_PRESET)] = None
     """Scales, coarse to fine: auto (from 128 pixels by factors of about 2.4), their number, or their longest sides."""
 
 
@@ -107,15 +107,15 @@ class Comparison:
 class Balance:
     """Weights of the loss."""
 
-    content_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
+    content_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=SET_BY_PRESET)] = None
     """Weight of the content loss; for nnst and jaxstyle-neighbors, share of the content in the targets, 0 to 1."""
-    style_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
+    style_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=SET_BY_PRESET)] = None
     """Weight of the style loss; not for nnst and strotss."""
-    tv_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
+    tv_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=SET_BY_PRESET)] = None
     """Weight of total variation."""
-    content_layers: Annotated[str | None, arg(metavar="LAYERS", help_behavior_hint=PRESETS_OWN)] = None
+    content_layers: Annotated[str | None, arg(metavar="LAYERS", help_behavior_hint=SET_BY_PRESET)] = None
     """Content layers and their relative weights, such as relu4_2 or relu3_2:0.5,relu4_2:1."""
-    shift: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
+    shift: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=SET_BY_PRESET)] = None
     """Number added to features before their Gram matrices, such as -1 (Novak and Nikulin)."""
 
 
@@ -131,11 +131,11 @@ class Optimization:
     """Number of curvature pairs of lbfgs. (default: set by the preset, or 20, and 10 from 2^20 pixels up)"""
     parametrization: Annotated[Parametrization | None, choice(Parametrization, hint="")] = None
     """Parametrization of the image. (default: set by the preset, or pyramid for lbfgs and pixels for adam)"""
-    ema_decay: Annotated[float | None, arg(metavar="FRACTION", help_behavior_hint=PRESETS_OWN)] = None
+    ema_decay: Annotated[float | None, arg(metavar="FRACTION", help_behavior_hint=SET_BY_PRESET)] = None
     """Decay of the exponential moving average of iterates, such as 0.99 for adam; 0 for none."""
-    tolerance: Annotated[float | None, arg(metavar="FRACTION", help_behavior_hint=PRESETS_OWN)] = None
+    tolerance: Annotated[float | None, arg(metavar="FRACTION", help_behavior_hint=SET_BY_PRESET)] = None
     """Stop a scale when ten steps lower the total loss by less than this fraction of its value, such as 0.005."""
-    patience: Annotated[int | None, arg(metavar="STEPS", help_behavior_hint=PRESETS_OWN)] = None
+    patience: Annotated[int | None, arg(metavar="STEPS", help_behavior_hint=SET_BY_PRESET)] = None
     """Number of steps without progress before lbfgs restarts; after as many again it stops. 0 disables both."""
     normalize_gradients: bool = False
     """Divide the gradient of each term with respect to its layer by the sum of its absolute values."""
@@ -145,7 +145,7 @@ class Optimization:
 class FromNoise:
     """Optimization from noise."""
 
-    tv_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=PRESETS_OWN)] = None
+    tv_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=SET_BY_PRESET)] = None
     """Weight of total variation."""
     steps: int = 300
     """Number of gradient evaluations over all scales."""

@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 class Swept:
     """Weights of the loss: a number, a list such as 1,10,100, or a range such as 10:1000:5."""
 
-    content_weight: Annotated[str | None, arg(metavar="NUMBERS", help_behavior_hint=groups.PRESETS_OWN)] = None
+    content_weight: Annotated[str | None, arg(metavar="NUMBERS", help_behavior_hint=groups.SET_BY_PRESET)] = None
     """Weights of the content loss."""
-    style_weight: Annotated[str | None, arg(metavar="NUMBERS", help_behavior_hint=groups.PRESETS_OWN)] = None
+    style_weight: Annotated[str | None, arg(metavar="NUMBERS", help_behavior_hint=groups.SET_BY_PRESET)] = None
     """Weights of the style loss."""
-    tv_weight: Annotated[str | None, arg(metavar="NUMBERS", help_behavior_hint=groups.PRESETS_OWN)] = None
+    tv_weight: Annotated[str | None, arg(metavar="NUMBERS", help_behavior_hint=groups.SET_BY_PRESET)] = None
     """Weights of total variation."""
-    content_layers: Annotated[str | None, arg(metavar="LAYERS", help_behavior_hint=groups.PRESETS_OWN)] = None
+    content_layers: Annotated[str | None, arg(metavar="LAYERS", help_behavior_hint=groups.SET_BY_PRESET)] = None
     """Content layers, such as relu4_2; separate several sets of layers by semicolons."""
-    shift: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=groups.PRESETS_OWN)] = None
+    shift: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=groups.SET_BY_PRESET)] = None
     """Number added to features before their Gram matrices, such as -1 (Novak and Nikulin)."""
 
 
@@ -54,8 +54,7 @@ class Sweep:
     steps: int = 300
     """Number of gradient evaluations of each picture over all scales."""
     init: groups.Init = None
-    """Initial image: content, recolored (the content with the mean and covariance of the style's colors), style, noise,
-    or an image file."""
+    """Initial image: content, recolored (content with the colors of the style), style, noise, or an image file."""
     seeds: Annotated[int | None, arg(metavar="COUNT", help_behavior_hint="")] = None
     """Number of noise seeds for each combination: --seed, --seed + 1, ...; the initial images are noise."""
     seed: int = 0

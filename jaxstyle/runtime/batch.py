@@ -130,7 +130,7 @@ def batch(
     A picture that fails is left out, with an event "failed"; several processes divide the pictures. When stopped, a
     picture is saved, but made again by the next call.
     """
-    preset, _ = options.resolve()
+    options, (preset, _) = options.with_init(), options.resolve()
     record, done = BatchRecord(folder), BatchRecord(folder).read()
     facts = replace(options, max_memory=None, devices=None, max_pixels=None)
     common = repr((facts, outputs.bits, outputs.record, network.weights.sha256))

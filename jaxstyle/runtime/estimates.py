@@ -90,10 +90,10 @@ def estimate(problem: Problem, *, callbacks: Sequence[Callback] = ()) -> Estimat
     if not fits:
         return Estimate(scales, gflop, need, most, fits, None, None)
     pixels = [pixels_per_step(scale, objective=objective) for scale in scales]
-    known = sorted(timed)[:2]  # the first scale, and the first of the last size
-    points = [pixels[number] for number in known], [timed[number] for number in known]
-    each = [timed.get(number, np.interp(count, *points)) for number, count in enumerate(pixels)]
-    seconds = float(sum(scale.steps * one for scale, one in zip(scales, each, strict=True)))
+    ends = sorted(timed)[:2]  # the first scale, and the first of the last size
+    line = [pixels[number] for number in ends], [timed[number] for number in ends]
+    per_step = [timed.get(number, np.interp(count, *line)) for number, count in enumerate(pixels)]
+    seconds = float(sum(scale.steps * one for scale, one in zip(scales, per_step, strict=True)))
     if problem.keeps_start:  # targets depend on the initial image, such as those of matched features, which take long
         began = time.perf_counter()
         for number in range(len(scales)):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 from numbers import Real
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from jaxstyle.errors import InputError, check_whole, excerpt
 
@@ -144,6 +144,10 @@ class TransferOptions(ObjectiveOptions):
     style_mask: tuple[Literal["all"] | Path, ...] = ()  # image of the part of each style, or "all"
     feather: int = 0  # width of the soft edge of content masks in pixels
 
+    def with_init(self) -> Self:
+        """Return the options with the initial image of the preset, unless there is another."""
+        return self if self.init is not None else replace(self, init=self.resolve()[0].init)
+
     def files(self) -> list[Path]:
         """Return the files of the initial image and of masks; raise `InputError` if the former is none."""
         found = [path for path in (*self.content_mask, *self.style_mask) if path != "all"]
@@ -250,13 +254,14 @@ class TextureOptions(ObjectiveOptions):
 
     def check(self, styles: Sequence[Path]) -> None:
         """Raise `InputError` unless the options can be used for these styles."""
+        self.check_ranges()
         self.shape()
         if not styles:
             raise InputError("There is no style: name at least one picture.")
         if any(path.suffix.lower() in STATISTICS for path in styles):
             raise InputError("A texture is of pictures: name the picture that the statistics are of.")
         parse_shares(self.style_weights, count=len(styles))
-        super().check(styles)
+        self.check_used()
 
     def resolve(self) -> tuple[Preset, AnyObjective]:
         """Return the preset with these options, and its objective."""

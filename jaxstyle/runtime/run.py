@@ -26,7 +26,14 @@ from jaxstyle.runtime.inputs import (
     load_stylize,
     load_texture,
 )
-from jaxstyle.runtime.options import ObjectiveOptions, ReconstructOptions, StylizeOptions, TextureOptions, parse_memory
+from jaxstyle.runtime.options import (
+    ObjectiveOptions,
+    ReconstructOptions,
+    StylizeOptions,
+    TextureOptions,
+    TransferOptions,
+    parse_memory,
+)
 from jaxstyle.runtime.outputs import OutputOptions, attempt, log_rows, numbered, write_log
 from jaxstyle.runtime.placement import batch_layout, row_layout
 from jaxstyle.runtime.problem import Problem
@@ -136,6 +143,8 @@ def load_run(
     callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Load the input files of a command, by argument, and return its run; for a sweep, that of all layers."""
+    if isinstance(options, TransferOptions) and getattr(options, "seeds", None) is None:
+        options = options.with_init()  # for the record
     if isinstance(options, TextureOptions):
         problem, alpha = load_texture(**files, options=options, network=network)
     elif isinstance(options, ReconstructOptions):

@@ -58,6 +58,7 @@ class SweepOptions(TransferOptions):
 
     def check(self, styles: Sequence[Path]) -> None:
         """Raise `InputError` unless the options of every picture can be used for these styles."""
+        self.check_ranges()
         self.all_layers().check(styles)
         for combination in self.combinations():
             self.single(combination.settings).check_ranges()

@@ -82,7 +82,9 @@ def with_colors_of(content: jax.Array, image: jax.Array) -> jax.Array:
     return jnp.clip(content + (luminance(image) - luminance(content)), 0.0, 1.0)
 
 
-def match(style: jax.Array, content: jax.Array, *, form: Form = "symmetric") -> jax.Array:
+def match(
+    style: jax.Array, content: jax.Array, *, form: Form = "symmetric", weights: jax.Array | None = None
+) -> jax.Array:
     r"""Return `style` recolored to the content's mean and covariance, :math:`A (x - \mu_s) + \mu_c`.
 
     The solutions of :math:`A \Sigma_s A^T = \Sigma_c` are :math:`L_c U L_s^{-1}` with :math:`\Sigma = L L^T` and
@@ -99,6 +101,7 @@ def match(style: jax.Array, content: jax.Array, *, form: Form = "symmetric") -> 
         style: `[Hs, Ws, 3]`.
         content: `[Hc, Wc, 3]`.
         form: form of A, "symmetric" or "cholesky".
+        weights: weight of each pixel of the content, `[Hc, Wc]`, not negative and not all zero; None for equal ones.
 
     Returns:
         `[Hs, Ws, 3]`, clipped to [0, 1]; clipping changes the statistics slightly.
@@ -108,18 +111,21 @@ def match(style: jax.Array, content: jax.Array, *, form: Form = "symmetric") -> 
     """
     if form not in ("symmetric", "cholesky"):
         raise InputError(f"Form {form!r} is unknown: use 'symmetric' or 'cholesky'.")
-    mean_style, mean_content = (jnp.mean(image, axis=(0, 1), keepdims=True) for image in (style, content))
+    shares = None if weights is None else (weights / jnp.mean(weights))[..., None]
+    weighted = content if shares is None else shares * content
+    mean_style, mean_content = (jnp.mean(image, axis=(0, 1), keepdims=True) for image in (style, weighted))
     with jax.default_matmul_precision("highest"):  # TensorFloat-32 has three digits only
-        root_style, root_content = _cholesky(style - mean_style), _cholesky(content - mean_content)
+        root_style, root_content = _cholesky(style - mean_style), _cholesky(content - mean_content, shares)
         between = _rotation(root_content.T @ root_style) if form == "symmetric" else jnp.eye(3, dtype=style.dtype)
         transform = root_content @ between @ jnp.linalg.inv(root_style)
         recoloured = jnp.einsum("ij,hwj->hwi", transform, style - mean_style)
     return jnp.clip(recoloured + mean_content, 0.0, 1.0)
 
 
-def _cholesky(centred: jax.Array) -> jax.Array:
+def _cholesky(centred: jax.Array, weights: jax.Array | None = None) -> jax.Array:
+    weighted = centred if weights is None else weights * centred
     # Sums by row, then their mean: one float32 sum over millions of pixels would lose digits.
-    by_row = jnp.einsum("hwi,hwj->hij", centred, centred) / centred.shape[1]  # [H, 3, 3]
+    by_row = jnp.einsum("hwi,hwj->hij", weighted, centred) / centred.shape[1]  # [H, 3, 3]
     return jnp.linalg.cholesky(jnp.mean(by_row, axis=0) + RIDGE * jnp.eye(3, dtype=centred.dtype))
 
 

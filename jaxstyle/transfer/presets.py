@@ -1,7 +1,7 @@
 """Objectives of published programs, and ours, as data: layers, weights, normalization, optimizer and resizing.
 
-A preset sets the objective and the optimizer; size, steps and initial image are up to the user. The range penalty is
-ours in each preset: some published programs clip at every step, others at the end, and lbfgs does not account for
+A preset sets the objective, the optimizer and the initial image; size and steps are up to the user. The range penalty
+is ours in each preset: some published programs clip at every step, others at the end, and lbfgs does not account for
 clipping. `deviations` lists the differences from a program. All sources were read in 2026.
 """
 
@@ -25,7 +25,7 @@ WEIGHTS = ("content_weight", "style_weight", "tv_weight", "content_layers", "sty
 
 @dataclass(frozen=True)
 class Preset:
-    """A named set of objective, network options, optimizer and resizing.
+    """A named set of objective, network options, optimizer, initial image and resizing.
 
     Weights and layers are those of an `Objective`, unless there is a `custom` objective.
 

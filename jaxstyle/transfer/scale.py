@@ -20,6 +20,7 @@ from jaxstyle.images.resample import array_module, half_shape, resample
 from jaxstyle.losses.layer_summaries import AnyNetwork, check_options, is_circular, sized_layers
 from jaxstyle.losses.masks import compose, cover
 from jaxstyle.losses.objective import Objective
+from jaxstyle.losses.pixel import positive
 from jaxstyle.losses.style import Summary
 from jaxstyle.losses.targets import Style, check_picture, check_range, check_styles, listed, make_targets
 from jaxstyle.networks.conv import prepared, winograd_pays
@@ -138,10 +139,13 @@ class Transfer:
 
     @cached_property
     def _recolored(self) -> Any:
-        """The content with the mean and covariance of the colors of all styles, see `color.match`."""
+        """The content with the mean and covariance of the styles' colors, see `color.match`."""
         if any(isinstance(style, Mapping) for style in self.styles):
             raise InputError("The initial image has the colors of a style, which has no picture: start from content.")
-        return on_host(_recolor(self.content, self._palettes))
+        palettes, masks = self._palettes, self.style_masks or [None] * len(self.styles)
+        pairs = zip(masks, palettes, strict=True)
+        masks = [None if mask is None else resize(mask, *palette.shape[:2]) for mask, palette in pairs]
+        return on_host(_with_style_colors(self.content, palettes, masks, self.style_weights, self.content_masks))
 
     @property
     def _palettes(self) -> list[Any]:
@@ -235,21 +239,34 @@ def _finish(
     if color == "keep":
         image = with_colors_of(content, image)
     if color == "chroma":
-        image = _each(partial(chroma_transfer, content, _joined(styles)), image)
+        palette = jnp.concatenate([style.reshape(1, -1, 3) for style in styles], axis=1)
+        image = _map_images(partial(chroma_transfer, content, palette), image)
     return image if content_masks is None else compose(image, content, cover=cover(content_masks))
 
 
 @jax.jit
-def _recolor(content: jax.Array, styles: list[Any]) -> jax.Array:
-    return _each(partial(match, content=_joined(styles)), content)
+def _with_style_colors(
+    content: jax.Array, styles: list[Any], masks: list[Any], style_weights: Any, regions: jax.Array | None
+) -> jax.Array:
+    """Return the content with the mean and covariance of the styles' colors, in each region those of its style."""
+    pixels = [style.reshape(1, -1, 3) for style in styles]
+    weights = [jnp.ones(style.shape[:2]) if mask is None else mask for style, mask in zip(styles, masks, strict=True)]
+    shares = [(weight / positive(jnp.sum(weight))).reshape(1, -1) for weight in weights]
+
+    def of_image(content: jax.Array) -> jax.Array:
+        if regions is None:
+            of_styles = jnp.ones(len(styles)) if style_weights is None else jnp.asarray(style_weights)
+            of_pixels = [of_style * share for of_style, share in zip(of_styles, shares, strict=True)]
+            return match(content, jnp.concatenate(pixels, axis=1), weights=jnp.concatenate(of_pixels, axis=1))
+        found = content
+        for region, of_style, share in zip(regions, pixels, shares, strict=True):
+            found += region[..., None] * (match(content, of_style, weights=share) - content)
+        return jnp.clip(found, 0.0, 1.0)
+
+    return _map_images(of_image, content).astype(content.dtype)
 
 
-def _joined(styles: Sequence[Any]) -> jax.Array:
-    """Return the pixels of all styles, `[1, n, 3]`."""
-    return jnp.concatenate([style.reshape(1, -1, 3) for style in styles], axis=1)
-
-
-def _each(function: Callable[[jax.Array], jax.Array], images: jax.Array) -> jax.Array:
+def _map_images(function: Callable[[jax.Array], jax.Array], images: jax.Array) -> jax.Array:
     """Return the results for an image `[H, W, 3]`, or for each image of a batch."""
     return jax.vmap(function)(images) if images.ndim == 4 else function(images)
 

@@ -59,8 +59,8 @@ def stylize(
         optimizer: L-BFGS, Adam or a gradient transformation of Optax, with its options.
         steps: number of gradient evaluations over all scales.
         scales: number of scales, or their longest sides, see `schedule.Scales`.
-        init: initial image: "content"; "recolored" for the content with the mean and covariance of the styles' colors;
-            "style"; "noise"; or an image of the shape of `content`.
+        init: initial image: "content"; "recolored" for the content with the mean and covariance of the colors of the
+            styles, weighted and masked as they are; "style"; "noise"; or an image of the shape of `content`.
         color: "none"; "keep" changes only the luminance of the content; "match" and "match-cholesky" recolor the
             styles linearly, "histogram" channel by channel; "chroma" gives the result the chroma of the content, moved
             to the distribution of the style's, see `oklab.chroma_transfer`.
