@@ -7,6 +7,7 @@ import pytest
 import tyro
 
 from jaxstyle.cli import main
+from jaxstyle.cli.commands import Command
 
 
 def changed(command: Any, **options: Any) -> Any:
@@ -27,5 +28,5 @@ def run(command: Any, **options: Any) -> int:
     """Run a command as `jaxstyle.cli.main` does, with other values of options, and return the exit status."""
     command = changed(command, **options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tyro.extras, "subcommand_cli_from_dict", lambda *_, **__: command)
+        patch.setattr(tyro, "cli", lambda *_, **__: Command(command))
         return main([])

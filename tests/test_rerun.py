@@ -166,8 +166,8 @@ def test_the_command_and_its_files_are_shown_before_the_computation(fake_runner,
     assert rerun("out.png", ".", str(mask.parent)) == 0
     assert (
         "Repeats: jaxstyle stylize content.png style.png --style-layers relu1_1 --steps 4 --seed 3 --size 32 "
-        f"--normalize-gradients --content-mask '{mask}' --style-mask all --content-layers relu1_2 --save-every 2 "
-        "--network vgg19 -o out_rerun.png\n"
+        f"--init content --normalize-gradients --content-mask '{mask}' --style-mask all --content-layers relu1_2 "
+        "--save-every 2 --network vgg19 -o out_rerun.png\n"
     ) in shown[0]
 
 
