@@ -75,7 +75,7 @@ def estimate(problem: Problem, *, callbacks: Sequence[Callback] = ()) -> Estimat
     """
     scales, objective = problem.schedule, problem.objective
     message(callbacks, "Compiling and timing", kind="estimating")
-    last, need = scales[-1], 0
+    last, need, most, fits = scales[-1], 0, 0, True
     timed: dict[int, float] = {}  # seconds per step
     for number, scale in enumerate(scales):
         ready = problem.at(number)
