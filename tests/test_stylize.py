@@ -159,7 +159,7 @@ def test_the_recolored_content_has_the_colors_of_the_styles_as_these_are_weighte
         "both": ([style, other], {}),
         "weighted": ([style, other], {"style_weights": np.asarray([2.0, 0.0])}),
         "part": ([style[:, :8]], {}),
-        "masked": ([style], {"style_masks": [left]}),
+        "masked": ([style], {"style_masks": left[None]}),
         "regions": ([style, other], {"content_masks": np.stack([left, 1 - left])}),
     }
 
@@ -181,6 +181,18 @@ def test_the_recolored_content_has_the_colors_of_the_styles_as_these_are_weighte
         np.testing.assert_allclose(found[name], found[same], atol=1e-5)
     np.testing.assert_allclose(found["regions"][:, :8], found["style"][:, :8], atol=1e-6)
     np.testing.assert_allclose(found["regions"][:, 8:], found["other"][:, 8:], atol=1e-6)
+
+
+def test_masks_that_do_not_match_the_styles_are_refused_before_the_initial_image():
+    content, style = pictures()
+    of = transfer(content, [style], "recolored")
+    for options, message in (
+        ({"style_masks": np.ones((2, 16, 20), np.float32)}, "2 style masks for 1 styles"),
+        ({"content_masks": np.ones((1, 8, 8), np.float32)}, r"content masks are \[1, 8, 8\]"),
+        ({"style_weights": [0.5, 0.5]}, "2 style weights for 1 styles"),
+    ):
+        with pytest.raises(InputError, match=message):
+            dataclasses.replace(of, **options).checked()
 
 
 def refused(message, function, *arrays):

@@ -17,6 +17,7 @@ from jaxstyle.cli.sweep import Sweep
 from jaxstyle.cli.texture import Texture
 
 
+# A data class, since tyro parses the source of `typing` for the help of a union.
 @dataclass(frozen=True)
 class Command:
     """Transfer the style of one picture to another by optimization (Gatys et al., arXiv:1508.06576)."""

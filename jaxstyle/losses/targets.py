@@ -92,7 +92,7 @@ def make_targets(
     styles = listed(styles)
     if not styles:
         raise InputError("There is no style: pass a picture, or a sequence of at least one.")
-    styling = _Styling(key, style_weights, content_masks, style_masks)
+    styling = Styling(key, style_weights, content_masks, style_masks)
     content = check_picture("content", content, sized_layers(network, objective.layers), in_range=True)
     layers = sized_layers(network, objective.style_layers) if isinstance(objective, Objective) else ()
     styles = check_styles(styles, layers)
@@ -106,7 +106,7 @@ def make_targets(
     return _make_targets(params, content, styles, objective.without_weights(), styling, network=network)
 
 
-class _Styling(NamedTuple):
+class Styling(NamedTuple):
     """How styles are used, with the arguments of `make_targets`."""
 
     key: jax.Array | None
@@ -142,7 +142,7 @@ def check_weights(style_weights: Any) -> None:
 
 @partial(jax.jit, static_argnames="network")
 def _make_targets(
-    params: vgg.Params, content: jax.Array, styles: list[Style], objective: Objective, styling: _Styling, *, network
+    params: vgg.Params, content: jax.Array, styles: list[Style], objective: Objective, styling: Styling, *, network
 ) -> Targets:
     masks = [None] * len(styles) if styling.style_masks is None else list(styling.style_masks)
     of_style = partial(summarize_style, objective=objective, network=network, key=styling.key)

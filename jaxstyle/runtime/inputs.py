@@ -100,7 +100,7 @@ def load_stylize(
     how: dict[str, Any] = {"resample": preset.resample, "max_pixels": options.max_pixels}
     picture = load_image(content, size=options.size, rounding=preset.rounding, **how)
     height, width, _ = picture.rgb.shape
-    start: Any = options.with_init().init
+    start: Any = options.init
     needs_images = preset.color != "none" or start in ("style", "recolored") or options.style_mask
     if isinstance(start, Path):
         start = load_image(start, size=(width, height), **how).rgb
@@ -175,7 +175,7 @@ def _statistics(path: Path, options: StylizeOptions, params: Params, callbacks: 
         raise InputError(f"{holds} --preset {options.preset} does not use: pass a picture.")
     if preset.color != "none":
         raise InputError(f"{holds} have no colors: drop --color or pass a picture.")
-    if options.with_init().init in ("recolored", "style"):
+    if options.init in ("recolored", "style"):
         raise InputError(f"{holds} have no colors: use --init content or pass a picture.")
     found = statistics_io.read(path, params=params, objective=objective, network=preset.network)
     if all(abs(math.log2(side / options.size)) > 0.5 for side in found):

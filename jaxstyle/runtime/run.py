@@ -143,8 +143,8 @@ def load_run(
     callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Load the input files of a command, by argument, and return its run; for a sweep, that of all layers."""
-    if isinstance(options, TransferOptions) and getattr(options, "seeds", None) is None:
-        options = options.with_init()  # for the record
+    if isinstance(options, TransferOptions):
+        options = options.with_init()  # for the record too
     if isinstance(options, TextureOptions):
         problem, alpha = load_texture(**files, options=options, network=network)
     elif isinstance(options, ReconstructOptions):

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from jaxstyle.errors import InputError, excerpt
 from jaxstyle.runtime.options import MOST_SEED, WEIGHTS, StylizeOptions, TransferOptions, check_number, parse_layers
@@ -78,6 +78,10 @@ class SweepOptions(TransferOptions):
                 raise InputError(f"--seeds starts from noise, but --init is {self.init}: drop one.")
             found["seed"] = range(self.seed, self.seed + self.seeds)
         return found
+
+    def with_init(self) -> Self:
+        """Return the options with the initial image of the preset, unless there is another or seeds of noise."""
+        return self if self.seeds is not None else super().with_init()
 
     def combinations(self) -> list[Combination]:
         """Return all combinations of values."""

@@ -22,7 +22,7 @@ from jaxstyle.losses.masks import compose, cover
 from jaxstyle.losses.objective import Objective
 from jaxstyle.losses.pixel import positive
 from jaxstyle.losses.style import Summary
-from jaxstyle.losses.targets import Style, check_picture, check_range, check_styles, listed, make_targets
+from jaxstyle.losses.targets import Style, Styling, check_picture, check_range, check_styles, listed, make_targets
 from jaxstyle.networks.conv import prepared, winograd_pays
 from jaxstyle.networks.vgg import VGG19, Params, smallest_side
 from jaxstyle.optim.loop import AnyObjective, State, init_state
@@ -75,6 +75,7 @@ class Transfer:
         check_range("style mask", style_masks)
         if not isinstance(start, str):
             start = check_picture("initial image", start, in_range=True)
+        Styling(self.key, self.style_weights, content_masks, style_masks).check_counts(picture, len(styles))
         content, styles = jax.tree.map(on_host, recolor(picture, styles, color=self.color))
         masks: dict[str, Any] = {"content_masks": content_masks, "style_masks": style_masks}
         return replace(self, picture=picture, content=content, styles=styles, start=start, **masks)
@@ -142,7 +143,8 @@ class Transfer:
         """The content with the mean and covariance of the styles' colors, see `color.match`."""
         if any(isinstance(style, Mapping) for style in self.styles):
             raise InputError("The initial image has the colors of a style, which has no picture: start from content.")
-        palettes, masks = self._palettes, self.style_masks or [None] * len(self.styles)
+        palettes = self._palettes
+        masks = [None] * len(palettes) if self.style_masks is None else self.style_masks
         pairs = zip(masks, palettes, strict=True)
         masks = [None if mask is None else resize(mask, *palette.shape[:2]) for mask, palette in pairs]
         return on_host(_with_style_colors(self.content, palettes, masks, self.style_weights, self.content_masks))
