@@ -98,14 +98,17 @@ def test_a_dry_run_predicts_the_peak_memory_of_a_run():
 
 
 def test_a_cold_command_compiles_two_programs_per_scale_and_five_besides():
-    """Each with its own cache, in a process of its own; a second one of another number of steps compiles nothing."""
+    """Each in a process of its own; later ones, also of another number of steps, load these programs."""
     command = "stylize content.png style.png --offline --weights tiny.h5 --size 64 --scales 2 --steps 7".split()
     environment = os.environ | {"JAXSTYLE_CACHE": "cache", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-    summaries = []
-    for options in (["--init", "noise"], ["--init", "noise", "--steps", "9"]):
-        program = [sys.executable, "-m", "jaxstyle", *command, *options, "-o", "out.png"]
+    summaries, files = [], ["cold.png", "more.png", "warm.png"]
+    for output, options in zip(files, ([], ["--steps", "9"], []), strict=True):
+        program = [sys.executable, "-m", "jaxstyle", *command, "--init", "noise", *options, "-o", output]
         summaries.append(subprocess.run(program, env=environment, capture_output=True, text=True, check=True).stderr)
     first = re.search(r"; traced in [0-9.]+ s, (\d+) programs compiled", summaries[0])
     assert first and 0 < int(first[1]) <= 2 * 2 + 5
-    assert "programs compiled" not in summaries[1] and " loaded in " in summaries[1]
+    assert all("programs compiled" not in later and " loaded in " in later for later in summaries[1:])
+    cold, _, warm = (Path(name).read_bytes() for name in files)
+    assert cold == warm
+    assert len(list(Path("cache", "programs", "executables").iterdir())) == 2  # one for each scale

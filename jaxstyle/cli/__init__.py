@@ -4,6 +4,7 @@ Commands import jax only when they run, so that `--help` is fast, and slow modul
 installed.
 """
 
+import gc
 import io
 import os
 import sys
@@ -15,6 +16,7 @@ from jaxstyle import __version__
 from jaxstyle.cli.signals import end_at_once, handled, status_of, stop_status
 from jaxstyle.errors import InputError, PictureWarning, own
 
+NEW_OBJECTS = 200_000  # between garbage collections; imports and traces create many objects, which remain in use
 SIGNALLED = 128  # exit statuses above are those of signals
 
 
@@ -34,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is not None:
         return _status(list(arguments))
+    gc.set_threshold(NEW_OBJECTS)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a Windows console, or a pipe, may lack a character of a path
             stream.reconfigure(errors="backslashreplace")
@@ -45,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         end_at_once()
     _leave(status)
+    gc.freeze()  # otherwise the interpreter searches all objects for garbage before it ends: half a second
     return status
 
 

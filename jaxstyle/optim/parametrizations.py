@@ -19,7 +19,7 @@ Olah, Mordvintsev and Schubert, *Feature Visualization*, Distill 2017, use the l
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial, reduce
+from functools import reduce
 from typing import Any
 
 import jax
@@ -49,11 +49,15 @@ def _levels(image: jax.Array) -> tuple[jax.Array, ...]:
     return image, *(array_module(image).zeros(shape, image.dtype) for shape in coarse)
 
 
-def _sum_of_levels(levels: tuple[jax.Array, ...], *, circular: bool) -> jax.Array:
+def _sum_of_levels(levels: tuple[jax.Array, ...], *, circular: bool = False) -> jax.Array:
     r"""Return :math:`x = z_0 + g \sum_i U_i z_i` with bilinear enlargements U."""
     image, *coarse = levels
     enlarged = (resample(level, *image.shape[-3:-1], circular=circular, method="linear") for level in coarse)
     return image + COARSE_GAIN * sum(enlarged)
+
+
+def _sum_of_circular_levels(levels: tuple[jax.Array, ...]) -> jax.Array:
+    return _sum_of_levels(levels, circular=True)
 
 
 def _details(image: jax.Array) -> tuple[jax.Array, ...]:
@@ -96,8 +100,8 @@ def _strengths(x: jax.Array) -> jax.Array:
 
 PARAMETRIZATIONS = {
     "pixels": Parametrization(_same, _same),
-    "pyramid": Parametrization(_levels, partial(_sum_of_levels, circular=False)),
-    "circular pyramid": Parametrization(_levels, partial(_sum_of_levels, circular=True)),
+    "pyramid": Parametrization(_levels, _sum_of_levels),
+    "circular pyramid": Parametrization(_levels, _sum_of_circular_levels),
     "laplacian": Parametrization(_details, _from_details),
     "decorrelated": Parametrization(
         lambda image: jnp.matmul(image, jnp.linalg.inv(_root(image.dtype)).T, precision="highest"),

@@ -2,8 +2,11 @@
 
 import contextlib
 import logging
+import os
+import platform
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -49,6 +52,19 @@ def check_backend() -> None:
             reason = _reason(error, reports) if "failed to initialize" in str(error) else " ".join(reports[:1])
             if reason and not re.search(NO_GPU, reason):
                 raise InputError(_sentence({}, reason, ["cpu"])) from error
+
+
+def device_name() -> str:
+    """Return the device on which rounding depends: the accelerator, or the processor and its number of cores."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return device.device_kind
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    return f"{os.cpu_count()} x {model}"
 
 
 def _use(name: str | None) -> None:

@@ -1,9 +1,10 @@
 """The persistent cache of compiled programs, and the time of tracing, compilation and loading.
 
 The key of a program is its text and the compiler options, so all commands and Python programs of a user share the
-cache.
+cache. `executable_cache` is beside it.
 """
 
+import contextlib
 import tempfile
 import threading
 import time
@@ -17,6 +18,7 @@ import jax
 import jax.monitoring
 
 from jaxstyle.networks import pretrained
+from jaxstyle.runtime import executable_cache
 
 MOST = 2**30  # bytes; the least recently used programs are removed first
 TRACE = ("/jax/core/compile/jaxpr_trace_duration", "/jax/core/compile/jaxpr_to_mlir_module_duration")
@@ -48,6 +50,8 @@ def enable_compile_cache(folder: str | Path | None = None) -> Path:
     jax.config.update("jax_compilation_cache_max_size", MOST)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    with contextlib.suppress(OSError):
+        (folder / executable_cache.FOLDER).mkdir(parents=True, exist_ok=True)
     return folder
 
 
@@ -97,6 +101,8 @@ class CompileClock:
                 compiled, programs = compiled + duration_secs, programs + 1
             elif event == LOAD:  # within a compilation, whose event follows
                 compiled, programs = compiled - duration_secs, programs - 1
+                loaded, hits = loaded + duration_secs, hits + 1
+            elif event == executable_cache.LOADED:
                 loaded, hits = loaded + duration_secs, hits + 1
             self.times = CompileTimes(traced, compiled, loaded, programs, hits)
 

@@ -20,6 +20,7 @@ from jaxstyle.networks.vgg import VGG19, Params
 from jaxstyle.optim import loop
 from jaxstyle.optim.loop import AnyObjective
 from jaxstyle.optim.optimizers import LBFGS, Optimizer, Transformation, as_optimizer
+from jaxstyle.runtime.executable_cache import load_or_compile
 from jaxstyle.runtime.memory import in_row_chunks, plan_scale, release_memory
 from jaxstyle.runtime.placement import Layout, cropped, placed, row_layout
 from jaxstyle.transfer.color import Color, Styles
@@ -142,7 +143,8 @@ class Problem(Transfer):
                 self.compiled[name] = self.layout.program(*inputs, **options)
             else:
                 steps = jax.ShapeDtypeStruct((), jnp.int32)
-                self.compiled[name] = loop.run_segment.lower(*inputs, steps, **options).compile()
+                lower = partial(loop.run_segment.lower, *inputs, steps, **options)
+                self.compiled[name] = load_or_compile(lower, "steps", *name, MOST_STEPS_PER_SEGMENT)
         return self.compiled[name]
 
     def begin(self, image: Any) -> loop.State:

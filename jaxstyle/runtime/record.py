@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import platform
 import sys
 import types
 import typing
@@ -30,6 +28,7 @@ from jaxstyle.images.metadata import description_of
 from jaxstyle.losses.objective import Objective
 from jaxstyle.networks.vgg import VGG19
 from jaxstyle.optim.loop import AnyObjective
+from jaxstyle.runtime.backends import device_name
 from jaxstyle.runtime.problem import Problem
 
 FORMAT = "jaxstyle run 2"
@@ -177,7 +176,7 @@ def new_record(
 ) -> RunRecord:
     """Return the record of a command before the run."""
     weights = weights_by_term(problem.objective)
-    facts = (options, tuple(map(source, inputs)), network, settings_of(problem), weights, versions(), _device())
+    facts = (options, tuple(map(source, inputs)), network, settings_of(problem), weights, versions(), device_name())
     return RunRecord(command, *facts)
 
 
@@ -229,19 +228,6 @@ def weights_by_term(objective: AnyObjective) -> dict[str, float]:
     else:
         weights = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(objective)}
     return {name: float(np.asarray(own)) for name, own in weights.items() if np.ndim(own) == 0}
-
-
-def _device() -> str:
-    """Return the device on which rounding depends: the accelerator, or the processor and its number of cores."""
-    device = jax.devices()[0]
-    if device.platform != "cpu":
-        return device.device_kind
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        model = platform.processor() or platform.machine()
-    return f"{os.cpu_count()} x {model}"
 
 
 def structured(kind: Any, value: Any, *, paths: Sequence[Path] = ()) -> Any:

@@ -1,0 +1,134 @@
+"""The cache of compiled programs by their inputs: what is loaded, what is not, and what a damaged file costs."""
+
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxstyle.optim.parametrizations import PARAMETRIZATIONS
+from jaxstyle.runtime import executable_cache
+from jaxstyle.runtime.compile_cache import process_clock
+from jaxstyle.runtime.executable_cache import FOLDER, load_or_compile
+
+SHAPE = jax.ShapeDtypeStruct((3,), "float32")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The folder of a new cache."""
+    before = jax.config.values["jax_compilation_cache_dir"]
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    (tmp_path / FOLDER).mkdir()
+    yield tmp_path / FOLDER
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.fixture
+def lowered():
+    """A function that lowers a program which adds its argument to the input, and the arguments of its calls."""
+
+    def lower(number: float) -> jax.stages.Lowered:
+        calls.append(number)
+        return jax.jit(lambda x: x + number, donate_argnums=0).lower(SHAPE)
+
+    calls: list[float] = []
+    lower.calls = calls
+    return lower
+
+
+def compiled(lower, number, *facts):
+    program = load_or_compile(partial(lower, number), number, *facts)
+    np.testing.assert_array_equal(program(jnp.zeros(3)), np.full(3, number, np.float32))
+    return program
+
+
+def test_a_program_is_traced_once_and_then_loaded_and_still_donates_its_input(folder, lowered):
+    process_clock().take()
+    compiled(lowered, 1.5)
+    assert process_clock().take().hits == 0
+    program = compiled(lowered, 1.5)
+    times = process_clock().take()
+    assert lowered.calls == [1.5] and times.hits == 1 and times.loaded > 0
+    program(x := jnp.zeros(3))
+    assert x.is_deleted()
+
+
+def test_a_program_that_jax_has_loaded_is_not_saved_since_xla_cannot_serialize_it_again(folder, lowered):
+    compiled(lowered, 2.5)
+    [file] = folder.iterdir()
+    file.unlink()
+    jax.clear_caches()
+    compiled(lowered, 2.5)
+    assert lowered.calls == [2.5, 2.5] and not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x00" * 99, None])
+def test_a_damaged_file_is_compiled_again(folder, lowered, damage):
+    number = 3.5 + len(damage or b"x")
+    compiled(lowered, number)
+    [file] = folder.iterdir()
+    file.write_bytes(file.read_bytes()[:-1] if damage is None else damage)
+    compiled(lowered, number)
+    assert lowered.calls == [number, number]
+
+
+def test_another_option_of_jax_flag_of_xla_or_source_is_another_program(folder, monkeypatch):
+    keys = [executable_cache._key((SHAPE,)), executable_cache._key((jax.ShapeDtypeStruct((4,), "float32"),))]
+    with jax.default_matmul_precision("highest"):
+        keys.append(executable_cache._key((SHAPE,)))
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=nowhere")
+    keys.append(executable_cache._key((SHAPE,)))
+    monkeypatch.setattr(executable_cache, "_code", lambda: b"another")
+    keys.append(executable_cache._key((SHAPE,)))
+    assert len({*keys, None}) == 6
+
+
+def mean(x: jax.Array) -> jax.Array:
+    """A user's function: the code behind its name is unknown."""
+    return jnp.mean(x)
+
+
+@pytest.mark.parametrize(
+    "fact", [mean, partial(mean), [lambda x: x], Path("user")], ids=("function", "partial", "lambda", "path")
+)
+def test_a_program_of_a_users_code_is_not_saved(folder, lowered, fact):
+    compiled(lowered, 4.5, fact)
+    compiled(lowered, 4.5, fact)
+    assert lowered.calls == [4.5, 4.5] and not list(folder.iterdir())
+
+
+def test_functions_of_this_package_have_a_key():
+    assert all(executable_cache._key((PARAMETRIZATIONS[name].decode,)) for name in ("pixels", "pyramid", "laplacian"))
+
+
+def test_a_folder_that_cannot_be_written_costs_time_only(folder, lowered, monkeypatch):
+    def refuse(path):
+        raise OSError("full")
+
+    monkeypatch.setattr(executable_cache, "atomic_write", refuse)
+    compiled(lowered, 5.5)
+    compiled(lowered, 5.5)
+    assert lowered.calls == [5.5, 5.5]
+
+
+def test_the_oldest_files_are_removed_beyond_the_limit(folder, lowered, monkeypatch):
+    for number in (6.5, 7.5):
+        compiled(lowered, number)
+    sizes = [file.stat().st_size for file in folder.iterdir()]
+    monkeypatch.setattr(executable_cache, "MOST", max(sizes) * 5 // 2)
+    compiled(lowered, 6.5)
+    compiled(lowered, 8.5)
+    lowered.calls.clear()
+    for number in (6.5, 8.5, 7.5):
+        compiled(lowered, number)
+    assert lowered.calls == [7.5]
+
+
+def test_without_a_folder_nothing_is_saved(tmp_path, lowered):
+    assert executable_cache._folder() is None
+    compiled(lowered, 9.5)
+    compiled(lowered, 9.5)
+    assert lowered.calls == [9.5, 9.5]
