@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy_problem as toy
+from jax.experimental import checkify
 
 from jaxstyle.errors import InputError
 from jaxstyle.images.load import load_image
@@ -671,3 +672,21 @@ def test_a_texture_has_the_statistics_of_its_style_and_no_seam_if_it_is_tileable
         return (steps[63] + steps[127]) / 2 / np.median(steps)
 
     assert seam(True) < 1.4 and seam(False) > 2
+
+
+def test_checkify_finds_values_that_jit_cannot_check():
+    picture: Any = np.full((toy.HEIGHT, toy.WIDTH, 3), 0.5, np.float32)
+
+    @checkify.checkify
+    @jax.jit
+    def run(content, style, style_weights):
+        return stylize(toy.PARAMS, content, [style, picture], style_weights=style_weights, steps=1, **TOY).image
+
+    for arguments, message in [
+        ((picture, picture, np.ones(2)), None),
+        ((2 * picture + 1, picture, np.ones(2)), "The content has values from 2"),
+        ((picture, picture * np.nan, np.ones(2)), "The style has values from nan"),
+        ((picture, picture, np.array([1.0, -1.0])), "style_weights are negative"),
+    ]:
+        error, _ = run(*arguments)
+        assert error.get() is None if message is None else message in str(error.get())

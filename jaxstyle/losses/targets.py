@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.experimental import checkify
 
 from jaxstyle.errors import InputError, excerpt
 from jaxstyle.losses.layer_summaries import (
@@ -132,8 +133,13 @@ class Styling(NamedTuple):
 
 
 def check_weights(style_weights: Any) -> None:
-    """Check that weights of styles `[..., K]` that are not traced are from 0, and have finite sums above 0."""
-    if style_weights is not None and not any(isinstance(each, Tracer) for each in jax.tree.leaves(style_weights)):
+    """Check that weights of styles `[..., K]` are from 0, and have finite sums above 0; see `check_range`."""
+    if any(isinstance(each, Tracer) for each in jax.tree.leaves(style_weights)):
+        traced = jnp.asarray(style_weights)
+        sums = jnp.sum(traced, axis=-1)
+        valid = jnp.all(traced >= 0) & jnp.all(sums > 0) & jnp.all(sums < jnp.inf)
+        checkify.debug_check(valid, "style_weights are negative, not finite or all 0: pass numbers from 0, not all 0.")
+    elif style_weights is not None:
         weights = np.asarray(style_weights)
         sums = np.zeros(0) if weights.dtype.kind in "bOSU" else np.sum(weights, axis=-1, dtype=float)
         if not (np.size(sums) and np.min(weights, initial=0) >= 0 and np.min(sums) > 0 and np.max(sums) < np.inf):
@@ -238,7 +244,7 @@ def check_picture(
 ) -> jax.Array:
     """Return an image in float32 or wider; check its number of axes and that each layer has at least one pixel.
 
-    `in_range` checks the values too, which is impossible under `jit`.
+    `in_range` checks the values too, as `check_range` does.
 
     Example:
         >>> check_picture("content", np.zeros((32, 32, 3), np.float16), ("relu5_1",)).dtype
@@ -276,13 +282,21 @@ def check_styles(styles: Sequence[Any], layers: tuple[str, ...] = (), *, ranks: 
 
 
 def check_range(what: str, values: Any) -> None:
-    """Check that a pytree of arrays has no integers, and that those that are not traced are finite and in [0, 1]."""
+    """Check that a pytree of arrays has no integers, and that its values are finite and in [0, 1].
+
+    The values of traced arrays are checked in functions that `jax.experimental.checkify.checkify` transforms.
+    """
     for leaf in jax.tree.leaves(values):
         array = _as_array(what, leaf)
         if not jnp.issubdtype(array.dtype, jnp.floating) and array.dtype != bool:
             cure = ", divided by 255" if jnp.issubdtype(array.dtype, jnp.integer) else ""
             raise InputError(f"The {what} has values of type {array.dtype}: pass float32 in [0, 1]{cure}.")
-        if isinstance(array, Tracer) or not getattr(array, "is_fully_addressable", True) or not np.size(array):
+        if not array.size:
+            continue
+        if isinstance(array, Tracer):
+            _debug_check_range(what, array)
+            continue
+        if not getattr(array, "is_fully_addressable", True):
             continue
         least, most = np.min(array := np.asarray(array)), np.max(array)
         if not np.isfinite(least) or not np.isfinite(most):
@@ -291,6 +305,12 @@ def check_range(what: str, values: Any) -> None:
         if least < -RANGE_TOLERANCE or most > 1 + RANGE_TOLERANCE:
             cure = "divide by 255" if least >= 0 else "rescale them"
             raise InputError(f"The {what} has values from {least:g} to {most:g}: use [0, 1], or {cure}.")
+
+
+def _debug_check_range(what: str, array: jax.Array) -> None:
+    least, most = jnp.min(array), jnp.max(array)  # not a number, if one value is none
+    valid = (least >= -RANGE_TOLERANCE) & (most <= 1 + RANGE_TOLERANCE)
+    checkify.debug_check(valid, f"The {what} has values from {{}} to {{}}: use [0, 1].", least, most)
 
 
 def _as_array(what: str, value: Any) -> Any:

@@ -75,8 +75,9 @@ def stylize(
         The stylized image and the history of every term, concatenated over scales.
 
     Raises:
-        InputError: if an array is not an image or too small for the layers, if a value is not in [0, 1] (which cannot
-            be checked under `jit`), or if scales, style weights or masks do not match the images.
+        InputError: if an array is not an image or too small for the layers, if a value is not in [0, 1] (under
+            `jit` only if `jax.experimental.checkify.checkify` transforms the function), or if scales, style weights or
+            masks do not match the images.
 
     Example:
         >>> stylize(params, content, style, steps=100).image  # doctest: +SKIP
