@@ -19,8 +19,10 @@ from jaxstyle.images.save import save_image
 from jaxstyle.networks import weights_io
 from jaxstyle.networks.random_init import random_params
 from jaxstyle.runtime.batch import BatchRecord
+from jaxstyle.runtime.callbacks import Event
 from jaxstyle.runtime.inputs import expand_paths
 from jaxstyle.runtime.problem import Problem
+from jaxstyle.runtime.run import Run
 from jaxstyle.transfer import presets
 
 QUICK = {"size": 32, "steps": 2, "weights": Path("tiny.h5"), "optimizer": "adam", "content_layers": "relu1_2"}
@@ -127,12 +129,14 @@ def test_pictures_of_a_batch_share_programs_by_shape_and_rerun_has_their_bytes(m
 # Repeating a command
 
 
-def test_a_damaged_record_of_a_batch_is_not_read():
+def test_a_damaged_record_of_a_batch_is_skipped_with_a_warning():
     Path("out").mkdir()
     damaged = ("[" * 100_000, '{"a.png"', '{"a.png": 0}', "[[1, 2]]")
     for text, done in {'{"a.png": "00"}': {"a.png": "00"}, **dict.fromkeys(damaged, {})}.items():
         Path("out/batch.json").write_text(text)
-        assert BatchRecord(Path("out")).read() == done
+        events: list[Event] = []
+        assert BatchRecord(Path("out")).read([lambda event, _, events=events: events.append(event)]) == done
+        assert [(event.kind, "out/batch.json" in event.message) for event in events] == [("warning", True)] * (not done)
     BatchRecord(Path("out")).write({"b.png": "01"}, process=2)
     Path("out/batch.json").write_text('{"a.png": "00"}')
     assert BatchRecord(Path("out")).read() == {"a.png": "00", "b.png": "01"}
@@ -162,6 +166,24 @@ def test_an_interrupted_batch_continues(fake_runner, capsys):
     assert "1 made, 0 there already" in message and "repeat the command to go on" in message
     assert batch() == 0
     assert "3 made, 1 there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("method", "finished"), [("save_picture", 1), ("save_record", 2)])
+def test_an_interruption_around_the_saving_of_a_picture_repeats_only_what_was_not_saved(
+    fake_runner, capsys, monkeypatch, method, finished
+):
+    def interrupt(run: Run, *arguments: Any) -> None:
+        if len(fake_runner.problems) == 2:
+            raise KeyboardInterrupt
+        original(run, *arguments)
+
+    original = getattr(Run, method)
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, method, interrupt)
+        assert batch() == 130
+    assert f"{finished} made, 0 there already" in capsys.readouterr().err
+    assert batch() == 0
+    assert f"{4 - finished} made, {finished} there already" in capsys.readouterr().err
 
 
 def test_a_picture_whose_replacement_was_interrupted_is_computed_again(fake_runner, monkeypatch, capsys):

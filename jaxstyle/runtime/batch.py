@@ -1,11 +1,11 @@
 """Batches of pictures: one for each pair of content and style, and the record of the finished ones.
 
-`batch.json` has for each picture a hash of its inputs and options; there is one such file per process.
+`batch.json` has for each picture a hash of its inputs and options; there is one such file per process. The hash is
+written before the picture is saved, with the time of the file that the picture replaces, until the picture is there.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
@@ -17,11 +17,12 @@ from typing import Any, Literal, NamedTuple
 import jax
 
 from jaxstyle.distributed.processes import is_distributed
-from jaxstyle.errors import InputError, UnavailableError, own
+from jaxstyle.errors import InputError, UnavailableError, excerpt, own
 from jaxstyle.files import write_text
 from jaxstyle.images.load import fit as fit_size
 from jaxstyle.images.load import size_of
 from jaxstyle.runtime.callbacks import Callback, message, never
+from jaxstyle.runtime.fitting import Result
 from jaxstyle.runtime.inputs import LoadedNetwork, expand_paths
 from jaxstyle.runtime.options import StylizeOptions
 from jaxstyle.runtime.outputs import OutputOptions
@@ -62,8 +63,8 @@ class BatchRecord:
 
     folder: Path
 
-    def read(self) -> dict[str, str]:
-        """Return the hashes of all pictures, as far as they can be read."""
+    def read(self, callbacks: Sequence[Callback] = ()) -> dict[str, str]:
+        """Return the hashes of all pictures; a file that cannot be read is skipped with a warning."""
         try:
             parts = [path for path in self.folder.iterdir() if FILES.fullmatch(path.name)]
             parts.sort(key=lambda path: path.stat().st_mtime)  # newer files take precedence
@@ -71,8 +72,12 @@ class BatchRecord:
             return {}
         done: dict[str, str] = {}
         for path in parts:
-            with contextlib.suppress(OSError, ValueError, RecursionError):
+            try:
                 done |= structured(dict[str, str], json.loads(path.read_text()))
+            except (OSError, ValueError, RecursionError) as error:
+                reason = excerpt(getattr(error, "strerror", None) or error)
+                text = f"{path} cannot be read ({reason}): the pictures in it are made again."
+                message(callbacks, text, kind="warning")
         return done
 
     def write(self, done: Mapping[str, str], *, process: int = 0) -> None:
@@ -131,7 +136,7 @@ def batch(
     picture is saved, but made again by the next call.
     """
     options, (preset, _) = options.with_init(), options.resolve()
-    record, done = BatchRecord(folder), BatchRecord(folder).read()
+    record, done = BatchRecord(folder), BatchRecord(folder).read(callbacks)
     facts = replace(options, max_memory=None, devices=None, max_pixels=None)
     common = repr((facts, outputs.bits, outputs.record, network.weights.sha256))
     process, processes = 0, 1
@@ -164,7 +169,15 @@ def batch(
             run = load_run(files, options, lambda: network, outputs=outputs, callbacks=callbacks)
             problem = replace(run.problem, compiled=compiled, devices=1 if is_distributed() else run.problem.devices)
             run = run._replace(problem=problem)
-            result = run_to_file(run, picture.output, callbacks=callbacks, should_stop=should_stop)
+
+            def before_saving(
+                result: Result, name: str = name, entry: str = f"{digest} {_time(picture.output)}"
+            ) -> None:
+                done[name] = entry if result.stop_reason in ("done", "converged") else IN_PROGRESS
+                record.write(done, process=process)
+
+            how: dict[str, Any] = {"should_stop": should_stop, "before_saving": before_saving}
+            result = run_to_file(run, picture.output, callbacks=callbacks, **how)
             if result.stop_reason == "diverged":
                 raise UnavailableError(divergence_message(result, picture.output))
         except Exception as error:
@@ -174,7 +187,7 @@ def batch(
             message(callbacks, f"{name} is left out: {fault}", kind="failed")
             continue
         except KeyboardInterrupt:
-            stopped = True
+            stopped, made = True, made + _is_finished(picture, done, common, options)
             break
         if stopped := result.stop_reason == "stopped":
             break
@@ -210,13 +223,21 @@ def _by_size(
 
 
 def _is_finished(picture: BatchPicture, done: Mapping[str, str], common: str, options: StylizeOptions) -> bool:
-    name = picture.output.name
-    if name not in done or not picture.output.is_file():
+    digest, _, replaced = done.get(picture.output.name, IN_PROGRESS).partition(" ")
+    if not digest or not picture.output.is_file() or replaced == str(_time(picture.output)):
         return False
     try:
-        return done[name] == _digest(common, picture.inputs(options))
+        return digest == _digest(common, picture.inputs(options))
     except InputError:
         return False
+
+
+def _time(path: Path) -> int:
+    """Return the time of the last change of a file in nanoseconds, 0 if it does not exist."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _digest(common: str, files: Iterable[Path]) -> str:

@@ -184,10 +184,12 @@ def run_to_file(
     callbacks: Sequence[Callback] = (),
     should_stop: Callable[[], object] = never,
     until: int | None = None,
+    before_saving: Callable[[Result], object] = lambda result: None,
 ) -> Result:
     """Run all steps, or those up to `until`, and save the picture and the other files; see `fit`.
 
     A diverged run has the last finite picture, which is saved. A failure of a file other than the picture is an event.
+    `before_saving` is called with the result, before the picture is saved.
     """
     run = on_devices(run, callbacks)
     problem, outputs = run.problem, run.outputs
@@ -204,6 +206,7 @@ def run_to_file(
     result = fit(problem, callbacks=(*callbacks, save_intermediate), **how)
     if result.snapshot is None or result.image is None:
         return result
+    before_saving(result)
     _save_or_keep(run, output, result.snapshot, result.image)
     attempt(partial(run.save_record, output, result.snapshot), callbacks)
     if problem.writes_files:
