@@ -39,7 +39,7 @@ FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
 
 
 def load_or_compile(lower: Callable[[], jax.stages.Lowered], *facts: Any) -> jax.stages.Compiled:
-    """Return a compiled program for one device: from the cache, or else that of `lower()`, which is then saved.
+    """Return a compiled program for the first device: from the cache, or else that of `lower()`, which is then saved.
 
     `facts` are all arguments that the program depends on, without the values of its inputs. A file that cannot be read
     is replaced; one that cannot be written costs time but raises no error.
@@ -82,9 +82,10 @@ def _events() -> Iterator[set[str]]:
 
 
 def _folder() -> Path | None:
-    """Return the folder of the cache, which `enable_compile_cache` has made; None if it has not, or in a cluster."""
+    """Return the folder of `enable_compile_cache`; None without one, in a cluster, or for another default device."""
     named = jax.config.values["jax_compilation_cache_dir"]
-    usable = named is not None and jax.process_count() == 1 and jax.config.values["jax_default_device"] is None
+    device: Any = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    usable = named is not None and device is None and jax.process_count() == 1
     folder = Path(named or "", FOLDER)
     return folder if usable and folder.is_dir() else None
 

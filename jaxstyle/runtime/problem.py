@@ -144,7 +144,9 @@ class Problem(Transfer):
             else:
                 steps = jax.ShapeDtypeStruct((), jnp.int32)
                 lower = partial(loop.run_segment.lower, *inputs, steps, **options)
-                self.compiled[name] = load_or_compile(lower, "steps", *name, MOST_STEPS_PER_SEGMENT)
+                elsewhere = any(getattr(leaf, "committed", False) for leaf in leaves)  # perhaps on another device
+                load = partial(load_or_compile, lower, "steps", *name, MOST_STEPS_PER_SEGMENT)
+                self.compiled[name] = lower().compile() if elsewhere else load()
         return self.compiled[name]
 
     def begin(self, image: Any) -> loop.State:
