@@ -8,7 +8,11 @@ last accepted one.
 There is no control flow on values, only selection, so that the functions can be scanned, vmapped and differentiated.
 They stay finite where a gradient is zero.
 
-Nocedal and Wright, *Numerical Optimization*, 2006, algorithm 7.4; pairs with :math:`s^T y \le 0` are skipped.
+The recursion runs on coefficients of s, y and the gradient: three passes over the pairs compute products and direction,
+instead of four passes one pair at a time.
+
+Nocedal and Wright, *Numerical Optimization*, 2006, algorithm 7.4; pairs with :math:`s^T y \le 0` are skipped. The
+recursion on coefficients is from Chen, Wang and Zhou, *Large-scale L-BFGS using MapReduce*, 2014.
 """
 
 from functools import partial
@@ -34,6 +38,8 @@ class LBFGSState(NamedTuple):
     length: jax.Array  # fraction of the direction that the next step takes, []
     steps: jax.Array  # differences s of points, [m, n]
     changes: jax.Array  # differences y of gradients, [m, n]
+    cross: jax.Array  # products s_i.y_j for i not newer than j, [m, m]
+    squares: jax.Array  # products y_i.y_j, [m, m]
     inverse_curvatures: jax.Array  # 1 / s.y, [m]; 0 for an empty pair
     stored: jax.Array  # number of pairs stored so far, []
 
@@ -49,6 +55,8 @@ def init(point: jax.Array, *, history_size: int) -> LBFGSState:
         length=xp.ones((), point.dtype),
         steps=xp.zeros(pairs, point.dtype),
         changes=xp.zeros(pairs, point.dtype),
+        cross=xp.zeros((history_size, history_size), point.dtype),
+        squares=xp.zeros((history_size, history_size), point.dtype),
         inverse_curvatures=xp.zeros(history_size, point.dtype),
         stored=xp.zeros((), xp.int32),
     )
@@ -95,40 +103,46 @@ def update(
 
     steps, changes = put(state.steps, s), put(state.changes, y)
     inverse = put(inverse, 1 / jnp.where(store, curvature, 1.0))
+    row = _dot(changes, changes[slot])
+    squares = state.squares.at[slot].set(row).at[:, slot].set(row)
+    cross = state.cross.at[:, slot].set(_dot(steps, changes[slot]))
     count = count + store
     gradient = jnp.where(accepted, gradient, state.gradient)
     after = LBFGSState(
         value=jnp.where(accepted, value, state.value),
         gradient=gradient,
-        direction=_direction(gradient, steps, changes, inverse, count),
+        direction=state.direction,
         length=jnp.where(accepted | restart, 1.0, SHRINK * state.length),
         steps=steps,
         changes=changes,
+        cross=cross,
+        squares=squares,
         inverse_curvatures=inverse,
         stored=count,
     )
-    return jnp.where(accepted, tried, point), after, accepted
+    return jnp.where(accepted, tried, point), after._replace(direction=_direction(after)), accepted
 
 
-def _direction(
-    gradient: jax.Array, steps: jax.Array, changes: jax.Array, inverse: jax.Array, count: jax.Array
-) -> jax.Array:
+def _direction(state: LBFGSState) -> jax.Array:
     """Return -H g by the two-loop recursion; without pairs, -g scaled to length 1 at most."""
-    order = (count - 1 - jnp.arange(len(inverse))) % len(inverse)  # newest first
+    gradient, steps, changes = state.gradient, state.steps, state.changes
+    cross, squares, inverse = state.cross, state.squares, state.inverse_curvatures
+    order = (state.stored - 1 - jnp.arange(len(inverse))) % len(inverse)  # newest first
+    along, across = _dot(steps, gradient), _dot(changes, gradient)
 
-    def backward(q: jax.Array, i: jax.Array) -> tuple[jax.Array, jax.Array]:
-        alpha = inverse[i] * _dot(steps[i], q)
-        return q - alpha * changes[i], alpha
+    def backward(alphas: jax.Array, i: jax.Array) -> tuple[jax.Array, None]:
+        return alphas.at[i].set(inverse[i] * (along[i] - _dot(cross[i], alphas))), None  # with newer pairs so far
 
-    def forward(r: jax.Array, item: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        i, alpha = item
-        return r + steps[i] * (alpha - inverse[i] * _dot(changes[i], r)), None
+    def forward(found: jax.Array, i: jax.Array) -> tuple[jax.Array, None]:
+        beta = inverse[i] * (scale * across[i] + _dot(cross[:, i], found))  # with older pairs so far
+        return found.at[i].set(alphas[i] - beta), None
 
     squared = _dot(gradient, gradient)
     first = jnp.where(squared > 1, jax.lax.rsqrt(jnp.where(squared > 1, squared, 1.0)), 1.0)
     newest = order[0]
-    scale = inverse[newest] * _dot(changes[newest], changes[newest])
+    scale = inverse[newest] * squares[newest, newest]
     scale = jnp.where(scale > 0, 1 / jnp.where(scale > 0, scale, 1.0), first)
-    q, alphas = jax.lax.scan(backward, gradient, order)
-    r, _ = jax.lax.scan(forward, scale * q, (order, alphas), reverse=True)
-    return -r
+    alphas, _ = jax.lax.scan(backward, jnp.zeros_like(inverse), order)
+    across -= _dot(squares, alphas)
+    of_steps, _ = jax.lax.scan(forward, jnp.zeros_like(inverse), order, reverse=True)
+    return -(scale * (gradient - _dot(alphas, changes)) + _dot(of_steps, steps))
