@@ -8,7 +8,8 @@ Nothing here prints, parses arguments or handles signals: runs send events to ca
   `callbacks`, checkpoints (`checkpoint`, `checkpoint_folder`) and `should_stop`.
 - `options` and `outputs`: the options of the command line. `inputs` loads files; `run` saves the picture with its
   `record`, which `rerun` repeats. `batch` and `sweep_grid`, `sweep_job`, `sweep_report` make many pictures.
-- `style_cache` caches style statistics, and `compile_cache` caches compiled programs. `backends` checks JAX's backends.
+- `style_cache` caches style statistics, `compile_cache` and `executable_cache` compiled programs. `backends` checks
+  JAX's backends.
 """
 
 from importlib import import_module

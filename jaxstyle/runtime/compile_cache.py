@@ -27,9 +27,10 @@ LOAD = "/jax/compilation_cache/cache_retrieval_time_sec"
 
 
 def enable_compile_cache(folder: str | Path | None = None) -> Path:
-    """Enable JAX's persistent compilation cache; call it before the first computation.
+    """Enable JAX's persistent compilation cache, and that of `executable_cache`; call it before the first computation.
 
-    A cache that cannot be read or written costs time but raises no error.
+    A cache that cannot be read or written costs time but raises no error. Programs in it are run, so only trusted users
+    may write to the folder.
 
     Args:
         folder: folder of the cache; None for `jax_compilation_cache_dir`, or else that of the `jaxstyle` command.
