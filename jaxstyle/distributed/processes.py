@@ -28,11 +28,7 @@ def initialize(
     initialization_timeout: int,
     heartbeat_timeout: int,
 ) -> None:
-    """Connect this process with the other processes of a run, within `initialization_timeout` seconds.
-
-    Without a coordinator, the host and port of process 0, jax finds the cluster (Slurm, Open MPI, Kubernetes, TPUs) and
-    its processes. A process without a sign of life for `heartbeat_timeout` seconds ends the others.
-    """
+    """Connect this process with the others, at the host and port of process 0 or of a cluster that jax finds."""
     jax.config.update("jax_enable_preemption_service", False)  # it would handle SIGTERM
     logging.getLogger("jax._src.distributed").setLevel(logging.ERROR)  # it warns of `no_grpc_proxy`
     options: dict[str, Any] = {}
@@ -48,7 +44,7 @@ def initialize(
         jax.distributed.initialize(
             **options,
             initialization_timeout=initialization_timeout + heartbeat_timeout,  # jax would abort the process
-            heartbeat_timeout_seconds=heartbeat_timeout,
+            heartbeat_timeout_seconds=heartbeat_timeout,  # a process without a sign of life ends the others
             shutdown_timeout_seconds=heartbeat_timeout,
         )
 
@@ -121,10 +117,7 @@ def _try_port(port: int) -> None:
 
 
 def on_process_zero(function: Callable[[], int | None]) -> int:
-    """Return the result of a function, a number from 0 or None for 0, which runs in process 0 while the others wait.
-
-    An `InputError` or `UnavailableError` is raised in all processes; any other is an `UnavailableError` in the others.
-    """
+    """Return the result of process 0, from 0 or None for 0, for which the others wait; its errors are raised in all."""
     if jax.process_count() == 1:
         return function() or 0
     found, raised = 0, None

@@ -28,10 +28,7 @@ def mesh_of(devices: Sequence[Any], axis: str) -> Mesh:
 
 @dataclass(frozen=True)
 class SplitRows:
-    """The 3x3 convolution of images whose rows are distributed along `HEIGHT` of a mesh: a `conv` of `VGG19`.
-
-    It is the direct convolution: for Winograd convolution, XLA would gather the Winograd tiles from all devices.
-    """
+    """The 3x3 convolution of images whose rows are distributed along `HEIGHT` of a mesh: a `conv` of `VGG19`."""
 
     mesh: Mesh
 
@@ -44,6 +41,7 @@ class SplitRows:
         **__: object,
     ) -> jax.Array:
         """Return the result of `conv3x3`, sharded like the image."""
+        # For Winograd convolution, XLA would gather the Winograd tiles from all devices.
         return self.shared(conv3x3(self.shared(image), kernel, precision=precision))
 
     def shared(self, x: jax.Array, *, axis: int = -3) -> jax.Array:
@@ -65,11 +63,7 @@ def pad_to_multiple(
 
 
 def map_batch(function: Callable[..., Any], shared: Any, batched: Any, *, mesh: Mesh) -> Any:
-    """Return `function(shared, batched)`, with the batch axis of `batched` distributed over the devices of a mesh.
-
-    Results have the batch axis of `batched`, whose elements must be independent and a multiple of the number of
-    devices.
-    """
+    """Return `function(shared, batched)` for independent elements of `batched`, a multiple of the devices of a mesh."""
     specs = (PartitionSpec(), PartitionSpec(BATCH))
     program = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=specs[1], check_vma=False)
     return program(shared, batched)

@@ -84,11 +84,7 @@ CONVERT = "convert it to PNG, JPEG, WebP or TIFF"
 
 @contextmanager
 def opened(data: bytes, name: str, *, max_pixels: int | None = None) -> Iterator[Image.Image]:
-    """Open an image file, untrusted, and read its header; loaded pixels stay available after it is closed.
-
-    Twice the limit of `max_pixels` is allowed here, as by Pillow. Errors are `UnsupportedFormatError`, `InputError` if
-    the image is far over the limit, and almost any exception if pixels of a damaged file are read.
-    """
+    """Open an untrusted image file and read its header; loaded pixels stay available after it is closed."""
     _silence()
     kind = next((kind for kind in FORMATS if kind.accepts(data[:256])), None)
     module, _, opener = kind.opener.rpartition(".") if kind else ("", "", "")
@@ -118,6 +114,7 @@ def opened(data: bytes, name: str, *, max_pixels: int | None = None) -> Iterator
 
 
 def _check_far(name: str, size: tuple[int, int], max_pixels: int | None) -> None:
+    """Raise `InputError` for an image over twice the limit, as Pillow does."""
     if limit_below(size[0] * size[1] // 2, max_pixels=max_pixels):
         check_sides(name, *size, max_pixels=max_pixels)
 

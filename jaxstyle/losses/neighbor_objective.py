@@ -124,11 +124,7 @@ class NeighborObjective:
     statistic: Statistic = static_field("gram")
 
     def __post_init__(self) -> None:
-        """Check the options.
-
-        Raises:
-            InputError: if one is out of range.
-        """
+        """Raise `InputError` if an option is out of range."""
         for name in ("layers", "style_layers"):
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))

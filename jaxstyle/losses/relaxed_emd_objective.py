@@ -101,11 +101,7 @@ class RelaxedEmdObjective:
     samples: int = static_field(5000)
 
     def __post_init__(self) -> None:
-        """Check the options.
-
-        Raises:
-            InputError: if one is out of range.
-        """
+        """Raise `InputError` if an option is out of range."""
         object.__setattr__(self, "layers", (self.layers,) if isinstance(self.layers, str) else tuple(self.layers))
         if min(self.positions, self.samples) < 2:
             raise InputError(f"{self.positions} positions and {self.samples} samples are too few: use at least 2.")

@@ -90,11 +90,9 @@ def strings(node: Any, name: str) -> list[str]:
 
 
 def _check_heaps(file: h5py.File) -> None:
-    """Raise if a heap of strings is damaged in a way that causes an endless loop in HDF5.
-
-    A heap is a sequence of objects, each with a header of 16 bytes: number, 2; count, 2; unused, 4; size, 8. Number 0
-    is the free space, whose size includes the header.
-    """
+    """Raise if a heap of strings is damaged in a way that causes an endless loop in HDF5."""
+    # A heap is a sequence of objects, each with a header of 16 bytes: number, 2; count, 2; unused, 4; size, 8. Number 0
+    # is the free space, whose size includes the header.
     if file.id.get_create_plist().get_sizes() != (8, 8):
         raise ValueError("offsets and lengths are not of 8 bytes")
     with open(file.filename, "rb") as raw, mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as data:

@@ -66,10 +66,7 @@ def tensors_of(state: object) -> dict[str, Any]:
 
 
 def tensor_names(path: object, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, str]]:
-    """Return the names of the tensors of VGG-19 or VGG-16 in the state dict of a file.
-
-    They are `{"conv1_1": {"kernel": "features.0.weight", "bias": "features.0.bias"}, ...}`.
-    """
+    """Return the names of tensors: `{"conv1_1": {"kernel": "features.0.weight", "bias": "features.0.bias"}, ...}`."""
     convolutions = _convolutions(shapes)
     known = [prefix for prefix, indices in convolutions.items() if indices in VARIANTS]
     if len(known) > 1:
@@ -114,11 +111,9 @@ def params_of(
 
 
 def fold(kernel: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
-    """Fold torchvision's normalization into conv1_1, which then expects BGR in 0..255 minus the mean color of `vgg`.
-
-    Exact except for the outermost pixels: the zeros around the image mean torchvision's mean color there and that of
-    the original here, which differ by (0.00, 0.01, 0.01) standard deviations in R, G, B.
-    """
+    """Fold torchvision's normalization into conv1_1, which then expects BGR in 0..255 minus the mean color of `vgg`."""
+    # Exact except for the outermost pixels: the zeros around the image mean torchvision's mean color there and that of
+    # the original here, which differ by (0.00, 0.01, 0.01) standard deviations in R, G, B.
     if kernel.shape[2] != 3:
         raise InputError(f"The first kernel has {kernel.shape[2]} input channels, not the 3 of RGB: {CURE}")
     mean, std = np.array(MEAN_RGB), np.array(STD_RGB)

@@ -265,15 +265,12 @@ def _run_segment(
     network: AnyNetwork,
     most_steps: int,
 ) -> tuple[State, jax.Array]:
-    """Run `steps` steps, a traced number up to `most_steps`, so that one program serves any number of them.
-
-    The arrays of `state` are donated. The history is `[most_steps, T]` (`[N, most_steps, T]`) for `named`, zero beyond
-    `steps`.
-    """
+    """Run `steps` steps, a traced number up to `most_steps`, so that one program serves any number of them."""
     if state.parameters.batched:
         one = partial(_run_segment, network=network, most_steps=most_steps)
         return _over_batch(one, state, params, targets, objective, steps)
     step = _step(params, targets, objective, state.optimizer, network=network)
+    # The history for `named`, zero beyond `steps`.
     rows = jnp.zeros((most_steps, len(objective.term_names)), _dtype(state))
 
     def body(i: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:

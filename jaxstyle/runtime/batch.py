@@ -89,13 +89,11 @@ class BatchRecord:
 def batch_pictures(
     contents: Iterable[Path], styles: Iterable[Path], folder: Path, *, pairwise: bool = False, suffix: str = "png"
 ) -> list[BatchPicture]:
-    """Return the pictures of a batch in `folder`, sorted by style, of all pairs of files, folders and patterns.
-
-    Pictures that the folder has are no inputs. `pairwise`, the first content has the first style, and so on.
-    """
+    """Return the pictures of a batch, sorted by style, of all pairs of files, folders and patterns, or `pairwise`."""
     contents, styles = list(contents), list(styles)
     if not contents or not styles:
         raise InputError("There is no content or no style: name at least one of each.")
+    # Pictures that the folder has are no inputs.
     made = {(folder / name).resolve() for name in BatchRecord(folder).read()}
     first, second = (expand_paths(paths, besides=made) for paths in (contents, styles))
     if pairwise and len(first) != len(second):
@@ -130,11 +128,7 @@ def batch(
     callbacks: Sequence[Callback] = (),
     should_stop: Callable[[], object] = never,
 ) -> BatchResult:
-    """Make the pictures that are not finished, those of one style and of one size after each other.
-
-    A picture that fails is left out, with an event "failed"; several processes divide the pictures. When stopped, a
-    picture is saved, but made again by the next call.
-    """
+    """Make the pictures that are not finished, those of one style and of one size after each other."""
     options, (preset, _) = options.with_init(), options.resolve()
     record, done = BatchRecord(folder), BatchRecord(folder).read(callbacks)
     facts = replace(options, max_memory=None, devices=None, max_pixels=None)
@@ -173,6 +167,7 @@ def batch(
             def before_saving(
                 result: Result, name: str = name, entry: str = f"{digest} {_time(picture.output)}"
             ) -> None:
+                # A picture that was stopped is made again by the next call.
                 done[name] = entry if result.stop_reason in ("done", "converged") else IN_PROGRESS
                 record.write(done, process=process)
 

@@ -246,16 +246,12 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class RunCheckpoints:
-    """Checkpoints of a problem, in its layout on devices, after `every` so many steps.
-
-    Only a run whose `identity` (JSON data, such as of `identity_of`) is equal can be resumed, except for versions of
-    packages. `batch` are the numbers of the pictures of a batch of a sweep.
-    """
+    """Checkpoints of a problem, in its layout on devices, after `every` so many steps."""
 
     folder: Path
     problem: Problem
-    identity: Mapping[str, Any]
-    batch: Sequence[int] = ()
+    identity: Mapping[str, Any]  # JSON data that must be equal to resume a run, except for versions of packages
+    batch: Sequence[int] = ()  # numbers of the pictures of a batch of a sweep
     every: int = EVERY
 
     @property

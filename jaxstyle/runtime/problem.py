@@ -32,17 +32,14 @@ WORK_PER_SEGMENT = 2e11  # multiply-adds of forward passes: two steps of VGG-19 
 
 
 class CompiledScale(NamedTuple):
-    """A compiled scale: the program for up to `segment` steps, and the optimization targets on its devices.
-
-    `memory_plan` is 0 for the full image at once, the number of pixels of a tile, or that of the full image for row
-    chunks only. `state_bytes` is the memory of a state on one device.
-    """
+    """A compiled scale: the program of its steps, and the optimization targets on its devices."""
 
     targets: Any
-    segment: int
+    segment: int  # maximum number of steps per call
     step: jax.stages.Compiled
+    # 0 for the full image at once, the number of pixels of a tile, or that of the full image for row chunks only.
     memory_plan: int
-    state_bytes: int
+    state_bytes: int  # on one device
 
 
 @dataclass(frozen=True)

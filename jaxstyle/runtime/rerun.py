@@ -51,10 +51,7 @@ def rerun(
     callbacks: Sequence[Callback] = (),
     should_stop: Callable[[], object] = never,
 ) -> Result:
-    """Repeat the run that made a picture; `equal_pictures` then compares the pictures.
-
-    The input files are in `folders`, the network in the file `weights`, in one of `folders`, or installed.
-    """
+    """Repeat the run that made a picture, with inputs in `folders`; the network is `weights`, in them or installed."""
     if picture.suffix.lower() == ".json":
         raise InputError(f"{picture} is a record and no picture: name the picture next to it.")
     record = picture_record(picture, max_pixels=max_pixels)

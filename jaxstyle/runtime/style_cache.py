@@ -28,10 +28,7 @@ MOST = 2**28  # bytes; the least recently used files are removed first
 
 
 def with_statistics(problem: Problem) -> Problem:
-    """Return a problem whose style images are replaced by their statistics at every scale, from the user's cache.
-
-    If the cache cannot be read or written, they are computed again.
-    """
+    """Return a problem whose style images are replaced by their statistics at every scale, from the user's cache."""
     sides = style_sides(max(problem.content.shape[:2]), problem.schedule, objective=problem.objective)
     styles = [style if isinstance(style, Mapping) else statistics_of(style, sides, problem) for style in problem.styles]
     return replace(problem, styles=styles)
@@ -43,7 +40,7 @@ def statistics_of(style: Any, sides: Sequence[int], problem: Problem) -> Sizes:
     objective: Any = problem.objective
     how: dict[str, Any] = {"params": params, "objective": objective, "network": problem.network}
     statistics: Sizes = {}
-    with contextlib.suppress(InputError, OSError):
+    with contextlib.suppress(InputError, OSError):  # they are computed again
         statistics = statistics_io.read(path, **how)
         os.utime(path)
     if missing := [side for side in sides if side not in statistics]:

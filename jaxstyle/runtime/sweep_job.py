@@ -166,16 +166,12 @@ def sweep_job(
     run: Run,
     folder: SweepFolder,
     *,
-    batch_size: int | None = None,
+    batch_size: int | None = None,  # None for as many as fit into memory
     columns: int | None = None,
     callbacks: Sequence[Callback] = (),
     should_stop: Callable[[], object] = never,
 ) -> SweepResult:
-    """Compute all pictures of a sweep that are not finished, and write its report, with a number of `columns`.
-
-    `batch_size` is the number of pictures at a time, None for as many as fit into memory. When stopped, the pictures of
-    the batch are saved; the events "diverged" and "failed" name what is missing.
-    """
+    """Compute all pictures of a sweep that are not finished, and write its report, with a number of `columns`."""
     if is_distributed():
         run.check_processes()
     began, count = time.perf_counter(), len(folder.combinations)
