@@ -336,8 +336,6 @@ def _fixed_targets(
     *,
     network: AnyNetwork,
 ) -> jax.Array:
-    """Return the target of each position, `[h, w, C]`."""
-
     def columns(image: jax.Array, network: AnyNetwork) -> jax.Array:
         return hypercolumns(image_features(params, image, network=network, layers=objective.layers), _grid(image))
 

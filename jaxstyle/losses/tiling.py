@@ -182,13 +182,11 @@ def _window(padded: jax.Array, tile: Tile, grid: Grid) -> jax.Array:
 
 
 def _slice(x: jax.Array, begin: Sequence[Any], sides: Sequence[int]) -> jax.Array:
-    """Return rows and columns of `x`, `[..., H, W, C]`."""
     for axis, start, side in zip((-3, -2), begin, sides, strict=True):
         x = jax.lax.dynamic_slice_in_dim(x, start, side, axis=axis)
     return x
 
 
 def _put(x: jax.Array, part: jax.Array, begin: Sequence[Any]) -> jax.Array:
-    """Return `x`, `[..., H, W, C]`, with `part` written at `begin`."""
     zero = jnp.zeros((), jnp.result_type(*begin))
     return jax.lax.dynamic_update_slice(x, part, [*[zero] * (x.ndim - 3), *begin, zero])

@@ -29,7 +29,6 @@ BLOCKS = {  # convolutions per block, arXiv:1409.1556, table 1
 
 
 def _indices(blocks: Iterable[int], *, normalized: bool = False) -> tuple[int, ...]:
-    """Return the indices of the convolutions in torchvision's `features`."""
     found, at = [], 0
     for count in blocks:
         for _ in range(count):

@@ -139,7 +139,6 @@ def image_on_host(state: State) -> np.ndarray:
 
 @partial(jax.jit, static_argnames=("parametrization", "names", "normalized"))
 def _init(image: jax.Array, optimizer: Optimizer, **options: Any) -> State:
-    """Return the state, computed by one program."""
     make = partial(_state, **options)
     axes = jax.tree.map(lambda rate: 0 if rate.ndim else None, optimizer)
     return jax.vmap(make, in_axes=(0, axes))(image, optimizer) if image.ndim == 4 else make(image, optimizer)
@@ -289,7 +288,6 @@ def _dtype(state: State) -> Any:
 
 
 def _step(params: Params, targets: Any, objective: AnyObjective, optimizer: Optimizer, *, network: AnyNetwork) -> Step:
-    """Return the step function, from state to new state and terms."""
     if isinstance(network, VGG19) and network.precision == "bfloat16":
         params = prepared(params, precision=network.precision, conv=network.conv)  # once, outside the loop
     normalized = _is_normalized(objective)

@@ -51,7 +51,6 @@ _RANGES = {
 
 
 def _check(optimizer: "LBFGS | Adam | Optax") -> None:
-    """Raise `InputError` if a field is out of range."""
     for name, least in (("history_size", 1), ("patience", 0)):
         if (value := getattr(optimizer, name, None)) is not None:
             check_whole(name, value, least=least)

@@ -239,7 +239,6 @@ def _facts(folder: Path) -> dict[str, Any]:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file of a checkpoint except the facts."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FACTS)
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 

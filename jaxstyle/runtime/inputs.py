@@ -149,7 +149,6 @@ def load_reconstruction(image: Path, options: ReconstructOptions, network: LoadN
 
 
 def _method(options: ObjectiveOptions) -> dict[str, Any]:
-    """Return the arguments of `make_problem` that are not images."""
     preset, objective = options.resolve()
     found = {"objective": objective, "network": preset.network, "optimizer": preset.optimizer, "scales": preset.scales}
     return found | {"steps": options.steps, "key": jax.random.key(options.seed)}
@@ -186,7 +185,6 @@ def _statistics(path: Path, options: StylizeOptions, params: Params, callbacks: 
 
 
 def _content_masks(options: StylizeOptions, height: int, width: int) -> jax.Array | None:
-    """Load the content masks at the size of the content, with soft edges."""
     if not options.content_mask:
         return None
     how: dict[str, Any] = {"option": "--content-mask", "max_pixels": options.max_pixels}

@@ -97,7 +97,6 @@ class Problem(Transfer):
         return super().targets(number, image)
 
     def _single(self, index: int) -> "Problem":
-        """Return the problem of one image of a batch."""
         own = jax.tree.map(lambda weight: weight[index] if np.ndim(weight) else weight, self.objective)
         return replace(self, objective=own, batch_size=None, noise=None, layout=None)
 

@@ -106,7 +106,6 @@ def _cell(entry: Entry) -> str:
 
 
 def _curve(totals: Sequence[float]) -> str:
-    """Return the loss curve as SVG, on a logarithmic scale."""
     heights = [math.log10(total) for total in totals if total > 0 and math.isfinite(total)]
     if len(heights) < 2:
         return ""
