@@ -29,7 +29,6 @@ from jaxstyle.runtime.options import (
     ReconstructOptions,
     StylizeOptions,
     TextureOptions,
-    parse_numbers,
     parse_shares,
 )
 from jaxstyle.runtime.problem import Problem, make_problem
@@ -134,8 +133,7 @@ def load_texture(styles: Sequence[Path], options: TextureOptions, network: LoadN
     how: dict[str, Any] = {"size": options.style_size, "max_pixels": options.max_pixels}
     images: Any = [load_image(path, **how).rgb for path in styles]
     ground = np.zeros((*options.shape(), 3), np.float32)
-    weights, count = options.style_weights, len(styles)
-    shares = None if weights is None else parse_numbers("style_weights", weights, count=count)
+    shares = parse_shares(options.style_weights, count=len(styles))
     return make_problem(network().params, ground, images, init="noise", style_weights=shares, **_method(options)), None
 
 
