@@ -79,9 +79,9 @@ def sha256(path: FilePath) -> str:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, MemoryError) as error:
-        if (fault := of_machine(path, error)) is not None:
-            raise fault from error
-        raise
+        reason = excerpt(getattr(error, "strerror", error))
+        other = InputError(f"{path} cannot be read ({reason}): name a file that you may read.")
+        raise of_machine(path, error) or other from error
 
 
 def write(

@@ -21,12 +21,13 @@ from jaxstyle.errors import InputError, UnavailableError, excerpt, own
 from jaxstyle.files import write_text
 from jaxstyle.images.load import fit as fit_size
 from jaxstyle.images.load import size_of
+from jaxstyle.networks.weights_io import sha256
 from jaxstyle.runtime.callbacks import Callback, message, never
 from jaxstyle.runtime.fitting import Result
 from jaxstyle.runtime.inputs import LoadedNetwork, expand_paths
 from jaxstyle.runtime.options import StylizeOptions
 from jaxstyle.runtime.outputs import OutputOptions
-from jaxstyle.runtime.record import check_same, source, structured
+from jaxstyle.runtime.record import check_same, structured
 from jaxstyle.runtime.run import divergence_message, load_run, run_to_file
 from jaxstyle.transfer.presets import Preset
 from jaxstyle.transfer.schedule import plan
@@ -238,5 +239,5 @@ def _time(path: Path) -> int:
 def _digest(common: str, files: Iterable[Path]) -> str:
     digest = hashlib.sha256(common.encode())
     for path in files:
-        digest.update(bytes.fromhex(source(path).sha256))
+        digest.update(bytes.fromhex(sha256(path)))
     return digest.hexdigest()
