@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxstyle import __version__
 from jaxstyle.errors import InputError, UnavailableError
+from jaxstyle.files import limit_size
 from jaxstyle.losses import statistics_io
 from jaxstyle.losses.targets import network_of_styles, summarize_style
 from jaxstyle.networks import pretrained
@@ -50,7 +51,7 @@ def statistics_of(style: Any, sides: Sequence[int], problem: Problem) -> Sizes:
         with contextlib.suppress(UnavailableError, OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             statistics_io.write(path, statistics, pictures=[], **how)
-            _limit_size(path.parent)
+            limit_size(path.parent.glob("*.h5"), MOST)
     return {side: statistics[side] for side in sides}
 
 
@@ -72,12 +73,3 @@ def _path(style: Any, problem: Problem) -> Path:
     digest = hashlib.sha256(repr(facts).encode())
     digest.update(statistics_io.network_hash(problem.params).encode() + np.asarray(style).tobytes())
     return pretrained.cache() / "styles" / f"{digest.hexdigest()}.h5"
-
-
-def _limit_size(folder: Path) -> None:
-    files = sorted(folder.glob("*.h5"), key=lambda file: file.stat().st_mtime, reverse=True)
-    taken = 0
-    for file in files:
-        taken += file.stat().st_size
-        if taken > MOST:
-            file.unlink(missing_ok=True)
