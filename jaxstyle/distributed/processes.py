@@ -67,7 +67,7 @@ def initialize(
             "each of them, let them connect to process 0, or raise --initialization-timeout."
         )
     check_devices(device.process_index for device in jax.devices())
-    allgather_number(0)  # connects the devices while the processes are in step: Gloo waits 30 seconds for the others
+    allgather_json(0)  # connects the devices while the processes are in step: Gloo waits 30 seconds for the others
 
 
 def finish() -> None:
@@ -126,18 +126,13 @@ def on_process_zero(function: Callable[[], int | None]) -> int:
             found = function() or 0
         except Exception as error:
             found, raised = -2 if isinstance(error, InputError) else -1, error
-    first = allgather_number(found)[0]
+    first = allgather_json(found)[0]
     if raised is not None:
         raise raised
     if first < 0:
         kind = InputError if first == -2 else UnavailableError
         raise kind("Process 0 of this run has failed and printed why: fix that, and repeat the command in all of them.")
     return first
-
-
-def allgather_number(number: int) -> list[int]:
-    """Return a number of each process, process 0 first; all processes have to call it."""
-    return [number] if jax.process_count() == 1 else [int(each) for each in process_allgather(np.asarray(number))]
 
 
 def is_distributed() -> bool:
@@ -151,7 +146,7 @@ def is_process_zero() -> bool:
 
 
 def allgather_json(value: Any) -> list[Any]:
-    """Return the values, which are JSON data, of all processes."""
+    """Return the values, which are JSON data, of all processes, process 0 first; all processes have to call it."""
     if not is_distributed():
         return [value]
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
@@ -160,11 +155,6 @@ def allgather_json(value: Any) -> list[Any]:
     padded[: len(text)] = text
     texts = process_allgather(padded)
     return [json.loads(bytes(text[:length])) for text, length in zip(texts, lengths, strict=True)]
-
-
-def broadcast_json(value: Any) -> Any:
-    """Return the value, which is JSON data, of process 0."""
-    return allgather_json(value)[0]
 
 
 def any_process_asked(asked: Callable[[], int]) -> Callable[[], int]:

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxstyle.distributed.processes import allgather_number, on_process_zero
+from jaxstyle.distributed.processes import allgather_json, on_process_zero
 from jaxstyle.errors import InputError, UnavailableError, excerpt
 from jaxstyle.files import check_free_space, write_text
 from jaxstyle.runtime import checkpoint_folder
@@ -99,7 +99,7 @@ class CheckpointStore:
 
         try:
             on_process_zero(begin)
-            if not all(allgather_number(int(self.folder.is_dir()))):
+            if not all(allgather_json(self.folder.is_dir())):
                 raise InputError(f"The folder {self.folder} does not exist in all processes: use a shared folder.")
             options = ocp.CheckpointManagerOptions(
                 enable_async_checkpointing=False, cleanup_tmp_directories=True, create=False
