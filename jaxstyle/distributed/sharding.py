@@ -44,13 +44,10 @@ class SplitRows:
         # For Winograd convolution, XLA would gather the Winograd tiles from all devices.
         return self.shared(conv3x3(self.shared(image), kernel, precision=precision))
 
-    def shared(self, x: jax.Array, *, axis: int = -3) -> jax.Array:
-        """Return `x` sharded along `axis`."""
-        return jax.lax.with_sharding_constraint(x, self.sharding(x.ndim, axis=axis))
-
-    def sharding(self, ndim: int, *, axis: int = -3) -> NamedSharding:
-        """Return the sharding along `axis` of an array with `ndim` axes."""
-        return NamedSharding(self.mesh, PartitionSpec(*(HEIGHT if i == ndim + axis else None for i in range(ndim))))
+    def shared(self, x: jax.Array) -> jax.Array:
+        """Return `x`, `[..., H, W, C]`, with distributed rows."""
+        spec = PartitionSpec(*[None] * (x.ndim - 3), HEIGHT, None, None)
+        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))
 
 
 def pad_to_multiple(

@@ -170,8 +170,7 @@ def full_part(layer: str, features: jax.Array, height: int, width: int, *, netwo
     if not isinstance(network, vgg.VGG19):
         height, width = features.shape[-3:-1]
         return Part(height, width)
-    stride = vgg.smallest_side(layer)
-    return Part(height // stride, width // stride, stride)
+    return Part(*layer_size(layer, height, width), vgg.smallest_side(layer))
 
 
 def summarize_layers(

@@ -1,4 +1,4 @@
-"""HDF5 files: untrusted ones are read with checks, and new ones replace old ones atomically.
+"""HDF5 files, which are untrusted and read with checks.
 
 Links out of a file are not followed, and damaged or oversized names are rejected before HDF5 unpacks them.
 """
@@ -15,7 +15,6 @@ import h5py
 import numpy as np
 
 from jaxstyle.errors import InputError, UnavailableError, excerpt, of_machine
-from jaxstyle.files import atomic_write
 
 TORCH_SUFFIXES = (".pth", ".pt")
 TORCH_CURE = "convert it with scripts/convert_weights.py, as weights/README.md tells."
@@ -53,13 +52,6 @@ def opened(path: Path, *, cure: str) -> Iterator[h5py.File]:
 
 def _size(file: h5py.File) -> int:
     return os.fstat(file.id.get_vfd_handle()).st_size  # also if its name has been removed
-
-
-@contextlib.contextmanager
-def written(path: Path) -> Iterator[h5py.File]:
-    """Create an HDF5 file, which replaces `path` at the end of the `with` block."""
-    with atomic_write(path) as part, h5py.File(part, "w") as file:
-        yield file
 
 
 def follow(file: h5py.File, name: str, *, cure: str) -> Any:

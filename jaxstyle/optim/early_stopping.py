@@ -31,11 +31,6 @@ class Stall(NamedTuple):
     restarted: jax.Array  # step, from 1, at which L-BFGS dropped its pairs; 0 for none
     stopped: jax.Array  # as for `Watch`
 
-    @property
-    def restarting(self) -> jax.Array:
-        """Whether to restart at the last step."""
-        return self.restarted == self.steps
-
 
 def init_early_stopping(
     optimizer: Optimizer, *, normalized_gradients: bool = False, dtype: jax.typing.DTypeLike

@@ -92,7 +92,7 @@ def plan_scale(
     alone, fewer, least = transfer.count == 1, False, None
     if isinstance(network, VGG19) and isinstance(objective, Objective):
         complete = objective.complete_layers
-        few = row_chunk_blocks(in_row_chunks(network), pixels, complete=complete)
+        few = row_chunk_blocks(network.clone(remat=LARGEST_BLOCKS), pixels, complete=complete)
         fewer = few != row_chunk_blocks(network, pixels, complete=complete)
         if alone and tiling_obstacle(objective, network) is None:
             least = smallest_tile(sized_layers(network, objective.layers))
@@ -109,11 +109,6 @@ def plan_scale(
             f"take {takes:.0f} MiB in the smallest tiles: allow that, or lower --size."
         )
     return step, memory_plan
-
-
-def in_row_chunks(network: VGG19) -> VGG19:
-    """Return a network whose largest blocks are recomputed in row chunks."""
-    return network.clone(remat=LARGEST_BLOCKS)
 
 
 def fitted(

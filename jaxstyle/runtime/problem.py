@@ -21,7 +21,8 @@ from jaxstyle.optim import loop
 from jaxstyle.optim.loop import AnyObjective
 from jaxstyle.optim.optimizers import LBFGS, Optimizer, Transformation, as_optimizer
 from jaxstyle.runtime.executable_cache import load_or_compile
-from jaxstyle.runtime.memory import in_row_chunks, plan_scale, release_memory
+from jaxstyle.runtime.memory import plan_scale, release_memory
+from jaxstyle.runtime.options import LARGEST_BLOCKS
 from jaxstyle.runtime.placement import Layout, cropped, placed, row_layout
 from jaxstyle.transfer.color import Color, Styles
 from jaxstyle.transfer.scale import Transfer
@@ -126,7 +127,7 @@ class Problem(Transfer):
         """Return the compiled program of a scale, which donates the state; `memory_plan` is as for `CompiledScale`."""
         network = self.network
         if memory_plan and isinstance(network, VGG19):
-            network = in_row_chunks(network)
+            network = network.clone(remat=LARGEST_BLOCKS)  # in row chunks
             if memory_plan < scale.height * scale.width:
                 network = network.clone(tile_pixels=memory_plan)
         inputs = (self.shape(scale), self.ready(scale), targets, self.objective)
