@@ -28,7 +28,7 @@ def initialize(
     initialization_timeout: int,
     heartbeat_timeout: int,
 ) -> None:
-    """Connect this process with the others, at the host and port of process 0 or of a cluster that jax finds."""
+    """Connect this process with the others; without a coordinator (host:port of process 0), jax finds a cluster."""
     jax.config.update("jax_enable_preemption_service", False)  # it would handle SIGTERM
     logging.getLogger("jax._src.distributed").setLevel(logging.ERROR)  # it warns of `no_grpc_proxy`
     options: dict[str, Any] = {}

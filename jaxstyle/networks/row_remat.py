@@ -44,9 +44,8 @@ def map_row_chunks(
     @jax.checkpoint
     def chunk(start: jax.Array) -> tuple[jax.Array, Any]:
         rows = jax.lax.dynamic_slice_in_dim(padded, start, count + 2 * margin, axis=-3)
-        return layers(
-            rows, Rows(start, count, height)
-        )  # the pooled chunk, `[..., rows / 2, w, c]`, and a pytree of sums
+        # The pooled chunk, `[..., rows / 2, w, c]`, and a pytree of sums.
+        return layers(rows, Rows(start, count, height))
 
     halves, sums = jax.lax.map(chunk, count * jnp.arange(CHUNKS))
     halves = jnp.moveaxis(halves, 0, -4)

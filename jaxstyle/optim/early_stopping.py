@@ -57,7 +57,7 @@ def levelled_off(watch: Watch, total: jax.Array, *, tolerance: float) -> Watch:
 def stalled(stall: Stall, minimized: jax.Array, *, patience: int) -> Stall:
     """Return the stall after a step: it restarts after `patience` steps without a new lowest value, and then stops."""
     value, steps = jax.lax.stop_gradient(minimized).astype(stall.lowest.dtype), stall.steps + 1
-    fallen = value < stall.lowest  # not for NaN
+    fallen = value < stall.lowest  # false for NaN
     since = jnp.where(fallen, 0, stall.since + 1)
     late = since >= patience
     restart, stop = late & (stall.restarted == 0), late & (stall.restarted > 0) & (stall.stopped == 0)

@@ -325,7 +325,7 @@ def _step(params: Params, targets: Any, objective: AnyObjective, optimizer: Opti
         lowest = jnp.where(improved, value, memory.value)
         watch, stall = early_stopping(state, named(found, objective)["total"], lowest)
         after = state._replace(step=state.step + 1, watch=watch, stall=stall)
-        restart = False if stall is None else stall.restarted == stall.steps  # at this one
+        restart = False if stall is None else stall.restarted == stall.steps  # at this step
         frozen = False if watch is stall is None else after.done
         options: Any = {"restart": restart, "frozen": frozen, "guarded": guarded}
         evaluation = (tried.values, value, gradient.values)

@@ -28,7 +28,7 @@ CURES = (  # by the words of CUDA, libtpu and JAX's plugins; "no supported devic
 
 
 def check_backend() -> None:
-    """Start the requested backend, or that of an installed GPU; call it after `jax.distributed.initialize`."""
+    """Start the requested backend, that of a GPU, or raise `InputError`; call it after `jax.distributed.initialize`."""
     names = {"JAX_PLATFORMS": "jax_platforms", "JAX_PLATFORM_NAME": "jax_platform_name"}
     requested = {variable: value for variable, name in names.items() if (value := jax.config.values[name])}
     with _reports() as reports:

@@ -168,8 +168,7 @@ def batch(
             def before_saving(
                 result: Result, name: str = name, entry: str = f"{digest} {_time(picture.output)}"
             ) -> None:
-                # A picture that was stopped is made again by the next call.
-                done[name] = entry if result.stop_reason in ("done", "converged") else IN_PROGRESS
+                done[name] = entry if result.stop_reason in ("done", "converged") else IN_PROGRESS  # made again
                 record.write(done, process=process)
 
             how: dict[str, Any] = {"should_stop": should_stop, "before_saving": before_saving}

@@ -241,7 +241,7 @@ def lbfgs_messages(problem: Problem, snapshot: Snapshot, *, before: int) -> list
 
 
 def fault_of(history: Mapping[str, np.ndarray], *, finite: bool, done: int = 0) -> Fault | None:
-    """Return the first value of a picture that is not finite, or None; `done` are the steps before `history`."""
+    """Return the first value of a picture that is not finite, or None; `history` begins after `done` steps."""
     bad = [(int(np.argmin(np.isfinite(own))), name) for name, own in history.items() if not np.isfinite(own).all()]
     if bad:
         step, name = min(bad)  # from 0; its terms are of the picture after as many steps

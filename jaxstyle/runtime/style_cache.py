@@ -41,7 +41,7 @@ def statistics_of(style: Any, sides: Sequence[int], problem: Problem) -> Sizes:
     objective: Any = problem.objective
     how: dict[str, Any] = {"params": params, "objective": objective, "network": problem.network}
     statistics: Sizes = {}
-    with contextlib.suppress(InputError, OSError):  # they are computed again
+    with contextlib.suppress(InputError, OSError):  # then they are computed again
         statistics = statistics_io.read(path, **how)
         os.utime(path)
     if missing := [side for side in sides if side not in statistics]:
