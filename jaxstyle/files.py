@@ -1,4 +1,4 @@
-"""Atomic writes of files."""
+"""Atomic writes of files, and limits of their space."""
 
 import contextlib
 import errno
@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from jaxstyle.errors import UnavailableError
@@ -37,6 +37,14 @@ def check_free_space(folder: Path, size: int) -> None:
             os.posix_fallocate(file.fileno(), 0, size)
         elif shutil.disk_usage(folder).free < size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def limit_size(files: Iterable[Path], most: int) -> None:
+    """Remove the least recently used files of a cache beyond `most` bytes in all."""
+    for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
+        most -= file.stat().st_size
+        if most < 0:
+            file.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -16,6 +16,7 @@ a checkpoint.
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,6 +30,7 @@ Arrays = dict[str, dict[str, np.ndarray]]
 OXFORD = "CC BY, K. Simonyan and A. Zisserman, University of Oxford"
 LICENCES = {"keras": OXFORD, "caffe": OXFORD, "torchvision": "BSD-3-Clause, torchvision"}
 CURE = "save the model's state_dict() alone with torch.save."
+MAX_DEPTH = 8  # levels of nesting in a checkpoint
 CODE = ("GLOBAL ", "TorchScript")  # in torch's messages
 NO_MEMORY = ("can't allocate memory", "not enough memory")  # in torch's RuntimeError
 
@@ -69,12 +71,27 @@ def from_torch(file: Path) -> Arrays:
     if not file.is_file():
         raise InputError(f"{file} is not a file: give the path of a PyTorch state dict.")
     try:
-        tensors = state_dict.tensors_of(torch.load(file, map_location="cpu", weights_only=True))
+        tensors = tensors_of(torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:  # for damaged bytes torch raises UnpicklingError, EOFError, RuntimeError and others
         raise refusal(file, error) from error
     names = state_dict.tensor_names(file, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
     arrays = {name: array(file, name, tensors[name]) for layer in names.values() for name in layer.values()}
     return state_dict.params_of(names, arrays)
+
+
+def tensors_of(state: object) -> dict[str, Any]:
+    """Return the tensors of nested mappings by their dotted names; objects without a shape are ignored."""
+    found: dict[str, Any] = {}
+
+    def visit(prefix: str, node: object, depth: int) -> None:
+        if isinstance(node, Mapping) and depth < MAX_DEPTH:
+            for name, child in node.items():
+                visit(f"{prefix}.{name}" if prefix else str(name), child, depth + 1)
+        elif hasattr(node, "shape"):
+            found[prefix] = node
+
+    visit("", state, 0)
+    return found
 
 
 def array(file: Path, name: str, tensor: Any) -> np.ndarray:

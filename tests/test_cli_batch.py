@@ -261,7 +261,7 @@ def test_a_texture_starts_from_noise_and_has_no_content(fake_runner):
     assert jaxstyle("texture", "styles/x.png", "styles/y.png", "-o", "out.png", *options, *NETWORK) == 0
     [problem] = fake_runner.problems
     assert problem.start == "noise" and problem.content.shape == (48, 64, 3)
-    assert problem.style_weights == [1, 2] and problem.steps == 2
+    assert problem.style_weights == [1 / 3, 2 / 3] and problem.steps == 2
     np.testing.assert_array_equal(jax.random.key_data(problem.key), jax.random.key_data(jax.random.key(3)))
     assert problem.network.padding == "circular"
     for style, name in zip(problem.styles, "xy", strict=True):

@@ -18,8 +18,8 @@ from jaxstyle.runtime.options import (
     TextureOptions,
     parse_layers,
     parse_memory,
-    parse_numbers,
     parse_scales,
+    parse_shares,
 )
 from jaxstyle.runtime.sweep_grid import SweepOptions
 from jaxstyle.transfer import color, presets
@@ -234,7 +234,7 @@ def test_invalid_layers_are_refused():
 
 
 def test_numbers_scales_and_sizes_of_memory_are_parsed():
-    assert parse_numbers("style_weights", "1, 2.5,0", count=3) == [1.0, 2.5, 0.0]
+    assert parse_shares("1, 3,0", count=3) == [0.25, 0.75, 0.0]
     assert [parse_scales(text) for text in (None, "auto", "3", "64,512")] == [None, None, 3, (64, 512)]
     sizes = {"4GiB": 4 * 2**30, "256MiB": 2**28, "1.5 GB": 1_500_000_000, "300000000": 300_000_000, "1024TiB": 2**50}
     assert {text: parse_memory(text) for text in sizes} == sizes and parse_memory(None) is None

@@ -34,7 +34,7 @@ from jaxstyle.runtime.checkpoint import CheckpointStore
 from jaxstyle.runtime.options import parse_memory
 from jaxstyle.runtime.outputs import write_log
 from jaxstyle.runtime.problem import Problem
-from jaxstyle.runtime.sweep_grid import combinations, parse_values
+from jaxstyle.runtime.sweep_grid import SweepOptions, parse_values
 from jaxstyle.runtime.sweep_report import CELLS, Entry, page, read_entry, thinned, write_entry
 from jaxstyle.transfer import presets
 
@@ -120,16 +120,17 @@ def test_invalid_ranges_are_refused():
 
 
 def test_combinations_are_complete_and_the_last_option_varies_fastest():
-    found = combinations({"style-weight": [1, 2], "seed": range(2)})
+    found = SweepOptions(style_weight="1,2", seeds=2).combinations()
     assert [tuple(each.settings.values()) for each in found] == [(1, 0), (1, 1), (2, 0), (2, 1)]
     assert found[3].label == "style-weight 2, seed 1" and found[3].name == "style-weight=2_seed=1"
-    assert combinations({})[0].name == "picture"
+    assert SweepOptions().combinations()[0].name == "picture"
 
 
 def test_names_of_pictures_are_distinct_valid_and_short():
-    near = combinations({"style-weight": [1.00000001, 1.00000002]})
+    near = SweepOptions(style_weight="1.00000001,1.00000002").combinations()
     assert len({each.label for each in near}) == len({each.name for each in near}) == 2
-    many = combinations({"style-layers": [",".join(f"relu{i}_1:{w}" for i in range(1, 6)) * 3 for w in (0.25, 0.5)]})
+    layers = (",".join(f"relu{i}_1:{w}" for i in range(1, 6)) * 3 for w in (0.25, 0.5))
+    many = SweepOptions(style_layers=";".join(layers)).combinations()
     assert len({each.name for each in many}) == 2 and all(len(each.name) < 120 for each in many)
     assert not set(many[0].name) & set(":,/")
 

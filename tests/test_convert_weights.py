@@ -53,6 +53,14 @@ def saved(path, model, torch):
     return path
 
 
+def test_tensors_of_a_nested_checkpoint_are_found(script):
+    nested = {"epoch": 3, "model": {"net": {"module.34.bias": np.zeros(4)}}, "optimizer": {"state": {0: {"step": 1}}}}
+    assert list(script.tensors_of(nested)) == ["model.net.module.34.bias"]
+    endless: dict = {}
+    endless["again"] = endless
+    assert script.tensors_of(endless) == {}
+
+
 def picture(size=32):
     return np.random.default_rng(0).random((size, size, 3), np.float32)
 

@@ -16,9 +16,9 @@ from jaxstyle.runtime.options import (
     check_number,
     parse_layers,
     parse_memory,
-    parse_numbers,
     parse_pixels,
     parse_scales,
+    parse_shares,
 )
 from jaxstyle.runtime.sweep_grid import parse_sets, parse_values
 
@@ -59,9 +59,9 @@ def test_parsed_layers_are_of_the_network_and_have_finite_weights(text):
 @example("1\n,2", 3)
 @example("0\n,0", 2)
 @example("1\n,-2", 2)
-def test_parsed_numbers_have_the_requested_count_and_a_positive_sum(text, count):
-    if (found := parsed(parse_numbers, "style_weights", text, count=count)) is not None:
-        assert len(found) == count and all(0 <= number <= MOST for number in found) and sum(found)
+def test_parsed_shares_have_the_requested_count_and_the_sum_one(text, count):
+    if (found := parsed(parse_shares, text, count=count)) is not None:
+        assert len(found) == count and min(found) >= 0 and math.isclose(sum(found), 1)
 
 
 @MANY
@@ -98,8 +98,8 @@ def test_parsed_sets_are_distinct(text):
     assert found is None or len(set(found)) == len(found)
 
 
-def style_weights(text: str, count: int = 1) -> list[float]:
-    return parse_numbers("style_weights", text, count=count)
+def style_weights(text: str, count: int = 1) -> list[float] | None:
+    return parse_shares(text, count=count)
 
 
 def style_weight(text: str) -> list[float]:

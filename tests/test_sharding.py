@@ -162,13 +162,13 @@ def test_a_failure_of_the_leader_is_raised_in_all_processes(monkeypatch):
             def fail(kind: type[Exception] = kind) -> int:
                 raise kind("of the leader.")
 
-            gathered = lambda own, code=code: np.asarray([code, own])  # noqa: E731
-            monkeypatch.setattr("jaxstyle.distributed.processes.process_allgather", gathered)
+            gathered = lambda own, code=code: [code, own]  # noqa: E731
+            monkeypatch.setattr("jaxstyle.distributed.processes.allgather_json", gathered)
             with pytest.raises(kind, match="of the leader." if leads else "Process 0 .* failed"):
                 on_process_zero(fail if leads else lambda: 1)
 
 
 def test_a_checkpoint_that_only_one_process_can_read_is_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(checkpoint, "allgather_number", lambda own: [1, 0])
+    monkeypatch.setattr(checkpoint, "allgather_json", lambda own: [True, False])
     with pytest.raises(InputError, match="does not exist in all processes"):
         checkpoint.CheckpointStore(tmp_path / "kept").save(1, {"x": np.zeros(3)}, {})

@@ -21,20 +21,8 @@ SIGNALLED = 128  # exit statuses above are those of signals
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `jaxstyle` with `arguments` and return its exit status.
-
-    Args:
-        arguments: command-line arguments; None for those of the process, which then ends, and signals end it at once.
-
-    Returns:
-        0; 2 for an error in the command, 1 for any other error, 130 after Ctrl-C, 143 after SIGTERM.
-
-    Example:
-        >>> main(["--version"])
-        jaxstyle 0.1.0
-        0
-    """
-    if arguments is not None:
+    """Return the exit status: 0; 2 for an error in the command, 1 for others, 130 after Ctrl-C, 143 after SIGTERM."""
+    if arguments is not None:  # else those of the process, which then ends, and signals end it at once
         return _status(list(arguments))
     gc.set_threshold(NEW_OBJECTS)
     for stream in (sys.stdout, sys.stderr):
@@ -81,11 +69,8 @@ def _show_warning(message: Warning | str, category: type[Warning], filename: str
 
 
 def _leave(status: int) -> None:
-    """End this process at once where the end of the interpreter is not safe.
-
-    As one of several processes, jax would wait for the others, which may wait for this one. Where a signal has
-    interrupted a compilation, jaxlib crashes.
-    """
+    """End this process at once where the end of the interpreter is not safe."""
+    # As one of several processes, jax would wait for the others. After an interrupted compilation, jaxlib crashes.
     jax = sys.modules.get("jax")
     if jax is not None and (status > SIGNALLED or jax.distributed.is_initialized()):
         sys.stdout.flush()

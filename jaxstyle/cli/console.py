@@ -37,11 +37,7 @@ REPEAT = "Interrupted: repeat the command to go on."
 
 
 class Console:
-    """Prints to standard error; `on_event` is a callback of runs.
-
-    Attributes:
-        failures: number of files other than the picture, or pictures of several, that failed.
-    """
+    """Prints to standard error; `on_event` is a callback of runs."""
 
     def __init__(self, *, quiet: bool) -> None:
         """Print errors only if `quiet`."""
@@ -49,7 +45,7 @@ class Console:
             warnings.filterwarnings("ignore", category=PictureWarning)
         quiet = quiet or not is_process_zero()
         self.clock: CompileClock | None = None
-        self.failures = 0
+        self.failures = 0  # of files other than the picture, or of pictures of several
         self.bar: Bar | None = None
         # Without markup and emoji, since a path may contain brackets and colons.
         self.rich = RichConsole(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=True)
@@ -106,11 +102,7 @@ class Console:
                 self.bar = None
 
     def run(self, run: Run, output: Path, saving: Saving) -> tuple[int, Result | None]:
-        """Run all steps and save the result; a dry run only prints estimates.
-
-        The exit status is 130 after Ctrl-C, 143 after SIGTERM, 1 if a file other than the picture could not be saved,
-        else 0. A diverged run raises `UnavailableError` after the last finite picture is saved.
-        """
+        """Run all steps, save the result and return it with the exit status; a dry run only prints estimates."""
         if saving.dry_run:
             run = on_devices(run, [self.on_event])
             if run.problem.spans_processes:
@@ -167,10 +159,7 @@ class Console:
 def run_files(
     command: Any, files: dict[str, Any], options: ObjectiveOptions, network: str, *, others: Sequence[Path] = ()
 ) -> tuple[int, Result | None, Run, Console]:
-    """Load the input files of a command, by argument, and run it; `others` are named by options.
-
-    The exit status and the result are as for `Console.run`.
-    """
+    """Run a command on its input files, by argument, and return as `Console.run`; `others` are named by options."""
     outputs, console = command.saving.outputs(), Console(quiet=command.saving.quiet)
     inputs = [path for each in files.values() for path in ([each] if isinstance(each, Path) else each)]
     outputs.check([command.output], steps=options.steps, inputs=[*inputs, *others])

@@ -28,11 +28,7 @@ def initialize(
     initialization_timeout: int,
     heartbeat_timeout: int,
 ) -> None:
-    """Connect this process with the other processes of a run, within `initialization_timeout` seconds.
-
-    Without a coordinator, the host and port of process 0, jax finds the cluster (Slurm, Open MPI, Kubernetes, TPUs) and
-    its processes. A process without a sign of life for `heartbeat_timeout` seconds ends the others.
-    """
+    """Connect this process with the others; without a coordinator (host:port of process 0), jax finds a cluster."""
     jax.config.update("jax_enable_preemption_service", False)  # it would handle SIGTERM
     logging.getLogger("jax._src.distributed").setLevel(logging.ERROR)  # it warns of `no_grpc_proxy`
     options: dict[str, Any] = {}
@@ -48,7 +44,7 @@ def initialize(
         jax.distributed.initialize(
             **options,
             initialization_timeout=initialization_timeout + heartbeat_timeout,  # jax would abort the process
-            heartbeat_timeout_seconds=heartbeat_timeout,
+            heartbeat_timeout_seconds=heartbeat_timeout,  # a process without a sign of life ends the others
             shutdown_timeout_seconds=heartbeat_timeout,
         )
 
@@ -71,7 +67,7 @@ def initialize(
             "each of them, let them connect to process 0, or raise --initialization-timeout."
         )
     check_devices(device.process_index for device in jax.devices())
-    allgather_number(0)  # connects the devices while the processes are in step: Gloo waits 30 seconds for the others
+    allgather_json(0)  # connects the devices while the processes are in step: Gloo waits 30 seconds for the others
 
 
 def finish() -> None:
@@ -121,10 +117,7 @@ def _try_port(port: int) -> None:
 
 
 def on_process_zero(function: Callable[[], int | None]) -> int:
-    """Return the result of a function, a number from 0 or None for 0, which runs in process 0 while the others wait.
-
-    An `InputError` or `UnavailableError` is raised in all processes; any other is an `UnavailableError` in the others.
-    """
+    """Return the result of process 0, from 0 or None for 0, for which the others wait; its errors are raised in all."""
     if jax.process_count() == 1:
         return function() or 0
     found, raised = 0, None
@@ -133,18 +126,13 @@ def on_process_zero(function: Callable[[], int | None]) -> int:
             found = function() or 0
         except Exception as error:
             found, raised = -2 if isinstance(error, InputError) else -1, error
-    first = allgather_number(found)[0]
+    first = allgather_json(found)[0]
     if raised is not None:
         raise raised
     if first < 0:
         kind = InputError if first == -2 else UnavailableError
         raise kind("Process 0 of this run has failed and printed why: fix that, and repeat the command in all of them.")
     return first
-
-
-def allgather_number(number: int) -> list[int]:
-    """Return a number of each process, process 0 first; all processes have to call it."""
-    return [number] if jax.process_count() == 1 else [int(each) for each in process_allgather(np.asarray(number))]
 
 
 def is_distributed() -> bool:
@@ -158,7 +146,7 @@ def is_process_zero() -> bool:
 
 
 def allgather_json(value: Any) -> list[Any]:
-    """Return the values, which are JSON data, of all processes."""
+    """Return the values, which are JSON data, of all processes, process 0 first; all processes have to call it."""
     if not is_distributed():
         return [value]
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
@@ -167,11 +155,6 @@ def allgather_json(value: Any) -> list[Any]:
     padded[: len(text)] = text
     texts = process_allgather(padded)
     return [json.loads(bytes(text[:length])) for text, length in zip(texts, lengths, strict=True)]
-
-
-def broadcast_json(value: Any) -> Any:
-    """Return the value, which is JSON data, of process 0."""
-    return allgather_json(value)[0]
 
 
 def any_process_asked(asked: Callable[[], int]) -> Callable[[], int]:

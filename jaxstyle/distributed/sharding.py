@@ -28,10 +28,7 @@ def mesh_of(devices: Sequence[Any], axis: str) -> Mesh:
 
 @dataclass(frozen=True)
 class SplitRows:
-    """The 3x3 convolution of images whose rows are distributed along `HEIGHT` of a mesh: a `conv` of `VGG19`.
-
-    It is the direct convolution: for Winograd convolution, XLA would gather the Winograd tiles from all devices.
-    """
+    """The 3x3 convolution of images whose rows are distributed along `HEIGHT` of a mesh: a `conv` of `VGG19`."""
 
     mesh: Mesh
 
@@ -44,15 +41,13 @@ class SplitRows:
         **__: object,
     ) -> jax.Array:
         """Return the result of `conv3x3`, sharded like the image."""
+        # For Winograd convolution, XLA would gather the Winograd tiles from all devices.
         return self.shared(conv3x3(self.shared(image), kernel, precision=precision))
 
-    def shared(self, x: jax.Array, *, axis: int = -3) -> jax.Array:
-        """Return `x` sharded along `axis`."""
-        return jax.lax.with_sharding_constraint(x, self.sharding(x.ndim, axis=axis))
-
-    def sharding(self, ndim: int, *, axis: int = -3) -> NamedSharding:
-        """Return the sharding along `axis` of an array with `ndim` axes."""
-        return NamedSharding(self.mesh, PartitionSpec(*(HEIGHT if i == ndim + axis else None for i in range(ndim))))
+    def shared(self, x: jax.Array) -> jax.Array:
+        """Return `x`, `[..., H, W, C]`, with distributed rows."""
+        spec = PartitionSpec(*[None] * (x.ndim - 3), HEIGHT, None, None)
+        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))
 
 
 def pad_to_multiple(
@@ -65,11 +60,7 @@ def pad_to_multiple(
 
 
 def map_batch(function: Callable[..., Any], shared: Any, batched: Any, *, mesh: Mesh) -> Any:
-    """Return `function(shared, batched)`, with the batch axis of `batched` distributed over the devices of a mesh.
-
-    Results have the batch axis of `batched`, whose elements must be independent and a multiple of the number of
-    devices.
-    """
+    """Return `function(shared, batched)` for independent elements of `batched`, a multiple of the devices of a mesh."""
     specs = (PartitionSpec(), PartitionSpec(BATCH))
     program = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=specs[1], check_vma=False)
     return program(shared, batched)

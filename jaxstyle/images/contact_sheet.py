@@ -15,11 +15,7 @@ SMALLEST_FONT = 10
 def contact_sheet(
     pictures: Sequence[ArrayLike], labels: Sequence[str], *, columns: int | None = None, cell: int = 384
 ) -> NDArray[np.float32]:
-    """Return all images `[H, W, 3]` on one page in [0, 1], row by row, each above its label of one or more lines.
-
-    The page has `columns`, by default for a page about as wide as high. Images are reduced to a longest side of `cell`
-    pixels, and further if the page would exceed 16,000 pixels.
-    """
+    """Return all images `[H, W, 3]` on one page in [0, 1], row by row, each above its label of one or more lines."""
     shapes = [np.shape(picture)[:2] for picture in pictures]
     longest = max(max(shape) for shape in shapes)
     columns = columns or math.ceil(math.sqrt(len(pictures)))

@@ -15,7 +15,6 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from io import BytesIO
-from typing import NamedTuple
 
 from PIL import GifImagePlugin, Image, TiffImagePlugin
 
@@ -30,14 +29,6 @@ AVIF_BRANDS = (b"avif", b"avis")
 
 class UnsupportedFormatError(Exception):
     """A file is not of a supported format, or its header is damaged."""
-
-
-class Format(NamedTuple):
-    """A format that is read: its name, a test of the first bytes of a file, and the class or factory of its images."""
-
-    name: str
-    accepts: Callable[[bytes], bool]
-    opener: str
 
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:
@@ -66,33 +57,30 @@ def _is_heif(data: bytes) -> bool:
     return not _is_avif(data) and any(brand in HEIF_BRANDS for brand in _brands(data))
 
 
-FORMATS = (  # not EPS, which is a program
-    Format("PNG", lambda data: data.startswith(PNG), "PIL.PngImagePlugin.PngImageFile"),
-    Format("JPEG", lambda data: data.startswith(JPEG), "PIL.JpegImagePlugin.jpeg_factory"),
-    Format("WebP", is_webp, "PIL.WebPImagePlugin.WebPImageFile"),
-    Format("TIFF", lambda data: data.startswith(TIFF), "PIL.TiffImagePlugin.TiffImageFile"),
-    Format("GIF", lambda data: data.startswith((b"GIF87a", b"GIF89a")), "PIL.GifImagePlugin.GifImageFile"),
-    Format("BMP", lambda data: data.startswith(b"BM"), "PIL.BmpImagePlugin.BmpImageFile"),
-    Format("PNM", lambda data: data[:1] == b"P" and data[1:2] in b"123456fy", "PIL.PpmImagePlugin.PpmImageFile"),
-    Format("JPEG 2000", lambda data: data.startswith(JPEG_2000), "PIL.Jpeg2KImagePlugin.Jpeg2KImageFile"),
-    Format("AVIF", _is_avif, "PIL.AvifImagePlugin.AvifImageFile"),  # of Pillow 11.3
+# Name, test of the first bytes of a file, and class or factory of images. Not EPS, which is a program.
+FORMATS: tuple[tuple[str, Callable[[bytes], bool], str], ...] = (
+    ("PNG", lambda data: data.startswith(PNG), "PIL.PngImagePlugin.PngImageFile"),
+    ("JPEG", lambda data: data.startswith(JPEG), "PIL.JpegImagePlugin.jpeg_factory"),
+    ("WebP", is_webp, "PIL.WebPImagePlugin.WebPImageFile"),
+    ("TIFF", lambda data: data.startswith(TIFF), "PIL.TiffImagePlugin.TiffImageFile"),
+    ("GIF", lambda data: data.startswith((b"GIF87a", b"GIF89a")), "PIL.GifImagePlugin.GifImageFile"),
+    ("BMP", lambda data: data.startswith(b"BM"), "PIL.BmpImagePlugin.BmpImageFile"),
+    ("PNM", lambda data: data[:1] == b"P" and data[1:2] in b"123456fy", "PIL.PpmImagePlugin.PpmImageFile"),
+    ("JPEG 2000", lambda data: data.startswith(JPEG_2000), "PIL.Jpeg2KImagePlugin.Jpeg2KImageFile"),
+    ("AVIF", _is_avif, "PIL.AvifImagePlugin.AvifImageFile"),  # of Pillow 11.3
     # Extra: heif. Not by `register_heif_opener`, which changes the table of formats of Pillow.
-    Format("HEIC", _is_heif, "pillow_heif.HeifImageFile"),
+    ("HEIC", _is_heif, "pillow_heif.HeifImageFile"),
 )
 CONVERT = "convert it to PNG, JPEG, WebP or TIFF"
 
 
 @contextmanager
 def opened(data: bytes, name: str, *, max_pixels: int | None = None) -> Iterator[Image.Image]:
-    """Open an image file, untrusted, and read its header; loaded pixels stay available after it is closed.
-
-    Twice the limit of `max_pixels` is allowed here, as by Pillow. Errors are `UnsupportedFormatError`, `InputError` if
-    the image is far over the limit, and almost any exception if pixels of a damaged file are read.
-    """
+    """Open an untrusted image file and read its header; loaded pixels stay available after it is closed."""
     _silence()
-    kind = next((kind for kind in FORMATS if kind.accepts(data[:256])), None)
-    module, _, opener = kind.opener.rpartition(".") if kind else ("", "", "")
-    if kind is None or find_spec(module) is None:
+    kind, path = next(((kind, path) for kind, accepts, path in FORMATS if accepts(data[:256])), ("", ""))
+    module, _, opener = path.rpartition(".")
+    if not module or find_spec(module) is None:
         raise unsupported(data, name)
     if is_webp(data) and (size := webp_size(data)):  # before the decoder, which allocates the image
         _check_far(name, size, max_pixels)
@@ -105,7 +93,7 @@ def opened(data: bytes, name: str, *, max_pixels: int | None = None) -> Iterator
             image = _large_webp(data)
         except (SyntaxError, IndexError, TypeError, struct.error) as error:
             raise UnsupportedFormatError(
-                f"{name} has the format {kind.name}, but is damaged or of a variant that is not supported "
+                f"{name} has the format {kind}, but is damaged or of a variant that is not supported "
                 f"({excerpt(error)}): export it again or {CONVERT}."
             ) from error
         with image:
@@ -118,6 +106,7 @@ def opened(data: bytes, name: str, *, max_pixels: int | None = None) -> Iterator
 
 
 def _check_far(name: str, size: tuple[int, int], max_pixels: int | None) -> None:
+    """Raise `InputError` for an image over twice the limit, as Pillow does."""
     if limit_below(size[0] * size[1] // 2, max_pixels=max_pixels):
         check_sides(name, *size, max_pixels=max_pixels)
 

@@ -11,17 +11,14 @@ PIXELS = 2**21  # of a chunk
 
 
 class RowReader(NamedTuple):
-    """An image that is read in chunks of rows.
-
-    `read` maps the first row and the row after the last to color `[rows, W, 3]` and alpha `[rows, W]` or None, both
-    uint8 or both float32 in [0, 1]. `notes` are ends of sentences for the user.
-    """
+    """An image that is read in chunks of rows."""
 
     width: int
     height: int
     has_alpha: bool
+    # From first row and end: color `[rows, W, 3]` and alpha `[rows, W]` or None, both uint8 or both float32 in [0, 1].
     read: Callable[[int, int], tuple[NDArray[Any], NDArray[Any] | None]]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # ends of sentences for the user
 
 
 Arrays = tuple[NDArray[np.float32], NDArray[np.float32] | None]  # color and alpha in [0, 1]
@@ -46,16 +43,12 @@ def read_all(reader: RowReader) -> Arrays:
 
 
 def read_resized(reader: RowReader, width: int, height: int, resample: Image.Resampling) -> Arrays:
-    """Return color and alpha of a resized image, float32 in [0, 1].
-
-    8-bit images are resized in 8 bits, plane by plane, with the result of Pillow for the full image. For others, the
-    rows of each chunk are resized first, and then the columns of the result, in floating point; Pillow from version 13
-    resizes columns first if that is faster, which is the same up to rounding in float32.
-    """
+    """Return color and alpha of a resized image, float32 in [0, 1]; 8-bit ones are resized in 8 bits, as in Pillow."""
     parts: list[NDArray[Any]] = []  # planes [H, W], or [H, width] with resized rows
     for top, end in row_chunks(reader.height, max(width, reader.width)):
         color, opacity = reader.read(top, end)
         planes = [color[..., i] for i in range(3)] + ([] if opacity is None else [opacity])
+        # For others, rows are resized first; Pillow from version 13 may begin with columns, the same up to rounding.
         complete = color.dtype == np.uint8 or end - top == reader.height
         across = reader.width if complete else width
         parts = parts or [np.empty((reader.height, across), color.dtype) for _ in planes]

@@ -80,11 +80,7 @@ def _free_memory() -> int:
 
 
 def check_sides(name: str, width: int, height: int, *, size: int | None = None, max_pixels: int | None = None) -> None:
-    """Check that an image is neither too small for the network nor larger than the limit.
-
-    `size` is the requested longest side if the image was resized; `max_pixels` defaults to
-    `PIL.Image.MAX_IMAGE_PIXELS`.
-    """
+    """Check the sides of an image, resized if `size` is given, against the minimum of the network and the limit."""
     becomes = f"{name} is {width}x{height} pixels" + (f" at size {size}" if size else "")
     if min(width, height) < SHORTEST_SIDE:
         cure = "raise the size or crop the picture" if size else "pass a larger picture"
@@ -109,10 +105,7 @@ def allowing(pixels: int) -> str:
 
 
 def check_packing(name: str, image: Image.Image, data: bytes, *, deep: bool) -> None:
-    """Check that an opened file is not too short for its number of pixels, and not too slow to decode.
-
-    `deep` images have 16 bits per channel and take twice the memory.
-    """
+    """Check that an opened file, of 16 bits if `deep`, is not too short for its pixels, and not too slow to decode."""
     width, height = image.size
     packed = PACKED // 2 if deep else PACKED
     if width * height > max(packed, PIXELS_PER_BYTE * len(data)):

@@ -225,7 +225,6 @@ def _decode_sound(data: bytes, name: str, *, max_pixels: int | None) -> RowReade
 
 
 def _load(image: Image.Image) -> None:
-    """Decode all pixels."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):  # else Pillow applies its limit, which is global
         image.im = Image.new(image.mode, (image.tag_v2[256], image.tag_v2[257]), None).im
     image.load()

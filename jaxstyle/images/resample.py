@@ -24,10 +24,7 @@ def resample(
     circular: bool = False,
     method: Literal["lanczos3", "linear"] = "lanczos3",
 ) -> jax.Array:
-    """Return `picture` `[..., H, W, 3]` or `[H, W]`, of any range, resized with antialiasing, without clipping.
-
-    `circular` images are periodic. The method is the Lanczos kernel of three lobes, or linear interpolation.
-    """
+    """Return `picture` `[..., H, W, 3]` or `[H, W]`, of any range, resized with antialiasing, without clipping."""
     axis = 0 if picture.ndim == 2 else picture.ndim - 3
     if picture.shape[axis : axis + 2] == (height, width):
         return picture
@@ -63,11 +60,7 @@ def resample_matrix(
     dtype: Any = np.float32,
     xp: Any = np,
 ) -> Any:
-    r"""Return the matrix `[after, before]` that resamples one axis, antialiased: that of `jax.image.resize`.
-
-    Row i holds :math:`k((s (i + 1/2) - 1/2 - j) / \max(1, s))` over their sum, for the kernel k and the ratio
-    :math:`s = before / after`.
-    """
+    """Return the matrix `[after, before]` that resamples one axis, antialiased: that of `jax.image.resize`."""
     ratio = before / after
     width = max(1.0, ratio)
     wide = np.float64 if xp is np else dtype

@@ -22,15 +22,11 @@ FILLERS = (bytes(ENOUGH), b"\xfe" * ENOUGH, *MIXED)  # without 255, which starts
 
 
 class Completed(NamedTuple):
-    """A truncated file, completed.
-
-    `rows` of it are present, None if unknown; then `others` is the file completed in other ways: pixels that differ are
-    missing.
-    """
+    """A truncated file, completed."""
 
     data: bytes
-    rows: int | None = None
-    others: tuple[bytes, ...] = ()
+    rows: int | None = None  # that are present; None if unknown
+    others: tuple[bytes, ...] = ()  # the file completed in other ways: pixels that differ are missing
 
 
 def lacks_end(data: bytes) -> bool:
@@ -53,11 +49,7 @@ def lacks_orientation(data: bytes) -> bool:
 
 
 def completed(data: bytes) -> Completed | None:
-    """Complete a file that lacks its end, whose number of pixels is within the limits.
-
-    None if the format is not JPEG, PNG, WebP or TIFF, if the file is not truncated, or if it lacks far more than its
-    last rows. A damaged file may raise almost any exception.
-    """
+    """Complete a file that lacks its last rows; None for others. A damaged file may raise almost any exception."""
     if data.startswith(JPEG):
         return _jpeg(data)
     if data.startswith(PNG):

@@ -38,10 +38,7 @@ class Part:
     devices: int = 1  # which share the rows of the layer
 
     def weights(self, height: int, width: int, guide: jax.Array | None) -> jax.Array:
-        """Return weights of the pixels of this part; equal ones without a guide of the full layer, `[H, W]`.
-
-        They are 0 outside of the tile. Height and width are those of the layer of the tile's window, or of the image.
-        """
+        """Return weights of a layer of the window, or image, 0 outside of the tile; equal ones without a guide."""
         tile = self.tile
         if guide is None:
             guide = jnp.full((height, width), 1 / (self.height * self.width))
@@ -82,12 +79,7 @@ TARGET_TILE_PIXELS = 2**19  # of a window of a tile for targets
 
 
 def row_chunk_blocks(network: AnyNetwork, pixels: int, *, complete: tuple[str, ...] = ()) -> tuple[int, ...]:
-    """Return the VGG blocks to compute in row chunks: the largest without `complete` layers, needed as one array.
-
-    Example:
-        >>> row_chunk_blocks(VGG19(), 512 * 512), row_chunk_blocks(VGG19(), 1024 * 768)
-        ((), (1,))
-    """
+    """Return the VGG blocks to compute in row chunks: the largest without `complete` layers, needed as one array."""
     if not isinstance(network, vgg.VGG19) or isinstance(network.conv, SplitRows):  # which distributes rows
         return ()
     blocks = network.remat or ((1,) if pixels >= LARGE else ())
@@ -148,12 +140,7 @@ def image_features(
     summarize: Callable[[str, jax.Array, Rows | None], Any] | None = None,
     remat: tuple[int, ...] = (),
 ) -> dict[str, Any]:
-    """Return activations of `image`, `[H, W, 3]` or `[N, H, W, 3]`, by layer, or summaries as `vgg.evaluate_layers`.
-
-    Example:
-        >>> image_features(params, image, network=VGG19(), layers=("relu4_2",))["relu4_2"].shape  # doctest: +SKIP
-        (32, 32, 512)
-    """
+    """Return activations of `image`, `[H, W, 3]` or `[N, H, W, 3]`, by layer, or summaries as `vgg.evaluate_layers`."""
     if not isinstance(network, vgg.VGG19):
         found = _user_activations(network, params, image, layers=layers)
         return found if summarize is None else {layer: summarize(layer, found[layer], None) for layer in layers}
@@ -183,25 +170,20 @@ def full_part(layer: str, features: jax.Array, height: int, width: int, *, netwo
     if not isinstance(network, vgg.VGG19):
         height, width = features.shape[-3:-1]
         return Part(height, width)
-    stride = vgg.smallest_side(layer)
-    return Part(height // stride, width // stride, stride)
+    return Part(*layer_size(layer, height, width), vgg.smallest_side(layer))
 
 
 def summarize_layers(
     params: vgg.Params,
     image: jax.Array,
     summarize: Callable[[str, jax.Array, Part, Any], Any],
-    context: Any,
+    context: Any,  # a pytree of all other arrays that `summarize` depends on
     *,
     network: AnyNetwork,
     layers: tuple[str, ...],
     complete: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """Return summaries of layers of `image`, summed over its parts.
-
-    `summarize` maps a layer's name, features, part and `context`, a pytree of all other arrays that it depends on, to a
-    pytree of sums over pixels. It receives all features of `complete` layers at once.
-    """
+    """Return summaries of layers of `image`, summed over its parts; `complete` layers have no row chunks."""
     height, width = image.shape[-3:-1]
     conv = network.conv if isinstance(network, vgg.VGG19) else None
     devices = conv.mesh.size if isinstance(conv, SplitRows) else 1
@@ -248,11 +230,9 @@ def _tiles(height: int, width: int, *, network: AnyNetwork, layers: tuple[str, .
 
 
 def smallest_tile(layers: tuple[str, ...]) -> int:
-    """Return the smallest `tile_pixels` that suffices for images of any size.
-
-    It is a tile with its margin and the remainder of a side that is not a multiple of 16.
-    """
+    """Return the smallest `tile_pixels` that suffices for images of any size."""
     halo = max(map(vgg.halo, layers), default=0)
+    # A tile with its margin, and the remainder of a side that is not a multiple of 16.
     return (ALIGNMENT * (2 * -(-halo // ALIGNMENT) + 2)) ** 2
 
 

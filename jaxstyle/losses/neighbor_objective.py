@@ -30,7 +30,7 @@ from jaxstyle.losses.neighbors import (
 )
 from jaxstyle.losses.objective import Objective, static_field
 from jaxstyle.losses.style import Statistic
-from jaxstyle.losses.targets import Targets, make_targets, network_of_styles
+from jaxstyle.losses.targets import Styling, Targets, make_targets, network_of_styles
 from jaxstyle.networks.vgg import VGG19
 
 LAYERS = (
@@ -124,11 +124,7 @@ class NeighborObjective:
     statistic: Statistic = static_field("gram")
 
     def __post_init__(self) -> None:
-        """Check the options.
-
-        Raises:
-            InputError: if one is out of range.
-        """
+        """Raise `InputError` if an option is out of range."""
         for name in ("layers", "style_layers"):
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
@@ -201,21 +197,41 @@ class NeighborObjective:
             InputError: for statistics in place of a style, a batch of contents, or a network with tiles.
         """
         check_pictures(content, styles, network)
-        number, repeated = part
-        return _targets(
-            self,
-            params,
-            content,
-            content if image is None else image,
-            list(styles),
-            jax.random.key(0) if key is None else key,
-            None if style_weights is None else jnp.asarray(style_weights, jnp.float32),
-            content_masks,
-            None if style_masks is None else list(style_masks),
-            network=network,
-            first=number == 0,
-            last=self.split_pass and repeated,
-        )
+        key = jax.random.key(0) if key is None else key
+        weights = None if style_weights is None else jnp.asarray(style_weights, jnp.float32)
+        masks = None if style_masks is None else list(style_masks)
+        styling, part = Styling(key, weights, content_masks, masks), (min(1, part[0]), part[1])
+        image = content if image is None else image
+        return self._targets(params, content, image, list(styles), styling, network=network, part=part)
+
+    @partial(jax.jit, static_argnames=("network", "part"))
+    def _targets(
+        self, params: Any, content: jax.Array, image: jax.Array, styles: Any, styling: Styling, *, network, part
+    ) -> FixedTargets | SplitTargets:
+        """Return the targets of the first scale, another one or the last pass: one program for all styles."""
+        key: Any
+        key, style_weights, regions, style_masks = styling
+        parts: Any = style_masks and [
+            jnp.ones(style.shape[:2]) if mask is None else mask for style, mask in zip(styles, style_masks, strict=True)
+        ]
+        statistics = None
+        if self.style_layers:
+            interiors = map(_interior, styles, style_masks or [None] * len(styles))
+            inside = styling._replace(style_masks=list(interiors))._asdict()
+            statistics = make_targets(params, content, styles, objective=self.style_terms, network=network, **inside)
+        if style_weights is not None:
+            shares = style_weights / jnp.sum(style_weights)
+            regions = jnp.broadcast_to(shares[:, None, None], (len(styles), *content.shape[:2]))
+        if self.split_pass and part[1]:
+            groups: Any
+            groups, usable = _split_targets(self, params, styles, parts, key, network=network)
+            if regions is None:  # one region of all styles
+                groups, usable = (each and (sum(each, ()),) for each in (groups, usable))
+            return SplitTargets(groups, usable, regions, key, statistics)
+        share = jnp.asarray(self.content_share)
+        share = share if part[0] else jnp.where(share > 0, 1.0, 0.0)
+        mixed = share * content + (1 - share) * image
+        return FixedTargets(_fixed_targets(self, params, mixed, styles, parts, regions, network=network), statistics)
 
     def value(
         self, params: Any, image: jax.Array, targets: Any, *, network: AnyNetwork, step: jax.typing.ArrayLike = 0
@@ -280,56 +296,6 @@ def check_pictures(content: jax.Array, styles: Sequence[Any], network: AnyNetwor
         raise InputError("This objective matches complete layers, which tiles do not have: use tile_pixels=None.")
 
 
-@partial(jax.jit, static_argnames=("network", "first", "last"))
-def _targets(
-    objective: NeighborObjective,
-    params: Any,
-    content: jax.Array,
-    image: jax.Array,
-    styles: list[jax.Array],
-    key: jax.Array,
-    style_weights: Any,
-    content_masks: jax.Array | None,
-    style_masks: Any,
-    *,
-    network: AnyNetwork,
-    first: bool,
-    last: bool,
-) -> FixedTargets | SplitTargets:
-    """Return the targets of the first scale, another one or the last pass: one program for all styles."""
-    statistics = None
-    if objective.style_layers:
-        masks = [None] * len(styles) if style_masks is None else style_masks
-        statistics = make_targets(
-            params,
-            content,
-            styles,
-            objective=objective.style_terms,
-            network=network,
-            key=key,
-            style_weights=style_weights,
-            content_masks=content_masks,
-            style_masks=[_interior(style, mask) for style, mask in zip(styles, masks, strict=True)],
-        )
-    regions = content_masks
-    if style_weights is not None:
-        shares = style_weights / jnp.sum(style_weights)
-        regions = jnp.broadcast_to(shares[:, None, None], (len(styles), *content.shape[:2]))
-    parts = style_masks and [
-        jnp.ones(style.shape[:2]) if mask is None else mask for style, mask in zip(styles, style_masks, strict=True)
-    ]
-    if last:
-        groups: Any
-        groups, usable = _split_targets(objective, params, styles, parts, key, network=network)
-        if regions is None:  # one region of all styles
-            groups, usable = (each and (sum(each, ()),) for each in (groups, usable))
-        return SplitTargets(groups, usable, regions, key, statistics)
-    share = jnp.asarray(objective.content_share)
-    share = jnp.where(share > 0, 1.0, 0.0) if first else share
-    mixed = share * content + (1 - share) * image
-    return FixedTargets(_fixed_targets(objective, params, mixed, styles, parts, regions, network=network), statistics)
-
-
 def _fixed_targets(
     objective: NeighborObjective,
     params: Any,
@@ -340,8 +306,6 @@ def _fixed_targets(
     *,
     network: AnyNetwork,
 ) -> jax.Array:
-    """Return the target of each position, `[h, w, C]`."""
-
     def columns(image: jax.Array, network: AnyNetwork) -> jax.Array:
         return hypercolumns(image_features(params, image, network=network, layers=objective.layers), _grid(image))
 

@@ -92,7 +92,6 @@ def _matches(x: jax.Array, y: jax.Array, metric: Metric, chunk: int) -> tuple[ja
 
 
 def _distances(x: jax.Array, y: jax.Array, metric: Metric) -> jax.Array:
-    """Return the distances `[n, m]` of all pairs."""
     found = 1 - products(unit(x), unit(y))
     if metric == "cosine":
         return found

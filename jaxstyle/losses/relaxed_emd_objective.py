@@ -101,11 +101,7 @@ class RelaxedEmdObjective:
     samples: int = static_field(5000)
 
     def __post_init__(self) -> None:
-        """Check the options.
-
-        Raises:
-            InputError: if one is out of range.
-        """
+        """Raise `InputError` if an option is out of range."""
         object.__setattr__(self, "layers", (self.layers,) if isinstance(self.layers, str) else tuple(self.layers))
         if min(self.positions, self.samples) < 2:
             raise InputError(f"{self.positions} positions and {self.samples} samples are too few: use at least 2.")
@@ -162,10 +158,8 @@ class RelaxedEmdObjective:
         key = jax.random.key(0) if key is None else key
         apart = content_masks is not None or style_weights is not None
         masks = [None] * len(styles) if style_masks is None else list(style_masks)
-        options: dict[str, Any] = {"network": network, "layers": self.layers}
-        samples = self.samples if apart else max(2, self.samples // len(styles))
-        options |= {"samples": samples, "apart": apart}
-        of_content, groups, moments = _features(params, content, list(styles), masks, key, **options)
+        given = params, content, list(styles), masks, key
+        of_content, groups, moments = self._features(*given, network=network, apart=apart)
         if content_masks is not None:
             shares = jnp.mean(content_masks, axis=(1, 2))
         elif style_weights is not None:
@@ -175,6 +169,23 @@ class RelaxedEmdObjective:
             shares = jnp.ones(1)
         weight = jnp.asarray(FIRST_CONTENT_WEIGHT * self.content_weight / 2 ** part[0], jnp.float32)
         return RelaxedEmdTargets(of_content, groups, moments, shares, content_masks, weight, key)
+
+    @partial(jax.jit, static_argnames=("network", "apart"))
+    def _features(self, params: Any, content: jax.Array, styles: Any, masks: Any, key: Any, *, network, apart) -> Any:
+        """Return the layers of the content, and vectors `[m, C]` and their moments, of each style or of all."""
+        features = partial(image_features, params, network=network, layers=self.layers)
+        of_style = partial(image_features, params, network=network_of_styles(network), layers=self.layers)
+        samples = self.samples if apart else max(2, self.samples // len(styles))
+        vectors = []
+        for number, (style, mask) in enumerate(zip(styles, masks, strict=True)):
+            own = jax.random.fold_in(key, number)
+            if mask is None:
+                positions: Any = sample_positions(*style.shape[:2], key=own, count=samples)
+            else:
+                positions = weighted_positions(mask, key=own, count=samples)
+            vectors.append(_columns(_with_image(style, of_style(style)), positions))
+        groups = tuple(vectors) if apart else (jnp.concatenate(vectors),)
+        return _with_image(content, features(content)), groups, tuple(map(mean_covariance, groups))
 
     def value(
         self, params: Any, image: jax.Array, targets: Any, *, network: AnyNetwork, step: jax.typing.ArrayLike = 0
@@ -222,31 +233,3 @@ def _columns(layers: dict[str, jax.Array], positions: Any) -> jax.Array:
 
 def _with_image(image: jax.Array, layers: dict[str, jax.Array]) -> dict[str, jax.Array]:
     return {"image": image, **{name: layer / ACTIVATION_UNIT for name, layer in layers.items()}}
-
-
-@partial(jax.jit, static_argnames=("network", "layers", "samples", "apart"))
-def _features(
-    params: Any,
-    content: jax.Array,
-    styles: list[jax.Array],
-    masks: list[jax.Array | None],
-    key: jax.Array,
-    *,
-    network: AnyNetwork,
-    layers: tuple[str, ...],
-    samples: int,
-    apart: bool,
-) -> tuple[dict[str, jax.Array], tuple[jax.Array, ...], tuple[MeanCovariance, ...]]:
-    """Return the layers of the content, and vectors `[m, C]` and their moments, of each style or of all together."""
-    features = partial(image_features, params, network=network, layers=layers)
-    of_style = partial(image_features, params, network=network_of_styles(network), layers=layers)
-    vectors = []
-    for number, (style, mask) in enumerate(zip(styles, masks, strict=True)):
-        own = jax.random.fold_in(key, number)
-        if mask is None:
-            positions: Any = sample_positions(*style.shape[:2], key=own, count=samples)
-        else:
-            positions = weighted_positions(mask, key=own, count=samples)
-        vectors.append(_columns(_with_image(style, of_style(style)), positions))
-    groups = tuple(vectors) if apart else (jnp.concatenate(vectors),)
-    return _with_image(content, features(content)), groups, tuple(mean_covariance(each) for each in groups)

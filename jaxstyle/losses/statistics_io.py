@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 from jaxstyle.errors import InputError, excerpt
+from jaxstyle.files import atomic_write
 from jaxstyle.losses.layer_summaries import AnyNetwork
 from jaxstyle.losses.moments import Moments
 from jaxstyle.losses.objective import Objective
@@ -62,7 +63,7 @@ def write(
     Example:
         >>> write("style.h5", {512: summary}, params=params, pictures=["a.jpg"])  # doctest: +SKIP
     """
-    with hdf5.written(Path(path)) as file:
+    with atomic_write(path) as part, h5py.File(part, "w") as file:
         for name, text in _facts(params, objective, network).items():
             file.attrs[name] = np.bytes_(text.encode())
         file.attrs["pictures"] = np.bytes_("\n".join(pictures).encode(errors="backslashreplace")[:60_000])

@@ -227,7 +227,6 @@ def network_of_styles(network: AnyNetwork) -> AnyNetwork:
 def _layer_sizes(
     params: vgg.Params, picture: jax.Array, layers: tuple[str, ...], *, network: AnyNetwork
 ) -> dict[str, tuple[int, int]]:
-    """Return height and width of each layer of an image."""
     if isinstance(network, vgg.VGG19):
         return {layer: layer_size(layer, *picture.shape[-3:-1]) for layer in layers}
     found = jax.eval_shape(partial(image_features, network=network, layers=layers), params, picture)

@@ -78,14 +78,7 @@ class Grid:
 
 
 def grid(height: int, width: int, *, max_pixels: int | None, halo: int, circular: bool = False) -> Grid | None:
-    """Return the grid of tiles whose windows have the fewest pixels in total; None for an image that needs no tiles.
-
-    A window has at most `max_pixels` pixels; `halo` is the radius of the receptive field of the deepest layer.
-
-    Example:
-        >>> grid(1000, 700, max_pixels=2**19, halo=70).window
-        (584, 700)
-    """
+    """Return the grid of windows of at most `max_pixels` with the fewest pixels in total; None if none is needed."""
     if max_pixels is None or height * width <= max_pixels:
         return None
     if circular and (height % ALIGNMENT or width % ALIGNMENT):
@@ -135,17 +128,7 @@ def _spans(side: int, window: int, count: int, *, margin: int, circular: bool) -
 def sum_over_tiles(
     function: Callable[[jax.Array, Tile, Any], Any], image: jax.Array, context: Any, *, grid: Grid
 ) -> Any:
-    """Return the sum of `function` over all tiles of an image `[..., H, W, 3]`, with its exact gradient tile by tile.
-
-    The function maps a window, its tile and the context, a pytree of all other arrays that it depends on, to a pytree
-    of sums over the pixels of the tile.
-
-    Example:
-        >>> cut = grid(512, 512, max_pixels=2**17, halo=70)
-        >>> function = lambda window, tile, _: jnp.sum(window[..., 0] * tile.mask(*window.shape[:2], stride=1))
-        >>> float(sum_over_tiles(function, jnp.ones((512, 512, 3)), None, grid=cut)) == 512 * 512
-        True
-    """
+    """Return the sum of `function` over all tiles of `image`, `[..., H, W, 3]`, and its exact gradient tile by tile."""
     padded, positions = _padded(image, grid), grid.positions()
 
     @partial(jax.checkpoint, prevent_cse=False)  # recomputes a tile for the gradient; a loop is not merged with another
@@ -162,13 +145,7 @@ def sum_over_tiles(
 
 
 def map_tiles(function: Callable[[jax.Array], jax.Array], image: jax.Array, *, grid: Grid, stride: int) -> jax.Array:
-    """Return a layer of an image `[..., H, W, 3]`, `[..., H // stride, W // stride, C]`, from those of its windows.
-
-    Example:
-        >>> cut = grid(512, 512, max_pixels=2**17, halo=70)
-        >>> map_tiles(lambda window: window, jnp.ones((512, 512, 3)), grid=cut, stride=1).shape
-        (512, 512, 3)
-    """
+    """Return a layer of an image `[..., H, W, 3]`, `[..., H // stride, W // stride, C]`, from those of its windows."""
     padded, positions = _padded(image, grid), grid.positions()
     padding = [pixels // stride for pixels in grid.padding]
     shape = [side // stride + 2 * more for side, more in zip((grid.height, grid.width), padding, strict=True)]
@@ -205,13 +182,11 @@ def _window(padded: jax.Array, tile: Tile, grid: Grid) -> jax.Array:
 
 
 def _slice(x: jax.Array, begin: Sequence[Any], sides: Sequence[int]) -> jax.Array:
-    """Return rows and columns of `x`, `[..., H, W, C]`."""
     for axis, start, side in zip((-3, -2), begin, sides, strict=True):
         x = jax.lax.dynamic_slice_in_dim(x, start, side, axis=axis)
     return x
 
 
 def _put(x: jax.Array, part: jax.Array, begin: Sequence[Any]) -> jax.Array:
-    """Return `x`, `[..., H, W, C]`, with `part` written at `begin`."""
     zero = jnp.zeros((), jnp.result_type(*begin))
     return jax.lax.dynamic_update_slice(x, part, [*[zero] * (x.ndim - 3), *begin, zero])

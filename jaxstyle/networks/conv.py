@@ -25,18 +25,11 @@ SECONDS_SAVED = 1.9e-11  # per multiply-add of a forward pass and step
 def conv3x3(
     image: jax.Array,
     kernel: jax.Array,
-    *_: object,
+    *_: object,  # of `jax.lax.conv_general_dilated`, which this function replaces in Linen's Conv
     precision: jax.lax.PrecisionLike = jax.lax.Precision.HIGHEST,
     **__: object,
 ) -> jax.Array:
-    """Return the convolution of `image`, `[N, H, W, C]`, at stride 1, zero-padded to keep its size.
-
-    Value and derivatives are those of `jax.lax.conv_general_dilated`, which it replaces in Linen's Conv. Only the form
-    of the gradient differs. XLA's fast convolution on the CPU requires kernels as [3, 3, in, out]; the transpose in JAX
-    uses [3, 3, out, in], which XLA rewrites at the top of a program but not inside `scan`, where a step on VGG-19 then
-    takes several times as long (github.com/jax-ml/jax/issues/12868). Kernels are `[3, 3, C, D]`, or `[4, 4, C, D]` of
-    `winograd.to_domain`, whose products are always exact.
-    """
+    """Return the convolution of `[N, H, W, C]`, zero-padded, by `[3, 3, C, D]` or a kernel of `winograd.to_domain`."""
     return _conv(precision, image, kernel) if kernel.shape[0] == 3 else winograd.conv(image, kernel)
 
 
@@ -49,7 +42,9 @@ def _conv_jvp(precision: jax.lax.PrecisionLike, primals: Any, tangents: Any) -> 
     (image, kernel), (d_image, d_kernel) = primals, tangents
     tangent = None
     if not isinstance(d_image, SymbolicZero):
-        # A transposed kernel with layout HWOI gives the same tangent, and JAX transposes HWOI to HWIO.
+        # A transposed kernel with layout HWOI gives the same tangent, and JAX transposes HWOI to HWIO, which the fast
+        # convolution of XLA on the CPU requires. XLA rewrites other layouts, but not inside `scan`, where a step on
+        # VGG-19 then takes several times as long (github.com/jax-ml/jax/issues/12868).
         tangent = _lax_conv(d_image, jnp.swapaxes(kernel, 2, 3), precision, kernel_layout="HWOI")
     if not isinstance(d_kernel, SymbolicZero):
         by_kernel = _conv(precision, image, d_kernel)
@@ -68,11 +63,7 @@ def _lax_conv(
 
 
 def winograd_pays(params: Params, *, pixels: int, steps: int, layers: Sequence[str]) -> bool:
-    """Return whether Winograd convolution saves more time in the steps of a scale than its compilation costs.
-
-    The saving is proportional to the number of multiply-adds; compilation takes `COMPILE_SECONDS` longer. `pixels` are
-    those of all images of a batch. False if no layer is wide enough, or if the network is not on the CPU.
-    """
+    """Return whether Winograd convolution saves more time in the steps of a scale than its compilation costs."""
     if platform_of(params) != "cpu":
         return False
     last = max((layer[4:] for layer in layers), default="")
@@ -101,11 +92,7 @@ def prepared(
     conv: Callable[..., jax.Array] = conv3x3,
     use_winograd: bool = True,
 ) -> Params:
-    """Return `params` prepared for repeated convolutions.
-
-    On the CPU, kernels with at least `WINOGRAD_FROM` input channels become `[4, 4, in, out]`, except for another `conv`
-    than the default. With "bfloat16", kernels and biases are cast instead.
-    """
+    """Return `params` for repeated convolutions: wide kernels `[4, 4, in, out]` on the CPU, or all in bfloat16."""
     if precision == "bfloat16":
         return jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
     if conv is not conv3x3 or not use_winograd or platform_of(params) != "cpu":

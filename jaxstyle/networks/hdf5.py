@@ -1,4 +1,4 @@
-"""HDF5 files: untrusted ones are read with checks, and new ones replace old ones atomically.
+"""HDF5 files, which are untrusted and read with checks.
 
 Links out of a file are not followed, and damaged or oversized names are rejected before HDF5 unpacks them.
 """
@@ -15,7 +15,6 @@ import h5py
 import numpy as np
 
 from jaxstyle.errors import InputError, UnavailableError, excerpt, of_machine
-from jaxstyle.files import atomic_write
 
 TORCH_SUFFIXES = (".pth", ".pt")
 TORCH_CURE = "convert it with scripts/convert_weights.py, as weights/README.md tells."
@@ -55,13 +54,6 @@ def _size(file: h5py.File) -> int:
     return os.fstat(file.id.get_vfd_handle()).st_size  # also if its name has been removed
 
 
-@contextlib.contextmanager
-def written(path: Path) -> Iterator[h5py.File]:
-    """Create an HDF5 file, which replaces `path` at the end of the `with` block."""
-    with atomic_write(path) as part, h5py.File(part, "w") as file:
-        yield file
-
-
 def follow(file: h5py.File, name: str, *, cure: str) -> Any:
     """Return the group or data set at a path of hard links; others may lead out of the file."""
     node: Any = file
@@ -90,11 +82,9 @@ def strings(node: Any, name: str) -> list[str]:
 
 
 def _check_heaps(file: h5py.File) -> None:
-    """Raise if a heap of strings is damaged in a way that causes an endless loop in HDF5.
-
-    A heap is a sequence of objects, each with a header of 16 bytes: number, 2; count, 2; unused, 4; size, 8. Number 0
-    is the free space, whose size includes the header.
-    """
+    """Raise if a heap of strings is damaged in a way that causes an endless loop in HDF5."""
+    # A heap is a sequence of objects, each with a header of 16 bytes: number, 2; count, 2; unused, 4; size, 8. Number 0
+    # is the free space, whose size includes the header.
     if file.id.get_create_plist().get_sizes() != (8, 8):
         raise ValueError("offsets and lengths are not of 8 bytes")
     with open(file.filename, "rb") as raw, mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as data:

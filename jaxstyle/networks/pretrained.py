@@ -162,16 +162,13 @@ def _installed() -> Iterator[Path]:
 
 
 def _in_folder(folder: Path) -> Path | None:
-    """Return the file of VGG-19 in `folder`; with another name, only if it is the single file of VGG-19.
-
-    An unreadable folder counts as empty.
-    """
+    """Return the file of VGG-19 in `folder`; with another name, only if it is the single file of VGG-19."""
     for name in (FILE, KERAS_FILE):
         if os.path.isfile(folder / name):  # `Path.is_file` raises without permission
             return folder / name
     try:
         files = [folder / name for name in sorted(os.listdir(folder)) if name.endswith(".h5")]
-    except OSError:
+    except OSError:  # an unreadable folder counts as empty
         return None
     full = [path for path in files if _is_vgg19(path)]
     if len(full) > 1:

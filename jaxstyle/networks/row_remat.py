@@ -35,11 +35,7 @@ class Rows(NamedTuple):
 def map_row_chunks(
     layers: Callable[[jax.Array, Rows], tuple[jax.Array, Any]], x: jax.Array, *, margin: int, mode: str
 ) -> tuple[jax.Array, Any]:
-    """Return the pooled layer of `x`, `[..., H, W, C]`, and sums over its rows, computed in row chunks.
-
-    `layers` maps a chunk with `margin` rows on either side, padded by `mode` of `jnp.pad` beyond the image, and its
-    `Rows` to the pooled chunk, `[..., rows / 2, w, c]`, and a pytree of sums.
-    """
+    """Return the pooled layer of `x`, `[..., H, W, C]`, and sums over its rows, computed in row chunks."""
     height = x.shape[-3]
     count = 2 * -(-height // (2 * CHUNKS))
     below = CHUNKS * count - height + margin
@@ -48,6 +44,7 @@ def map_row_chunks(
     @jax.checkpoint
     def chunk(start: jax.Array) -> tuple[jax.Array, Any]:
         rows = jax.lax.dynamic_slice_in_dim(padded, start, count + 2 * margin, axis=-3)
+        # The pooled chunk, `[..., rows / 2, w, c]`, and a pytree of sums.
         return layers(rows, Rows(start, count, height))
 
     halves, sums = jax.lax.map(chunk, count * jnp.arange(CHUNKS))

@@ -1,15 +1,14 @@
 """State dicts of PyTorch: recognizes the variants of VGG and converts VGG-19 and VGG-16 to this project's layout.
 
 torchvision's names are `features.0.weight` (`[out, in, 3, 3]`) and `features.0.bias` (`[out]`), with the index of the
-layer in `vgg19().features`. Any prefix (`module.features.`, `vgg.`, none) and any nesting in a checkpoint
-(`{"state_dict": ...}`) is accepted, as long as the file holds a single VGG.
+layer in `vgg19().features`. Any prefix (`module.features.`, `state_dict.vgg.`, none) is accepted, as long as the file
+holds a single VGG.
 
 torchvision's network expects RGB in [0, 1], normalized; `fold` converts its first layer to the preprocessing of `vgg`.
 """
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +18,6 @@ from jaxstyle.networks.vgg import CONV_LAYERS, MEAN_BGR, VGG16_LACKS
 MEAN_RGB, STD_RGB = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's ImageNet normalization
 CURE = "give the weights of VGG-19, as weights/README.md tells."
 KEY = re.compile(r"((?:.*\.)?)(\d+)\.(weight|bias)", re.DOTALL)
-MAX_DEPTH = 8  # levels of nesting in a checkpoint
 BLOCKS = {  # convolutions per block, arXiv:1409.1556, table 1
     "VGG-11": (1, 1, 2, 2, 2),
     "VGG-13": (2, 2, 2, 2, 2),
@@ -29,7 +27,6 @@ BLOCKS = {  # convolutions per block, arXiv:1409.1556, table 1
 
 
 def _indices(blocks: Iterable[int], *, normalized: bool = False) -> tuple[int, ...]:
-    """Return the indices of the convolutions in torchvision's `features`."""
     found, at = [], 0
     for count in blocks:
         for _ in range(count):
@@ -46,30 +43,8 @@ VARIANTS = {_indices(blocks): name for name, blocks in BLOCKS.items()} | {
 }
 
 
-def tensors_of(state: object) -> dict[str, Any]:
-    """Return the tensors of nested mappings by their dotted names; objects without a shape are ignored.
-
-    >>> list(tensors_of({"epoch": 3, "model": {"0.bias": np.zeros(64)}}))
-    ['model.0.bias']
-    """
-    found: dict[str, Any] = {}
-
-    def visit(prefix: str, node: object, depth: int) -> None:
-        if isinstance(node, Mapping) and depth < MAX_DEPTH:
-            for name, child in node.items():
-                visit(f"{prefix}.{name}" if prefix else str(name), child, depth + 1)
-        elif hasattr(node, "shape"):
-            found[prefix] = node
-
-    visit("", state, 0)
-    return found
-
-
 def tensor_names(path: object, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, str]]:
-    """Return the names of the tensors of VGG-19 or VGG-16 in the state dict of a file.
-
-    They are `{"conv1_1": {"kernel": "features.0.weight", "bias": "features.0.bias"}, ...}`.
-    """
+    """Return the names of tensors: `{"conv1_1": {"kernel": "features.0.weight", "bias": "features.0.bias"}, ...}`."""
     convolutions = _convolutions(shapes)
     known = [prefix for prefix, indices in convolutions.items() if indices in VARIANTS]
     if len(known) > 1:
@@ -114,11 +89,9 @@ def params_of(
 
 
 def fold(kernel: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
-    """Fold torchvision's normalization into conv1_1, which then expects BGR in 0..255 minus the mean color of `vgg`.
-
-    Exact except for the outermost pixels: the zeros around the image mean torchvision's mean color there and that of
-    the original here, which differ by (0.00, 0.01, 0.01) standard deviations in R, G, B.
-    """
+    """Fold torchvision's normalization into conv1_1, which then expects BGR in 0..255 minus the mean color of `vgg`."""
+    # Exact except for the outermost pixels: the zeros around the image mean torchvision's mean color there and that of
+    # the original here, which differ by (0.00, 0.01, 0.01) standard deviations in R, G, B.
     if kernel.shape[2] != 3:
         raise InputError(f"The first kernel has {kernel.shape[2]} input channels, not the 3 of RGB: {CURE}")
     mean, std = np.array(MEAN_RGB), np.array(STD_RGB)

@@ -23,6 +23,7 @@ import jax
 import numpy as np
 
 from jaxstyle.errors import InputError, excerpt, of_machine, printable
+from jaxstyle.files import atomic_write
 from jaxstyle.networks import hdf5, safetensors_io, state_dict
 from jaxstyle.networks.vgg import BLOCK_WIDTHS, CONV_LAYERS, MEAN_BGR, VGG16_LACKS, Widths, widths_of
 
@@ -79,9 +80,9 @@ def sha256(path: FilePath) -> str:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, MemoryError) as error:
-        if (fault := of_machine(path, error)) is not None:
-            raise fault from error
-        raise
+        reason = excerpt(getattr(error, "strerror", error))
+        other = InputError(f"{path} cannot be read ({reason}): name a file that you may read.")
+        raise of_machine(path, error) or other from error
 
 
 def write(
@@ -105,7 +106,7 @@ def write(
     arrays = {f"{name}/{part}": layers[name][part] for name in layers for part in ("kernel", "bias")}
     for name, values in arrays.items():
         _finite(path, name, values)
-    with hdf5.written(path) as file:
+    with atomic_write(path) as part, h5py.File(part, "w") as file:
         for key, text in zip(ATTRIBUTES, (source, checksum, licence, preprocessing, training), strict=True):
             if text or key != "training":
                 # Of fixed length: damaged strings of variable length can hang HDF5.

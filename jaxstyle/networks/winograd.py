@@ -39,10 +39,7 @@ def from_domain(kernel: jax.Array) -> jax.Array:
 
 
 def conv(image: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Return the convolution of `image`, `[N, H, W, C]`, with a kernel of `to_domain`, zero-padded to keep its size.
-
-    It is bilinear, and supports all derivatives and batching.
-    """
+    """Return the convolution of `image`, `[N, H, W, C]`, with a kernel of `to_domain`, zero-padded to keep its size."""
     return winograd_p.bind(image, kernel, transposed=False)
 
 
@@ -50,11 +47,8 @@ winograd_p = Primitive("winograd")
 
 
 def _by_products(image: jax.Array, kernel: jax.Array, *, transposed: bool) -> jax.Array:
-    """Return the convolution by sixteen products; if `transposed`, with the flipped kernel from D to C channels.
-
-    A batch is processed image by image, so that rounding is the same as for a single image.
-    """
-    if len(image) > 1:
+    """Return the convolution by sixteen products; if `transposed`, with the flipped kernel from D to C channels."""
+    if len(image) > 1:  # image by image, so that rounding is the same as for a single image
         each = partial(_by_products, kernel=kernel, transposed=transposed)
         return jax.lax.map(lambda one: each(one[None])[0], image)
     count, height, width, _ = image.shape

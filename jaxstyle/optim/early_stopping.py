@@ -31,22 +31,15 @@ class Stall(NamedTuple):
     restarted: jax.Array  # step, from 1, at which L-BFGS dropped its pairs; 0 for none
     stopped: jax.Array  # as for `Watch`
 
-    @property
-    def restarting(self) -> jax.Array:
-        """Whether to restart at the last step."""
-        return self.restarted == self.steps
-
 
 def init_early_stopping(
     optimizer: Optimizer, *, normalized_gradients: bool = False, dtype: jax.typing.DTypeLike
 ) -> tuple[Watch | None, Stall | None]:
-    """Return the initial watch and stall, None for each that is not in use.
-
-    With normalized gradients each step minimizes a different function, so that nothing can stall.
-    """
+    """Return the initial watch and stall, None for each that is not in use."""
     none: Any = np.zeros((), np.int32)
     totals: Any = np.full(WINDOW, np.inf, dtype)
     watch = Watch(totals, none, none) if optimizer.tolerance else None
+    # With normalized gradients each step minimizes a different function, so that nothing can stall.
     if not isinstance(optimizer, LBFGS) or not optimizer.patience or normalized_gradients:
         return watch, None
     lowest: Any = np.full((), np.inf, dtype)
@@ -62,12 +55,9 @@ def levelled_off(watch: Watch, total: jax.Array, *, tolerance: float) -> Watch:
 
 
 def stalled(stall: Stall, minimized: jax.Array, *, patience: int) -> Stall:
-    """Return the stall after a step to the value that L-BFGS minimizes, `[]`; NaN is no progress.
-
-    It restarts after `patience` steps without a new lowest value, and stops after `patience` more such steps.
-    """
+    """Return the stall after a step: it restarts after `patience` steps without a new lowest value, and then stops."""
     value, steps = jax.lax.stop_gradient(minimized).astype(stall.lowest.dtype), stall.steps + 1
-    fallen = value < stall.lowest
+    fallen = value < stall.lowest  # false for NaN
     since = jnp.where(fallen, 0, stall.since + 1)
     late = since >= patience
     restart, stop = late & (stall.restarted == 0), late & (stall.restarted > 0) & (stall.stopped == 0)

@@ -139,7 +139,6 @@ def image_on_host(state: State) -> np.ndarray:
 
 @partial(jax.jit, static_argnames=("parametrization", "names", "normalized"))
 def _init(image: jax.Array, optimizer: Optimizer, **options: Any) -> State:
-    """Return the state, computed by one program."""
     make = partial(_state, **options)
     axes = jax.tree.map(lambda rate: 0 if rate.ndim else None, optimizer)
     return jax.vmap(make, in_axes=(0, axes))(image, optimizer) if image.ndim == 4 else make(image, optimizer)
@@ -265,15 +264,12 @@ def _run_segment(
     network: AnyNetwork,
     most_steps: int,
 ) -> tuple[State, jax.Array]:
-    """Run `steps` steps, a traced number up to `most_steps`, so that one program serves any number of them.
-
-    The arrays of `state` are donated. The history is `[most_steps, T]` (`[N, most_steps, T]`) for `named`, zero beyond
-    `steps`.
-    """
+    """Run `steps` steps, a traced number up to `most_steps`, so that one program serves any number of them."""
     if state.parameters.batched:
         one = partial(_run_segment, network=network, most_steps=most_steps)
         return _over_batch(one, state, params, targets, objective, steps)
     step = _step(params, targets, objective, state.optimizer, network=network)
+    # The history for `named`, zero beyond `steps`.
     rows = jnp.zeros((most_steps, len(objective.term_names)), _dtype(state))
 
     def body(i: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
@@ -292,7 +288,6 @@ def _dtype(state: State) -> Any:
 
 
 def _step(params: Params, targets: Any, objective: AnyObjective, optimizer: Optimizer, *, network: AnyNetwork) -> Step:
-    """Return the step function, from state to new state and terms."""
     if isinstance(network, VGG19) and network.precision == "bfloat16":
         params = prepared(params, precision=network.precision, conv=network.conv)  # once, outside the loop
     normalized = _is_normalized(objective)
@@ -330,7 +325,7 @@ def _step(params: Params, targets: Any, objective: AnyObjective, optimizer: Opti
         lowest = jnp.where(improved, value, memory.value)
         watch, stall = early_stopping(state, named(found, objective)["total"], lowest)
         after = state._replace(step=state.step + 1, watch=watch, stall=stall)
-        restart = False if stall is None else stall.restarting
+        restart = False if stall is None else stall.restarted == stall.steps  # at this step
         frozen = False if watch is stall is None else after.done
         options: Any = {"restart": restart, "frozen": frozen, "guarded": guarded}
         evaluation = (tried.values, value, gradient.values)

@@ -51,7 +51,6 @@ _RANGES = {
 
 
 def _check(optimizer: "LBFGS | Adam | Optax") -> None:
-    """Raise `InputError` if a field is out of range."""
     for name, least in (("history_size", 1), ("patience", 0)):
         if (value := getattr(optimizer, name, None)) is not None:
             check_whole(name, value, least=least)
@@ -171,13 +170,9 @@ def transformation(optimizer: Adam | Optax) -> optax.GradientTransformationExtra
 
 
 def _adam(optimizer: Adam) -> optax.GradientTransformation:
-    """Return Optax's adam, with both bias corrections moved into one factor and the epsilons.
-
-    This form has no product or quotient that a compiler may round in different ways depending on its context. So a run
-    is the same bit for bit with and without its gradient, and the gradient is the same for any checkpoint segments.
-
-    Kingma and Ba, *Adam: A Method for Stochastic Optimization*, arXiv:1412.6980, the end of section 2.
-    """
+    """Return Optax's adam, with both bias corrections in one factor and the epsilons, as in section 2 of the paper."""
+    # This form has no product or quotient that a compiler may round in different ways depending on its context. So a
+    # run is the same bit for bit with and without its gradient, which is the same for any checkpoint segments.
     rate, first, second, epsilon = optimizer.learning_rate, optimizer.b1, optimizer.b2, optimizer.eps
     moments = optax.scale_by_adam(first, second)
     least = 1e-16  # under the root, so that the derivative at a zero gradient is finite

@@ -28,12 +28,7 @@ CURES = (  # by the words of CUDA, libtpu and JAX's plugins; "no supported devic
 
 
 def check_backend() -> None:
-    """Start JAX's backend and check that it is the requested one, or that of an installed GPU.
-
-    Where JAX_PLATFORMS is not set, JAX continues on the CPU if the GPU fails; that is an error here. A machine without
-    a GPU is none, whichever version of JAX is installed. Call it before the first computation, but after
-    `jax.distributed.initialize`.
-    """
+    """Start the requested backend, that of a GPU, or raise `InputError`; call it after `jax.distributed.initialize`."""
     names = {"JAX_PLATFORMS": "jax_platforms", "JAX_PLATFORM_NAME": "jax_platform_name"}
     requested = {variable: value for variable, name in names.items() if (value := jax.config.values[name])}
     with _reports() as reports:
@@ -42,6 +37,7 @@ def check_backend() -> None:
         except Exception as error:  # RuntimeError of a backend, AssertionError if CUDA finds no GPU
             reason = _reason(error, reports)
             raise InputError(_sentence(requested, reason, _started())) from error
+    # Without a request, JAX continues on the CPU if the GPU fails; that is an error here, but not a lack of a GPU.
     if requested or jax.default_backend() != "cpu":
         return
     for name in GPUS:

@@ -21,12 +21,13 @@ from jaxstyle.errors import InputError, UnavailableError, excerpt, own
 from jaxstyle.files import write_text
 from jaxstyle.images.load import fit as fit_size
 from jaxstyle.images.load import size_of
+from jaxstyle.networks.weights_io import sha256
 from jaxstyle.runtime.callbacks import Callback, message, never
 from jaxstyle.runtime.fitting import Result
 from jaxstyle.runtime.inputs import LoadedNetwork, expand_paths
 from jaxstyle.runtime.options import StylizeOptions
 from jaxstyle.runtime.outputs import OutputOptions
-from jaxstyle.runtime.record import check_same, source, structured
+from jaxstyle.runtime.record import check_same, structured
 from jaxstyle.runtime.run import divergence_message, load_run, run_to_file
 from jaxstyle.transfer.presets import Preset
 from jaxstyle.transfer.schedule import plan
@@ -89,13 +90,11 @@ class BatchRecord:
 def batch_pictures(
     contents: Iterable[Path], styles: Iterable[Path], folder: Path, *, pairwise: bool = False, suffix: str = "png"
 ) -> list[BatchPicture]:
-    """Return the pictures of a batch in `folder`, sorted by style, of all pairs of files, folders and patterns.
-
-    Pictures that the folder has are no inputs. `pairwise`, the first content has the first style, and so on.
-    """
+    """Return the pictures of a batch, sorted by style, of all pairs of files, folders and patterns, or `pairwise`."""
     contents, styles = list(contents), list(styles)
     if not contents or not styles:
         raise InputError("There is no content or no style: name at least one of each.")
+    # Pictures that the folder has are no inputs.
     made = {(folder / name).resolve() for name in BatchRecord(folder).read()}
     first, second = (expand_paths(paths, besides=made) for paths in (contents, styles))
     if pairwise and len(first) != len(second):
@@ -130,11 +129,7 @@ def batch(
     callbacks: Sequence[Callback] = (),
     should_stop: Callable[[], object] = never,
 ) -> BatchResult:
-    """Make the pictures that are not finished, those of one style and of one size after each other.
-
-    A picture that fails is left out, with an event "failed"; several processes divide the pictures. When stopped, a
-    picture is saved, but made again by the next call.
-    """
+    """Make the pictures that are not finished, those of one style and of one size after each other."""
     options, (preset, _) = options.with_init(), options.resolve()
     record, done = BatchRecord(folder), BatchRecord(folder).read(callbacks)
     facts = replace(options, max_memory=None, devices=None, max_pixels=None)
@@ -173,7 +168,7 @@ def batch(
             def before_saving(
                 result: Result, name: str = name, entry: str = f"{digest} {_time(picture.output)}"
             ) -> None:
-                done[name] = entry if result.stop_reason in ("done", "converged") else IN_PROGRESS
+                done[name] = entry if result.stop_reason in ("done", "converged") else IN_PROGRESS  # made again
                 record.write(done, process=process)
 
             how: dict[str, Any] = {"should_stop": should_stop, "before_saving": before_saving}
@@ -243,5 +238,5 @@ def _time(path: Path) -> int:
 def _digest(common: str, files: Iterable[Path]) -> str:
     digest = hashlib.sha256(common.encode())
     for path in files:
-        digest.update(bytes.fromhex(source(path).sha256))
+        digest.update(bytes.fromhex(sha256(path)))
     return digest.hexdigest()

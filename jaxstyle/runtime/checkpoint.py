@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxstyle.distributed.processes import allgather_number, on_process_zero
+from jaxstyle.distributed.processes import allgather_json, on_process_zero
 from jaxstyle.errors import InputError, UnavailableError, excerpt
 from jaxstyle.files import check_free_space, write_text
 from jaxstyle.runtime import checkpoint_folder
@@ -99,7 +99,7 @@ class CheckpointStore:
 
         try:
             on_process_zero(begin)
-            if not all(allgather_number(int(self.folder.is_dir()))):
+            if not all(allgather_json(self.folder.is_dir())):
                 raise InputError(f"The folder {self.folder} does not exist in all processes: use a shared folder.")
             options = ocp.CheckpointManagerOptions(
                 enable_async_checkpointing=False, cleanup_tmp_directories=True, create=False
@@ -239,23 +239,18 @@ def _facts(folder: Path) -> dict[str, Any]:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file of a checkpoint except the facts."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FACTS)
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @dataclass(frozen=True)
 class RunCheckpoints:
-    """Checkpoints of a problem, in its layout on devices, after `every` so many steps.
-
-    Only a run whose `identity` (JSON data, such as of `identity_of`) is equal can be resumed, except for versions of
-    packages. `batch` are the numbers of the pictures of a batch of a sweep.
-    """
+    """Checkpoints of a problem, in its layout on devices, after `every` so many steps."""
 
     folder: Path
     problem: Problem
-    identity: Mapping[str, Any]
-    batch: Sequence[int] = ()
+    identity: Mapping[str, Any]  # JSON data that must be equal to resume a run, except for versions of packages
+    batch: Sequence[int] = ()  # numbers of the pictures of a batch of a sweep
     every: int = EVERY
 
     @property

@@ -127,10 +127,7 @@ def plan_memory(problem: Problem, limit: int | None = None) -> dict[int, MemoryP
 
 
 def gflop_per_step(params: Params, scale: Scale, *, objective: AnyObjective) -> float:
-    """Return the operations of the objective and of its gradient with respect to the image, in GFLOP.
-
-    `params` may be shapes.
-    """
+    """Return the GFLOP of the objective and of its gradient with respect to the image; `params` may be shapes."""
     deepest = max(CONV_LAYERS.index("conv" + layer[4:]) for layer in objective.layers)
     style_layers = getattr(objective, "style_layers", ())
     operations = 0
@@ -168,11 +165,7 @@ def seconds_per_step(problem: Problem, ready: CompiledScale, scale: Scale) -> fl
 
 
 def vgg19_seconds(problem: Problem, *, seconds: float) -> float:
-    """Return an estimate of the time of VGG-19 for steps that took `seconds` with the mini network.
-
-    It is `seconds` times the ratio of the operations of both networks and `RELATIVE_TIME`; nothing is compiled or
-    timed.
-    """
+    """Estimate the time of VGG-19 from that of the mini network, by the ratio of operations and `RELATIVE_TIME`."""
     mini, full = (
         sum(scale.steps * gflop_per_step(params, scale, objective=problem.objective) for scale in problem.schedule)
         for params in (problem.params, param_shapes())

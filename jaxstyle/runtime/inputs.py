@@ -29,7 +29,6 @@ from jaxstyle.runtime.options import (
     ReconstructOptions,
     StylizeOptions,
     TextureOptions,
-    parse_numbers,
     parse_shares,
 )
 from jaxstyle.runtime.problem import Problem, make_problem
@@ -134,8 +133,7 @@ def load_texture(styles: Sequence[Path], options: TextureOptions, network: LoadN
     how: dict[str, Any] = {"size": options.style_size, "max_pixels": options.max_pixels}
     images: Any = [load_image(path, **how).rgb for path in styles]
     ground = np.zeros((*options.shape(), 3), np.float32)
-    weights, count = options.style_weights, len(styles)
-    shares = None if weights is None else parse_numbers("style_weights", weights, count=count)
+    shares = parse_shares(options.style_weights, count=len(styles))
     return make_problem(network().params, ground, images, init="noise", style_weights=shares, **_method(options)), None
 
 
@@ -149,7 +147,6 @@ def load_reconstruction(image: Path, options: ReconstructOptions, network: LoadN
 
 
 def _method(options: ObjectiveOptions) -> dict[str, Any]:
-    """Return the arguments of `make_problem` that are not images."""
     preset, objective = options.resolve()
     found = {"objective": objective, "network": preset.network, "optimizer": preset.optimizer, "scales": preset.scales}
     return found | {"steps": options.steps, "key": jax.random.key(options.seed)}
@@ -186,7 +183,6 @@ def _statistics(path: Path, options: StylizeOptions, params: Params, callbacks: 
 
 
 def _content_masks(options: StylizeOptions, height: int, width: int) -> jax.Array | None:
-    """Load the content masks at the size of the content, with soft edges."""
     if not options.content_mask:
         return None
     how: dict[str, Any] = {"option": "--content-mask", "max_pixels": options.max_pixels}

@@ -30,7 +30,7 @@ FINEST, COARSEST = 0.1, 0.8  # ratio of the next window to one that did not fit
 NO_LIMIT = sys.maxsize  # bytes
 UNLIMITED = 2**62  # bytes; version 1 of control groups reports no limit as slightly less than 2^63
 
-Programs = Callable[[int], jax.stages.Compiled]  # the program of a scale for each memory plan
+Programs = Callable[[int], jax.stages.Compiled]  # the program of a scale for each memory plan, see `CompiledScale`
 
 
 def memory_budget(memory: int | None) -> int:
@@ -87,16 +87,12 @@ def _on_device() -> dict[str, int] | None:
 def plan_scale(
     program: Programs, scale: Scale, transfer: Transfer, *, memory: int | None, allocated: int
 ) -> tuple[jax.stages.Compiled, int]:
-    """Return the program of a scale that fits into memory, and its memory plan; `program` is as for `fitted`.
-
-    Only a single image is processed in row chunks or tiles. `memory` is the budget of the command, and `allocated` the
-    bytes of the inputs of the program that are allocated already.
-    """
+    """Return the program of a scale that fits, beside `allocated` bytes of its inputs, and its memory plan."""
     objective, network, pixels = transfer.objective, transfer.network, scale.height * scale.width
     alone, fewer, least = transfer.count == 1, False, None
     if isinstance(network, VGG19) and isinstance(objective, Objective):
         complete = objective.complete_layers
-        few = row_chunk_blocks(in_row_chunks(network), pixels, complete=complete)
+        few = row_chunk_blocks(network.clone(remat=LARGEST_BLOCKS), pixels, complete=complete)
         fewer = few != row_chunk_blocks(network, pixels, complete=complete)
         if alone and tiling_obstacle(objective, network) is None:
             least = smallest_tile(sized_layers(network, objective.layers))
@@ -115,26 +111,16 @@ def plan_scale(
     return step, memory_plan
 
 
-def in_row_chunks(network: VGG19) -> VGG19:
-    """Return a network whose largest blocks are recomputed in row chunks."""
-    return network.clone(remat=LARGEST_BLOCKS)
-
-
 def fitted(
     program: Programs,
     pixels: int,
     *,
     need: Callable[[jax.stages.Compiled], int],
     budget: int,
-    row_chunks: bool,
-    least: int | None,
+    row_chunks: bool,  # whether they reduce the memory
+    least: int | None,  # the smallest possible window; None if tiles are not possible
 ) -> tuple[jax.stages.Compiled, int]:
-    """Return the program that fits into memory with the least additional work, or the smallest, and its memory plan.
-
-    `program` returns the compiled steps for a plan: 0 for the full image, the number of pixels of a window for tiles,
-    or that of the full image for row chunks only. `least` is the smallest possible window, None if tiles are not
-    possible, and `row_chunks` says whether they reduce the memory.
-    """
+    """Return the program that fits into memory with the least additional work, or the smallest, and its memory plan."""
     step, memory_plan = program(0), 0
     if budget < need(step) <= ROW_CHUNKS_SAVE * budget and row_chunks:
         step, memory_plan = program(pixels), pixels
@@ -160,16 +146,13 @@ def swap_left(root: Path = Path("/")) -> int:
 
 
 def _groups(root: Path) -> list[Path]:
-    """Return the folders of the control groups of this process and of their parents.
-
-    In a container, its group may be the root, whatever path the kernel reports; so some paths may not exist.
-    """
+    """Return the folders of the control groups of this process and of their parents."""
     found: list[Path] = []
     for line in _read(root / "proc/self/cgroup").splitlines():  # such as "0::/user.slice" or "4:memory:/docker/1f"
         controllers, _, path = line.partition(":")[2].partition(":")
         if controllers in ("", "memory"):  # version 2 has all controllers in one tree
             top = root / "sys/fs/cgroup" / controllers
-            group = top / path.strip("/")
+            group = top / path.strip("/")  # may not exist: in a container, its group may be the root
             found += [each for each in (group, *group.parents) if each.is_relative_to(top)]
     return found
 

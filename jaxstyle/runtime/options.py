@@ -362,27 +362,21 @@ def parse_scales(text: str | None) -> int | tuple[int, ...] | None:
     return tuple(numbers) if len(numbers) > 1 else numbers[0]
 
 
-def parse_numbers(name: str, text: str, *, count: int) -> list[float]:
-    """Parse `count` comma-separated nonnegative numbers, not all zero."""
-    option = f"--{name.replace('_', '-')}"
+def parse_shares(text: str | None, *, count: int) -> list[float] | None:
+    """Parse the weights of `count` styles, and return their shares of the sum; None for equal weights."""
+    if text is None:
+        return None
+    given = f"--style-weights is {excerpt(repr(text))}"
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError as error:
-        raise InputError(f"{option} is {excerpt(repr(text))}: use numbers with commas, such as 1,2.") from error
+        raise InputError(f"{given}: use numbers with commas, such as 1,2.") from error
     if len(numbers) != count:
-        raise InputError(f"{option} has {len(numbers)} numbers for {count} styles: give one for each.")
+        raise InputError(f"--style-weights has {len(numbers)} numbers for {count} styles: give one for each.")
     if not all(0 <= number <= MOST for number in numbers):
-        raise InputError(f"{option} is {excerpt(repr(text))}: use finite numbers that are 0 or more.")
+        raise InputError(f"{given}: use finite numbers that are 0 or more.")
     if not sum(numbers):
-        raise InputError(f"{option} is {excerpt(repr(text))}, which sums to zero: give at least one style a weight.")
-    return numbers
-
-
-def parse_shares(text: str | None, *, count: int) -> list[float] | None:
-    """Parse the weights of `count` styles, which then sum to 1; None for equal weights."""
-    if text is None:
-        return None
-    numbers = parse_numbers("style_weights", text, count=count)
+        raise InputError(f"{given}, which sums to zero: give at least one style a weight.")
     return [number / sum(numbers) for number in numbers]
 
 

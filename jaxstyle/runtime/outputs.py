@@ -116,18 +116,23 @@ def log_rows(sides: np.ndarray, history: Mapping[str, np.ndarray]) -> Iterator[d
         yield {"step": i + 1, "side": side, **{name: float(found[i]) for name, found in history.items()}}
 
 
+def table(names: Sequence[str], rows: Iterable[Mapping[str, Any]], *, header: bool = True) -> str:
+    """Return rows as the text of a .csv file."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, names)
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
 def write_log(path: Path, rows: Sequence[dict[str, Any]], *, mode: Literal["w", "a"] = "w") -> None:
     """Write rows to a log atomically, or append them."""
-    text = io.StringIO(newline="")
     try:
         before = path.read_bytes() if mode == "a" and path.exists() else b""
-        if rows:
-            writer = csv.DictWriter(text, list(rows[0]))
-            if not before:
-                writer.writeheader()
-            writer.writerows(rows)
+        text = table(list(rows[0]), rows, header=not before) if rows else ""
         with atomic_write(path) as part:
-            part.write_bytes(before + text.getvalue().encode())
+            part.write_bytes(before + text.encode())
     except OSError as error:
         reason = getattr(error.__cause__ or error, "strerror", None) or error
         raise UnavailableError(

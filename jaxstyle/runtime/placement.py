@@ -89,12 +89,8 @@ class Layout:
     def program(
         self, like: loop.State, params: Params, targets: Any, objective: AnyObjective, *, network: AnyNetwork, **options
     ) -> jax.stages.Compiled:
-        """Return the program that runs steps from a distributed state, which it donates.
-
-        `like` has the original shapes of the state; `options` are those of `loop.run_segment`. Distributed rows exclude
-        row chunks and tiles.
-        """
-        if self.axis == HEIGHT and isinstance(network, VGG19):
+        """Return the program that runs steps from a distributed state with original shapes `like`, which it donates."""
+        if self.axis == HEIGHT and isinstance(network, VGG19):  # distributed rows exclude row chunks and tiles
             network = network.clone(conv=SplitRows(self.mesh), remat=(), tile_pixels=None)
         own = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (like, targets))
         step = partial(_steps, like=own, layout=self, run=partial(loop.run_segment, network=network, **options))
@@ -182,11 +178,8 @@ def available(count: int | None) -> Sequence[Any]:
 
 
 def batch_layout(count: int | None, *, batch_size: int, objective: AnyObjective = Objective()) -> Layout | None:
-    """Return the layout of a batch on `count` devices (None for all); None if one device is enough.
-
-    `InputError` is raised if more than one is named for a custom objective, whose targets differ within a batch.
-    """
-    if not isinstance(objective, Objective):
+    """Return the layout of a batch on `count` devices (None for all); None if one device is enough."""
+    if not isinstance(objective, Objective):  # whose targets differ within a batch
         if (count or 1) > 1 or is_distributed():
             raise InputError(
                 f"A sweep of {type(objective).__name__} uses one device: drop --devices and --distributed."
@@ -198,10 +191,7 @@ def batch_layout(count: int | None, *, batch_size: int, objective: AnyObjective 
 
 
 def row_layout(count: int | None, *, objective: AnyObjective) -> Layout | None:
-    """Return the layout of the rows of an image on `count` devices (None for one, or for all with several processes).
-
-    It is None for one device. `InputError` is raised if the objective needs all rows on one device.
-    """
+    """Return the layout of rows on `count` devices (None for one, or all with several processes), or None for one."""
     if count is None and not is_distributed():
         return None
     devices = available(count)

@@ -21,7 +21,8 @@ from jaxstyle.optim import loop
 from jaxstyle.optim.loop import AnyObjective
 from jaxstyle.optim.optimizers import LBFGS, Optimizer, Transformation, as_optimizer
 from jaxstyle.runtime.executable_cache import load_or_compile
-from jaxstyle.runtime.memory import in_row_chunks, plan_scale, release_memory
+from jaxstyle.runtime.memory import plan_scale, release_memory
+from jaxstyle.runtime.options import LARGEST_BLOCKS
 from jaxstyle.runtime.placement import Layout, cropped, placed, row_layout
 from jaxstyle.transfer.color import Color, Styles
 from jaxstyle.transfer.scale import Transfer
@@ -32,17 +33,14 @@ WORK_PER_SEGMENT = 2e11  # multiply-adds of forward passes: two steps of VGG-19 
 
 
 class CompiledScale(NamedTuple):
-    """A compiled scale: the program for up to `segment` steps, and the optimization targets on its devices.
-
-    `memory_plan` is 0 for the full image at once, the number of pixels of a tile, or that of the full image for row
-    chunks only. `state_bytes` is the memory of a state on one device.
-    """
+    """A compiled scale: the program of its steps, and the optimization targets on its devices."""
 
     targets: Any
-    segment: int
+    segment: int  # maximum number of steps per call
     step: jax.stages.Compiled
+    # 0 for the full image at once, the number of pixels of a tile, or that of the full image for row chunks only.
     memory_plan: int
-    state_bytes: int
+    state_bytes: int  # on one device
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,6 @@ class Problem(Transfer):
         return super().targets(number, image)
 
     def _single(self, index: int) -> "Problem":
-        """Return the problem of one image of a batch."""
         own = jax.tree.map(lambda weight: weight[index] if np.ndim(weight) else weight, self.objective)
         return replace(self, objective=own, batch_size=None, noise=None, layout=None)
 
@@ -130,7 +127,7 @@ class Problem(Transfer):
         """Return the compiled program of a scale, which donates the state; `memory_plan` is as for `CompiledScale`."""
         network = self.network
         if memory_plan and isinstance(network, VGG19):
-            network = in_row_chunks(network)
+            network = network.clone(remat=LARGEST_BLOCKS)  # in row chunks
             if memory_plan < scale.height * scale.width:
                 network = network.clone(tile_pixels=memory_plan)
         inputs = (self.shape(scale), self.ready(scale), targets, self.objective)

@@ -7,7 +7,6 @@ options refer, names without folders, and hashes, by which `jaxstyle rerun` find
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import sys
 import types
@@ -23,10 +22,11 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxstyle.distributed.processes import allgather_json
-from jaxstyle.errors import InputError, excerpt, of_machine
+from jaxstyle.errors import InputError, excerpt
 from jaxstyle.images.metadata import description_of
 from jaxstyle.losses.objective import Objective
 from jaxstyle.networks.vgg import VGG19
+from jaxstyle.networks.weights_io import sha256
 from jaxstyle.optim.loop import AnyObjective
 from jaxstyle.runtime.backends import device_name
 from jaxstyle.runtime.problem import Problem
@@ -81,17 +81,6 @@ class RunRecord:
     index: int = 0  # of this picture in `batch`
     devices: int = 1  # number of devices, each like `device`
     format: Literal["jaxstyle run 2"] = FORMAT
-
-
-def source(path: Path) -> Source:
-    """Return the name and the hash of a file."""
-    try:
-        with path.open("rb") as file:
-            return Source(path.name, hashlib.file_digest(file, "sha256").hexdigest())
-    except (OSError, MemoryError) as error:
-        reason = excerpt(getattr(error, "strerror", error))
-        other = InputError(f"{path} cannot be read ({reason}): name a file that you may read.")
-        raise of_machine(path, error) or other from error
 
 
 def versions() -> dict[str, str]:
@@ -175,9 +164,9 @@ def new_record(
     command: str, options: dict[str, Any], *, inputs: Iterable[Path], network: Weights, problem: Problem
 ) -> RunRecord:
     """Return the record of a command before the run."""
-    weights = weights_by_term(problem.objective)
-    facts = (options, tuple(map(source, inputs)), network, settings_of(problem), weights, versions(), device_name())
-    return RunRecord(command, *facts)
+    sources = tuple(Source(path.name, sha256(path)) for path in inputs)
+    facts = (settings_of(problem), weights_by_term(problem.objective), versions(), device_name())
+    return RunRecord(command, options, sources, network, *facts)
 
 
 def identity(record: RunRecord) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from jaxstyle.runtime.fitting import Result
 from jaxstyle.runtime.inputs import LoadedNetwork
 from jaxstyle.runtime.options import STATISTICS, ObjectiveOptions, ReconstructOptions, StylizeOptions, TextureOptions
 from jaxstyle.runtime.outputs import OutputOptions
-from jaxstyle.runtime.record import CURE, RunRecord, differences, plain, read, record_of, source, structured
+from jaxstyle.runtime.record import CURE, RunRecord, differences, plain, read, record_of, structured
 from jaxstyle.runtime.run import NOT_RECORDED, load_run, run_to_file
 from jaxstyle.runtime.sweep_grid import SweepOptions
 from jaxstyle.runtime.sweep_job import sweep_folder
@@ -51,10 +51,7 @@ def rerun(
     callbacks: Sequence[Callback] = (),
     should_stop: Callable[[], object] = never,
 ) -> Result:
-    """Repeat the run that made a picture; `equal_pictures` then compares the pictures.
-
-    The input files are in `folders`, the network in the file `weights`, in one of `folders`, or installed.
-    """
+    """Repeat the run that made a picture, with inputs in `folders`; the network is `weights`, in them or installed."""
     if picture.suffix.lower() == ".json":
         raise InputError(f"{picture} is a record and no picture: name the picture next to it.")
     record = picture_record(picture, max_pixels=max_pixels)
@@ -129,7 +126,7 @@ def _inputs(picture: Path, record: RunRecord, files: Sequence[Path], folders: Se
             break
         if path.absolute() != picture.absolute():
             with contextlib.suppress(InputError, UnavailableError):
-                known.setdefault(source(path).sha256, path)
+                known.setdefault(weights_io.sha256(path), path)
     missing = [excerpt(each.name) for each in record.inputs if each.sha256 not in known]
     if missing:
         raise InputError(

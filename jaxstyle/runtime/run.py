@@ -46,10 +46,7 @@ NOT_RECORDED = ("max_memory", "devices", "max_pixels")  # options on which no pi
 
 
 class Run(NamedTuple):
-    """A problem, the alpha channel of its content, its record before the run, and options of output files.
-
-    The problem may be a batch; the record is then that of one of its pictures.
-    """
+    """A problem, the alpha of its content, the record of one of its pictures before the run, and output options."""
 
     problem: Problem
     alpha: np.ndarray | None
@@ -186,11 +183,7 @@ def run_to_file(
     until: int | None = None,
     before_saving: Callable[[Result], object] = lambda result: None,
 ) -> Result:
-    """Run all steps, or those up to `until`, and save the picture and the other files; see `fit`.
-
-    A diverged run has the last finite picture, which is saved. A failure of a file other than the picture is an event.
-    `before_saving` is called with the result, before the picture is saved.
-    """
+    """Run all steps, or those up to `until`, and save the picture and the other files; see `fit`."""
     run = on_devices(run, callbacks)
     problem, outputs = run.problem, run.outputs
     if problem.spans_processes:

@@ -241,15 +241,12 @@ def lbfgs_messages(problem: Problem, snapshot: Snapshot, *, before: int) -> list
 
 
 def fault_of(history: Mapping[str, np.ndarray], *, finite: bool, done: int = 0) -> Fault | None:
-    """Return the first value of a picture that is not finite, or None; `done` is the number of steps before `history`.
-
-    `finite` is whether the picture after the last step is finite, which its terms do not show.
-    """
+    """Return the first value of a picture that is not finite, or None; `history` begins after `done` steps."""
     bad = [(int(np.argmin(np.isfinite(own))), name) for name, own in history.items() if not np.isfinite(own).all()]
     if bad:
         step, name = min(bad)  # from 0; its terms are of the picture after as many steps
         return Fault(f"{name} is {history[name][step]} at step {done + step + 1}", done + step - 1)
-    if not finite:
+    if not finite:  # after the last step, which its terms do not show
         steps = done + len(history["total"])
         return Fault(f"the picture is not finite after step {steps}", steps - 1)
     return None

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxstyle import __version__
 from jaxstyle.errors import InputError, UnavailableError
+from jaxstyle.files import limit_size
 from jaxstyle.losses import statistics_io
 from jaxstyle.losses.targets import network_of_styles, summarize_style
 from jaxstyle.networks import pretrained
@@ -28,10 +29,7 @@ MOST = 2**28  # bytes; the least recently used files are removed first
 
 
 def with_statistics(problem: Problem) -> Problem:
-    """Return a problem whose style images are replaced by their statistics at every scale, from the user's cache.
-
-    If the cache cannot be read or written, they are computed again.
-    """
+    """Return a problem whose style images are replaced by their statistics at every scale, from the user's cache."""
     sides = style_sides(max(problem.content.shape[:2]), problem.schedule, objective=problem.objective)
     styles = [style if isinstance(style, Mapping) else statistics_of(style, sides, problem) for style in problem.styles]
     return replace(problem, styles=styles)
@@ -43,7 +41,7 @@ def statistics_of(style: Any, sides: Sequence[int], problem: Problem) -> Sizes:
     objective: Any = problem.objective
     how: dict[str, Any] = {"params": params, "objective": objective, "network": problem.network}
     statistics: Sizes = {}
-    with contextlib.suppress(InputError, OSError):
+    with contextlib.suppress(InputError, OSError):  # then they are computed again
         statistics = statistics_io.read(path, **how)
         os.utime(path)
     if missing := [side for side in sides if side not in statistics]:
@@ -53,7 +51,7 @@ def statistics_of(style: Any, sides: Sequence[int], problem: Problem) -> Sizes:
         with contextlib.suppress(UnavailableError, OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             statistics_io.write(path, statistics, pictures=[], **how)
-            _limit_size(path.parent)
+            limit_size(path.parent.glob("*.h5"), MOST)
     return {side: statistics[side] for side in sides}
 
 
@@ -75,12 +73,3 @@ def _path(style: Any, problem: Problem) -> Path:
     digest = hashlib.sha256(repr(facts).encode())
     digest.update(statistics_io.network_hash(problem.params).encode() + np.asarray(style).tobytes())
     return pretrained.cache() / "styles" / f"{digest.hexdigest()}.h5"
-
-
-def _limit_size(folder: Path) -> None:
-    files = sorted(folder.glob("*.h5"), key=lambda file: file.stat().st_mtime, reverse=True)
-    taken = 0
-    for file in files:
-        taken += file.stat().st_size
-        if taken > MOST:
-            file.unlink(missing_ok=True)

@@ -84,8 +84,12 @@ class SweepOptions(TransferOptions):
         return self if self.seeds is not None else super().with_init()
 
     def combinations(self) -> list[Combination]:
-        """Return all combinations of values."""
-        return combinations({name: values for name, values in self.values.items() if len(values) > 1})
+        """Return all combinations of values; the last option varies fastest."""
+        several = {name: values for name, values in self.values.items() if len(values) > 1}
+        count = math.prod(map(len, several.values()))
+        if count > MOST_PICTURES:
+            raise InputError(f"This sweep has {count} pictures: take shorter ranges, for at most {MOST_PICTURES}.")
+        return [Combination(dict(zip(several, each, strict=True))) for each in itertools.product(*several.values())]
 
     def columns(self) -> int | None:
         """Return the number of columns of the sheet: with several options, that of the values of the last one."""
@@ -133,14 +137,6 @@ def value_text(value: float | int | str) -> str:
         return value
     short = f"{value:.6g}"
     return short if float(short) == value else repr(value)
-
-
-def combinations(options: Mapping[str, Sequence[float | int | str]]) -> list[Combination]:
-    """Return all combinations of the values of options; the last option varies fastest."""
-    count = math.prod(map(len, options.values()))
-    if count > MOST_PICTURES:
-        raise InputError(f"This sweep has {count} pictures: take shorter ranges, for at most {MOST_PICTURES}.")
-    return [Combination(dict(zip(options, values, strict=True))) for values in itertools.product(*options.values())]
 
 
 def parse_values(name: str, text: str, *, least: float) -> list[float]:

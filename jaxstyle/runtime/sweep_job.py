@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxstyle.distributed.processes import allgather_json, broadcast_json, is_distributed, is_process_zero
+from jaxstyle.distributed.processes import allgather_json, is_distributed, is_process_zero
 from jaxstyle.errors import InputError, excerpt
 from jaxstyle.images.load import load_image
 from jaxstyle.images.save import check_output
@@ -115,7 +115,7 @@ class SweepFolder:
     def unfinished(self, *, read: bool = True) -> list[int]:
         """Return the numbers of all pictures that are not finished; `read` checks that the others can be read."""
         done = self.is_readable if read else self.entry
-        return broadcast_json([i for i in range(len(self.combinations)) if not done(i)])
+        return allgather_json([i for i in range(len(self.combinations)) if not done(i)])[0]
 
     def problem(self, problem: Problem, batch: Sequence[int]) -> Problem:
         """Return the problem of a batch."""
@@ -166,16 +166,12 @@ def sweep_job(
     run: Run,
     folder: SweepFolder,
     *,
-    batch_size: int | None = None,
+    batch_size: int | None = None,  # None for as many as fit into memory
     columns: int | None = None,
     callbacks: Sequence[Callback] = (),
     should_stop: Callable[[], object] = never,
 ) -> SweepResult:
-    """Compute all pictures of a sweep that are not finished, and write its report, with a number of `columns`.
-
-    `batch_size` is the number of pictures at a time, None for as many as fit into memory. When stopped, the pictures of
-    the batch are saved; the events "diverged" and "failed" name what is missing.
-    """
+    """Compute all pictures of a sweep that are not finished, and write its report, with a number of `columns`."""
     if is_distributed():
         run.check_processes()
     began, count = time.perf_counter(), len(folder.combinations)
@@ -211,7 +207,7 @@ def _batches(
 ) -> Iterator[list[int]]:
     """Yield the numbers of each batch; the interrupted one is first."""
     checkpoints = run.checkpoints() if todo else None
-    first: list[int] = broadcast_json(list(checkpoints.interrupted_batch() if checkpoints else ()))
+    first: list[int] = allgather_json(list(checkpoints.interrupted_batch() if checkpoints else ()))[0]
     if checkpoints is not None and not set(first) <= set(todo):  # finished, but the checkpoint was not removed
         checkpoints.store.clear()
         first = []
@@ -274,9 +270,8 @@ class _SweepBatch:
         resume = snapshot = None if checkpoints is None else checkpoints.load(callbacks)
         self.faults |= {} if snapshot is None else self._faults(snapshot)
         missing = [index for index in self.faults if not self._path(index).is_file()]
-        late = {
-            index: self.faults[index] for index in (broadcast_json(missing) if problem.spans_processes else missing)
-        }
+        missing = allgather_json(missing)[0] if problem.spans_processes else missing
+        late = {index: self.faults[index] for index in missing}
         before, recent = 0 if snapshot is None else snapshot.step, (None, snapshot)
         for snapshot in iterate(problem, resume=resume, should_stop=should_stop, callbacks=callbacks):
             for index, fault in self._faults(snapshot).items():

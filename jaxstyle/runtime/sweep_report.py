@@ -1,8 +1,6 @@
 """Report of a sweep: a table, a contact sheet, and a page that needs neither server nor network."""
 
-import csv
 import html
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -16,6 +14,7 @@ from jaxstyle.files import write_text
 from jaxstyle.images.contact_sheet import contact_sheet
 from jaxstyle.images.load import load_image, size_of
 from jaxstyle.images.save import save_image
+from jaxstyle.runtime.outputs import table
 from jaxstyle.runtime.record import RunRecord, plain, structured, translated
 
 CURVE_POINTS = 120
@@ -70,12 +69,9 @@ def write_report(folder: Path, entries: Sequence[Entry], *, columns: int | None,
         for path in (table_path, sheet_path, page_path):
             path.unlink(missing_ok=True)
         return
-    table = io.StringIO(newline="")
     names = [name for kind in ("settings", "terms") for each in entries for name in getattr(each, kind)]
-    writer = csv.DictWriter(table, ["picture", *dict.fromkeys(names)])
-    writer.writeheader()
-    writer.writerows({"picture": each.picture, **each.settings, **each.terms} for each in entries)
-    write_text(table_path, table.getvalue())
+    rows = ({"picture": each.picture, **each.settings, **each.terms} for each in entries)
+    write_text(table_path, table(["picture", *dict.fromkeys(names)], rows))
     write_text(page_path, page(entries, columns=columns))
     side = next(side for most, side in CELLS if len(entries) <= most)
     pictures = [_reduced(folder / each.picture, side, max_pixels) for each in entries]
@@ -106,7 +102,6 @@ def _cell(entry: Entry) -> str:
 
 
 def _curve(totals: Sequence[float]) -> str:
-    """Return the loss curve as SVG, on a logarithmic scale."""
     heights = [math.log10(total) for total in totals if total > 0 and math.isfinite(total)]
     if len(heights) < 2:
         return ""

@@ -93,26 +93,19 @@ class Transfer:
         return math.prod(self.content.shape[:-3])
 
     def initial_image(self, scale: Scale, previous: Any) -> Any:
-        """Return the initial image of a scale, given the result of the previous one, None for the first scale.
-
-        The change of the initial image is enlarged and added to the initial image at its new size, which preserves its
-        detail. For noise, the result of the previous scale is enlarged.
-        """
+        """Return the initial image of a scale, given the result of the previous one, None for the first scale."""
         size, circular = scale[:2], is_circular(self.network)
         if previous is None:
             return self._start(*size)
         if isinstance(self.start, str) and self.start == "noise":
             return resize(previous, *size, circular=circular)
         then, now = self._start(*previous.shape[-3:-1]), self._start(*size)
+        # Only the change is enlarged, which preserves the detail of the initial image.
         change = resample(previous - then, *size, circular=circular)
         return array_module(now, change).clip(now + change, 0.0, 1.0)
 
     def _start(self, height: int, width: int) -> Any:
-        """Return the initial image of this size, with the leading axis of the content.
-
-        `start` is "content", "recolored" (by the colors of all styles), "style" (the first, resized), "noise" (uniform
-        in [0, 1], as in Gatys et al.), or an image `[..., h, w, 3]` of any size.
-        """
+        """Return the initial image of this size, with the leading axis of the content."""
         content, start = self.content, self.start
         shape = (*content.shape[:-3], height, width, 3)
         if not isinstance(start, str):
@@ -134,7 +127,7 @@ class Transfer:
         if start == "noise":
             if self.key is None:
                 raise InputError("The initial image is noise, which has no seed: pass key=jax.random.key(0).")
-            return jax.random.uniform(self.key, shape, content.dtype)
+            return jax.random.uniform(self.key, shape, content.dtype)  # as in Gatys et al.
         names = "'content', 'recolored', 'style', 'noise'"
         raise InputError(f"The initial image {start!r} is unknown: use {names} or an image.")
 
@@ -167,10 +160,7 @@ class Transfer:
     def targets_of_size(
         self, height: int, width: int, *, image: Any = None, part: tuple[int, bool] = (0, False)
     ) -> Any:
-        """Return the targets of an image, as of `make_targets`, and of half its size above `half_resolution_above`.
-
-        Images and masks of full size are resized.
-        """
+        """Return the targets of an image, as of `make_targets`, and of half its size above `half_resolution_above`."""
         objective, network, content, content_masks = self.objective, self.network, self.content, self.content_masks
         longest = max(height, width)
         layers = sized_layers(network, objective.layers)
