@@ -25,7 +25,7 @@ import jax.monitoring
 from jax.experimental import serialize_executable  # the only public function that serializes an executable
 
 from jaxstyle.errors import UnavailableError
-from jaxstyle.files import atomic_write
+from jaxstyle.files import atomic_write, limit_size
 from jaxstyle.runtime.backends import device_name
 
 FOLDER = "executables"  # in the folder of JAX's cache
@@ -93,12 +93,7 @@ def _folder() -> Path | None:
 def _write(path: Path, data: bytes) -> None:
     with contextlib.suppress(UnavailableError), atomic_write(path) as part:
         part.write_bytes(hashlib.sha256(data).digest() + data)
-    files = sorted(path.parent.iterdir(), key=lambda file: file.stat().st_mtime, reverse=True)
-    total = 0
-    for file in files:
-        total += file.stat().st_size
-        if total > MOST:
-            file.unlink(missing_ok=True)
+    limit_size(path.parent.iterdir(), MOST)
 
 
 class _KeyPickler(pickle.Pickler):
