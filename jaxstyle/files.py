@@ -41,8 +41,12 @@ def check_free_space(folder: Path, size: int) -> None:
 
 def limit_size(files: Iterable[Path], most: int) -> None:
     """Remove the least recently used files of a cache beyond `most` bytes in all."""
-    for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
-        most -= file.stat().st_size
+    found = []
+    for file in files:
+        with contextlib.suppress(OSError):  # another process may have removed it
+            found.append((file.stat().st_mtime, file.stat().st_size, file))
+    for _, size, file in sorted(found, reverse=True):
+        most -= size
         if most < 0:
             file.unlink(missing_ok=True)
 

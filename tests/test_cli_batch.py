@@ -186,6 +186,19 @@ def test_an_interruption_around_the_saving_of_a_picture_repeats_only_what_was_no
     assert f"{4 - finished} made, {finished} there already" in capsys.readouterr().err
 
 
+def test_a_picture_whose_replacement_was_not_saved_is_computed_again(fake_runner, capsys, monkeypatch):
+    def interrupt(run: Run, *arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    assert batch() == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "save_picture", interrupt)
+        assert batch(style_weight=500) == 130
+    capsys.readouterr()
+    assert batch(style_weight=500) == 0
+    assert "4 made, 0 there already" in capsys.readouterr().err
+
+
 def test_a_picture_whose_replacement_was_interrupted_is_computed_again(fake_runner, monkeypatch, capsys):
     assert batch() == 0
     before = Path("out/a_x.png").read_bytes()

@@ -1,5 +1,7 @@
 """The cache of compiled programs by their inputs: what is loaded, what is not, and what a damaged file costs."""
 
+import errno
+import os
 from functools import partial
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxstyle.networks.vgg import VGG19
 from jaxstyle.optim.parametrizations import PARAMETRIZATIONS
 from jaxstyle.runtime import executable_cache
 from jaxstyle.runtime.compile_cache import process_clock
@@ -26,17 +29,20 @@ def folder(tmp_path):
     jax.config.update("jax_compilation_cache_dir", before)
 
 
-@pytest.fixture
-def lowered():
-    """A function that lowers a program which adds its argument to the input, and the arguments of its calls."""
+class Lower:
+    """Lowers a program that adds a number to its input, and keeps the numbers of its calls."""
 
-    def lower(number: float) -> jax.stages.Lowered:
-        calls.append(number)
+    def __init__(self) -> None:
+        self.calls: list[float] = []
+
+    def __call__(self, number: float) -> jax.stages.Lowered:
+        self.calls.append(number)
         return jax.jit(lambda x: x + number, donate_argnums=0).lower(SHAPE)
 
-    calls: list[float] = []
-    lower.calls = calls
-    return lower
+
+@pytest.fixture
+def lowered():
+    return Lower()
 
 
 def compiled(lower, number, *facts):
@@ -76,14 +82,17 @@ def test_a_damaged_file_is_compiled_again(folder, lowered, damage):
 
 
 def test_another_option_of_jax_flag_of_xla_or_source_is_another_program(folder, monkeypatch):
-    keys = [executable_cache._key((SHAPE,)), executable_cache._key((jax.ShapeDtypeStruct((4,), "float32"),))]
+    facts = [(SHAPE,), (jax.ShapeDtypeStruct((4,), "float32"),), (VGG19(),), (VGG19(pooling="avg"),)]
+    keys = [executable_cache._key(each) for each in facts]
     with jax.default_matmul_precision("highest"):
         keys.append(executable_cache._key((SHAPE,)))
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=nowhere")
     keys.append(executable_cache._key((SHAPE,)))
-    monkeypatch.setattr(executable_cache, "_code", lambda: b"another")
+    monkeypatch.setattr(executable_cache, "CODE", b"another")
     keys.append(executable_cache._key((SHAPE,)))
-    assert len({*keys, None}) == 6
+    monkeypatch.setattr(executable_cache, "instruction_set", lambda: "another")
+    keys.append(executable_cache._key((SHAPE,)))
+    assert len({*keys, None}) == len(keys) + 1
 
 
 def mean(x: jax.Array) -> jax.Array:
@@ -101,17 +110,31 @@ def test_a_program_of_a_users_code_is_not_saved(folder, lowered, fact):
 
 
 def test_functions_of_this_package_have_a_key():
-    assert all(executable_cache._key((PARAMETRIZATIONS[name].decode,)) for name in ("pixels", "pyramid", "laplacian"))
+    keys = [executable_cache._key((each.decode,)) for each in PARAMETRIZATIONS.values()]
+    assert all(keys) and len(set(keys)) == len(keys)
 
 
 def test_a_folder_that_cannot_be_written_costs_time_only(folder, lowered, monkeypatch):
-    def refuse(path):
-        raise OSError("full")
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(executable_cache, "atomic_write", refuse)
-    compiled(lowered, 5.5)
-    compiled(lowered, 5.5)
-    assert lowered.calls == [5.5, 5.5]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refuse)
+        compiled(lowered, 5.5)
+    compiled(lowered, 5.75)
+    monkeypatch.setattr(os, "utime", refuse)
+    compiled(lowered, 5.75)
+    assert lowered.calls == [5.5, 5.75] and len(list(folder.iterdir())) == 1
+
+
+def test_jaxs_option_switches_the_cache_off(folder):
+    before = jax.config.values["jax_enable_compilation_cache"]
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        assert executable_cache._folder() is None
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+    assert executable_cache._folder() == folder
 
 
 def test_the_oldest_files_are_removed_beyond_the_limit(folder, lowered, monkeypatch):

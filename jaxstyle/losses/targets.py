@@ -135,7 +135,7 @@ class Styling(NamedTuple):
 def check_weights(style_weights: Any) -> None:
     """Check that weights of styles `[..., K]` are from 0, and have finite sums above 0; see `check_range`."""
     if any(isinstance(each, Tracer) for each in jax.tree.leaves(style_weights)):
-        traced = jnp.asarray(style_weights)
+        traced = jnp.atleast_1d(style_weights)
         sums = jnp.sum(traced, axis=-1)
         valid = jnp.all(traced >= 0) & jnp.all(sums > 0) & jnp.all(sums < jnp.inf)
         checkify.debug_check(valid, "style_weights are negative, not finite or all 0: pass numbers from 0, not all 0.")

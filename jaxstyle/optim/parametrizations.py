@@ -83,6 +83,14 @@ def _root(dtype: Any) -> jax.Array:
     return root / jnp.max(jnp.linalg.norm(root, axis=0))
 
 
+def _decorrelated(image: jax.Array) -> jax.Array:
+    return jnp.matmul(image, jnp.linalg.inv(_root(image.dtype)).T, precision="highest")
+
+
+def _correlated(channels: jax.Array) -> jax.Array:
+    return jnp.matmul(channels, _root(channels.dtype).T, precision="highest")
+
+
 def _hartley(x: jax.Array) -> jax.Array:
     """Return the Hartley transform, a real version of the Fourier transform and its own inverse."""
     found = jnp.fft.fft2(x, axes=(0, 1), norm="ortho")
@@ -98,21 +106,30 @@ def _strengths(x: jax.Array) -> jax.Array:
     return jnp.broadcast_to(strengths[..., None], x.shape).astype(x.dtype)
 
 
-PARAMETRIZATIONS = {
+def _frequencies(image: jax.Array) -> jax.Array:
+    return _hartley(image) / _strengths(image)
+
+
+def _from_frequencies(waves: jax.Array) -> jax.Array:
+    return _hartley(waves * _strengths(waves))
+
+
+def _logits(image: jax.Array) -> jax.Array:
+    return jax.scipy.special.logit(jnp.clip(image, MARGIN, 1 - MARGIN))
+
+
+def _sigmoid(logits: jax.Array) -> jax.Array:
+    return jax.nn.sigmoid(logits)
+
+
+PARAMETRIZATIONS = {  # of functions with names, which `runtime.executable_cache` needs
     "pixels": Parametrization(_same, _same),
     "pyramid": Parametrization(_levels, _sum_of_levels),
     "circular pyramid": Parametrization(_levels, _sum_of_circular_levels),
     "laplacian": Parametrization(_details, _from_details),
-    "decorrelated": Parametrization(
-        lambda image: jnp.matmul(image, jnp.linalg.inv(_root(image.dtype)).T, precision="highest"),
-        lambda channels: jnp.matmul(channels, _root(channels.dtype).T, precision="highest"),
-    ),
-    "fourier": Parametrization(
-        lambda image: _hartley(image) / _strengths(image), lambda waves: _hartley(waves * _strengths(waves))
-    ),
-    "sigmoid": Parametrization(
-        lambda image: jax.scipy.special.logit(jnp.clip(image, MARGIN, 1 - MARGIN)), jax.nn.sigmoid
-    ),
+    "decorrelated": Parametrization(_decorrelated, _correlated),
+    "fourier": Parametrization(_frequencies, _from_frequencies),
+    "sigmoid": Parametrization(_logits, _sigmoid),
 }
 OF_LEVELS = tuple(PARAMETRIZATIONS[name].decode for name in ("pixels", "pyramid", "circular pyramid"))
 # Encoders that run in NumPy, so that the initial state needs no compilation.

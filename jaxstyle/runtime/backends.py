@@ -63,6 +63,16 @@ def device_name() -> str:
     return f"{os.cpu_count()} x {model}"
 
 
+def instruction_set() -> str:
+    """Return the instructions that the processor supports; the name of the machine where Linux does not list them."""
+    names = ("flags", "Features")  # on x86 and on ARM
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return f"{platform.machine()} {next(line for line in lines if line.startswith(names))}"
+    except (OSError, StopIteration):
+        return f"{platform.machine()} {platform.node()}"
+
+
 def _use(name: str | None) -> None:
     """Start a backend, by default the best one, and allocate a byte: a GPU whose memory is in use starts without."""
     device = jax.local_devices(backend=name)[0]

@@ -1,7 +1,7 @@
 """Batches of pictures: one for each pair of content and style, and the record of the finished ones.
 
 `batch.json` has for each picture a hash of its inputs and options; there is one such file per process. The hash is
-written before the picture is saved, with the time of the file that the picture replaces, until the picture is there.
+written before the picture is saved, with a hash of the file that the picture replaces, until the picture is there.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def batch(
             run = run._replace(problem=problem)
 
             def before_saving(
-                result: Result, name: str = name, entry: str = f"{digest} {_time(picture.output)}"
+                result: Result, name: str = name, entry: str = f"{digest} {_hash(picture.output)}"
             ) -> None:
                 done[name] = entry if result.stop_reason in ("done", "converged") else IN_PROGRESS  # made again
                 record.write(done, process=process)
@@ -219,7 +219,7 @@ def _by_size(
 
 def _is_finished(picture: BatchPicture, done: Mapping[str, str], common: str, options: StylizeOptions) -> bool:
     digest, _, replaced = done.get(picture.output.name, IN_PROGRESS).partition(" ")
-    if not digest or not picture.output.is_file() or replaced == str(_time(picture.output)):
+    if not digest or not picture.output.is_file() or replaced == _hash(picture.output):
         return False
     try:
         return digest == _digest(common, picture.inputs(options))
@@ -227,12 +227,12 @@ def _is_finished(picture: BatchPicture, done: Mapping[str, str], common: str, op
         return False
 
 
-def _time(path: Path) -> int:
-    """Return the time of the last change of a file in nanoseconds, 0 if it does not exist."""
+def _hash(path: Path) -> str:
+    """Return the SHA-256 of a file, "none" if it cannot be read."""
     try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0
+        return sha256(path)
+    except (InputError, UnavailableError):
+        return "none"
 
 
 def _digest(common: str, files: Iterable[Path]) -> str:

@@ -1,8 +1,9 @@
 """The cache of compiled programs by their inputs and code, from which they are loaded without tracing.
 
 The key of JAX's cache is the traced program, so each process traces a program before it can be loaded. Here the key is
-everything that tracing depends on: shapes, static options, the source of this package, versions, JAX's options and the
-machine. Programs of functions or classes of other packages have no key, since their code is unknown.
+what tracing depends on: shapes, static options, the source of this package, versions, JAX's options and the machine.
+Functions without a name and those of unknown packages have no key. Replaced functions of this package are not seen.
+A program that JAX loads from its own cache is not saved, since XLA loses functions of it.
 
 Like those of JAX's cache, the files contain code and are as trusted as this package: a process runs what it loads.
 """
@@ -12,10 +13,12 @@ import hashlib
 import io
 import os
 import pickle
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
@@ -24,15 +27,14 @@ import jax
 import jax.monitoring
 from jax.experimental import serialize_executable  # the only public function that serializes an executable
 
-from jaxstyle.errors import UnavailableError
 from jaxstyle.files import atomic_write, limit_size
-from jaxstyle.runtime.backends import device_name
+from jaxstyle.runtime.backends import device_name, instruction_set
 
 FOLDER = "executables"  # in the folder of JAX's cache
 MOST = 2**28  # bytes; the least recently used files are removed first
 PACKAGES = ("jaxstyle", "jax", "jaxlib", "flax", "optax", "numpy")  # whose versions are part of the key
 MODULES = (*PACKAGES, "builtins", "collections", "functools", "operator")
-REQUEST, HIT = "/jax/compilation_cache/compile_requests_use_cache", "/jax/compilation_cache/cache_hits"
+COMPILED = "/jax/compilation_cache/cache_misses"  # event of JAX when it saves a program
 LOADED = "/jaxstyle/executable_loaded"  # event
 DIGEST = 32  # bytes of SHA-256, before the program
 FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
@@ -42,7 +44,7 @@ def load_or_compile(lower: Callable[[], jax.stages.Lowered], *facts: Any) -> jax
     """Return a compiled program for the first device: from the cache, or else that of `lower()`, which is then saved.
 
     `facts` are all arguments that the program depends on, without the values of its inputs. A file that cannot be read
-    is replaced; one that cannot be written costs time but raises no error.
+    or written costs time but raises no error.
     """
     folder, device = _folder(), jax.local_devices()[0]
     key = None if folder is None else _key(facts)
@@ -54,46 +56,45 @@ def load_or_compile(lower: Callable[[], jax.stages.Lowered], *facts: Any) -> jax
         if hashlib.sha256(saved[DIGEST:]).digest() == saved[:DIGEST]:
             program = pickle.loads(saved[DIGEST:])  # noqa: S301  # see above
             found = serialize_executable.deserialize_and_load(*program, execution_devices=[device])
-            os.utime(path)
+            with contextlib.suppress(OSError):  # of a folder that this user may only read
+                os.utime(path)
             jax.monitoring.record_event_duration_secs(LOADED, time.perf_counter() - began)
             return found
-    with _events() as events:
-        compiled = lower().compile()
+    counts = _compilations()
+    counts.own = 0
+    compiled = lower().compile()
     with contextlib.suppress(Exception):  # as of programs with large constants
-        if REQUEST in events and HIT not in events:  # XLA loses functions of a loaded program when it is saved again
+        if counts.own == 1:
             _write(path, pickle.dumps(serialize_executable.serialize(compiled)))
     return compiled
 
 
-@contextlib.contextmanager
-def _events() -> Iterator[set[str]]:
-    """Yield the events of JAX's cache in this thread."""
-    thread, found = threading.get_ident(), set()
+@cache
+def _compilations() -> threading.local:
+    """Return an object whose `own` counts the programs that JAX compiles and saves in the thread that set it to 0."""
+    counts = threading.local()
 
     def listen(event: str, **_: str | int) -> None:
-        if threading.get_ident() == thread:
-            found.add(event)
+        if event == COMPILED:
+            counts.own = getattr(counts, "own", 0) + 1
 
     jax.monitoring.register_event_listener(listen)
-    try:
-        yield found
-    finally:
-        jax.monitoring.unregister_event_listener(listen)
+    return counts
 
 
 def _folder() -> Path | None:
     """Return the folder of `enable_compile_cache`; None without one, in a cluster, or for another default device."""
-    named = jax.config.values["jax_compilation_cache_dir"]
-    device: Any = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
-    usable = named is not None and device is None and jax.process_count() == 1
-    folder = Path(named or "", FOLDER)
-    return folder if usable and folder.is_dir() else None
+    options: Any = jax.config
+    named = options.jax_compilation_cache_dir if options.jax_enable_compilation_cache else None
+    usable = named is not None and options.jax_default_device is None and jax.process_count() == 1
+    folder = os.path.join(named or "", FOLDER)
+    return Path(folder) if usable and os.path.isdir(folder) else None  # Path.is_dir raises without permission
 
 
 def _write(path: Path, data: bytes) -> None:
-    with contextlib.suppress(UnavailableError), atomic_write(path) as part:
+    with atomic_write(path) as part:
         part.write_bytes(hashlib.sha256(data).digest() + data)
-    limit_size(path.parent.iterdir(), MOST)
+    limit_size(path.parent.glob("[!.]*"), MOST)  # not those that other processes are writing
 
 
 class _KeyPickler(pickle.Pickler):
@@ -116,19 +117,21 @@ def _key(facts: Any) -> str | None:
     except Exception:  # of objects that cannot be pickled, too
         return None
     options = {name: getattr(jax.config, name, value) for name, value in sorted(jax.config.values.items())}
-    where = [name for name in options if "cache" in name]
-    machine = (device_name(), jax.devices()[0].client.platform_version, [os.environ.get(name) for name in FLAGS])
-    others = ({name: value for name, value in options.items() if name not in where}, machine)
-    return hashlib.sha256(_code() + repr(others).encode() + file.getvalue()).hexdigest()
+    options = {name: value for name, value in options.items() if "cache" not in name}
+    flags = [os.environ.get(name) for name in FLAGS]
+    others = (options, flags, device_name(), instruction_set(), jax.devices()[0].client.platform_version)
+    return hashlib.sha256(CODE + repr(others).encode() + file.getvalue()).hexdigest()
 
 
-@cache
 def _code() -> bytes:
     """Return a hash of the source of this package and of the versions of others."""
-    from importlib import metadata
-
-    root = Path(__file__).resolve().parents[1]
-    digest = hashlib.sha256(repr([metadata.version(package) for package in PACKAGES]).encode())
-    for path in sorted(root.rglob("*.py")):
+    digest = hashlib.sha256(sys.version.encode())
+    for package in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            digest.update(metadata.version(package).encode())
+    for path in sorted(Path(__file__).resolve().parents[1].rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.digest()
+
+
+CODE = _code()  # at import: the files may change before the first program

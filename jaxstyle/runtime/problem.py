@@ -132,7 +132,8 @@ class Problem(Transfer):
                 network = network.clone(tile_pixels=memory_plan)
         inputs = (self.shape(scale), self.ready(scale), targets, self.objective)
         leaves, structure = jax.tree.flatten(inputs)
-        shapes = tuple((np.shape(leaf), str(getattr(leaf, "dtype", type(leaf)))) for leaf in leaves)
+        dtypes = [(str(getattr(leaf, "dtype", type(leaf))), getattr(leaf, "weak_type", False)) for leaf in leaves]
+        shapes = tuple(zip(map(np.shape, leaves), dtypes, strict=True))
         name = (shapes, structure, network, self.layout)
         if name not in self.compiled:
             options: dict[str, Any] = {"network": network, "most_steps": MOST_STEPS_PER_SEGMENT}
