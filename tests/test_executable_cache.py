@@ -84,6 +84,7 @@ def test_a_damaged_file_is_compiled_again(folder, lowered, damage):
 def test_another_option_of_jax_flag_of_xla_or_source_is_another_program(folder, monkeypatch):
     facts = [(SHAPE,), (jax.ShapeDtypeStruct((4,), "float32"),), (VGG19(),), (VGG19(pooling="avg"),)]
     keys = [executable_cache._key(each) for each in facts]
+    assert keys == [executable_cache._key(each) for each in facts] and keys[2] == executable_cache._key((VGG19(),))
     with jax.default_matmul_precision("highest"):
         keys.append(executable_cache._key((SHAPE,)))
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=nowhere")

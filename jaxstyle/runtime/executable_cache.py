@@ -17,12 +17,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.monitoring
 from jax.experimental import serialize_executable  # the only public function that serializes an executable
@@ -105,6 +107,12 @@ class _KeyPickler(pickle.Pickler):
             module = getattr(obj, "__module__", None) or ""
             if module.partition(".")[0] not in MODULES:
                 raise pickle.PicklingError(f"{obj} is of {module}")
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, nn.Module):  # whose state includes a serial number
+            names = [field.name for field in fields(obj) if field.name not in ("parent", "name")]
+            return type(obj), tuple((name, getattr(obj, name)) for name in names)
+        return NotImplemented
 
 
 def _key(facts: Any) -> str | None:
