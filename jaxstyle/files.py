@@ -1,7 +1,8 @@
-"""Atomic writes of files, and limits of their space."""
+"""Atomic writes of files, their hashes, and limits of their space."""
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 import shutil
@@ -9,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from jaxstyle.errors import UnavailableError
+from jaxstyle.errors import InputError, UnavailableError, excerpt, of_machine
 
 
 @contextlib.contextmanager
@@ -37,6 +38,17 @@ def check_free_space(folder: Path, size: int) -> None:
             os.posix_fallocate(file.fileno(), 0, size)
         elif shutil.disk_usage(folder).free < size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, MemoryError) as error:
+        reason = excerpt(getattr(error, "strerror", error))
+        other = InputError(f"{path} cannot be read ({reason}): name a file that you may read.")
+        raise of_machine(path, error) or other from error
 
 
 def limit_size(files: Iterable[Path], most: int) -> None:

@@ -24,6 +24,7 @@ import numpy as np
 import tyro
 
 from jaxstyle.errors import InputError, UnavailableError, excerpt, of_machine
+from jaxstyle.files import sha256
 from jaxstyle.networks import safetensors_io, state_dict, weights_io
 
 Arrays = dict[str, dict[str, np.ndarray]]
@@ -58,7 +59,7 @@ def convert(
         params["conv1_1"] = state_dict.fold(**params["conv1_1"])
     if out is None:
         out = Path("weights", "vgg19.h5" if "conv3_4" in params else "vgg16.h5")
-    checksum = f"sha256:{weights_io.sha256(file)}"
+    checksum = f"sha256:{sha256(file)}"
     weights_io.write(out, params, source=f"{file.name} ({kind})", checksum=checksum, licence=LICENCES[kind])
 
 

@@ -35,6 +35,7 @@ from training_pictures import cut, draw, made_up, photographs, repaint
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from jaxstyle.errors import InputError, own
+from jaxstyle.files import sha256
 from jaxstyle.networks import weights_io
 from jaxstyle.networks.pretrained import LICENCE
 from jaxstyle.networks.vgg import CONV_LAYERS, VGG19, Params, Widths
@@ -236,7 +237,7 @@ def main(
     if widths == WIDTHS or any(a < b for a, b in zip(sum(widths, ()), sum(WIDTHS, ()), strict=True)):
         raise InputError(f"{weights} is not wider than what is to be made of it, {WIDTHS}: name a whole VGG-19.")
     teacher = jax.tree.map(jnp.asarray, weights_io.read(weights))
-    digest = weights_io.sha256(weights)
+    digest = sha256(weights)
     run_of = f"teacher {digest}, {len(sources)} photographs, widths {WIDTHS}, {training}"
     progress = resume(checkpoint, training, run_of) or begin(teacher, sources, training)
     while progress.round < training.rounds:

@@ -19,6 +19,7 @@ import jaxstyle
 from jaxstyle import LBFGS, VGG19, Adam, Objective, cli
 from jaxstyle.cli import main
 from jaxstyle.errors import UnavailableError
+from jaxstyle.files import sha256
 from jaxstyle.images.load import load_image
 from jaxstyle.networks import pretrained, weights_io
 from jaxstyle.runtime import problem
@@ -131,7 +132,7 @@ def test_networks_lists_files_with_sha256_and_provenance(monkeypatch, capsys):
     digest = hashlib.sha256(Path("tiny.h5").read_bytes()).hexdigest()
     assert [line.split() for line in out.splitlines()[:2]] == [["vgg19", "tiny.h5"], ["sha256", digest]]
     mini = out[out.index("\nmini ") :]
-    assert str(pretrained.MINI) in mini and weights_io.sha256(pretrained.MINI) in mini
+    assert str(pretrained.MINI) in mini and sha256(pretrained.MINI) in mini
     for text, path in ((out, Path("tiny.h5")), (mini, pretrained.MINI)):
         for key, value in weights_io.provenance(path).items():
             assert f"{key} {value}" in text

@@ -11,6 +11,7 @@ import pytest
 from vgg_layers import features
 
 from jaxstyle.errors import InputError, UnavailableError
+from jaxstyle.files import sha256
 from jaxstyle.networks import pretrained, state_dict, vgg, weights_io
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "convert_weights.py"
@@ -127,7 +128,7 @@ def test_the_origin_of_a_state_dict_is_stored(script, torch, tmp_path):
     script.convert(path, kind="torchvision", out=tmp_path / "a.h5")
     origin = weights_io.provenance(tmp_path / "a.h5")
     assert origin["source"] == "a.pth (torchvision)"
-    assert origin["checksum"] == f"sha256:{weights_io.sha256(path)}"
+    assert origin["checksum"] == f"sha256:{sha256(path)}"
     assert "torchvision" in origin["licence"] and "BGR" in origin["preprocessing"]
 
 

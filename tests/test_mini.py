@@ -19,6 +19,7 @@ from vgg_layers import features
 
 from jaxstyle import load_params
 from jaxstyle.errors import InputError
+from jaxstyle.files import sha256
 from jaxstyle.images.load import load_image
 from jaxstyle.images.save import save_image
 from jaxstyle.losses.targets import make_targets
@@ -62,7 +63,7 @@ def test_the_file_and_its_readme_name_the_teacher_the_licence_and_the_training()
     assert origin["licence"].startswith("CC BY") and origin["preprocessing"] == weights_io.PREPROCESSING
     assert re.match(r"\d+ steps; .*photographs.*; unexplained energy: relu1_1 0\.\d+, ", origin["training"])
     page = (ROOT / "weights" / "README.md").read_text("utf-8")
-    assert weights_io.sha256(pretrained.MINI) in page and f"{pretrained.MINI.stat().st_size:,} bytes" in page
+    assert sha256(pretrained.MINI) in page and f"{pretrained.MINI.stat().st_size:,} bytes" in page
     assert origin["checksum"].removeprefix("sha256:") in page
     for layer, share in re.findall(r"(relu\d_\d) (\d\.\d+)", origin["training"]):
         assert re.search(rf"{layer} \|.* {re.escape(share)} ", page), layer
@@ -185,7 +186,7 @@ def test_training_lowers_the_error_and_resumes_from_its_checkpoint_to_the_same_b
     origin = train("whole")
     rounds = [float(line.rsplit("relu5_1 ", 1)[1]) for line in capsys.readouterr().out.splitlines() if "round" in line]
     assert len(rounds) == 2 and rounds[-1] < rounds[0]
-    assert weights_io.sha256(tmp_path / "teacher.h5") in origin["checksum"] and "1 photographs" in origin["training"]
+    assert sha256(tmp_path / "teacher.h5") in origin["checksum"] and "1 photographs" in origin["training"]
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt

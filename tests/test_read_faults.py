@@ -18,9 +18,10 @@ import pytest
 from test_style_cache import OBJECTIVE, STYLE, problem
 
 from jaxstyle.errors import InputError, UnavailableError
+from jaxstyle.files import sha256
 from jaxstyle.losses import statistics_io
 from jaxstyle.losses.moments import Moments
-from jaxstyle.networks import hdf5, pretrained, weights_io
+from jaxstyle.networks import hdf5, pretrained
 from jaxstyle.runtime import style_cache
 from jaxstyle.runtime.checkpoint import CheckpointStore
 from jaxstyle.runtime.compile_cache import enable_compile_cache
@@ -147,5 +148,5 @@ def test_an_input_that_cannot_be_hashed_is_named(fail, tmp_path):
     path.write_bytes(bytes(100))
     if (fault := fail(path)) is not None:
         with pytest.raises((InputError, UnavailableError), match=r"a\.png .*: .*\.$"):
-            weights_io.sha256(path)
-    assert path.exists() and (fault is not None or len(weights_io.sha256(path)) == 64)
+            sha256(path)
+    assert path.exists() and (fault is not None or len(sha256(path)) == 64)

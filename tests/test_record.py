@@ -13,10 +13,10 @@ from PIL import Image
 
 from jaxstyle.cli import main
 from jaxstyle.errors import InputError
+from jaxstyle.files import sha256
 from jaxstyle.images.load import load_image
 from jaxstyle.images.metadata import description_of
 from jaxstyle.images.save import save_image
-from jaxstyle.networks import weights_io
 from jaxstyle.runtime import record
 from jaxstyle.runtime.options import StylizeOptions
 from jaxstyle.runtime.rerun import recorded_command
@@ -61,7 +61,7 @@ def test_a_record_has_settings_files_hashes_versions_and_first_and_last_terms(fa
     assert stated.options["style_weight"] == 30
     assert stated.options["content"] == 0 and stated.options["styles"] == [1]
     names = ("content.png", "style.png")
-    assert stated.inputs == tuple(record.Source(name, weights_io.sha256(name)) for name in names)
+    assert stated.inputs == tuple(record.Source(name, sha256(name)) for name in names)
     assert stated.network.name == "vgg19" and stated.network.file == "tiny.h5" and len(stated.network.sha256) == 64
     assert stated.versions["jax"] and stated.versions["jaxstyle"] and stated.device
     terms = ["content/relu1_2", "style/relu1_1", "tv", "total", "range_penalty"]
@@ -250,4 +250,4 @@ def test_differences_have_a_name_and_both_values():
 
 def test_the_hash_of_an_unreadable_file_is_an_error():
     with pytest.raises(InputError, match=r"cannot be read \(No such file.*\): name a file that you may read"):
-        weights_io.sha256("missing.png")
+        sha256("missing.png")

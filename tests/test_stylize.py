@@ -674,6 +674,7 @@ def test_a_texture_has_the_statistics_of_its_style_and_no_seam_if_it_is_tileable
     assert seam(True) < 1.4 and seam(False) > 2
 
 
+@pytest.mark.slow
 def test_checkify_finds_values_that_jit_cannot_check():
     picture: Any = np.full((toy.HEIGHT, toy.WIDTH, 3), 0.5, np.float32)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxstyle.errors import InputError, UnavailableError
+from jaxstyle.files import sha256
 from jaxstyle.networks import weights_io
 from jaxstyle.networks.vgg import BLOCK_WIDTHS, CONV_LAYERS
 
@@ -88,7 +89,7 @@ def test_the_origin_is_stored_in_the_project_format_only(tmp_path):
 def test_sha256_is_the_published_digest_of_abc(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")
     digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, appendix B.1
-    assert weights_io.sha256(tmp_path / "abc") == digest
+    assert sha256(tmp_path / "abc") == digest
 
 
 def test_keras_layers_are_read_by_name_and_other_layers_are_ignored(tmp_path, monkeypatch):
@@ -168,7 +169,7 @@ def test_a_failing_disk_is_named_for_the_sha256(tmp_path, monkeypatch):
     path = written(tmp_path / "a.h5")
     monkeypatch.setattr(hashlib, "file_digest", fail)
     with pytest.raises(UnavailableError, match=r"a\.h5 cannot be read \(Input/output error\): check"):
-        weights_io.sha256(path)
+        sha256(path)
 
 
 def test_a_file_of_pytorch_is_refused_with_the_converter(tmp_path):

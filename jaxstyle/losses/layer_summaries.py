@@ -38,7 +38,7 @@ class Part:
     devices: int = 1  # which share the rows of the layer
 
     def weights(self, height: int, width: int, guide: jax.Array | None) -> jax.Array:
-        """Return weights of a layer of the window, or image, 0 outside of the tile; equal ones without a guide."""
+        """Return weights of the pixels of a layer, 0 outside of the tile; equal ones without a guide."""
         tile = self.tile
         if guide is None:
             guide = jnp.full((height, width), 1 / (self.height * self.width))

@@ -21,6 +21,7 @@ import jax
 import pooch
 
 from jaxstyle.errors import InputError, UnavailableError
+from jaxstyle.files import sha256
 from jaxstyle.networks import weights_io
 from jaxstyle.networks.random_init import random_params
 from jaxstyle.networks.vgg import BLOCK_WIDTHS, Params
@@ -48,7 +49,7 @@ class Found:
     @property
     def sha256(self) -> str:
         """SHA-256 of the file, computed at each call; "" without a file."""
-        return weights_io.sha256(self.path) if self.path else ""
+        return sha256(self.path) if self.path else ""
 
 
 def load_params(

@@ -9,7 +9,6 @@ conv1_1.
 Files are untrusted: names, types and shapes are checked before values are read.
 """
 
-import hashlib
 import itertools
 import math
 import os
@@ -22,7 +21,7 @@ import h5py
 import jax
 import numpy as np
 
-from jaxstyle.errors import InputError, excerpt, of_machine, printable
+from jaxstyle.errors import InputError, excerpt, printable
 from jaxstyle.files import atomic_write
 from jaxstyle.networks import hdf5, safetensors_io, state_dict
 from jaxstyle.networks.vgg import BLOCK_WIDTHS, CONV_LAYERS, MEAN_BGR, VGG16_LACKS, Widths, widths_of
@@ -72,17 +71,6 @@ def provenance(path: FilePath) -> dict[str, str]:
         return {"preprocessing": SAFETENSORS_PREPROCESSING}
     with hdf5.opened(Path(path), cure=CURE) as file:
         return {key: printable(" ".join(hdf5.strings(file, key))) for key in ATTRIBUTES if key in file.attrs}
-
-
-def sha256(path: FilePath) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except (OSError, MemoryError) as error:
-        reason = excerpt(getattr(error, "strerror", error))
-        other = InputError(f"{path} cannot be read ({reason}): name a file that you may read.")
-        raise of_machine(path, error) or other from error
 
 
 def write(

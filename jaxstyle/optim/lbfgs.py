@@ -9,7 +9,7 @@ There is no control flow on values, only selection, so that the functions can be
 They stay finite where a gradient is zero.
 
 The recursion runs on coefficients of s, y and the gradient, so that one matrix-vector product uses all pairs. On a CPU
-these products are plain sums in float32, which changes directions by about 1e-4 at a million numbers.
+these products are plain sums in float32, which changes directions by 1e-4 (of 300,000 numbers) to 2e-3 (of 4 million).
 
 Nocedal and Wright, *Numerical Optimization*, 2006, algorithm 7.4; pairs with :math:`s^T y \le 0` are skipped. The
 recursion on coefficients is from Chen, Wang and Zhou, *Large-scale L-BFGS using MapReduce*, 2014.

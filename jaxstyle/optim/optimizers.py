@@ -170,7 +170,7 @@ def transformation(optimizer: Adam | Optax) -> optax.GradientTransformationExtra
 
 
 def _adam(optimizer: Adam) -> optax.GradientTransformation:
-    """Return Optax's adam, with both bias corrections in one factor and the epsilons, as in section 2 of the paper."""
+    """Return Optax's adam, with both bias corrections in one factor and the epsilons (arXiv:1412.6980, section 2)."""
     # This form has no product or quotient that a compiler may round in different ways depending on its context. So a
     # run is the same bit for bit with and without its gradient, which is the same for any checkpoint segments.
     rate, first, second, epsilon = optimizer.learning_rate, optimizer.b1, optimizer.b2, optimizer.eps

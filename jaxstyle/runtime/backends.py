@@ -6,6 +6,7 @@ import os
 import platform
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -28,7 +29,8 @@ CURES = (  # by the words of CUDA, libtpu and JAX's plugins; "no supported devic
 
 
 def check_backend() -> None:
-    """Start the requested backend, that of a GPU, or raise `InputError`; call it after `jax.distributed.initialize`."""
+    """Start JAX's backend, and check that it is the requested one, or that of an installed GPU."""
+    # Called after `jax.distributed.initialize`, and before the first computation.
     names = {"JAX_PLATFORMS": "jax_platforms", "JAX_PLATFORM_NAME": "jax_platform_name"}
     requested = {variable: value for variable, name in names.items() if (value := jax.config.values[name])}
     with _reports() as reports:
@@ -55,22 +57,22 @@ def device_name() -> str:
     device = jax.devices()[0]
     if device.platform != "cpu":
         return device.device_kind
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        model = platform.processor() or platform.machine()
-    return f"{os.cpu_count()} x {model}"
+    return f"{os.cpu_count()} x {_processor('model name') or platform.processor() or platform.machine()}"
 
 
 def instruction_set() -> str:
     """Return the instructions that the processor supports; the name of the machine where Linux does not list them."""
-    names = ("flags", "Features")  # on x86 and on ARM
+    return f"{platform.machine()} {_processor('flags', 'Features') or platform.node()}"  # on x86, on ARM
+
+
+@cache
+def _processor(*names: str) -> str:
+    """Return the first field of these names in Linux' description of the processor, "" without one."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return f"{platform.machine()} {next(line for line in lines if line.startswith(names))}"
-    except (OSError, StopIteration):
-        return f"{platform.machine()} {platform.node()}"
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(names)), "")
 
 
 def _use(name: str | None) -> None:

@@ -6,6 +6,7 @@ written before the picture is saved, with a hash of the file that the picture re
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -18,10 +19,9 @@ import jax
 
 from jaxstyle.distributed.processes import is_distributed
 from jaxstyle.errors import InputError, UnavailableError, excerpt, own
-from jaxstyle.files import write_text
+from jaxstyle.files import sha256, write_text
 from jaxstyle.images.load import fit as fit_size
 from jaxstyle.images.load import size_of
-from jaxstyle.networks.weights_io import sha256
 from jaxstyle.runtime.callbacks import Callback, message, never
 from jaxstyle.runtime.fitting import Result
 from jaxstyle.runtime.inputs import LoadedNetwork, expand_paths
@@ -169,10 +169,12 @@ def batch(
                 result: Result, name: str = name, entry: str = f"{digest} {_hash(picture.output)}"
             ) -> None:
                 done[name] = entry if result.stop_reason in ("done", "converged") else IN_PROGRESS  # made again
-                record.write(done, process=process)
+                with contextlib.suppress(UnavailableError):  # raised again after the picture is saved
+                    record.write(done, process=process)
 
-            how: dict[str, Any] = {"should_stop": should_stop, "before_saving": before_saving}
-            result = run_to_file(run, picture.output, callbacks=callbacks, **how)
+            result = run_to_file(
+                run, picture.output, callbacks=callbacks, should_stop=should_stop, before_saving=before_saving
+            )
             if result.stop_reason == "diverged":
                 raise UnavailableError(divergence_message(result, picture.output))
         except Exception as error:
@@ -219,7 +221,7 @@ def _by_size(
 
 def _is_finished(picture: BatchPicture, done: Mapping[str, str], common: str, options: StylizeOptions) -> bool:
     digest, _, replaced = done.get(picture.output.name, IN_PROGRESS).partition(" ")
-    if not digest or not picture.output.is_file() or replaced == _hash(picture.output):
+    if not digest or not picture.output.is_file() or replaced and replaced == _hash(picture.output):
         return False
     try:
         return digest == _digest(common, picture.inputs(options))

@@ -191,7 +191,7 @@ def batch_layout(count: int | None, *, batch_size: int, objective: AnyObjective 
 
 
 def row_layout(count: int | None, *, objective: AnyObjective) -> Layout | None:
-    """Return the layout of rows on `count` devices (None for one, or all with several processes), or None for one."""
+    """Return the layout of rows on `count` devices, or None for one device; all are used in several processes."""
     if count is None and not is_distributed():
         return None
     devices = available(count)

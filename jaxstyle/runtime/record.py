@@ -23,10 +23,10 @@ from jax.core import Tracer
 
 from jaxstyle.distributed.processes import allgather_json
 from jaxstyle.errors import InputError, excerpt
+from jaxstyle.files import sha256
 from jaxstyle.images.metadata import description_of
 from jaxstyle.losses.objective import Objective
 from jaxstyle.networks.vgg import VGG19
-from jaxstyle.networks.weights_io import sha256
 from jaxstyle.optim.loop import AnyObjective
 from jaxstyle.runtime.backends import device_name
 from jaxstyle.runtime.problem import Problem

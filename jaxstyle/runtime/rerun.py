@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from jaxstyle.errors import InputError, UnavailableError, excerpt, printable
+from jaxstyle.files import sha256
 from jaxstyle.images.load import load_image
 from jaxstyle.images.metadata import description_of
 from jaxstyle.images.save import check_output
@@ -51,7 +52,7 @@ def rerun(
     callbacks: Sequence[Callback] = (),
     should_stop: Callable[[], object] = never,
 ) -> Result:
-    """Repeat the run that made a picture, with inputs in `folders`; the network is `weights`, in them or installed."""
+    """Repeat the run that made a picture; inputs, and the network without `weights`, are searched in `folders`."""
     if picture.suffix.lower() == ".json":
         raise InputError(f"{picture} is a record and no picture: name the picture next to it.")
     record = picture_record(picture, max_pixels=max_pixels)
@@ -126,7 +127,7 @@ def _inputs(picture: Path, record: RunRecord, files: Sequence[Path], folders: Se
             break
         if path.absolute() != picture.absolute():
             with contextlib.suppress(InputError, UnavailableError):
-                known.setdefault(weights_io.sha256(path), path)
+                known.setdefault(sha256(path), path)
     missing = [excerpt(each.name) for each in record.inputs if each.sha256 not in known]
     if missing:
         raise InputError(
