@@ -1,12 +1,9 @@
 """Atomic writes of files, their hashes, and limits of their space."""
 
 import contextlib
-import errno
 import hashlib
 import os
 import secrets
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -29,15 +26,6 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # also on Ctrl-C; after the move it does not exist
             part.unlink()
-
-
-def check_free_space(folder: Path, size: int) -> None:
-    """Check that a folder has space for a file of this size."""
-    with tempfile.TemporaryFile(dir=folder) as file:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)
-        elif shutil.disk_usage(folder).free < size:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

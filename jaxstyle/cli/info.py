@@ -8,8 +8,7 @@ from jaxstyle.cli.signals import check
 from jaxstyle.errors import InputError
 
 PACKAGES = (
-    "jaxstyle jax jaxlib flax optax numpy pillow imagecodecs tifffile h5py orbax-checkpoint filelock psutil pooch tyro "
-    "rich"
+    "jaxstyle jax jaxlib flax optax numpy pillow imagecodecs tifffile h5py filelock psutil pooch tyro rich"
 ).split()
 
 

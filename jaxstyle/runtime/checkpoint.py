@@ -1,7 +1,8 @@
-"""Checkpoints: `CheckpointStore` saves arrays and facts with Orbax, and `RunCheckpoints` the snapshots of one run.
+"""Checkpoints: `CheckpointStore` saves arrays and facts, and `RunCheckpoints` the snapshots of one run.
 
-Checkpoints are untrusted: their size and the shape of each array are checked before they are read. A run is resumed
-from the last checkpoint of the same problem.
+A checkpoint is one .npz file of NumPy with its facts as JSON, which is written atomically. Such files are untrusted:
+the shape of each array is checked before it is read, and Python objects are refused. A run is resumed from the last
+checkpoint of the same problem.
 """
 
 from __future__ import annotations
@@ -9,9 +10,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
-import operator
-import shutil
+import re
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,41 +22,25 @@ import numpy as np
 
 from jaxstyle.distributed.processes import allgather_json, on_process_zero
 from jaxstyle.errors import InputError, UnavailableError, excerpt
-from jaxstyle.files import check_free_space, write_text
+from jaxstyle.files import atomic_write
 from jaxstyle.runtime import checkpoint_folder
 from jaxstyle.runtime.callbacks import Callback, Event, message, notify
-from jaxstyle.runtime.checkpoint_folder import TEMPORARY, check
-from jaxstyle.runtime.placement import cropped, padded_shapes
-from jaxstyle.runtime.problem import Problem, bytes_of
+from jaxstyle.runtime.problem import Problem
 from jaxstyle.runtime.record import differences, settings_of
 from jaxstyle.runtime.runner import Snapshot
 
 EVERY = 50  # steps between checkpoints
 VERSIONS = "versions."  # prefix of versions of packages in an identity
 KEPT = 2
+NAME = re.compile(r"checkpoint-([1-9]\d{0,17})\.npz")
+INCOMPLETE = f".{'?' * 16}.part"  # of `atomic_write`
 FACTS = "facts.json"
 MOST_FACTS = 2**22  # bytes
-SPARE = 2**18  # bytes of a checkpoint besides its arrays
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppress Orbax' log messages, which exceptions repeat."""
-    logger = logging.getLogger("absl")
-
-    def suppress(record: logging.LogRecord) -> bool:
-        return False
-
-    logger.addFilter(suppress)  # one of each thread
-    try:
-        yield
-    finally:
-        logger.removeFilter(suppress)
 
 
 @dataclass(frozen=True)
 class CheckpointStore:
-    """The two newest checkpoints in a folder for checkpoints only, which is created with the first one.
+    """The two newest checkpoints in a folder, which is created with the first one.
 
     Example:
         >>> CheckpointStore(folder).save(10, {"image": image}, {"size": 512})  # doctest: +SKIP
@@ -70,49 +54,32 @@ class CheckpointStore:
 
         Args:
             step: number of the checkpoint, higher than previous ones.
-            arrays: pytree of arrays.
+            arrays: pytree of arrays, the same in all processes.
             facts: JSON data.
 
         Raises:
             UnavailableError: if it cannot be written, such as on a full disk.
         """
-        import orbax.checkpoint as ocp  # slow
 
-        size = bytes_of(arrays)
-        folder, aside = self.folder / str(step), self.folder / f"{step}.unreadable"
-
-        def begin() -> None:
-            check(self.folder)
+        def write() -> None:
+            checkpoint_folder.check(self.folder)
             self.folder.mkdir(parents=True, exist_ok=True)
-            check_free_space(self.folder, size + SPARE)  # otherwise Orbax prints long error messages
-            if (folder / FACTS).exists():  # a checkpoint that could not be read
-                shutil.rmtree(aside, ignore_errors=True)
-                folder.rename(aside)
-            elif folder.exists():  # left by a save that was interrupted
-                shutil.rmtree(folder)
-
-        def end() -> None:
-            text = json.dumps({"facts": facts, "files": _hashes(folder)})
-            write_text(folder / FACTS, text)  # last, so that a checkpoint without them is incomplete
-            shutil.rmtree(aside, ignore_errors=True)
+            for part in self.folder.glob(INCOMPLETE):  # of a run that was killed; the folder is locked
+                part.unlink(missing_ok=True)
+            with atomic_write(self._path(step)) as part, zipfile.ZipFile(part, "w") as file:
+                file.writestr(FACTS, json.dumps(facts))
+                for name, array in _by_name(jax.device_get(arrays)).items():
+                    with file.open(name, "w", force_zip64=True) as member:
+                        np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
             self._prune(step)
 
         try:
-            on_process_zero(begin)
+            on_process_zero(write)
             if not all(allgather_json(self.folder.is_dir())):
                 raise InputError(f"The folder {self.folder} does not exist in all processes: use a shared folder.")
-            options = ocp.CheckpointManagerOptions(
-                enable_async_checkpointing=False, cleanup_tmp_directories=True, create=False
-            )
-            with _quiet(), ocp.CheckpointManager(self.folder.absolute(), options=options) as manager:
-                manager.save(step, args=ocp.args.Composite(arrays=ocp.args.StandardSave(arrays)), force=True)
-            on_process_zero(end)
-        except InputError:
-            raise
-        except Exception as error:  # TensorStore and Orbax raise many kinds
-            reason = getattr(error, "strerror", None) or excerpt(error)
-            for path in self.folder.glob(f"{step}{TEMPORARY}*"):
-                shutil.rmtree(path, ignore_errors=True)
+        except (OSError, MemoryError, UnavailableError) as error:
+            cause = error.__cause__ or error
+            reason = getattr(cause, "strerror", None) or excerpt(cause)
             raise UnavailableError(
                 f"The checkpoint in {self.folder} cannot be written ({reason}): free space or name another folder."
             ) from error
@@ -130,7 +97,7 @@ class CheckpointStore:
             warn: called with a message for each unreadable checkpoint.
 
         Raises:
-            InputError: of `like`, or if the folder is not one of checkpoints.
+            InputError: of `like`, or if the folder is a file or cannot be read.
         """
         found: list[tuple[dict[str, Any], Any]] = []
 
@@ -138,25 +105,25 @@ class CheckpointStore:
             """Return the number of the newest undamaged checkpoint, 0 for none."""
             for step in self._steps():
                 try:
-                    found.append(_read(self.folder / str(step), like))
+                    found.append(_read(self._path(step), like))
                     return step
                 except InputError:
                     raise
-                except Exception as error:  # TensorStore and Orbax raise many kinds
+                except Exception as error:  # damaged files raise many kinds
                     reason = getattr(error, "strerror", None) or excerpt(error, most=160)
-                    warn(f"The checkpoint {self.folder / str(step)} cannot be read ({reason}) and is skipped.")
+                    warn(f"The checkpoint {self._path(step)} cannot be read ({reason}) and is skipped.")
             return 0
 
         step = on_process_zero(newest)
         if step and not found:  # another process has selected it
-            return _read(self.folder / str(step), like)
+            return _read(self._path(step), like)
         return found[0] if found else None
 
     def facts(self) -> dict[str, Any] | None:
         """Return the facts of the newest checkpoint with readable facts."""
         for step in self._steps():
             with contextlib.suppress(Exception):
-                return _facts(self.folder / str(step))
+                return _facts(self._path(step))
         return None
 
     def clear(self) -> None:
@@ -165,82 +132,78 @@ class CheckpointStore:
         def remove() -> None:
             for step in self._steps():
                 try:
-                    shutil.rmtree(self.folder / str(step))
+                    self._path(step).unlink()
                 except OSError as error:
-                    raise UnavailableError(
-                        f"The checkpoint {self.folder / str(step)} cannot be removed "
-                        f"({error.strerror or excerpt(error)}): remove it."
-                    ) from error
-            for path in self.folder.glob("*.unreadable"):
-                shutil.rmtree(path, ignore_errors=True)
+                    reason = error.strerror or excerpt(error)
+                    text = f"The checkpoint {self._path(step)} cannot be removed ({reason}): remove it."
+                    raise UnavailableError(text) from error
 
         on_process_zero(remove)
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"checkpoint-{step}.npz"
 
     def _prune(self, step: int) -> None:
         """Remove the checkpoints before `step` but the newest readable ones."""
         steps, readable = self._steps(), []
         for each in steps:
             with contextlib.suppress(Exception):
-                _facts(self.folder / str(each))
+                _facts(self._path(each))
                 readable.append(each)
         for each in set(steps) - set(readable[:KEPT]):
             if each < step:
-                shutil.rmtree(self.folder / str(each), ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    self._path(each).unlink()
 
     def _steps(self) -> list[int]:
         """Return the numbers of all checkpoints, the newest first."""
-        check(self.folder)
-        paths = self.folder.iterdir() if self.folder.exists() else ()
-        names = [path.name for path in paths if path.is_dir() and not path.is_symlink()]
-        return sorted((int(name) for name in names if name.isdecimal() and str(int(name)) == name), reverse=True)
+        checkpoint_folder.check(self.folder)
+        names = [path.name for path in self.folder.iterdir()] if self.folder.exists() else []
+        return sorted((int(found[1]) for found in map(NAME.fullmatch, names) if found), reverse=True)
 
 
-def _read(folder: Path, like: Callable[[dict[str, Any]], Any]) -> tuple[dict[str, Any], Any]:
+def _by_name(tree: Any) -> dict[str, Any]:
+    """Return the leaves of a pytree by the names of their files, such as "history/total.npy"."""
+    leaves = jax.tree.leaves_with_path(tree)
+    return {f"{jax.tree_util.keystr(path, simple=True, separator='/')}.npy": leaf for path, leaf in leaves}
+
+
+def _read(path: Path, like: Callable[[dict[str, Any]], Any]) -> tuple[dict[str, Any], Any]:
     """Return the facts and arrays of a checkpoint in this process alone; raise any exception if it is damaged."""
-    import orbax.checkpoint as ocp
-
-    facts = _facts(folder)
+    facts = _facts(path)
     wanted = like(facts)
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), wanted)
-    leaves = jax.tree.leaves(wanted)
-    most = 2 * bytes_of(leaves) + SPARE + MOST_FACTS
-    if sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) > most:
-        raise ValueError("a checkpoint is larger than its arrays")
-    if _hashes(folder) != json.loads((folder / FACTS).read_text())["files"]:
-        raise ValueError("a checkpoint's files are not those that were saved")
-    me = jax.process_index()
-    alone: Any = ocp.options.MultiprocessingOptions(
-        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
-    )
-    handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
-    with _quiet(), ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
-        place = folder.absolute() / "arrays"
-        held: Any = jax.tree.leaves(checkpointer.metadata(place).item_metadata.tree)
-        shapes = sorted(str((leaf.shape, leaf.dtype)) for leaf in held)
-        chunks = [pair for leaf in held for pair in zip(leaf.storage.chunk_shape, leaf.shape, strict=True)]
-        if shapes != sorted(str((leaf.shape, leaf.dtype)) for leaf in leaves) or any(a > b for a, b in chunks):
+    leaves = _by_name(wanted)
+    with zipfile.ZipFile(path) as file:
+        if set(file.namelist()) != {FACTS, *leaves}:
             raise ValueError("a checkpoint holds other arrays")
-        arrays = checkpointer.restore(place, args=ocp.args.StandardRestore(wanted))
-    return facts, jax.tree.map(np.asarray, arrays)
+        arrays = [_array(file, name, leaf) for name, leaf in leaves.items()]
+    return facts, jax.tree.unflatten(jax.tree.structure(wanted), arrays)
 
 
-def _facts(folder: Path) -> dict[str, Any]:
+def _array(file: zipfile.ZipFile, name: str, like: Any) -> np.ndarray:
+    """Return an array of a checkpoint; raise `ValueError` before it is read if it has another shape or dtype."""
+    with file.open(name) as member:
+        np.lib.format.read_magic(member)
+        if np.lib.format.read_array_header_1_0(member) != (like.shape, False, np.dtype(like.dtype)):
+            raise ValueError("a checkpoint holds other arrays")
+    with file.open(name) as member:
+        array = np.lib.format.read_array(member, allow_pickle=False)
+        if member.read():  # to the end, where the checksum is compared
+            raise ValueError("a checkpoint holds other arrays")
+    return array
+
+
+def _facts(path: Path) -> dict[str, Any]:
     """Return the facts of a checkpoint; raise any exception if they are damaged."""
-    files = list(folder.rglob("*"))
-    if any(file.is_symlink() or not (file.is_file() or file.is_dir()) for file in [folder, *files]):
-        raise ValueError("a checkpoint holds links")
-    if (folder / FACTS).stat().st_size > MOST_FACTS:
-        raise ValueError("the facts of a checkpoint are too long")
-    facts = json.loads((folder / FACTS).read_text())["facts"]
+    if path.is_symlink() or not path.is_file():
+        raise ValueError("a checkpoint is a link or no file")
+    with zipfile.ZipFile(path) as file:
+        if file.getinfo(FACTS).file_size > MOST_FACTS:
+            raise ValueError("the facts of a checkpoint are too long")
+        facts = json.loads(file.read(FACTS))
     if not isinstance(facts, dict):
         raise ValueError("the facts of a checkpoint are none")
     return facts
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FACTS)
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @dataclass(frozen=True)
@@ -271,11 +234,10 @@ class RunCheckpoints:
         problem, number = self.problem, facts["scale"]
         scale = problem.schedule[number]
         names = problem.objective.term_names  # in the order of a run; checkpoints are sorted
-        history = {name: np.asarray(arrays["history"][name]) for name in names}
-        state = problem.resumed(cropped(arrays["state"], problem.shape(scale)))  # devices may have changed
+        history = {name: arrays["history"][name] for name in names}
+        state = problem.resumed(arrays["state"])
         image, memory_plans = problem.image_of(state, scale), _memory_plans(facts)
-        start = np.asarray(arrays["start"]) if "start" in arrays else None
-        sides = np.asarray(arrays["sides"])
+        start, sides = arrays.get("start"), arrays["sides"]
         return Snapshot(number, facts["scale_step"], state, image, sides, history, memory_plans, start)
 
     def due(self, step: int, *, before: int) -> bool:
@@ -284,8 +246,9 @@ class RunCheckpoints:
 
     def save(self, snapshot: Snapshot, callbacks: Sequence[Callback] = ()) -> None:
         """Save a snapshot and send an event "saved", or "failed" if it cannot be written."""
-        layout = self.problem.layout
-        arrays = {"state": snapshot.state, "sides": snapshot.sides, "history": dict(snapshot.history)}
+        problem = self.problem
+        state = problem.saved(snapshot.state, problem.schedule[snapshot.scale])
+        arrays = {"state": state, "sides": snapshot.sides, "history": dict(snapshot.history)}
         if snapshot.start is not None:
             arrays["start"] = np.asarray(snapshot.start)
         facts = {
@@ -294,7 +257,6 @@ class RunCheckpoints:
             "scale_step": snapshot.scale_step,
             "step": snapshot.step,
             "batch": list(self.batch),
-            "layout": None if layout is None else [layout.axis, layout.mesh.size],
             "memory_plans": {str(side): plan for side, plan in snapshot.memory_plans.items()},
         }
         try:
@@ -302,7 +264,7 @@ class RunCheckpoints:
         except (InputError, UnavailableError) as error:
             message(callbacks, str(error), kind="failed")
         else:
-            notify(callbacks, Event("saved", snapshot.step, self.problem.steps, message=str(self.folder)))
+            notify(callbacks, Event("saved", snapshot.step, problem.steps, message=str(self.folder)))
 
     def interrupted_batch(self) -> tuple[int, ...]:
         """Return the numbers of the batch at which the same sweep was stopped; empty without one."""
@@ -327,11 +289,7 @@ class RunCheckpoints:
             raise ValueError("a checkpoint has memory plans that are no numbers of pixels")
         axes = () if problem.batch_size is None else (problem.batch_size,)
         history = dict.fromkeys(problem.objective.term_names, jax.ShapeDtypeStruct((*axes, step), np.float32))
-        state = problem.shape(scale)
-        if facts["layout"] is not None:
-            axis, count = facts["layout"]
-            state = padded_shapes(state, axis=axis, count=operator.index(count))
-        found = {"state": state, "sides": jax.ShapeDtypeStruct((step,), np.int32), "history": history}
+        found = {"state": problem.shape(scale), "sides": jax.ShapeDtypeStruct((step,), np.int32), "history": history}
         return found | ({"start": problem.image_shape(scale)} if problem.keeps_start else {})
 
     def _compare(self, facts: dict[str, Any]) -> None:

@@ -154,6 +154,10 @@ class Problem(Transfer):
         options: dict[str, Any] = {"optimizer": self.optimizer, "circular": is_circular(self.network)}
         return self.layout.begin(np.asarray(image), objective=self.objective, **options)
 
+    def saved(self, state: loop.State, scale: Scale) -> loop.State:
+        """Return a state to save, on the host and without padding; called in all processes together."""
+        return self.read(state) if self.layout is None else cropped(self.read(state), self.shape(scale))
+
     def resumed(self, state: loop.State) -> loop.State:
         """Return a saved state in the layout of the program."""
         return state if self.layout is None else placed(state, self.layout.sharded(state))
