@@ -12,7 +12,7 @@ from jaxstyle.errors import InputError
 from jaxstyle.images import resample as resample_module
 from jaxstyle.images.resample import MOST_CONSTANT, half_shape, resample
 from jaxstyle.transfer.resize import resize, resize_style
-from jaxstyle.transfer.schedule import STEPS_BY_PIXELS, plan, shared_shape
+from jaxstyle.transfer.schedule import MOST_STEPS, STEPS_BY_PIXELS, Series, plan, shared_shape
 
 RNG = np.random.default_rng(0)
 PICTURES: Any = RNG.uniform(size=(2, 12, 16, 3)).astype(np.float32)
@@ -42,8 +42,10 @@ def test_scales_grow_to_the_size_of_the_picture_and_split_all_steps(height, widt
     assert scales[-1][:2] == (height, width) and sum(scale.steps for scale in scales) == steps
     longest = [max(scale[:2]) for scale in scales]
     assert longest == sorted(set(longest))
-    counts = [scale.steps for scale in scales]
-    assert counts == sorted(counts, reverse=True) and counts[-1] >= min(3, steps)
+    first, *others = [scale.steps for scale in scales]
+    assert others == sorted(others, reverse=True) and min(first, *others, first) >= min(3, steps)
+    assert first <= MOST_STEPS if others else first == steps
+    assert first == MOST_STEPS or not others or first >= others[0]
     for scale in scales[:-1]:
         assert min(scale[:2]) >= 2 ** (int(layer[4]) - 1)
         if circular:
@@ -54,7 +56,7 @@ def test_scales_grow_to_the_size_of_the_picture_and_split_all_steps(height, widt
             assert (scale.height > scale.width) <= (height >= width)
 
 
-@pytest.mark.parametrize("steps", [2, 3, 7, 8, 100, 303])
+@pytest.mark.parametrize("steps", [2, 3, 7, 8, 100])
 def test_steps_are_split_by_a_power_of_the_pixels(steps):
     scales = plan(300, 200, steps=steps, scales=(150, 300), layers=DEEP)
     coarse, fine = (scale.height * scale.width for scale in scales)
@@ -62,6 +64,12 @@ def test_steps_are_split_by_a_power_of_the_pixels(steps):
     share = fine**STEPS_BY_PIXELS / (coarse**STEPS_BY_PIXELS + fine**STEPS_BY_PIXELS)
     fine_steps = fewest + int((steps - 2 * fewest) * share)
     assert [scale.steps for scale in scales] == [steps - fine_steps, fine_steps]
+
+
+def test_steps_over_the_maximum_of_the_first_scale_go_to_the_others():
+    plans = [plan(512, 512, steps=300, scales=Series(most_steps=most)) for most in (None, 80, 200)]
+    counts = [[scale.steps for scale in scales] for scales in plans]
+    assert counts == [[158, 90, 52], [80, 140, 80], [158, 90, 52]]
 
 
 def test_by_default_longest_sides_are_a_geometric_series_from_128_pixels_in_multiples_of_16():

@@ -257,7 +257,7 @@ def make_problem(
     objective: AnyObjective = Objective(),
     network: AnyNetwork = VGG19(),
     optimizer: Optimizer | Transformation = LBFGS(),
-    steps: int = 300,
+    steps: int = 220,
     scales: Scales = None,
     init: str | ArrayLike = "content",
     color: Color = "none",

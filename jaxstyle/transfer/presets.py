@@ -158,7 +158,7 @@ ONE_RESOLUTION = {
 }
 NEIGHBOR_OPTIONS = {"content_weight": "content_share", "tv_weight": "tv"}
 LONG_HISTORY = LBFGS(history_size=100)
-OCTAVES = Series(coarsest=64, factor=2.0, steps_by_pixels=0.0)
+OCTAVES = Series(coarsest=64, factor=2.0, steps_by_pixels=0.0, most_steps=None)
 UNBOUNDED = Adam(learning_rate=2e-3, parametrization="laplacian", clip=False)
 
 
@@ -318,7 +318,7 @@ PRESETS = {
         custom_options=NEIGHBOR_OPTIONS | {"style_weight": "style_weight", "statistic": "statistic"},
         network=VGG19(padding="replicate"),  # with zeros the borders become lines
         optimizer=replace(UNBOUNDED, learning_rate=3e-3),
-        scales=Series(coarsest=64, factor=2.5, steps_by_pixels=-0.7),
+        scales=Series(coarsest=64, factor=2.5, steps_by_pixels=-0.7, most_steps=None),
         init="recolored",
     ),
     "nnst": Preset(
