@@ -14,7 +14,8 @@ from jaxstyle.errors import InputError, UnavailableError, excerpt, of_machine
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Write a file atomically: yield a temporary path, then move it to `path`; after an error `path` is unchanged."""
     target = Path(os.path.realpath(path))  # follows links, as `open` does
-    part = target.with_name(f".{secrets.token_hex(8)}.part")  # files of tempfile are readable by their owner only
+    # Files of tempfile are readable by their owner only.
+    part = target.with_name(f".{target.stem[:20]}.{secrets.token_hex(8)}.part")
     try:
         yield part
         with open(part, "rb+") as file:

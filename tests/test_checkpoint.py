@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import TINY, picture
@@ -171,14 +172,37 @@ def test_arrays_of_python_objects_or_impossible_sizes_are_not_read():
     kept, whole = save_two(), io.BytesIO()
     np.save(whole, np.asarray([print, "x"], object), allow_pickle=True)
     header = b"\x93NUMPY\x01\x00"
-    for text in (whole.getvalue(), header, header + b"\xff\xff{", header + b"\x02\x00[]"):
-        for shape in (b"(3, 4)", b"(99999999999, 4)"):
-            with zipfile.ZipFile("kept/checkpoint-2.npz", "w") as file:
-                file.writestr("facts.json", '{"step": 2}')
-                file.writestr("image.npy", text.replace(b"(2,)", shape))
-                file.writestr("count.npy", text)
-            found = kept.latest(same, print)
-            assert found is not None and found[0]["step"] == 1
+    image, count = (io.BytesIO(), io.BytesIO())
+    np.save(image, ARRAYS["image"])
+    np.save(count, ARRAYS["count"])
+    large = image.getvalue().replace(b"(3, 4), }         ", b"(99999999, 4), }  ")
+    assert len(large) == len(image.getvalue()) and b"99999999" in large
+    for text in (whole.getvalue(), large, header, header + b"\xff\xff{", header + b"\x02\x00[]"):
+        assert steps_read(kept, text, count.getvalue()) == 1
+    assert steps_read(kept, image.getvalue(), count.getvalue()) == 2
+    assert steps_read(kept, image.getvalue() + b"0", count.getvalue()) == 1
+    assert steps_read(kept, image.getvalue(), count.getvalue(), zipfile.ZIP_DEFLATED) == 1
+
+
+def steps_read(kept: CheckpointStore, image: bytes, count: bytes, compression: int = zipfile.ZIP_STORED) -> int:
+    """Return which of two checkpoints is read when the newer has these arrays."""
+    with zipfile.ZipFile("kept/checkpoint-2.npz", "w", compression) as file:
+        file.writestr("facts.json", '{"step": 2}')
+        file.writestr("image.npy", image)
+        file.writestr("count.npy", count)
+    found = kept.latest(same, print)
+    assert found is not None
+    return found[0]["step"]
+
+
+def test_arrays_of_types_that_numpy_lacks_are_read_as_saved():
+    kept, halves = CheckpointStore(Path("kept")), np.arange(6, dtype=jnp.bfloat16).reshape(2, 3)
+    kept.save(1, {"halves": halves}, {})
+    found = kept.latest(lambda _: {"halves": jax.ShapeDtypeStruct((2, 3), jnp.bfloat16)}, print)
+    assert found is not None and found[1]["halves"].dtype == jnp.bfloat16
+    np.testing.assert_array_equal(found[1]["halves"], halves)
+    with pytest.raises(UnavailableError, match="two arrays have the same name"):
+        kept.save(2, {"a/b": halves, "a": {"b": halves}}, {})
 
 
 def test_a_checkpoint_that_is_a_link_is_not_read():
@@ -187,7 +211,10 @@ def test_a_checkpoint_that_is_a_link_is_not_read():
     Path("kept/checkpoint-1.npz").rename("outside")
     Path("kept/checkpoint-1.npz").symlink_to("../outside")
     assert kept.facts() is None and kept.latest(same, print) is None
-    assert Path("outside").exists()
+    before = Path("outside").read_bytes()
+    kept.save(1, of_step(2), {})
+    found = kept.latest(same, print)
+    assert found is not None and found[1]["count"] == 2 and Path("outside").read_bytes() == before
 
 
 def test_facts_beyond_a_limit_or_of_another_type_are_not_read():
@@ -223,7 +250,7 @@ def test_a_checkpoint_that_cannot_be_removed_names_the_reason(monkeypatch):
 
 def test_other_files_in_a_folder_of_checkpoints_stay():
     others = ("photos/2021/a.txt", "photos/3.npz", "photos/checkpoint-1.txt", "photos/checkpoint-01.npz")
-    kept, left = CheckpointStore(Path("photos")), Path("photos/.0123456789abcdef.part")  # of a killed run
+    kept, left = CheckpointStore(Path("photos")), Path("photos/.checkpoint-4.0123456789abcdef.part")  # of a killed run
     for name in others:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(name)

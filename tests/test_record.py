@@ -66,7 +66,7 @@ def test_a_record_has_settings_files_hashes_versions_and_first_and_last_terms(fa
     assert stated.versions["jax"] and stated.versions["jaxstyle"] and stated.device
     terms = ["content/relu1_2", "style/relu1_1", "tv", "total", "range_penalty"]
     assert stated.settings["objective"]["terms"] == terms and stated.weights["style/relu1_1"] == 30
-    assert stated.settings["optimizer"]["name"] == "Adam" and stated.settings["scales"] == 1
+    assert stated.settings["optimizer"]["name"] == "Adam" and stated.settings["scales"] == [[26, 32, 4]]
     logged = Path("log.csv").read_text().splitlines()
     column = logged[0].split(",").index("total")
     assert stated.steps == 4

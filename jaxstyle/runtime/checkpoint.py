@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from jaxstyle.distributed.processes import allgather_json, on_process_zero
-from jaxstyle.errors import InputError, UnavailableError, excerpt
+from jaxstyle.errors import InputError, UnavailableError, check_whole, excerpt, own
 from jaxstyle.files import atomic_write
 from jaxstyle.runtime import checkpoint_folder
 from jaxstyle.runtime.callbacks import Callback, Event, message, notify
@@ -32,8 +32,8 @@ from jaxstyle.runtime.runner import Snapshot
 EVERY = 50  # steps between checkpoints
 VERSIONS = "versions."  # prefix of versions of packages in an identity
 KEPT = 2
-NAME = re.compile(r"checkpoint-([1-9]\d{0,17})\.npz")
-INCOMPLETE = f".{'?' * 16}.part"  # of `atomic_write`
+NAME = re.compile(r"checkpoint-([1-9][0-9]{0,17})\.npz")
+INCOMPLETE = ".checkpoint-*.part"  # of `atomic_write`, left by a run that was killed
 FACTS = "facts.json"
 MOST_FACTS = 2**22  # bytes
 
@@ -50,34 +50,39 @@ class CheckpointStore:
     folder: Path
 
     def save(self, step: int, arrays: Any, facts: Mapping[str, Any]) -> None:
-        """Save a checkpoint; older ones are removed only after it is complete.
+        """Save a checkpoint; older ones are removed only after it is complete. Saves must not overlap.
 
         Args:
-            step: number of the checkpoint, higher than previous ones.
-            arrays: pytree of arrays, the same in all processes.
+            step: number of the checkpoint, from 1, higher than previous ones.
+            arrays: pytree of arrays, of which those of process 0 are saved.
             facts: JSON data.
 
         Raises:
             UnavailableError: if it cannot be written, such as on a full disk.
         """
+        check_whole("step", step)
 
         def write() -> None:
             checkpoint_folder.check(self.folder)
             self.folder.mkdir(parents=True, exist_ok=True)
-            for part in self.folder.glob(INCOMPLETE):  # of a run that was killed; the folder is locked
-                part.unlink(missing_ok=True)
+            self._remove_incomplete()
+            if self._path(step).is_symlink():  # whose target would be replaced
+                self._path(step).unlink()
             with atomic_write(self._path(step)) as part, zipfile.ZipFile(part, "w") as file:
                 file.writestr(FACTS, json.dumps(facts))
-                for name, array in _by_name(jax.device_get(arrays)).items():
+                for name, leaf in _by_name(arrays).items():
+                    array = np.asarray(leaf, order="C")
                     with file.open(name, "w", force_zip64=True) as member:
-                        np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
+                        np.lib.format.write_array(member, array.view(_stored(array.dtype)), allow_pickle=False)
             self._prune(step)
 
         try:
             on_process_zero(write)
             if not all(allgather_json(self.folder.is_dir())):
                 raise InputError(f"The folder {self.folder} does not exist in all processes: use a shared folder.")
-        except (OSError, MemoryError, UnavailableError) as error:
+        except InputError:
+            raise
+        except Exception as error:  # of the file, or of arrays that NumPy cannot write
             cause = error.__cause__ or error
             reason = getattr(cause, "strerror", None) or excerpt(cause)
             raise UnavailableError(
@@ -130,6 +135,7 @@ class CheckpointStore:
         """Remove all checkpoints; raise `UnavailableError` if one cannot be removed."""
 
         def remove() -> None:
+            self._remove_incomplete()
             for step in self._steps():
                 try:
                     self._path(step).unlink()
@@ -142,6 +148,10 @@ class CheckpointStore:
 
     def _path(self, step: int) -> Path:
         return self.folder / f"checkpoint-{step}.npz"
+
+    def _remove_incomplete(self) -> None:
+        for part in self.folder.glob(INCOMPLETE):
+            part.unlink(missing_ok=True)
 
     def _prune(self, step: int) -> None:
         """Remove the checkpoints before `step` but the newest readable ones."""
@@ -165,7 +175,16 @@ class CheckpointStore:
 def _by_name(tree: Any) -> dict[str, Any]:
     """Return the leaves of a pytree by the names of their files, such as "history/total.npy"."""
     leaves = jax.tree.leaves_with_path(tree)
-    return {f"{jax.tree_util.keystr(path, simple=True, separator='/')}.npy": leaf for path, leaf in leaves}
+    found = {f"{jax.tree_util.keystr(path, simple=True, separator='/')}.npy": leaf for path, leaf in leaves}
+    if len(found) < len(leaves):
+        raise ValueError("two arrays have the same name")
+    return found
+
+
+def _stored(dtype: Any) -> np.dtype:
+    """Return the dtype in a file, where types unknown to NumPy, such as bfloat16, are stored as whole numbers."""
+    found = np.dtype(dtype)
+    return np.dtype(f"u{found.itemsize}") if found.kind == "V" else found
 
 
 def _read(path: Path, like: Callable[[dict[str, Any]], Any]) -> tuple[dict[str, Any], Any]:
@@ -173,7 +192,7 @@ def _read(path: Path, like: Callable[[dict[str, Any]], Any]) -> tuple[dict[str, 
     facts = _facts(path)
     wanted = like(facts)
     leaves = _by_name(wanted)
-    with zipfile.ZipFile(path) as file:
+    with _opened(path) as file:
         if set(file.namelist()) != {FACTS, *leaves}:
             raise ValueError("a checkpoint holds other arrays")
         arrays = [_array(file, name, leaf) for name, leaf in leaves.items()]
@@ -184,25 +203,35 @@ def _array(file: zipfile.ZipFile, name: str, like: Any) -> np.ndarray:
     """Return an array of a checkpoint; raise `ValueError` before it is read if it has another shape or dtype."""
     with file.open(name) as member:
         np.lib.format.read_magic(member)
-        if np.lib.format.read_array_header_1_0(member) != (like.shape, False, np.dtype(like.dtype)):
+        if np.lib.format.read_array_header_1_0(member) != (like.shape, False, _stored(like.dtype)):
             raise ValueError("a checkpoint holds other arrays")
     with file.open(name) as member:
         array = np.lib.format.read_array(member, allow_pickle=False)
-        if member.read():  # to the end, where the checksum is compared
+        if member.read(1):  # the checksum is compared at the end
             raise ValueError("a checkpoint holds other arrays")
-    return array
+    return array.view(like.dtype)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a checkpoint; raise `ValueError` for a link, and for compressed files, which may become large."""
+    if path.is_symlink() or not path.is_file():
+        raise ValueError("a checkpoint is not a regular file")
+    with zipfile.ZipFile(path) as file:
+        for info in file.infolist():
+            if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+                raise ValueError("a checkpoint is compressed")
+        yield file
 
 
 def _facts(path: Path) -> dict[str, Any]:
     """Return the facts of a checkpoint; raise any exception if they are damaged."""
-    if path.is_symlink() or not path.is_file():
-        raise ValueError("a checkpoint is a link or no file")
-    with zipfile.ZipFile(path) as file:
+    with _opened(path) as file:
         if file.getinfo(FACTS).file_size > MOST_FACTS:
             raise ValueError("the facts of a checkpoint are too long")
         facts = json.loads(file.read(FACTS))
     if not isinstance(facts, dict):
-        raise ValueError("the facts of a checkpoint are none")
+        raise ValueError("the facts of a checkpoint are no JSON object")
     return facts
 
 
@@ -233,7 +262,7 @@ class RunCheckpoints:
         message(callbacks, f"{self.folder}: resuming after step {len(arrays['sides'])}")
         problem, number = self.problem, facts["scale"]
         scale = problem.schedule[number]
-        names = problem.objective.term_names  # in the order of a run; checkpoints are sorted
+        names = problem.objective.term_names  # JAX sorts the names of dictionaries
         history = {name: arrays["history"][name] for name in names}
         state = problem.resumed(arrays["state"])
         image, memory_plans = problem.image_of(state, scale), _memory_plans(facts)
@@ -247,8 +276,7 @@ class RunCheckpoints:
     def save(self, snapshot: Snapshot, callbacks: Sequence[Callback] = ()) -> None:
         """Save a snapshot and send an event "saved", or "failed" if it cannot be written."""
         problem = self.problem
-        state = problem.saved(snapshot.state, problem.schedule[snapshot.scale])
-        arrays = {"state": state, "sides": snapshot.sides, "history": dict(snapshot.history)}
+        arrays = {"sides": snapshot.sides, "history": dict(snapshot.history)}
         if snapshot.start is not None:
             arrays["start"] = np.asarray(snapshot.start)
         facts = {
@@ -260,9 +288,12 @@ class RunCheckpoints:
             "memory_plans": {str(side): plan for side, plan in snapshot.memory_plans.items()},
         }
         try:
+            arrays["state"] = problem.saved(snapshot.state, problem.schedule[snapshot.scale])
             self.store.save(snapshot.step, arrays, facts)
-        except (InputError, UnavailableError) as error:
-            message(callbacks, str(error), kind="failed")
+        except Exception as error:
+            if (fault := own(error)) is None:
+                raise
+            message(callbacks, str(fault), kind="failed")
         else:
             notify(callbacks, Event("saved", snapshot.step, problem.steps, message=str(self.folder)))
 
@@ -288,15 +319,17 @@ class RunCheckpoints:
         if any(type(plan) is not int for plan in _memory_plans(facts).values()):
             raise ValueError("a checkpoint has memory plans that are no numbers of pixels")
         axes = () if problem.batch_size is None else (problem.batch_size,)
-        history = dict.fromkeys(problem.objective.term_names, jax.ShapeDtypeStruct((*axes, step), np.float32))
+        history = dict.fromkeys(
+            problem.objective.term_names, jax.ShapeDtypeStruct((*axes, step), problem.content.dtype)
+        )
         found = {"state": problem.shape(scale), "sides": jax.ShapeDtypeStruct((step,), np.int32), "history": history}
         return found | ({"start": problem.image_shape(scale)} if problem.keeps_start else {})
 
     def _compare(self, facts: dict[str, Any]) -> None:
-        for name, theirs, own in self._differences(facts):
+        for name, theirs, ours in self._differences(facts):
             if not name.startswith(VERSIONS):
                 raise InputError(
-                    f"{self.folder} has a checkpoint of another run, whose {name} is {theirs} and not {own}: name "
+                    f"{self.folder} has a checkpoint of another run, whose {name} is {theirs} and not {ours}: name "
                     "another folder, or repeat that run's command."
                 )
 

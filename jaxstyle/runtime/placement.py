@@ -73,7 +73,13 @@ class Layout:
 
     def read(self, tree: Any) -> Any:
         """Return distributed arrays on the host of every process."""
-        return process_allgather(tree, tiled=True) if self.spans_processes else jax.device_get(tree)
+
+        def of_leaf(leaf: Any) -> Any:
+            if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+                return jax.device_get(leaf)
+            return leaf.addressable_data(0) if leaf.is_fully_replicated else process_allgather(leaf, tiled=True)
+
+        return jax.device_get(jax.tree.map(of_leaf, tree))
 
     def begin(self, image: Any, *, objective: AnyObjective, optimizer: Optimizer, circular: bool) -> loop.State:
         """Return the distributed initial state for an image that is available in every process."""

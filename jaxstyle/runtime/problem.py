@@ -155,8 +155,18 @@ class Problem(Transfer):
         return self.layout.begin(np.asarray(image), objective=self.objective, **options)
 
     def saved(self, state: loop.State, scale: Scale) -> loop.State:
-        """Return a state to save, on the host and without padding; called in all processes together."""
-        return self.read(state) if self.layout is None else cropped(self.read(state), self.shape(scale))
+        """Return a state for a checkpoint, on the host and without padding; called in all processes together.
+
+        In other processes than 0, which save nothing, its arrays are empty.
+        """
+        if self.layout is None:
+            return self.read(state)
+
+        def of_leaf(leaf: Any, like: Any) -> np.ndarray:  # one after the other, since they may be large
+            found = cropped(self.read(leaf), like)
+            return np.asarray(found) if self.writes_files else np.zeros(0)
+
+        return jax.tree.map(of_leaf, state, self.shape(scale))
 
     def resumed(self, state: loop.State) -> loop.State:
         """Return a saved state in the layout of the program."""

@@ -30,7 +30,6 @@ from jaxstyle.networks.vgg import VGG19
 from jaxstyle.optim.loop import AnyObjective
 from jaxstyle.runtime.backends import device_name
 from jaxstyle.runtime.problem import Problem
-from jaxstyle.transfer.schedule import Series
 
 FORMAT = "jaxstyle run 2"
 FIRST_FORMAT = "jaxstyle run 1"
@@ -189,7 +188,7 @@ def settings_of(problem: Problem) -> dict[str, Any]:
         "objective": {"name": type(objective).__name__, "terms": terms, **_static_fields(objective)},
         "network": {name: plain(getattr(network, name), paths={}) for name in names},
         "optimizer": of_optimizer,
-        "scales": plain(Series() if problem.scales is None else problem.scales, paths={}),
+        "scales": plain(problem.schedule, paths={}),
         "color": problem.color,
     }
 

@@ -11,7 +11,7 @@ COARSEST = 128  # pixels of the longest side at the coarsest scale
 FACTOR = 2.4  # approximate ratio of the sides of consecutive scales
 FEWEST = 3  # minimum steps of a scale, if there are enough
 STEPS_BY_PIXELS = -0.415  # exponent: three quarters of the steps at twice the pixels
-MOST_STEPS = 80  # of the first scale: at 256 pixels, 80 + 140 steps have lower totals than 192 + 108, in as much time
+MOST_STEPS = 80  # of the first of several scales, see "Scales" in docs/deviations.md
 DISTORTION = 0.03  # maximum change of the aspect ratio at all scales but the last
 MOST_SCALES = 30
 TILE = 16  # pixels; VGG-19 pools four times, and a periodic image must stay periodic after each
@@ -25,7 +25,8 @@ class Series:
         coarsest: longest side of the first scale in pixels.
         factor: ratio of the sides of consecutive scales.
         steps_by_pixels: exponent of the number of steps as a function of the pixels of a scale; 0 for equal numbers.
-        most_steps: maximum number of steps of the first scale, which leaves the others to later scales; None for none.
+        most_steps: maximum number of steps of the first of several scales; the other steps go to later scales. None for
+            no maximum.
     """
 
     coarsest: float = COARSEST
@@ -61,7 +62,7 @@ def plan(
 
     The longest sides are a geometric series, by default from 128 pixels, rounded to multiples of 16; each scale but the
     last has a shape that other images share, see `shared_shape`. By default a scale of twice the pixels takes three
-    quarters of the steps, and the first scale at most 80.
+    quarters of the steps, and the first of several scales at most 80.
 
     Args:
         height: of the result, in pixels.
@@ -165,9 +166,9 @@ def _split(steps: int, shapes: list[tuple[int, int]], series: Series) -> list[in
     weights = [(height * width) ** series.steps_by_pixels for height, width in shapes]
     fewest = min(FEWEST, steps // len(shapes))
     counts = [fewest + more for more in _shares(steps - fewest * len(shapes), weights)]
-    if len(shapes) == 1 or series.most_steps is None:
+    if shapes[0] == shapes[-1] or series.most_steps is None:
         return counts
-    first = min(series.most_steps, counts[0])
+    first = min(max(series.most_steps, fewest), counts[0])
     more = _shares(counts[0] - first, weights[1:])
     return [first, *(count + extra for count, extra in zip(counts[1:], more, strict=True))]
 
