@@ -1,5 +1,6 @@
 """Options of `jaxstyle stylize`: what they change of a preset, and which values are refused."""
 
+import inspect
 import itertools
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,14 @@ import numpy as np
 import pytest
 from commands import OLD, command, listing, stylize, write_inputs, write_masks
 
+import jaxstyle
 from jaxstyle import LBFGS, Adam
 from jaxstyle.errors import InputError
 from jaxstyle.images.save import save_image
+from jaxstyle.runtime import make_problem
 from jaxstyle.runtime import options as options_module
 from jaxstyle.runtime.options import (
+    ReconstructOptions,
     StylizeOptions,
     TextureOptions,
     parse_layers,
@@ -303,3 +307,9 @@ def test_numbers_in_place_of_text_are_refused(options, words):
     with pytest.raises(InputError) as error:
         options.check([Path("style.png")])
     assert all(word in str(error.value) for word in words)
+
+
+def test_the_default_number_of_steps_is_the_same_in_commands_and_functions():
+    functions = jaxstyle.stylize, jaxstyle.texture, jaxstyle.reconstruct, jaxstyle.sweep, make_problem
+    defaults = {inspect.signature(function).parameters["steps"].default for function in functions}
+    assert defaults == {kind().steps for kind in (StylizeOptions, SweepOptions, TextureOptions, ReconstructOptions)}
