@@ -128,7 +128,7 @@ def main() -> None:
     print(f"\n| | network | resampling | memory | links | a step | all steps | {names} |\n" + "|---" * 10 + "|")
     for name, (side, devices, window, count) in TASKS.items():
         objective, network = Objective(), VGG19(tile_pixels=window)
-        scales = plan(side, side, steps=220, layers=objective.layers)
+        scales = plan(side, side, steps=205, layers=objective.layers)
         each_scale = [seconds(params, scale, devices, objective, LBFGS(), network) for scale in scales]
         total = count * sum(scale.steps * each[-1] for scale, each in zip(scales, each_scale, strict=True))
         shown = [f"{each:.2g} s" for each in each_scale[-1]] + [f"{total:.0f} s"]

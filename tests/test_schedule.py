@@ -67,9 +67,9 @@ def test_steps_are_split_by_a_power_of_the_pixels(steps):
 
 
 def test_steps_over_the_maximum_of_the_first_scale_go_to_the_others():
-    plans = [plan(512, 512, steps=300, scales=Series(most_steps=most)) for most in (None, 80, 200)]
+    plans = [plan(512, 512, steps=300, scales=Series(most_steps=most)) for most in (None, MOST_STEPS, 200)]
     whole, capped, large = ([scale.steps for scale in scales] for scales in plans)
-    assert capped[0] == 80 < whole[0] and sum(capped) == sum(whole) == 300 and large == whole
+    assert capped[0] == MOST_STEPS < whole[0] and sum(capped) == sum(whole) == 300 and large == whole
     assert capped[1] / capped[2] == pytest.approx(whole[1] / whole[2], rel=0.05)
     [first, last] = plan(128, 128, steps=300, passes=2)
     assert first == last  # two passes at one size

@@ -30,7 +30,7 @@ class Batch:
     """File format of the pictures."""
     size: int = 512
     """Longest side of the pictures in pixels."""
-    steps: int = 220
+    steps: int = 205
     """Number of gradient evaluations of each picture over all scales."""
     init: groups.Init = None
     """Initial image: content, recolored (content with the colors of the style), style, noise, or an image file."""

@@ -147,7 +147,7 @@ class FromNoise:
 
     tv_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=SET_BY_PRESET)] = None
     """Weight of total variation."""
-    steps: int = 220
+    steps: int = 205
     """Number of gradient evaluations over all scales."""
     seed: int = 0
     """Seed of the noise."""

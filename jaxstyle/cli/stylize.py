@@ -25,7 +25,7 @@ class Stylize:
 
     size: int = 512
     """Longest side of the output in pixels."""
-    steps: int = 220
+    steps: int = 205
     """Number of gradient evaluations over all scales."""
     init: groups.Init = None
     """Initial image: content, recolored (content with the colors of the style), style, noise, or an image file."""

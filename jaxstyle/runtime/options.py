@@ -63,7 +63,7 @@ class ObjectiveOptions:
     scales: str | None = None  # "auto", a number of scales, or their longest sides, such as "128,256,512"
     precision: str = "tf32"  # of convolutions
     remat: bool = False  # whether to recompute the largest layers for the gradient
-    steps: int = 220  # number of gradient evaluations over all scales
+    steps: int = 205  # number of gradient evaluations over all scales
     seed: int = 0  # of the noise
     max_memory: str | None = None  # memory budget of the process, such as "8GiB"; None for most of the free memory
     devices: int | None = None  # number of devices that share the work

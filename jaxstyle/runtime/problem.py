@@ -267,7 +267,7 @@ def make_problem(
     objective: AnyObjective = Objective(),
     network: AnyNetwork = VGG19(),
     optimizer: Optimizer | Transformation = LBFGS(),
-    steps: int = 220,
+    steps: int = 205,
     scales: Scales = None,
     init: str | ArrayLike = "content",
     color: Color = "none",

@@ -11,7 +11,7 @@ COARSEST = 128  # pixels of the longest side at the coarsest scale
 FACTOR = 2.4  # approximate ratio of the sides of consecutive scales
 FEWEST = 3  # minimum steps of a scale, if there are enough
 STEPS_BY_PIXELS = -0.415  # exponent: three quarters of the steps at twice the pixels
-MOST_STEPS = 80  # of the first of several scales, see "Scales" in docs/deviations.md
+MOST_STEPS = 64  # of the first of several scales, see "Scales" in docs/deviations.md
 DISTORTION = 0.03  # maximum change of the aspect ratio at all scales but the last
 MOST_SCALES = 30
 TILE = 16  # pixels; VGG-19 pools four times, and a periodic image must stay periodic after each
@@ -62,7 +62,7 @@ def plan(
 
     The longest sides are a geometric series, by default from 128 pixels, rounded to multiples of 16; each scale but the
     last has a shape that other images share, see `shared_shape`. By default a scale of twice the pixels takes three
-    quarters of the steps, and the first of several scales at most 80.
+    quarters of the steps, and the first of several scales at most 64.
 
     Args:
         height: of the result, in pixels.

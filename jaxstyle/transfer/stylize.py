@@ -34,7 +34,7 @@ def stylize(
     objective: AnyObjective = Objective(),
     network: AnyNetwork = VGG19(),
     optimizer: Optimizer | Transformation = LBFGS(),
-    steps: int = 220,
+    steps: int = 205,
     scales: Scales = None,
     init: str | jax.Array = "content",
     color: Color = "none",
@@ -115,7 +115,7 @@ def reconstruct(
     objective: Objective = Objective(),
     network: AnyNetwork = VGG19(),
     optimizer: Optimizer | Transformation = LBFGS(),
-    steps: int = 220,
+    steps: int = 205,
     scales: Scales = None,
 ) -> Result:
     """Reconstruct `image` from noise by its features or style statistics in some layers.
@@ -160,7 +160,7 @@ def texture(
     objective: AnyObjective = Objective(),
     network: AnyNetwork = VGG19(),
     optimizer: Optimizer | Transformation = LBFGS(),
-    steps: int = 220,
+    steps: int = 205,
     scales: Scales = None,
     style_weights: jax.typing.ArrayLike | Sequence[float] | None = None,
 ) -> Result:

@@ -34,7 +34,7 @@ def sweep(
     objective: AnyObjective = Objective(),
     network: AnyNetwork = VGG19(),
     optimizer: Optimizer | Transformation = LBFGS(),
-    steps: int = 220,
+    steps: int = 205,
     scales: Scales = None,
     init: str | jax.Array = "content",
     color: Color = "none",
