@@ -413,6 +413,6 @@ def test_a_fit_is_resumed_from_its_folder_of_checkpoints_by_the_same_problem_onl
     second = fit(problem_, checkpoint=tmp_path / "kept")
     assert (first.steps, second.resumed_at, second.steps) == (20, 20, 40)
     np.testing.assert_array_equal(second.image, whole.image)
-    other = make_problem(params, style, content, **options)
+    other = make_problem(params, content, content, **options)
     with pytest.raises(InputError, match="has a checkpoint of another run, whose arrays"):
         fit(other, checkpoint=tmp_path / "kept")
