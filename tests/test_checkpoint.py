@@ -79,7 +79,7 @@ def save_two() -> CheckpointStore:
     return kept
 
 
-@pytest.mark.parametrize("how", ["cut", "flipped", "empty"])
+@pytest.mark.parametrize("how", ["cut", "flipped", "empty", "longer"])
 def test_a_damaged_checkpoint_is_skipped(how):
     kept, newer = save_two(), Path("kept/checkpoint-2.npz")
     whole = newer.read_bytes()
@@ -88,7 +88,8 @@ def test_a_damaged_checkpoint_is_skipped(how):
     assert len(names) == 3
     starts = [whole.index(name.encode()) + len(name) for name in names]  # of an extra header of 20 bytes, then values
     for place in (starts[0], *(start + 24 for start in starts[1:]), *(start + 150 for start in starts[1:])):
-        damage = {"cut": whole[:place], "flipped": flipped(whole, place), "empty": b""}[how]
+        longer = whole + b"\0" * 600_000
+        damage = {"cut": whole[:place], "flipped": flipped(whole, place), "empty": b"", "longer": longer}[how]
         newer.write_bytes(damage)
         found = kept.latest(same, print)
         assert found is not None and found[0] == {"step": 1} and found[1]["count"] == 1
@@ -172,7 +173,7 @@ def test_arrays_of_python_objects_or_impossible_sizes_are_not_read():
     kept, whole = save_two(), io.BytesIO()
     np.save(whole, np.asarray([print, "x"], object), allow_pickle=True)
     header = b"\x93NUMPY\x01\x00"
-    image, count = (io.BytesIO(), io.BytesIO())
+    image, count = io.BytesIO(), io.BytesIO()
     np.save(image, ARRAYS["image"])
     np.save(count, ARRAYS["count"])
     large = image.getvalue().replace(b"(3, 4), }         ", b"(99999999, 4), }  ")

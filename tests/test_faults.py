@@ -321,10 +321,10 @@ def test_a_disk_filled_by_checkpoints_holds_one_that_can_be_resumed(small):
     run = [*STYLIZE, "--size", "96", "--steps", "24"]
     kept = ["--checkpoint", small / "kept", "--every", 2]
     assert main([*run, "-o", "whole.png"]) == 0
-    (small / "fill").write_bytes(b"\0" * 450_000)  # room for two checkpoints, not for a third beside them
+    (small / "fill").write_bytes(b"\0" * 700_000)  # room for one checkpoint, not for a second beside it
     status, message = ended(*run, *kept, "-o", "full.png")
     assert status == 1 and "cannot be written (No space left on device)" in message
-    assert list((small / "kept").glob("*.npz"))
+    assert len(list((small / "kept").glob("*.npz"))) == 1
     subprocess.run(["mount", "-o", "remount,size=8m", small], check=True)
     assert ended(*run, *kept, "-o", "resumed.png") == (0, "")
     for name in ("full.png", "resumed.png"):

@@ -76,7 +76,7 @@ class Layout:
 
         def of_leaf(leaf: Any) -> Any:
             if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
-                return jax.device_get(leaf)
+                return leaf
             return leaf.addressable_data(0) if leaf.is_fully_replicated else process_allgather(leaf, tiled=True)
 
         return jax.device_get(jax.tree.map(of_leaf, tree))
