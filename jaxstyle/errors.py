@@ -66,7 +66,7 @@ def out_of_memory(error: Exception) -> str | None:
     return f"memory is too small ({reason}): {cure}."
 
 
-def own(error: Exception) -> InputError | UnavailableError | None:
+def user_error(error: Exception) -> InputError | UnavailableError | None:
     """Return the error to show to the user if `error` is not a bug of the program, else None."""
     if isinstance(error, InputError | UnavailableError):
         return error
@@ -80,7 +80,7 @@ def own(error: Exception) -> InputError | UnavailableError | None:
     return InputError(f"{error.filename} cannot be used ({reason}): name another path or change permissions.")
 
 
-def of_machine(path: str | os.PathLike[str], error: BaseException) -> InputError | UnavailableError | None:
+def read_error(path: str | os.PathLike[str], error: BaseException) -> InputError | UnavailableError | None:
     """Return the error to show if the machine could not read a file, else None, such as for damaged contents."""
     number: Any = error.errno if isinstance(error, OSError) else None
     if isinstance(error, MemoryError) or number == errno.ENOMEM:

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from jaxstyle.errors import InputError, UnavailableError, excerpt, of_machine
+from jaxstyle.errors import InputError, UnavailableError, excerpt, read_error
 
 
 @contextlib.contextmanager
@@ -37,16 +37,16 @@ def sha256(path: str | os.PathLike[str]) -> str:
     except (OSError, MemoryError) as error:
         reason = excerpt(getattr(error, "strerror", error))
         other = InputError(f"{path} cannot be read ({reason}): name a file that you may read.")
-        raise of_machine(path, error) or other from error
+        raise read_error(path, error) or other from error
 
 
 def limit_size(files: Iterable[Path], most: int) -> None:
     """Remove the least recently used files of a cache beyond `most` bytes in all."""
-    found = []
+    entries = []
     for file in files:
         with contextlib.suppress(OSError):  # another process may have removed it
-            found.append((file.stat().st_mtime, file.stat().st_size, file))
-    for _, size, file in sorted(found, reverse=True):
+            entries.append((file.stat().st_mtime, file.stat().st_size, file))
+    for _, size, file in sorted(entries, reverse=True):
         most -= size
         if most < 0:
             file.unlink(missing_ok=True)

@@ -28,7 +28,7 @@ from benchmark_steps import Memory, Step
 from benchmark_tiles import Tiles
 from tyro.conf import OmitArgPrefixes, subcommand
 
-from jaxstyle.errors import InputError, own
+from jaxstyle.errors import InputError, user_error
 
 Command = (
     Annotated[Step, subcommand("step")]
@@ -54,4 +54,4 @@ if __name__ == "__main__":
     try:
         main()
     except (InputError, OSError, subprocess.CalledProcessError) as error:
-        sys.exit(f"benchmark.py: {own(error) or error}")
+        sys.exit(f"benchmark.py: {user_error(error) or error}")

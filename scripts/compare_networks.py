@@ -30,7 +30,7 @@ from jaxstyle import (
     terms,
     total,
 )
-from jaxstyle.errors import InputError, own
+from jaxstyle.errors import InputError, user_error
 from jaxstyle.losses.targets import Targets
 from jaxstyle.networks.vgg import Params
 
@@ -121,4 +121,4 @@ if __name__ == "__main__":
     try:
         tyro.cli(main)
     except (InputError, OSError) as error:
-        sys.exit(f"compare_networks.py: {own(error) or error}")
+        sys.exit(f"compare_networks.py: {user_error(error) or error}")

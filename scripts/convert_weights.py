@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from jaxstyle.errors import InputError, UnavailableError, excerpt, of_machine
+from jaxstyle.errors import InputError, UnavailableError, excerpt, read_error
 from jaxstyle.files import sha256
 from jaxstyle.networks import safetensors_io, state_dict, weights_io
 
@@ -111,7 +111,7 @@ def refusal(file: Path, error: Exception, *, about: str = "") -> InputError | Un
     """Return the error to show if PyTorch could not read a file."""
     if isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY):
         error = MemoryError()
-    if (fault := of_machine(file, error)) is not None:
+    if (fault := read_error(file, error)) is not None:
         return fault
     if any(word in str(error) for word in CODE):
         return InputError(f"{file} contains Python code, such as a whole model, which is not executed: {CURE}")

@@ -25,7 +25,7 @@ import tyro
 from tyro.conf import Positional
 
 from jaxstyle import Objective, load_image, load_params, make_targets, presets, terms, total
-from jaxstyle.errors import InputError, own
+from jaxstyle.errors import InputError, user_error
 from jaxstyle.networks.vgg import Params
 from jaxstyle.transfer.sweep import sweep
 
@@ -197,4 +197,4 @@ if __name__ == "__main__":
     try:
         tyro.cli(main)
     except (InputError, OSError) as error:
-        sys.exit(f"paper_figures.py: {own(error) or error}")
+        sys.exit(f"paper_figures.py: {user_error(error) or error}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from jaxstyle.errors import own
+from jaxstyle.errors import user_error
 
 
 def start(main: Callable[..., None]) -> None:
@@ -14,6 +14,6 @@ def start(main: Callable[..., None]) -> None:
     try:
         tyro.cli(main)
     except Exception as error:
-        if (told := own(error)) is None:
+        if (told := user_error(error)) is None:
             raise
         sys.exit(f"{Path(sys.argv[0]).name}: {told}")

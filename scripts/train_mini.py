@@ -34,7 +34,7 @@ from PIL import Image
 from training_pictures import cut, draw, made_up, photographs, repaint
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from jaxstyle.errors import InputError, own
+from jaxstyle.errors import InputError, user_error
 from jaxstyle.files import sha256
 from jaxstyle.networks import weights_io
 from jaxstyle.networks.pretrained import LICENCE
@@ -263,4 +263,4 @@ if __name__ == "__main__":
     try:
         tyro.cli(main)
     except (InputError, OSError) as error:
-        sys.exit(f"train_mini.py: {own(error) or error}")
+        sys.exit(f"train_mini.py: {user_error(error) or error}")

@@ -17,7 +17,7 @@ from PIL import Image
 
 from jaxstyle.cli import main
 from jaxstyle.cli.console import vgg19_message
-from jaxstyle.cli.options import Comparison, Network
+from jaxstyle.cli.options import Method, Network
 from jaxstyle.cli.signals import handled
 from jaxstyle.cli.statistics import Statistics
 from jaxstyle.errors import InputError
@@ -216,9 +216,9 @@ def statistics(
     size: int = 32,
     quiet: bool = True,
     no_record: bool = False,
-    **comparison: Any,
+    **method: Any,
 ) -> int:
-    options: dict[str, Any] = {"no_record": no_record, "comparison": Comparison(style_layers="relu1_1", **comparison)}
+    options: dict[str, Any] = {"no_record": no_record, "method": Method(style_layers="relu1_1", **method)}
     options["network"] = Network(weights=Path("tiny.h5"), offline=True)
     return Statistics(tuple(map(Path, styles)), Path(output), size=size, quiet=quiet, **options).run()
 

@@ -125,7 +125,7 @@ def test_a_named_file_is_loaded_without_a_warning_whatever_its_checksum(tmp_path
         {"network": str(path)},
         {"network": "vgg19", "weights": path},
     ):
-        assert pretrained.find(**arguments) == pretrained.Found("vgg19", path)
+        assert pretrained.find(**arguments) == pretrained.WeightsSource("vgg19", path)
         assert_same(pretrained.load_params(**arguments), path)
     assert not recwarn.list
 
@@ -229,7 +229,7 @@ def test_a_download_is_silent_and_leaves_only_the_converted_file(places, serve, 
     caplog.set_level(logging.INFO)
     body, progress = serve(), Progress()
     found = pretrained.find(progress=progress)
-    assert found == pretrained.Found("vgg19", places / "cache/vgg19.h5")
+    assert found == pretrained.WeightsSource("vgg19", places / "cache/vgg19.h5")
     assert left_in(places / "cache") == ["vgg19.h5"]
     assert (progress.total, progress.seen, progress.closed) == (len(body), len(body), True)
     assert_same(pretrained.load(found), places / "origin.h5")
@@ -333,7 +333,7 @@ def test_random_activations_neither_vanish_nor_explode_with_depth():
 
 
 def test_builtin_is_another_name_of_the_mini_network():
-    assert pretrained.find("builtin") == pretrained.find("mini") == pretrained.Found("mini", pretrained.MINI)
+    assert pretrained.find("builtin") == pretrained.find("mini") == pretrained.WeightsSource("mini", pretrained.MINI)
 
 
 def test_a_damaged_mini_network_is_an_error(places, monkeypatch):

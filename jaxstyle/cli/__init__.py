@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from jaxstyle import __version__
 from jaxstyle.cli.signals import end_at_once, handled, status_of, stop_status
-from jaxstyle.errors import InputError, PictureWarning, own
+from jaxstyle.errors import InputError, PictureWarning, user_error
 
 NEW_OBJECTS = 200_000  # between garbage collections; imports and traces create many objects, which remain in use
 SIGNALLED = 128  # exit statuses above are those of signals
@@ -80,7 +80,7 @@ def _leave(status: int) -> None:
 
 def _report(error: Exception) -> int:
     """Print an error and return the exit status; raise it again if it is a bug."""
-    fault = own(error)
+    fault = user_error(error)
     if fault is None:
         raise error
     print(f"jaxstyle: {fault}", file=sys.stderr)

@@ -19,7 +19,7 @@ class Batch:
 
     contents: Annotated[Positional[tuple[Path, ...]], arg(metavar="CONTENT [CONTENT ...]")]
     """Content images, folders, or patterns."""
-    styles: Annotated[tuple[Path, ...], arg(metavar="STYLE [STYLE ...]")]
+    styles: Annotated[tuple[Path, ...], arg(metavar="STYLE [STYLE ...]", help_behavior_hint="(required)")]
     """Style images, folders, patterns, or files (.h5) of `jaxstyle statistics`."""
     output: Annotated[Path, arg(aliases=["-o"], metavar="DIR")]
     """Output folder for the pictures, CONTENT_STYLE.png, and batch.json; existing files are replaced."""
@@ -47,9 +47,9 @@ class Batch:
     quiet: bool = False
     """Print errors only."""
 
-    controls: groups.Controls = groups.Controls()
-    comparison: groups.Comparison = groups.Comparison()
-    balance: groups.Balance = groups.Balance()
+    appearance: groups.Appearance = groups.Appearance()
+    method: groups.Method = groups.Method()
+    loss: groups.LossWeights = groups.LossWeights()
     optimization: groups.Optimization = groups.Optimization()
     computing: groups.Computing = groups.Computing()
     network: groups.Network = groups.Network()

@@ -149,11 +149,11 @@ class Console:
     def print_estimate(self, problem: Problem, *, rounds: int = 1) -> None:
         """Print the time of `rounds` runs and their memory on standard output; the run reuses the programs."""
         with self.rich.status("Compiling and timing"):
-            found = estimate(problem, callbacks=[self.on_event])
+            costs = estimate(problem, callbacks=[self.on_event])
         if problem.writes_files:
             batch = problem.batch_size is not None
             times = self.clock.take() if self.clock else CompileTimes()
-            print("\n".join(estimate_lines(found, times, rounds=rounds, batch=batch)))
+            print("\n".join(estimate_lines(costs, times, rounds=rounds, batch=batch)))
 
 
 def run_files(
@@ -169,18 +169,18 @@ def run_files(
     return *console.run(run, command.output, command.saving), run, console
 
 
-def estimate_lines(found: Estimate, times: CompileTimes, *, rounds: int = 1, batch: bool = False) -> Iterator[str]:
+def estimate_lines(costs: Estimate, times: CompileTimes, *, rounds: int = 1, batch: bool = False) -> Iterator[str]:
     """Yield the lines of a dry run."""
-    scales = ", ".join(f"{scale.steps} steps at {scale.width}x{scale.height}" for scale in found.scales)
+    scales = ", ".join(f"{scale.steps} steps at {scale.width}x{scale.height}" for scale in costs.scales)
     yield f"scales      {scales}"
-    yield f"arithmetic  {found.gflop:.0f} GFLOP a step at the last scale, as direct convolutions"
-    yield f"memory      {found.memory / 2**30:.2f} GiB at most, of {found.limit / 2**30:.1f} GiB"
-    if found.seconds is None:
+    yield f"arithmetic  {costs.gflop:.0f} GFLOP a step at the last scale, as direct convolutions"
+    yield f"memory      {costs.memory / 2**30:.2f} GiB at most, of {costs.limit / 2**30:.1f} GiB"
+    if costs.seconds is None:
         cure = "lower --size or --batch-size" if batch else "lower --size"
         yield f"time        not measured, since the last scale does not fit: {cure}"
         return
-    seconds = rounds * found.seconds
-    yield f"time        {seconds:.0f} s for all steps, {found.seconds_per_step:.3g} s for one at the last scale"
+    seconds = rounds * costs.seconds
+    yield f"time        {seconds:.0f} s for all steps, {costs.seconds_per_step:.3g} s for one at the last scale"
     loading = f"{times.loaded:.1f} s to load {times.hits}" if times.hits else "loading"
     if times.programs:
         compiling = f"{times.compiled:.1f} s to compile {times.programs} programs, now in the cache"

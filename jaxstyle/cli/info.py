@@ -20,13 +20,13 @@ class Networks:
         """Print the list and return the exit status."""
         from jaxstyle.networks import pretrained, weights_io
 
-        for found in pretrained.installed():
+        for weights in pretrained.installed():
             check()
-            print(f"{found.network:8} {found.origin}")
-            if found.path:
-                weights_io.widths(found.path)  # raises for a missing or damaged file
-                print(f"{'':8} sha256 {found.sha256}")
-                for key, text in weights_io.provenance(found.path).items():
+            print(f"{weights.network:8} {weights.origin}")
+            if weights.path:
+                weights_io.widths(weights.path)  # raises for a missing or damaged file
+                print(f"{'':8} sha256 {weights.sha256}")
+                for key, text in weights_io.provenance(weights.path).items():
                     print(f"{'':8} {key} {text}")
         return 0
 

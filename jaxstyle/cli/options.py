@@ -15,6 +15,17 @@ from jaxstyle.runtime.options import Color, check_number, parse_pixels
 from jaxstyle.runtime.outputs import OutputOptions
 
 SET_BY_PRESET = "(default: set by the preset)"
+DEVICES, MEMORY = "(default: all for a sweep, one for a picture)", "(default: most of the free memory)"
+# Help of more than one line; tyro preserves the line breaks of docstrings.
+PRESET = (
+    "Preset of the objective: jaxstyle, or a published program: gatys-paper, gatys-code, neural-style, "
+    "neural-style-pt, anishathalye, crowsonkb, pystiche, tensorflow-tutorial or keras-example. The presets "
+    "jaxstyle-neighbors, nnst and strotss match features and transfer strokes and motifs of the painting."
+)
+COLOR = (
+    "Color transfer: keep the colors of the content, or recolor the style by mean and covariance (match, "
+    "match-cholesky) or by histogram; chroma moves the colors of the content to the color distribution of the style."
+)
 MOST_PROCESSES = 10**6
 MOST_PORT = 2**16 - 1
 MOST_SECONDS = 10**6
@@ -29,9 +40,9 @@ Optimizer = Literal["lbfgs", "adam"]
 Parametrization = Literal["pixels", "pyramid", "laplacian", "decorrelated", "fourier", "sigmoid"]
 
 
-def choice(kind: Any, hint: str = SET_BY_PRESET) -> Any:
+def choice(kind: Any, hint: str = SET_BY_PRESET, *, help: str | None = None) -> Any:
     """Return the help of an option with the values of a `Literal`, or None for a default that `hint` names."""
-    return arg(metavar=f"{{{','.join(get_args(kind))}}}", help_behavior_hint=hint)
+    return arg(metavar=f"{{{','.join(get_args(kind))}}}", help_behavior_hint=hint, help=help)
 
 
 def checked(kind: Any, command: Any, styles: Sequence[Path] = ()) -> Any:
@@ -77,22 +88,17 @@ class Computing:
     """Precision of convolutions; tf32 and bfloat16 are faster on accelerators; a CPU uses float32 for tf32."""
     remat: bool = False
     """Recompute the largest layers for the gradient; a tenth slower, half the memory. Not for --statistic sliced."""
-    devices: Annotated[int | None, arg(metavar="COUNT", help_behavior_hint="")] = None
-    """Number of accelerators, which share the pictures of a sweep or the rows of one picture. (default: all for a
-    sweep, one for a picture)"""
-    max_memory: Annotated[str | None, arg(metavar="SIZE", help_behavior_hint="")] = None
-    """Memory budget of the command, such as 8GiB. Images that do not fit are processed in overlapping tiles, with the
-    same result in about twice the time. (default: most of the free memory)"""
+    devices: Annotated[int | None, arg(metavar="COUNT", help_behavior_hint=DEVICES)] = None
+    """Number of accelerators, which share the pictures of a sweep or the rows of one picture."""
+    max_memory: Annotated[str | None, arg(metavar="SIZE", help_behavior_hint=MEMORY)] = None
+    """Memory budget, such as 8GiB. Images that do not fit are processed in tiles, with the same result."""
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Objective."""
+class Method:
+    """Objective and scales."""
 
-    preset: str = "jaxstyle"
-    """Preset of the objective: jaxstyle, or a published program: gatys-paper, gatys-code, neural-style,
-    neural-style-pt, anishathalye, crowsonkb, pystiche, tensorflow-tutorial or keras-example. The presets
-    jaxstyle-neighbors, nnst and strotss match features and transfer strokes and motifs of the painting."""
+    preset: Annotated[str, arg(help=PRESET)] = "jaxstyle"
     style_layers: Annotated[str | None, arg(metavar="LAYERS", help_behavior_hint=SET_BY_PRESET)] = None
     """Style layers and their relative weights, such as relu1_1:1,relu2_1:0.5."""
     statistic: Annotated[Statistic | None, choice(Statistic)] = None
@@ -104,7 +110,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Balance:
+class LossWeights:
     """Weights of the loss."""
 
     content_weight: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint=SET_BY_PRESET)] = None
@@ -154,7 +160,7 @@ class FromNoise:
 
 
 @dataclass(frozen=True)
-class Controls:
+class Appearance:
     """Styles, colors and masks."""
 
     style_weights: Annotated[str | None, arg(metavar="W1,W2,...", help_behavior_hint="")] = None
@@ -163,9 +169,7 @@ class Controls:
     """Size of the style relative to the content: 2 for coarser strokes, 0.5 for finer ones."""
     style_size: Annotated[int | None, arg(metavar="PIXELS", help_behavior_hint="")] = None
     """Longest side of the style in pixels. (default: --size)"""
-    color: Annotated[Color | None, choice(Color)] = None
-    """Color transfer: keep the colors of the content, or recolor the style by mean and covariance (match,
-    match-cholesky) or by histogram; chroma moves the colors of the content to the color distribution of the style."""
+    color: Annotated[Color | None, choice(Color, help=COLOR)] = None
     content_mask: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="PICTURE")] = ()
     """Image that is white in the region of a style; repeat for each style, in the order of the styles."""
     style_mask: Annotated[UseAppendAction[tuple[Literal["all"] | Path, ...]], arg(metavar="PICTURE|all")] = ()
@@ -215,8 +219,7 @@ class Processes:
     """Distributed runs: start the same command in each process."""
 
     distributed: bool = False
-    """Run together with the same command in other processes. Slurm, Open MPI, Kubernetes and TPUs are detected;
-    otherwise set the next three options."""
+    """Run with the same command in other processes, detected for Slurm, Open MPI, Kubernetes and TPUs, or set below."""
     coordinator: Annotated[str | None, arg(metavar="HOST:PORT", help_behavior_hint="(default: detected)")] = None
     """Address of process 0 in a trusted network."""
     num_processes: Annotated[int | None, arg(metavar="COUNT", help_behavior_hint="(default: detected)")] = None
@@ -236,12 +239,13 @@ class Processes:
             "--process-id": self.process_id,
         }
         missing = [name for name, value in options.items() if value is None]
-        given = [name for name in options if name not in missing]
-        if given and not self.distributed:
-            raise InputError(f"{given[0]} needs --distributed: add that or drop it.")
-        if given and missing:
+        present = [name for name in options if name not in missing]
+        if present and not self.distributed:
+            raise InputError(f"{present[0]} needs --distributed: add that or drop it.")
+        if present and missing:
             others = " and ".join(missing)
-            raise InputError(f"{given[0]} is given without {others}: give all three, or none if the cluster sets them.")
+            cure = "give all three, or none if the cluster sets them"
+            raise InputError(f"{present[0]} is given without {others}: {cure}.")
         if self.distributed and devices is not None:
             raise InputError(f"--devices is {devices}, but --distributed uses all devices: drop one.")
         check_number("num_processes", self.num_processes, 1, MOST_PROCESSES)
@@ -249,7 +253,7 @@ class Processes:
         check_number("initialization_timeout", self.initialization_timeout, 1, MOST_SECONDS)
         check_number("heartbeat_timeout", self.heartbeat_timeout, 1, MOST_SECONDS)
         if self.coordinator is not None:
-            found = re.fullmatch(r"(?:[^\s:\[\]/]+|\[[^\s\[\]/]+\]):(\d{1,5})", self.coordinator)
-            if not found or not 1 <= int(found[1]) <= MOST_PORT:
+            match = re.fullmatch(r"(?:[^\s:\[\]/]+|\[[^\s\[\]/]+\]):(\d{1,5})", self.coordinator)
+            if not match or not 1 <= int(match[1]) <= MOST_PORT:
                 where = excerpt(repr(self.coordinator))
                 raise InputError(f"--coordinator is {where}: use host and port, such as 10.0.0.1:1234.")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from jaxstyle.cli.options import Comparison, Computing, FromNoise, Limits, Network, Processes, Saving, checked
+from jaxstyle.cli.options import Computing, FromNoise, Limits, Method, Network, Processes, Saving, checked
 from jaxstyle.runtime.options import ReconstructOptions
 
 
@@ -28,7 +28,7 @@ class Reconstruct:
 
     noise: FromNoise = FromNoise()
     saving: Saving = Saving()
-    comparison: Comparison = Comparison()
+    method: Method = Method()
     computing: Computing = Computing()
     network: Network = Network()
     limits: Limits = Limits()

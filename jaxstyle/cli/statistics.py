@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from jaxstyle.cli.options import Comparison, Limits, Network, flat
+from jaxstyle.cli.options import Limits, Method, Network, flat
 from jaxstyle.cli.signals import check
 from jaxstyle.errors import InputError
 from jaxstyle.runtime.options import STATISTICS, ObjectiveOptions, check_number, parse_pixels
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Statistics:
     """Save the mean style statistics of one or more STYLE images, for use as a style without the images."""
 
-    styles: Annotated[Positional[tuple[Path, ...]], arg(metavar="STYLE [STYLE ...]")]
+    styles: Annotated[Positional[tuple[Path, ...]], arg(metavar="STYLE [STYLE ...]", help_behavior_hint="(required)")]
     """Style images or folders."""
     output: Annotated[Path, arg(aliases=["-o"], metavar="OUT.h5")]
     """Output file; an existing file is replaced."""
@@ -39,7 +39,7 @@ class Statistics:
     quiet: bool = False
     """Print errors only."""
 
-    comparison: Comparison = Comparison()
+    method: Method = Method()
     network: Network = Network()
     limits: Limits = Limits()
 
@@ -60,7 +60,7 @@ class Statistics:
 
         console, objective = Console(quiet=self.quiet), preset.objective
         if not isinstance(objective, Objective):
-            raise InputError(f"--preset {self.comparison.preset} has no style statistics: use another preset.")
+            raise InputError(f"--preset {self.method.preset} has no style statistics: use another preset.")
         planned = plan(self.size, self.size, steps=1_000_000, scales=preset.scales, layers=objective.layers)
         sides = style_sides(self.size, planned, objective=objective)
         params = console.load_network(self.network.network, self.network).params

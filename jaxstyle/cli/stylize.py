@@ -18,7 +18,7 @@ class Stylize:
 
     content: Annotated[Positional[Path], arg(metavar="CONTENT")]
     """Content image."""
-    styles: Annotated[Positional[tuple[Path, ...]], arg(metavar="STYLE [STYLE ...]")]
+    styles: Annotated[Positional[tuple[Path, ...]], arg(metavar="STYLE [STYLE ...]", help_behavior_hint="(required)")]
     """Style images, or files (.h5) of `jaxstyle statistics`."""
     output: Annotated[Path, arg(aliases=["-o"], metavar="OUT")]
     """Output image: .png, .jpg, .webp or .tiff; an existing file is replaced."""
@@ -35,9 +35,9 @@ class Stylize:
     """Use the mini network, which needs no download, and print an estimate of VGG-19's time."""
 
     saving: groups.Saving = groups.Saving()
-    controls: groups.Controls = groups.Controls()
-    comparison: groups.Comparison = groups.Comparison()
-    balance: groups.Balance = groups.Balance()
+    appearance: groups.Appearance = groups.Appearance()
+    method: groups.Method = groups.Method()
+    loss: groups.LossWeights = groups.LossWeights()
     optimization: groups.Optimization = groups.Optimization()
     computing: groups.Computing = groups.Computing()
     network: groups.Network = groups.Network()

@@ -43,11 +43,10 @@ class Sweep:
 
     content: Annotated[Positional[Path], arg(metavar="CONTENT")]
     """Content image."""
-    styles: Annotated[Positional[tuple[Path, ...]], arg(metavar="STYLE [STYLE ...]")]
+    styles: Annotated[Positional[tuple[Path, ...]], arg(metavar="STYLE [STYLE ...]", help_behavior_hint="(required)")]
     """Style images, or files (.h5) of `jaxstyle statistics`."""
     output: Annotated[Path, arg(aliases=["-o"], metavar="DIR")]
-    """Output folder for the pictures, grid.png, index.html and sweep.csv; rerun the same command to resume an
-    interrupted sweep."""
+    """Output folder for pictures, grid.png, index.html and sweep.csv; rerun the same command to resume a sweep."""
 
     size: int = 512
     """Longest side of the pictures in pixels."""
@@ -65,8 +64,8 @@ class Sweep:
     """Use the mini network, which needs no download."""
 
     saving: groups.Saving = groups.Saving()
-    controls: groups.Controls = groups.Controls()
-    comparison: groups.Comparison = groups.Comparison()
+    appearance: groups.Appearance = groups.Appearance()
+    method: groups.Method = groups.Method()
     swept: Swept = Swept()
     optimization: groups.Optimization = groups.Optimization()
     computing: groups.Computing = groups.Computing()

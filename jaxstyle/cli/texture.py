@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from jaxstyle.cli.options import Comparison, Computing, FromNoise, Limits, Network, Processes, Saving, checked
+from jaxstyle.cli.options import Computing, FromNoise, Limits, Method, Network, Processes, Saving, checked
 from jaxstyle.runtime.options import TextureOptions
 
 
@@ -16,7 +16,7 @@ from jaxstyle.runtime.options import TextureOptions
 class Texture:
     """Synthesize a texture of any size from one or more STYLE images, starting from noise."""
 
-    styles: Annotated[Positional[tuple[Path, ...]], arg(metavar="STYLE [STYLE ...]")]
+    styles: Annotated[Positional[tuple[Path, ...]], arg(metavar="STYLE [STYLE ...]", help_behavior_hint="(required)")]
     """Style images."""
     output: Annotated[Path, arg(aliases=["-o"], metavar="OUT")]
     """Output image: .png, .jpg, .webp or .tiff; an existing file is replaced."""
@@ -32,7 +32,7 @@ class Texture:
 
     noise: FromNoise = FromNoise()
     saving: Saving = Saving()
-    comparison: Comparison = Comparison()
+    method: Method = Method()
     computing: Computing = Computing()
     network: Network = Network()
     limits: Limits = Limits()

@@ -120,13 +120,13 @@ def on_process_zero(function: Callable[[], int | None]) -> int:
     """Return the result of process 0, from 0 or None for 0, for which the others wait; its errors are raised in all."""
     if jax.process_count() == 1:
         return function() or 0
-    found, raised = 0, None
+    status, raised = 0, None
     if jax.process_index() == 0:
         try:
-            found = function() or 0
+            status = function() or 0
         except Exception as error:
-            found, raised = -2 if isinstance(error, InputError) else -1, error
-    first = allgather_json(found)[0]
+            status, raised = -2 if isinstance(error, InputError) else -1, error
+    first = allgather_json(status)[0]
     if raised is not None:
         raise raised
     if first < 0:
@@ -159,11 +159,11 @@ def allgather_json(value: Any) -> list[Any]:
 
 def any_process_asked(asked: Callable[[], int]) -> Callable[[], int]:
     """Return a function that returns the exit status of a stop request to any process; all have to call it alike."""
-    found = 0
+    status = 0
 
     def of_any() -> int:
-        nonlocal found
-        found = found or max(allgather_json(asked()))
-        return found
+        nonlocal status
+        status = status or max(allgather_json(asked()))
+        return status
 
     return of_any if is_distributed() else asked

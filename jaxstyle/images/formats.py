@@ -186,16 +186,16 @@ def unsupported(data: bytes, name: str) -> UnsupportedFormatError:
         return UnsupportedFormatError(
             f"{name} is a HEIC picture, which needs the extra heif: pip install 'jaxstyle[heif]' or {CONVERT}."
         )
-    found = _name_of(data)
+    kind = _name_of(data)
     return UnsupportedFormatError(
-        f"{name} is not a picture in a supported format{f' ({found})' if found else ''}: {CONVERT}."
+        f"{name} is not a picture in a supported format{f' ({kind})' if kind else ''}: {CONVERT}."
     )
 
 
 def _name_of(data: bytes) -> str:
-    for signature, found in SIGNATURES:
+    for signature, kind in SIGNATURES:
         if data.startswith(signature):
-            return found
+            return kind
     start = data[:1000].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith(b"<") and b"<svg" in start:
         return "an SVG drawing"

@@ -183,12 +183,12 @@ def _decode_truncated(data: bytes, name: str, *, max_pixels: int | None) -> RowR
     if not is_webp(data):  # a WebP is not opened without its end; the completed file is checked
         with opened(data, name, max_pixels=max_pixels) as image:
             _check(image, data, name, max_pixels=max_pixels)
-    found = completed(data)
-    if found is None:
+    repaired = completed(data)
+    if repaired is None:
         return None
-    reader = _decode_sound(found.data, name, max_pixels=max_pixels)
-    shares = [] if found.rows is None else [found.rows / reader.height]
-    for other in found.others:
+    reader = _decode_sound(repaired.data, name, max_pixels=max_pixels)
+    shares = [] if repaired.rows is None else [repaired.rows / reader.height]
+    for other in repaired.others:
         with suppress(Exception):  # some ways to complete a lossless WebP are invalid
             shares.append(share_present(reader, _decode_sound(other, name, max_pixels=max_pixels)))
             if shares[-1] < LEAST:

@@ -40,8 +40,8 @@ def resample(
     if xp is np:  # whose einsum does not use BLAS
         lines = np.matmul(rows, picture.reshape(*picture.shape[:-2], -1))  # [..., h, w * c] to [..., height, w * c]
         lines = lines.reshape(*picture.shape[:-3], height, *picture.shape[-2:])
-        found: Any = np.moveaxis(np.tensordot(columns, lines, axes=(1, lines.ndim - 2)), 0, -2)
-        return found
+        resized: Any = np.moveaxis(np.tensordot(columns, lines, axes=(1, lines.ndim - 2)), 0, -2)
+        return resized
     enlarged = xp.einsum("ah,...hwc->...awc", rows, picture, **exact)
     return xp.einsum("bw,...awc->...abc", columns, enlarged, **exact)
 

@@ -98,8 +98,8 @@ def _has_all_scans(data: bytes) -> bool:
                 wanted -= {(segment[1 + 2 * i], k) for i in range(count) for k in range(first, last + 1)}
         at += 2 + length
         if marker == 0xDA:  # skip its data, which has no markers but those of restarts
-            found = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]").search(data, at)
-            at = found.start() if found else len(data)
+            following = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]").search(data, at)
+            at = following.start() if following else len(data)
     return not wanted
 
 
@@ -141,12 +141,12 @@ def _png(data: bytes) -> Completed | None:
     if not packed:
         return None
     lines = zlib.decompressobj().decompress(b"".join(packed), height * line)
-    found = len(lines) // line
-    if interlaced or found < LEAST * height:
+    complete = len(lines) // line
+    if interlaced or complete < LEAST * height:
         return None
-    filled = lines[: found * line] + (b"\x02" + bytes(line - 1)) * (height - found)  # the filter "Up": as above
+    filled = lines[: complete * line] + (b"\x02" + bytes(line - 1)) * (height - complete)  # the filter "Up": as above
     tail = png_chunk(b"IDAT", zlib.compress(filled, 1)) + png_chunk(b"IEND", b"")
-    return Completed(b"".join([PNG, *before, tail]), found)
+    return Completed(b"".join([PNG, *before, tail]), complete)
 
 
 def _tiff(data: bytes) -> Completed | None:
@@ -164,8 +164,8 @@ def _tiff(data: bytes) -> Completed | None:
     first = next(i for i, ends in enumerate(map(sum, zip(offsets, counts, strict=True))) if ends > len(data))
     line = counts[first] // min(per_strip, height - first * per_strip)
     part = max(0, len(data) - offsets[first]) // line if plain else 0  # rows of the first strip that is cut
-    found = first * per_strip + part
-    if found < LEAST * height or found == 0:
+    complete = first * per_strip + part
+    if complete < LEAST * height or complete == 0:
         return None
     fixed, repeated = bytearray(data), b""
     if plain:  # bytes of the last row that is present
@@ -179,7 +179,7 @@ def _tiff(data: bytes) -> Completed | None:
         else:  # the last complete strip
             _put(fixed, places[273], i, offsets[first - 1])
             _put(fixed, places[279], i, counts[first - 1])
-    return Completed(bytes(fixed), found)
+    return Completed(bytes(fixed), complete)
 
 
 def _put(data: bytearray, place: tuple[int, str], index: int, value: int) -> None:

@@ -94,7 +94,7 @@ def tiling_obstacle(objective: Objective, network: AnyNetwork) -> str | None:
         "extra terms": bool(objective.extra_terms),
         "activations of a user-defined network": not isinstance(network, vgg.VGG19),
     }
-    return next((cause for cause, given in causes.items() if given), None)
+    return next((cause for cause, present in causes.items() if present), None)
 
 
 def check_options(objective: Objective, network: AnyNetwork) -> None:
@@ -142,8 +142,10 @@ def image_features(
 ) -> dict[str, Any]:
     """Return activations of `image`, `[H, W, 3]` or `[N, H, W, 3]`, by layer, or summaries as `vgg.evaluate_layers`."""
     if not isinstance(network, vgg.VGG19):
-        found = _user_activations(network, params, image, layers=layers)
-        return found if summarize is None else {layer: summarize(layer, found[layer], None) for layer in layers}
+        activations = _user_activations(network, params, image, layers=layers)
+        if summarize is None:
+            return activations
+        return {layer: summarize(layer, activations[layer], None) for layer in layers}
     fitted = network.fitted(params).clone(remat=remat)
     return vgg.evaluate_layers(fitted, params, image, layers=layers, summarize=summarize)
 
@@ -153,16 +155,17 @@ def _user_activations(
 ) -> dict[str, jax.Array]:
     """Return activations of a user-defined network by name."""
     function = partial(network, params)
-    found = (jax.vmap(function) if image.ndim == 4 else function)(image)
-    if not isinstance(found, Mapping):
-        raise InputError(f"The network returns {excerpt(type(found).__name__)}: return activations by name.")
-    if missing := [layer for layer in layers if layer not in found]:
-        raise InputError(f"The network has no layers {missing}: choose from {excerpt(', '.join(map(str, found)))}.")
+    activations = (jax.vmap(function) if image.ndim == 4 else function)(image)
+    if not isinstance(activations, Mapping):
+        raise InputError(f"The network returns {excerpt(type(activations).__name__)}: return activations by name.")
+    if missing := [layer for layer in layers if layer not in activations]:
+        names = excerpt(", ".join(map(str, activations)))
+        raise InputError(f"The network has no layers {missing}: choose from {names}.")
     for layer in layers:
-        if found[layer].ndim != image.ndim:
-            shapes = f"an array {list(found[layer].shape)} for an image {list(image.shape)}"
+        if activations[layer].ndim != image.ndim:
+            shapes = f"an array {list(activations[layer].shape)} for an image {list(image.shape)}"
             raise InputError(f"The network returns {layer!r} as {shapes}: return activations [h, w, C].")
-    return {layer: found[layer] for layer in layers}
+    return {layer: activations[layer] for layer in layers}
 
 
 def full_part(layer: str, features: jax.Array, height: int, width: int, *, network: AnyNetwork) -> Part:
@@ -209,7 +212,7 @@ def tiled_features(
     params: vgg.Params, image: jax.Array, *, network: AnyNetwork, layers: tuple[str, ...]
 ) -> dict[str, jax.Array]:
     """Return activations of `image` by layer, `[..., h, w, C]`, computed in tiles if the network requires it."""
-    found = {}
+    features = {}
     for layer in layers:
         tiles = _tiles(*image.shape[-3:-1], network=network, layers=(layer,))
         if tiles is None:
@@ -218,8 +221,8 @@ def tiled_features(
         def of_window(window: jax.Array, layer: str = layer) -> jax.Array:
             return image_features(params, window, network=network, layers=(layer,))[layer]
 
-        found[layer] = map_tiles(of_window, image, grid=tiles, stride=vgg.smallest_side(layer))
-    return found
+        features[layer] = map_tiles(of_window, image, grid=tiles, stride=vgg.smallest_side(layer))
+    return features
 
 
 def _tiles(height: int, width: int, *, network: AnyNetwork, layers: tuple[str, ...]) -> Grid | None:

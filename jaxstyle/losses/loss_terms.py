@@ -64,15 +64,15 @@ def terms(
     """
     check_options(objective, network)
     image = composed(check_picture("image", image, sized_layers(network, objective.layers)), targets)
-    found = _layer_terms(params, image, targets, objective=objective, network=network)
-    found["tv"] = pixel.total_variation(
+    values = _layer_terms(params, image, targets, objective=objective, network=network)
+    values["tv"] = pixel.total_variation(
         objective.pixel_range * image,
         form=objective.tv_form,
         power=objective.tv_power,
         reduction=objective.pixel_reduction,
         circular=is_circular(network),
     )
-    return found
+    return values
 
 
 def _layer_terms(
@@ -91,18 +91,18 @@ def _layer_terms(
     )
     inputs = {name: value for summary in summaries.values() for name, value in summary.items() if name != FEATURES}
     term = partial(_term, targets=targets, objective=objective, height=height, width=width)
-    found = {name: term(name, inputs[name]) for name in objective.layer_terms}
+    values = {name: term(name, inputs[name]) for name in objective.layer_terms}
     activations = {layer: summary[FEATURES] for layer, summary in summaries.items() if FEATURES in summary}
     for name, extra in dict(objective.extra_terms).items():
-        found[name] = jnp.asarray(extra(image, activations, targets))
-        if found[name].shape != image.shape[:-3]:
-            shapes = f"an array {list(found[name].shape)} for images {list(image.shape)}"
+        values[name] = jnp.asarray(extra(image, activations, targets))
+        if values[name].shape != image.shape[:-3]:
+            shapes = f"an array {list(values[name].shape)} for images {list(image.shape)}"
             raise InputError(f"The extra term {name!r} is {shapes}: return one number per image.")
     if targets.half is None:
-        return found
+        return values
     halved = resample(image, *half_shape(height, width), circular=is_circular(network))
     coarse = _layer_terms(params, halved, targets.half, objective=objective, network=network)
-    return {name: (value + coarse[name]) / 2 for name, value in found.items()}
+    return {name: (value + coarse[name]) / 2 for name, value in values.items()}
 
 
 def feature_terms(
@@ -130,11 +130,12 @@ def feature_terms(
     Example:
         >>> feature_terms(features, targets, 256, 384)["style/relu1_1"]  # doctest: +SKIP
     """
-    found = {}
+    values = {}
     for name in objective.layer_terms:
         layer = name.partition("/")[2]
-        found[name] = _feature_term(features[layer], name, targets, height, width, objective=objective, network=network)
-    return found
+        arguments = features[layer], name, targets, height, width
+        values[name] = _feature_term(*arguments, objective=objective, network=network)
+    return values
 
 
 def _feature_term(
@@ -232,31 +233,33 @@ def objective_value(
         value = partial(objective.value, network=network, step=step)
         value = value if image.ndim == 3 else jax.vmap(value, in_axes=(None, 0, None))
         return value(params, image, targets)
-    found = terms(params, image, targets, objective=objective, network=network)
-    weighted = total(objective, found)
-    minimized = weighted if factors is None else total(objective, {name: factors[name] * found[name] for name in found})
+    values = terms(params, image, targets, objective=objective, network=network)
+    weighted = total(objective, values)
+    minimized = weighted
+    if factors is not None:
+        minimized = total(objective, {name: factors[name] * value for name, value in values.items()})
     penalty = pixel.out_of_range(
         objective.pixel_range * composed(image, targets),
         reduction=objective.pixel_reduction,
         upper=objective.pixel_range,
     )
-    return minimized + objective.range_penalty * penalty, {**found, "total": weighted, "range_penalty": penalty}
+    return minimized + objective.range_penalty * penalty, {**values, "total": weighted, "range_penalty": penalty}
 
 
 def _term_inputs(layer: str, features: jax.Array, part: Part, targets: Targets, *, objective: Objective) -> dict:
     """Return the inputs of the terms of a layer: sums that add up over parts of the layer, or its features."""
-    found: dict[str, Any] = {FEATURES: features} if objective.extra_terms else {}
+    inputs: dict[str, Any] = {FEATURES: features} if objective.extra_terms else {}
     if layer in objective.content:
-        found[f"content/{layer}"] = part_distance(features, part, target=targets.content[layer])
+        inputs[f"content/{layer}"] = part_distance(features, part, target=targets.content[layer])
     if layer in objective.style:
         moments_of = partial(part_moments, features, part)
         if objective.statistic == "sliced":
-            found[f"style/{layer}"] = features
+            inputs[f"style/{layer}"] = features
         elif targets.regions is None:
-            found[f"style/{layer}"] = moments_of()
+            inputs[f"style/{layer}"] = moments_of()
         else:
-            found[f"style/{layer}"] = jax.vmap(lambda guide: moments_of(guide=guide))(targets.regions.guides[layer])
-    return found
+            inputs[f"style/{layer}"] = jax.vmap(lambda guide: moments_of(guide=guide))(targets.regions.guides[layer])
+    return inputs
 
 
 def _term(name: str, x: Any, targets: Targets, *, objective: Objective, height: int, width: int) -> jax.Array:

@@ -270,7 +270,7 @@ class NeighborObjective:
         key = jax.random.fold_in(targets.key, step)
         distances = []
         for number, group in enumerate(targets.groups):
-            found = split_loss(
+            by_layer = split_loss(
                 features,
                 group,
                 key=jax.random.fold_in(key, number),
@@ -278,7 +278,7 @@ class NeighborObjective:
                 usable=None if targets.usable is None else targets.usable[number],
                 limit=self.limit,
             )
-            distances.append(sum(found.values()) / len(found))
+            distances.append(sum(by_layer.values()) / len(by_layer))
         return sum(distances[1:], distances[0])
 
 
@@ -326,11 +326,11 @@ def _fixed_targets(
         allowed = None if usable is None else jnp.concatenate(usable)
         return matched_targets(query, jnp.concatenate(references), usable=allowed)
     shares = [_resized(region, *query.shape[:2]) for region in regions]  # [h, w, 1] each
-    found = jnp.clip(1 - sum(shares), 0.0, 1.0) * query  # outside of all regions
+    matched = jnp.clip(1 - sum(shares), 0.0, 1.0) * query  # outside of all regions
     for number, (share, reference) in enumerate(zip(shares, references, strict=True)):
         allowed = None if usable is None else usable[number]
-        found += share * matched_targets(query, reference, weights=share, usable=allowed)
-    return found
+        matched += share * matched_targets(query, reference, weights=share, usable=allowed)
+    return matched
 
 
 def _grid(image: jax.Array) -> tuple[int, int]:

@@ -145,9 +145,10 @@ def nearest(
     candidates, queries = unit(_centered(reference, usable)), _centered(query, weights)  # the norm of a query is free
 
     def indices(rows: jax.Array) -> jax.Array:
-        found = products(rows, candidates)
-        found = found if usable is None else jnp.where(jnp.broadcast_to(usable > 0, found.shape), found, -jnp.inf)
-        return jnp.argmax(found, axis=-1).astype(jnp.int32)
+        similarity = products(rows, candidates)
+        if usable is not None:
+            similarity = jnp.where(jnp.broadcast_to(usable > 0, similarity.shape), similarity, -jnp.inf)
+        return jnp.argmax(similarity, axis=-1).astype(jnp.int32)
 
     return jax.lax.map(indices, chunks(queries, chunk)).reshape(-1)[: query.shape[0]]
 
@@ -252,7 +253,7 @@ def split_loss(
         raise InputError("There is no style: pass the activations of at least one picture.")
     if limit < 1:
         raise InputError(f"The limit is {limit} positions: use at least 1.")
-    found = {}
+    distances = {}
     for number, (name, layer) in enumerate(activations.items()):
         if any(name not in style for style in styles):
             raise InputError(f"A style lacks the layer {name!r}: compute the same layers for image and styles.")
@@ -261,13 +262,14 @@ def split_loss(
         shares = None if weights is None else jax.image.resize(weights, layer.shape[:2], "linear")
         rows, of_rows = sample(layer, shares, key=keys[0])
         parts = [None] * len(styles) if usable is None else [each[name] for each in usable]
-        pairs = [sample(style[name], part, key=own) for style, part, own in zip(styles, parts, keys[1:], strict=True)]
+        arguments = zip(styles, parts, keys[1:], strict=True)
+        pairs = [sample(style[name], part, key=of_style) for style, part, of_style in arguments]
         reference = jnp.concatenate([each for each, _ in pairs])
         allowed = None if usable is None else jnp.concatenate([jnp.asarray(each) for _, each in pairs])
         index = nearest(rows, reference, weights=of_rows, usable=allowed, chunk=chunk)
         matches = _centered(reference, allowed)[index]
-        found[name] = cosine_distance(_centered(rows, of_rows), matches, weights=of_rows)
-    return found
+        distances[name] = cosine_distance(_centered(rows, of_rows), matches, weights=of_rows)
+    return distances
 
 
 def _sample(

@@ -74,8 +74,8 @@ def _matches(x: jax.Array, y: jax.Array, metric: Metric, chunk: int) -> tuple[ja
     filled = chunks(x, chunk)
     size = filled.shape[1]
 
-    def step(best: tuple[jax.Array, jax.Array], given: tuple[jax.Array, jax.Array]) -> tuple:
-        start, rows = given
+    def step(best: tuple[jax.Array, jax.Array], inputs: tuple[jax.Array, jax.Array]) -> tuple:
+        start, rows = inputs
         smallest, index = best
         distances = _distances(rows, y, metric)  # [chunk, m]
         is_filled = (start + jnp.arange(size) < x.shape[0])[:, None]
@@ -92,17 +92,17 @@ def _matches(x: jax.Array, y: jax.Array, metric: Metric, chunk: int) -> tuple[ja
 
 
 def _distances(x: jax.Array, y: jax.Array, metric: Metric) -> jax.Array:
-    found = 1 - products(unit(x), unit(y))
+    distances = 1 - products(unit(x), unit(y))
     if metric == "cosine":
-        return found
+        return distances
     squares = jnp.sum(jnp.square(x), axis=1)[:, None] + jnp.sum(jnp.square(y), axis=1)[None, :] - 2 * products(x, y)
-    return found + _root(squares, x.shape[1])
+    return distances + _root(squares, x.shape[1])
 
 
 def _paired(x: jax.Array, y: jax.Array, metric: Metric) -> jax.Array:
     """Return the distance `[n]` of each row of x from the same row of y."""
-    found = 1 - jnp.sum(unit(x) * unit(y), axis=1)
-    return found if metric == "cosine" else found + _root(jnp.sum(jnp.square(x - y), axis=1), x.shape[1])
+    distances = 1 - jnp.sum(unit(x) * unit(y), axis=1)
+    return distances if metric == "cosine" else distances + _root(jnp.sum(jnp.square(x - y), axis=1), x.shape[1])
 
 
 def _root(squares: jax.Array, channels: int) -> jax.Array:

@@ -158,8 +158,8 @@ class RelaxedEmdObjective:
         key = jax.random.key(0) if key is None else key
         apart = content_masks is not None or style_weights is not None
         masks = [None] * len(styles) if style_masks is None else list(style_masks)
-        given = params, content, list(styles), masks, key
-        of_content, groups, moments = self._features(*given, network=network, apart=apart)
+        inputs = params, content, list(styles), masks, key
+        of_content, groups, moments = self._features(*inputs, network=network, apart=apart)
         if content_masks is not None:
             shares = jnp.mean(content_masks, axis=(1, 2))
         elif style_weights is not None:
@@ -178,11 +178,11 @@ class RelaxedEmdObjective:
         samples = self.samples if apart else max(2, self.samples // len(styles))
         vectors = []
         for number, (style, mask) in enumerate(zip(styles, masks, strict=True)):
-            own = jax.random.fold_in(key, number)
+            key_of_style = jax.random.fold_in(key, number)
             if mask is None:
-                positions: Any = sample_positions(*style.shape[:2], key=own, count=samples)
+                positions: Any = sample_positions(*style.shape[:2], key=key_of_style, count=samples)
             else:
-                positions = weighted_positions(mask, key=own, count=samples)
+                positions = weighted_positions(mask, key=key_of_style, count=samples)
             vectors.append(_columns(_with_image(style, of_style(style)), positions))
         groups = tuple(vectors) if apart else (jnp.concatenate(vectors),)
         return _with_image(content, features(content)), groups, tuple(map(mean_covariance, groups))
@@ -207,15 +207,15 @@ class RelaxedEmdObjective:
         even = sample_positions(*image.shape[:2], key=grid, count=self.positions)
         vectors = _columns(layers, even)
         similarity = self_similarity(vectors, _columns(targets.content, even))
-        found = []
+        by_region = []
         for number, (style, moments, key) in enumerate(zip(targets.styles, targets.moments, keys, strict=True)):
             if targets.regions is not None:
-                own = weighted_positions(targets.regions[number], key=key, count=self.positions)
-                vectors = _columns(layers, own)
+                at_region = weighted_positions(targets.regions[number], key=key, count=self.positions)
+                vectors = _columns(layers, at_region)
             transport = relaxed_emd(vectors, style)
             colors = color_distance(vectors[:, :3], style[:, :3])
-            found.append(jnp.stack([transport, moment_distance(mean_covariance(vectors), moments), colors]))
-        transport, moments, colors = jnp.tensordot(targets.shares, jnp.stack(found), axes=1)
+            by_region.append(jnp.stack([transport, moment_distance(mean_covariance(vectors), moments), colors]))
+        transport, moments, colors = jnp.tensordot(targets.shares, jnp.stack(by_region), axes=1)
         a = targets.content_weight
         distance = (a * similarity + transport + moments + colors / jnp.maximum(a, 1.0)) / (a + 2)
         tv, penalty = pixel.total_variation(image), pixel.out_of_range(image)
@@ -227,8 +227,8 @@ class RelaxedEmdObjective:
 
 def _columns(layers: dict[str, jax.Array], positions: Any) -> jax.Array:
     """Return hypercolumns, `[n, C]`."""
-    found = hypercolumns(layers, positions, divisor="none")
-    return found.reshape(-1, found.shape[-1])
+    columns = hypercolumns(layers, positions, divisor="none")
+    return columns.reshape(-1, columns.shape[-1])
 
 
 def _with_image(image: jax.Array, layers: dict[str, jax.Array]) -> dict[str, jax.Array]:

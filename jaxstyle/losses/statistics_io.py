@@ -68,8 +68,8 @@ def write(
             file.attrs[name] = np.bytes_(text.encode())
         file.attrs["pictures"] = np.bytes_("\n".join(pictures).encode(errors="backslashreplace")[:60_000])
         for side, summary in sizes.items():
-            for layer, found in summary.items():
-                for part, values in found._asdict().items():
+            for layer, statistic in summary.items():
+                for part, values in statistic._asdict().items():
                     name = f"{side}/{layer}/{part}"
                     file.create_dataset(name, data=np.asarray(values, np.float32), track_times=False)
 
@@ -97,8 +97,8 @@ def read(
     """
     with hdf5.opened(Path(path), cure=CURE) as file:
         for name, expected in _facts(params, objective, network).items():
-            if (found := " ".join(hdf5.strings(file, name))) != expected:
-                problem = f"{path} has the {name} {excerpt(found)!r}, but this run has {expected[:80]!r}"
+            if (stored := " ".join(hdf5.strings(file, name))) != expected:
+                problem = f"{path} has the {name} {excerpt(stored)!r}, but this run has {expected[:80]!r}"
                 raise InputError(f"{problem}: {CURE}")
         sides = [side for side in map(str, file) if side.isdecimal() and len(side) < 7 and int(side)]
         if not 1 <= len(sides) <= MAX_SIZES or len(sides) != len(file):

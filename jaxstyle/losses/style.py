@@ -121,11 +121,11 @@ def distance(
         if isinstance(x, Moments):
             raise InputError("The statistic 'sliced' cannot be computed from moments: pass features.")
         return sliced(x, target, guide=guide, normalization=normalization)
-    found = x if isinstance(x, Moments) else moments(x, guide=guide)
+    of_features = x if isinstance(x, Moments) else moments(x, guide=guide)
     if statistic == "wasserstein":
-        return wasserstein(found, target, normalization=normalization)
+        return wasserstein(of_features, target, normalization=normalization)
     if statistic == "gram":
-        of_x, of_target = (gram(each, shift=shift, scale=scale) for each in (found, target))
+        of_x, of_target = (gram(each, shift=shift, scale=scale) for each in (of_features, target))
     else:
-        of_x, of_target = map(mean_std if statistic == "mean_std" else covariance, (found, target))
+        of_x, of_target = map(mean_std if statistic == "mean_std" else covariance, (of_features, target))
     return squared_distance(of_x, of_target, axes=2, normalization=normalization)

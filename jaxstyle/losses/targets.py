@@ -229,8 +229,8 @@ def _layer_sizes(
 ) -> dict[str, tuple[int, int]]:
     if isinstance(network, vgg.VGG19):
         return {layer: layer_size(layer, *picture.shape[-3:-1]) for layer in layers}
-    found = jax.eval_shape(partial(image_features, network=network, layers=layers), params, picture)
-    return {layer: found[layer].shape[-3:-1] for layer in layers}
+    activations = jax.eval_shape(partial(image_features, network=network, layers=layers), params, picture)
+    return {layer: activations[layer].shape[-3:-1] for layer in layers}
 
 
 def check_picture(

@@ -109,10 +109,10 @@ def _windows(side: int, margin: int, circular: bool) -> dict[int, int]:
     """Return the smallest side of a window, in pixels, for each possible number of tiles along a side."""
     units = side // ALIGNMENT
     shared = units if circular else units - 2 * margin  # margins at the border are part of tiles
-    found = {1: ALIGNMENT * (units + 2 * margin) if circular else side}
+    windows = {1: ALIGNMENT * (units + 2 * margin) if circular else side}
     for tile in range(max(1, shared) - 1, 0, -1):  # for each number, the smallest tiles come last
-        found[-(-shared // tile)] = ALIGNMENT * (tile + 2 * margin) + side % ALIGNMENT
-    return found
+        windows[-(-shared // tile)] = ALIGNMENT * (tile + 2 * margin) + side % ALIGNMENT
+    return windows
 
 
 def _spans(side: int, window: int, count: int, *, margin: int, circular: bool) -> tuple[tuple[int, int, int], ...]:
@@ -156,9 +156,9 @@ def map_tiles(function: Callable[[jax.Array], jax.Array], image: jax.Array, *, g
         tile = grid.tile(position)
         begin = [window // stride + more for window, more in zip(tile.window, padding, strict=True)]
         mask = tile.mask(height, width, stride=stride)[..., None]
-        found = function(_window(padded, tile, grid))
-        found = jnp.where(jnp.broadcast_to(mask, found.shape), found, _slice(layer, begin, (height, width)))
-        return _put(layer, found, begin), None
+        result = function(_window(padded, tile, grid))
+        result = jnp.where(jnp.broadcast_to(mask, result.shape), result, _slice(layer, begin, (height, width)))
+        return _put(layer, result, begin), None
 
     layer = jnp.zeros((*image.shape[:-3], *shape, channels), of_window.dtype)
     layer, _ = jax.lax.scan(put, layer, positions)

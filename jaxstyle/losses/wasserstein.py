@@ -61,10 +61,11 @@ def wasserstein(x: Moments, target: Moments, *, normalization: Normalization = "
 
 
 def _positive_covariance(moments: Moments) -> jax.Array:
-    found = covariance(moments)
-    spread, power = (jnp.trace(each, axis1=-2, axis2=-1) for each in (found, moments.second))
+    matrix = covariance(moments)
+    spread, power = (jnp.trace(each, axis1=-2, axis2=-1) for each in (matrix, moments.second))
     ridge = RIDGE + jax.lax.stop_gradient(jnp.maximum(NOISE * (power - 10 * spread), 0.0))
-    return found + ridge[..., None, None] * jnp.broadcast_to(jnp.eye(found.shape[-1], dtype=found.dtype), found.shape)
+    identity = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
+    return matrix + ridge[..., None, None] * jnp.broadcast_to(identity, matrix.shape)
 
 
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:

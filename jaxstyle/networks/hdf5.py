@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from jaxstyle.errors import InputError, UnavailableError, excerpt, of_machine
+from jaxstyle.errors import InputError, UnavailableError, excerpt, read_error
 
 TORCH_SUFFIXES = (".pth", ".pt")
 TORCH_CURE = "convert it with scripts/convert_weights.py, as weights/README.md tells."
@@ -43,7 +43,7 @@ def opened(path: Path, *, cure: str) -> Iterator[h5py.File]:
     except (InputError, UnavailableError):
         raise
     except Exception as error:  # for damaged files h5py raises OSError, KeyError, RuntimeError and others
-        if (fault := of_machine(path, error)) is not None:
+        if (fault := read_error(path, error)) is not None:
             raise fault from error
         truncated = "truncated" in str(error)
         problem = "is not HDF5" if not h5py.is_hdf5(path) else "is truncated" if truncated else "is damaged"

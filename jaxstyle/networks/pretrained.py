@@ -34,7 +34,7 @@ MINI = next(filter(Path.is_file, MINI_PLACES), MINI_PLACES[-1])
 
 
 @dataclass(frozen=True)
-class Found:
+class WeightsSource:
     """A network that can be loaded: "vgg19", "mini" or "random"."""
 
     network: str
@@ -81,10 +81,10 @@ def load_params(
         >>> load_params("random")["conv1_1"]["kernel"].shape
         (3, 3, 3, 64)
     """
-    found = find(network, weights=weights, offline=offline, progress=progress)
-    if found.note:
-        warnings.warn(found.note, stacklevel=2)
-    return load(found)
+    source = find(network, weights=weights, offline=offline, progress=progress)
+    if source.note:
+        warnings.warn(source.note, stacklevel=2)
+    return load(source)
 
 
 def find(
@@ -93,7 +93,7 @@ def find(
     weights: str | os.PathLike[str] | None = None,
     offline: bool = False,
     progress: Any = None,
-) -> Found:
+) -> WeightsSource:
     """Locate a network as `load_params` does; download VGG-19 if it is not installed.
 
     The layers and shapes of an installed file are checked, and the checksum of a download. The result has a `note` if
@@ -102,7 +102,7 @@ def find(
     if weights is not None and network not in ("auto", "vgg19"):
         raise InputError(f"weights is {weights}, for VGG-19, but the network is {network}: use one of the two.")
     if network == "random":
-        return Found("random")
+        return WeightsSource("random")
     if network in ("mini", "builtin"):
         return _mini()
     if network not in NETWORKS:
@@ -112,33 +112,33 @@ def find(
     path = next(_installed(), None) if weights is None else Path(weights)
     if path:
         weights_io.widths(path)
-        return Found("vgg19", path)
+        return WeightsSource("vgg19", path)
     try:
         if offline:
             raise InputError(f"VGG-19's weights are not installed, and offline they cannot be downloaded: {CURE}")
-        return Found("vgg19", *download(progress))
+        return WeightsSource("vgg19", *download(progress))
     except (InputError, UnavailableError) as error:
         if network == "vgg19":
             raise
         return _mini(note=f"The mini network, a quarter of VGG-19, replaces it: {error}")
 
 
-def load(found: Found) -> Params:
+def load(source: WeightsSource) -> Params:
     """Load a network of `find` or `installed`, in float32."""
-    return jax.device_put(weights_io.read(found.path)) if found.path else random_params()
+    return jax.device_put(weights_io.read(source.path)) if source.path else random_params()
 
 
-def installed() -> list[Found]:
+def installed() -> list[WeightsSource]:
     """List all networks that need no download, in the order of preference of "auto".
 
     Example:
-        >>> [found.network for found in installed()][-1]
+        >>> [source.network for source in installed()][-1]
         'random'
     """
-    return [Found("vgg19", path) for path in _installed()] + [_mini(), Found("random")]
+    return [WeightsSource("vgg19", path) for path in _installed()] + [_mini(), WeightsSource("random")]
 
 
-def _mini(note: str = "") -> Found:
+def _mini(note: str = "") -> WeightsSource:
     """Return the mini network; check its file."""
     try:
         weights_io.widths(MINI)
@@ -146,7 +146,7 @@ def _mini(note: str = "") -> Found:
         reason = str(error).partition(":")[0]
         problem = f"The mini network of this installation cannot be used ({reason})"
         raise InputError(f"{problem}: reinstall jaxstyle.") from error
-    return Found("mini", MINI, note)
+    return WeightsSource("mini", MINI, note)
 
 
 def _installed() -> Iterator[Path]:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxstyle.errors import InputError, of_machine
+from jaxstyle.errors import InputError, read_error
 
 SUFFIX = ".safetensors"
 MAX_HEADER = 2**20  # bytes; that of VGG-19 has 4,000
@@ -53,7 +53,7 @@ def header(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     except InputError:
         raise
     except Exception as error:  # of damaged JSON: ValueError, KeyError, TypeError, RecursionError and others
-        raise of_machine(path, error) or InputError(f"{path} ({_size(path)}) is damaged: {CURE}") from error
+        raise read_error(path, error) or InputError(f"{path} ({_size(path)}) is damaged: {CURE}") from error
     end = max((tensor.start + tensor.size for tensor in tensors.values()), default=0)
     if end > size:
         raise InputError(f"{path} ({size} bytes) is truncated, as its values end at {end}: {CURE}")
@@ -62,7 +62,7 @@ def header(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 def values(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     """Read tensors of `header` with a type in `DTYPES`; bfloat16 becomes float32."""
-    found = {}
+    arrays = {}
     try:
         with open(path, "rb") as file:
             for name, tensor in tensors.items():
@@ -73,12 +73,12 @@ def values(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> dict[
                 array = np.frombuffer(data, DTYPES[tensor.kind]).reshape(tensor.shape)
                 if tensor.kind == "BF16":  # the upper half of float32
                     array = (array.astype("<u4") << 16).view("<f4")
-                found[name] = array
+                arrays[name] = array
     except (OSError, MemoryError) as error:
-        if (fault := of_machine(path, error)) is not None:
+        if (fault := read_error(path, error)) is not None:
             raise fault from error
         raise
-    return found
+    return arrays
 
 
 def _described(entry: Any, start: int) -> Tensor:

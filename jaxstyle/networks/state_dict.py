@@ -27,13 +27,13 @@ BLOCKS = {  # convolutions per block, arXiv:1409.1556, table 1
 
 
 def _indices(blocks: Iterable[int], *, normalized: bool = False) -> tuple[int, ...]:
-    found, at = [], 0
+    indices, at = [], 0
     for count in blocks:
         for _ in range(count):
-            found.append(at)
+            indices.append(at)
             at += 3 if normalized else 2  # convolution, normalization, ReLU
         at += 1  # pooling
-    return tuple(found)
+    return tuple(indices)
 
 
 FEATURES = {name: _indices(BLOCKS[name]) for name in ("VGG-16", "VGG-19")}

@@ -288,19 +288,19 @@ def _evaluate(
         inside = None if rows is None or network.padding == "circular" else rows.inside(margin=margin)
         activations = block(number, x, inside)
         if margin:
-            activations = {name: found[..., margin:-margin, :, :] for name, found in activations.items()}
-        found: dict[str, Any] = {name: value for name, value in activations.items() if name in layers}
+            activations = {name: value[..., margin:-margin, :, :] for name, value in activations.items()}
+        results: dict[str, Any] = {name: value for name, value in activations.items() if name in layers}
         if summarize is not None:
-            found = {name: summarize(name, value, rows) for name, value in found.items()}
+            results = {name: summarize(name, value, rows) for name, value in results.items()}
         x = activations[f"relu{number}_{depth}"]
         if min(x.shape[-3:-1]) > 1:
             x = halve(x, network.pooling)
             x = network.pooling_gain * x if network.pooling_gain != 1 else x
-        return x, found
+        return x, results
 
     image = image.astype(jnp.promote_types(image.dtype, jnp.float32))
     mean = jnp.broadcast_to(jnp.asarray(MEAN_BGR, image.dtype), image.shape)
-    x, found = network.input_scale * image[..., ::-1] - mean, {}
+    x, results = network.input_scale * image[..., ::-1] - mean, {}
     for number in range(1, 1 + max((int(name[4]) for name in layers), default=0)):
         if number > 1 and min(image.shape[-3:-1]) < 2 ** (number - 1):
             break  # deeper layers have no pixels
@@ -308,8 +308,8 @@ def _evaluate(
             mode = "wrap" if network.padding == "circular" else "constant"
             mode = "edge" if number == 1 and network.padding == "replicate" else mode
             margin = len(network.widths[number - 1])
-            x, summaries = map_row_chunks(partial(advance, number), x, margin=margin, mode=mode)
+            x, of_block = map_row_chunks(partial(advance, number), x, margin=margin, mode=mode)
         else:
-            x, summaries = advance(number, x)
-        found |= summaries
-    return found
+            x, of_block = advance(number, x)
+        results |= of_block
+    return results

@@ -109,8 +109,8 @@ def _layers(file: h5py.File, path: FilePath) -> dict[str, dict[str, h5py.Dataset
     names = keras or {name: (f"{name}/kernel", f"{name}/bias") for name in CONV_LAYERS if name in file}
     layers = {}
     for layer, pair in names.items():
-        found = (hdf5.follow(file, name, cure=CURE) for name in pair)
-        layers[layer] = dict(zip(("kernel", "bias"), found, strict=True))
+        datasets = (hdf5.follow(file, name, cure=CURE) for name in pair)
+        layers[layer] = dict(zip(("kernel", "bias"), datasets, strict=True))
         for dataset in layers[layer].values():
             # HDF5 unpacks complete chunks, so their size is limited too; compressed ones may expand to any size.
             if dataset.is_virtual or dataset.external or math.prod(dataset.chunks or ()) > 9 * MAX_WIDTH**2:

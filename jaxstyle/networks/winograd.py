@@ -96,8 +96,8 @@ def _batch(arguments: Any, axes: Any, *, transposed: bool) -> tuple[jax.Array, i
         image = jnp.moveaxis(image, of_image, 0)
     if of_kernel is None:
         flat = image.reshape(-1, *image.shape[2:])
-        found = winograd_p.bind(flat, kernel, transposed=transposed)
-        return found.reshape(*image.shape[:2], *found.shape[1:]), 0
+        result = winograd_p.bind(flat, kernel, transposed=transposed)
+        return result.reshape(*image.shape[:2], *result.shape[1:]), 0
     kernel = jnp.moveaxis(kernel, of_kernel, 0)
 
     if of_image is None:
@@ -108,7 +108,7 @@ def _batch(arguments: Any, axes: Any, *, transposed: bool) -> tuple[jax.Array, i
 winograd_p.def_abstract_eval(
     lambda image, kernel, *, transposed: image.update(shape=(*image.shape[:-1], kernel.shape[2 if transposed else 3]))
 )
-winograd_p.def_impl(lambda *given, **static: jax.jit(partial(winograd_p.bind, **static))(*given))
+winograd_p.def_impl(lambda *arguments, **static: jax.jit(partial(winograd_p.bind, **static))(*arguments))
 ad.defbilinear(
     winograd_p,
     lambda cotangent, _, kernel, *, transposed: winograd_p.bind(cotangent, kernel, transposed=not transposed),

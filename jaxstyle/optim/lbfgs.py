@@ -133,9 +133,9 @@ def _direction(state: LBFGSState) -> jax.Array:
     def backward(alphas: jax.Array, i: jax.Array) -> tuple[jax.Array, None]:
         return alphas.at[i].set(inverse[i] * (along[i] - _dot(cross[i], alphas))), None  # with newer pairs so far
 
-    def forward(found: jax.Array, i: jax.Array) -> tuple[jax.Array, None]:
-        beta = inverse[i] * (scale * across[i] + _dot(cross[:, i], found))  # with older pairs so far
-        return found.at[i].set(alphas[i] - beta), None
+    def forward(coefficients: jax.Array, i: jax.Array) -> tuple[jax.Array, None]:
+        beta = inverse[i] * (scale * across[i] + _dot(cross[:, i], coefficients))  # with older pairs so far
+        return coefficients.at[i].set(alphas[i] - beta), None
 
     squared = _dot(gradient, gradient)
     first = jnp.where(squared > 1, jax.lax.rsqrt(jnp.where(squared > 1, squared, 1.0)), 1.0)

@@ -321,19 +321,19 @@ def _step(params: Params, targets: Any, objective: AnyObjective, optimizer: Opti
         value, metrics, gradient = evaluated(tried, state.step)[:3]
         improved = lbfgs.improves(value, memory, guarded=guarded)
         before: Any = state.terms
-        found = jnp.where(improved, row(state, metrics), before)
+        reported = jnp.where(improved, row(state, metrics), before)
         lowest = jnp.where(improved, value, memory.value)
-        watch, stall = early_stopping(state, named(found, objective)["total"], lowest)
+        watch, stall = early_stopping(state, named(reported, objective)["total"], lowest)
         after = state._replace(step=state.step + 1, watch=watch, stall=stall)
         restart = False if stall is None else stall.restarted == stall.steps  # at this step
         frozen = False if watch is stall is None else after.done
         options: Any = {"restart": restart, "frozen": frozen, "guarded": guarded}
         evaluation = (tried.values, value, gradient.values)
         point, memory, accepted = lbfgs.update(best.values, *evaluation, memory, **options)
-        found = jnp.where(accepted, found, before)
+        reported = jnp.where(accepted, reported, before)
         parameters = replace(best, values=point)
         average = _averaged(state.average, parameters, optimizer.ema_decay)
-        return after._replace(parameters=parameters, memory=memory, average=average, terms=found), found
+        return after._replace(parameters=parameters, memory=memory, average=average, terms=reported), reported
 
     if isinstance(optimizer, LBFGS):
         return lbfgs_step
@@ -366,8 +366,8 @@ def _in_segments(step: Step, state: State, *, length: int, segments: int) -> tup
     for steps, count in ((shorter + 1, remainder), (shorter, segments - remainder)):
         if count:
             segment = jax.checkpoint(partial(jax.lax.scan, step, length=steps), prevent_cse=False)
-            state, found = jax.lax.scan(segment, state, length=count)
-            rows.append(found.reshape(-1, found.shape[-1]))  # [count, steps, T] -> [count * steps, T]
+            state, of_segments = jax.lax.scan(segment, state, length=count)
+            rows.append(of_segments.reshape(-1, of_segments.shape[-1]))  # [count, steps, T] -> [count * steps, T]
     return state, jnp.concatenate(rows)
 
 

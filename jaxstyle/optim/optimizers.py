@@ -137,9 +137,10 @@ class Optax:
 
     def __post_init__(self) -> None:
         """Raise `InputError` if a field is out of range."""
-        given = self.transformation
-        if not all(callable(getattr(given, name, None)) for name in ("init", "update")):
-            raise InputError(f"The optimizer is {excerpt(repr(given))}: pass LBFGS(), Adam() or an optimizer of Optax.")
+        updates = self.transformation
+        if not all(callable(getattr(updates, name, None)) for name in ("init", "update")):
+            cure = "pass LBFGS(), Adam() or an optimizer of Optax"
+            raise InputError(f"The optimizer is {excerpt(repr(updates))}: {cure}.")
         _check(self)
 
 
@@ -165,8 +166,8 @@ def as_optimizer(value: Optimizer | Transformation) -> Optimizer:
 
 def transformation(optimizer: Adam | Optax) -> optax.GradientTransformationExtraArgs:
     """Return the gradient transformation of an optimizer but L-BFGS; it ignores extra arguments."""
-    given: Any = optimizer.transformation if isinstance(optimizer, Optax) else _adam(optimizer)
-    return optax.with_extra_args_support(given)
+    updates: Any = optimizer.transformation if isinstance(optimizer, Optax) else _adam(optimizer)
+    return optax.with_extra_args_support(updates)
 
 
 def _adam(optimizer: Adam) -> optax.GradientTransformation:

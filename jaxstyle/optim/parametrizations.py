@@ -93,8 +93,8 @@ def _correlated(channels: jax.Array) -> jax.Array:
 
 def _hartley(x: jax.Array) -> jax.Array:
     """Return the Hartley transform, a real version of the Fourier transform and its own inverse."""
-    found = jnp.fft.fft2(x, axes=(0, 1), norm="ortho")
-    return found.real - found.imag
+    spectrum = jnp.fft.fft2(x, axes=(0, 1), norm="ortho")
+    return spectrum.real - spectrum.imag
 
 
 def _strengths(x: jax.Array) -> jax.Array:

@@ -105,12 +105,12 @@ def _reports() -> Iterator[list[str]]:
 def _started() -> list[str]:
     """Return the values of JAX_PLATFORMS that work here; JAX then uses the best of them."""
     jax.config.update("jax_platforms", "")  # the command ends, but `jaxstyle doctor` continues
-    found = []
+    names = []
     for name in NAMES:
         with contextlib.suppress(Exception):
             _use(name)
-            found.append(name)
-    return found or ["cpu"]  # a plugin may fail so that no other backend starts after it in this process
+            names.append(name)
+    return names or ["cpu"]  # a plugin may fail so that no other backend starts after it in this process
 
 
 def _reason(error: Exception, reports: list[str]) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 
 from jaxstyle.distributed.processes import is_distributed
-from jaxstyle.errors import InputError, UnavailableError, excerpt, own
+from jaxstyle.errors import InputError, UnavailableError, excerpt, user_error
 from jaxstyle.files import sha256, write_text
 from jaxstyle.images.load import fit as fit_size
 from jaxstyle.images.load import size_of
@@ -100,11 +100,11 @@ def batch_pictures(
     if pairwise and len(first) != len(second):
         raise InputError(f"--zip pairs {len(first)} contents with {len(second)} styles: name as many.")
     pairs = list(zip(first, second, strict=True)) if pairwise else [(c, s) for s in second for c in first]
-    found = [BatchPicture(c, s, folder / f"{c.stem}_{s.stem}.{suffix}") for c, s in pairs]
-    names = [each.output.name for each in found]
+    pictures = [BatchPicture(c, s, folder / f"{c.stem}_{s.stem}.{suffix}") for c, s in pairs]
+    names = [each.output.name for each in pictures]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"Two pictures would be called {twice[0]}: rename one of the files.")
-    return found
+    return pictures
 
 
 def check_batch(pictures: Sequence[BatchPicture], options: StylizeOptions, outputs: OutputOptions) -> None:
@@ -178,7 +178,7 @@ def batch(
             if result.stop_reason == "diverged":
                 raise UnavailableError(divergence_message(result, picture.output))
         except Exception as error:
-            if (fault := own(error)) is None:
+            if (fault := user_error(error)) is None:
                 raise
             failed += 1
             message(callbacks, f"{name} is left out: {fault}", kind="failed")

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from jaxstyle.distributed.processes import allgather_json, on_process_zero
-from jaxstyle.errors import InputError, UnavailableError, check_whole, excerpt, own
+from jaxstyle.errors import InputError, UnavailableError, check_whole, excerpt, user_error
 from jaxstyle.files import atomic_write
 from jaxstyle.runtime import checkpoint_folder
 from jaxstyle.runtime.callbacks import Callback, Event, message, notify
@@ -104,13 +104,13 @@ class CheckpointStore:
         Raises:
             InputError: of `like`, or if the folder is a file or cannot be read.
         """
-        found: list[tuple[dict[str, Any], Any]] = []
+        readable: list[tuple[dict[str, Any], Any]] = []
 
         def newest() -> int:
             """Return the number of the newest undamaged checkpoint, 0 for none."""
             for step in self._steps():
                 try:
-                    found.append(_read(self._path(step), like))
+                    readable.append(_read(self._path(step), like))
                     return step
                 except InputError:
                     raise
@@ -120,9 +120,9 @@ class CheckpointStore:
             return 0
 
         step = on_process_zero(newest)
-        if step and not found:  # another process has selected it
+        if step and not readable:  # another process has selected it
             return _read(self._path(step), like)
-        return found[0] if found else None
+        return readable[0] if readable else None
 
     def facts(self) -> dict[str, Any] | None:
         """Return the facts of the newest checkpoint with readable facts."""
@@ -169,22 +169,22 @@ class CheckpointStore:
         """Return the numbers of all checkpoints, the newest first."""
         checkpoint_folder.check(self.folder)
         names = [path.name for path in self.folder.iterdir()] if self.folder.exists() else []
-        return sorted((int(found[1]) for found in map(NAME.fullmatch, names) if found), reverse=True)
+        return sorted((int(match[1]) for match in map(NAME.fullmatch, names) if match), reverse=True)
 
 
 def _by_name(tree: Any) -> dict[str, Any]:
     """Return the leaves of a pytree by the names of their files, such as "history/total.npy"."""
     leaves = jax.tree.leaves_with_path(tree)
-    found = {f"{jax.tree_util.keystr(path, simple=True, separator='/')}.npy": leaf for path, leaf in leaves}
-    if len(found) < len(leaves):
+    by_name = {f"{jax.tree_util.keystr(path, simple=True, separator='/')}.npy": leaf for path, leaf in leaves}
+    if len(by_name) < len(leaves):
         raise ValueError("two arrays have the same name")
-    return found
+    return by_name
 
 
 def _stored(dtype: Any) -> np.dtype:
     """Return the dtype in a file, where types unknown to NumPy, such as bfloat16, are stored as whole numbers."""
-    found = np.dtype(dtype)
-    return np.dtype(f"u{found.itemsize}") if found.kind == "V" else found
+    original = np.dtype(dtype)
+    return np.dtype(f"u{original.itemsize}") if original.kind == "V" else original
 
 
 def _read(path: Path, like: Callable[[dict[str, Any]], Any]) -> tuple[dict[str, Any], Any]:
@@ -252,10 +252,10 @@ class RunCheckpoints:
 
     def load(self, callbacks: Sequence[Callback] = ()) -> Snapshot | None:
         """Return the last snapshot, or None; `InputError` if the folder has checkpoints of another problem."""
-        found = self.store.latest(self._like, lambda text: message(callbacks, text, kind="warning"))
-        if found is None:
+        saved = self.store.latest(self._like, lambda text: message(callbacks, text, kind="warning"))
+        if saved is None:
             return None
-        facts, arrays = found
+        facts, arrays = saved
         for name, before, now in self._differences(facts):  # of versions; of others, `_like` has raised an error
             text = f"{self.folder}: {name} was {before} and is {now}: the bytes may differ."
             message(callbacks, text, kind="warning")
@@ -291,7 +291,7 @@ class RunCheckpoints:
             arrays["state"] = problem.saved(snapshot.state, problem.schedule[snapshot.scale])
             self.store.save(snapshot.step, arrays, facts)
         except Exception as error:
-            if (fault := own(error)) is None:
+            if (fault := user_error(error)) is None:
                 raise
             message(callbacks, str(fault), kind="failed")
         else:
@@ -322,8 +322,8 @@ class RunCheckpoints:
         history = dict.fromkeys(
             problem.objective.term_names, jax.ShapeDtypeStruct((*axes, step), problem.content.dtype)
         )
-        found = {"state": problem.shape(scale), "sides": jax.ShapeDtypeStruct((step,), np.int32), "history": history}
-        return found | ({"start": problem.image_shape(scale)} if problem.keeps_start else {})
+        shapes = {"state": problem.shape(scale), "sides": jax.ShapeDtypeStruct((step,), np.int32), "history": history}
+        return shapes | ({"start": problem.image_shape(scale)} if problem.keeps_start else {})
 
     def _compare(self, facts: dict[str, Any]) -> None:
         for name, theirs, ours in self._differences(facts):
@@ -334,8 +334,8 @@ class RunCheckpoints:
                 )
 
     def _differences(self, facts: dict[str, Any]) -> list[tuple[str, ...]]:
-        found = differences(facts["run"], self.identity)
-        return [tuple(excerpt(each, most=60) for each in (name, repr(one), repr(two))) for name, one, two in found]
+        different = differences(facts["run"], self.identity)
+        return [tuple(excerpt(each, most=60) for each in (name, repr(one), repr(two))) for name, one, two in different]
 
 
 @contextlib.contextmanager

@@ -116,14 +116,14 @@ def plan_memory(problem: Problem, limit: int | None = None) -> dict[int, MemoryP
         >>> plan_memory(make_problem(params, content, style), 2**32)[512].kind  # doctest: +SKIP
         'whole'
     """
-    found: dict[int, MemoryPlan] = {}
+    plans: dict[int, MemoryPlan] = {}
     for number, scale in enumerate(problem.schedule):
         ready, pixels = replace(problem, memory=limit).at(number), scale.height * scale.width
         memory = peak_of(ready.step, missing=ready.state_bytes)
         kind = "whole" if not ready.memory_plan else "tiles" if ready.memory_plan < pixels else "row chunks"
         plan, side = MemoryPlan(kind, ready.memory_plan or pixels, memory), max(scale.height, scale.width)
-        found[side] = max(plan, found.get(side, plan), key=lambda each: each.memory)  # a last pass repeats the size
-    return found
+        plans[side] = max(plan, plans.get(side, plan), key=lambda each: each.memory)  # a last pass repeats the size
+    return plans
 
 
 def gflop_per_step(params: Params, scale: Scale, *, objective: AnyObjective) -> float:

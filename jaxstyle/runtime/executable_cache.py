@@ -57,28 +57,28 @@ def load_or_compile(lower: Callable[[], jax.stages.Lowered], *facts: Any) -> jax
         saved = path.read_bytes()
         if hashlib.sha256(saved[DIGEST:]).digest() == saved[:DIGEST]:
             program = pickle.loads(saved[DIGEST:])  # noqa: S301  # see above
-            found = serialize_executable.deserialize_and_load(*program, execution_devices=[device])
+            executable = serialize_executable.deserialize_and_load(*program, execution_devices=[device])
             with contextlib.suppress(OSError):  # of a folder that this user may only read
                 os.utime(path)
             jax.monitoring.record_event_duration_secs(LOADED, time.perf_counter() - began)
-            return found
+            return executable
     counts = _compilations()
-    counts.own = 0
+    counts.saved = 0
     compiled = lower().compile()
     with contextlib.suppress(Exception):  # as of programs with large constants
-        if counts.own == 1:
+        if counts.saved == 1:
             _write(path, pickle.dumps(serialize_executable.serialize(compiled)))
     return compiled
 
 
 @cache
 def _compilations() -> threading.local:
-    """Return an object whose `own` counts the programs that JAX compiles and saves in the thread that set it to 0."""
+    """Return an object whose `saved` counts the programs that JAX compiles and saves in the thread that set it to 0."""
     counts = threading.local()
 
     def listen(event: str, **_: str | int) -> None:
         if event == COMPILED:
-            counts.own = getattr(counts, "own", 0) + 1
+            counts.saved = getattr(counts, "saved", 0) + 1
 
     jax.monitoring.register_event_listener(listen)
     return counts

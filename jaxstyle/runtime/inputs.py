@@ -77,13 +77,13 @@ def load_network(
         >>> load_network("mini").weights.name
         'mini'
     """
-    found = pretrained.find(name, weights=weights, offline=offline, progress=progress)
-    if found.note:
-        message(callbacks, found.note, kind="warning")
-    message(callbacks, f"Network: {found.network}, {found.origin}")
-    params = pretrained.load(found)
-    file = found.path.name if found.path else ""
-    return LoadedNetwork(params, Weights(found.network, file, statistics_io.network_hash(params)))
+    source = pretrained.find(name, weights=weights, offline=offline, progress=progress)
+    if source.note:
+        message(callbacks, source.note, kind="warning")
+    message(callbacks, f"Network: {source.network}, {source.origin}")
+    params = pretrained.load(source)
+    file = source.path.name if source.path else ""
+    return LoadedNetwork(params, Weights(source.network, file, statistics_io.network_hash(params)))
 
 
 def load_stylize(
@@ -148,8 +148,8 @@ def load_reconstruction(image: Path, options: ReconstructOptions, network: LoadN
 
 def _method(options: ObjectiveOptions) -> dict[str, Any]:
     preset, objective = options.resolve()
-    found = {"objective": objective, "network": preset.network, "optimizer": preset.optimizer, "scales": preset.scales}
-    return found | {"steps": options.steps, "key": jax.random.key(options.seed)}
+    of_preset = {name: getattr(preset, name) for name in ("network", "optimizer", "scales")}
+    return {"objective": objective, **of_preset, "steps": options.steps, "key": jax.random.key(options.seed)}
 
 
 def _style_image(path: Path, options: StylizeOptions, preset: Preset, content: Picture) -> jax.Array:
@@ -174,12 +174,12 @@ def _statistics(path: Path, options: StylizeOptions, params: Params, callbacks: 
         raise InputError(f"{holds} have no colors: drop --color or pass a picture.")
     if options.init in ("recolored", "style"):
         raise InputError(f"{holds} have no colors: use --init content or pass a picture.")
-    found = statistics_io.read(path, params=params, objective=objective, network=preset.network)
-    if all(abs(math.log2(side / options.size)) > 0.5 for side in found):
-        sides = ", ".join(map(str, sorted(found)))
+    sizes = statistics_io.read(path, params=params, objective=objective, network=preset.network)
+    if all(abs(math.log2(side / options.size)) > 0.5 for side in sizes):
+        sides = ", ".join(map(str, sorted(sizes)))
         text = f"{path} is for pictures of {sides} pixels, not {options.size}: the style will look larger or smaller."
         message(callbacks, text)
-    return found
+    return sizes
 
 
 def _content_masks(options: StylizeOptions, height: int, width: int) -> jax.Array | None:
@@ -204,7 +204,7 @@ def _style_masks(options: StylizeOptions, styles: list[tuple[Path, jax.Array]]) 
 
 def expand_paths(paths: Iterable[Path], *, besides: Collection[Path] = ()) -> list[Path]:
     """Return `paths` with folders replaced by their images, and patterns such as *.jpg by the matching files."""
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         inside = [path]
         if os.path.isdir(path):  # an inaccessible path is reported when it is read
@@ -215,15 +215,15 @@ def expand_paths(paths: Iterable[Path], *, besides: Collection[Path] = ()) -> li
             inside = sorted(each for each in map(Path, glob.glob(str(path))) if os.path.isfile(each))
             if not inside:
                 raise InputError(f"No file matches {path}: name pictures, folders or a pattern that matches files.")
-        found += inside if inside == [path] else [each for each in inside if each.resolve() not in besides]
-    return found
+        files += inside if inside == [path] else [each for each in inside if each.resolve() not in besides]
+    return files
 
 
 def load_mask(path: Path, *, height: int, width: int, option: str, max_pixels: int | None) -> jax.Array:
     """Load a mask for an image of this size: its luminance times its alpha, `[H, W]`."""
-    found = load_image(path, max_pixels=max_pixels)
-    mask = color.luminance(jnp.asarray(found.rgb))[..., 0]
-    mask = mask if found.alpha is None else mask * jnp.asarray(found.alpha)
+    picture = load_image(path, max_pixels=max_pixels)
+    mask = color.luminance(jnp.asarray(picture.rgb))[..., 0]
+    mask = mask if picture.alpha is None else mask * jnp.asarray(picture.alpha)
     own_height, own_width = mask.shape
     if abs(own_width / own_height * height / width - 1) > TOLERANCE + 1 / min(height, width):
         raise InputError(

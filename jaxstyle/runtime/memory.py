@@ -64,10 +64,11 @@ def limit_with_swap() -> int:
 
 def peak_of(step: jax.stages.Compiled, *, missing: int = 0) -> int:
     """Return the bytes in use while a program runs; all but `missing` bytes of its inputs are allocated already."""
-    found: Any = step.memory_analysis()
-    if found is None:  # some backends have no analysis
+    analysis: Any = step.memory_analysis()
+    if analysis is None:  # some backends have no analysis
         return in_use() + missing
-    return in_use() + missing + found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    results = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    return in_use() + missing + analysis.temp_size_in_bytes + results
 
 
 def release_memory() -> None:
@@ -126,10 +127,10 @@ def fitted(
         step, memory_plan = program(pixels), pixels
     window = pixels
     while need(step) > budget and least is not None and window > least:
-        found: Any = step.memory_analysis()
-        if found is None:  # the need of a smaller window would be unknown too
+        analysis: Any = step.memory_analysis()
+        if analysis is None:  # the need of a smaller window would be unknown too
             break
-        share = 1 - (need(step) - budget) / max(1, found.temp_size_in_bytes)  # of the temporary memory that would fit
+        share = 1 - (need(step) - budget) / max(1, analysis.temp_size_in_bytes)  # of temporary memory that would fit
         window = max(least, int(window * min(COARSEST, max(FINEST, share))))
         step, memory_plan = program(window), window
     return step, memory_plan
@@ -147,14 +148,14 @@ def swap_left(root: Path = Path("/")) -> int:
 
 def _groups(root: Path) -> list[Path]:
     """Return the folders of the control groups of this process and of their parents."""
-    found: list[Path] = []
+    groups: list[Path] = []
     for line in _read(root / "proc/self/cgroup").splitlines():  # such as "0::/user.slice" or "4:memory:/docker/1f"
         controllers, _, path = line.partition(":")[2].partition(":")
         if controllers in ("", "memory"):  # version 2 has all controllers in one tree
             top = root / "sys/fs/cgroup" / controllers
             group = top / path.strip("/")  # may not exist: in a container, its group may be the root
-            found += [each for each in (group, *group.parents) if each.is_relative_to(top)]
-    return found
+            groups += [each for each in (group, *group.parents) if each.is_relative_to(top)]
+    return groups
 
 
 def _memory_left(group: Path) -> int:

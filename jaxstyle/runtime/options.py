@@ -103,7 +103,7 @@ class ObjectiveOptions:
                 check_number(each.name, value, *RANGES[each.name])
         parse_memory(self.max_memory)
 
-    def chosen(self, **given: Any) -> Preset:
+    def chosen(self, **options: Any) -> Preset:
         """Return the preset with these options and other options of its objective that are not None."""
         from jaxstyle.transfer import presets
 
@@ -113,10 +113,10 @@ class ObjectiveOptions:
             network |= {"pooling": self.pooling, "pooling_gain": base.pooling_gains.get(self.pooling, 1.0)}
         if self.remat and base.custom is not None:
             raise InputError(f"--remat has no effect on preset {self.preset}, which needs complete layers: drop it.")
-        given["statistic"] = self.statistic
+        options["statistic"] = self.statistic
         if self.style_layers is not None:
-            given["style_layers"] = parse_layers(self.style_layers, shares=base.style_layers)
-        chosen = base.with_options(**{name: value for name, value in given.items() if value is not None})
+            options["style_layers"] = parse_layers(self.style_layers, shares=base.style_layers)
+        chosen = base.with_options(**{name: value for name, value in options.items() if value is not None})
         scales = base.scales if self.scales is None else parse_scales(self.scales)
         return replace(chosen, network=base.network.clone(**network), scales=scales)
 
@@ -150,14 +150,14 @@ class TransferOptions(ObjectiveOptions):
 
     def files(self) -> list[Path]:
         """Return the files of the initial image and of masks; raise `InputError` if the former is none."""
-        found = [path for path in (*self.content_mask, *self.style_mask) if path != "all"]
+        masks = [path for path in (*self.content_mask, *self.style_mask) if path != "all"]
         if self.init is None or isinstance(self.init, str):
-            return found
+            return masks
         if not os.path.exists(self.init):  # Path.exists raises if the name is too long
             named = excerpt(self.init)
             names = "content, recolored, style, noise"
             raise InputError(f"--init {named} is no file: use {names} or the path of a picture.")
-        return [self.init, *found]
+        return [self.init, *masks]
 
     def check(self, styles: Sequence[Path]) -> None:
         """Raise `InputError` unless the options can be used for these styles."""
@@ -172,8 +172,8 @@ class TransferOptions(ObjectiveOptions):
         parse_shares(self.style_weights, count=len(styles))
         for option, masks in (("--content-mask", self.content_mask), ("--style-mask", self.style_mask)):
             if masks and len(masks) != len(styles):
-                given = f"{option} is given {len(masks)} times for {len(styles)} styles"
-                raise InputError(f"{given}: give one mask per style.")
+                counts = f"{option} is given {len(masks)} times for {len(styles)} styles"
+                raise InputError(f"{counts}: give one mask per style.")
         if self.style_weights is not None and self.content_mask:
             raise InputError("--style-weights and --content-mask cannot be combined: drop one.")
         if self.feather and not self.content_mask:
@@ -217,10 +217,10 @@ class StylizeOptions(TransferOptions):
         Raises:
             InputError: if an option has an unknown name or an invalid value.
         """
-        given: dict[str, Any] = {name: getattr(self, name) for name in (*WEIGHTS, "shift")}
-        given["normalize_gradients"] = self.normalize_gradients or None
-        given["content_layers"] = None if self.content_layers is None else parse_layers(self.content_layers)
-        preset = self.chosen(**given)
+        options: dict[str, Any] = {name: getattr(self, name) for name in (*WEIGHTS, "shift")}
+        options["normalize_gradients"] = self.normalize_gradients or None
+        options["content_layers"] = None if self.content_layers is None else parse_layers(self.content_layers)
+        preset = self.chosen(**options)
         color = preset.color if self.color is None else self.color
         preset = replace(preset, optimizer=self._optimizer(preset.optimizer), color=color)
         return preset, preset.objective
@@ -235,10 +235,10 @@ class StylizeOptions(TransferOptions):
         base = preset
         if self.optimizer is not None and not isinstance(preset, kinds[self.optimizer]):
             base = kinds[self.optimizer](tolerance=preset.tolerance)
-        given = {field: getattr(self, name) for name, field in OF_OPTIMIZER.items() if hasattr(base, field)}
-        found = replace(base, **{field: value for field, value in given.items() if value is not None})
-        as_optimizer(found)  # checks the learning rate
-        return found
+        values = {field: getattr(self, name) for name, field in OF_OPTIMIZER.items() if hasattr(base, field)}
+        optimizer = replace(base, **{field: value for field, value in values.items() if value is not None})
+        as_optimizer(optimizer)  # checks the learning rate
+        return optimizer
 
 
 @dataclass(frozen=True)
@@ -276,10 +276,10 @@ class TextureOptions(ObjectiveOptions):
         from jaxstyle.images.limits import allowing, limit_below
         from jaxstyle.transfer.schedule import TILE
 
-        found = re.fullmatch(r"(\d{1,6})(?:[xX](\d{1,6}))?", self.size.strip())
-        if not found:
+        match = re.fullmatch(r"(\d{1,6})(?:[xX](\d{1,6}))?", self.size.strip())
+        if not match:
             raise InputError(f"--size is {excerpt(repr(self.size))}: use height x width, such as 512x768.")
-        height, width = (int(side or found[1]) for side in found.groups())
+        height, width = (int(side or match[1]) for side in match.groups())
         if min(height, width) < TILE:
             raise InputError(f"--size is {self.size}: both sides must be at least {TILE}.")
         if limit := limit_below(pixels := height * width, max_pixels=self.max_pixels):
@@ -332,21 +332,21 @@ def parse_layers(text: str, *, shares: Mapping[str, float] = MappingProxyType({}
     """Parse layers and relative weights, such as "relu1_1:1,relu2_1:0.5"; the default weight is in `shares`, or 1."""
     from jaxstyle.networks.vgg import smallest_side
 
-    found: dict[str, float] = {}
+    weights: dict[str, float] = {}
     for part in text.split(","):
         layer, _, number = part.strip().partition(":")
         smallest_side(layer)
-        if layer in found:
+        if layer in weights:
             raise InputError(f"Layer {layer} is named twice in {excerpt(repr(text))}: name each layer once.")
         try:
-            found[layer] = float(number) if number else shares.get(layer, 1.0)
+            weights[layer] = float(number) if number else shares.get(layer, 1.0)
         except ValueError:
-            found[layer] = math.nan
-        if not 0 <= found[layer] < math.inf:
+            weights[layer] = math.nan
+        if not 0 <= weights[layer] < math.inf:
             raise InputError(
                 f"Layer {layer} has the weight {excerpt(repr(number))}: use a finite number that is 0 or more."
             )
-    return found
+    return weights
 
 
 def parse_scales(text: str | None) -> int | tuple[int, ...] | None:
@@ -366,17 +366,17 @@ def parse_shares(text: str | None, *, count: int) -> list[float] | None:
     """Parse the weights of `count` styles, and return their shares of the sum; None for equal weights."""
     if text is None:
         return None
-    given = f"--style-weights is {excerpt(repr(text))}"
+    stated = f"--style-weights is {excerpt(repr(text))}"
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError as error:
-        raise InputError(f"{given}: use numbers with commas, such as 1,2.") from error
+        raise InputError(f"{stated}: use numbers with commas, such as 1,2.") from error
     if len(numbers) != count:
         raise InputError(f"--style-weights has {len(numbers)} numbers for {count} styles: give one for each.")
     if not all(0 <= number <= MOST for number in numbers):
-        raise InputError(f"{given}: use finite numbers that are 0 or more.")
+        raise InputError(f"{stated}: use finite numbers that are 0 or more.")
     if not sum(numbers):
-        raise InputError(f"{given}, which sums to zero: give at least one style a weight.")
+        raise InputError(f"{stated}, which sums to zero: give at least one style a weight.")
     return [number / sum(numbers) for number in numbers]
 
 

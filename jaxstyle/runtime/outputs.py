@@ -113,7 +113,7 @@ def attempt(save: Callable[[], None], callbacks: Sequence[Callback]) -> None:
 def log_rows(sides: np.ndarray, history: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
     """Yield a row of the log for each step: its number, the longest side of the image, and every term."""
     for i, side in enumerate(sides.tolist()):
-        yield {"step": i + 1, "side": side, **{name: float(found[i]) for name, found in history.items()}}
+        yield {"step": i + 1, "side": side, **{name: float(values[i]) for name, values in history.items()}}
 
 
 def table(names: Sequence[str], rows: Iterable[Mapping[str, Any]], *, header: bool = True) -> str:

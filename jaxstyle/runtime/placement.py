@@ -47,8 +47,8 @@ class Layout:
         """Return the padded shapes and the shardings of distributed arrays, given their original shapes."""
 
         def of_leaf(leaf: Any) -> jax.ShapeDtypeStruct:
-            own = _distributed_axis(leaf, self.axis)
-            axes = [self.axis if i == own else None for i in range(leaf.ndim)]
+            distributed = _distributed_axis(leaf, self.axis)
+            axes = [self.axis if i == distributed else None for i in range(leaf.ndim)]
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(self.mesh, PartitionSpec(*axes)))
 
         return jax.tree.map(of_leaf, padded_shapes(like, axis=self.axis, count=self.mesh.size))
@@ -98,8 +98,8 @@ class Layout:
         """Return the program that runs steps from a distributed state with original shapes `like`, which it donates."""
         if self.axis == HEIGHT and isinstance(network, VGG19):  # distributed rows exclude row chunks and tiles
             network = network.clone(conv=SplitRows(self.mesh), remat=(), tile_pixels=None)
-        own = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (like, targets))
-        step = partial(_steps, like=own, layout=self, run=partial(loop.run_segment, network=network, **options))
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (like, targets))
+        step = partial(_steps, like=shapes, layout=self, run=partial(loop.run_segment, network=network, **options))
         of_state = jax.tree.map(lambda leaf: leaf.sharding, self.sharded(like))
         everywhere = NamedSharding(self.mesh, PartitionSpec())
         lower = jax.jit(step, donate_argnums=0, out_shardings=(of_state, everywhere)).lower
@@ -112,8 +112,8 @@ def padded_shapes(like: Any, *, axis: str, count: int) -> Any:
     """Return the padded shapes of arrays distributed over `count` devices, given their original shapes."""
 
     def of_leaf(leaf: Any) -> jax.ShapeDtypeStruct:
-        own = _distributed_axis(leaf, axis)
-        shape = tuple(side + (-side % count if i == own else 0) for i, side in enumerate(leaf.shape))
+        distributed = _distributed_axis(leaf, axis)
+        shape = tuple(side + (-side % count if i == distributed else 0) for i, side in enumerate(leaf.shape))
         return jax.ShapeDtypeStruct(shape, leaf.dtype)
 
     return jax.tree.map(of_leaf, like)
@@ -123,7 +123,7 @@ def placed(tree: Any, like: Any) -> Any:
     """Return arrays, available in every process, padded to the shapes of `like` and placed on its devices."""
 
     def of_leaf(leaf: Any, like: jax.ShapeDtypeStruct) -> jax.Array:
-        more = [(0, side - own) for side, own in zip(like.shape, leaf.shape, strict=True)]
+        more = [(0, side - length) for side, length in zip(like.shape, leaf.shape, strict=True)]
         host: np.ndarray = np.pad(np.asarray(leaf), more, mode="edge") if any(map(sum, more)) else np.asarray(leaf)
         assert like.sharding is not None  # noqa: S101  # narrows the type
         return jax.make_array_from_callback(like.shape, like.sharding, lambda part: host[part])
@@ -133,7 +133,7 @@ def placed(tree: Any, like: Any) -> Any:
 
 def cropped(tree: Any, like: Any) -> Any:
     """Return arrays without padding, in the shapes of `like`."""
-    return jax.tree.map(lambda leaf, own: leaf[tuple(map(slice, own.shape))], tree, like)
+    return jax.tree.map(lambda leaf, unpadded: leaf[tuple(map(slice, unpadded.shape))], tree, like)
 
 
 def _distributed_axis(leaf: Any, axis: str) -> int | None:
@@ -161,8 +161,8 @@ def _steps(
         state, history = run(cropped(state, like[0]), params, cropped(targets, like[1]), objective, steps)
         return _distributed(state, layout), history
 
-    def each(shared: tuple[Params, Any, jax.Array], own: tuple[loop.State, AnyObjective]) -> Any:
-        return run(own[0], *shared[:2], own[1], shared[2])
+    def each(shared: tuple[Params, Any, jax.Array], batched: tuple[loop.State, AnyObjective]) -> Any:
+        return run(batched[0], *shared[:2], batched[1], shared[2])
 
     state, history = map_batch(each, (params, targets, steps), (state, objective), mesh=layout.mesh)
     return state, history[: jax.tree.leaves(like[0])[0].shape[0]]
@@ -178,8 +178,8 @@ def available(count: int | None) -> Sequence[Any]:
     """Return `count` devices, or all, including those of other processes; raise `InputError` if there are fewer."""
     devices = jax.devices()
     if count is not None and not 1 <= count <= len(devices):
-        found = f"{len(devices)} {'is' if len(devices) == 1 else 'are'} available ({devices[0].platform.upper()})"
-        raise InputError(f"--devices is {excerpt(count)}, but {found}: use at most as many.")
+        count_text = f"{len(devices)} {'is' if len(devices) == 1 else 'are'} available ({devices[0].platform.upper()})"
+        raise InputError(f"--devices is {excerpt(count)}, but {count_text}: use at most as many.")
     return devices[:count]
 
 
@@ -207,6 +207,6 @@ def row_layout(count: int | None, *, objective: AnyObjective) -> Layout | None:
     if isinstance(objective, Objective):
         causes = {"--statistic sliced": objective.statistic == "sliced"}
         causes["--normalize-gradients"] = objective.normalize_gradients
-    if cause := next((name for name, found in causes.items() if found), None):
+    if cause := next((name for name, present in causes.items() if present), None):
         raise InputError(f"{cause} needs all rows on one device, but there are {len(devices)} devices: use one.")
     return Layout(mesh_of(devices, HEIGHT))

@@ -98,8 +98,8 @@ class Problem(Transfer):
         return super().targets(number, image)
 
     def _single(self, index: int) -> "Problem":
-        own = jax.tree.map(lambda weight: weight[index] if np.ndim(weight) else weight, self.objective)
-        return replace(self, objective=own, batch_size=None, noise=None, layout=None)
+        objective = jax.tree.map(lambda weight: weight[index] if np.ndim(weight) else weight, self.objective)
+        return replace(self, objective=objective, batch_size=None, noise=None, layout=None)
 
     @property
     def keeps_start(self) -> bool:
@@ -163,8 +163,8 @@ class Problem(Transfer):
             return self.read(state)
 
         def of_leaf(leaf: Any, like: Any) -> np.ndarray:  # one after the other, since they may be large
-            found = cropped(self.read(leaf), like)
-            return np.asarray(found) if self.writes_files else np.zeros(0)
+            unpadded = cropped(self.read(leaf), like)
+            return np.asarray(unpadded) if self.writes_files else np.zeros(0)
 
         return jax.tree.map(of_leaf, state, self.shape(scale))
 
@@ -198,8 +198,8 @@ class Problem(Transfer):
 
     def finite(self, image: jax.Array) -> np.ndarray:
         """Return whether an image in the layout of the program is finite; of each image of a batch."""
-        found = np.asarray(self.read(array_module(image).isfinite(image).all((-3, -2, -1))))
-        return found if self.batch_size is None else found[: self.batch_size]
+        finite = np.asarray(self.read(array_module(image).isfinite(image).all((-3, -2, -1))))
+        return finite if self.batch_size is None else finite[: self.batch_size]
 
     def shape(self, scale: Scale) -> loop.State:
         """Return the shapes and dtypes of the state of a scale."""

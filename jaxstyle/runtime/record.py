@@ -113,13 +113,13 @@ def translated(value: Any) -> Any:
     """Return a record as JSON data in this version; one of version 1 had other names, and groups of options."""
     if not isinstance(value, dict) or value.get("format") != FIRST_FORMAT:
         return value
-    found = {RENAMED.get(name, name): part for name, part in value.items()} | {"format": FORMAT}
+    renamed = {RENAMED.get(name, name): part for name, part in value.items()} | {"format": FORMAT}
     if isinstance(options := value.get("options"), dict):
         flat: dict[str, Any] = {}
         for name, option in options.items():
             flat |= option if isinstance(option, dict) else {name: option}
-        found["options"] = {RENAMED_OPTIONS.get(name, name): option for name, option in flat.items()}
-    return found
+        renamed["options"] = {RENAMED_OPTIONS.get(name, name): option for name, option in flat.items()}
+    return renamed
 
 
 def _refuse(constant: str) -> float:
@@ -135,9 +135,9 @@ def _check_depth(value: Any, levels: int = DEEPEST) -> None:
 
 def record_of(picture: Path, *, max_pixels: int | None = None) -> RunRecord:
     """Return the record of a picture, from its metadata or from the .json file beside it."""
-    own, beside = description_of(picture, max_pixels=max_pixels), picture.with_suffix(".json")
+    inside, beside = description_of(picture, max_pixels=max_pixels), picture.with_suffix(".json")
     try:
-        return read(own, str(picture))
+        return read(inside, str(picture))
     except InputError:
         if not beside.is_file():
             raise
@@ -152,8 +152,8 @@ def check_same(facts: dict[str, Any]) -> None:
     """Refuse to go on where another process has other facts."""
     first, *others = allgather_json(facts)
     for number, theirs in enumerate(others, 1):
-        for name, own, other in differences(first, theirs):
-            values = [excerpt(repr(each), most=60) for each in (own, other)]
+        for name, value, other in differences(first, theirs):
+            values = [excerpt(repr(each), most=60) for each in (value, other)]
             raise InputError(
                 f"Process 0 has {excerpt(name, most=60)} {values[0]}, but process {number} has {values[1]}: "
                 "give all processes the same command and the same files."
@@ -212,11 +212,11 @@ def weights_by_term(objective: AnyObjective) -> dict[str, float]:
     """Return the weights of the loss by term; without those that differ within a batch."""
     if isinstance(objective, Objective):
         kinds = {"content": objective.content, "style": objective.style}
-        weights = {f"{kind}/{layer}": own for kind, layers in kinds.items() for layer, own in layers.items()}
+        weights = {f"{kind}/{layer}": weight for kind, layers in kinds.items() for layer, weight in layers.items()}
         weights |= {**objective.extra, "tv": objective.tv, "range_penalty": objective.range_penalty}
     else:
         weights = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(objective)}
-    return {name: float(np.asarray(own)) for name, own in weights.items() if np.ndim(own) == 0}
+    return {name: float(np.asarray(weight)) for name, weight in weights.items() if np.ndim(weight) == 0}
 
 
 def structured(kind: Any, value: Any, *, paths: Sequence[Path] = ()) -> Any:

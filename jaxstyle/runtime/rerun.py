@@ -56,14 +56,14 @@ def rerun(
     if picture.suffix.lower() == ".json":
         raise InputError(f"{picture} is a record and no picture: name the picture next to it.")
     record = picture_record(picture, max_pixels=max_pixels)
-    found = [path for folder in folders for path in sorted(folder.iterdir()) if path.is_file()]
-    inputs = _inputs(picture, record, found, folders)
+    available = [path for folder in folders for path in sorted(folder.iterdir()) if path.is_file()]
+    inputs = _inputs(picture, record, available, folders)
     files, options, outputs = recorded_command(record, picture=picture, inputs=inputs)
     options = replace(options, max_pixels=max_pixels)
     options = replace(options, **dict.fromkeys(options.unused()))  # which earlier versions accepted
     check_output(output, bits=outputs.bits, inputs=[picture, *inputs])
     options.check(files.get("styles", ()))
-    loaded = _network(picture, record, found, weights=weights, load=load)
+    loaded = _network(picture, record, available, weights=weights, load=load)
     command = command_line(record.command, files, options, outputs)
     message(callbacks, f"Repeats: {command} --network {loaded.weights.name} -o {shlex.quote(printable(str(output)))}")
     run = load_run(files, options, lambda: loaded, outputs=outputs, callbacks=callbacks)
@@ -151,7 +151,7 @@ def _network(
         likely = [path for path in files if path.suffix.lower() in WEIGHTS]
         likely.sort(key=lambda path: path.name != wanted.file)
         candidates = [*likely, None]
-    found = ""
+    digest = ""
     for path in candidates:
         if path is not None and path != weights:
             try:
@@ -161,10 +161,10 @@ def _network(
         loaded = load(wanted.name, path)
         if loaded.weights.sha256 == wanted.sha256:
             return loaded
-        found = excerpt(loaded.weights.sha256, most=15)
+        digest = excerpt(loaded.weights.sha256, most=15)
     raise InputError(
         f"{picture} was made by a {wanted.name} of SHA-256 {excerpt(wanted.sha256, most=15)}, but the one found has "
-        f"{found}: name its file with --weights."
+        f"{digest}: name its file with --weights."
     )
 
 
@@ -177,8 +177,8 @@ def equal_pictures(
         return True
     if text := description_of(output, max_pixels=max_pixels):  # like the picture, it may lack its record
         then, now = record_of(picture, max_pixels=max_pixels), read(text, str(output))
-        for name, theirs, own in differences(plain(then, paths={}), plain(now, paths={})):
-            message(callbacks, f"{excerpt(name)}: {excerpt(repr(theirs))} then, {own!r} now")
+        for name, theirs, value in differences(plain(then, paths={}), plain(now, paths={})):
+            message(callbacks, f"{excerpt(name)}: {excerpt(repr(theirs))} then, {value!r} now")
     try:
         before, after = (load_image(path, max_pixels=max_pixels) for path in (picture, output))
     except InputError as error:

@@ -229,20 +229,21 @@ def lbfgs_messages(problem: Problem, snapshot: Snapshot, *, before: int) -> list
         return []
     stall, start = problem.read(snapshot.state.stall), snapshot.step - snapshot.scale_step
     restarted, stopped = (start + np.atleast_1d(step) for step in (stall.restarted, stall.stopped))
-    found, side = [], snapshot.sides[-1]
+    messages, side = [], snapshot.sides[-1]
     without = f"lbfgs made no progress in {getattr(problem.optimizer, 'patience', 0)} steps at {side} pixels"
     for index in map(int, np.flatnonzero(np.isfinite(np.atleast_2d(snapshot.history["total"])).all(axis=1))):
         if restarted[index] > max(before, start):
-            found.append((index, f"{without}: its history was restarted at step {restarted[index]}"))
+            messages.append((index, f"{without}: its history was restarted at step {restarted[index]}"))
         if stopped[index] > max(before, start):
             cure = "if the picture is not finished, lower --learning-rate or try --optimizer adam."
-            found.append((index, f"{without} after its restart, so it stopped at step {stopped[index]}: {cure}"))
-    return found
+            messages.append((index, f"{without} after its restart, so it stopped at step {stopped[index]}: {cure}"))
+    return messages
 
 
 def fault_of(history: Mapping[str, np.ndarray], *, finite: bool, done: int = 0) -> Fault | None:
     """Return the first value of a picture that is not finite, or None; `history` begins after `done` steps."""
-    bad = [(int(np.argmin(np.isfinite(own))), name) for name, own in history.items() if not np.isfinite(own).all()]
+    finite_of = {name: np.isfinite(values) for name, values in history.items()}
+    bad = [(int(np.argmin(of_term)), name) for name, of_term in finite_of.items() if not of_term.all()]
     if bad:
         step, name = min(bad)  # from 0; its terms are of the picture after as many steps
         return Fault(f"{name} is {history[name][step]} at step {done + step + 1}", done + step - 1)

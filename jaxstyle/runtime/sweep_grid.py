@@ -66,18 +66,18 @@ class SweepOptions(TransferOptions):
     @cached_property
     def values(self) -> dict[str, Sequence[float | int | str]]:
         """The values of each given option that may differ within the sweep."""
-        found: dict[str, Sequence[float | int | str]] = {}
+        by_option: dict[str, Sequence[float | int | str]] = {}
         for name in (*WEIGHTS, *LAYERS):
             option, text = name.replace("_", "-"), getattr(self, name)
             if text is not None:
-                found[option] = parse_sets(option, text) if name in LAYERS else parse_values(option, text, least=0)
+                by_option[option] = parse_sets(option, text) if name in LAYERS else parse_values(option, text, least=0)
         if self.seeds is not None:
             check_number("seeds", self.seeds, 1, MOST_PICTURES)
             check_number("seed", self.seed, 0, MOST_SEED + 1 - self.seeds)
             if self.init not in (None, "content", "noise"):
                 raise InputError(f"--seeds starts from noise, but --init is {self.init}: drop one.")
-            found["seed"] = range(self.seed, self.seed + self.seeds)
-        return found
+            by_option["seed"] = range(self.seed, self.seed + self.seeds)
+        return by_option
 
     def with_init(self) -> Self:
         """Return the options with the initial image of the preset, unless there is another or seeds of noise."""
@@ -101,11 +101,11 @@ class SweepOptions(TransferOptions):
     def single(self, settings: Mapping[str, Any]) -> StylizeOptions:
         """Return the options of one picture: its `settings`, and the first value of other options."""
         values = {name: each[0] for name, each in self.values.items()} | dict(settings)
-        own: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(TransferOptions)}
-        own |= {name.replace("-", "_"): value for name, value in values.items() if name != "seed"}
+        options: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(TransferOptions)}
+        options |= {name.replace("-", "_"): value for name, value in values.items() if name != "seed"}
         if self.seeds is not None:
-            own["init"] = "noise"
-        return StylizeOptions(**own)
+            options["init"] = "noise"
+        return StylizeOptions(**options)
 
     def all_layers(self) -> StylizeOptions:
         """Return the options whose objective has the layers of all pictures."""
@@ -121,13 +121,13 @@ class SweepOptions(TransferOptions):
         """Return the objective of one picture: weights of zero for the layers of `every` picture that it lacks."""
         from jaxstyle.losses.objective import Objective
 
-        own = self.single(combination.settings).resolve()[1]
-        if not isinstance(own, Objective) or not isinstance(every, Objective):
-            return own
+        single = self.single(combination.settings).resolve()[1]
+        if not isinstance(single, Objective) or not isinstance(every, Objective):
+            return single
         return replace(
-            own,
-            content={layer: own.content.get(layer, 0.0) for layer in every.content_layers},
-            style={layer: own.style.get(layer, 0.0) for layer in every.style_layers},
+            single,
+            content={layer: single.content.get(layer, 0.0) for layer in every.content_layers},
+            style={layer: single.style.get(layer, 0.0) for layer in every.style_layers},
         )
 
 

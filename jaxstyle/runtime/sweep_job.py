@@ -87,8 +87,8 @@ class SweepFolder:
 
     def entry(self, i: int) -> Entry | None:
         """Return the entry of a picture if it is finished and has the same inputs and options; else None."""
-        found = read_entry(entry_of(self.picture(i)))
-        return found if found and found.digest == self.hashes[i] and self.picture(i).is_file() else None
+        entry = read_entry(entry_of(self.picture(i)))
+        return entry if entry and entry.digest == self.hashes[i] and self.picture(i).is_file() else None
 
     def finished(self) -> list[Entry]:
         """Return the entries of all finished pictures."""
@@ -129,8 +129,8 @@ class SweepFolder:
         numbers = set(batch)
         unknown = len(numbers) < len(batch) or not numbers <= set(range(len(self.combinations)))
         if unknown or not 0 <= index < len(batch):
-            found = f"{excerpt(index)} of {excerpt(list(batch), most=60)}"
-            raise InputError(f"This sweep has no picture {found}, each of them once: name a picture that it has saved.")
+            name = f"{excerpt(index)} of {excerpt(list(batch), most=60)}"
+            raise InputError(f"This sweep has no picture {name}, each of them once: name a picture that it has saved.")
         run = run._replace(problem=self.problem(run.problem, batch), record=replace(run.record, batch=tuple(batch)))
         return self.of_picture(run, index)
 
@@ -142,10 +142,10 @@ class SweepFolder:
 
 def sweep_folder(folder: Path, options: SweepOptions, *, outputs: OutputOptions) -> SweepFolder:
     """Return the folder of a sweep with all combinations, and the objective and the seed of each."""
-    found, (_, every) = options.combinations(), options.resolve()
-    objectives = [options.objective(each, every) for each in found]
-    seeds = [int(each.settings.get("seed", options.seed)) for each in found]
-    return SweepFolder(folder, found, objectives, seeds, outputs, max_pixels=options.max_pixels)
+    combinations, (_, every) = options.combinations(), options.resolve()
+    objectives = [options.objective(each, every) for each in combinations]
+    seeds = [int(each.settings.get("seed", options.seed)) for each in combinations]
+    return SweepFolder(folder, combinations, objectives, seeds, outputs, max_pixels=options.max_pixels)
 
 
 def with_hashes(folder: SweepFolder, run: Run, options: SweepOptions) -> SweepFolder:
@@ -158,7 +158,7 @@ def with_hashes(folder: SweepFolder, run: Run, options: SweepOptions) -> SweepFo
     facts = (options.size, options.steps, start, options.seed, bits, folder.outputs.record, controls)
     common = repr((facts, files, record.network.sha256, record.settings))
     pairs = zip(folder.objectives, folder.seeds, strict=True)
-    hashes = [hashlib.sha256(repr((common, own, seed)).encode()).hexdigest() for own, seed in pairs]
+    hashes = [hashlib.sha256(repr((common, objective, seed)).encode()).hexdigest() for objective, seed in pairs]
     return replace(folder, hashes=hashes)
 
 
@@ -312,12 +312,12 @@ class _SweepBatch:
         return self.folder.combinations[self.run.record.batch[index]]
 
     def _faults(self, snapshot: Snapshot) -> dict[int, Fault]:
-        found = {}
+        faults = {}
         for index, finite in enumerate(self.run.problem.finite(snapshot.image)):
             history = {term: values[index] for term, values in snapshot.history.items()}
             if (fault := fault_of(history, finite=finite)) is not None:
-                found[index] = fault
-        return found
+                faults[index] = fault
+        return faults
 
     def _rescue(self, index: int, fault: Fault, snapshot: Snapshot | None) -> None:
         """Save a diverged picture as of an earlier snapshot, if there is one, and send an event."""

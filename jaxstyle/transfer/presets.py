@@ -87,11 +87,11 @@ class Preset:
         names = ("objective", "network", "optimizer", "scales", "init", "color")
         return {name: getattr(self, name) for name in names}
 
-    def with_options(self, **given: Any) -> "Preset":
+    def with_options(self, **changes: Any) -> "Preset":
         """Return a preset with other weights, layers or options of its objective.
 
         Args:
-            given: weights and layers by the names of the attributes, and options of the objective.
+            changes: weights and layers by the names of the attributes, and options of the objective.
 
         Returns:
             The preset.
@@ -105,15 +105,15 @@ class Preset:
         """
         known = {*WEIGHTS, *(each.name for each in fields(Objective) if each.metadata.get("static"))}
         known = known if self.custom is None else {*self.custom_options}
-        if unknown := sorted(given.keys() - known):
+        if unknown := sorted(changes.keys() - known):
             name = type(self.custom or Objective()).__name__
             options = ", ".join("--" + each.replace("_", "-") for each in unknown)
             raise InputError(f"{options} has no meaning for {name}: drop it, or use another preset.")
         if self.custom is not None:
             custom: Any = self.custom
-            return replace(self, custom=replace(custom, **{self.custom_options[k]: v for k, v in given.items()}))
-        own = {name: given.pop(name) for name in WEIGHTS if name in given}
-        return replace(self, **own, objective_options={**self.objective_options, **given})
+            return replace(self, custom=replace(custom, **{self.custom_options[k]: v for k, v in changes.items()}))
+        weights = {name: changes.pop(name) for name in WEIGHTS if name in changes}
+        return replace(self, **weights, objective_options={**self.objective_options, **changes})
 
     def make_objective(
         self, content_layers: LayerWeights | None = None, style_layers: LayerWeights | None = None

@@ -18,8 +18,8 @@ def resize(picture: jax.Array, height: int, width: int, *, circular: bool = Fals
     Returns:
         `[..., height, width, 3]` or `[height, width]`, in [0, 1].
     """
-    found = resample(picture, height, width, circular=circular)
-    return picture if found is picture else array_module(found).clip(found, 0.0, 1.0)
+    resized = resample(picture, height, width, circular=circular)
+    return picture if resized is picture else array_module(resized).clip(resized, 0.0, 1.0)
 
 
 def resize_style(style: jax.Array, factor: float, *, layers: tuple[str, ...]) -> jax.Array:

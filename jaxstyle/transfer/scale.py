@@ -145,11 +145,11 @@ class Transfer:
     @property
     def _palettes(self) -> list[Any]:
         """The styles, reduced to few pixels for their colors."""
-        found = []
+        palettes = []
         for style in self.styles:
             height, width, _ = style.shape
-            found.append(resize(style, *shared_shape(height, width, min(PALETTE, max(height, width)))))
-        return found
+            palettes.append(resize(style, *shared_shape(height, width, min(PALETTE, max(height, width)))))
+        return palettes
 
     def targets(self, number: int, image: Any = None) -> Any:
         """Return the targets of a scale for its initial image, on which those of custom objectives depend."""
@@ -250,10 +250,10 @@ def _with_style_colors(
             of_styles = jnp.ones(len(styles)) if style_weights is None else jnp.asarray(style_weights)
             of_pixels = [of_style * share for of_style, share in zip(of_styles, shares, strict=True)]
             return match(content, jnp.concatenate(pixels, axis=1), weights=jnp.concatenate(of_pixels, axis=1))
-        found = content
+        matched = content
         for region, of_style, share in zip(regions, pixels, shares, strict=True):
-            found += region[..., None] * (match(content, of_style, weights=share) - content)
-        return jnp.clip(found, 0.0, 1.0)
+            matched += region[..., None] * (match(content, of_style, weights=share) - content)
+        return jnp.clip(matched, 0.0, 1.0)
 
     return _map_images(of_image, content).astype(content.dtype)
 

@@ -157,8 +157,8 @@ def shared_shape(height: int, width: int, side: int) -> tuple[int, int]:
 
 def _tileable_shape(height: int, width: int, side: int) -> tuple[int, int]:
     factor = side / max(height, width)
-    found = [TILE * max(1, round(factor * each / TILE)) for each in (height, width)]
-    return found[0], found[1]
+    sides = [TILE * max(1, round(factor * each / TILE)) for each in (height, width)]
+    return sides[0], sides[1]
 
 
 def _split(steps: int, shapes: list[tuple[int, int]], series: Series) -> list[int]:

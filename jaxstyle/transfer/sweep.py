@@ -153,11 +153,11 @@ def _sweep(
 
 def memory_of(program: jax.stages.Compiled) -> int:
     """Return the bytes of arguments, results and temporary arrays of a program; 0 on backends without an analysis."""
-    found: Any = program.memory_analysis()
-    if found is None:
+    analysis: Any = program.memory_analysis()
+    if analysis is None:
         return 0
-    outputs = found.output_size_in_bytes - found.alias_size_in_bytes
-    return found.argument_size_in_bytes + outputs + found.temp_size_in_bytes
+    outputs = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    return analysis.argument_size_in_bytes + outputs + analysis.temp_size_in_bytes
 
 
 def batch_size_within(memory: int, *, count: int, needed: Callable[[int], int]) -> int:
