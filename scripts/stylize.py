@@ -18,9 +18,9 @@ def gram(features: jax.Array) -> jax.Array:
     return jnp.einsum("hwi,hwj->ij", features, features) / (features.shape[0] * features.shape[1])  # [C, C]
 
 
-def relative(found: jax.Array, target: jax.Array) -> jax.Array:
+def relative(x: jax.Array, target: jax.Array) -> jax.Array:
     """Return the squared distance from a target, 1 for zero."""
-    return jnp.sum((found - target) ** 2) / jnp.sum(target**2)
+    return jnp.sum((x - target) ** 2) / jnp.sum(target**2)
 
 
 def main(content_path: str, style_path: str, output_path: str) -> None:
@@ -34,10 +34,10 @@ def main(content_path: str, style_path: str, output_path: str) -> None:
     optimizer = optax.adam(0.02)
 
     def loss(image: jax.Array, variables: Any) -> jax.Array:
-        found = features(variables, image)
-        of_style = sum(relative(gram(found[layer]), style_targets[layer]) for layer in STYLE_LAYERS) / len(STYLE_LAYERS)
+        activations = features(variables, image)
+        of_style = [relative(gram(activations[layer]), style_targets[layer]) for layer in STYLE_LAYERS]
         variation = jnp.mean(jnp.diff(image, axis=0) ** 2) + jnp.mean(jnp.diff(image, axis=1) ** 2)
-        return relative(found[CONTENT_LAYER], content_target) + 30 * of_style + 5 * variation
+        return relative(activations[CONTENT_LAYER], content_target) + 30 * sum(of_style) / len(of_style) + 5 * variation
 
     @jax.jit
     def segment(carry, variables):  # the network is an argument: a constant would be copied into the program

@@ -30,9 +30,9 @@ style = jnp.asarray(jaxstyle.load_image("examples/mosaic.jpg", size=64).rgb)
 
 
 def show(*pictures):  # side by side
-    whole = jnp.concatenate([jnp.clip(each, 0, 1) for each in pictures], axis=1)
-    height, width, _ = whole.shape
-    picture = Image.fromarray(np.asarray(255 * whole + 0.5, np.uint8))
+    row = jnp.concatenate([jnp.clip(each, 0, 1) for each in pictures], axis=1)
+    height, width, _ = row.shape
+    picture = Image.fromarray(np.asarray(255 * row + 0.5, np.uint8))
     return picture.resize((4 * width, 4 * height))
 
 

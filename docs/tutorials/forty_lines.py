@@ -35,9 +35,9 @@ def load(path, size):
 
 
 def show(*pictures):  # side by side
-    whole = jnp.concatenate([jnp.clip(each, 0, 1) for each in pictures], axis=1)
-    height, width, _ = whole.shape
-    picture = Image.fromarray(np.asarray(255 * whole + 0.5, np.uint8))
+    row = jnp.concatenate([jnp.clip(each, 0, 1) for each in pictures], axis=1)
+    height, width, _ = row.shape
+    picture = Image.fromarray(np.asarray(255 * row + 0.5, np.uint8))
     return picture.resize((3 * width, 3 * height))
 
 
@@ -104,15 +104,18 @@ def smoothness(image):
     return jnp.mean(down**2) + jnp.mean(right**2)
 
 
-kept = features(content)[CONTENT_LAYER]
+content_target = features(content)[CONTENT_LAYER]
 of_painting = features(style)
-wanted = {layer: gram(of_painting[layer]) for layer in STYLE_LAYERS}
+style_targets = {layer: gram(of_painting[layer]) for layer in STYLE_LAYERS}
 
 
 def loss(image, style_weight, smooth_weight):
-    found = features(image)
-    of_content = distance(found[CONTENT_LAYER], kept)
-    each = [distance(gram(found[layer]), wanted[layer]) for layer in STYLE_LAYERS]
+    activations = features(image)
+    of_content = distance(activations[CONTENT_LAYER], content_target)
+    each = [
+        distance(gram(activations[layer]), style_targets[layer])
+        for layer in STYLE_LAYERS
+    ]
     of_style = sum(each) / len(each)
     return of_content + style_weight * of_style + smooth_weight * smoothness(image)
 
