@@ -41,28 +41,28 @@ class Gradient:
         content, style = self.pictures.load(self.size)
         objective = jax.tree.map(jnp.asarray, Objective())
         targets = make_targets(params, content, style, objective=objective)
-        given = (objective, params, targets, init_state(content, objective=objective, optimizer=Adam()))
+        inputs = (objective, params, targets, init_state(content, objective=objective, optimizer=Adam()))
         results: list[dict[str, Any]] = []
         for steps, asked in zip(self.steps, counts, strict=True):
             count = asked or round(steps**0.5)
             programs = {
-                "the run": jax.jit(lambda *given, n=steps: _mean(*given, steps=n)),
-                "no segments": jax.jit(jax.grad(lambda *given, n=steps: _mean(*given, steps=n))),
+                "the run": jax.jit(lambda *inputs, n=steps: _mean(*inputs, steps=n)),
+                "no segments": jax.jit(jax.grad(lambda *inputs, n=steps: _mean(*inputs, steps=n))),
                 f"{count} segments": jax.jit(
-                    jax.grad(lambda *given, n=steps, c=count: _mean(*given, steps=n, checkpoint_segments=c))
+                    jax.grad(lambda *inputs, n=steps, c=count: _mean(*inputs, steps=n, checkpoint_segments=c))
                 ),
             }
-            compiled = {name: program.lower(*given).compile() for name, program in programs.items()}
-            found: dict[str, Any] = {}
+            compiled = {name: program.lower(*inputs).compile() for name, program in programs.items()}
+            gradients: dict[str, Any] = {}
 
-            def keep(name: str, program: Any, found: dict[str, Any] = found) -> None:
-                found[name] = jax.block_until_ready(program(*given))
+            def keep(name: str, program: Any, gradients: dict[str, Any] = gradients) -> None:
+                gradients[name] = jax.block_until_ready(program(*inputs))
 
             sides = {name: lambda name=name, each=each: keep(name, each) for name, each in compiled.items()}
             rows = in_turns(sides, turns=self.pictures.turns, warm=False)
-            exact = _vector(found["no segments"])
+            exact = _vector(gradients["no segments"])
             for name, program in compiled.items():
-                difference = 0.0 if name == "the run" else np.linalg.norm(_vector(found[name]) - exact)
+                difference = 0.0 if name == "the run" else np.linalg.norm(_vector(gradients[name]) - exact)
                 seconds = [row[name] / row["the run"] for row in rows]
                 results.append(
                     {

@@ -64,17 +64,17 @@ class Solve:
         self, params: Any, content: jax.Array, style: jax.Array, score: Score, goal: float
     ) -> tuple[float, int, float]:
         """Return seconds and steps until the picture is at the goal, or the last, and what it scores there."""
-        seconds, steps, found, began = 0.0, 0, float("inf"), time.perf_counter()
+        seconds, steps, value, began = 0.0, 0, float("inf"), time.perf_counter()
         options: dict[str, Any] = {"objective": PRESET.make_objective(), "network": PRESET.network, "steps": self.steps}
         options |= {"optimizer": PRESET.optimizer, "scales": PRESET.scales}
         problem = make_problem(params, content, style, **options)
         for snapshot in iterate(problem):
             seconds, steps = seconds + time.perf_counter() - began, snapshot.step
-            found = score(picture_of(problem, snapshot))
-            if found <= goal:
+            value = score(picture_of(problem, snapshot))
+            if value <= goal:
                 break
             began = time.perf_counter()
-        return seconds, steps, found
+        return seconds, steps, value
 
 
 def scorer(params: Any, content: jax.Array, style: jax.Array) -> Score:

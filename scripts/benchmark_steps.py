@@ -74,7 +74,7 @@ class Step:
                     f"After {self.steps} steps the objectives are {first}, so the sides minimize different functions: "
                     "use fewer --steps or --precision float32."
                 )
-            calls = {name: lambda own=own: own(self.steps) for name, own in take.items()}
+            calls = {name: lambda take_steps=take_steps: take_steps(self.steps) for name, take_steps in take.items()}
             rows = in_turns(calls, turns=self.pictures.turns)
             best = {name: min(row[name] for row in rows) / self.steps for name in names}
             scale = Scale(*content.shape[:2], steps=1)
@@ -117,8 +117,8 @@ class Memory:
         self.pictures.report("memory", results, steps=self.steps)
 
     def _peak(self, name: str, size: int) -> float:
-        given = [name, self.pictures.content, self.pictures.style, self.pictures.network, size, self.steps]
-        command = [sys.executable, __file__, *map(str, given)]
+        arguments = [name, self.pictures.content, self.pictures.style, self.pictures.network, size, self.steps]
+        command = [sys.executable, __file__, *map(str, arguments)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         return json.loads(done.stdout.splitlines()[-1])
 

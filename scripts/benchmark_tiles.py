@@ -41,13 +41,13 @@ class Tiles:
             for name, window in (("untiled", None), ("tiles", self.window))
         }
         rows = in_turns(timed, turns=self.pictures.turns)
-        found = [{name: min(row[name] for row in rows) for name in timed} | ratios(rows, "tiles", "untiled")]
+        best = [{name: min(row[name] for row in rows) for name in timed} | ratios(rows, "tiles", "untiled")]
         settings = {"size": self.size, "window": self.window}
-        self.pictures.report("tiles: seconds per step", [{**found[0], "turns": rows}], **settings)
+        self.pictures.report("tiles: seconds per step", [{**best[0], "turns": rows}], **settings)
         results = []
         for side in self.sides:
-            given = [*map(str, self._given()), str(side), str(self.peak_window)]
-            done = subprocess.run([sys.executable, __file__, *given], check=True, stdout=subprocess.PIPE, text=True)
+            arguments = [*map(str, self._given()), str(side), str(self.peak_window)]
+            done = subprocess.run([sys.executable, __file__, *arguments], check=True, stdout=subprocess.PIPE, text=True)
             results.append({"megapixels": side * side / 1e6, **json.loads(done.stdout.splitlines()[-1])})
         self.pictures.report("tiles: memory of a step", results, window=self.peak_window)
 

@@ -65,8 +65,8 @@ SETTINGS: dict[str, dict[str, Any]] = {  # arguments of `stylize`
 def style_distance(params: Any, image: jax.Array, style: jax.Array) -> jax.Array:
     """Return the mean sliced Wasserstein distance over layers."""
     features, of_style = (image_features(params, each, network=VGG19(), layers=STYLE) for each in (image, style))
-    found = [sliced(features[name], quantiles(of_style[name], key=jax.random.key(0))) for name in STYLE]
-    return jnp.mean(jnp.stack(found))
+    distances = [sliced(features[name], quantiles(of_style[name], key=jax.random.key(0))) for name in STYLE]
+    return jnp.mean(jnp.stack(distances))
 
 
 @jax.jit

@@ -82,17 +82,17 @@ def from_torch(file: Path) -> Arrays:
 
 def tensors_of(state: object) -> dict[str, Any]:
     """Return the tensors of nested mappings by their dotted names; objects without a shape are ignored."""
-    found: dict[str, Any] = {}
+    tensors: dict[str, Any] = {}
 
     def visit(prefix: str, node: object, depth: int) -> None:
         if isinstance(node, Mapping) and depth < MAX_DEPTH:
             for name, child in node.items():
                 visit(f"{prefix}.{name}" if prefix else str(name), child, depth + 1)
         elif hasattr(node, "shape"):
-            found[prefix] = node
+            tensors[prefix] = node
 
     visit("", state, 0)
-    return found
+    return tensors
 
 
 def array(file: Path, name: str, tensor: Any) -> np.ndarray:

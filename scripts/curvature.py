@@ -42,8 +42,8 @@ def lanczos(product: Callable, start: jax.Array, products: int, pairs: int) -> t
     tridiagonal = np.diag(diagonal) + np.diag(beside[:-1], 1) + np.diag(beside[:-1], -1)
     values, vectors = np.linalg.eigh(tridiagonal.astype(np.float64))
     leading = np.argsort(-np.abs(values))[:pairs]
-    found = jnp.tensordot(jnp.asarray(vectors[:, leading].T, jnp.float32), jnp.stack(basis[:-1]), axes=1)
-    return values[leading], found
+    directions = jnp.tensordot(jnp.asarray(vectors[:, leading].T, jnp.float32), jnp.stack(basis[:-1]), axes=1)
+    return values[leading], directions
 
 
 def hessian_product(params: Params, content: jax.Array, style: jax.Array) -> tuple[Callable, jax.Array]:

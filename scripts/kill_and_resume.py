@@ -58,15 +58,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return disturbed(inputs, name, rng, *wanted[name], from_checkpoint=options.from_checkpoint)
 
         with ThreadPoolExecutor(options.at_a_time) as pool:
-            found = list(pool.map(one, names, rngs))
+            outcomes = list(pool.map(one, names, rngs))
     for name in wanted:
-        own = [each for each, its in zip(found, names, strict=True) if its == name]
-        same, kills, resumed = (sum(each[i] for each in own) for i in range(3))
+        runs = [each for each, its in zip(outcomes, names, strict=True) if its == name]
+        same, kills, resumed = (sum(each[i] for each in runs) for i in range(3))
         print(
-            f"{name:22} {same} of {len(own)} the same bytes, after {kills} kills, {resumed} of them with a checkpoint"
+            f"{name:22} {same} of {len(runs)} the same bytes, after {kills} kills, {resumed} of them with a checkpoint"
         )
-    print(f"{sum(same for same, _, _ in found)} of {len(found)} runs ended with the bytes of an undisturbed run")
-    return 0 if all(same for same, _, _ in found) else 1
+    print(f"{sum(same for same, _, _ in outcomes)} of {len(outcomes)} runs ended with the bytes of an undisturbed run")
+    return 0 if all(same for same, _, _ in outcomes) else 1
 
 
 def write_inputs(folder: Path) -> None:
@@ -102,14 +102,14 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def undisturbed(inputs: Path, name: str, *, times: int) -> tuple[list[bytes], float]:
     """Return the pictures of an undisturbed run, and the duration of the last of several such runs."""
-    found, seconds = [], 0.0
+    results, seconds = [], 0.0
     for _ in range(times):
         with tempfile.TemporaryDirectory(dir=inputs) as folder:
             began = time.monotonic()
             if started(inputs, name, Path(folder)).wait():
                 raise SystemExit(f"{name} failed without a kill")
-            found, seconds = pictures(Path(folder)), time.monotonic() - began
-    return found, seconds
+            results, seconds = pictures(Path(folder)), time.monotonic() - began
+    return results, seconds
 
 
 def disturbed(

@@ -147,7 +147,7 @@ def main() -> None:
     equivalent = {line for line in listed if line and not line.startswith("#")}
     print(f"{len(sample)} of {len(everything)} mutants of {len(TESTS)} modules", flush=True)
     suites = ["quick"] if arguments.quick else list(SUITES)
-    found: dict[str, list[Mutant]] = {"quick": [], "slow": [], "survived": [], "equivalent": []}
+    by_result: dict[str, list[Mutant]] = {"quick": [], "slow": [], "survived": [], "equivalent": []}
     with tempfile.TemporaryDirectory() as scratch:
         folders: Queue[Path] = Queue()
         for job in range(arguments.jobs):
@@ -164,14 +164,14 @@ def main() -> None:
                 folder = folders.get()
                 result = outcome(mutant, folder, Path(scratch, "programs"), suites=suites)
                 folders.put(folder)
-            found[result].append(mutant)
+            by_result[result].append(mutant)
             print(f"{result:10} {mutant.module}: {mutant.change}", flush=True)
 
         with ThreadPoolExecutor(arguments.jobs) as pool:
             list(pool.map(test, sample))
-    caught, survived = len(found["quick"]) + len(found["slow"]), len(found["survived"])
+    caught, survived = len(by_result["quick"]) + len(by_result["slow"]), len(by_result["survived"])
     print(f"caught {caught} of {caught + survived} ({caught / max(1, caught + survived):.1%}):")
-    print(", ".join(f"{len(mutants)} {name}" for name, mutants in found.items()))
+    print(", ".join(f"{len(mutants)} {name}" for name, mutants in by_result.items()))
 
 
 if __name__ == "__main__":

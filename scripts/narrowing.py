@@ -65,7 +65,7 @@ def start(teacher: Params, images: NDArray, widths: Widths) -> tuple[Student, Na
     A layer is fitted to what the teacher has there before its ReLU, given what the narrowed layers before it give, at
     `SAMPLES` places of `images`.
     """
-    rng, seen, places = np.random.default_rng(0), {}, {}
+    rng, samples, places = np.random.default_rng(0), {}, {}
     look = jax.jit(VGG19.from_params(teacher, conv=mixed).apply)
     for first in range(0, len(images), BATCH):
         activations = look({"params": teacher}, images[first : first + BATCH] / np.float32(255))
@@ -73,16 +73,16 @@ def start(teacher: Params, images: NDArray, widths: Widths) -> tuple[Student, Na
             before = activations[name]
             count = SAMPLES * len(before) // len(images)
             places.setdefault(name, []).append([rng.integers(length, size=count) for length in before.shape[:3]])
-            seen.setdefault(name, []).append(np.asarray(before)[tuple(places[name][-1])])
+            samples.setdefault(name, []).append(np.asarray(before)[tuple(places[name][-1])])
             places[name][-1][0] += first
     student, narrowed = {}, Narrowed({}, {}, {}, {})
     x = images[..., ::-1] - np.array(MEAN_BGR, np.float32)
     for name, width in zip(CONV_LAYERS, sum(widths, ()), strict=True):
         if name[4] > "1" and name.endswith("_1"):
             x = x.reshape(len(x), x.shape[1] // 2, 2, x.shape[2] // 2, 2, -1).max((2, 4))
-        before, (n, i, j) = np.concatenate(seen.pop(name)), np.concatenate(places[name], axis=1)
-        kept = spanning(np.maximum(before, 0), width)
-        scale = np.sqrt(np.mean(np.maximum(before[:, kept], 0) ** 2, axis=0))
+        before, (n, i, j) = np.concatenate(samples.pop(name)), np.concatenate(places[name], axis=1)
+        channels = spanning(np.maximum(before, 0), width)
+        scale = np.sqrt(np.mean(np.maximum(before[:, channels], 0) ** 2, axis=0))
         scale = np.maximum(scale, 1e-3 * scale.max())  # some channel may be dead
         mean, tap = x.mean((0, 1, 2)), np.arange(3)
         padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -90,9 +90,9 @@ def start(teacher: Params, images: NDArray, widths: Widths) -> tuple[Student, Na
         whitening = inverse_root(patches.reshape(len(n), -1))
         inputs = np.concatenate([patches.reshape(len(n), -1) @ whitening, np.ones((len(n), 1), np.float32)], axis=1)
         ridge = RIDGE * len(n) * np.eye(inputs.shape[1], dtype=np.float32)
-        fitted = np.linalg.solve(inputs.T @ inputs + ridge, inputs.T @ (before[:, kept] / scale))
+        fitted = np.linalg.solve(inputs.T @ inputs + ridge, inputs.T @ (before[:, channels] / scale))
         student[name] = {"kernel": fitted[:-1].reshape(3, 3, -1, width), "bias": fitted[-1]}
-        for part, value in zip(narrowed, (kept, scale, mean, whitening), strict=True):
+        for part, value in zip(narrowed, (channels, scale, mean, whitening), strict=True):
             part[name] = jnp.asarray(value)
         kernel = jnp.asarray((whitening @ fitted[:-1]).reshape(3, 3, -1, width))
         bias = fitted[-1] - np.einsum("hwio,i->o", kernel, mean)
@@ -105,15 +105,15 @@ def start(teacher: Params, images: NDArray, widths: Widths) -> tuple[Student, Na
 
 def spanning(rows: NDArray, width: int) -> NDArray[np.int64]:
     """Return the `width` columns of `rows` from which linear maps predict the others best, chosen one by one."""
-    rest, kept = (rows.T @ rows).astype(np.float64), []
+    rest, chosen = (rows.T @ rows).astype(np.float64), []
     least = 1e-9 * np.trace(rest)
     for _ in range(width):
         gain = np.sum(rest**2, axis=0) / np.maximum(np.diag(rest), least)
-        gain[kept] = -1
-        kept.append(int(np.argmax(gain)))
-        column = rest[:, kept[-1]]
-        rest = rest - np.outer(column, column) / max(column[kept[-1]], least)
-    return np.array(kept)
+        gain[chosen] = -1
+        chosen.append(int(np.argmax(gain)))
+        column = rest[:, chosen[-1]]
+        rest = rest - np.outer(column, column) / max(column[chosen[-1]], least)
+    return np.array(chosen)
 
 
 def inverse_root(rows: NDArray) -> NDArray[np.float32]:

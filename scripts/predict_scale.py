@@ -123,8 +123,8 @@ def main() -> None:
     """Print the tables."""
     params, names = load_params("random"), " | ".join(CASES)  # of VGG-19's shape
     print(f"| largest square in tiles | {names} |\n" + "|---" * 4 + "|")
-    for name, given in MEMORIES.items():
-        print(f"| {name} | " + " | ".join(f"{largest(each, *given):,}" for each in CASES.values()) + " |")
+    for name, budget in MEMORIES.items():
+        print(f"| {name} | " + " | ".join(f"{largest(each, *budget):,}" for each in CASES.values()) + " |")
     print(f"\n| | network | resampling | memory | links | a step | all steps | {names} |\n" + "|---" * 10 + "|")
     for name, (side, devices, window, count) in TASKS.items():
         objective, network = Objective(), VGG19(tile_pixels=window)

@@ -14,6 +14,6 @@ def start(main: Callable[..., None]) -> None:
     try:
         tyro.cli(main)
     except Exception as error:
-        if (told := user_error(error)) is None:
+        if (message := user_error(error)) is None:
             raise
-        sys.exit(f"{Path(sys.argv[0]).name}: {told}")
+        sys.exit(f"{Path(sys.argv[0]).name}: {message}")

@@ -61,19 +61,19 @@ class Objective(nn.Module):
         with torch.no_grad():
             with torch.autocast(DEVICE, torch.bfloat16, enabled=self.rounded):
                 self.content = self.features(to_torch(content))[CONTENT]
-                found = self.features(to_torch(style))
-            self.grams = {name: self.gram(found[name]) for name in STYLE}
+                activations = self.features(to_torch(style))
+            self.grams = {name: self.gram(activations[name]) for name in STYLE}
 
     def features(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the activations that are compared."""
-        found = {}
+        activations = {}
         for name, conv in self.layers.items():
             if name.endswith("_1") and name != "conv1_1":
                 x = functional.max_pool2d(x, 2)
             x = functional.relu(conv(x), inplace=True)
             if (relu := f"relu{name[4:]}") in (CONTENT, *STYLE):
-                found[relu] = x
-        return found
+                activations[relu] = x
+        return activations
 
     @staticmethod
     def gram(x: torch.Tensor) -> torch.Tensor:
@@ -89,10 +89,10 @@ class Objective(nn.Module):
 
     def objective(self, x: torch.Tensor) -> torch.Tensor:
         """Return the objective in whatever precision is set."""
-        found = self.features(x)
-        loss = CONTENT_WEIGHT * functional.mse_loss(found[CONTENT].float(), self.content.float())
+        activations = self.features(x)
+        loss = CONTENT_WEIGHT * functional.mse_loss(activations[CONTENT].float(), self.content.float())
         for name in STYLE:
-            loss = loss + STYLE_WEIGHT * functional.mse_loss(self.gram(found[name]), self.grams[name])
+            loss = loss + STYLE_WEIGHT * functional.mse_loss(self.gram(activations[name]), self.grams[name])
         rows, columns = x[:, :, 1:] - x[:, :, :-1], x[..., 1:] - x[..., :-1]
         return loss + TV_WEIGHT * (rows.abs().sum() + columns.abs().sum())
 

@@ -109,19 +109,23 @@ class Training:
 
 
 @jax.jit
-def lessons(teacher: Params, kept: Mapping[str, jax.Array], images: jax.Array) -> dict[str, jax.Array]:
+def lessons(teacher: Params, chosen: Mapping[str, jax.Array], images: jax.Array) -> dict[str, jax.Array]:
     """Return the teacher's kept channels at every layer, in half precision."""
-    seen: Any = VGG19.from_params(teacher, conv=mixed).apply({"params": teacher}, images / 255.0)
-    return {name: seen["relu" + name[4:]][..., channels].astype(jnp.float16) for name, channels in kept.items()}
+    activations: Any = VGG19.from_params(teacher, conv=mixed).apply({"params": teacher}, images / 255.0)
+    return {
+        name: activations["relu" + name[4:]][..., channels].astype(jnp.float16) for name, channels in chosen.items()
+    }
 
 
 def errors(params: Params, images: jax.Array, targets: Mapping[str, jax.Array], scales: Any) -> dict[str, jax.Array]:
     """Return by layer the share of energy that the student leaves unexplained, all channels being equal."""
-    seen: Any = VGG19.from_params(params, conv=mixed).apply({"params": params}, images / 255.0)
+    activations: Any = VGG19.from_params(params, conv=mixed).apply({"params": params}, images / 255.0)
     shares = {}
     for name, scale in scales.items():
         target = targets[name].astype(jnp.float32)
-        miss, whole = (jnp.mean(x**2, axis=(0, 1, 2)) / scale**2 for x in (target - seen["relu" + name[4:]], target))
+        miss, whole = (
+            jnp.mean(x**2, axis=(0, 1, 2)) / scale**2 for x in (target - activations["relu" + name[4:]], target)
+        )
         shares["relu" + name[4:]] = jnp.sum(miss) / jnp.sum(whole)
     return shares
 
@@ -151,8 +155,8 @@ def gather(params: Params, sources: list[Image.Image], number: int, training: Tr
         contents = [cut(rng, side, sources) if sources else made_up(rng, side) for _ in range(4)]
         styles = [draw(rng, side, sources) for _ in range(4)]
         pairs = (jnp.asarray(np.stack(x) / np.float32(255)) for x in (contents, styles))
-        own = repaint(params, *pairs, snapshots=snapshots, network=VGG19(conv=mixed))
-        pictures.extend(np.asarray(255 * own + 0.5).astype(np.uint8).reshape(-1, side, side, 3))
+        painted = repaint(params, *pairs, snapshots=snapshots, network=VGG19(conv=mixed))
+        pictures.extend(np.asarray(255 * painted + 0.5).astype(np.uint8).reshape(-1, side, side, 3))
     return np.stack(pictures)
 
 
@@ -197,13 +201,13 @@ def resume(checkpoint: Path, training: Training, run_of: str) -> Progress | None
     """Return the progress that `keep` wrote, if it did, of the same run."""
     if not checkpoint.exists():
         return None
-    kept: Any = serialization.msgpack_restore(checkpoint.read_bytes())
-    if kept["run"] != run_of:
-        raise InputError(f"{checkpoint} is of another run ({kept['run']}): remove it or name another --checkpoint.")
-    student = jax.tree.map(jnp.asarray, kept["student"])
-    state = serialization.from_state_dict(training.optimizer().init(student), kept["state"])
-    narrowed = Narrowed(**jax.tree.map(jnp.asarray, kept["narrowed"]))
-    return Progress(student, jax.tree.map(jnp.asarray, state), narrowed, kept["round"])
+    saved: Any = serialization.msgpack_restore(checkpoint.read_bytes())
+    if saved["run"] != run_of:
+        raise InputError(f"{checkpoint} is of another run ({saved['run']}): remove it or name another --checkpoint.")
+    student = jax.tree.map(jnp.asarray, saved["student"])
+    state = serialization.from_state_dict(training.optimizer().init(student), saved["state"])
+    narrowed = Narrowed(**jax.tree.map(jnp.asarray, saved["narrowed"]))
+    return Progress(student, jax.tree.map(jnp.asarray, state), narrowed, saved["round"])
 
 
 def examine(params: Params, teacher: Params, narrowed: Narrowed, pictures: NDArray[np.uint8]) -> dict[str, float]:
