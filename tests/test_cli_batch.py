@@ -24,6 +24,7 @@ from jaxstyle.runtime.inputs import expand_paths
 from jaxstyle.runtime.problem import Problem
 from jaxstyle.runtime.run import Run
 from jaxstyle.transfer import presets
+from jaxstyle.transfer.schedule import Scale
 
 QUICK = {"size": 32, "steps": 2, "weights": Path("tiny.h5"), "optimizer": "adam", "content_layers": "relu1_2"}
 QUICK |= {"style_layers": "relu1_1"}
@@ -142,7 +143,7 @@ def test_a_damaged_record_of_a_batch_is_skipped_with_a_warning():
     assert BatchRecord(Path("out")).read() == {"a.png": "00", "b.png": "01"}
 
 
-def test_a_repeated_batch_computes_what_is_missing_or_changed(fake_runner, capsys, folder):
+def test_a_repeated_batch_computes_what_is_missing_or_changed(fake_runner, capsys, folder, monkeypatch):
     assert batch() == 0
     assert batch(output=folder / "out") == 0  # the same folder by another name
     assert "0 made, 4 there already" in capsys.readouterr().err
@@ -151,6 +152,9 @@ def test_a_repeated_batch_computes_what_is_missing_or_changed(fake_runner, capsy
     assert batch() == 0
     assert "3 made, 1 there already" in capsys.readouterr().err
     weights_io.write("tiny.h5", random_params(widths=TINY, seed=2), source="", checksum="none", licence="none")
+    assert batch() == 0
+    assert "4 made, 0 there already" in capsys.readouterr().err
+    monkeypatch.setattr("jaxstyle.runtime.batch.plan", lambda *size, **options: (Scale(8, 8, 1),))  # another version
     assert batch() == 0
     assert "4 made, 0 there already" in capsys.readouterr().err
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 
@@ -30,7 +30,7 @@ from jaxstyle.runtime.outputs import OutputOptions
 from jaxstyle.runtime.record import check_same, structured
 from jaxstyle.runtime.run import divergence_message, load_run, run_to_file
 from jaxstyle.transfer.presets import Preset
-from jaxstyle.transfer.schedule import plan
+from jaxstyle.transfer.schedule import Scale, plan
 
 FILES = re.compile(r"batch(\.\d+)?\.json")
 IN_PROGRESS = ""  # instead of a hash
@@ -133,7 +133,9 @@ def batch(
     options, (preset, _) = options.with_init(), options.resolve()
     record, done = BatchRecord(folder), BatchRecord(folder).read(callbacks)
     facts = replace(options, max_memory=None, devices=None, max_pixels=None)
-    common = repr((facts, outputs.bits, outputs.record, network.weights.sha256))
+    scales = _scales(options.size, options.size, preset, options)  # a later version may have other defaults
+    common = repr((facts, scales, preset.objective, preset.optimizer, outputs.bits, outputs.record))
+    common += network.weights.sha256
     process, processes = 0, 1
     if is_distributed():
         names = [picture.output.name for picture in pictures]
@@ -205,18 +207,21 @@ def _by_size(
     """Return the pictures sorted by style and size, and the number of programs, one for each shape of a scale."""
     sizes: dict[Path, tuple[int, int]] = {}
     shapes: set[tuple[int, int]] = set()
-    how: dict[str, Any] = {"steps": options.steps, "scales": preset.scales, "layers": preset.objective.layers}
-    how["passes"] = preset.objective.passes
     for content in dict.fromkeys(picture.content for picture in pictures):
         try:
             size = size_of(content, max_pixels=options.max_pixels)
             width, height = sizes[content] = fit_size(*size, options.size, rounding=preset.rounding)
-            shapes |= {scale[:2] for scale in plan(height, width, **how)}
+            shapes |= {scale[:2] for scale in _scales(height, width, preset, options)}
         except InputError:  # reported later, for its picture
             sizes[content] = 0, 0
     styles = {style: number for number, style in enumerate(dict.fromkeys(each.style for each in pictures))}
     order = {size: number for number, size in enumerate(dict.fromkeys(sizes.values()))}
     return sorted(pictures, key=lambda each: (styles[each.style], order[sizes[each.content]])), len(shapes)
+
+
+def _scales(height: int, width: int, preset: Preset, options: StylizeOptions) -> tuple[Scale, ...]:
+    layers, passes = preset.objective.layers, preset.objective.passes
+    return plan(height, width, steps=options.steps, scales=preset.scales, layers=layers, passes=passes)
 
 
 def _is_finished(picture: BatchPicture, done: Mapping[str, str], common: str, options: StylizeOptions) -> bool:
