@@ -40,6 +40,7 @@ class FakeRunner:
         for module in (fitting, run, sweep_job):
             monkeypatch.setattr(module, "picture_of", self.picture_of)
         monkeypatch.setattr(style_cache, "with_statistics", lambda problem: problem)
+        monkeypatch.setattr(Problem, "compile_ahead", lambda problem, number: None)
         monkeypatch.setattr(color, "_recolor", lambda content, styles, change: (content, styles))
         monkeypatch.setattr(sweep_job, "fitting_batch_size", lambda problem, folder, todo, **_: len(todo))
 

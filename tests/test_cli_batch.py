@@ -98,6 +98,21 @@ def test_contents_of_one_size_follow_each_other_and_the_programs_are_counted(fak
     assert "10 pictures with 2 different programs of steps" in capsys.readouterr().err
 
 
+def test_each_picture_is_loaded_and_its_programs_are_compiled_before_the_previous_one_is_finished(
+    fake_runner, monkeypatch
+):
+    ahead: list[tuple[int, tuple[int, ...], int]] = []
+
+    def compile_ahead(problem: Problem, number: int) -> None:
+        ahead.append((len(fake_runner.problems), problem.content.shape[:2], number))
+        raise MemoryError  # is no error of the batch
+
+    monkeypatch.setattr(Problem, "compile_ahead", compile_ahead)
+    assert batch() == 0
+    shapes = [problem.content.shape[:2] for problem in fake_runner.problems]
+    assert ahead == [(done, shapes[done], 0) for done in (1, 2, 3)]
+
+
 def test_programs_are_dropped_beyond_a_limit(fake_runner, monkeypatch):
     dropped = []
     monkeypatch.setattr("jaxstyle.runtime.batch.MOST_PROGRAMS", 1)

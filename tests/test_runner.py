@@ -85,7 +85,7 @@ class FakeProblem(problem.Problem):
     def program(self, scale: Scale, targets: Any, memory_plan: int = 0) -> Any:
         return Step(fault=self.fault, size=self.size)
 
-    def at(self, number: int, image: Any = None, *, memory_plans: Any = None) -> Any:
+    def at(self, number: int, image: Any = None, *, memory_plans: Any = None, targets: Any = None) -> Any:
         scale = SCALES[number]
         segment = self.segment(scale)
         memory_plan = self.memory_plan if memory_plans is None else memory_plans.get(max(scale.width, scale.height), 0)
@@ -149,6 +149,23 @@ def test_each_scale_but_the_first_is_compiled_while_the_one_before_runs():
     assert list(of.compiled) == [(1,)]
     of = fake()
     assert [place.step for place in places(of, until=5)] == [5] and of.compiled == {}
+
+
+def test_threads_compile_each_program_once_and_again_after_a_failure():
+    values: dict[tuple, Any] = {}
+    began, made, program = Flag(), [], object()
+
+    def make() -> Any:
+        made.append(began.wait(10))
+        return program
+
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(problem.once, values, ("key",), make) for _ in range(2)]
+        began.set()
+        assert [each.result() for each in waiting] == [program, program] and made == [True]
+    with pytest.raises(ZeroDivisionError):
+        problem.once(values, ("other",), lambda: 1 // 0)
+    assert problem.once(values, ("other",), make) is program
 
 
 @given(save_every=st.integers(0, 13), most=st.integers(1, 10), until=st.integers(1, 12), split=st.integers(1, 12))

@@ -11,9 +11,10 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 
@@ -22,19 +23,20 @@ from jaxstyle.errors import InputError, UnavailableError, excerpt, user_error
 from jaxstyle.files import sha256, write_text
 from jaxstyle.images.load import fit as fit_size
 from jaxstyle.images.load import size_of
-from jaxstyle.runtime.callbacks import Callback, message, never
+from jaxstyle.runtime.callbacks import Callback, Event, message, never, notify
 from jaxstyle.runtime.fitting import Result
 from jaxstyle.runtime.inputs import LoadedNetwork, expand_paths
 from jaxstyle.runtime.options import StylizeOptions
 from jaxstyle.runtime.outputs import OutputOptions
 from jaxstyle.runtime.record import check_same, structured
-from jaxstyle.runtime.run import divergence_message, load_run, run_to_file
+from jaxstyle.runtime.run import Run, divergence_message, load_run, run_to_file
 from jaxstyle.transfer.presets import Preset
 from jaxstyle.transfer.schedule import Scale, plan
 
 FILES = re.compile(r"batch(\.\d+)?\.json")
 IN_PROGRESS = ""  # instead of a hash
 MOST_PROGRAMS = 50  # kept for pictures of the same shape; a process may map only so many
+MOST_SIZE_AHEAD = 1024  # pixels of the longest side of pictures that are loaded ahead, which takes memory
 
 
 class BatchPicture(NamedTuple):
@@ -151,21 +153,20 @@ def batch(
     pending, programs = _by_size(pending, preset, options)
     if len(pending) > 1:
         message(callbacks, f"{len(pending)} pictures with {programs} different programs of steps")
-    made, failed, stopped, compiled = 0, 0, False, {}
-    for number, picture in enumerate(pending, 1):
+    made, failed, stopped = 0, 0, False
+    loader = _Loader(pending, common, options, network, outputs)
+    for number, picture in enumerate(pending):
         name = picture.output.name
         if stopped := bool(should_stop()):
             break
         try:
-            digest = _digest(common, picture.inputs(options))
+            digest, run, events = loader.take(number)
             if name in done:
                 done[name] = IN_PROGRESS
                 record.write(done, process=process)
-            message(callbacks, f"{number} of {len(pending)}: {picture.content} as {picture.style}")
-            files = {"content": picture.content, "styles": (picture.style,)}
-            run = load_run(files, options, lambda: network, outputs=outputs, callbacks=callbacks)
-            problem = replace(run.problem, compiled=compiled, devices=1 if is_distributed() else run.problem.devices)
-            run = run._replace(problem=problem)
+            message(callbacks, f"{number + 1} of {len(pending)}: {picture.content} as {picture.style}")
+            for event in events:
+                notify(callbacks, event)
 
             def before_saving(
                 result: Result, name: str = name, entry: str = f"{digest} {_hash(picture.output)}"
@@ -174,9 +175,8 @@ def batch(
                 with contextlib.suppress(UnavailableError):  # raised again after the picture is saved
                     record.write(done, process=process)
 
-            result = run_to_file(
-                run, picture.output, callbacks=callbacks, should_stop=should_stop, before_saving=before_saving
-            )
+            how: dict[str, Any] = {"should_stop": should_stop, "before_saving": before_saving}
+            result = run_to_file(run, picture.output, callbacks=(*callbacks, loader.load_next), **how)
             if result.stop_reason == "diverged":
                 raise UnavailableError(divergence_message(result, picture.output))
         except Exception as error:
@@ -190,15 +190,68 @@ def batch(
             break
         if stopped := result.stop_reason == "stopped":
             break
-        if len(compiled) > MOST_PROGRAMS:
-            compiled.clear()
-            jax.clear_caches()
+        loader.limit_programs()
         total = result.history["total"]
         text = f"{result.steps} steps in {result.seconds:.1f} s, total {total[0]:.4g} to {total[-1]:.4g}"
         message(callbacks, f"{picture.output}: {text}")
         made, done[name] = made + 1, digest
         record.write(done, process=process)
+    loader.thread.shutdown(wait=False, cancel_futures=True)
     return BatchResult(made, skipped, failed, "stopped" if stopped else "done")
+
+
+class _LoadedPicture(NamedTuple):
+    digest: str
+    run: Run
+    events: list[Event]  # of loading
+
+
+@dataclass
+class _Loader:
+    """Loads the pictures of a batch and compiles their programs; the next picture in a thread beside the steps."""
+
+    pictures: Sequence[BatchPicture]
+    common: str
+    options: StylizeOptions
+    network: LoadedNetwork
+    outputs: OutputOptions
+    compiled: dict[tuple, Any] = field(default_factory=dict)
+    taken: int = 0  # number of the next picture
+    ahead: Future[_LoadedPicture] | None = None
+    thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+
+    def take(self, number: int) -> _LoadedPicture:
+        """Return a picture; each number follows the one before."""
+        ahead, self.ahead, self.taken = self.ahead, None, number + 1
+        return self._load(number) if ahead is None else ahead.result()
+
+    def load_next(self, event: Event, _: object) -> None:
+        """Load the next picture in the thread, after the first steps of one."""
+        if event.kind == "steps" and self.ahead is None and self.taken < len(self.pictures):
+            if self.options.size <= MOST_SIZE_AHEAD:
+                self.ahead = self.thread.submit(self._load, self.taken, compiling=True)
+
+    def limit_programs(self) -> None:
+        """Remove all programs if there are too many."""
+        if len(self.compiled) > MOST_PROGRAMS:
+            if self.ahead is not None:
+                self.ahead.exception()  # waits
+            self.compiled.clear()
+            jax.clear_caches()
+
+    def _load(self, number: int, *, compiling: bool = False) -> _LoadedPicture:
+        picture, events = self.pictures[number], list[Event]()
+        digest = _digest(self.common, picture.inputs(self.options))
+        files = {"content": picture.content, "styles": (picture.style,)}
+        how: dict[str, Any] = {"outputs": self.outputs, "callbacks": [lambda event, _: events.append(event)]}
+        run = load_run(files, self.options, lambda: self.network, **how)
+        devices = 1 if is_distributed() else run.problem.devices
+        problem = replace(run.problem, compiled=self.compiled, devices=devices)
+        if compiling and devices in (None, 1):
+            with contextlib.suppress(Exception):  # repeated, with a message, when the picture is computed
+                for scale in range(len(problem.schedule)):
+                    problem.compile_ahead(scale)
+        return _LoadedPicture(digest, run._replace(problem=problem), events)
 
 
 def _by_size(

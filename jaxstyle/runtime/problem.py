@@ -1,6 +1,7 @@
 """The problem of a run: its arrays and static options, and the compiled program of each scale."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ from jaxstyle.transfer.scale import Transfer
 from jaxstyle.transfer.schedule import Scale, Scales
 
 MOST_STEPS_PER_SEGMENT = 10
+MOST_PIXELS_AHEAD = 2**20  # of images whose targets are computed while other steps run, which takes memory
 WORK_PER_SEGMENT = 2e11  # multiply-adds of forward passes: two steps of VGG-19 at 512 pixels, over a second
 
 
@@ -60,7 +62,7 @@ class Problem(Transfer):
     save_every: int = 0
     devices: int | None = None
     layout: Layout | None = None
-    compiled: dict[tuple, jax.stages.Compiled] = field(default_factory=dict)
+    compiled: dict[tuple, Future[jax.stages.Compiled]] = field(default_factory=dict)
     networks: dict[bool, Params] = field(default_factory=dict)
 
     @property
@@ -135,17 +137,13 @@ class Problem(Transfer):
         dtypes = [(str(getattr(leaf, "dtype", type(leaf))), getattr(leaf, "weak_type", False)) for leaf in leaves]
         shapes = tuple(zip(map(np.shape, leaves), dtypes, strict=True))
         name = (shapes, structure, network, self.layout)
-        if name not in self.compiled:
-            options: dict[str, Any] = {"network": network, "most_steps": MOST_STEPS_PER_SEGMENT}
-            if self.layout is not None:
-                self.compiled[name] = self.layout.program(*inputs, **options)
-            else:
-                steps = jax.ShapeDtypeStruct((), jnp.int32)
-                lower = partial(loop.run_segment.lower, *inputs, steps, **options)
-                elsewhere = any(getattr(leaf, "committed", False) for leaf in leaves)  # perhaps on another device
-                load = partial(load_or_compile, lower, "steps", *name, MOST_STEPS_PER_SEGMENT)
-                self.compiled[name] = lower().compile() if elsewhere else load()
-        return self.compiled[name]
+        options: dict[str, Any] = {"network": network, "most_steps": MOST_STEPS_PER_SEGMENT}
+        if self.layout is not None:
+            return once(self.compiled, name, partial(self.layout.program, *inputs, **options))
+        lower = partial(loop.run_segment.lower, *inputs, jax.ShapeDtypeStruct((), jnp.int32), **options)
+        if any(getattr(leaf, "committed", False) for leaf in leaves):  # perhaps on another device
+            return once(self.compiled, name, lambda: lower().compile())
+        return once(self.compiled, name, partial(load_or_compile, lower, "steps", *name, MOST_STEPS_PER_SEGMENT))
 
     def begin(self, image: Any) -> loop.State:
         """Return the initial state of a scale, given its initial image, in the layout of the program."""
@@ -210,13 +208,17 @@ class Problem(Transfer):
         batch_size = () if self.batch_size is None else (self.batch_size,)
         return jax.ShapeDtypeStruct((*batch_size, scale.height, scale.width, 3), self.content.dtype)
 
-    def at(self, number: int, image: Any = None, *, memory_plans: Mapping[int, int] | None = None) -> CompiledScale:
+    def at(
+        self, number: int, image: Any = None, *, memory_plans: Mapping[int, int] | None = None, targets: Any = None
+    ) -> CompiledScale:
         """Return a compiled scale for its initial image, before its state is allocated, which may not fit into memory.
 
         `memory_plans` are those of scales by longest side; None for one that fits into memory, unless devices share the
-        work. `InputError` is raised if the steps do not fit into the memory budget.
+        work. `targets` are those of `compile_ahead`. `InputError` is raised if the steps do not fit into the memory
+        budget.
         """
-        scale, targets = self.schedule[number], self.targets(number, image)
+        scale = self.schedule[number]
+        targets = self.targets(number, image) if targets is None else targets
         program, segment = partial(self.program, scale, targets), self.segment(scale)
         state_bytes = bytes_of(self.shape(scale))
         if self.layout is not None:
@@ -232,14 +234,20 @@ class Problem(Transfer):
         release_memory()
         return CompiledScale(targets, segment, step, memory_plan, state_bytes)
 
-    def compile_ahead(self, number: int) -> None:
-        """Compile the program of the next scale; `at` then uses it, unless memory requires row chunks or tiles.
+    def compile_ahead(self, number: int) -> Any:
+        """Compile the programs of a scale; `at` then uses them, unless memory requires row chunks or tiles.
 
-        It runs in a thread beside the steps of the previous scale: compilation releases the global interpreter lock.
+        It runs in a thread beside other steps: compilation releases the global interpreter lock. Returns the targets
+        of the scale; None for those of large images, which would take memory from these steps.
         """
-        if self.layout is None and isinstance(self.objective, Objective):
-            scale = self.schedule[number]
-            self.program(scale, jax.eval_shape(partial(self.targets, number), self.image_shape(scale)))
+        if self.layout is not None or not isinstance(self.objective, Objective):
+            return None
+        scale, targets = self.schedule[number], None
+        if self.count * scale.height * scale.width <= MOST_PIXELS_AHEAD:
+            targets = self.targets(number)
+        shapes = jax.eval_shape(partial(self.targets, number), self.image_shape(scale)) if targets is None else targets
+        self.program(scale, shapes)
+        return targets
 
     def segment(self, scale: Scale) -> int:
         """Return the number of steps per call, few enough to interrupt a run.
@@ -252,6 +260,22 @@ class Problem(Transfer):
         pixels = scale.width * scale.height * self.count
         multiply_adds = pixels * sum(size / 4**block for block, size in kernels)
         return min(MOST_STEPS_PER_SEGMENT, max(1, int(WORK_PER_SEGMENT / multiply_adds)))
+
+
+def once(
+    values: dict[tuple, Future[jax.stages.Compiled]], key: tuple, make: Callable[[], jax.stages.Compiled]
+) -> jax.stages.Compiled:
+    """Return the value of a key, made by the first thread that asks for it; other threads wait for that."""
+    value: Future[jax.stages.Compiled] = Future()
+    if (earlier := values.setdefault(key, value)) is not value:
+        return earlier.result()
+    try:
+        value.set_result(make())
+    except BaseException as error:
+        values.pop(key, None)  # the next thread tries again
+        value.set_exception(error)
+        raise
+    return value.result()
 
 
 def bytes_of(tree: Any) -> int:
