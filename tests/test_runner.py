@@ -159,12 +159,15 @@ def test_threads_compile_each_program_once_and_again_after_a_failure():
         made.append(began.wait(10))
         return program
 
+    def fail() -> Any:
+        raise ZeroDivisionError
+
     with ThreadPoolExecutor(2) as pool:
         waiting = [pool.submit(problem.once, values, ("key",), make) for _ in range(2)]
         began.set()
         assert [each.result() for each in waiting] == [program, program] and made == [True]
     with pytest.raises(ZeroDivisionError):
-        problem.once(values, ("other",), lambda: 1 // 0)
+        problem.once(values, ("other",), fail)
     assert problem.once(values, ("other",), make) is program
 
 
