@@ -1,6 +1,7 @@
 """`jaxstyle batch`, `texture` and `reconstruct` from their options to their files."""
 
 from pathlib import Path
+from threading import Event as Flag
 from typing import Any
 
 import jax
@@ -98,19 +99,26 @@ def test_contents_of_one_size_follow_each_other_and_the_programs_are_counted(fak
     assert "10 pictures with 2 different programs of steps" in capsys.readouterr().err
 
 
-def test_each_picture_is_loaded_and_its_programs_are_compiled_before_the_previous_one_is_finished(
-    fake_runner, monkeypatch
-):
-    ahead: list[tuple[int, tuple[int, ...], int]] = []
+def test_the_next_picture_is_loaded_and_its_programs_are_compiled_beside_the_steps(fake_runner, monkeypatch):
+    ahead: list[tuple[int, ...]] = []
+    compiled = Flag()
 
     def compile_ahead(problem: Problem, number: int) -> None:
-        ahead.append((len(fake_runner.problems), problem.content.shape[:2], number))
+        ahead.append((number, *problem.content.shape[:2]))
+        compiled.set()
         raise MemoryError  # is no error of the batch
 
+    def on_step(step: int) -> None:
+        if step == 2 and len(fake_runner.problems) < 4:
+            assert compiled.wait(10)
+            compiled.clear()
+
     monkeypatch.setattr(Problem, "compile_ahead", compile_ahead)
+    fake_runner.on_step = on_step
     assert batch() == 0
-    shapes = [problem.content.shape[:2] for problem in fake_runner.problems]
-    assert ahead == [(done, shapes[done], 0) for done in (1, 2, 3)]
+    assert ahead == [(0, *problem.content.shape[:2]) for problem in fake_runner.problems[1:]]
+    fake_runner.on_step = lambda step: None
+    assert batch(max_memory="4GiB", style_weight=1) == 0 and len(ahead) == 3  # memory is for one picture
 
 
 def test_programs_are_dropped_beyond_a_limit(fake_runner, monkeypatch):
@@ -120,7 +128,9 @@ def test_programs_are_dropped_beyond_a_limit(fake_runner, monkeypatch):
     program: Any = None
     fake_runner.on_step = lambda step: fake_runner.problems[-1].compiled.update({(step, "program"): program})
     assert batch() == 0
-    assert dropped == [1, 2, 3, 4]
+    assert dropped == [2, 3]
+    assert batch(max_memory="4GiB", style_weight=1) == 0
+    assert dropped == [2, 3, 5, 6, 7]
 
 
 @pytest.mark.slow

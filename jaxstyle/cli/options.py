@@ -29,6 +29,10 @@ COLOR = (
 MOST_PROCESSES = 10**6
 MOST_PORT = 2**16 - 1
 MOST_SECONDS = 10**6
+DISTRIBUTED = (
+    "Share the work with the same command in other processes. Slurm, Open MPI, Kubernetes and TPUs are detected; "
+    "otherwise set --coordinator, --num-processes and --process-id."
+)
 
 Init = Annotated[
     Literal["content", "recolored", "style", "noise"] | Path | None,
@@ -91,7 +95,7 @@ class Computing:
     devices: Annotated[int | None, arg(metavar="COUNT", help_behavior_hint=DEVICES)] = None
     """Number of accelerators, which share the pictures of a sweep or the rows of one picture."""
     max_memory: Annotated[str | None, arg(metavar="SIZE", help_behavior_hint=MEMORY)] = None
-    """Memory budget, such as 8GiB. Images that do not fit are processed in tiles, with the same result."""
+    """Memory budget, such as 8GiB. Images that do not fit are processed in tiles, in about twice the time."""
 
 
 @dataclass(frozen=True)
@@ -218,8 +222,7 @@ class Limits:
 class Processes:
     """Distributed runs: start the same command in each process."""
 
-    distributed: bool = False
-    """Run with the same command in other processes, detected for Slurm, Open MPI, Kubernetes and TPUs, or set below."""
+    distributed: Annotated[bool, arg(help=DISTRIBUTED)] = False
     coordinator: Annotated[str | None, arg(metavar="HOST:PORT", help_behavior_hint="(default: detected)")] = None
     """Address of process 0 in a trusted network."""
     num_processes: Annotated[int | None, arg(metavar="COUNT", help_behavior_hint="(default: detected)")] = None

@@ -46,7 +46,7 @@ class Sweep:
     styles: Annotated[Positional[tuple[Path, ...]], arg(metavar="STYLE [STYLE ...]", help_behavior_hint="(required)")]
     """Style images, or files (.h5) of `jaxstyle statistics`."""
     output: Annotated[Path, arg(aliases=["-o"], metavar="DIR")]
-    """Output folder for pictures, grid.png, index.html and sweep.csv; rerun the same command to resume a sweep."""
+    """Output folder for pictures, grid.png, index.html and sweep.csv; rerun to resume an interrupted sweep."""
 
     size: int = 512
     """Longest side of the pictures in pixels."""

@@ -34,6 +34,7 @@ from jaxstyle.transfer.presets import Preset
 from jaxstyle.transfer.schedule import Scale, plan
 
 FILES = re.compile(r"batch(\.\d+)?\.json")
+OF_PRESET = ("objective", "network", "optimizer", "color", "style_fit", "resample", "rounding")  # of each picture
 IN_PROGRESS = ""  # instead of a hash
 MOST_PROGRAMS = 50  # kept for pictures of the same shape; a process may map only so many
 MOST_SIZE_AHEAD = 1024  # pixels of the longest side of pictures that are loaded ahead, which takes memory
@@ -136,7 +137,8 @@ def batch(
     record, done = BatchRecord(folder), BatchRecord(folder).read(callbacks)
     facts = replace(options, max_memory=None, devices=None, max_pixels=None)
     scales = _scales(options.size, options.size, preset, options)  # a later version may have other defaults
-    common = repr((facts, scales, preset.objective, preset.optimizer, outputs.bits, outputs.record))
+    method = [getattr(preset, name) for name in OF_PRESET]
+    common = repr((facts, scales, method, outputs.bits, outputs.record))
     common += network.weights.sha256
     process, processes = 0, 1
     if is_distributed():
@@ -154,49 +156,48 @@ def batch(
     if len(pending) > 1:
         message(callbacks, f"{len(pending)} pictures with {programs} different programs of steps")
     made, failed, stopped = 0, 0, False
-    loader = _Loader(pending, common, options, network, outputs)
-    for number, picture in enumerate(pending):
-        name = picture.output.name
-        if stopped := bool(should_stop()):
-            break
-        try:
-            digest, run, events = loader.take(number)
-            if name in done:
-                done[name] = IN_PROGRESS
-                record.write(done, process=process)
-            message(callbacks, f"{number + 1} of {len(pending)}: {picture.content} as {picture.style}")
-            for event in events:
-                notify(callbacks, event)
-
-            def before_saving(
-                result: Result, name: str = name, entry: str = f"{digest} {_hash(picture.output)}"
-            ) -> None:
-                done[name] = entry if result.stop_reason in ("done", "converged") else IN_PROGRESS  # made again
-                with contextlib.suppress(UnavailableError):  # raised again after the picture is saved
+    with ThreadPoolExecutor(1) as thread:
+        loader = _Loader(pending, common, options, network, outputs, should_stop, thread)
+        for number, picture in enumerate(pending):
+            name = picture.output.name
+            if stopped := bool(should_stop()):
+                break
+            try:
+                message(callbacks, f"{number + 1} of {len(pending)}: {picture.content} as {picture.style}")
+                digest, run, events = loader.take(number)
+                if name in done:
+                    done[name] = IN_PROGRESS
                     record.write(done, process=process)
+                for event in events:
+                    notify(callbacks, event)
 
-            how: dict[str, Any] = {"should_stop": should_stop, "before_saving": before_saving}
-            result = run_to_file(run, picture.output, callbacks=(*callbacks, loader.load_next), **how)
-            if result.stop_reason == "diverged":
-                raise UnavailableError(divergence_message(result, picture.output))
-        except Exception as error:
-            if (fault := user_error(error)) is None:
-                raise
-            failed += 1
-            message(callbacks, f"{name} is left out: {fault}", kind="failed")
-            continue
-        except KeyboardInterrupt:
-            stopped, made = True, made + _is_finished(picture, done, common, options)
-            break
-        if stopped := result.stop_reason == "stopped":
-            break
-        loader.limit_programs()
-        total = result.history["total"]
-        text = f"{result.steps} steps in {result.seconds:.1f} s, total {total[0]:.4g} to {total[-1]:.4g}"
-        message(callbacks, f"{picture.output}: {text}")
-        made, done[name] = made + 1, digest
-        record.write(done, process=process)
-    loader.thread.shutdown(wait=False, cancel_futures=True)
+                def before_saving(
+                    result: Result, name: str = name, entry: str = f"{digest} {_hash(picture.output)}"
+                ) -> None:
+                    done[name] = entry if result.stop_reason in ("done", "converged") else IN_PROGRESS  # made again
+                    with contextlib.suppress(UnavailableError):  # raised again after the picture is saved
+                        record.write(done, process=process)
+
+                how: dict[str, Any] = {"should_stop": should_stop, "before_saving": before_saving}
+                result = run_to_file(run, picture.output, callbacks=(*callbacks, loader.load_next), **how)
+                if result.stop_reason == "diverged":
+                    raise UnavailableError(divergence_message(result, picture.output))
+            except Exception as error:
+                if (fault := user_error(error)) is None:
+                    raise
+                failed += 1
+                message(callbacks, f"{name} is left out: {fault}", kind="failed")
+                continue
+            except KeyboardInterrupt:
+                stopped, made = True, made + _is_finished(picture, done, common, options)
+                break
+            if stopped := result.stop_reason == "stopped":
+                break
+            total = result.history["total"]
+            text = f"{result.steps} steps in {result.seconds:.1f} s, total {total[0]:.4g} to {total[-1]:.4g}"
+            message(callbacks, f"{picture.output}: {text}")
+            made, done[name] = made + 1, digest
+            record.write(done, process=process)
     return BatchResult(made, skipped, failed, "stopped" if stopped else "done")
 
 
@@ -208,39 +209,45 @@ class _LoadedPicture(NamedTuple):
 
 @dataclass
 class _Loader:
-    """Loads the pictures of a batch and compiles their programs; the next picture in a thread beside the steps."""
+    """Loads the pictures of a batch in order, the next one in a thread beside the steps, and compiles its programs."""
 
     pictures: Sequence[BatchPicture]
     common: str
     options: StylizeOptions
     network: LoadedNetwork
     outputs: OutputOptions
+    should_stop: Callable[[], object]
+    thread: ThreadPoolExecutor
     compiled: dict[tuple, Any] = field(default_factory=dict)
-    taken: int = 0  # number of the next picture
+    taken: int = 0  # number of pictures
+    size: tuple[int, int] = (0, 0)  # width and height of the last scale of the last of them
     ahead: Future[_LoadedPicture] | None = None
-    thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
 
     def take(self, number: int) -> _LoadedPicture:
         """Return a picture; each number follows the one before."""
         ahead, self.ahead, self.taken = self.ahead, None, number + 1
-        return self._load(number) if ahead is None else ahead.result()
+        loaded = self._load(number) if ahead is None else ahead.result()
+        last = loaded.run.problem.schedule[-1]
+        self.size = last.width, last.height
+        return loaded
 
     def load_next(self, event: Event, _: object) -> None:
-        """Load the next picture in the thread, after the first steps of one."""
-        if event.kind == "steps" and self.ahead is None and self.taken < len(self.pictures):
-            if self.options.size <= MOST_SIZE_AHEAD:
-                self.ahead = self.thread.submit(self._load, self.taken, compiling=True)
+        """Load the next picture in the thread, after the first steps of the last scale, which is compiled then."""
+        if event.kind != "steps" or event.size != self.size or self.ahead or self.taken == len(self.pictures):
+            return
+        if self.options.size <= MOST_SIZE_AHEAD and self.options.max_memory is None:
+            self._limit_programs()
+            self.ahead = self.thread.submit(self._load, self.taken, compiling=True)
 
-    def limit_programs(self) -> None:
-        """Remove all programs if there are too many."""
+    def _limit_programs(self) -> None:
         if len(self.compiled) > MOST_PROGRAMS:
-            if self.ahead is not None:
-                self.ahead.exception()  # waits
             self.compiled.clear()
             jax.clear_caches()
 
     def _load(self, number: int, *, compiling: bool = False) -> _LoadedPicture:
         picture, events = self.pictures[number], list[Event]()
+        if not compiling:
+            self._limit_programs()
         digest = _digest(self.common, picture.inputs(self.options))
         files = {"content": picture.content, "styles": (picture.style,)}
         how: dict[str, Any] = {"outputs": self.outputs, "callbacks": [lambda event, _: events.append(event)]}
@@ -250,7 +257,8 @@ class _Loader:
         if compiling and devices in (None, 1):
             with contextlib.suppress(Exception):  # repeated, with a message, when the picture is computed
                 for scale in range(len(problem.schedule)):
-                    problem.compile_ahead(scale)
+                    if not self.should_stop():
+                        problem.compile_ahead(scale)
         return _LoadedPicture(digest, run._replace(problem=problem), events)
 
 

@@ -208,17 +208,13 @@ class Problem(Transfer):
         batch_size = () if self.batch_size is None else (self.batch_size,)
         return jax.ShapeDtypeStruct((*batch_size, scale.height, scale.width, 3), self.content.dtype)
 
-    def at(
-        self, number: int, image: Any = None, *, memory_plans: Mapping[int, int] | None = None, targets: Any = None
-    ) -> CompiledScale:
+    def at(self, number: int, image: Any = None, *, memory_plans: Mapping[int, int] | None = None) -> CompiledScale:
         """Return a compiled scale for its initial image, before its state is allocated, which may not fit into memory.
 
         `memory_plans` are those of scales by longest side; None for one that fits into memory, unless devices share the
-        work. `targets` are those of `compile_ahead`. `InputError` is raised if the steps do not fit into the memory
-        budget.
+        work. `InputError` is raised if the steps do not fit into the memory budget.
         """
-        scale = self.schedule[number]
-        targets = self.targets(number, image) if targets is None else targets
+        scale, targets = self.schedule[number], self.targets(number, image)
         program, segment = partial(self.program, scale, targets), self.segment(scale)
         state_bytes = bytes_of(self.shape(scale))
         if self.layout is not None:
@@ -234,20 +230,19 @@ class Problem(Transfer):
         release_memory()
         return CompiledScale(targets, segment, step, memory_plan, state_bytes)
 
-    def compile_ahead(self, number: int) -> Any:
+    def compile_ahead(self, number: int) -> None:
         """Compile the programs of a scale; `at` then uses them, unless memory requires row chunks or tiles.
 
-        It runs in a thread beside other steps: compilation releases the global interpreter lock. Returns the targets
-        of the scale; None for those of large images, which would take memory from these steps.
+        It runs in a thread beside other steps: compilation releases the global interpreter lock. The program of the
+        targets is compiled by a call, whose result is discarded, if this takes little memory.
         """
-        if self.layout is not None or not isinstance(self.objective, Objective):
-            return None
-        scale, targets = self.schedule[number], None
-        if self.count * scale.height * scale.width <= MOST_PIXELS_AHEAD:
-            targets = self.targets(number)
-        shapes = jax.eval_shape(partial(self.targets, number), self.image_shape(scale)) if targets is None else targets
-        self.program(scale, shapes)
-        return targets
+        if self.layout is None and isinstance(self.objective, Objective):
+            scale = self.schedule[number]
+            small = self.count * scale.height * scale.width <= MOST_PIXELS_AHEAD
+            if small and all(isinstance(style, Mapping) for style in self.styles):
+                self.program(scale, self.targets(number))
+            else:
+                self.program(scale, jax.eval_shape(partial(self.targets, number), self.image_shape(scale)))
 
     def segment(self, scale: Scale) -> int:
         """Return the number of steps per call, few enough to interrupt a run.
@@ -265,17 +260,19 @@ class Problem(Transfer):
 def once(
     values: dict[tuple, Future[jax.stages.Compiled]], key: tuple, make: Callable[[], jax.stages.Compiled]
 ) -> jax.stages.Compiled:
-    """Return the value of a key, made by the first thread that asks for it; other threads wait for that."""
+    """Return the value of a key, made by the first thread that asks for it; others wait, and try if that one failed."""
     value: Future[jax.stages.Compiled] = Future()
-    if (earlier := values.setdefault(key, value)) is not value:
-        return earlier.result()
+    while (earlier := values.setdefault(key, value)) is not value:
+        if earlier.exception() is None:  # waits
+            return earlier.result()
     try:
-        value.set_result(make())
+        made = make()
     except BaseException as error:
-        values.pop(key, None)  # the next thread tries again
+        values.pop(key, None)
         value.set_exception(error)
         raise
-    return value.result()
+    value.set_result(made)
+    return made
 
 
 def bytes_of(tree: Any) -> int:

@@ -104,7 +104,7 @@ def iterate(
     sides, image, before, snapshot = np.zeros(0, np.int32), None, None, resume
     history: dict[str, Any] = {}
     memory_plans: dict[int, int] = {}
-    compiling: Future[Any] | None = None
+    compiling: Future[None] | None = None
 
     ends = np.cumsum([0, *(each.steps for each in scales)])
     pixels = np.cumsum([0.0, *(float(each.steps) * each.width * each.height for each in scales)])
@@ -134,12 +134,12 @@ def iterate(
                 continue
             began = time.perf_counter()
             send("compiling", first + taken, scale)
-            targets, compiling = None if compiling is None else compiling.result(), None
+            if compiling is not None:
+                compiling.exception()  # waits; an error is raised again below, unless there was too little memory
             start = None if resumed is None else resumed.start
             if not resumed:
                 start = problem.initial_image(scale, None if image is None else problem.unpadded(image, at))
-            plans = memory_plans if resumed else problem.memory_plans
-            ready = problem.at(number, start, memory_plans=plans, targets=targets)
+            ready = problem.at(number, start, memory_plans=memory_plans if resumed else problem.memory_plans)
             missing = 0 if resumed else ready.state_bytes
             if memory.peak_of(ready.step, missing=missing) > memory.limit_with_swap():
                 raise UnavailableError(shortage(problem, ready, scale, missing=missing))
