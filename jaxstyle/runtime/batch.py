@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -34,7 +35,15 @@ from jaxstyle.transfer.presets import Preset
 from jaxstyle.transfer.schedule import Scale, plan
 
 FILES = re.compile(r"batch(\.\d+)?\.json")
-OF_PRESET = ("objective", "network", "optimizer", "color", "style_fit", "resample", "rounding")  # of each picture
+OF_PRESET = (
+    "objective",
+    "network",
+    "optimizer",
+    "color",
+    "style_fit",
+    "resample",
+    "rounding",
+)  # on which pixels depend
 IN_PROGRESS = ""  # instead of a hash
 MOST_PROGRAMS = 50  # kept for pictures of the same shape; a process may map only so many
 MOST_SIZE_AHEAD = 1024  # pixels of the longest side of pictures that are loaded ahead, which takes memory
@@ -179,7 +188,8 @@ def batch(
                         record.write(done, process=process)
 
                 how: dict[str, Any] = {"should_stop": should_stop, "before_saving": before_saving}
-                result = run_to_file(run, picture.output, callbacks=(*callbacks, loader.load_next), **how)
+                load_next = partial(loader.load_next, number + 1, run.problem.schedule[-1])
+                result = run_to_file(run, picture.output, callbacks=(*callbacks, load_next), **how)
                 if result.stop_reason == "diverged":
                     raise UnavailableError(divergence_message(result, picture.output))
             except Exception as error:
@@ -219,25 +229,23 @@ class _Loader:
     should_stop: Callable[[], object]
     thread: ThreadPoolExecutor
     compiled: dict[tuple, Any] = field(default_factory=dict)
-    taken: int = 0  # number of pictures
-    size: tuple[int, int] = (0, 0)  # width and height of the last scale of the last of them
     ahead: Future[_LoadedPicture] | None = None
 
     def take(self, number: int) -> _LoadedPicture:
-        """Return a picture; each number follows the one before."""
-        ahead, self.ahead, self.taken = self.ahead, None, number + 1
-        loaded = self._load(number) if ahead is None else ahead.result()
-        last = loaded.run.problem.schedule[-1]
-        self.size = last.width, last.height
-        return loaded
+        """Return a picture, which `load_next` has loaded or which is loaded now."""
+        ahead, self.ahead = self.ahead, None
+        if ahead is not None:
+            return ahead.result()
+        self._limit_programs()
+        return self._load(number)
 
-    def load_next(self, event: Event, _: object) -> None:
-        """Load the next picture in the thread, after the first steps of the last scale, which is compiled then."""
-        if event.kind != "steps" or event.size != self.size or self.ahead or self.taken == len(self.pictures):
-            return
-        if self.options.size <= MOST_SIZE_AHEAD and self.options.max_memory is None:
+    def load_next(self, number: int, last: Scale, event: Event, _: object) -> None:
+        """Load a picture in the thread, after the first steps of the last scale of the one before."""
+        starts = event.kind == "steps" and event.size == (last.width, last.height) and self.ahead is None
+        allowed = self.options.size <= MOST_SIZE_AHEAD and self.options.max_memory is None
+        if starts and allowed and number < len(self.pictures):
             self._limit_programs()
-            self.ahead = self.thread.submit(self._load, self.taken, compiling=True)
+            self.ahead = self.thread.submit(self._load, number, compiling=True)
 
     def _limit_programs(self) -> None:
         if len(self.compiled) > MOST_PROGRAMS:
@@ -246,8 +254,6 @@ class _Loader:
 
     def _load(self, number: int, *, compiling: bool = False) -> _LoadedPicture:
         picture, events = self.pictures[number], list[Event]()
-        if not compiling:
-            self._limit_programs()
         digest = _digest(self.common, picture.inputs(self.options))
         files = {"content": picture.content, "styles": (picture.style,)}
         how: dict[str, Any] = {"outputs": self.outputs, "callbacks": [lambda event, _: events.append(event)]}

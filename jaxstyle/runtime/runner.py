@@ -135,7 +135,7 @@ def iterate(
             began = time.perf_counter()
             send("compiling", first + taken, scale)
             if compiling is not None:
-                compiling.exception()  # waits; an error is raised again below, unless there was too little memory
+                compiling.exception()  # waits; `at` repeats a compilation that failed
             start = None if resumed is None else resumed.start
             if not resumed:
                 start = problem.initial_image(scale, None if image is None else problem.unpadded(image, at))
