@@ -259,9 +259,9 @@ def compilations():
 def weights_path() -> Path:
     """The real weights: $JAXSTYLE_WEIGHTS, or the folder beside the checkout."""
     named = os.environ.get("JAXSTYLE_WEIGHTS")
-    found = [Path(named)] if named else []
-    found += sorted((SHARED / "weights").glob("*.h5"))
-    for path in found:
+    actual = [Path(named)] if named else []
+    actual += sorted((SHARED / "weights").glob("*.h5"))
+    for path in actual:
         if path.is_dir() and (inside := sorted(set(path.glob("*.h5")) - {path / pretrained.MINI.name})):
             return inside[0]
         if path.is_file():

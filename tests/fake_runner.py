@@ -78,8 +78,8 @@ class FakeRunner:
                 image = np.stack([self._image(problem, scale, step / last, index) for index in range(count)])
                 sides.append(side)
                 for name, value in (self._terms(problem, step) | self.history(step)).items():
-                    found = np.broadcast_to(np.asarray(value, np.float32), axes)[..., None]
-                    history[name] = np.concatenate([history.get(name, found[..., :0]), found], -1)
+                    actual = np.broadcast_to(np.asarray(value, np.float32), axes)[..., None]
+                    history[name] = np.concatenate([history.get(name, actual[..., :0]), actual], -1)
                 state: Any = SimpleNamespace(watch=None, stall=None)
                 shaped: Any = image if axes else image[0]
                 self.on_step(step)

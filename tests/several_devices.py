@@ -106,9 +106,9 @@ def command(line: str) -> tuple[int, str]:
 
 
 if __name__ == "__main__":
-    found = {
+    actual = {
         "rows": {name: rows(name, **case) for name, case in CASES.items()},
         "batch": batch(),
         "commands": {name: command(line) for name, line in COMMANDS.items()},
     }
-    print(json.dumps(found), file=sys.__stdout__)
+    print(json.dumps(actual), file=sys.__stdout__)

@@ -27,10 +27,10 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def accelerators() -> list[Any]:
-    found = [device for device in jax.local_devices() if device.platform != "cpu"]
-    if not found:
+    actual = [device for device in jax.local_devices() if device.platform != "cpu"]
+    if not actual:
         pytest.skip("this machine has no GPU or TPU")
-    return found
+    return actual
 
 
 @pytest.fixture
@@ -66,9 +66,9 @@ def test_a_segment_of_steps_reuses_the_memory_of_its_state(params, content, styl
     state = jax.device_put(init_state(content, objective=OBJECTIVE, optimizer=Adam()))
     options: dict[str, Any] = {"network": VGG19(), "most_steps": 3}
     program = run_segment.lower(state, params, targets, OBJECTIVE, jnp.int32(3), **options).compile()
-    found: Any = program.memory_analysis()
+    actual: Any = program.memory_analysis()
     image_bytes = 4 * np.prod(content.shape)
-    assert found.alias_size_in_bytes >= 3 * image_bytes  # pixels and both moments
+    assert actual.alias_size_in_bytes >= 3 * image_bytes  # pixels and both moments
     program(state, params, targets, OBJECTIVE, jnp.int32(3))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves((state.parameters, state.memory)) if leaf.ndim == 3)
 

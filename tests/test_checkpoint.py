@@ -60,14 +60,14 @@ def test_the_two_newest_checkpoints_remain_and_the_newest_is_read():
     assert kept.latest(same, print) is None and kept.facts() is None
     for step in (1, 2, 3):
         kept.save(step, of_step(step), {"step": step})
-    found = kept.latest(same, print)
-    assert found is not None and found[0]["step"] == 3 and kept.facts() == {"step": 3}
-    np.testing.assert_array_equal(found[1]["image"], ARRAYS["image"])
-    assert found[1]["count"] == 3 and found[1]["count"].dtype == np.int32
+    actual = kept.latest(same, print)
+    assert actual is not None and actual[0]["step"] == 3 and kept.facts() == {"step": 3}
+    np.testing.assert_array_equal(actual[1]["image"], ARRAYS["image"])
+    assert actual[1]["count"] == 3 and actual[1]["count"].dtype == np.int32
     assert steps_kept() == [2, 3] and KEPT == 2
     kept.save(3, of_step(5), {"step": 5})  # once more
-    found = kept.latest(same, print)
-    assert found is not None and found[1]["count"] == 5
+    actual = kept.latest(same, print)
+    assert actual is not None and actual[1]["count"] == 5
     kept.clear()
     assert steps_kept() == [] and kept.latest(same, print) is None
 
@@ -91,8 +91,8 @@ def test_a_damaged_checkpoint_is_skipped(how):
         longer = whole + b"\0" * 600_000
         damage = {"cut": whole[:place], "flipped": flipped(whole, place), "empty": b"", "longer": longer}[how]
         newer.write_bytes(damage)
-        found = kept.latest(same, print)
-        assert found is not None and found[0] == {"step": 1} and found[1]["count"] == 1
+        actual = kept.latest(same, print)
+        assert actual is not None and actual[0] == {"step": 1} and actual[1]["count"] == 1
     assert steps_kept() == [1, 2]
 
 
@@ -114,11 +114,11 @@ def test_a_checkpoint_that_cannot_be_read_stays_until_a_new_one_takes_its_place(
         patch.setattr(zipfile.ZipFile, "writestr", fail)
         with pytest.raises(UnavailableError, match="Input/output error"):
             kept.save(2, of_step(3), {"step": 3})
-    found = kept.latest(same, warnings.append)
-    assert found is not None and found[0]["step"] == 2
+    actual = kept.latest(same, warnings.append)
+    assert actual is not None and actual[0]["step"] == 2
     kept.save(2, of_step(3), {"step": 3})
-    found = kept.latest(same, warnings.append)
-    assert found is not None and found[0]["step"] == 3
+    actual = kept.latest(same, warnings.append)
+    assert actual is not None and actual[0]["step"] == 3
     assert steps_kept() == [1, 2] and len(list(Path("kept").iterdir())) == 2 and len(warnings) == 2
 
 
@@ -149,11 +149,11 @@ def test_damage_of_any_byte_skips_the_checkpoint_or_changes_nothing():
     for place in range(len(whole)):
         for damage in (whole[:place], flipped(whole, place)):
             newer.write_bytes(damage)
-            found = kept.latest(same, lambda _: None)
-            assert found is not None
-            np.testing.assert_array_equal(found[1]["image"], ARRAYS["image"])
-            assert found[1]["count"] == found[0]["step"]
-            steps.add(found[0]["step"])
+            actual = kept.latest(same, lambda _: None)
+            assert actual is not None
+            np.testing.assert_array_equal(actual[1]["image"], ARRAYS["image"])
+            assert actual[1]["count"] == actual[0]["step"]
+            steps.add(actual[0]["step"])
     assert steps == {1, 2}  # some bytes have no meaning, such as dates
 
 
@@ -191,17 +191,17 @@ def steps_read(kept: CheckpointStore, image: bytes, count: bytes, compression: i
         file.writestr("facts.json", '{"step": 2}')
         file.writestr("image.npy", image)
         file.writestr("count.npy", count)
-    found = kept.latest(same, print)
-    assert found is not None
-    return found[0]["step"]
+    actual = kept.latest(same, print)
+    assert actual is not None
+    return actual[0]["step"]
 
 
 def test_arrays_of_types_that_numpy_lacks_are_read_as_saved():
     kept, halves = CheckpointStore(Path("kept")), np.arange(6, dtype=jnp.bfloat16).reshape(2, 3)
     kept.save(1, {"halves": halves}, {})
-    found = kept.latest(lambda _: {"halves": jax.ShapeDtypeStruct((2, 3), jnp.bfloat16)}, print)
-    assert found is not None and found[1]["halves"].dtype == jnp.bfloat16
-    np.testing.assert_array_equal(found[1]["halves"], halves)
+    actual = kept.latest(lambda _: {"halves": jax.ShapeDtypeStruct((2, 3), jnp.bfloat16)}, print)
+    assert actual is not None and actual[1]["halves"].dtype == jnp.bfloat16
+    np.testing.assert_array_equal(actual[1]["halves"], halves)
     with pytest.raises(UnavailableError, match="two arrays have the same name"):
         kept.save(2, {"a/b": halves, "a": {"b": halves}}, {})
 
@@ -214,8 +214,8 @@ def test_a_checkpoint_that_is_a_link_is_not_read():
     assert kept.facts() is None and kept.latest(same, print) is None
     before = Path("outside").read_bytes()
     kept.save(1, of_step(2), {})
-    found = kept.latest(same, print)
-    assert found is not None and found[1]["count"] == 2 and Path("outside").read_bytes() == before
+    actual = kept.latest(same, print)
+    assert actual is not None and actual[1]["count"] == 2 and Path("outside").read_bytes() == before
 
 
 def test_facts_beyond_a_limit_or_of_another_type_are_not_read():
@@ -258,8 +258,8 @@ def test_other_files_in_a_folder_of_checkpoints_stay():
     left.touch()
     for step in (4, 5, 6):
         kept.save(step, ARRAYS, {})
-    found = kept.latest(same, pytest.fail)
-    assert found is not None
+    actual = kept.latest(same, pytest.fail)
+    assert actual is not None
     kept.clear()
     assert sorted(str(path) for path in Path("photos").rglob("*.*")) == sorted(others)
 
@@ -338,7 +338,7 @@ def test_a_finished_run_writes_its_picture_again_without_a_step(finished, runner
     assert stylize() == 0
     assert Path("out.png").read_bytes() == finished
     message = capsys.readouterr().err
-    assert "kept: resuming after step 4" in message and "out.png: 4 steps, all of them before, total " in message
+    assert "kept: resuming after step 4" in message and "out.png: 4 steps, all from the checkpoint, total " in message
 
 
 def test_a_run_whose_last_checkpoint_is_damaged_is_resumed_from_the_one_before(finished, runner):
@@ -396,10 +396,10 @@ def test_control_characters_of_untrusted_facts_are_escaped(finished, capsys):
 
 
 def test_impossible_facts_are_damage(finished, monkeypatch):
-    found: list[Any] = []
+    actual: list[Any] = []
 
     def keep(problem: Any, *, checkpoint: Any, **_: Any) -> Any:
-        found.append(checkpoint)
+        actual.append(checkpoint)
         raise Killed
 
     with monkeypatch.context() as patch:
@@ -409,7 +409,7 @@ def test_impossible_facts_are_damage(finished, monkeypatch):
     shutil.copytree("kept", "copy")
     texts: list[str] = []
     listen = [lambda event, _: texts.append(event.message)]
-    possible = found[0].load(listen)
+    possible = actual[0].load(listen)
     assert possible is not None and possible.step == 4 and texts == ["kept: resuming after step 4"]
     for facts in (
         {"scale": 7},
@@ -421,7 +421,7 @@ def test_impossible_facts_are_damage(finished, monkeypatch):
     ):
         with_facts(lambda stored, facts=facts: stored.update(facts))
         texts.clear()
-        assert found[0].load(listen) is None
+        assert actual[0].load(listen) is None
         assert len(texts) == 2 and all("cannot be read" in each for each in texts) and steps_kept() == [3, 4]
         shutil.copytree("copy", "kept", dirs_exist_ok=True)
 
@@ -530,6 +530,6 @@ def test_runs_that_are_killed_at_random_instants_have_the_bytes_of_undisturbed_o
     script = runpy.run_path(str(SCRIPTS / "kill_and_resume.py"))
     options = ["--runs", "40"] if is_long else ["--runs", "1", "--from-checkpoint"]
     assert script["main"](options) == 0
-    found = capsys.readouterr().out
-    assert f"{options[1]} of {options[1]} runs ended with the bytes" in found
-    assert is_long or "1 of them with a checkpoint" in found
+    actual = capsys.readouterr().out
+    assert f"{options[1]} of {options[1]} runs ended with the bytes" in actual
+    assert is_long or "1 of them with a checkpoint" in actual

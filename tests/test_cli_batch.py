@@ -140,9 +140,9 @@ def test_pictures_of_a_batch_share_programs_by_shape_and_rerun_has_their_bytes(m
     program = Problem.program
 
     def counted(*arguments: Any, **options: Any) -> Any:
-        found = program(*arguments, **options)
-        programs[id(found)] = found
-        return found
+        actual = program(*arguments, **options)
+        programs[id(actual)] = actual
+        return actual
 
     monkeypatch.setattr(Problem, "program", counted)
     options = ("--size", 32, "--content-layers", "relu1_2", "--style-layers", "relu1_1", "--optimizer", "adam")
@@ -171,17 +171,17 @@ def test_a_damaged_record_of_a_batch_is_skipped_with_a_warning():
 def test_a_repeated_batch_computes_what_is_missing_or_changed(fake_runner, capsys, folder, monkeypatch):
     assert batch() == 0
     assert batch(output=folder / "out") == 0  # the same folder by another name
-    assert "0 made, 4 there already" in capsys.readouterr().err
+    assert "0 made, 4 skipped as finished" in capsys.readouterr().err
     save_image("contents/a.png", picture(32, 40, seed=9))
     Path("out/b_y.png").unlink()
     assert batch() == 0
-    assert "3 made, 1 there already" in capsys.readouterr().err
+    assert "3 made, 1 skipped as finished" in capsys.readouterr().err
     weights_io.write("tiny.h5", random_params(widths=TINY, seed=2), source="", checksum="none", licence="none")
     assert batch() == 0
-    assert "4 made, 0 there already" in capsys.readouterr().err
+    assert "4 made, 0 skipped as finished" in capsys.readouterr().err
     monkeypatch.setattr("jaxstyle.runtime.batch.plan", lambda *size, **options: (Scale(8, 8, 1),))  # another version
     assert batch() == 0
-    assert "4 made, 0 there already" in capsys.readouterr().err
+    assert "4 made, 0 skipped as finished" in capsys.readouterr().err
 
 
 def test_an_interrupted_batch_continues(fake_runner, capsys):
@@ -192,14 +192,14 @@ def test_an_interrupted_batch_continues(fake_runner, capsys):
     fake_runner.on_step = interrupt
     assert batch() == 130
     message = capsys.readouterr().err
-    assert "1 made, 0 there already" in message and "repeat the command to go on" in message
+    assert "1 made, 0 skipped as finished" in message and "rerun the same command to resume" in message
     assert batch() == 0
-    assert "3 made, 1 there already" in capsys.readouterr().err
+    assert "3 made, 1 skipped as finished" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("method", "finished"), [("save_picture", 1), ("save_record", 2)])
-def test_an_interruption_around_the_saving_of_a_picture_repeats_only_what_was_not_saved(
-    fake_runner, capsys, monkeypatch, method, finished
+@pytest.mark.parametrize("method", ["save_picture", "save_record"])
+def test_an_interruption_around_the_saving_of_a_picture_repeats_only_this_picture(
+    fake_runner, capsys, monkeypatch, method
 ):
     def interrupt(run: Run, *arguments: Any) -> None:
         if len(fake_runner.problems) == 2:
@@ -210,9 +210,9 @@ def test_an_interruption_around_the_saving_of_a_picture_repeats_only_what_was_no
     with monkeypatch.context() as patch:
         patch.setattr(Run, method, interrupt)
         assert batch() == 130
-    assert f"{finished} made, 0 there already" in capsys.readouterr().err
+    assert "1 made, 0 skipped as finished" in capsys.readouterr().err
     assert batch() == 0
-    assert f"{4 - finished} made, {finished} there already" in capsys.readouterr().err
+    assert "3 made, 1 skipped as finished" in capsys.readouterr().err
 
 
 def test_a_picture_whose_replacement_was_not_saved_is_computed_again(fake_runner, capsys, monkeypatch):
@@ -225,7 +225,7 @@ def test_a_picture_whose_replacement_was_not_saved_is_computed_again(fake_runner
         assert batch(style_weight=500) == 130
     capsys.readouterr()
     assert batch(style_weight=500) == 0
-    assert "4 made, 0 there already" in capsys.readouterr().err
+    assert "4 made, 0 skipped as finished" in capsys.readouterr().err
 
 
 def test_a_picture_whose_replacement_was_interrupted_is_computed_again(fake_runner, monkeypatch, capsys):
@@ -237,14 +237,14 @@ def test_a_picture_whose_replacement_was_interrupted_is_computed_again(fake_runn
     Path("out/a_x.png").write_bytes(Path("out/a_y.png").read_bytes())
     capsys.readouterr()
     assert batch() == 0
-    assert "1 made, 3 there already" in capsys.readouterr().err
+    assert "1 made, 3 skipped as finished" in capsys.readouterr().err
     assert Path("out/a_x.png").read_bytes() == before
 
 
 def test_the_output_folder_may_be_that_of_the_contents(fake_runner, capsys):
     for _ in range(2):
         assert batch(output=Path("contents")) == 0
-    assert "0 made, 4 there already" in capsys.readouterr().err
+    assert "0 made, 4 skipped as finished" in capsys.readouterr().err
 
 
 # Faults
@@ -255,7 +255,7 @@ def test_an_invalid_picture_is_reported_and_left_out(fake_runner, capsys):
     assert batch() == 1
     message = capsys.readouterr().err
     assert message.count("is left out: contents/bad.png is not a picture") == 2
-    assert "4 made, 0 there already, 2 left out" in message and made() == PAIRS
+    assert "4 made, 0 skipped as finished, 2 failed" in message and made() == PAIRS
 
 
 def test_a_picture_without_enough_memory_is_left_out(fake_runner, capsys):
@@ -266,7 +266,7 @@ def test_a_picture_without_enough_memory_is_left_out(fake_runner, capsys):
     fake_runner.on_step = exhaust
     assert batch() == 1
     message = capsys.readouterr().err
-    assert "is left out: memory is too small" in message and "3 made, 0 there already, 1 left out" in message
+    assert "is left out: memory is too small" in message and "3 made, 0 skipped as finished, 1 failed" in message
 
 
 def test_an_input_of_another_pair_is_not_replaced(capsys):
@@ -280,13 +280,12 @@ def test_an_input_of_another_pair_is_not_replaced(capsys):
 def test_options_that_do_not_fit_a_batch_are_refused(capsys):
     x = Path("styles/x.png")
     cases: dict[str, dict[str, Any]] = {
-        "A batch has one style for each picture": {"style_weights": "1"},
         "--zip pairs 2 contents with 1 styles": {"zip": True, "styles": (x,)},
         "No file matches nothing*.png": {"styles": (Path("nothing*.png"),)},
         "There is no content or no style": {"styles": ()},
         "Two pictures would be called a_x.png": {"styles": (x, Path("styles/../styles/x.png"))},
         "tiny.h5 is a file": {"output": Path("tiny.h5")},
-        "--init typo is no file": {"init": Path("typo")},
+        "--init typo does not exist": {"init": Path("typo")},
         "cannot hold 16 bits per channel as JPEG": {"bits": 16, "format": "jpg"},
     }
     for message, options in cases.items():
@@ -348,7 +347,7 @@ def test_invalid_options_of_textures_and_reconstructions_are_refused(capsys):
         (Texture, {"size": "50x64", "tileable": True}, "which does not tile: use multiples of 16, such as 48x64"),
         (Texture, {"style_weights": "1,2"}, "--style-weights has 2 numbers for 1 styles"),
         (Texture, {"styles": ()}, "There is no style"),
-        (Texture, {"styles": (Path("styles.h5"),)}, "A texture is of pictures"),
+        (Texture, {"styles": (Path("styles.h5"),)}, "A texture needs style images"),
         (Texture, {"size": "20000x20000"}, "--size is 20000x20000, over"),
         (Texture, {"seed": 2**32}, "--seed is 4294967296"),
         (Texture, {"styles": (missing,)}, "missing.png cannot be read"),

@@ -39,13 +39,13 @@ def run(*options: object, output: str = "out.png") -> int:
 def test_the_length_of_segments_changes_no_byte_of_a_run_that_levels_off(monkeypatch):
     monkeypatch.setattr(problem, "WORK_PER_SEGMENT", 1e12)
     options = ("--size", 32, "--scales", 1, "--steps", 120, "--tolerance", 0.3, "--init", "noise", "--seed", 3)
-    found = []
+    actual = []
     for segment in (6, 10):
         monkeypatch.setattr(problem, "MOST_STEPS_PER_SEGMENT", segment)
         layers = ("--style-layers", "relu1_1", "--content-layers", "relu1_1")
         assert run(*options, *layers, "--optimizer", "adam", "--log", "log.csv") == 0
-        found.append((Path("out.png").read_bytes(), Path("log.csv").read_text()))
-    assert found[0] == found[1]
+        actual.append((Path("out.png").read_bytes(), Path("log.csv").read_text()))
+    assert actual[0] == actual[1]
     assert 20 < len(log()) < 110
 
 
@@ -93,8 +93,8 @@ def test_a_dry_run_predicts_the_peak_memory_of_a_run():
         subprocess.run([sys.executable, "-c", code, *options, *more], env=environment, check=True, capture_output=True)
         for more in (["--dry-run"], [])
     )
-    found = re.search(r"memory +(\S+) GiB", dry.stdout.decode())
-    assert found and abs(float(real.stdout.split()[-1]) / float(found[1]) - 1) < 0.25
+    actual = re.search(r"memory +(\S+) GiB", dry.stdout.decode())
+    assert actual and abs(float(real.stdout.split()[-1]) / float(actual[1]) - 1) < 0.25
 
 
 def test_a_cold_command_compiles_two_programs_per_scale_and_five_besides():

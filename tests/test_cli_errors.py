@@ -82,8 +82,8 @@ def test_an_unusable_picture_is_named_with_its_fault():
                 texts = ("folder.png", "jaxstyle statistics")
             if role == "init" and name in ("missing.png", "thin.png"):  # no name of a file, and resized
                 continue
-            given: dict[str, Any] = {"content": name} if role == "content" else {"styles": (name,)}
-            message = fault(InputError, **({"init": Path(name)} if role == "init" else given))
+            inputs: dict[str, Any] = {"content": name} if role == "content" else {"styles": (name,)}
+            message = fault(InputError, **({"init": Path(name)} if role == "init" else inputs))
             assert [text for text in texts if text not in message] == [], (name, message)
 
 

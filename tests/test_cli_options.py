@@ -210,9 +210,9 @@ def test_an_option_overrides_its_value_in_the_preset_and_no_other(base):
         ("style_layers", "relu1_1,conv2_1", {"style_layers": {"relu1_1": 1.0, "conv2_1": 1.0}}),
     ]
     for option, value, changed in cases:
-        after, found = command(preset=base, **{option: value}).checked().resolve()
+        after, actual = command(preset=base, **{option: value}).checked().resolve()
         assert after == replace(before, **changed) != before, option
-        assert found == after.objective, option
+        assert actual == after.objective, option
 
 
 def test_layers_are_parsed_with_their_shares():

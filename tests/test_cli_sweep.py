@@ -120,9 +120,9 @@ def test_invalid_ranges_are_refused():
 
 
 def test_combinations_are_complete_and_the_last_option_varies_fastest():
-    found = SweepOptions(style_weight="1,2", seeds=2).combinations()
-    assert [tuple(each.settings.values()) for each in found] == [(1, 0), (1, 1), (2, 0), (2, 1)]
-    assert found[3].label == "style-weight 2, seed 1" and found[3].name == "style-weight=2_seed=1"
+    actual = SweepOptions(style_weight="1,2", seeds=2).combinations()
+    assert [tuple(each.settings.values()) for each in actual] == [(1, 0), (1, 1), (2, 0), (2, 1)]
+    assert actual[3].label == "style-weight 2, seed 1" and actual[3].name == "style-weight=2_seed=1"
     assert SweepOptions().combinations()[0].name == "picture"
 
 
@@ -310,9 +310,9 @@ def test_transparency_and_16_bits_hold_for_each_picture(fake_runner):
     save_image("content.png", picture(32, 40, seed=0), alpha=alpha)
     assert sweep(style_weight="1,10", bits=16) == 0
     for row in table():
-        found = load_image(Path("out", row["picture"]))
-        assert found.alpha is not None and found.alpha.std() > 0.2
-        assert np.abs(255 * found.rgb - np.rint(255 * found.rgb)).max() > 0.1
+        actual = load_image(Path("out", row["picture"]))
+        assert actual.alpha is not None and actual.alpha.std() > 0.2
+        assert np.abs(255 * actual.rgb - np.rint(255 * actual.rgb)).max() > 0.1
 
 
 # Repeating a command
@@ -385,7 +385,7 @@ def test_a_sweep_that_is_interrupted_between_rounds_continues(fake_runner, capsy
     options = {"style_weight": "1,10,100", "batch_size": 1, "log": Path("log.csv")}
     assert sweep(**options) == 130
     message = capsys.readouterr().err
-    assert "Interrupted: repeat the command to go on" in message and "1 of 3 pictures are finished" in message
+    assert "Interrupted: rerun the same command to resume" in message and "1 of 3 pictures are finished" in message
     assert len(table()) == 1 and Path("out/grid.png").exists()
     assert sweep(**options) == 0
     assert [problem.batch_size for problem in fake_runner.problems] == [1, 1, 1, 1] and len(table()) == 3
@@ -442,8 +442,8 @@ def test_a_picture_that_diverges_is_saved_as_it_was_before_and_the_others_are_fi
     assert f"style-weight 10: {reason}, so out/style-weight=10.png is as it was after step 3: lower" in message
     assert [float(row["style-weight"]) for row in table()] == [1, 100]
     for name, expected in {"10": "10_0003", "1": "1", "100": "100"}.items():
-        found, sound = (Path(path) for path in (f"out/style-weight={name}.png", f"sound/style-weight={expected}.png"))
-        np.testing.assert_array_equal(load_image(found).rgb, load_image(sound).rgb)
+        actual, sound = (Path(path) for path in (f"out/style-weight={name}.png", f"sound/style-weight={expected}.png"))
+        np.testing.assert_array_equal(load_image(actual).rgb, load_image(sound).rgb)
 
 
 def test_a_picture_without_progress_is_named_by_its_label(fake_runner, monkeypatch, capsys):

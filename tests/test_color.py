@@ -80,10 +80,10 @@ def numpy_match_luminance(style, content) -> np.ndarray:
 
 
 def test_luminance_is_y_of_yiq_on_all_channels_and_keeps_grey_bit_for_bit():
-    found = np.asarray(jax.jit(luminance)(np.stack([STYLE, GREY_STYLE])))
+    actual = np.asarray(jax.jit(luminance)(np.stack([STYLE, GREY_STYLE])))
     expected = STYLE.astype(np.float64) @ YIQ[0]
-    np.testing.assert_allclose(found[0], np.repeat(expected[..., None], 3, axis=-1), rtol=1e-6)
-    np.testing.assert_array_equal(found[1], GREY_STYLE)
+    np.testing.assert_allclose(actual[0], np.repeat(expected[..., None], 3, axis=-1), rtol=1e-6)
+    np.testing.assert_array_equal(actual[1], GREY_STYLE)
 
 
 def test_matched_luminance_has_the_mean_and_deviation_of_the_contents():
@@ -107,17 +107,17 @@ def test_colors_of_the_content_are_its_i_and_q_with_the_luminance_of_the_image()
     image[2] = CONTENT[2]
     expected = CONTENT @ YIQ.T
     expected[..., 0] = image @ YIQ[0]
-    found = np.asarray(jax.jit(with_colors_of)(np.stack([CONTENT, CONTENT]), np.stack([image, CONTENT])))
-    np.testing.assert_allclose(found[0], np.clip(expected @ np.linalg.inv(YIQ).T, 0, 1), atol=1e-6)
-    np.testing.assert_array_equal(found[0, 2], CONTENT[2])
-    np.testing.assert_array_equal(found[1], CONTENT)
+    actual = np.asarray(jax.jit(with_colors_of)(np.stack([CONTENT, CONTENT]), np.stack([image, CONTENT])))
+    np.testing.assert_allclose(actual[0], np.clip(expected @ np.linalg.inv(YIQ).T, 0, 1), atol=1e-6)
+    np.testing.assert_array_equal(actual[0, 2], CONTENT[2])
+    np.testing.assert_array_equal(actual[1], CONTENT)
 
 
 def test_an_image_in_the_greys_of_the_content_gets_its_colors_bit_for_bit():
     """Under one jit or none, so that both luminances round alike."""
     content = RNG.uniform(0, 1, (5, 4, 3)).astype(np.float32)
-    found = jax.jit(lambda content, image: with_colors_of(content, luminance(image)))(content, content)
-    np.testing.assert_array_equal(found, content)
+    actual = jax.jit(lambda content, image: with_colors_of(content, luminance(image)))(content, content)
+    np.testing.assert_array_equal(actual, content)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -158,8 +158,8 @@ def test_pictures_of_equal_size_exchange_their_values_exactly():
     np.testing.assert_array_equal(np.argsort(result, axis=0), np.argsort(style.reshape(-1, 3), axis=0))
     quantized = np.round(8 * CONTENT) / 8  # with ties
     pair = quantized.reshape(style.shape), quantized
-    found = matched(STYLE, CONTENT, [*HISTOGRAMS[:3], pair])[1][3]
-    np.testing.assert_array_equal(found, pair[0])
+    actual = matched(STYLE, CONTENT, [*HISTOGRAMS[:3], pair])[1][3]
+    np.testing.assert_array_equal(actual, pair[0])
 
 
 @pytest.mark.slow

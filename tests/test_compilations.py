@@ -31,8 +31,8 @@ def begin(objective, optimizer) -> tuple[Any, Any, Any, Any]:
 @pytest.mark.parametrize("optimizer", [Adam, LBFGS])
 def test_other_weights_and_learning_rates_and_equal_options_compile_nothing(compilations, optimizer):
     def image(objective, learning_rate):
-        given = begin(objective, optimizer(learning_rate, parametrization="pixels", ema_decay=0.5))
-        return run_steps(*given, network=toy.network, steps=3)[0].image
+        inputs = begin(objective, optimizer(learning_rate, parametrization="pixels", ema_decay=0.5))
+        return run_steps(*inputs, network=toy.network, steps=3)[0].image
 
     first = image(toy.OBJECTIVE, 0.05)
     compilations.clear()
@@ -45,16 +45,16 @@ def test_other_weights_and_learning_rates_and_equal_options_compile_nothing(comp
 
 def test_another_number_of_steps_of_a_segment_compiles_nothing(compilations):
     def history(steps):
-        given = begin(toy.OBJECTIVE, Adam())
-        return np.asarray(run_segment(*given, steps, network=toy.network, most_steps=4)[1])
+        inputs = begin(toy.OBJECTIVE, Adam())
+        return np.asarray(run_segment(*inputs, steps, network=toy.network, most_steps=4)[1])
 
     first = history(2)
     compilations.clear()
-    found = history(3)
+    actual = history(3)
     assert compilations == []
     assert [row.any() for row in first] == [True, True, False, False]
-    assert [row.any() for row in found] == [True, True, True, False]
-    np.testing.assert_array_equal(found[:2], first[:2])
+    assert [row.any() for row in actual] == [True, True, True, False]
+    np.testing.assert_array_equal(actual[:2], first[:2])
 
 
 def test_stylize_is_mapped_over_learning_rates():
@@ -63,6 +63,6 @@ def test_stylize_is_mapped_over_learning_rates():
         return stylize(PARAMS, CONTENT, STYLE, optimizer=Adam(rate), **options).image
 
     rates = np.asarray([0.02, 0.1], np.float32)
-    found = jax.vmap(image)(rates)
-    np.testing.assert_allclose(found, [image(rate) for rate in rates], atol=1e-5)
-    assert np.abs(found[1] - found[0]).max() > 1e-2
+    actual = jax.vmap(image)(rates)
+    np.testing.assert_allclose(actual, [image(rate) for rate in rates], atol=1e-5)
+    assert np.abs(actual[1] - actual[0]).max() > 1e-2

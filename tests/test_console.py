@@ -62,7 +62,7 @@ def test_the_summary_gives_steps_speed_and_totals(capsys):
     for since, reason, taken, text in [
         (0, "done", 4, "4 steps in 2.0 s (2.00 steps/s), total 8 to 2"),
         (1, "done", 4, "4 steps, the last 3 in 2.0 s (1.50 steps/s), total 8 to 2"),
-        (4, "done", 4, "4 steps, all of them before, total 8 to 2"),
+        (4, "done", 4, "4 steps, all from the checkpoint, total 8 to 2"),
         (0, "converged", 3, "leveled off after 3 steps in 2.0 s (1.50 steps/s), total 8 to 3"),
         (0, "stopped", 3, "interrupted after 3 of 4 steps in 2.0 s (1.50 steps/s), total 8 to 3"),
     ]:

@@ -72,9 +72,9 @@ def test_vmap_over_images_and_over_kernels_equals_a_loop():
 
 @pytest.mark.slow
 def test_value_and_every_derivative_equal_shifted_matrix_products():
-    found = jax.device_get(jax.jit(lambda *given: derivatives(conv3x3, *given))(IMAGE, KERNEL))
+    actual = jax.device_get(jax.jit(lambda *inputs: derivatives(conv3x3, *inputs))(IMAGE, KERNEL))
     for name, expected in numpy_derivatives().items():
-        np.testing.assert_allclose(found[name], expected, atol=3e-6 * np.abs(expected).max(), err_msg=name)
+        np.testing.assert_allclose(actual[name], expected, atol=3e-6 * np.abs(expected).max(), err_msg=name)
 
 
 @pytest.mark.slow(optimized=True)

@@ -88,9 +88,9 @@ def test_a_caffe_state_dict_gives_the_same_activations_in_jax(script, torch, tmp
     script.convert(saved(tmp_path / "a.pth", model, torch), kind="caffe", out=tmp_path / "a.h5")
     planes = 255 * image[..., ::-1] - np.array([103.939, 116.779, 123.68], np.float32)
     deep, first = run(model, planes, torch)
-    found = activations(tmp_path / "a.h5", image, "conv1_1", "relu5_4")
-    np.testing.assert_allclose(found["conv1_1"], first, rtol=1e-4, atol=1e-3)
-    np.testing.assert_allclose(found["relu5_4"], deep, rtol=1e-3, atol=1e-3 * np.abs(deep).max())
+    actual = activations(tmp_path / "a.h5", image, "conv1_1", "relu5_4")
+    np.testing.assert_allclose(actual["conv1_1"], first, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(actual["relu5_4"], deep, rtol=1e-3, atol=1e-3 * np.abs(deep).max())
 
 
 @pytest.mark.parity
@@ -135,8 +135,8 @@ def test_the_origin_of_a_state_dict_is_stored(script, torch, tmp_path):
 def test_a_file_of_the_keras_kind_retains_its_values(script, params, tmp_path):
     weights_io.write(tmp_path / "a.h5", params, source="", checksum="", licence="")
     script.convert(tmp_path / "a.h5", kind="keras", out=tmp_path / "b.h5")
-    found = weights_io.read(tmp_path / "b.h5")
-    np.testing.assert_array_equal(found["conv3_2"]["kernel"], params["conv3_2"]["kernel"])
+    actual = weights_io.read(tmp_path / "b.h5")
+    np.testing.assert_array_equal(actual["conv3_2"]["kernel"], params["conv3_2"]["kernel"])
 
 
 @pytest.mark.parity

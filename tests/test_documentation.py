@@ -103,8 +103,8 @@ def parse(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], None]:
     for name in ("initialize", "finish"):
         monkeypatch.setattr(processes, name, lambda **_: None)
 
-    def run(given: list[str]) -> None:
-        assert cli.run(given) == 0, given
+    def run(words: list[str]) -> None:
+        assert cli.run(words) == 0, words
         command = parsed.pop()
         if hasattr(command, "checked"):
             command.checked()
@@ -136,12 +136,12 @@ def test_python_blocks_run_in_order_and_print_the_output_shown(page: Path, isola
 @pytest.mark.parametrize("page", pages("sh"))
 def test_commands_parse(page: Path, parse, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for given in arguments(page, "jaxstyle"):
-        for word in given:
+    for words in arguments(page, "jaxstyle"):
+        for word in words:
             if word.endswith(".png"):  # an image to start from must exist
                 (tmp_path / word).parent.mkdir(parents=True, exist_ok=True)
                 (tmp_path / word).touch()
-        parse(given)
+        parse(words)
 
 
 @pytest.mark.parametrize("page", pages("yaml"))
@@ -154,9 +154,9 @@ def test_kubernetes_manifests_call_commands_that_parse(page: Path, parse):
     ]
     assert containers
     for container in containers:
-        program, *given = container["command"]
+        program, *words = container["command"]
         assert program == "jaxstyle"
-        parse(given + [re.sub(r"\$\(\w+\)", "0", each) for each in container["args"]])  # Kubernetes fills in $(NAME)
+        parse(words + [re.sub(r"\$\(\w+\)", "0", each) for each in container["args"]])  # Kubernetes fills in $(NAME)
 
 
 def containers_of(value: Any) -> list[dict[str, Any]]:
@@ -181,16 +181,16 @@ def test_calls_of_scripts_parse(page: Path, monkeypatch):
     monkeypatch.setattr(tyro, "cli", parse_only)
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", lambda *args: (parse_args(*args), sys.exit(PARSED)))
     monkeypatch.syspath_prepend(ROOT / "scripts")
-    for given in arguments(page, "python"):
-        if given[0] == "-c":
-            assert compile(given[1], page.name, "exec")
+    for words in arguments(page, "python"):
+        if words[0] == "-c":
+            assert compile(words[1], page.name, "exec")
             continue
-        assert (ROOT / given[0]).is_file(), given
-        if given[1:]:
-            monkeypatch.setattr(sys, "argv", given)
+        assert (ROOT / words[0]).is_file(), words
+        if words[1:]:
+            monkeypatch.setattr(sys, "argv", words)
             with pytest.raises(SystemExit) as ended:
-                runpy.run_path(str(ROOT / given[0]), run_name="__main__")
-            assert ended.value.code == PARSED, given
+                runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+            assert ended.value.code == PARSED, words
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -31,12 +31,12 @@ def begin(image, *, objective=toy.OBJECTIVE, optimizer=STUCK) -> tuple[Any, Any,
 
 def counted(values, patience: int) -> tuple[int, int]:
     """The steps at which a run of such values restarts and stops, by the definition."""
-    found = [0]
+    actual = [0]
     for step in range(1, 1 + len(values)):
         lowest = 1 + int(np.argmin(values[:step]))  # the first of equal ones
-        if step - max(lowest, found[-1]) >= patience:
-            found.append(step)
-    restart, stop, *_ = [*found[1:], 0, 0]
+        if step - max(lowest, actual[-1]) >= patience:
+            actual.append(step)
+    restart, stop, *_ = [*actual[1:], 0, 0]
     return restart, stop
 
 
@@ -49,10 +49,10 @@ def double():
 def step_by_step(image, *, objective=toy.OBJECTIVE) -> tuple[list[Any], list[float]]:
     """Return the states before and after each step, and the values that are minimized."""
     with jax.enable_x64(True):
-        state, *given = begin(image, objective=objective)
+        state, *inputs = begin(image, objective=objective)
         states, values = [state], []
         for _ in range(STEPS):
-            state, history = run_steps(states[-1], *given, network=toy.network, steps=1)
+            state, history = run_steps(states[-1], *inputs, network=toy.network, steps=1)
             states.append(state)
             values.append(float(history["total"][0] + objective.range_penalty * history["range_penalty"][0]))
         return states, values
@@ -105,8 +105,8 @@ def test_the_gradient_goes_through_restart_and_stop(double):
     def program(factor):
         def brightness(factor):
             style = {layer: factor * weight for layer, weight in toy.OBJECTIVE.style.items()}
-            given = begin(toy.CONTENT, objective=dataclasses.replace(toy.OBJECTIVE, style=style))
-            state, _ = run_steps(*given, network=toy.network, steps=STEPS)
+            inputs = begin(toy.CONTENT, objective=dataclasses.replace(toy.OBJECTIVE, style=style))
+            state, _ = run_steps(*inputs, network=toy.network, steps=STEPS)
             return state.image[1:, ::2].mean(), state.stall
 
         return jax.value_and_grad(brightness, has_aux=True)(factor)
@@ -154,10 +154,10 @@ def test_restart_and_stop_are_counted_from_the_lowest_value():
     values = values.astype(np.float32)
     values[60:] = 3.0
     values[60, 1:], values[61, 1:] = np.nan, np.inf
-    found = scanned(values, patience)
+    actual = scanned(values, patience)
     for run in range(62):
         expected = counted(np.nan_to_num(values[run], nan=np.inf), patience[run])
-        assert (int(found.restarted[run]), int(found.stopped[run])) == expected, run
+        assert (int(actual.restarted[run]), int(actual.stopped[run])) == expected, run
 
 
 @jax.jit
@@ -182,8 +182,8 @@ def test_a_total_has_levelled_off_when_it_has_not_fallen_by_the_tolerance_within
 def test_a_step_of_lbfgs_that_is_undone_does_not_count_as_levelled_off(double):
     """The stop is that of the totals of the best iterates, which the history has."""
     tolerance = 0.2
-    given = begin(toy.CONTENT, optimizer=dataclasses.replace(STUCK, tolerance=tolerance, patience=0))
-    state, history = run_steps(*given, network=toy.network, steps=40)
+    inputs = begin(toy.CONTENT, optimizer=dataclasses.replace(STUCK, tolerance=tolerance, patience=0))
+    state, history = run_steps(*inputs, network=toy.network, steps=40)
     totals = np.asarray(history["total"])
     late = [k for k in range(WINDOW, 40) if totals[k] >= (1 - tolerance) * totals[k - WINDOW]]
     assert late and state.stopped == late[0] + 1 and (totals[late[0] :] == totals[late[0]]).all()
@@ -200,8 +200,8 @@ def test_images_of_a_batch_restart_and_stop_each_by_itself(double):
     assert state.stall.restarted.tolist() == [3, 0] and state.stall.stopped.tolist() == [5, 0]
     assert state.done.tolist() == [True, False]
     np.testing.assert_array_equal(state.image[0], toy.START)
-    given = begin(toy.START, optimizer=dataclasses.replace(optimizer, patience=0))
-    free, _ = run_steps(*given, network=toy.network, steps=9)
+    inputs = begin(toy.START, optimizer=dataclasses.replace(optimizer, patience=0))
+    free, _ = run_steps(*inputs, network=toy.network, steps=9)
     assert free.stall is None
     np.testing.assert_allclose(state.image[1], free.image, atol=1e-9)
 
@@ -211,14 +211,14 @@ def test_images_of_a_batch_restart_and_stop_each_by_itself(double):
 def test_patience_and_tolerance_take_no_second_memory_of_lbfgs(params, content, style):
     def taken(**chosen):
         optimizer = LBFGS(history_size=50, **chosen)
-        given = jax.eval_shape(
+        inputs = jax.eval_shape(
             lambda: (
                 init_state(content, objective=VGG, optimizer=optimizer),
                 params,
                 make_targets(params, content, style, objective=VGG),
             )
         )
-        lowered = run_segment.lower(*given, VGG, np.int32(4), network=VGG19(), most_steps=4)
+        lowered = run_segment.lower(*inputs, VGG, np.int32(4), network=VGG19(), most_steps=4)
         return memory_of(lowered.compile())
 
     assert taken(patience=30, tolerance=0.01) <= 1.02 * taken(patience=0)

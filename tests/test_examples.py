@@ -75,8 +75,8 @@ def test_no_block_of_a_style_is_blank():
 
 
 def test_a_colour_ramp_interpolates_between_its_colours(examples: ModuleType):
-    found = examples.ramp(("000000", "102030", "ffffff"), np.array([0.0, 0.25, 0.5, 1.0]))
-    np.testing.assert_array_equal(found, [[0, 0, 0], [8, 16, 24], [16, 32, 48], [255, 255, 255]])
+    actual = examples.ramp(("000000", "102030", "ffffff"), np.array([0.0, 0.25, 0.5, 1.0]))
+    np.testing.assert_array_equal(actual, [[0, 0, 0], [8, 16, 24], [16, 32, 48], [255, 255, 255]])
 
 
 def test_photographs_without_scikit_image_are_an_error(

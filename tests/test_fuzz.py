@@ -43,7 +43,7 @@ def complaint(message: str, path: Path) -> str:
         "shows a traceback": "Traceback" in message,
         "names no cure": ": " not in rest,
     }
-    return ", ".join(fault for fault, found in faults.items() if found)
+    return ", ".join(fault for fault, actual in faults.items() if actual)
 
 
 def sound_files(kind: str, scratch: Path) -> Mapping[str, bytes]:

@@ -73,9 +73,9 @@ def check(inputs, network, checkpoint_segments):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.soak(long=True)
 def test_gradients_equal_central_differences_on_vgg(params, content, style, name):
-    given = {"params": params, "content": content, "style": style, "start": content[::-1], "objective": OBJECTIVE}
+    setting = {"params": params, "content": content, "style": style, "start": content[::-1], "objective": OBJECTIVE}
     with jax.enable_x64(True):
-        inputs = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), given | {"optimizer": OPTIMIZERS[name]})
+        inputs = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), setting | {"optimizer": OPTIMIZERS[name]})
         check(inputs, VGG19(), 3)
 
 
@@ -87,9 +87,9 @@ def test_gradients_with_all_extras_in_checkpoint_segments_and_in_both_modes(name
     """
     optimizer = replace(OPTIMIZERS[name], ema_decay=0.8)
     objective = replace(toy.OBJECTIVE, tv=20.0, normalize_gradients=name == "adam")
-    given = {"params": toy.PARAMS, "content": toy.CONTENT, "style": toy.STYLE, "start": toy.START}
+    setting = {"params": toy.PARAMS, "content": toy.CONTENT, "style": toy.STYLE, "start": toy.START}
     with jax.enable_x64(True):
-        inputs = jax.tree.map(np.float64, given | {"objective": objective, "optimizer": optimizer})
+        inputs = jax.tree.map(np.float64, setting | {"objective": objective, "optimizer": optimizer})
         slopes = check(inputs, toy.network, 3)
 
         @jax.jit
@@ -125,7 +125,7 @@ def test_the_gradient_of_stylize_goes_through_scales_in_checkpoint_segments_too(
     def program(strength, content, checkpoint_segments):
         def mean(strength, content):
             objective = replace(toy.OBJECTIVE, style=dict.fromkeys(toy.OBJECTIVE.style_layers, strength))
-            found = stylize(
+            actual = stylize(
                 toy.PARAMS,
                 content,
                 style,
@@ -136,7 +136,7 @@ def test_the_gradient_of_stylize_goes_through_scales_in_checkpoint_segments_too(
                 scales=(8, 12),
                 checkpoint_segments=checkpoint_segments,
             )
-            return found.image[2:, ::3].mean()
+            return actual.image[2:, ::3].mean()
 
         return jax.value_and_grad(mean, (0, 1))(strength, content)
 

@@ -66,10 +66,10 @@ def large(monkeypatch):
 
 def test_chunks_partition_the_rows_into_multiples():
     for height, width, multiple in [(67, 2**20, 1), (67, 2**23, 1), (5000, 2**14, 256), (67, 2**20, 16), (1, 1, 1)]:
-        found = list(image_rows.row_chunks(height, width, multiple=multiple))
-        assert [row for top, end in found for row in range(top, end)] == list(range(height))
-        assert all((end - top) % multiple == 0 for top, end in found[:-1])
-        assert all((end - top) * width <= max(image_rows.PIXELS, multiple * width) for top, end in found)
+        actual = list(image_rows.row_chunks(height, width, multiple=multiple))
+        assert [row for top, end in actual for row in range(top, end)] == list(range(height))
+        assert all((end - top) % multiple == 0 for top, end in actual[:-1])
+        assert all((end - top) * width <= max(image_rows.PIXELS, multiple * width) for top, end in actual)
     assert list(image_rows.row_chunks(500, 2**14)) == [(0, 128), (128, 256), (256, 384), (384, 500)]
 
 
@@ -89,13 +89,15 @@ def test_a_picture_does_not_depend_on_the_chunks_that_it_is_read_in(tmp_path, mo
             monkeypatch.setattr(image_rows, "PIXELS", 2**21)
             expected = load_image(tmp_path / "a", size=size)
             monkeypatch.setattr(image_rows, "PIXELS", 100)
-            found = load_image(tmp_path / "a", size=size)
+            actual = load_image(tmp_path / "a", size=size)
             # in floating point, Pillow's other order of rows and columns shows in the last bit
             close = 0 if size is None or "16" not in name and "float" not in name else 3e-7
-            np.testing.assert_allclose(found.rgb, expected.rgb, rtol=0, atol=close, err_msg=f"{name} at {size}")
-            assert (found.alpha is None) == (expected.alpha is None), name
-            if found.alpha is not None and expected.alpha is not None:
-                np.testing.assert_allclose(found.alpha, expected.alpha, rtol=0, atol=close, err_msg=f"{name} at {size}")
+            np.testing.assert_allclose(actual.rgb, expected.rgb, rtol=0, atol=close, err_msg=f"{name} at {size}")
+            assert (actual.alpha is None) == (expected.alpha is None), name
+            if actual.alpha is not None and expected.alpha is not None:
+                np.testing.assert_allclose(
+                    actual.alpha, expected.alpha, rtol=0, atol=close, err_msg=f"{name} at {size}"
+                )
 
 
 def test_all_orientations_are_applied_in_chunks(tmp_path, monkeypatch):
@@ -137,11 +139,11 @@ def test_tiled_tiffs_of_another_writer_are_read(tmp_path, narrow):
         extra = ["unassalpha"] if alpha else None
         how = {"tile": (32, 16), "bigtiff": big, "compression": compression, "extrasamples": extra}
         tifffile.imwrite(path, pixels, photometric="rgb", **how)  # pyright: ignore[reportArgumentType]
-        found = load_image(path)
-        np.testing.assert_allclose(found.rgb, pixels[..., :3] / (2**bits - 1), rtol=0, atol=1e-7)
-        assert (found.alpha is not None) == alpha
-        if found.alpha is not None:
-            np.testing.assert_allclose(found.alpha, pixels[..., 3] / (2**bits - 1), rtol=0, atol=1e-7)
+        actual = load_image(path)
+        np.testing.assert_allclose(actual.rgb, pixels[..., :3] / (2**bits - 1), rtol=0, atol=1e-7)
+        assert (actual.alpha is not None) == alpha
+        if actual.alpha is not None:
+            np.testing.assert_allclose(actual.alpha, pixels[..., 3] / (2**bits - 1), rtol=0, atol=1e-7)
 
 
 # writing
@@ -168,11 +170,11 @@ def test_a_large_picture_is_loaded_exactly_from_the_same_bytes_each_time(tmp_pat
             for big in (False, True) if suffix == ".tif" else (False,):
                 monkeypatch.setattr(save_module, "MOST_CLASSIC", 0 if big else 2**32 - 2**25)
                 save_image(path, picture[..., :3], alpha=alpha, bits=bits, description=text)
-                found, data = load_image(path), path.read_bytes()
-                np.testing.assert_array_equal(np.rint(found.rgb * (2**bits - 1)), levels[..., :3])
-                assert (found.alpha is None) == (alpha is None)
-                if found.alpha is not None:
-                    np.testing.assert_array_equal(np.rint(found.alpha * (2**bits - 1)), levels[..., 3])
+                actual, data = load_image(path), path.read_bytes()
+                np.testing.assert_array_equal(np.rint(actual.rgb * (2**bits - 1)), levels[..., :3])
+                assert (actual.alpha is None) == (alpha is None)
+                if actual.alpha is not None:
+                    np.testing.assert_array_equal(np.rint(actual.alpha * (2**bits - 1)), levels[..., 3])
                 assert description_of(path) == text
                 if suffix == ".tif":
                     assert data[:4] == (b"II+\0" if big else b"II*\0")

@@ -501,8 +501,8 @@ def test_values_are_clipped_and_rounded(tmp_path):
         rgb = np.zeros((16, 16, 3))
         rgb[0, :6, 0] = [-0.5, 1.5, np.inf, 0.6 / white, 1.4 / white, 1 - 0.4 / white]
         save_image(tmp_path / "a.png", rgb, alpha=rgb[..., 0], bits=bits)
-        found = load_image(tmp_path / "a.png")
-        for plane in (found.rgb[..., 0], found.alpha):
+        actual = load_image(tmp_path / "a.png")
+        for plane in (actual.rgb[..., 0], actual.alpha):
             assert plane is not None
             np.testing.assert_array_equal(np.rint(plane[0, :6] * white), [0, white, white, 1, 1, white])
 

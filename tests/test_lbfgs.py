@@ -48,8 +48,8 @@ def minimized(start, rate, waves, restarts, frozen, factor):
 def run(*, rate=1.0, waves=0.0, restart_at=None, frozen_from=STEPS, start=START, factor=1.0):
     restarts, frozen = np.arange(STEPS) == restart_at, np.arange(STEPS) >= frozen_from
     with jax.enable_x64(True):
-        given = (np.asarray(each) for each in (rate, waves, restarts, frozen, factor))
-        return jax.tree.map(np.asarray, minimized(start, *given))
+        inputs = (np.asarray(each) for each in (rate, waves, restarts, frozen, factor))
+        return jax.tree.map(np.asarray, minimized(start, *inputs))
 
 
 def expected(*, rate=1.0, waves=0.0, restart_at=None):
@@ -78,10 +78,10 @@ def expected(*, rate=1.0, waves=0.0, restart_at=None):
 @pytest.mark.parametrize(("rate", "waves"), [(1.0, 0.0), (3.0, 0.0), (1.0, 2.0)], ids=["convex", "long", "waves"])
 def test_the_steps_are_those_of_numpy_and_one_that_raises_the_value_is_undone(rate, waves, restart_at):
     """With the two-loop recursion over the latest accepted pairs of positive curvature."""
-    found, _, _ = run(rate=rate, waves=waves, restart_at=restart_at)
-    for values, wanted in zip(found, expected(rate=rate, waves=waves, restart_at=restart_at), strict=True):
+    actual, _, _ = run(rate=rate, waves=waves, restart_at=restart_at)
+    for values, wanted in zip(actual, expected(rate=rate, waves=waves, restart_at=restart_at), strict=True):
         np.testing.assert_allclose(values, wanted, rtol=1e-7, atol=1e-9)
-    assert 0 < found[2].sum() < STEPS
+    assert 0 < actual[2].sum() < STEPS
 
 
 def test_values_at_the_best_point_never_rise_and_end_at_the_minimum():

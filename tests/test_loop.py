@@ -98,8 +98,8 @@ def test_the_history_holds_the_terms_of_the_image_before_each_step(double, adam)
 def test_objective_value_is_the_total_of_the_history_with_the_weighted_penalty(double, adam):
     states, history = adam
     image = 1.3 * np.asarray(decode(states[3].parameters)) - 0.2
-    given = (toy.PARAMS, jnp.asarray(image), toy.TARGETS, toy.OBJECTIVE)
-    value, metrics = objective_value(*given, network=toy.network)
+    inputs = (toy.PARAMS, jnp.asarray(image), toy.TARGETS, toy.OBJECTIVE)
+    value, metrics = objective_value(*inputs, network=toy.network)
     expected, _, _ = toy.evaluate(image)
     weighted = partial(toy.weighted, toy.OBJECTIVE, expected)
     assert float(metrics["total"]) == pytest.approx(weighted(range_penalty=False), rel=1e-8)
@@ -134,8 +134,8 @@ def test_weights_and_segments_of_a_batch_are_those_of_single_runs(double, adam):
     objective = dataclasses.replace(toy.OBJECTIVE, tv=np.asarray([toy.OBJECTIVE.tv, OTHER_WEIGHTS.tv]))
     with jax.enable_x64(True):
         state = init_state(jnp.asarray(starts), objective=toy.OBJECTIVE, optimizer=ADAM)
-        given = (state, toy.PARAMS, toy.TARGETS, objective)
-        state, history = run_toy(*given, steps=STEPS, checkpoint_segments=5)
+        inputs = (state, toy.PARAMS, toy.TARGETS, objective)
+        state, history = run_toy(*inputs, steps=STEPS, checkpoint_segments=5)
         _, alone = adam
         single = adam[0][-1]
         np.testing.assert_allclose(state.image[0], single.image, atol=1e-9)
@@ -193,8 +193,8 @@ def test_clipping_changes_the_finest_level_only():
     before = Parameters(tuple(levels), PARAMETRIZATIONS["pyramid"].decode, (3,) * len(levels))
     image, after = np.asarray(decode(before)), _clip(before)
     np.testing.assert_allclose(after.values[0], levels[0] + np.clip(image, 0, 1) - image, atol=1e-6)
-    for found, expected in zip(after.values[1:], levels[1:], strict=True):
-        np.testing.assert_array_equal(found, expected)
+    for actual, expected in zip(after.values[1:], levels[1:], strict=True):
+        np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.parametrize(
@@ -230,8 +230,8 @@ def test_all_that_comes_from_the_content_may_have_a_batch_axis():
     with jax.enable_x64(True):
         state = jax.eval_shape(partial(init_state, objective=objective, optimizer=ADAM), image)
         for several in (image, image[0]):
-            given = of_size(several, guide, of_size(several[..., ::2, ::2, :], small))
-            _, history = jax.eval_shape(partial(run_toy, steps=3), state, toy.PARAMS, given, objective)
+            inputs = of_size(several, guide, of_size(several[..., ::2, ::2, :], small))
+            _, history = jax.eval_shape(partial(run_toy, steps=3), state, toy.PARAMS, inputs, objective)
             assert all(each.shape == (2, 3) for each in history.values())
 
 
@@ -289,21 +289,21 @@ def test_a_half_precision_start_is_optimized_in_single_precision():
 @pytest.mark.slow
 def test_the_step_lowers_for_cpu_cuda_and_tpu(params, content, style):
     platforms = ("cpu", "cuda", "tpu")
-    given = jax.eval_shape(start, params, content, style)
-    exported = export.export(jax.jit(run_steps, static_argnames="steps"), platforms=platforms)(*given, steps=2)
+    inputs = jax.eval_shape(start, params, content, style)
+    exported = export.export(jax.jit(run_steps, static_argnames="steps"), platforms=platforms)(*inputs, steps=2)
     assert exported.platforms == platforms
     assert "stablehlo.convolution" in exported.mlir_module()
 
 
 def test_params_are_arguments_of_the_program_and_not_constants_in_it(params, content, style):
-    given = jax.eval_shape(partial(start, optimizer=Adam()), params, content, style)
+    inputs = jax.eval_shape(partial(start, optimizer=Adam()), params, content, style)
 
     def constants(program) -> set[str]:
         return set(re.findall(r"stablehlo.constant dense<[^>]*> : tensor<([0-9x]*)xf32>", program.as_text()))
 
     kernel = params["conv2_1"]["kernel"]
     shape = "x".join(map(str, kernel.shape))
-    assert shape not in constants(jax.jit(run_steps, static_argnames="steps").lower(*given, steps=2))
+    assert shape not in constants(jax.jit(run_steps, static_argnames="steps").lower(*inputs, steps=2))
     assert shape in constants(jax.jit(lambda x: x + kernel).lower(kernel))  # so a constant is noticed
 
 
@@ -322,20 +322,20 @@ BITS: dict[str, Any] = {
 def test_a_run_in_parts_equals_the_whole_bit_for_bit(params, content, style, name):
     """In single steps, which XLA compiles in another way than longer loops, and for adam in segments."""
     steps = 16
-    state, *given = start(params, content, style, **BITS[name])
+    state, *inputs = start(params, content, style, **BITS[name])
     whole: Any
-    whole, history = run_steps(state, *given, steps=steps)
+    whole, history = run_steps(state, *inputs, steps=steps)
     if name == "stuck":
         assert 3 < whole.stall.restarted < whole.stall.stopped < steps
     part, rows = state, []
     for _ in range(steps):
-        part, row = run_steps(part, *given, steps=1)
+        part, row = run_steps(part, *inputs, steps=1)
         rows.append(row)
     assert same(whole, part)
     assert same(history, jax.tree.map(lambda *values: np.concatenate(values), *rows))
     if name == "adam":
-        found = run_steps(state, *given, steps=steps, checkpoint_segments=5)
-        for mine, expected in zip(jax.tree.leaves(found), jax.tree.leaves((whole, history)), strict=True):
+        actual = run_steps(state, *inputs, steps=steps, checkpoint_segments=5)
+        for mine, expected in zip(jax.tree.leaves(actual), jax.tree.leaves((whole, history)), strict=True):
             assert np.shape(mine) == np.shape(expected) and (mine == expected).all()
 
 
@@ -345,7 +345,7 @@ def test_lbfgs_lowers_the_loss_nearly_in_range_with_the_penalty_and_takes_no_ste
 ):
     state, _, targets, _ = start(params, content, style)
     objectives = (VGG, dataclasses.replace(VGG, range_penalty=0.0), jax.tree.map(lambda _: 0.0, VGG))
-    (found, history), (free, _), (idle, none) = (
+    (actual, history), (free, _), (idle, none) = (
         run_steps(state, params, targets, each, steps=20) for each in objectives
     )
     assert history["total"][-1] < 0.5 * history["total"][0]
@@ -354,7 +354,7 @@ def test_lbfgs_lowers_the_loss_nearly_in_range_with_the_penalty_and_takes_no_ste
         image = np.asarray(decode(state.parameters))
         return float(np.abs(image - np.clip(image, 0, 1)).max())
 
-    assert excess(found) < 0.02 < excess(free)
+    assert excess(actual) < 0.02 < excess(free)
     assert (idle.image == content).all() and all(np.isfinite(values).all() for values in none.values())
 
 
@@ -371,8 +371,8 @@ def test_the_value_that_lbfgs_minimizes_never_rises_and_the_result_has_the_last_
     values = np.asarray(history["total"] + VGG.range_penalty * history["range_penalty"])
     assert (np.diff(values) <= 0).all() and values[-1] < 0.99 * values[0]
     image = decode(state.parameters)
-    found = float(total(VGG, terms(params, image, targets, objective=VGG)))
-    assert found == pytest.approx(float(history["total"][-1]), rel=1e-4)
+    actual = float(total(VGG, terms(params, image, targets, objective=VGG)))
+    assert actual == pytest.approx(float(history["total"][-1]), rel=1e-4)
 
 
 @pytest.mark.slow
@@ -397,8 +397,8 @@ def test_the_gradient_stays_finite_for_constant_pictures(params, optimizer):
 
         def brightness(weight):
             objective = dataclasses.replace(VGG, style={"relu1_1": weight, "relu2_1": weight})
-            given = start(params, flat, flat, objective=objective, optimizer=optimizer)
-            return run_steps(*given, steps=2)[0].image.sum()
+            inputs = start(params, flat, flat, objective=objective, optimizer=optimizer)
+            return run_steps(*inputs, steps=2)[0].image.sum()
 
         return jax.grad(brightness)(1.0)
 
@@ -410,14 +410,14 @@ def test_normalized_gradients_of_vgg_sum_to_one_where_they_enter_the_network(par
     @jax.jit
     def program(image):
         targets = make_targets(params, content, style, objective=VGG)
-        found, slopes = features(params, image), {}
+        actual, slopes = features(params, image), {}
         for layer in VGG.style_layers:
 
             def term(x, target: Any = targets.style[layer]):
                 gram = jnp.einsum("hwi,hwj->ij", x, x) / (x.shape[0] * x.shape[1])
                 return jnp.sum(jnp.square(gram - target.second)) / jnp.sum(jnp.square(target.second))
 
-            slopes[f"style/{layer}"] = jnp.abs(jax.grad(term)(found[layer])).sum()
+            slopes[f"style/{layer}"] = jnp.abs(jax.grad(term)(actual[layer])).sum()
         return gradient_factors(params, image, targets, objective=VGG), slopes
 
     factors, slopes = program(content[::-1])
@@ -455,8 +455,8 @@ def test_rounded_products_lead_as_far_on_a_trained_network(is_long, request, rea
     targets = make_targets(params, content, style, objective=objective)
     reached = []
     for network in (VGG19(), VGG19(**chosen)):
-        given = start(params, content, style, objective=objective, optimizer=optimizer, network=network)
-        state, history = run_steps(*given, network=network, steps=50)
+        inputs = start(params, content, style, objective=objective, optimizer=optimizer, network=network)
+        state, history = run_steps(*inputs, network=network, steps=50)
         assert np.isfinite(history["total"]).all()
         reached.append(float(total(objective, terms(params, state.image, targets, objective=objective))))
     assert reached[1] < 1.06 * reached[0]  # two paths of one landscape; 0.99 to 1.03 of it by processor

@@ -81,9 +81,9 @@ def test_feather_is_a_convolution_with_a_tent_along_both_axes(pixels, tent):
     padded = np.pad(mask.astype(np.float64), reach, mode="edge")
     rows = np.stack([np.convolve(row, weights, mode="valid") for row in padded])
     expected = np.stack([np.convolve(column, weights, mode="valid") for column in rows.T], axis=1)
-    found = feathered(mask, pixels=pixels)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-    np.testing.assert_array_equal(found == 0, expected == 0)  # pixels farther from the mask stay exactly zero
+    actual = feathered(mask, pixels=pixels)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+    np.testing.assert_array_equal(actual == 0, expected == 0)  # pixels farther from the mask stay exactly zero
 
 
 def test_feather_of_a_full_mask_is_one_and_of_no_pixels_the_mask():

@@ -76,7 +76,7 @@ def test_features_have_the_scale_of_the_teachers(weights_path, real_pictures):
     look = jax.jit(partial(features, layers=layers))
     ours, theirs = (look(load_params(network), photograph) for network in ("mini", weights_path))
     for layer in layers:
-        energy = [float(np.mean(np.square(found[layer]))) for found in (ours, theirs)]
+        energy = [float(np.mean(np.square(actual[layer]))) for actual in (ours, theirs)]
         assert 0.5 < energy[0] / energy[1] < 8, layer  # channels of high energy were selected
 
 
@@ -222,9 +222,9 @@ def test_the_score_is_content_plus_thirty_times_mean_style_in_numpy(script, para
 
     at = np.float32(0.9) * np.asarray(content)
     look = jax.jit(features)
-    found, contents, styles = (jax.device_get(look(params, x)) for x in (at, content, style))
-    shares = [share(gram(found[f"relu{i}_1"]), gram(styles[f"relu{i}_1"])) for i in range(1, 6)]
-    expected = share(found["relu4_2"], contents["relu4_2"]) + 30 * np.mean(shares)
+    actual, contents, styles = (jax.device_get(look(params, x)) for x in (at, content, style))
+    shares = [share(gram(actual[f"relu{i}_1"]), gram(styles[f"relu{i}_1"])) for i in range(1, 6)]
+    expected = share(actual["relu4_2"], contents["relu4_2"]) + 30 * np.mean(shares)
     names = script("compare_networks")
     score, _ = names["evaluate"](params, at, make_targets(params, content, style, objective=names["OBJECTIVE"]))
     np.testing.assert_allclose(score, expected, rtol=1e-4)

@@ -54,16 +54,16 @@ def numpy_statistics(image: np.ndarray, guide: np.ndarray) -> dict[str, np.ndarr
 
 @pytest.mark.parametrize("guided", [False, True], ids=["whole", "guided"])
 def test_statistics_of_a_batch_equal_a_loop_over_weighted_pixels(guided):
-    found = jax.device_get(compiled(FEATURES, GUIDE))[guided]
+    actual = jax.device_get(compiled(FEATURES, GUIDE))[guided]
     for i, image in enumerate(FEATURES):
         for name, expected in numpy_statistics(image, GUIDE if guided else UNIFORM).items():
             scale = np.abs(expected).max()
-            np.testing.assert_allclose(found[name][i], expected, rtol=1e-5, atol=1e-6 * scale, err_msg=name)
+            np.testing.assert_allclose(actual[name][i], expected, rtol=1e-5, atol=1e-6 * scale, err_msg=name)
 
 
 def test_an_empty_guide_gives_zeros():
-    _, found, *_ = jax.device_get(compiled(FEATURES, np.zeros_like(GUIDE)))
-    assert not found["mean"].any() and not found["gram"].any()
+    _, actual, *_ = jax.device_get(compiled(FEATURES, np.zeros_like(GUIDE)))
+    assert not actual["mean"].any() and not actual["gram"].any()
 
 
 def test_moments_accumulate_in_float32_where_float16_would_overflow():
@@ -104,10 +104,10 @@ def test_the_gradient_of_a_gram_matrix_is_one_product():
 @pytest.mark.parametrize("argument", [0, 1], ids=["features", "guide"])
 def test_second_moments_have_every_derivative_by_features_and_by_guide(argument):
     with jax.enable_x64(True):
-        given = [jnp.asarray(FEATURES[0], jnp.float64), jnp.asarray(GUIDE, jnp.float64)]
+        inputs = [jnp.asarray(FEATURES[0], jnp.float64), jnp.asarray(GUIDE, jnp.float64)]
 
         def loss(x):
-            features, guide = (x if i == argument else each for i, each in enumerate(given))
+            features, guide = (x if i == argument else each for i, each in enumerate(inputs))
             return jnp.sum(COTANGENT[0] * moments(features, guide=guide).second)
 
-        check_grads(jax.jit(loss), (given[argument],), order=2, modes=["fwd", "rev"], eps=1e-4, atol=1e-5, rtol=1e-5)
+        check_grads(jax.jit(loss), (inputs[argument],), order=2, modes=["fwd", "rev"], eps=1e-4, atol=1e-5, rtol=1e-5)

@@ -32,17 +32,17 @@ LEFT[:, :20] = 1
 
 def columns(params: Any, image: Any, *, turned: int = 1, flips: bool = False) -> np.ndarray:
     """Return the hypercolumns of orientations of an image, `[n, C]`."""
-    found = []
+    actual = []
     for each in orientations(np.asarray(image), rotations=turned, flips=flips):
         features = image_features(params, jnp.asarray(each), network=VGG19(), layers=OBJECTIVE.layers)
-        found.append(hypercolumns(features, (each.shape[0] // 4, each.shape[1] // 4)))
-    return np.concatenate([np.asarray(each).reshape(-1, each.shape[-1]) for each in found])
+        actual.append(hypercolumns(features, (each.shape[0] // 4, each.shape[1] // 4)))
+    return np.concatenate([np.asarray(each).reshape(-1, each.shape[-1]) for each in actual])
 
 
 def distances(vectors: Any, rows: np.ndarray) -> np.ndarray:
     """Return the largest difference of each vector from the nearest of some rows."""
-    found = np.abs(np.asarray(vectors).reshape(-1, 1, rows.shape[-1]) - rows[None])
-    return found.max(-1).min(-1)
+    actual = np.abs(np.asarray(vectors).reshape(-1, 1, rows.shape[-1]) - rows[None])
+    return actual.max(-1).min(-1)
 
 
 def test_style_layers_are_some_of_the_layers_and_the_statistic_is_known():
@@ -135,8 +135,8 @@ def test_without_content_the_targets_are_those_of_the_image(params, content, sty
     image, texture = picture(32, 40, seed=7), OBJECTIVE.without_content()
     of_image: Any = make_targets(params, image, [style], objective=OBJECTIVE)
     for part in ((0, False), (1, False)):
-        found: Any = make_targets(params, content, [style], objective=texture, image=image, part=part)
-        np.testing.assert_array_equal(found.vectors, of_image.vectors)
+        actual: Any = make_targets(params, content, [style], objective=texture, image=image, part=part)
+        np.testing.assert_array_equal(actual.vectors, of_image.vectors)
 
 
 @pytest.mark.slow

@@ -70,20 +70,20 @@ def interpolated(layer: np.ndarray, row: float, column: float) -> np.ndarray:
 
 
 def test_hypercolumns_on_a_grid_are_layers_divided_by_channels_with_common_corners():
-    found = computed()[0][0]
-    assert found.shape == (*GRID, 12)
+    actual = computed()[0][0]
+    assert actual.shape == (*GRID, 12)
     for i, j in itertools.product(*map(range, GRID)):
         expected = [
             interpolated(layer, i * (layer.shape[0] - 1) / (GRID[0] - 1), j * (layer.shape[1] - 1) / (GRID[1] - 1))
             / layer.shape[2]
             for layer in IMAGE.values()
         ]
-        np.testing.assert_allclose(found[i, j], np.concatenate(expected), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(actual[i, j], np.concatenate(expected), rtol=1e-5, atol=1e-6)
 
 
 def test_hypercolumns_at_positions_halve_the_coordinates_at_each_pool():
-    found = computed()[0][1]
-    for position, vector in zip(POSITIONS, found, strict=True):
+    actual = computed()[0][1]
+    for position, vector in zip(POSITIONS, actual, strict=True):
         expected = [
             interpolated(layer, position[0] / stride, position[1] / stride)
             for layer, stride in zip(IMAGE.values(), (1, 2, 4), strict=True)
@@ -107,20 +107,20 @@ def nearest_by_loops(query: Any, reference: Any, weights: Any = None, usable: An
         np.asarray(each, np.float64) - np.average(np.asarray(each, np.float64), axis=0, weights=of_each)
         for each, of_each in ((query, weights), (reference, usable))
     )
-    found = []
+    actual = []
     for q in query:
         distances = 1 - reference @ q / np.linalg.norm(reference, axis=1) / np.linalg.norm(q)
         distances = distances if usable is None else np.where(usable, distances, np.inf)
-        found.append((int(np.argmin(distances)), np.min(distances)))
-    return found
+        actual.append((int(np.argmin(distances)), np.min(distances)))
+    return actual
 
 
 def test_nearest_is_the_smallest_centered_cosine_distance_for_every_chunk():
     expected = [index for index, _ in nearest_by_loops(QUERY, REFERENCE)]
     _, matches, targets, *_ = computed()
     assert len(set(expected)) > 4
-    for found in matches[:2]:
-        assert found.tolist() == expected
+    for actual in matches[:2]:
+        assert actual.tolist() == expected
     np.testing.assert_array_equal(targets, REFERENCE[expected[:10]].reshape(2, 5, 6))
 
 
@@ -178,23 +178,23 @@ def test_split_loss_samples_a_large_layer_on_a_grid_with_offsets_of_the_key():
         for references in itertools.product(*(strided(style["layer 0"], 1) for style in STYLES))
     ]
     assert len(possible) == 9
-    found = [computed(key=key)[4] for key in range(8)]
-    values = {float(each["layer 0"]) for each in found}
+    actual = [computed(key=key)[4] for key in range(8)]
+    values = {float(each["layer 0"]) for each in actual}
     for value in values:
         assert np.min(np.abs(value - np.array(possible))) < 1e-4 * value
     assert len(values) > 2
-    assert len({float(each["layer 1"]) for each in found}) == 1
+    assert len({float(each["layer 1"]) for each in actual}) == 1
 
 
 def test_orientations_are_rotations_counterclockwise_and_their_mirror_images():
     image = RNG.random((4, 6, 3)).astype(np.float32)
     turned = [image, image.transpose(1, 0, 2)[::-1], image[::-1, ::-1], image.transpose(1, 0, 2)[:, ::-1]]
-    for found, expected in zip(
+    for actual, expected in zip(
         neighbors.orientations(image, flips=True), [*turned, *(each[:, ::-1] for each in turned)], strict=True
     ):
-        np.testing.assert_array_equal(found, expected)
-    for found, expected in zip(neighbors.orientations(image, rotations=2), turned[::2], strict=True):
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(actual, expected)
+    for actual, expected in zip(neighbors.orientations(image, rotations=2), turned[::2], strict=True):
+        np.testing.assert_array_equal(actual, expected)
 
 
 def test_the_gradient_of_the_split_loss_has_no_matrix_of_all_pairs():
@@ -272,9 +272,9 @@ def test_the_largest_array_of_matching_has_one_chunk_of_all_pairs():
 
 def _sizes(jaxpr: Any) -> list[int]:
     """Return the number of elements of every intermediate array of a program."""
-    found = []
+    actual = []
     for equation in jaxpr.eqns:
-        found += [variable.aval.size for variable in equation.outvars]
+        actual += [variable.aval.size for variable in equation.outvars]
         for inner in jaxprs_in_params(equation.params):
-            found += _sizes(inner)
-    return found
+            actual += _sizes(inner)
+    return actual

@@ -37,8 +37,8 @@ def activations(weights_path, real_pictures):
     layers = sorted({*OF_NNST, *OF_STROTSS})
     evaluate = jax.jit(lambda x: features(params, x, layers=layers))
     with jax.default_matmul_precision("highest"):
-        found = [evaluate(x) for x in (content, style, image)]
-    return [{"image": x, **each} for x, each in zip((content, style, image), jax.device_get(found), strict=True)]
+        actual = [evaluate(x) for x in (content, style, image)]
+    return [{"image": x, **each} for x, each in zip((content, style, image), jax.device_get(actual), strict=True)]
 
 
 def chosen(layers: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
@@ -94,8 +94,8 @@ def test_targets_and_loss_of_hypercolumns_agree_with_pytorch(torch, activations)
     query = columns_of_torch(torch, leaves(torch, content), *grids[0]).detach()
     expected = reference[centered_distances(torch, query, reference).argmin(1)]
     assert relative(targets.reshape(-1, targets.shape[-1]), expected) < TOLERANCE
-    found = columns_of_torch(torch, tensors, *grids[0])
-    loss = (1 - torch.nn.functional.cosine_similarity(found, expected)).mean()
+    actual = columns_of_torch(torch, tensors, *grids[0])
+    loss = (1 - torch.nn.functional.cosine_similarity(actual, expected)).mean()
     loss.backward()
     assert value == pytest.approx(loss.item(), rel=TOLERANCE)
     assert_same_gradients(gradient, tensors)
@@ -124,17 +124,17 @@ def test_split_losses_agree_with_pytorch(torch, activations):
 
 def sampled_by_torch(torch, tensors, positions):
     """Return `[n, C]`: each layer interpolated at the positions, which are halved at each pool."""
-    found, size = [], None
+    actual, size = [], None
     for x in tensors.values():
         if size is not None and x.shape[2] < size:
             positions = positions / 2
         size = x.shape[2]
         last = torch.tensor([x.shape[3] - 1, x.shape[2] - 1])
         points = (2 * positions.flip(1).double() / last - 1)[None, None]  # [1, 1, n, 2], x before y, in [-1, 1]
-        found.append(
+        actual.append(
             torch.nn.functional.grid_sample(x, points.to(x.dtype), padding_mode="border", align_corners=True)[0, :, 0].T
         )
-    return torch.cat(found, 1)
+    return torch.cat(actual, 1)
 
 
 def relaxed(torch, distances):
@@ -153,8 +153,8 @@ def test_terms_of_strotss_agree_with_pytorch(torch, activations):
     of_image, of_painting = (torch.tensor(each) for each in positions)
 
     def columns(layers, axes):
-        found = neighbors.hypercolumns(layers, axes, divisor="none")
-        return found.reshape(-1, found.shape[-1])
+        actual = neighbors.hypercolumns(layers, axes, divisor="none")
+        return actual.reshape(-1, actual.shape[-1])
 
     def terms(image, content, style):
         x, c, s = (columns(each, where) for each, where in ((image, at), (content, at), (style, of_style)))
@@ -168,13 +168,13 @@ def test_terms_of_strotss_agree_with_pytorch(torch, activations):
     @jax.jit
     def ours(image, content, style):
         def loss(image):
-            found = terms(image, content, style)
-            return sum(found[name] for name in WITH_GRADIENT), found
+            actual = terms(image, content, style)
+            return sum(actual[name] for name in WITH_GRADIENT), actual
 
         return jax.value_and_grad(loss, has_aux=True)(image)
 
     with jax.enable_x64(True):
-        (_, found), gradient = ours(image, content, style)
+        (_, actual), gradient = ours(image, content, style)
     tensors = leaves(torch, image)
     x = sampled_by_torch(torch, tensors, of_image)
     c = sampled_by_torch(torch, leaves(torch, content), of_image).detach()
@@ -197,6 +197,6 @@ def test_terms_of_strotss_agree_with_pytorch(torch, activations):
         "content": (self_distances(x) - self_distances(c)).abs().mean() * len(x),
     }
     for name, value in expected.items():
-        assert found[name] == pytest.approx(value.item(), rel=TOLERANCE), name
+        assert actual[name] == pytest.approx(value.item(), rel=TOLERANCE), name
     torch.stack([expected[name] for name in WITH_GRADIENT]).sum().backward()
     assert_same_gradients(gradient, tensors)

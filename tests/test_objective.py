@@ -39,27 +39,27 @@ def evaluated(params, image, content, style):
     """Return terms of one image in many ways: one program."""
     options: dict[str, Any] = {"objective": toy.OBJECTIVE, "network": toy.network}
     targets = make_targets(params, content, style, **options)
-    found: dict[str, Any] = {"default": terms(params, image, targets, **options)}
+    values: dict[str, Any] = {"default": terms(params, image, targets, **options)}
     for name, chosen in VARIANTS.items():
         varied: dict[str, Any] = options | {"objective": dataclasses.replace(toy.OBJECTIVE, **chosen)}
-        found[name] = terms(params, image, make_targets(params, content, style, **varied), **varied)
-    found["factors"] = gradient_factors(params, image, targets, **options)
+        values[name] = terms(params, image, make_targets(params, content, style, **varied), **varied)
+    values["factors"] = gradient_factors(params, image, targets, **options)
     small = make_targets(params, half_size(content), style, **options)
-    found["half"] = terms(params, half_size(image), small, **options)
-    found["both"] = terms(params, image, targets._replace(half=small), **options)
+    values["half"] = terms(params, half_size(image), small, **options)
+    values["both"] = terms(params, image, targets._replace(half=small), **options)
     batch = jnp.stack([content, image])
-    found["batch"] = terms(params, batch[::-1], make_targets(params, batch, style, **options), **options)
+    values["batch"] = terms(params, batch[::-1], make_targets(params, batch, style, **options), **options)
     regions = make_targets(params, content, [style, 1 - style], content_masks=jnp.asarray(MASKS), **options)
-    found["regions"] = terms(params, image, regions, **options)
-    found["composed"] = composed(image, regions)
-    found["guides"] = regions.regions.guides  # pyright: ignore[reportOptionalMemberAccess]
-    found["region factors"] = gradient_factors(params, image, regions, **options)
-    found["composed factors"] = gradient_factors(params, found["composed"], regions, **options)
-    return found
+    values["regions"] = terms(params, image, regions, **options)
+    values["composed"] = composed(image, regions)
+    values["guides"] = regions.regions.guides  # pyright: ignore[reportOptionalMemberAccess]
+    values["region factors"] = gradient_factors(params, image, regions, **options)
+    values["composed factors"] = gradient_factors(params, values["composed"], regions, **options)
+    return values
 
 
 @pytest.fixture(scope="module")
-def found():
+def values():
     with jax.enable_x64(True):
         return jax.tree.map(np.asarray, evaluated(toy.PARAMS, toy.START, toy.CONTENT, toy.STYLE))
 
@@ -72,70 +72,70 @@ def plain(values):
     return {name: value.tolist() for name, value in values.items()}
 
 
-def test_terms_of_the_default_are_distances_over_the_energy_of_the_targets(found):
+def test_terms_of_the_default_are_distances_over_the_energy_of_the_targets(values):
     expected, _, _ = toy.evaluate(toy.START)
     del expected["range_penalty"]
-    assert plain(found["default"]) == close(expected)
-    assert set(found["default"]) == {"content/full", "style/full", "style/half", "tv"}
+    assert plain(values["default"]) == close(expected)
+    assert set(values["default"]) == {"content/full", "style/full", "style/half", "tv"}
 
 
-def test_normalizations_count_elements_or_nothing(found):
+def test_normalizations_count_elements_or_nothing(values):
     features_of = partial(toy.network, toy.PARAMS)
     image, content, style = map(features_of, (toy.START, toy.CONTENT, toy.STYLE))
     away = np.square(image["full"] - content["full"])
-    assert found["elements"]["content/full"] == pytest.approx(away.mean(), rel=1e-9)
-    assert found["none"]["content/full"] == pytest.approx(away.sum(), rel=1e-9)
+    assert values["elements"]["content/full"] == pytest.approx(away.mean(), rel=1e-9)
+    assert values["none"]["content/full"] == pytest.approx(away.sum(), rel=1e-9)
     for layer in toy.OBJECTIVE.style_layers:
         one, other = (toy.gram(each[layer]) / each[layer].shape[-1] for each in (image, style))
-        assert found["elements"][f"style/{layer}"] == pytest.approx(np.square(one - other).mean(), rel=1e-9)
+        assert values["elements"][f"style/{layer}"] == pytest.approx(np.square(one - other).mean(), rel=1e-9)
         one, other = (toy.gram(each[layer] + 0.5) for each in (image, style))
-        assert found["none"][f"style/{layer}"] == pytest.approx(np.square(one - other).sum(), rel=1e-9)
+        assert values["none"][f"style/{layer}"] == pytest.approx(np.square(one - other).sum(), rel=1e-9)
 
 
-def test_total_variation_is_in_units_of_the_pixel_range(found):
+def test_total_variation_is_in_units_of_the_pixel_range(values):
     down, right = (np.abs(3 * np.diff(toy.START, axis=axis)) for axis in (0, 1))
-    assert found["sum"]["tv"] == pytest.approx((down**3).sum() + (right**3).sum(), rel=1e-9)
+    assert values["sum"]["tv"] == pytest.approx((down**3).sum() + (right**3).sum(), rel=1e-9)
     down, right = np.diff(toy.START, axis=0)[:, :-1], np.diff(toy.START, axis=1)[:-1]
-    assert found["joint"]["tv"] == pytest.approx(np.mean(down**2 + right**2), rel=1e-9)
+    assert values["joint"]["tv"] == pytest.approx(np.mean(down**2 + right**2), rel=1e-9)
 
 
-def test_terms_at_half_the_size_count_as_much_as_those_at_the_whole_but_for_total_variation(found):
-    expected = {name: (value + found["half"][name]) / 2 for name, value in found["default"].items()}
-    assert plain(found["both"]) == close(expected | {"tv": found["default"]["tv"]})
+def test_terms_at_half_the_size_count_as_much_as_those_at_the_whole_but_for_total_variation(values):
+    expected = {name: (value + values["half"][name]) / 2 for name, value in values["default"].items()}
+    assert plain(values["both"]) == close(expected | {"tv": values["default"]["tv"]})
 
 
-def test_terms_of_a_batch_are_those_of_each_image_with_its_content(found):
+def test_terms_of_a_batch_are_those_of_each_image_with_its_content(values):
     """The second image of the batch is the content, compared with what was the start."""
     expected, _, _ = toy.evaluate(toy.CONTENT)
     del expected["range_penalty"]
     start, content = (toy.network(toy.PARAMS, each)["full"] for each in (toy.START, toy.CONTENT))
     expected["content/full"] = np.square(content - start).sum() / np.square(start).sum()
-    assert {name: value[0].tolist() for name, value in found["batch"].items()} == close(found["default"])
-    assert {name: value[1].tolist() for name, value in found["batch"].items()} == close(expected)
+    assert {name: value[0].tolist() for name, value in values["batch"].items()} == close(values["default"])
+    assert {name: value[1].tolist() for name, value in values["batch"].items()} == close(expected)
 
 
-def test_factors_make_each_gradient_sum_to_one_where_it_enters_the_network(found):
+def test_factors_make_each_gradient_sum_to_one_where_it_enters_the_network(values):
     _, _, expected = toy.evaluate(toy.START)
     del expected["range_penalty"]
-    assert plain(found["factors"]) == close(expected)
+    assert plain(values["factors"]) == close(expected)
 
 
-def test_a_region_has_its_own_style_and_weighs_as_much_as_it_covers(found):
+def test_a_region_has_its_own_style_and_weighs_as_much_as_it_covers(values):
     image = np.where(MASKS.sum(0)[..., None] > 0, toy.START, toy.CONTENT)
-    np.testing.assert_allclose(found["composed"], image, rtol=1e-12)
+    np.testing.assert_allclose(values["composed"], image, rtol=1e-12)
     for layer in toy.OBJECTIVE.style_layers:
         seen, expected = toy.network(toy.PARAMS, image)[layer], 0.0
-        for guide, mask, style in zip(found["guides"][layer], MASKS, (toy.STYLE, 1 - toy.STYLE), strict=True):
+        for guide, mask, style in zip(values["guides"][layer], MASKS, (toy.STYLE, 1 - toy.STYLE), strict=True):
             own, target = (
                 np.einsum("hw,hwi,hwj->ij", guide, seen, seen),
                 toy.gram(toy.network(toy.PARAMS, style)[layer]),
             )
             expected += mask.mean() * np.square(own - target).sum() / np.square(target).sum()
-        assert found["regions"][f"style/{layer}"] == pytest.approx(expected, rel=1e-9)
+        assert values["regions"][f"style/{layer}"] == pytest.approx(expected, rel=1e-9)
     whole, _, _ = toy.evaluate(image)
-    assert found["regions"]["content/full"] == pytest.approx(whole["content/full"], rel=1e-9)
-    assert found["regions"]["tv"] == pytest.approx(whole["tv"], rel=1e-9)
-    assert plain(found["region factors"]) == close(found["composed factors"])
+    assert values["regions"]["content/full"] == pytest.approx(whole["content/full"], rel=1e-9)
+    assert values["regions"]["tv"] == pytest.approx(whole["tv"], rel=1e-9)
+    assert plain(values["region factors"]) == close(values["composed factors"])
 
 
 def test_without_regions_no_content_is_composed_into_the_image():
@@ -159,24 +159,24 @@ def of_vgg(params, content, style):
 
 
 def test_terms_of_vgg_are_those_of_its_features(of_vgg):
-    (image, content, style), (found, _) = of_vgg
+    (image, content, style), (values, _) = of_vgg
     target = np.float64(content["relu2_1"])
     expected = np.sum((image["relu2_1"] - target) ** 2) / np.sum(target**2)
-    assert found["content/relu2_1"] == pytest.approx(expected, rel=1e-4)
+    assert values["content/relu2_1"] == pytest.approx(expected, rel=1e-4)
     for layer in OBJECTIVE.style_layers:
         one, target = toy.gram(np.float64(image[layer])), toy.gram(np.float64(style[layer]))
         expected = np.sum((one - target) ** 2) / np.sum(target**2)
-        assert found[f"style/{layer}"] == pytest.approx(expected, rel=1e-4)
-    assert list(found) == ["content/relu2_1", "style/relu1_1", "style/relu2_1", "tv"]
+        assert values[f"style/{layer}"] == pytest.approx(expected, rel=1e-4)
+    assert list(values) == ["content/relu2_1", "style/relu1_1", "style/relu2_1", "tv"]
 
 
 def test_gram_matrices_may_be_divided_by_the_pixels_of_the_image(of_vgg):
-    (image, _, style), (_, found) = of_vgg
+    (image, _, style), (_, values) = of_vgg
     for layer in OBJECTIVE.style_layers:
         height, width = image[layer].shape[:2]
         share = height * width / (17 * 23)  # of pixels of the layer
         away = share * (toy.gram(np.float64(image[layer])) - toy.gram(np.float64(style[layer])))
-        assert found[f"style/{layer}"] == pytest.approx(np.square(away).sum(), rel=1e-4)
+        assert values[f"style/{layer}"] == pytest.approx(np.square(away).sum(), rel=1e-4)
 
 
 @pytest.mark.slow
@@ -186,15 +186,15 @@ def test_deep_terms_are_those_of_the_features_and_vanish_for_the_targets_themsel
         targets = make_targets(params, content, style, objective=DEEP)
         return terms(params, image, targets, objective=DEEP), [features(params, x) for x in (image, content, style)]
 
-    found, (of_image, of_content, of_style) = program(content[::-1])
+    values, (of_image, of_content, of_style) = program(content[::-1])
     for layer in DEEP.content_layers:
         target = np.asarray(of_content[layer], np.float64)
         expected = np.sum((np.asarray(of_image[layer]) - target) ** 2) / np.sum(target**2)
-        assert found[f"content/{layer}"] == pytest.approx(expected, rel=1e-4)
+        assert values[f"content/{layer}"] == pytest.approx(expected, rel=1e-4)
     for layer in DEEP.style_layers:
         one, target = (toy.gram(np.asarray(each[layer], np.float64)) for each in (of_image, of_style))
         expected = np.sum((one - target) ** 2) / np.sum(target**2)
-        assert found[f"style/{layer}"] == pytest.approx(expected, rel=1e-4)
+        assert values[f"style/{layer}"] == pytest.approx(expected, rel=1e-4)
     assert program(content)[0]["content/relu3_2"] < 1e-10
 
 
@@ -204,8 +204,8 @@ def test_the_terms_of_a_circular_image_do_not_change_when_it_is_rolled(params, s
     image: Any = np.random.default_rng(0).uniform(size=(32, 48, 3)).astype(np.float32)
     targets = make_targets(params, image, style, **options)
     program = jax.jit(partial(terms, **options))
-    found, of_rolled = (program(params, each, targets) for each in (image, np.roll(image, (16, -16), axis=(0, 1))))
-    for name, value in found.items():
+    values, of_rolled = (program(params, each, targets) for each in (image, np.roll(image, (16, -16), axis=(0, 1))))
+    for name, value in values.items():
         assert of_rolled[name] == pytest.approx(float(value), rel=1e-4), name
 
 
@@ -252,8 +252,8 @@ def test_total_is_the_weighted_sum():
     objective = Objective({"relu4_2": 2.0}, {"relu1_1": 3.0, "relu2_1": 5.0}, 7.0, 1e9, extra={"edges": 11.0})
     parts = {"content/relu4_2": 1.0, "style/relu1_1": 10.0, "style/relu2_1": 100.0, "tv": 1000.0, "edges": 1e4}
     with jax.enable_x64(True):
-        found = total(objective, {name: jnp.asarray(value) for name, value in parts.items()})
-    assert float(found) == 2 + 30 + 500 + 7000 + 11e4
+        values = total(objective, {name: jnp.asarray(value) for name, value in parts.items()})
+    assert float(values) == 2 + 30 + 500 + 7000 + 11e4
 
 
 @pytest.mark.parametrize(

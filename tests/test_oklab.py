@@ -46,8 +46,8 @@ def computed(*, colors: Any = CONTENT, style: Any = STYLE) -> Any:
 
 
 def test_oklab_of_primary_colors_has_the_published_values():
-    found = computed(colors=list(PUBLISHED))[0].reshape(-1, 3)[: len(PUBLISHED)]
-    np.testing.assert_allclose(found, list(PUBLISHED.values()), atol=2e-5)
+    actual = computed(colors=list(PUBLISHED))[0].reshape(-1, 3)[: len(PUBLISHED)]
+    np.testing.assert_allclose(actual, list(PUBLISHED.values()), atol=2e-5)
 
 
 def test_the_inverse_returns_the_colors():
@@ -88,9 +88,9 @@ def test_chroma_of_the_content_moves_to_the_style_and_lightness_stays():
 
 
 def test_a_gray_style_gives_a_gray_picture_with_its_mean_lightness():
-    found = computed(style=GRAY)[2]
-    assert np.ptp(found, axis=-1).max() < 1e-3
-    of_found, of_style = (np.asarray(oklab.srgb_to_oklab(each))[..., 0].mean() for each in (jnp.asarray(found), GRAY))
+    actual = computed(style=GRAY)[2]
+    assert np.ptp(actual, axis=-1).max() < 1e-3
+    of_found, of_style = (np.asarray(oklab.srgb_to_oklab(each))[..., 0].mean() for each in (jnp.asarray(actual), GRAY))
     assert of_found == pytest.approx(of_style, abs=0.03)  # clipped to the range of the style
 
 
@@ -114,8 +114,8 @@ def test_color_chroma_of_a_run_is_the_transfer_with_the_colors_of_all_styles():
     expected = np.stack([oklab.chroma_transfer(CONTENT, jnp.asarray(palette), jnp.asarray(each)) for each in batch])
     parts = ({}, CONTENT, CONTENT, [STYLE, GRAY], Objective(), VGG19(), LBFGS(), "content", None)
     transfer = Transfer(*parts, steps=1, color="chroma")
-    found = transfer.finish(batch)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    actual = transfer.finish(batch)
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
     region: Any = np.zeros((1, *CONTENT.shape[:2]), np.float32)
     region[:, :3] = 1
     half = np.asarray(replace(transfer, content_masks=region).finish(IMAGE))

@@ -40,19 +40,19 @@ def test_adam_divides_corrected_means_of_gradients_and_of_their_squares(name, ra
     first, second, epsilon = ADAMS[name].b1, ADAMS[name].b2, ADAMS[name].eps
     gradients = 0.01 * np.random.default_rng(0).normal(size=(7, 5))
     with jax.enable_x64(True):
-        found, _ = adam_steps(gradients)[name]
+        actual, _ = adam_steps(gradients)[name]
     mean, square = np.zeros((2, 5))
     for k, gradient in enumerate(gradients, 1):
         mean = first * mean + (1 - first) * gradient
         square = second * square + (1 - second) * gradient**2
         expected = -rate * (mean / (1 - first**k)) / (np.sqrt(square / (1 - second**k)) + epsilon)
-        np.testing.assert_allclose(found[k - 1], expected, rtol=1e-8)
+        np.testing.assert_allclose(actual[k - 1], expected, rtol=1e-8)
 
 
 def test_adam_takes_no_step_and_has_a_finite_derivative_where_all_gradients_are_zero():
     with jax.enable_x64(True):
-        found, slopes = adam_steps(np.zeros((7, 5)))["default"]
-    assert not np.asarray(found).any() and np.isfinite(slopes).all()
+        actual, slopes = adam_steps(np.zeros((7, 5)))["default"]
+    assert not np.asarray(actual).any() and np.isfinite(slopes).all()
 
 
 def test_a_transformation_of_optax_is_used_unchanged():
@@ -76,8 +76,8 @@ def test_the_learning_rate_is_the_only_leaf_and_other_options_are_compared_by_va
 
 def test_a_traced_learning_rate_is_accepted():
     rates = jnp.asarray([0.1, 0.2])
-    found: Any = jax.eval_shape(jax.vmap(lambda rate: (LBFGS(rate), Adam(rate))), rates)
-    assert all(optimizer.learning_rate.shape == (2,) for optimizer in found)
+    actual: Any = jax.eval_shape(jax.vmap(lambda rate: (LBFGS(rate), Adam(rate))), rates)
+    assert all(optimizer.learning_rate.shape == (2,) for optimizer in actual)
 
 
 @pytest.mark.parametrize(

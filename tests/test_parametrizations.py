@@ -48,19 +48,19 @@ def calculated():
     """Return a function from a name to results of its parametrization: one program for all that compile fast."""
 
     def program(names, pictures):
-        found = {}
+        actual = {}
         for name in names:
             way = PARAMETRIZATIONS[name]
             of = partial(encode, parametrization=way, flat=False)
             batch = jax.vmap(of)(jnp.stack([pictures[0], pictures[0][::-1]]))
             single = of(pictures[1])
             assert batch.batched and not single.batched
-            found[name] = {
+            actual[name] = {
                 "batch": decode(batch),
                 "again": [decode(single), way.decode(way.encode(pictures[2]))],
                 "constant": way.decode(jax.tree.map(jnp.ones_like, single.values)),
             }
-        return found
+        return actual
 
     def run(names):
         return jax.jit(partial(program, names))([uniform(shape) for shape in SHAPES])
@@ -77,11 +77,11 @@ def calculated():
 
 @every_way
 def test_what_is_encoded_decodes_to_itself_in_batches_too(calculated, name):
-    found, atol = calculated(name), 0 if name.endswith(("pixels", "pyramid")) else 2e-5
-    for shape, again in zip(SHAPES[1:], found["again"], strict=True):
+    actual, atol = calculated(name), 0 if name.endswith(("pixels", "pyramid")) else 2e-5
+    for shape, again in zip(SHAPES[1:], actual["again"], strict=True):
         np.testing.assert_allclose(again, uniform(shape), atol=atol)
     image = uniform(SHAPES[0])
-    np.testing.assert_allclose(found["batch"], np.stack([image, image[::-1]]), atol=atol)
+    np.testing.assert_allclose(actual["batch"], np.stack([image, image[::-1]]), atol=atol)
 
 
 def test_a_constant_in_every_level_is_a_constant_image(calculated):
@@ -103,8 +103,8 @@ def test_a_coarse_level_is_enlarged_bilinearly():
     part = positions - low
     rows = coarse[low] * (1 - part)[:, None, None] + coarse[low + 1] * part[:, None, None]
     expected = rows[:, low] * (1 - part)[None, :, None] + rows[:, low + 1] * part[None, :, None]
-    found = jax.jit(PYRAMID.decode)((np.zeros((8, 8, 3), np.float32), coarse))
-    np.testing.assert_allclose(found, COARSE_GAIN * expected, atol=1e-6)
+    actual = jax.jit(PYRAMID.decode)((np.zeros((8, 8, 3), np.float32), coarse))
+    np.testing.assert_allclose(actual, COARSE_GAIN * expected, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -125,12 +125,12 @@ def test_a_parameter_of_fourier_is_a_wave_as_strong_as_it_is_long():
     decoded = np.asarray(jax.jit(jax.vmap(PARAMETRIZATIONS["fourier"].decode))(waves))
     assert np.abs(decoded[..., [0, 2]]).max() < 1e-6
     for image, (row, column) in zip(decoded[..., 1], places, strict=True):
-        found = np.fft.fft2(image)
+        actual = np.fft.fft2(image)
         frequency = max(np.hypot(row / height, column / width), 1 / width)
-        assert np.linalg.norm(found) == pytest.approx(np.sqrt(0.5) / frequency * np.sqrt(height * width), rel=1e-4)
-        elsewhere = found.copy()
+        assert np.linalg.norm(actual) == pytest.approx(np.sqrt(0.5) / frequency * np.sqrt(height * width), rel=1e-4)
+        elsewhere = actual.copy()
         elsewhere[row, column] = elsewhere[-row, -column] = 0
-        assert np.abs(elsewhere).max() < 1e-3 * np.abs(found).max()
+        assert np.abs(elsewhere).max() < 1e-3 * np.abs(actual).max()
 
 
 def test_decorrelated_channels_give_the_directions_of_colour():
@@ -172,8 +172,8 @@ def test_a_composition_encodes_in_order_and_decodes_in_reverse():
     ],
 )
 def test_the_optimizer_and_the_padding_select_the_parametrization(optimizer, circular, name):
-    found = named_parametrization(optimizer.parametrization, circular=circular)
-    assert found is PARAMETRIZATIONS[name]
+    actual = named_parametrization(optimizer.parametrization, circular=circular)
+    assert actual is PARAMETRIZATIONS[name]
 
 
 def test_parameters_are_a_pytree_with_static_decoder_and_ranks():
@@ -197,5 +197,5 @@ def test_flat_parameters_are_the_arrays_of_a_parametrization_in_one_vector():
     moved = replace(flat, values=np.stack([flat.values, flat.values + np.float32(0.1)]))
     assert moved.batched and not flat.batched
     expected = decode(replace(levels, values=jax.tree.map(lambda level: level + np.float32(0.1), levels.values)))
-    for found in (decode(moved), decode_on_host(moved)):
-        np.testing.assert_allclose(found, np.stack([image, expected]), atol=1e-6)
+    for actual in (decode(moved), decode_on_host(moved)):
+        np.testing.assert_allclose(actual, np.stack([image, expected]), atol=1e-6)

@@ -69,13 +69,13 @@ def torch_features(layers, picture):
     import torch
 
     mean = torch.tensor([103.939, 116.779, 123.68], dtype=picture.dtype).reshape(1, 3, 1, 1)
-    x, found = 255 * picture.flip(1) - mean, {}
+    x, actual = 255 * picture.flip(1) - mean, {}
     for name, (kernel, bias) in layers.items():
         if name.endswith("_1") and name != "1_1":
             x = torch.nn.functional.max_pool2d(x, 2)
-        found[f"conv{name}"] = torch.nn.functional.conv2d(x, kernel, bias, padding=1)
-        x = found[f"relu{name}"] = torch.relu(found[f"conv{name}"])
-    return found
+        actual[f"conv{name}"] = torch.nn.functional.conv2d(x, kernel, bias, padding=1)
+        x = actual[f"relu{name}"] = torch.relu(actual[f"conv{name}"])
+    return actual
 
 
 def torch_objective(layers, picture, content, style):

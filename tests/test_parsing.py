@@ -60,23 +60,23 @@ def test_parsed_layers_are_of_the_network_and_have_finite_weights(text):
 @example("0\n,0", 2)
 @example("1\n,-2", 2)
 def test_parsed_shares_have_the_requested_count_and_the_sum_one(text, count):
-    if (found := parsed(parse_shares, text, count=count)) is not None:
-        assert len(found) == count and min(found) >= 0 and math.isclose(sum(found), 1)
+    if (actual := parsed(parse_shares, text, count=count)) is not None:
+        assert len(actual) == count and min(actual) >= 0 and math.isclose(sum(actual), 1)
 
 
 @MANY
 @given(st.one_of(anything, st.tuples(numbers, units).map("".join)))
 def test_parsed_memory_is_an_integer_above_the_lower_limit(text):
-    if (found := parsed(parse_memory, text)) is not None:
-        assert isinstance(found, int) and found >= LEAST_MEMORY
+    if (actual := parsed(parse_memory, text)) is not None:
+        assert isinstance(actual, int) and actual >= LEAST_MEMORY
 
 
 @MANY
 @given(st.one_of(anything, joined(numbers, ",")))
 @example("9" * 5000)
 def test_parsed_scales_are_integers(text):
-    found = parsed(parse_scales, text)
-    assert found is None or isinstance(found, int) or all(isinstance(side, int) for side in found)
+    actual = parsed(parse_scales, text)
+    assert actual is None or isinstance(actual, int) or all(isinstance(side, int) for side in actual)
 
 
 @MANY
@@ -86,16 +86,16 @@ def test_parsed_scales_are_integers(text):
 @example("1:2:" + "9" * 5000)
 @example("1:1.0000001:50")
 def test_parsed_values_are_distinct_and_in_range(text):
-    found = parsed(parse_values, "style-weight", text, least=0)
-    assert found is None or (len(set(found)) == len(found) and all(0 <= value <= MOST for value in found))
+    actual = parsed(parse_values, "style-weight", text, least=0)
+    assert actual is None or (len(set(actual)) == len(actual) and all(0 <= value <= MOST for value in actual))
 
 
 @MANY
 @given(st.one_of(anything, joined(joined(layers, ","), ";")))
 @example("a\n;a")
 def test_parsed_sets_are_distinct(text):
-    found = parsed(parse_sets, "style-layers", text)
-    assert found is None or len(set(found)) == len(found)
+    actual = parsed(parse_sets, "style-layers", text)
+    assert actual is None or len(set(actual)) == len(actual)
 
 
 def style_weights(text: str, count: int = 1) -> list[float] | None:

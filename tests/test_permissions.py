@@ -93,9 +93,9 @@ def test_a_batch_skips_a_picture_without_read_permission(locked, refused):
 @pytest.mark.parametrize("cache", ["locked", "locked/cache"])
 def test_a_cache_without_read_permission_counts_as_empty(cache, locked, fake_runner, monkeypatch, capsys):
     monkeypatch.setenv("JAXSTYLE_CACHE", cache)
-    assert [found.network for found in pretrained.installed()] == ["mini", "random"]
-    found = pretrained.find("auto")  # tries to download, too
-    assert found.network == "mini" and "VGG-19's weights cannot be downloaded" in found.note
+    assert [actual.network for actual in pretrained.installed()] == ["mini", "random"]
+    actual = pretrained.find("auto")  # tries to download, too
+    assert actual.network == "mini" and "VGG-19's weights cannot be downloaded" in actual.note
     with pytest.raises(InputError, match="VGG-19's weights are not installed, and offline"):
         pretrained.find("vgg19", offline=True)
     assert main([*STYLIZE.split(), "-o", "out.png"]) == 0

@@ -127,8 +127,8 @@ def test_gradients_agree_with_finite_differences(loss):
     }
     at = FEATURES[0] if loss == "content" else IMAGES[0]
     with jax.enable_x64(True):
-        given = (jnp.asarray(at, jnp.float64),)
-        check_grads(jax.jit(losses[loss]), given, order=1, modes=["rev"], eps=1e-6, atol=1e-3, rtol=1e-3)
+        inputs = (jnp.asarray(at, jnp.float64),)
+        check_grads(jax.jit(losses[loss]), inputs, order=1, modes=["rev"], eps=1e-6, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.slow

@@ -56,8 +56,8 @@ def test_each_device_exchanges_a_row_per_convolution_and_a_gram_matrix(script, v
 
 def test_eight_devices_take_an_eighth_of_the_time_and_add_communication(script, vgg19):
     for side in (256, 128):
-        given = Objective(), LBFGS(), VGG19()
-        one, eight = (script["seconds"](vgg19, Scale(side, side, 1), devices, *given) for devices in (1, 8))
+        inputs = Objective(), LBFGS(), VGG19()
+        one, eight = (script["seconds"](vgg19, Scale(side, side, 1), devices, *inputs) for devices in (1, 8))
         assert eight[:3] == pytest.approx([each / 8 for each in one[:3]]) and eight[3] > one[3] == 0
 
 

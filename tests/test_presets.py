@@ -170,8 +170,8 @@ def numpy_layer(layer: str, image: np.ndarray) -> np.ndarray:
     """Return a layer of five channels and of VGG's size: a random mixture of the colors of every other pixel."""
     side, rng = smallest_side(layer), np.random.default_rng(int(layer[4] + layer[6]))
     height, width = (length // side * side for length in image.shape[:2])
-    found = 3 * (image[:height:side, :width:side] - 0.5) @ rng.normal(size=(3, 5)) + rng.normal(size=5)
-    return np.maximum(found, 0) if layer.startswith("relu") else found
+    actual = 3 * (image[:height:side, :width:side] - 0.5) @ rng.normal(size=(3, 5)) + rng.normal(size=5)
+    return np.maximum(actual, 0) if layer.startswith("relu") else actual
 
 
 def layers_of(image: jax.Array, *layers: str) -> dict[str, np.ndarray]:
@@ -180,8 +180,8 @@ def layers_of(image: jax.Array, *layers: str) -> dict[str, np.ndarray]:
 
 def numpy_features(_, params, image, *, layers, summarize):
     """Stand in for `vgg.evaluate_layers`: what the objective makes of features does not depend on the network."""
-    found = {layer: jnp.asarray(each, jnp.float32) for layer, each in layers_of(image, *layers).items()}
-    return found if summarize is None else {layer: summarize(layer, each, None) for layer, each in found.items()}
+    actual = {layer: jnp.asarray(each, jnp.float32) for layer, each in layers_of(image, *layers).items()}
+    return actual if summarize is None else {layer: summarize(layer, each, None) for layer, each in actual.items()}
 
 
 def pictures(content, style) -> list[jax.Array]:
@@ -201,9 +201,9 @@ def test_a_preset_is_the_published_objective(formula, params, content, style, mo
     with jax.disable_jit():
         options: dict[str, Any] = {"objective": chosen.make_objective(), "network": chosen.network}
         targets = make_targets(params, content, style, **options)
-        found = total(chosen.make_objective(), terms(params, image, targets, **options))
+        actual = total(chosen.make_objective(), terms(params, image, targets, **options))
     features = map(layers_of, (image, content, style))
-    assert float(found) == pytest.approx(formula(*features, np.asarray(image, np.float64)), rel=1e-5)
+    assert float(actual) == pytest.approx(formula(*features, np.asarray(image, np.float64)), rel=1e-5)
 
 
 @pytest.mark.slow
@@ -213,15 +213,15 @@ def test_a_preset_is_the_published_objective_on_the_features_of_its_network(form
     image, content, style = pictures(content, style)
 
     @jax.jit
-    def compared(*given):
+    def compared(*inputs):
         objective, network = chosen.make_objective(), chosen.network
-        targets = make_targets(params, given[1], given[2], objective=objective, network=network)
-        features = [image_features(params, each, network=network, layers=objective.layers) for each in given]
-        return total(objective, terms(params, given[0], targets, objective=objective, network=network)), features
+        targets = make_targets(params, inputs[1], inputs[2], objective=objective, network=network)
+        features = [image_features(params, each, network=network, layers=objective.layers) for each in inputs]
+        return total(objective, terms(params, inputs[0], targets, objective=objective, network=network)), features
 
-    found, features = compared(image, content, style)
+    actual, features = compared(image, content, style)
     double = [{layer: np.asarray(values, np.float64) for layer, values in each.items()} for each in features]
-    assert found == pytest.approx(formula(*double, np.asarray(image, np.float64)), rel=1e-5)
+    assert actual == pytest.approx(formula(*double, np.asarray(image, np.float64)), rel=1e-5)
 
 
 def test_presets_of_matched_features_have_the_published_layers_scales_and_optimizer():

@@ -132,9 +132,9 @@ def test_a_named_file_is_loaded_without_a_warning_whatever_its_checksum(tmp_path
 
 def test_a_found_network_has_an_origin_and_a_digest(tmp_path):
     path = tiny(tmp_path / "mine.h5")
-    found = pretrained.find(path)
-    assert found.origin == str(path)
-    assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    result = pretrained.find(path)
+    assert result.origin == str(path)
+    assert result.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert (pretrained.find("random").origin, pretrained.find("random").sha256) == ("computed from a seed", "")
 
 
@@ -143,7 +143,7 @@ def test_locations_are_searched_in_the_documented_order(places, monkeypatch):
     checkout, cache = tiny(places / "checkout/weights/vgg19.h5"), tiny(places / "cache/vgg19.h5")
     monkeypatch.setenv("JAXSTYLE_WEIGHTS", str(variable))
     assert pretrained.find(weights=named).path == named
-    assert [found.path for found in pretrained.installed()] == [variable, checkout, cache, pretrained.MINI, None]
+    assert [result.path for result in pretrained.installed()] == [variable, checkout, cache, pretrained.MINI, None]
     for path in (variable, checkout, cache):
         assert pretrained.find().path == pretrained.find("vgg19", offline=True).path == path
         path.unlink()
@@ -228,15 +228,15 @@ def test_a_weights_folder_beside_an_installed_package_is_ignored(places):
 def test_a_download_is_silent_and_leaves_only_the_converted_file(places, serve, capfd, caplog):
     caplog.set_level(logging.INFO)
     body, progress = serve(), Progress()
-    found = pretrained.find(progress=progress)
-    assert found == pretrained.WeightsSource("vgg19", places / "cache/vgg19.h5")
+    result = pretrained.find(progress=progress)
+    assert result == pretrained.WeightsSource("vgg19", places / "cache/vgg19.h5")
     assert left_in(places / "cache") == ["vgg19.h5"]
     assert (progress.total, progress.seen, progress.closed) == (len(body), len(body), True)
-    assert_same(pretrained.load(found), places / "origin.h5")
+    assert_same(pretrained.load(result), places / "origin.h5")
     origin = weights_io.provenance(places / "cache/vgg19.h5")
     assert origin["source"] == pretrained.URL and origin["checksum"] == f"md5:{hashlib.md5(body).hexdigest()}"
     assert origin["licence"].startswith("CC BY")
-    assert pretrained.find("vgg19", offline=True) == found
+    assert pretrained.find("vgg19", offline=True) == result
     assert capfd.readouterr() == ("", "") and "Download" not in caplog.text
 
 
@@ -286,10 +286,10 @@ def test_without_a_writable_cache_the_download_is_stored_in_a_temporary_folder(p
     (places / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(places / "temporary"))
     monkeypatch.setenv("JAXSTYLE_CACHE", str(places / "file" / "cache"))
-    found = pretrained.find("vgg19")
-    assert "Not a directory" in found.note and "$JAXSTYLE_CACHE" in found.note
-    assert found.path and found.path.is_relative_to(places / "temporary")
-    assert_same(pretrained.load(found), places / "origin.h5")
+    result = pretrained.find("vgg19")
+    assert "Not a directory" in result.note and "$JAXSTYLE_CACHE" in result.note
+    assert result.path and result.path.is_relative_to(places / "temporary")
+    assert_same(pretrained.load(result), places / "origin.h5")
 
 
 def test_random_params_depend_on_the_seed_only(params):
@@ -353,8 +353,8 @@ def test_the_cache_is_the_systems_unless_the_variable_is_set(tmp_path, monkeypat
 
 def test_real_weights_map_the_mean_colour_to_the_bias(weights_path, monkeypatch):
     monkeypatch.setenv("JAXSTYLE_WEIGHTS", str(weights_path))
-    found = pretrained.find("vgg19", offline=True)
-    params = pretrained.load(found)
+    result = pretrained.find("vgg19", offline=True)
+    params = pretrained.load(result)
     assert vgg.widths_of(params) == vgg.BLOCK_WIDTHS
     # a mean-coloured image is zero to the network, so conv1_1 gives its bias
     grey = np.broadcast_to(np.array(vgg.MEAN_BGR[::-1], np.float32) / 255, (8, 8, 3))

@@ -92,18 +92,18 @@ def test_the_checkpoint_before_one_that_cannot_be_read_is_used(fail, tmp_path):
     before = listing(tmp_path)
     warned: list[str] = []
     fail(tmp_path / "kept" / "checkpoint-2.npz")
-    found = kept.latest(lambda _: {"image": array}, warned.append)
-    assert found is not None and found[0] == {"step": 1}
-    np.testing.assert_array_equal(found[1]["image"], array)
+    actual = kept.latest(lambda _: {"image": array}, warned.append)
+    assert actual is not None and actual[0] == {"step": 1}
+    np.testing.assert_array_equal(actual[1]["image"], array)
     [sentence] = warned
     assert "checkpoint-2.npz cannot be read (" in sentence and sentence.endswith(") and is skipped.")
     assert listing(tmp_path) == before
 
 
 def test_style_statistics_that_cannot_be_read_from_the_cache_are_computed(fail, isolated, params, monkeypatch):
-    found: Any = {"relu1_1": Moments(np.ones(4, np.float32), np.ones((4, 4), np.float32))}  # pyright: ignore
+    actual: Any = {"relu1_1": Moments(np.ones(4, np.float32), np.ones((4, 4), np.float32))}  # pyright: ignore
     computed: list[int] = []
-    monkeypatch.setattr(style_cache, "_summarize", lambda *_, **__: computed.append(1) or {32: found})
+    monkeypatch.setattr(style_cache, "_summarize", lambda *_, **__: computed.append(1) or {32: actual})
     run = problem(params=params)
     style_cache.statistics_of(STYLE, [32], run)
     before = listing(isolated)
@@ -116,7 +116,7 @@ def test_style_statistics_that_cannot_be_read_from_the_cache_are_computed(fail, 
 
     file = hdf5.h5py.File
     monkeypatch.setattr(hdf5.h5py, "File", refuse)
-    assert style_cache.statistics_of(STYLE, [32], run) == {32: found} and len(computed) == 2
+    assert style_cache.statistics_of(STYLE, [32], run) == {32: actual} and len(computed) == 2
     kinds = UnavailableError if not isinstance(fault, PermissionError) and fault is not None else InputError
     [path] = (pretrained.cache() / "styles").glob("*.h5")
     with pytest.raises(kinds, match=r"\.h5 .*: .*\.$"):

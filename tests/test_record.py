@@ -138,22 +138,22 @@ OLD = {
 
 
 def test_a_record_of_version_1_is_read_with_the_names_of_this_version():
-    found = record.read(json.dumps(OLD))
-    assert found.settings == {"memory": 7, "scales": None}
-    assert (found.format, found.memory_plans, found.history) == (record.FORMAT, {"32": 500}, {"total": (2.5, 1.5)})
-    assert (found.batch, found.index, found.steps) == ((4, 5), 1, 4)
+    actual = record.read(json.dumps(OLD))
+    assert actual.settings == {"memory": 7, "scales": None}
+    assert (actual.format, actual.memory_plans, actual.history) == (record.FORMAT, {"32": 500}, {"total": (2.5, 1.5)})
+    assert (actual.batch, actual.index, actual.steps) == ((4, 5), 1, 4)
     files = [Path("content.png"), Path("style.png")]
-    paths, options, outputs = recorded_command(found, picture=Path("old.png"), inputs=files)
+    paths, options, outputs = recorded_command(actual, picture=Path("old.png"), inputs=files)
     assert paths == {"content": files[0], "styles": (files[1],)}
     expected = {"size": 32, "seed": 3, "style_weights": "2", "style_layers": "relu1_1", "style_weight": 30.0}
     expected |= {"optimizer": "lbfgs", "lbfgs_history": 7, "ema_decay": 0.5, "color": "none"}
     assert options == StylizeOptions(**expected)
     assert (outputs.bits, outputs.save_every) == (16, 2)
     entry = {"picture": "a.png", "label": "a", "settings": {}, "terms": {}, "curve": [], "digest": "", "record": OLD}
-    assert record.read(json.dumps(entry)) == found
+    assert record.read(json.dumps(entry)) == actual
     Path("a.json").write_text(json.dumps(entry))
     read = read_entry(Path("a.json"))
-    assert read is not None and read.record == found
+    assert read is not None and read.record == actual
 
 
 # Invalid records
@@ -210,8 +210,8 @@ def test_json_data_becomes_values_of_the_annotated_type():
         (dict[str, int], {"a": 1}, {"a": 1}),
     ]
     for kind, value, expected in cases:
-        found = record.structured(kind, value, paths=[Path("in.png")])
-        assert found == expected and type(found) is type(expected)
+        actual = record.structured(kind, value, paths=[Path("in.png")])
+        assert actual == expected and type(actual) is type(expected)
 
 
 def test_json_data_of_another_type_or_with_a_path_is_refused():
@@ -242,8 +242,8 @@ def test_json_data_of_another_type_or_with_a_path_is_refused():
 
 def test_differences_have_a_name_and_both_values():
     other = replace(MADE, options={"size": 64, "seed": 0}, device="2 x cpu")
-    found = record.differences(*(record.plain(each, paths={}) for each in (MADE, other)))
-    assert list(found) == [("options.size", 32, 64), ("options.seed", None, 0), ("device", "1 x cpu", "2 x cpu")]
+    actual = record.differences(*(record.plain(each, paths={}) for each in (MADE, other)))
+    assert list(actual) == [("options.size", 32, 64), ("options.seed", None, 0), ("device", "1 x cpu", "2 x cpu")]
     assert list(record.differences([{"a": [1, 2]}], [{"a": [1, 3]}])) == [(" 1.a 2", 2, 3)]
     assert list(record.differences([1], [1, 2], name="batch")) == [("batch", [1], [1, 2])]
 

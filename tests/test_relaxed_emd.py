@@ -72,14 +72,14 @@ def test_filled_rows_of_a_chunk_match_no_vector():
 def test_color_distance_adds_cosine_and_root_mean_square_in_rotated_colors(chunk):
     colors, palette = COLORS.copy(), PALETTE
     colors[0] = palette[0]  # a distance of zero, which has a lower bound
-    found = computed(colors=colors)
+    actual = computed(colors=colors)
     # The rotation takes gray to brightness, so that the differences of color of gray are zero.
     rotation = [[0.577350, 0.577350, 0.577350], [-0.577350, 0.788675, -0.211325], [-0.577350, -0.211325, 0.788675]]
-    np.testing.assert_allclose(found[4], colors @ np.transpose(rotation), atol=1e-5)
+    np.testing.assert_allclose(actual[4], colors @ np.transpose(rotation), atol=1e-5)
     x, y = (np.asarray(each, np.float64) - 0.5 for each in (colors, palette))
     euclidean = [[np.sqrt(max(np.sum((a - b) ** 2), 1e-5) / 3) for b in y] for a in x]
     expected = relaxed(cosine_distances(x, y) + np.array(euclidean))
-    assert found[1][chunk] == pytest.approx(expected, rel=1e-5)
+    assert actual[1][chunk] == pytest.approx(expected, rel=1e-5)
 
 
 def test_moment_distance_is_the_mean_absolute_difference_of_means_and_covariances():
@@ -109,10 +109,10 @@ def test_positions_lie_on_a_grid_inside_and_reach_every_pixel():
     seen = np.zeros((11, 7), bool)
     drawn = computed()[5]
     assert drawn.shape == (100, 6, 2)  # of a stride of 3, the smallest
-    for found in drawn:
-        assert (np.unique(found[:, 0]) - found[0, 0]).tolist() == [0, 3, 6]
-        assert (np.unique(found[:, 1]) - found[0, 1]).tolist() == [0, 3]
-        seen[tuple(found.T)] = True  # an index out of range would raise
+    for actual in drawn:
+        assert (np.unique(actual[:, 0]) - actual[0, 0]).tolist() == [0, 3, 6]
+        assert (np.unique(actual[:, 1]) - actual[0, 1]).tolist() == [0, 3]
+        seen[tuple(actual.T)] = True  # an index out of range would raise
     assert seen.all()
 
 
@@ -138,8 +138,8 @@ def loss(x: Any, colors: Any, chunk: int = 4) -> jax.Array:
 
 def test_gradients_agree_with_finite_differences():
     with jax.enable_x64(True):
-        given = jnp.asarray(X, jnp.float64), jnp.asarray(COLORS, jnp.float64)
-        check_grads(jax.jit(loss), given, order=1, modes=["rev"], eps=1e-6, atol=1e-6, rtol=1e-5)
+        inputs = jnp.asarray(X, jnp.float64), jnp.asarray(COLORS, jnp.float64)
+        check_grads(jax.jit(loss), inputs, order=1, modes=["rev"], eps=1e-6, atol=1e-6, rtol=1e-5)
 
 
 def test_a_batch_equals_its_sets_and_the_chunk_changes_nothing_beyond_rounding():

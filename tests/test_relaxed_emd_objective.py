@@ -26,8 +26,8 @@ LEFT[:, :20] = 1
 def test_weighted_positions_have_the_density_of_the_weights():
     weights: Any = np.zeros((6, 8), np.float32)
     weights[1, 2], weights[4, 7] = 1, 3
-    found = np.asarray(weighted_positions(weights, key=jax.random.key(0), count=400))
-    assert Counter(map(tuple, found.tolist())) == {(1, 2): 100, (4, 7): 300}
+    actual = np.asarray(weighted_positions(weights, key=jax.random.key(0), count=400))
+    assert Counter(map(tuple, actual.tolist())) == {(1, 2): 100, (4, 7): 300}
 
 
 def test_too_few_positions_are_refused():

@@ -21,9 +21,9 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 def script(name: str, **constants: Any) -> dict[str, Any]:
     """Return the globals of a script, with some of its constants replaced."""
-    found = runpy.run_path(str(SCRIPTS / f"{name}.py"))
-    found["main"].__globals__.update(constants)
-    return found["main"].__globals__
+    actual = runpy.run_path(str(SCRIPTS / f"{name}.py"))
+    actual["main"].__globals__.update(constants)
+    return actual["main"].__globals__
 
 
 @pytest.fixture(autouse=True)
@@ -42,8 +42,8 @@ def started(tmp_path, monkeypatch, params, content, style):
 
     def run(name: str, *options: str, **constants: Any) -> np.ndarray:
         monkeypatch.setattr(sys, "argv", [f"{name}.py", "content.png", "style.png", "out.png", *options])
-        found = script(name, SIZE=32, **constants)
-        found["start"](found["main"])
+        actual = script(name, SIZE=32, **constants)
+        actual["start"](actual["main"])
         return load_image(tmp_path / "out.png").rgb
 
     return run
@@ -82,13 +82,13 @@ def test_a_wrong_derivative_only_costs_more_tries():
 
 
 def test_a_share_that_no_weight_reaches_is_an_error():
-    found = script("tune_weights")
+    actual = script("tune_weights")
     for end in (0.85, 0.0):
         respond, asked = responding(
             lambda x, end=end: end * logistic(x), lambda x, end=end: 0.7 * end * logistic(x) * (1 - logistic(x))
         )
-        with pytest.raises(found["InputError"], match="share of 0.9 .* 60 steps"):
-            found["tune"](respond, 0.9)
+        with pytest.raises(actual["InputError"], match="share of 0.9 .* 60 steps"):
+            actual["tune"](respond, 0.9)
         assert max(asked) < 6.91 and len(asked) <= 16
 
 
@@ -96,7 +96,7 @@ def test_a_share_that_no_weight_reaches_is_an_error():
 def test_tuning_reaches_the_share_that_a_separate_run_measures(started, params, capsys):
     share = 0.8
     optimizer = Adam(learning_rate=0.01, eps=1e-3)
-    found = started("tune_weights", "--share", str(share), STEPS=20, OPTIMIZER=optimizer)
+    actual = started("tune_weights", "--share", str(share), STEPS=20, OPTIMIZER=optimizer)
     weight = float(capsys.readouterr().out.splitlines()[-1].split("weight ")[1].split(",")[0])
     content, style = (jnp.asarray(load_image(name).rgb) for name in ("content.png", "style.png"))
     objective = Objective(style=dict.fromkeys(Objective().style, weight))
@@ -108,7 +108,7 @@ def test_tuning_reaches_the_share_that_a_separate_run_measures(started, params, 
         for x in (content, state.image)
     )
     assert abs(1 - after / before - share) < 0.02
-    assert np.abs(found - state.image).max() < 0.02
+    assert np.abs(actual - state.image).max() < 0.02
 
 
 # sensitivity
@@ -118,8 +118,8 @@ def test_tuning_reaches_the_share_that_a_separate_run_measures(started, params, 
 def test_the_sensitivity_is_the_central_difference_of_two_runs(params, content, style):
     sensitivity = script("sensitivity", STEPS=6)["sensitivity"]
     with jax.enable_x64(True):
-        given = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), (params, content, style))
-        each = [map(np.asarray, sensitivity(*given, float(np.exp(d)))) for d in (-1e-5, 0.0, 1e-5)]
+        inputs = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), (params, content, style))
+        each = [map(np.asarray, sensitivity(*inputs, float(np.exp(d)))) for d in (-1e-5, 0.0, 1e-5)]
     (below, _), (painted, change), (above, _) = each
     assert painted.shape == change.shape == content.shape and np.abs(change).max() > 1e-3
     assert np.linalg.norm(change - (above - below) / 2e-5) < 1e-4 * np.linalg.norm(change)
@@ -181,9 +181,9 @@ def test_along_the_front_content_rises_and_style_falls(started, monkeypatch, par
     names = script("pareto", STEPS=60, WEIGHTS=(0.03, 0.3, 3.0))
     points, pictures = names["front"](params, content, style)
     assert (np.diff(points[:, 0]) > 0).all() and (np.diff(points[:, 1]) < 0).all()
-    found = terms(params, jnp.asarray(pictures[-1]), make_targets(params, content, style))
-    mean = np.mean([found[f"style/{layer}"] for layer in Objective().style])
-    np.testing.assert_allclose(points[-1], [found["content/relu4_2"], mean], rtol=1e-4)
+    actual = terms(params, jnp.asarray(pictures[-1]), make_targets(params, content, style))
+    mean = np.mean([actual[f"style/{layer}"] for layer in Objective().style])
+    np.testing.assert_allclose(points[-1], [actual["content/relu4_2"], mean], rtol=1e-4)
 
 
 @pytest.mark.soak(long=True)

@@ -100,13 +100,13 @@ def test_row_chunks_change_neither_loss_nor_gradient(params, network, options, m
     """With `remat`, or without an option, as for large images."""
     image = picture(61, 51, seed=2)  # neither side divides
     masks = None if network else image[None, ..., 0]
-    given: dict[str, Any] = {"objective": replace(OBJECTIVE, **options), "masks": masks}
-    plain = loss_and_gradient(params, image, network=VGG19(**network), **given)
+    inputs: dict[str, Any] = {"objective": replace(OBJECTIVE, **options), "masks": masks}
+    plain = loss_and_gradient(params, image, network=VGG19(**network), **inputs)
     remat: tuple[int, ...] = (1, 2)
     if "pooling" in network:
         monkeypatch.setattr(layer_summaries, "LARGE", 1)
         remat = ()
-    chunked = loss_and_gradient(params, image, network=VGG19(**network, remat=remat), **given)
+    chunked = loss_and_gradient(params, image, network=VGG19(**network, remat=remat), **inputs)
     tolerance = 1e-2 if "precision" in network else 1e-5
     assert_equal(chunked, plain, loss=tolerance / 3 if network else tolerance, gradient=tolerance)
 
@@ -153,9 +153,13 @@ def test_steps_in_row_chunks_need_less_memory_and_give_the_same_losses():
     image, style = picture(384, 256, seed=2), picture(48, 40, seed=5)
     sizes, totals = [], []
     for network in (PLAIN, ROWS):
-        given = (init_state(0.8 * image, optimizer=Adam()), params, make_targets(params, image, style, network=network))
-        program = jax.jit(partial(run_steps, network=network, steps=3)).lower(*given, Objective()).compile()
+        inputs = (
+            init_state(0.8 * image, optimizer=Adam()),
+            params,
+            make_targets(params, image, style, network=network),
+        )
+        program = jax.jit(partial(run_steps, network=network, steps=3)).lower(*inputs, Objective()).compile()
         sizes.append(memory_of(program))
-        totals.append(program(*given, Objective())[1]["total"])
+        totals.append(program(*inputs, Objective())[1]["total"])
     assert sizes[1] < 0.7 * sizes[0]
     np.testing.assert_allclose(totals[1], totals[0], rtol=1e-4)

@@ -134,13 +134,13 @@ def same(one: Snapshot, two: Snapshot) -> None:
 
 
 def test_a_walk_takes_all_steps_of_all_scales_and_starts_each_from_the_image_before():
-    found = places(fake())
-    last = found[-1]
-    assert [place.step for place in found] == [5, 12]  # one segment per scale
+    actual = places(fake())
+    last = actual[-1]
+    assert [place.step for place in actual] == [5, 12]  # one segment per scale
     assert last.sides.tolist() == [20] * 5 + [40] * 7 and (last.scale, last.scale_step) == (1, 7)
     np.testing.assert_array_equal(last.image, np.full((32, 40, 3), 12 / 64, np.float32))
     np.testing.assert_allclose(last.history["content/relu1_1"], np.arange(1, 13) / 64)
-    assert is_complete(fake(), last) and not is_complete(fake(), found[0])
+    assert is_complete(fake(), last) and not is_complete(fake(), actual[0])
 
 
 def test_each_scale_but_the_first_is_compiled_while_the_one_before_runs():
@@ -178,14 +178,14 @@ def test_threads_compile_a_program_once_and_another_one_tries_after_a_failure():
 def test_segments_multiples_and_resuming_do_not_change_a_walk(save_every, most, until, split):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(problem, "MOST_STEPS_PER_SEGMENT", most)
-        found = places(fake(save_every=save_every))
-        same(found[-1], places(fake())[-1])
-        reached = {place.step for place in found}
+        actual = places(fake(save_every=save_every))
+        same(actual[-1], places(fake())[-1])
+        reached = {place.step for place in actual}
         assert save_every == 0 or set(range(save_every, 13, save_every)) <= reached
         assert places(fake(save_every=save_every), until=until)[-1].step == until
         start = places(fake(), until=split)[-1]
         resumed = places(fake(save_every=save_every), resume=start)
-        same(resumed[-1] if resumed else start, found[-1])
+        same(resumed[-1] if resumed else start, actual[-1])
         again = repeat(fake(), should_stop=never, until=until)
         assert again is not None and again.step == until
 

@@ -165,13 +165,13 @@ def test_half_a_shape_is_rounded_and_at_least_one_pixel():
 def numpy_weights(size: int, other: int, *, circular: bool, method: str) -> np.ndarray:
     """Return the weights `[other, size]` of the pixels of a side in each pixel of the resized side."""
     wide = max(1.0, size / other)  # a kernel is as wide as the larger pixels
-    found = np.zeros((other, size))
+    actual = np.zeros((other, size))
     for i in range(other):
         for j in range(-4 * size, 5 * size) if circular else range(size):
             x = abs((i + 0.5) * size / other - 0.5 - j) / wide
             lanczos = np.sinc(x) * np.sinc(x / 3) * (x < 3)
-            found[i, j % size] += lanczos if method == "lanczos3" else max(0.0, 1 - x)
-    return found / found.sum(axis=1, keepdims=True)
+            actual[i, j % size] += lanczos if method == "lanczos3" else max(0.0, 1 - x)
+    return actual / actual.sum(axis=1, keepdims=True)
 
 
 def resampled(batch):
@@ -190,19 +190,19 @@ def resampled(batch):
 def test_resample_weights_the_pixels_around_by_its_kernel(name, picture):
     """Rows are enlarged and columns reduced; a batch, a picture and a mask are treated alike."""
     circular, method = name == "circular", "linear" if name == "linear" else "lanczos3"
-    found = np.asarray(resampled(PICTURES)[name])
+    actual = np.asarray(resampled(PICTURES)[name])
     rows, columns = (numpy_weights(*sides, circular=circular, method=method) for sides in ((12, 20), (16, 9)))
     subscripts = "ih,hw,jw->ij" if method == "linear" else "ih,...hwc,jw->...ijc"
     expected = np.einsum(subscripts, rows, picture.astype(np.float64), columns)
-    np.testing.assert_allclose(found, expected, atol=3e-6)
+    np.testing.assert_allclose(actual, expected, atol=3e-6)
 
 
 def test_resize_clips_to_the_range_and_returns_a_picture_of_the_same_size_itself():
-    found = jax.device_get(resampled(np.round(PICTURES)))  # lanczos3 overshoots at edges
-    unclipped = found["lanczos3"][0]
+    actual = jax.device_get(resampled(np.round(PICTURES)))  # lanczos3 overshoots at edges
+    unclipped = actual["lanczos3"][0]
     assert unclipped.min() < 0 and unclipped.max() > 1
-    np.testing.assert_allclose(found["clipped"], np.clip(unclipped, 0, 1), atol=1e-6)
-    assert found["clipped"].min() == 0 and found["clipped"].max() == 1
+    np.testing.assert_allclose(actual["clipped"], np.clip(unclipped, 0, 1), atol=1e-6)
+    assert actual["clipped"].min() == 0 and actual["clipped"].max() == 1
     for picture in (PICTURES, PICTURES[0, ..., 0]):
         assert resize(picture, 12, 16) is picture and resample(picture, 12, 16, circular=True) is picture
 
@@ -226,9 +226,9 @@ def test_resize_style_reduces_it_like_the_picture_but_leaves_the_deepest_layer_a
 @pytest.mark.parametrize("most", [MOST_CONSTANT, 0], ids=["constant", "computed"])
 def test_a_program_resamples_as_numpy_does(most, monkeypatch):
     monkeypatch.setattr(resample_module, "MOST_CONSTANT", most)
-    found, expected = jax.jit(lambda batch: resampled(batch))(PICTURES), resampled(PICTURES)
+    actual, expected = jax.jit(lambda batch: resampled(batch))(PICTURES), resampled(PICTURES)
     for name, values in expected.items():
-        np.testing.assert_allclose(found[name], values, atol=3e-6)
+        np.testing.assert_allclose(actual[name], values, atol=3e-6)
 
 
 @pytest.mark.slow

@@ -121,8 +121,8 @@ def benchmark(folder, monkeypatch):
     monkeypatch.setattr(importlib.import_module("benchmark_steps"), "matrix_peak", lambda **_: 1.0)
 
     def run(name: str, *options: object) -> dict[str, Any]:
-        given = [name, "content.png", "style.png", "--network", "tiny.h5", "--turns", 1, "--json", "results.json"]
-        script["main"]([str(each) for each in (*given, *options)])
+        inputs = [name, "content.png", "style.png", "--network", "tiny.h5", "--turns", 1, "--json", "results.json"]
+        script["main"]([str(each) for each in (*inputs, *options)])
         results = folder / "results.json"
         return json.loads(results.read_text()) if results.exists() else {}
 
@@ -164,10 +164,10 @@ def test_the_sweep_benchmark_compares_one_sweep_to_a_run_of_each_weight(benchmar
     commands = importlib.import_module("benchmark_commands")
     monkeypatch.setattr(commands, "STRENGTHS", (3.0, 30.0))
     monkeypatch.setattr(commands, "jaxstyle", lambda *arguments: main([str(each) for each in arguments]))
-    found = benchmark("sweep", "--sizes", 32, "--steps", 1)
-    [result] = found["results"]
+    actual = benchmark("sweep", "--sizes", 32, "--steps", 1)
+    [result] = actual["results"]
     assert result["median"] == result["turns"][0]["one sweep"] / result["turns"][0]["six runs"] > 0
-    assert found["machine"]["versions"]["jax"] == jax.__version__ and found["settings"]["steps"] == 1
+    assert actual["machine"]["versions"]["jax"] == jax.__version__ and actual["settings"]["steps"] == 1
     batch, *alone = (sum(problem.objective.style.values()) for problem in fake_runner.problems)
     np.testing.assert_allclose(batch, alone, rtol=1e-6)
     assert len(alone) == 2
@@ -282,11 +282,11 @@ def test_a_figure_of_the_paper_is_painted_and_drawn(tmp_path, params, content, s
 
 @pytest.mark.soak(long=True)
 def test_the_gradient_benchmark_finds_equal_gradients_in_less_memory_with_segments(benchmark):
-    found = benchmark("gradient", "--size", 32, "--steps", 9, "--checkpoint-segments", 0)["results"]
-    assert [row["program"] for row in found] == ["the run", "no segments", "3 segments"]
-    for row in found:
+    actual = benchmark("gradient", "--size", 32, "--steps", 9, "--checkpoint-segments", 0)["results"]
+    assert [row["program"] for row in actual] == ["the run", "no segments", "3 segments"]
+    for row in actual:
         assert row["error"] < 1e-2 and row["time over the run's"] > 0
-    assert found[2]["MiB"] < found[1]["MiB"]
+    assert actual[2]["MiB"] < actual[1]["MiB"]
 
 
 @pytest.mark.soak(long=True)

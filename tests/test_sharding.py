@@ -56,9 +56,9 @@ def test_a_batch_on_four_devices_is_that_of_one(on_four_devices):
 
 @pytest.mark.slow
 def test_commands_on_several_devices_return_the_pictures_of_one_and_resume_on_other_devices(on_four_devices):
-    found, folder = on_four_devices
-    status = {name: status for name, (status, _) in found["commands"].items()}
-    output = {name: text for name, (_, text) in found["commands"].items()}
+    actual, folder = on_four_devices
+    status = {name: status for name, (status, _) in actual["commands"].items()}
+    output = {name: text for name, (_, text) in actual["commands"].items()}
 
     def apart(one: str, other: str) -> float:
         return float(np.abs(load_image(folder / one).rgb - load_image(folder / other).rgb).max())
@@ -100,8 +100,8 @@ def test_arrays_are_unchanged_by_being_placed_on_a_device_and_cropped():
 
 def test_a_batch_is_mapped_with_shared_arguments():
     mesh = mesh_of(jax.devices()[:1], BATCH)
-    found = map_batch(lambda shared, own: own * shared, np.float32(2), np.arange(3, dtype=np.float32), mesh=mesh)
-    np.testing.assert_array_equal(found, [0, 2, 4])
+    actual = map_batch(lambda shared, own: own * shared, np.float32(2), np.arange(3, dtype=np.float32), mesh=mesh)
+    np.testing.assert_array_equal(actual, [0, 2, 4])
 
 
 def test_a_mesh_without_devices_is_refused():
@@ -124,7 +124,7 @@ class Device:
 
 
 def test_the_rows_of_a_picture_are_divided_among_devices_only_on_request(monkeypatch):
-    monkeypatch.setattr(placement, "mesh_of", lambda found, axis: (len(found), axis))
+    monkeypatch.setattr(placement, "mesh_of", lambda actual, axis: (len(actual), axis))
     monkeypatch.setattr(placement, "Layout", lambda mesh: mesh)
     monkeypatch.setattr(jax, "devices", lambda: [Device()] * 4)
     assert placement.row_layout(None, objective=Objective()) is None
@@ -141,7 +141,7 @@ def test_the_rows_of_a_picture_are_divided_among_devices_only_on_request(monkeyp
 
 
 def test_a_batch_is_divided_among_at_most_one_device_per_image(monkeypatch):
-    monkeypatch.setattr(placement, "mesh_of", lambda found, axis: (len(found), axis))
+    monkeypatch.setattr(placement, "mesh_of", lambda actual, axis: (len(actual), axis))
     monkeypatch.setattr(placement, "Layout", lambda mesh: mesh)
     monkeypatch.setattr(jax, "devices", lambda: [Device()] * 4)
     assert placement.batch_layout(None, batch_size=1) is None and placement.batch_layout(1, batch_size=8) is None

@@ -101,16 +101,16 @@ def test_a_download_stops_at_the_next_block():
 
 
 def test_a_command_in_another_thread_leaves_the_handlers_alone():
-    before, found = signal.getsignal(signal.SIGTERM), []
+    before, actual = signal.getsignal(signal.SIGTERM), []
 
     def run() -> None:
         with handled():
-            found.append(signal.getsignal(signal.SIGTERM))
+            actual.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
-    assert found == [before]
+    assert actual == [before]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="on Windows, a process has no exit status of a signal")

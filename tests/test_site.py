@@ -104,6 +104,6 @@ def test_the_search_finds_a_function(opened):
     ready = page.locator(".md-search-result__meta").filter(has_text="Type to start")  # the index is loaded
     ready.wait_for(state="attached")
     page.keyboard.type("squared_distance")
-    found = page.locator(".md-search-result__link").first
-    found.wait_for()
-    assert "losses.html" in found.get_attribute("href") and not wrong
+    actual = page.locator(".md-search-result__link").first
+    actual.wait_for()
+    assert "losses.html" in actual.get_attribute("href") and not wrong

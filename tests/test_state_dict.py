@@ -74,12 +74,12 @@ def test_a_safetensors_file_equals_the_folded_state_dict_for_every_type_of_float
     ]:
         path = safetensors(tmp_path / "a.safetensors", stored)
         expected = exact or {name: array.astype("f4") for name, array in stored.items()}
-        found = weights_io.read(path)
-        np.testing.assert_array_equal(found["conv5_4"]["kernel"], expected["features.34.weight"].transpose(2, 3, 1, 0))
-        np.testing.assert_array_equal(found["conv1_2"]["bias"], expected["features.2.bias"])
+        actual = weights_io.read(path)
+        np.testing.assert_array_equal(actual["conv5_4"]["kernel"], expected["features.34.weight"].transpose(2, 3, 1, 0))
+        np.testing.assert_array_equal(actual["conv1_2"]["bias"], expected["features.2.bias"])
         first = state_dict.fold(expected["features.0.weight"].transpose(2, 3, 1, 0), expected["features.0.bias"])
-        np.testing.assert_array_equal(found["conv1_1"]["kernel"], first["kernel"])
-        assert all(array.dtype == np.float32 for layer in found.values() for array in layer.values())
+        np.testing.assert_array_equal(actual["conv1_1"]["kernel"], first["kernel"])
+        assert all(array.dtype == np.float32 for layer in actual.values() for array in layer.values())
     assert weights_io.widths(path) == WIDTHS
     assert "torchvision" in weights_io.provenance(path)["preprocessing"]
     assert pretrained.find("vgg19", weights=path).path == path
@@ -140,12 +140,12 @@ def test_vgg16_is_vgg19_with_identities_as_its_missing_convolutions(tmp_path):
         kernel = jnp.zeros((3, 3, width, width)).at[1, 1].set(jnp.eye(width))
         identities[layer] = {"kernel": kernel, "bias": jnp.zeros(width)}
     image = jax.random.uniform(jax.random.key(0), (32, 48, 3))
-    found, expected = (
+    actual, expected = (
         evaluate_layers(VGG19.from_params(each), each, image, layers=("relu3_3", "relu5_3"))
         for each in (params, params | identities)
     )
-    assert found["relu5_3"].shape == (2, 3, 2) and jnp.any(found["relu3_3"] > 0)
-    for layer, values in found.items():
+    assert actual["relu5_3"].shape == (2, 3, 2) and jnp.any(actual["relu3_3"] > 0)
+    for layer, values in actual.items():
         np.testing.assert_allclose(values, expected[layer], rtol=1e-4, atol=1e-3)
 
 

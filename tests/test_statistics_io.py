@@ -75,9 +75,9 @@ def refusal(path, params, *, objective=OBJECTIVE, network=NETWORK):
 
 def test_written_statistics_are_read_back_exactly(tmp_path, params):
     for objective, kind in ((OBJECTIVE, Moments), (SLICED, Quantiles)):
-        found = read(written(tmp_path / "a.h5", params, objective=objective), params, objective=objective)
-        assert sorted(found) == [128, 512]
-        for side, by_layer in found.items():
+        actual = read(written(tmp_path / "a.h5", params, objective=objective), params, objective=objective)
+        assert sorted(actual) == [128, 512]
+        for side, by_layer in actual.items():
             assert list(by_layer) == list(CHANNELS)
             jax.tree.map(np.testing.assert_array_equal, by_layer, summary(kind, seed=side))
 
@@ -111,8 +111,8 @@ def test_moments_are_read_for_every_statistic_that_is_derived_from_them(tmp_path
 
 def test_a_run_with_fewer_layers_reads_those_layers(tmp_path, params):
     objective = replace(OBJECTIVE, style={"relu2_1": 1.0})
-    found = read(written(tmp_path / "a.h5", params), params, objective=objective)
-    assert [list(by_layer) for by_layer in found.values()] == [["relu2_1"]] * 2
+    actual = read(written(tmp_path / "a.h5", params), params, objective=objective)
+    assert [list(by_layer) for by_layer in actual.values()] == [["relu2_1"]] * 2
 
 
 def test_the_hash_of_a_network_depends_on_its_numbers_and_not_on_their_type():

@@ -29,14 +29,14 @@ MOMENTS, QUANTILES = Moments(ZEROS, EYE), Quantiles(EYE, LEVELS)
 @jax.jit
 def compared(x, style) -> Any:
     """Return the distance of guided features by statistic and normalization."""
-    found, options = {}, {"guide": GUIDE, "shift": -1.0, "scale": 1 / 3}
+    actual, options = {}, {"guide": GUIDE, "shift": -1.0, "scale": 1 / 3}
     for statistic in ELEMENTS:
         target = summarize(style, statistic=statistic)
-        found[statistic] = {
+        actual[statistic] = {
             name: distance(x, target, statistic=statistic, normalization=name, **options)
             for name in get_args(Normalization)
         }
-    return found
+    return actual
 
 
 @pytest.mark.parametrize("statistic", ELEMENTS)
@@ -44,33 +44,33 @@ def test_distance_of_guided_features_is_that_of_their_statistics(statistic):
     name = "shifted" if statistic == "gram" else statistic  # shift and scale are those of Gram matrices only
     target = numpy_statistics(STYLE, np.full((5, 7), 1 / 35))[name]
     squares = np.stack([np.sum((numpy_statistics(x, GUIDE)[name] - target) ** 2) for x in FEATURES])
-    found = jax.device_get(compared(FEATURES, STYLE))[statistic]
+    actual = jax.device_get(compared(FEATURES, STYLE))[statistic]
     for divisor, by in {"energy": np.sum(target**2), "elements": ELEMENTS[statistic], "none": 1}.items():
-        np.testing.assert_allclose(found[divisor], squares / by, rtol=1e-5)
+        np.testing.assert_allclose(actual[divisor], squares / by, rtol=1e-5)
 
 
 def test_distance_of_moments_by_default_is_that_of_gram_matrices_over_their_energy():
-    found = jax.jit(distance)(MOMENTS, Moments(ZEROS + 1, 0 * EYE + 2))
-    assert found == pytest.approx((3 * 1 + 6 * 4) / 36, rel=1e-6)
+    actual = jax.jit(distance)(MOMENTS, Moments(ZEROS + 1, 0 * EYE + 2))
+    assert actual == pytest.approx((3 * 1 + 6 * 4) / 36, rel=1e-6)
 
 
 def test_transport_distances_get_the_features_the_guide_and_the_divisor(monkeypatch):
     calls = []
     for name in ("wasserstein", "sliced"):
-        monkeypatch.setattr(module, name, lambda *given, name=name, **options: calls.append((name, given, options)))
+        monkeypatch.setattr(module, name, lambda *inputs, name=name, **options: calls.append((name, inputs, options)))
     distance(MOMENTS, MOMENTS, statistic="wasserstein", normalization="none")
     features: Any = FEATURES
     distance(features, QUANTILES, statistic="sliced", guide=GUIDE, normalization="elements")  # pyright: ignore[reportArgumentType]
     assert calls[0] == ("wasserstein", (MOMENTS, MOMENTS), {"normalization": "none"})
-    name, given, options = calls[1]
-    assert name == "sliced" and given[0] is FEATURES and given[1] is QUANTILES
+    name, inputs, options = calls[1]
+    assert name == "sliced" and inputs[0] is FEATURES and inputs[1] is QUANTILES
     assert options["guide"] is GUIDE and options["normalization"] == "elements"
 
 
 @pytest.mark.parametrize("statistic", get_args(Statistic))
 def test_only_sliced_is_summarized_by_quantiles(statistic):
-    found = jax.eval_shape(lambda style: summarize(style, key=KEY, statistic=statistic, guide=GUIDE), STYLE)
-    assert isinstance(found, Quantiles if statistic == "sliced" else Moments)
+    actual = jax.eval_shape(lambda style: summarize(style, key=KEY, statistic=statistic, guide=GUIDE), STYLE)
+    assert isinstance(actual, Quantiles if statistic == "sliced" else Moments)
 
 
 def test_a_summary_of_another_statistic_is_refused():

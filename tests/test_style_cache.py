@@ -139,8 +139,8 @@ def test_a_command_reads_statistics_only_where_nothing_else_of_a_style_is_used(f
 
 def test_sizes_are_those_of_all_scales_and_halves(computed, params):
     objective = Objective(content={"relu1_2": 1.0}, style={"relu1_1": 6.0}, half_resolution_above=16)
-    found = style_cache.with_statistics(problem(params=params, objective=objective, longest=80, scales=(40, 80)))
-    assert [list(style) for style in found.styles] == [[10, 20, 40, 80]]
+    actual = style_cache.with_statistics(problem(params=params, objective=objective, longest=80, scales=(40, 80)))
+    assert [list(style) for style in actual.styles] == [[10, 20, 40, 80]]
     assert computed == [1 / 8, 1 / 4, 1 / 2, 1.0]
 
 

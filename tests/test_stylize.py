@@ -52,18 +52,18 @@ def transfer(content, styles, start: Any = "content", *, params: Any = None, obj
     return Transfer(params, content, content, styles, objective, VGG19(), LBFGS(), start, key, steps=12)
 
 
-def closer(found, *, names, share):
-    assert 0 <= found.image.min() and found.image.max() <= 1
+def closer(actual, *, names, share):
+    assert 0 <= actual.image.min() and actual.image.max() <= 1
     for name in names:
-        assert found.history[name][-1] < share * found.history[name][0], name
+        assert actual.history[name][-1] < share * actual.history[name][0], name
 
 
 def test_the_picture_comes_closer_to_the_style_and_another_one_compiles_nothing(params, content, style, compilations):
     options: dict[str, Any] = {"objective": OBJECTIVE, "optimizer": Adam(), "steps": 30}
-    found = stylize(params, content, style, **options)
-    assert found.image.shape == content.shape and found.image.dtype == jnp.float32
-    closer(found, names=("style/relu1_1", "style/relu2_1"), share=0.9)
-    closer(found, names=("total",), share=0.5)
+    actual = stylize(params, content, style, **options)
+    assert actual.image.shape == content.shape and actual.image.dtype == jnp.float32
+    closer(actual, names=("style/relu1_1", "style/relu2_1"), share=0.9)
+    closer(actual, names=("total",), share=0.5)
     others = jnp.asarray(np.asarray(content)[::-1]), jnp.asarray(np.asarray(style)[::-1])
     compilations.clear()
     stylize(params, *others, **options)
@@ -75,7 +75,7 @@ def test_jit_of_the_whole_equals_its_parts_and_repeats_bit_for_bit(params, conte
     """From noise: the same key gives the same bits, another key another picture."""
     objective = Objective(content={"relu1_2": 1.0}, style={"relu1_1": 6.0}, tv=0.1)
     options: dict[str, Any] = {"objective": objective, "steps": 5, "init": "noise"}
-    program = jax.jit(lambda *given, key: stylize(params, *given, key=key, **options).image)
+    program = jax.jit(lambda *inputs, key: stylize(params, *inputs, key=key, **options).image)
     whole = program(content, style, key=jax.random.key(1))
     first, again, other = (
         np.asarray(stylize(params, content, style, key=jax.random.key(seed), **options).image) for seed in (1, 1, 2)
@@ -95,16 +95,16 @@ def sized():
 
     @jax.jit
     def program(content, style, draft):
-        found = {}
+        actual = {}
         for name, start in (("content", "content"), ("recolored", "recolored"), ("style", "style"), ("draft", draft)):
             of = transfer(content, [style, content], start)
             small, large = (of.initial_image(scale, None) for scale in (coarse, whole))
-            found[name] = small, large, of.initial_image(whole, small)
-            found[f"{name} brighter"] = of.initial_image(whole, small + 2)
+            actual[name] = small, large, of.initial_image(whole, small)
+            actual[f"{name} brighter"] = of.initial_image(whole, small + 2)
         of = transfer(content, [style], "noise", key=jax.random.key(0))
         noise = of.initial_image(coarse, None)
-        found["noise"] = noise, resize(noise, 16, 20), of.initial_image(whole, noise)
-        return found
+        actual["noise"] = noise, resize(noise, 16, 20), of.initial_image(whole, noise)
+        return actual
 
     return content, style, jax.tree.map(np.asarray, program(content, style[:12, :12], 1 - content))
 
@@ -118,35 +118,35 @@ def test_a_run_has_the_precision_of_the_content_also_where_float64_is_enabled(pa
 
     with jax.enable_x64(True):
         run = partial(stylize, steps=1, optimizer=optimizer, network=network, init="noise")
-        found = jax.eval_shape(
+        actual = jax.eval_shape(
             lambda content, style, key: run(params, content, style, key=key),
             picture(240, 180),
             picture(32, 32),
             jax.eval_shape(lambda: jax.random.key(0)),
         )
-    assert {leaf.dtype.name for leaf in jax.tree.leaves(found)} == {"float32"}
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(actual)} == {"float32"}
 
 
 def test_an_initial_image_has_the_size_of_the_scale(sized):
-    content, style, found = sized
-    np.testing.assert_array_equal(found["content"][1], content)
-    np.testing.assert_array_equal(found["draft"][1], 1 - content)
+    content, style, actual = sized
+    np.testing.assert_array_equal(actual["content"][1], content)
+    np.testing.assert_array_equal(actual["draft"][1], 1 - content)
     own = {"content": content, "style": style[:12, :12], "draft": 1 - content}
     own["recolored"] = np.concatenate([style[:12, :12].reshape(-1, 3), content.reshape(-1, 3)])
     for name, mean in own.items():
-        small, large, _ = found[name]
+        small, large, _ = actual[name]
         assert small.shape == (8, 10, 3) and large.shape == (16, 20, 3)
         assert small.min() >= 0 and small.max() <= 1 and small.mean() == pytest.approx(mean.mean(), abs=0.02)
-    noise = found["noise"][0]
+    noise = actual["noise"][0]
     assert noise.shape == (8, 10, 3) and noise.std() == pytest.approx(12**-0.5, rel=0.1)
 
 
 def test_an_initial_image_is_enlarged_as_itself_and_noise_as_noise(sized):
-    _, _, found = sized
+    _, _, actual = sized
     for name in ("content", "recolored", "style", "draft"):
-        np.testing.assert_allclose(found[name][2], found[name][1], atol=1e-6)
-        np.testing.assert_array_equal(found[f"{name} brighter"], 1)  # what is added is enlarged too, and clipped
-    np.testing.assert_array_equal(found["noise"][2], found["noise"][1])
+        np.testing.assert_allclose(actual[name][2], actual[name][1], atol=1e-6)
+        np.testing.assert_array_equal(actual[f"{name} brighter"], 1)  # what is added is enlarged too, and clipped
+    np.testing.assert_array_equal(actual["noise"][2], actual["noise"][1])
 
 
 def test_the_recolored_content_has_the_colors_of_the_styles_as_these_are_weighted_and_masked():
@@ -173,15 +173,15 @@ def test_the_recolored_content_has_the_colors_of_the_styles_as_these_are_weighte
 
         return {name: of(*case) for name, case in cases.items()}
 
-    found = jax.tree.map(np.asarray, program(content, cases))
+    actual = jax.tree.map(np.asarray, program(content, cases))
     for name, colors in (("style", style), ("both", np.concatenate([style, other]))):
-        rows, wanted = found[name].reshape(-1, 3), colors.reshape(-1, 3)
+        rows, wanted = actual[name].reshape(-1, 3), colors.reshape(-1, 3)
         np.testing.assert_allclose(rows.mean(0), wanted.mean(0), atol=1e-5)
         np.testing.assert_allclose(np.cov(rows.T), np.cov(wanted.T), rtol=0.01, atol=1e-4)
     for name, same in (("weighted", "style"), ("masked", "part")):
-        np.testing.assert_allclose(found[name], found[same], atol=1e-5)
-    np.testing.assert_allclose(found["regions"][:, :8], found["style"][:, :8], atol=1e-6)
-    np.testing.assert_allclose(found["regions"][:, 8:], found["other"][:, 8:], atol=1e-6)
+        np.testing.assert_allclose(actual[name], actual[same], atol=1e-5)
+    np.testing.assert_allclose(actual["regions"][:, :8], actual["style"][:, :8], atol=1e-6)
+    np.testing.assert_allclose(actual["regions"][:, 8:], actual["other"][:, 8:], atol=1e-6)
 
 
 def test_masks_that_do_not_match_the_styles_are_refused_before_the_initial_image():
@@ -239,8 +239,8 @@ def test_statistics_have_no_picture_to_start_from():
 )
 def test_weights_and_masks_that_do_not_fit_are_refused(options, message):
     content, style = pictures()
-    given: dict[str, Any] = TOY | {"steps": 1} | options
-    refused(message, lambda content, style: stylize(PARAMS, content, [style, style], **given), content, style)
+    inputs: dict[str, Any] = TOY | {"steps": 1} | options
+    refused(message, lambda content, style: stylize(PARAMS, content, [style, style], **inputs), content, style)
 
 
 @pytest.mark.slow
@@ -273,12 +273,12 @@ def test_above_a_size_terms_are_means_over_it_and_its_half(params, content, styl
     @jax.jit
     def program(image):
         halved = jax.image.resize(image, (16, 20, 3), "lanczos3")
-        found, coarse = compared(image, whole, objective)
+        actual, coarse = compared(image, whole, objective)
         assert coarse is not None and coarse.half is None
-        return found, [compared(*each, OBJECTIVE)[0] for each in ((image, whole), (halved, half))]
+        return actual, [compared(*each, OBJECTIVE)[0] for each in ((image, whole), (halved, half))]
 
-    found, each = program(1 - content)
-    for name, value in found.items():
+    actual, each = program(1 - content)
+    for name, value in actual.items():
         expected = each[0][name] if name == "tv" else (each[0][name] + each[1][name]) / 2
         assert value == pytest.approx(float(expected), rel=1e-4), name
 
@@ -474,12 +474,12 @@ def test_recolor_changes_each_style_by_the_named_method(monkeypatch):
         ("match-cholesky", "match", {"form": "cholesky"}),
         ("histogram", "match_histogram", {}),
     ):
-        ground, found = change.__wrapped__(content, styles, change=how)
+        ground, actual = change.__wrapped__(content, styles, change=how)
         assert (ground[0] == "luminance" and ground[1] is content) if how == "keep" else ground is content
-        for (name, style, of, given), own in zip(found, styles, strict=True):
-            assert (name, given) == (expected, form) and style is own and of is content
-    ground, found = recolor(content, styles[0])
-    assert ground is content and len(found) == 1 and found[0] is styles[0]
+        for (name, style, of, inputs), own in zip(actual, styles, strict=True):
+            assert (name, inputs) == (expected, form) and style is own and of is content
+    ground, actual = recolor(content, styles[0])
+    assert ground is content and len(actual) == 1 and actual[0] is styles[0]
 
 
 @pytest.mark.parametrize(
@@ -491,8 +491,8 @@ def test_recolor_changes_each_style_by_the_named_method(monkeypatch):
     ],
 )
 def test_styles_without_colors_to_change_are_refused(how, shape, styles, message):
-    given = [pictures()[1]] if styles is None else styles
-    refused(message, partial(recolor, color=how), np.zeros(shape, np.float32), given)
+    inputs = [pictures()[1]] if styles is None else styles
+    refused(message, partial(recolor, color=how), np.zeros(shape, np.float32), inputs)
 
 
 @pytest.mark.slow
@@ -559,8 +559,8 @@ def test_a_soft_mask_is_optimized_as_it_is_composed(params, content, style):
         _, history = run_steps(state, params, targets, OBJECTIVE, steps=1)
         return history["content/relu2_2"][0], features, targets.content["relu2_2"]
 
-    found, features, target = map(np.float64, program(1 - content))
-    assert found == pytest.approx(np.sum((features - target) ** 2) / np.sum(target**2), rel=1e-4)
+    actual, features, target = map(np.float64, program(1 - content))
+    assert actual == pytest.approx(np.sum((features - target) ** 2) / np.sum(target**2), rel=1e-4)
 
 
 def test_a_style_mask_selects_part_of_a_style():
@@ -609,8 +609,8 @@ def test_a_reconstruction_starts_from_noise_and_weighs_its_layers_alike(called):
         toy.OBJECTIVE, extra={"none": 1.0}, extra_terms={"none": lambda *_: 0.0}, extra_layers=("half",)
     )
     layers: dict[str, Any] = {"content_layers": ("full",), "style_layers": ("full", "half")}
-    given: dict[str, Any] = TOY | layers | {"objective": extra}
-    reconstruct(PARAMS, image, key=key, tv=0.3, steps=9, **given)
+    inputs: dict[str, Any] = TOY | layers | {"objective": extra}
+    reconstruct(PARAMS, image, key=key, tv=0.3, steps=9, **inputs)
     reconstruct(PARAMS, image, key=key, content_layers=("relu5_1",))
     (arrays, options), (_, default) = called
     assert arrays[0] is PARAMS and arrays[1] is image and arrays[2] is image
@@ -629,20 +629,20 @@ def test_a_texture_starts_from_noise_of_its_size_and_has_no_content(called):
         size: dict[str, Any] = {"height": 24, "width": 32, "tileable": tileable}
         network = VGG19(pooling="avg")
         texture(PARAMS, [style], key=key, objective=OBJECTIVE, network=network, **size, **options)
-        arrays, found = called[-1]
+        arrays, actual = called[-1]
         assert arrays[0] is PARAMS and arrays[1].shape == (24, 32, 3) and arrays[2][0] is style
-        assert found["network"] == VGG19(pooling="avg", padding="circular" if tileable else "zeros")
-        assert found["objective"] == dataclasses.replace(OBJECTIVE, content={})
-        assert {name: found[name] for name in options} == options
-        assert (found["key"] is key, found["init"]) == (True, "noise")
+        assert actual["network"] == VGG19(pooling="avg", padding="circular" if tileable else "zeros")
+        assert actual["objective"] == dataclasses.replace(OBJECTIVE, content={})
+        assert {name: actual[name] for name in options} == options
+        assert (actual["key"] is key, actual["init"]) == (True, "noise")
 
 
 @pytest.mark.slow
 def test_a_reconstruction_has_the_features_of_the_image_and_not_the_start(params, content):
-    found = reconstruct(params, content, key=jax.random.key(0), content_layers=("conv1_1",), steps=60)
-    assert set(found.history) == {"content/conv1_1", "tv", "total", "range_penalty"}
-    closer(found, names=("total",), share=0.2)
-    image, content = np.asarray(found.image), np.asarray(content)
+    actual = reconstruct(params, content, key=jax.random.key(0), content_layers=("conv1_1",), steps=60)
+    assert set(actual.history) == {"content/conv1_1", "tv", "total", "range_penalty"}
+    closer(actual, names=("total",), share=0.2)
+    image, content = np.asarray(actual.image), np.asarray(content)
     assert np.square(image - content).mean() < 0.5 * np.square(content - content.mean()).mean()
 
 
@@ -664,10 +664,10 @@ def test_a_texture_has_the_statistics_of_its_style_and_no_seam_if_it_is_tileable
     options: dict[str, Any] = {"objective": objective, "scales": (32, 64), "steps": 40, "height": 64, "width": 64}
 
     def seam(tileable: bool) -> float:
-        found = texture(params, style, key=jax.random.key(0), tileable=tileable, **options)
-        image = np.asarray(found.image)
-        assert image.shape == (64, 64, 3) and not any(name.startswith("content") for name in found.history)
-        assert found.history["total"][-1] < 0.3 * found.history["total"][0]
+        actual = texture(params, style, key=jax.random.key(0), tileable=tileable, **options)
+        image = np.asarray(actual.image)
+        assert image.shape == (64, 64, 3) and not any(name.startswith("content") for name in actual.history)
+        assert actual.history["total"][-1] < 0.3 * actual.history["total"][0]
         steps = np.concatenate([np.abs(np.roll(image, -1, i) - image).mean((1 - i, 2)) for i in (0, 1)])
         return (steps[63] + steps[127]) / 2 / np.median(steps)
 

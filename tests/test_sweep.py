@@ -49,13 +49,13 @@ def test_an_image_of_a_batch_is_the_run_with_its_numbers_and_another_sweep_compi
     with jax.enable_x64(True):
         arrays = jax.tree.map(jnp.asarray, (toy.PARAMS, toy.CONTENT, toy.STYLE))
         options: dict[str, Any] = TOY | {"optimizer": Adam(rates), "steps": 3}
-        found = sweep(*arrays, objective=objective(strengths, tvs), **options)
-        assert found.image.shape == (2, *CONTENT.shape)
+        actual = sweep(*arrays, objective=objective(strengths, tvs), **options)
+        assert actual.image.shape == (2, *CONTENT.shape)
         for i, (strength, tv, rate) in enumerate(zip(strengths, tvs, rates, strict=True)):
-            given: dict[str, Any] = {"objective": objective(strength, tv), "optimizer": Adam(rate)}
-            iterates, totals, _ = toy.adam(toy.CONTENT, steps=3, **given)
-            np.testing.assert_allclose(found.image[i], iterates[-1], atol=1e-9)
-            np.testing.assert_allclose(found.history["total"][i], totals, rtol=1e-8)
+            inputs: dict[str, Any] = {"objective": objective(strength, tv), "optimizer": Adam(rate)}
+            iterates, totals, _ = toy.adam(toy.CONTENT, steps=3, **inputs)
+            np.testing.assert_allclose(actual.image[i], iterates[-1], atol=1e-9)
+            np.testing.assert_allclose(actual.history["total"][i], totals, rtol=1e-8)
         compilations.clear()
         sweep(*arrays, objective=objective(strengths + 1, tvs), **options)
     assert compilations == []
@@ -65,7 +65,7 @@ def test_each_argument_with_a_further_axis_differs_between_images():
     """Traced, not compiled."""
     key, shares, two = jax.random.key(0), np.ones(2, np.float32), np.stack([CONTENT, STYLE])
     keys = jax.random.wrap_key_data(jnp.asarray(np.asarray([[0, 1], [0, 2]], np.uint32)))
-    for styles, start, given in (
+    for styles, start, inputs in (
         (STYLE, "content", (weighted(np.ones(2)), Adam(), CONTENT, key, None)),
         (STYLE, "content", (weighted(1.0), Adam(np.ones(2)), CONTENT, key, None)),
         (STYLE, "noise", (weighted(1.0), Adam(), CONTENT, keys, None)),
@@ -76,14 +76,14 @@ def test_each_argument_with_a_further_axis_differs_between_images():
         (STYLE, two, (weighted(1.0), Adam(), CONTENT, None, None)),
     ):
 
-        def call(given, styles, image, start=start):
-            objective, optimizer, content, key, shares = given
+        def call(inputs, styles, image, start=start):
+            objective, optimizer, content, key, shares = inputs
             options: dict[str, Any] = TOY | {"objective": objective, "optimizer": optimizer, "steps": 2}
             options["init"] = image if image is not None else start
             return sweep(toy.PARAMS, content, styles, key=key, style_weights=shares, **options)
 
-        found = jax.eval_shape(call, given, styles, None if isinstance(start, str) else start)
-        assert found.image.shape == (2, *CONTENT.shape) and found.history["total"].shape == (2, 2)
+        actual = jax.eval_shape(call, inputs, styles, None if isinstance(start, str) else start)
+        assert actual.image.shape == (2, *CONTENT.shape) and actual.history["total"].shape == (2, 2)
 
 
 @pytest.mark.parametrize(
@@ -153,32 +153,32 @@ def test_pictures_and_style_weights_may_differ_between_images(which):
     batch = dict(first)
     batch[which] = jax.tree.map(lambda *each: jnp.stack(each), first[which], second[which])
 
-    def painted(function, given):
+    def painted(function, inputs):
         options: dict[str, Any] = TOY | {
-            "init": given["init"],
-            "style_weights": given["shares"],
+            "init": inputs["init"],
+            "style_weights": inputs["shares"],
             "objective": weighted(6.0),
             "steps": 2,
         }
-        return function(toy.PARAMS, given["content"], given["style"], **options).image
+        return function(toy.PARAMS, inputs["content"], inputs["style"], **options).image
 
-    found = painted(sweep, jax.tree.map(jnp.asarray, batch))
-    for image, given in zip(found, (first, first | {which: second[which]}), strict=True):
-        np.testing.assert_allclose(image, painted(stylize, jax.tree.map(jnp.asarray, given)), atol=1e-4)
+    actual = painted(sweep, jax.tree.map(jnp.asarray, batch))
+    for image, inputs in zip(actual, (first, first | {which: second[which]}), strict=True):
+        np.testing.assert_allclose(image, painted(stylize, jax.tree.map(jnp.asarray, inputs)), atol=1e-4)
 
 
 @pytest.mark.slow(optimized=True)
 def test_the_memory_of_a_program_grows_by_the_same_for_each_image(content, style):
     options: dict[str, Any] = {"objective": toy.OBJECTIVE, "network": toy.network}
     targets = jax.eval_shape(partial(make_targets, toy.PARAMS, **options), content, style)
-    found = []
+    actual = []
     for batch_size in (1, 4, 7):
         shape = jax.ShapeDtypeStruct((batch_size, *content.shape), np.float32)
         state = jax.eval_shape(partial(init_state, objective=toy.OBJECTIVE, optimizer=Adam()), shape)
         program = jax.jit(partial(run_steps, network=toy.network, steps=1))
-        found.append(memory_of(program.lower(state, toy.PARAMS, targets, weighted(6.0)).compile()))
-    assert found[2] - found[1] == pytest.approx(found[1] - found[0], rel=0.2)
-    assert found[1] - found[0] > 3 * content.nbytes
+        actual.append(memory_of(program.lower(state, toy.PARAMS, targets, weighted(6.0)).compile()))
+    assert actual[2] - actual[1] == pytest.approx(actual[1] - actual[0], rel=0.2)
+    assert actual[1] - actual[0] > 3 * content.nbytes
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ def gradients(
     arguments: Any = 1,
 ) -> list[Any]:
     """Return loss and gradients of the image at once and in tiles."""
-    found, styles = [], [picture(150, 131, seed=5), picture(88, 90, seed=6)]
+    actual, styles = [], [picture(150, 131, seed=5), picture(88, 90, seed=6)]
     for pixels in (None, tile_pixels):
         tiled = network.clone(tile_pixels=pixels)
         content = picture(*image.shape[-3:-1], seed=4)
@@ -49,8 +49,8 @@ def gradients(
         def loss(params, image, targets, tiled=tiled):
             return total(objective, terms(params, image, targets, objective=objective, network=tiled)).sum()
 
-        found.append(jax.jit(jax.value_and_grad(loss, argnums=arguments))(params, image, targets))
-    return found
+        actual.append(jax.jit(jax.value_and_grad(loss, argnums=arguments))(params, image, targets))
+    return actual
 
 
 def assert_equal(tiled: Any, complete: Any, *, to: float = 1e-5) -> None:
@@ -108,7 +108,7 @@ def test_sums_over_tiles_their_gradients_and_layers_equal_those_of_the_image(cir
         slope = jax.value_and_grad(lambda *given: sum_over_tiles(of_window, *given, grid=cut), argnums=(0, 1))
         return slope(image, taps), map_tiles(layer, image, grid=cut, stride=2)
 
-    (value, (by_image, by_taps)), found = jax.device_get(computed(image, taps))
+    (value, (by_image, by_taps)), actual = jax.device_get(computed(image, taps))
     shift = partial(numpy_shift, circular=circular)
     x, by = image.astype(np.float64), weights[..., None]
     y = uneven(x, shift, taps)
@@ -116,7 +116,7 @@ def test_sums_over_tiles_their_gradients_and_layers_equal_those_of_the_image(cir
     np.testing.assert_allclose(by_image, 2 * (taps[0] * by * y + taps[1] * shift(by * y, -3, -5)), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(by_taps, [np.sum(2 * by * y * each) for each in (x, shift(x, 3, 5))], rtol=1e-4)
     even = [side // 2 * 2 for side in y.shape[:2]]
-    np.testing.assert_allclose(found, y[: even[0] : 2, : even[1] : 2], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(actual, y[: even[0] : 2, : even[1] : 2], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -172,13 +172,13 @@ def test_tiles_have_the_gradients_of_a_batch_by_targets_and_network(params):
 @pytest.mark.soak(long=True)
 def test_a_run_in_tiles_is_that_of_the_complete_image(params):
     content, style = picture(125, 109, seed=4), picture(60, 64, seed=5)
-    found = []
+    actual = []
     for pixels in (None, TILE_PIXELS):
         network = VGG19(tile_pixels=pixels)
         targets = make_targets(params, content, style, objective=OBJECTIVE, network=network)
         state = init_state(content, objective=OBJECTIVE)
-        found.append(run_steps(state, params, targets, OBJECTIVE, network=network, steps=6))
-    (complete, history), (tiled, other) = found
+        actual.append(run_steps(state, params, targets, OBJECTIVE, network=network, steps=6))
+    (complete, history), (tiled, other) = actual
     np.testing.assert_allclose(other["total"][:2], history["total"][:2], rtol=1e-4)
     np.testing.assert_allclose(other["total"], history["total"], rtol=3e-3)
     assert np.abs(tiled.image - complete.image).mean() < 1e-3
@@ -261,7 +261,7 @@ def test_tiles_are_exact_on_the_real_network_with_all_terms(weights_path, real_p
         for name, size in (("golden_gate.jpg", 300), ("starry_night_google.jpg", 250))
     )
     image = jnp.clip(content + 0.1 * (picture(*content.shape[:2], seed=1) - 0.5), 0.0, 1.0)
-    found = []
+    actual = []
     objective = Objective(half_resolution_above=250)
     for pixels in (None, 215 * 250):
         network = VGG19(tile_pixels=pixels)
@@ -272,5 +272,5 @@ def test_tiles_are_exact_on_the_real_network_with_all_terms(weights_path, real_p
         def loss(image, targets=targets, network=network):
             return total(objective, terms(params, image, targets, objective=objective, network=network))
 
-        found.append(jax.jit(jax.value_and_grad(loss))(image))
-    assert_equal(found[1], found[0])
+        actual.append(jax.jit(jax.value_and_grad(loss))(image))
+    assert_equal(actual[1], actual[0])

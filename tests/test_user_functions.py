@@ -152,8 +152,8 @@ def test_extra_terms_count_at_half_the_size_too():
     objective = replace(PLAIN, extra={"size": 0.0}, extra_terms={"size": size}, half_resolution_above=40)
     content = picture(48, 64, seed=3)
     options: dict[str, Any] = {"objective": objective, "network": toy.network, "optimizer": Adam()}
-    found = stylize(PARAMS, content, content, steps=1, scales=1, **options)
-    assert found.history["size"][0] == pytest.approx(float(content.mean()) + (48 + 24) / 2, rel=1e-3)
+    actual = stylize(PARAMS, content, content, steps=1, scales=1, **options)
+    assert actual.history["size"][0] == pytest.approx(float(content.mean()) + (48 + 24) / 2, rel=1e-3)
 
 
 @pytest.mark.slow
@@ -182,20 +182,20 @@ def test_extra_terms_of_vgg_may_use_activations_that_no_other_term_uses(params, 
         targets = make_targets(params, content, style, objective=objective)
         return terms(params, image, targets, objective=objective)["deep"], features(params, image)["conv1_2"].mean()
 
-    found, expected = program(content)
-    assert found == pytest.approx(float(expected), rel=1e-4)
+    actual, expected = program(content)
+    assert actual == pytest.approx(float(expected), rel=1e-4)
 
 
 @pytest.mark.slow
 def test_a_run_with_extra_terms_resumes_from_a_checkpoint(tmp_path):
-    state, *given = begin(PARAMS, CONTENT, STYLE, objective=EXTRA, optimizer=Adam())
-    half, history = run_toy(state, *given, steps=3)
-    whole, _ = run_toy(half, *given, steps=3)
+    state, *inputs = begin(PARAMS, CONTENT, STYLE, objective=EXTRA, optimizer=Adam())
+    half, history = run_toy(state, *inputs, steps=3)
+    whole, _ = run_toy(half, *inputs, steps=3)
     like = jax.eval_shape(lambda: {"state": half, "history": history})
     CheckpointStore(tmp_path / "saved").save(3, {"state": half, "history": history}, {})
-    found = CheckpointStore(tmp_path / "saved").latest(lambda facts: like, print)
-    assert found is not None and found[1]["history"].keys() >= {"edges", "quiet"}
-    again, _ = run_toy(found[1]["state"], *given, steps=3)
+    actual = CheckpointStore(tmp_path / "saved").latest(lambda facts: like, print)
+    assert actual is not None and actual[1]["history"].keys() >= {"edges", "quiet"}
+    again, _ = run_toy(actual[1]["state"], *inputs, steps=3)
     assert (again.image == whole.image).all()
 
 
@@ -204,13 +204,13 @@ def test_a_run_with_extra_terms_resumes_from_a_checkpoint(tmp_path):
 
 def blurs(params, image):
     """Bands of a picture, brighter or darker than `params`, at three sizes."""
-    found, x = {}, image
+    actual, x = {}, image
     for level in range(3):
         height, width, _ = x.shape
         away = x - jnp.broadcast_to(params["middle"], x.shape)
-        found[f"bands{level}"] = jax.nn.relu(jnp.concatenate([away, -away], -1))
+        actual[f"bands{level}"] = jax.nn.relu(jnp.concatenate([away, -away], -1))
         x = jax.image.resize(x, (height // 2, width // 2, 3), "linear")
-    return found
+    return actual
 
 
 BLURS = Objective(content={"bands2": 1.0}, style={"bands0": 6.0, "bands1": 6.0}, tv=0.1)
@@ -224,8 +224,8 @@ def test_the_loss_of_a_user_defined_network_falls_and_its_params_can_be_differen
     @jax.jit
     def program(middle):
         def mean(middle):
-            found = stylize({"middle": middle}, content, style, steps=20, **options)
-            return found.image.mean(), found.history["total"]
+            actual = stylize({"middle": middle}, content, style, steps=20, **options)
+            return actual.image.mean(), actual.history["total"]
 
         return jax.grad(mean, has_aux=True)(middle)
 
@@ -245,8 +245,8 @@ def test_a_user_defined_network_has_regions_scales_and_sweeps():
     objective = replace(PLAIN, half_resolution_above=10)
     options: dict[str, Any] = {"network": toy.network, "optimizer": Adam(), "steps": 4, "scales": (8, 12)}
     parts: dict[str, Any] = {"content_masks": jnp.asarray(masks), "style_masks": [np.ones((8, 12), np.float32)]}
-    found = stylize(PARAMS, content, style, objective=objective, **parts, **options)
-    assert (found.image[:, 6:] == content[:, 6:]).all() and (found.image[:, :6] != content[:, :6]).any()
+    actual = stylize(PARAMS, content, style, objective=objective, **parts, **options)
+    assert (actual.image[:, 6:] == content[:, 6:]).all() and (actual.image[:, :6] != content[:, :6]).any()
     varied = replace(objective, tv=jnp.asarray([objective.tv, 1.0]))
     swept = sweep(PARAMS, content, style, objective=varied, **options)
     alone = stylize(PARAMS, content, style, objective=objective, **options)
@@ -289,8 +289,8 @@ def test_statistics_of_a_user_defined_network_cannot_be_saved():
 @pytest.mark.slow
 def test_an_optimizer_of_optax_may_search_along_lines():
     """Optax's lbfgs with its line search, which needs the value, the gradient and the function."""
-    given = begin(PARAMS, CONTENT, STYLE, objective=PLAIN, optimizer=optax.lbfgs(memory_size=3))
-    _, history = run_toy(*given, steps=10)
+    inputs = begin(PARAMS, CONTENT, STYLE, objective=PLAIN, optimizer=optax.lbfgs(memory_size=3))
+    _, history = run_toy(*inputs, steps=10)
     values = history["total"] + PLAIN.range_penalty * history["range_penalty"]
     assert (np.diff(values) <= 0).all()  # full steps do not promise it
     assert history["total"][-1] < 0.5 * history["total"][0]
@@ -300,23 +300,23 @@ def test_an_optimizer_of_optax_may_search_along_lines():
 def test_a_chain_of_optax_with_a_schedule_resumes_at_its_step():
     schedule = optax.scale_by_schedule(lambda n: -0.02 / (1 + n))
     optimizer = Optax(optax.chain(optax.scale_by_adam(), schedule))
-    state, *given = begin(PARAMS, CONTENT, STYLE, objective=EXTRA, optimizer=optimizer)
-    whole, _ = run_toy(state, *given, steps=6)
+    state, *inputs = begin(PARAMS, CONTENT, STYLE, objective=EXTRA, optimizer=optimizer)
+    whole, _ = run_toy(state, *inputs, steps=6)
     for _ in range(2):
-        state, _ = run_toy(state, *given, steps=3)
+        state, _ = run_toy(state, *inputs, steps=3)
     assert (whole.image == state.image).all()
 
 
 @pytest.mark.slow
 def test_an_optimizer_of_optax_is_clipped_if_its_options_say_so():
-    found = {}
+    actual = {}
     for clip in (False, True):
         optimizer = Optax(optax.sgd(3.0), clip=clip)
-        given = begin(PARAMS, CONTENT, STYLE, objective=PLAIN, optimizer=optimizer)
-        state, history = run_toy(*given, steps=3)
-        found[clip] = np.abs(state.parameters.values - 0.5).max(), history["range_penalty"].max()
-    assert found[False][0] > 0.5 and found[False][1] > 0
-    assert found[True] == (0.5, 0)
+        inputs = begin(PARAMS, CONTENT, STYLE, objective=PLAIN, optimizer=optimizer)
+        state, history = run_toy(*inputs, steps=3)
+        actual[clip] = np.abs(state.parameters.values - 0.5).max(), history["range_penalty"].max()
+    assert actual[False][0] > 0.5 and actual[False][1] > 0
+    assert actual[True] == (0.5, 0)
 
 
 # Parametrizations
@@ -350,8 +350,8 @@ def test_a_user_defined_parametrization_of_another_shape_has_batches():
 
 @pytest.mark.slow
 def test_a_built_in_parametrization_is_the_same_by_its_name_and_as_functions():
-    found = []
+    actual = []
     for way in ("pixels", PARAMETRIZATIONS["pixels"]):
-        given = begin(PARAMS, CONTENT, STYLE, objective=EXTRA, optimizer=Adam(0.5, parametrization=way))
-        found.append(run_toy(*given, steps=4)[0].image)
-    np.testing.assert_array_equal(*found)
+        inputs = begin(PARAMS, CONTENT, STYLE, objective=EXTRA, optimizer=Adam(0.5, parametrization=way))
+        actual.append(run_toy(*inputs, steps=4)[0].image)
+    np.testing.assert_array_equal(*actual)

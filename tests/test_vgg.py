@@ -26,7 +26,7 @@ def numpy_features(
 ) -> dict[str, np.ndarray]:
     """VGG-19 in plain NumPy, float64, one shifted matrix product at a time."""
     x = input_scale * image.astype(np.float64)[..., ::-1] - np.array([103.939, 116.779, 123.68])
-    found = {}
+    actual = {}
     for block, convolutions in enumerate((2, 2, 4, 4, 4)[:blocks], 1):
         if block > 1:
             x = gain * numpy_halve(x, pooling)
@@ -37,10 +37,10 @@ def numpy_features(
             kernel = np.asarray(layer["kernel"], np.float64)
             taps = [(padded[a : a + x.shape[0], b : b + x.shape[1]] @ kernel[a, b]) for a in range(3) for b in range(3)]
             x = sum(taps) + np.asarray(layer["bias"], np.float64)
-            found[f"conv{block}_{i}"] = x
+            actual[f"conv{block}_{i}"] = x
             x = np.maximum(x, 0)
-            found[f"relu{block}_{i}"] = x
-    return found
+            actual[f"relu{block}_{i}"] = x
+    return actual
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +51,10 @@ def biased(params):
     return {name: {"kernel": np.asarray(layer["kernel"]), "bias": bias[name]} for name, layer in params.items()}
 
 
-def assert_equal(found, expected) -> None:
-    assert found.keys() == expected.keys()
+def assert_equal(actual, expected) -> None:
+    assert actual.keys() == expected.keys()
     for name, value in expected.items():
-        assert np.abs(np.asarray(found[name]) - value).max() <= 1e-5 * np.abs(value).max(), name
+        assert np.abs(np.asarray(actual[name]) - value).max() <= 1e-5 * np.abs(value).max(), name
 
 
 OPTIONS: dict[str, Any] = {"padding": "replicate", "input_scale": 256.0, "pooling": "avg", "pooling_gain": 2.0}
@@ -95,16 +95,16 @@ def computed(biased, batch) -> Any:
 
 
 def test_every_activation_equals_a_numpy_implementation(biased, content, computed):
-    found = computed[0]
-    assert found.keys() == set(ACTIVATIONS)
-    assert_equal(found, numpy_features(biased, np.asarray(content)))
+    actual = computed[0]
+    assert actual.keys() == set(ACTIVATIONS)
+    assert_equal(actual, numpy_features(biased, np.asarray(content)))
 
 
-def assert_batch_equal(found, params, batch, *, blocks: int, **chosen) -> None:
+def assert_batch_equal(actual, params, batch, *, blocks: int, **chosen) -> None:
     options = {name: value for name, value in chosen.items() if name not in ("pooling_gain", "conv")}
     for i, image in enumerate(batch):
         expected = numpy_features(params, image, gain=chosen.get("pooling_gain", 1.0), blocks=blocks, **options)
-        assert_equal({name: value[i] for name, value in found.items()}, expected)
+        assert_equal({name: value[i] for name, value in actual.items()}, expected)
 
 
 def test_options_of_the_network_equal_a_numpy_implementation_for_each_of_a_batch(biased, batch, computed):
@@ -118,8 +118,8 @@ def test_options_of_the_network_equal_a_numpy_implementation_for_each_of_a_batch
     ids=["circular", "lax"],
 )
 def test_other_options_equal_a_numpy_implementation_for_each_of_a_batch(biased, batch, blocks, chosen):
-    found = jax.jit(lambda params, images: of_batch(params, images, blocks=blocks, **chosen))(biased, batch)
-    assert_batch_equal(jax.device_get(found), biased, batch, blocks=blocks, **chosen)
+    actual = jax.jit(lambda params, images: of_batch(params, images, blocks=blocks, **chosen))(biased, batch)
+    assert_batch_equal(jax.device_get(actual), biased, batch, blocks=blocks, **chosen)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -162,8 +162,8 @@ def test_layers_without_pixels_are_left_out(params):
         image = jax.ShapeDtypeStruct((height, width, 3), jnp.float32)
         return jax.eval_shape(lambda params, image: features(params, image), params, image)
 
-    found = shapes(8, 20)
-    assert found["relu4_4"].shape == (1, 2, 8) and "conv5_1" not in found
+    actual = shapes(8, 20)
+    assert actual["relu4_4"].shape == (1, 2, 8) and "conv5_1" not in actual
     assert shapes(16, 20)["relu5_1"].shape == (1, 1, 8) and "relu5_1" not in shapes(15, 20)
 
 

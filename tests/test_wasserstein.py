@@ -125,23 +125,23 @@ def exact(mean: float, *deviations: float) -> Moments:
 
 def pairs() -> dict[str, tuple[Moments, Moments]]:
     """Return moments of pictures and of styles, of four channels."""
-    found = {"plain": (numpy_moments(X), numpy_moments(TARGET))}
-    found["large"] = numpy_moments(1e5 * X), numpy_moments(1e5 * TARGET)
-    found["well-conditioned"] = numpy_moments(NEAR), numpy_moments(2 * NEAR[:, ::-1] + 1)
-    found["small spread"] = exact(3, 1 / 16, 1 / 8, 1 / 16, 1 / 4), exact(3, 1 / 4, 1 / 16, 1 / 8, 1 / 16)
-    found["larger spread"] = exact(1, 1 / 2, 1 / 4, 1 / 4, 1 / 4), exact(1, 1 / 4, 1 / 2, 1, 1 / 4)
+    actual = {"plain": (numpy_moments(X), numpy_moments(TARGET))}
+    actual["large"] = numpy_moments(1e5 * X), numpy_moments(1e5 * TARGET)
+    actual["well-conditioned"] = numpy_moments(NEAR), numpy_moments(2 * NEAR[:, ::-1] + 1)
+    actual["small spread"] = exact(3, 1 / 16, 1 / 8, 1 / 16, 1 / 4), exact(3, 1 / 4, 1 / 16, 1 / 8, 1 / 16)
+    actual["larger spread"] = exact(1, 1 / 2, 1 / 4, 1 / 4, 1 / 4), exact(1, 1 / 4, 1 / 2, 1, 1 / 4)
     for name, features in DEGENERATE.items():
         of = numpy_moments(features)
-        found[name] = of, numpy_moments(features[::-1] ** 2 + 1)
-        found[f"{name}, itself"] = of, of
-    return found
+        actual[name] = of, numpy_moments(features[::-1] ** 2 + 1)
+        actual[f"{name}, itself"] = of, of
+    return actual
 
 
 def test_wasserstein_distance_of_gaussians_equals_twelve_steps_of_newton_and_schulz():
     """The gradient is finite where variance is missing; a well-conditioned distance is the closed form as well."""
     cases = pairs()
     x, target = (stacked(*each) for each in zip(*cases.values(), strict=True))
-    found, gradient = computed(gaussians=(x, target))[0]
+    actual, gradient = computed(gaussians=(x, target))[0]
     assert all(np.isfinite(each).all() for each in gradient)
     for i, name in enumerate(cases):
         of_x, of_target = (Moments(each.mean[i], each.second[i]) for each in (x, target))
@@ -149,11 +149,11 @@ def test_wasserstein_distance_of_gaussians_equals_twelve_steps_of_newton_and_sch
         target_mean, target_spread, _ = gaussian(of_target)
         energy = float(target_mean @ target_mean + np.trace(target_spread))
         rounding = 1e-5 * max(energy, 1e-4) if "itself" in name else 0.0
-        np.testing.assert_allclose(found["none"][i], expected, rtol=2e-5, atol=rounding, err_msg=name)
+        np.testing.assert_allclose(actual["none"][i], expected, rtol=2e-5, atol=rounding, err_msg=name)
         if name == "well-conditioned":
-            assert found["none"][i] == pytest.approx(numpy_wasserstein(of_x, of_target, root_by_eigenvalues), rel=1e-5)
-        np.testing.assert_allclose(found["elements"][i], found["none"][i] / 4, rtol=1e-6, err_msg=name)
-        np.testing.assert_allclose(found["energy"][i] * (energy or 1), found["none"][i], rtol=1e-5, err_msg=name)
+            assert actual["none"][i] == pytest.approx(numpy_wasserstein(of_x, of_target, root_by_eigenvalues), rel=1e-5)
+        np.testing.assert_allclose(actual["elements"][i], actual["none"][i] / 4, rtol=1e-6, err_msg=name)
+        np.testing.assert_allclose(actual["energy"][i] * (energy or 1), actual["none"][i], rtol=1e-5, err_msg=name)
 
 
 def sorted_projections(features, directions, guide=None):
@@ -185,34 +185,34 @@ def numpy_quantiles(features, directions, guide=None):
 
 
 def numpy_sliced(features, target, guide=None):
-    found, at = 0.0, (np.arange(512) + 0.5) / 512
+    actual, at = 0.0, (np.arange(512) + 0.5) / 512
     each = sorted_projections(features, target.directions, guide)
     for (projections, weights), values in zip(each, np.asarray(target.values, np.float64), strict=True):
         wanted = np.interp(np.cumsum(weights) - weights / 2, at, values)
-        found += np.sum(weights * (projections - wanted) ** 2)
-    return found
+        actual += np.sum(weights * (projections - wanted) ** 2)
+    return actual
 
 
 def test_quantiles_of_a_batch_are_those_of_sorted_projections():
-    for found, guide in zip(quantiles(GUIDE), (None, GUIDE), strict=True):
-        for features, values in zip(BATCH, found.values, strict=True):
-            expected = numpy_quantiles(features, found.directions, guide)
+    for actual, guide in zip(quantiles(GUIDE), (None, GUIDE), strict=True):
+        for features, values in zip(BATCH, actual.values, strict=True):
+            expected = numpy_quantiles(features, actual.directions, guide)
             np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-3)
 
 
 def test_a_guide_selects_and_repeats_pixels():
     twice = np.ones((12, 10))
     twice[3, 4], twice[:, 7:] = 2, 0
-    _, found = quantiles((twice / twice.sum()).astype(np.float32))
+    _, actual = quantiles((twice / twice.sum()).astype(np.float32))
     pixels = np.concatenate([X[:, :7].reshape(-1, 4), X[3, 4:5]])
-    np.testing.assert_allclose(found.values[0], numpy_quantiles(pixels, found.directions), atol=1e-3)
+    np.testing.assert_allclose(actual.values[0], numpy_quantiles(pixels, actual.directions), atol=1e-3)
 
 
 def test_directions_are_orthonormal_at_most_64_and_those_of_the_key():
-    found, again, other = (quantiles(GUIDE, jax.random.key(i))[0] for i in (0, 0, 1))
-    jax.tree.map(np.testing.assert_array_equal, found, again)
-    assert np.abs(found.directions - other.directions).max() > 0.1
-    np.testing.assert_allclose(found.directions.T @ found.directions, np.eye(4), atol=1e-5)
+    actual, again, other = (quantiles(GUIDE, jax.random.key(i))[0] for i in (0, 0, 1))
+    jax.tree.map(np.testing.assert_array_equal, actual, again)
+    assert np.abs(actual.directions - other.directions).max() > 0.1
+    np.testing.assert_allclose(actual.directions.T @ actual.directions, np.eye(4), atol=1e-5)
     wide = jax.eval_shape(wasserstein.quantiles, jax.ShapeDtypeStruct((12, 10, 70), jnp.float32), key=KEY)
     assert wide.directions.shape == (70, 64) and wide.values.shape == (64, 512)
 
@@ -226,27 +226,27 @@ def some_quantiles() -> wasserstein.Quantiles:
 def test_sliced_is_the_weighted_squared_distance_of_sorted_projections_from_the_quantiles():
     target = some_quantiles()
     energy = np.sum(np.mean(target.values.astype(np.float64) ** 2, axis=1))
-    for found, guide in zip(sliced(LARGE, LARGE_GUIDE)[:2], (None, LARGE_GUIDE), strict=True):
+    for actual, guide in zip(sliced(LARGE, LARGE_GUIDE)[:2], (None, LARGE_GUIDE), strict=True):
         expected = np.stack([numpy_sliced(each, target, guide) for each in LARGE])
         for name, divisor in {"none": 1, "elements": 3, "energy": energy}.items():
-            np.testing.assert_allclose(found[name], expected / divisor, rtol=1e-4)
+            np.testing.assert_allclose(actual[name], expected / divisor, rtol=1e-4)
 
 
 def test_pixels_outside_the_guide_affect_neither_the_distance_nor_its_gradient():
     left = np.zeros((32, 40), np.float32)
     left[:, :20] = 1 / 640
     spoilt = LARGE + np.float32(100) * RNG.choice([-1, 1], (32, 40, 1)) * (left == 0)[..., None]
-    _, found, gradient = sliced(spoilt.astype(np.float32), left)
+    _, actual, gradient = sliced(spoilt.astype(np.float32), left)
     expected = numpy_sliced(LARGE[0, :, :20], some_quantiles())
-    np.testing.assert_allclose(found["none"][0], expected, rtol=1e-3)
+    np.testing.assert_allclose(actual["none"][0], expected, rtol=1e-3)
     assert not gradient[:, :, 20:].any() and gradient[:, :, :20].any(axis=-1).all()
 
 
 def test_an_empty_guide_gives_finite_quantiles_and_a_distance_of_zero():
     _, target = quantiles(np.zeros_like(GUIDE))
     assert np.isfinite(target.values).all()
-    _, found, gradient = sliced(LARGE, np.zeros_like(LARGE_GUIDE))
-    assert not found["energy"].any() and not gradient.any()
+    _, actual, gradient = sliced(LARGE, np.zeros_like(LARGE_GUIDE))
+    assert not actual["energy"].any() and not gradient.any()
 
 
 @pytest.mark.slow

@@ -154,9 +154,9 @@ def test_a_file_that_is_truncated_while_it_is_read_is_refused(tmp_path, monkeypa
     layers = weights_io._layers
 
     def truncating(file, name):
-        found = layers(file, name)
+        result = layers(file, name)
         os.truncate(path, 20_000)  # HDF5 then reads zeros
-        return found
+        return result
 
     monkeypatch.setattr(weights_io, "_layers", truncating)
     assert "was truncated while it was read" in refusal(path)

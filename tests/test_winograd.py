@@ -26,30 +26,30 @@ def ours(image, kernel):
     return winograd.conv(image, winograd.to_domain(kernel))
 
 
-def relative(found, expected) -> float:
-    return float(np.linalg.norm(np.asarray(found) - expected) / np.linalg.norm(expected))
+def relative(actual, expected) -> float:
+    return float(np.linalg.norm(np.asarray(actual) - expected) / np.linalg.norm(expected))
 
 
 def test_the_domain_of_kernels_is_that_of_the_paper_and_has_an_inverse():
     g = np.asarray([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 
-    inside, again = jax.jit(lambda kernel: (found := winograd.to_domain(kernel), winograd.from_domain(found)))(KERNEL)
+    inside, again = jax.jit(lambda kernel: (actual := winograd.to_domain(kernel), winograd.from_domain(actual)))(KERNEL)
     np.testing.assert_allclose(inside, np.einsum("xi,ijcd,yj->xycd", g, KERNEL, g), atol=1e-6)
     np.testing.assert_allclose(again, KERNEL, atol=1e-6)
 
 
 @pytest.mark.slow
 def test_values_and_every_derivative_are_those_of_the_direct_convolution():
-    found = jax.device_get(jax.jit(lambda *given: derivatives(ours, *given))(IMAGE, KERNEL))
+    actual = jax.device_get(jax.jit(lambda *inputs: derivatives(ours, *inputs))(IMAGE, KERNEL))
     for name, expected in numpy_derivatives().items():
-        assert relative(found[name], expected) < 1e-5, name
-    slope = jax.grad(lambda *given: jnp.sum(jnp.sin(given[0](*given[1:]))), argnums=(1, 2))
-    compiled = jax.jit(lambda *given: (ours(*given), slope(ours, *given), slope(direct, *given)))
+        assert relative(actual[name], expected) < 1e-5, name
+    slope = jax.grad(lambda *inputs: jnp.sum(jnp.sin(inputs[0](*inputs[1:]))), argnums=(1, 2))
+    compiled = jax.jit(lambda *inputs: (ours(*inputs), slope(ours, *inputs), slope(direct, *inputs)))
     for shape in ((1, 8, 8, 3), (3, 1, 1, 3)):
         image = RNG.normal(size=shape).astype(np.float32)
-        value, found, expected = jax.device_get(compiled(image, KERNEL))
+        value, actual, expected = jax.device_get(compiled(image, KERNEL))
         assert relative(value, numpy_conv(image, KERNEL)) < 1e-5
-        for mine, others in zip(found, expected, strict=True):
+        for mine, others in zip(actual, expected, strict=True):
             assert relative(mine, others) < 1e-5
 
 
@@ -61,8 +61,8 @@ def test_second_derivatives_by_the_kernel_are_those_of_the_direct_convolution():
         gradient = jax.grad(lambda kernel: jnp.sum(conv(IMAGE, kernel) ** 3))
         return jax.jvp(gradient, (KERNEL,), (along,))[1]
 
-    found, expected = jax.jit(lambda: (curvature(ours), curvature(direct)))()
-    assert relative(found, expected) < 1e-5
+    actual, expected = jax.jit(lambda: (curvature(ours), curvature(direct)))()
+    assert relative(actual, expected) < 1e-5
 
 
 @pytest.mark.slow
@@ -70,16 +70,16 @@ def test_second_derivatives_by_the_kernel_are_those_of_the_direct_convolution():
 def test_a_batch_of_images_or_kernels_equals_a_loop(axes):
     images, kernels = RNG.normal(size=(3, 2, 5, 6, 3)).astype(np.float32), RNG.normal(size=(3, 3, 3, 3, 4))
     each = [images, kernels.astype(np.float32)]
-    given = [one[0] if axis is None else np.moveaxis(one, 0, axis) for one, axis in zip(each, axes, strict=True)]
+    inputs = [one[0] if axis is None else np.moveaxis(one, 0, axis) for one, axis in zip(each, axes, strict=True)]
 
     def gradient(image, kernel):
         return ours(image, kernel), jax.grad(lambda image: jnp.sum(jnp.sin(ours(image, kernel))))(image)
 
-    together, alone = jax.jit(jax.vmap(gradient, axes))(*given), jax.jit(gradient)
+    together, alone = jax.jit(jax.vmap(gradient, axes))(*inputs), jax.jit(gradient)
     for i in range(3):
         one = (parts[0] if axis is None else parts[i] for parts, axis in zip(each, axes, strict=True))
-        for found, expected in zip(together, alone(*one), strict=True):
-            assert relative(found[i], expected) < 1e-5
+        for actual, expected in zip(together, alone(*one), strict=True):
+            assert relative(actual[i], expected) < 1e-5
 
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
@@ -97,9 +97,9 @@ def test_features_of_a_prepared_network_are_the_networks(params, monkeypatch):
     assert [name for name in ready if ready[name]["kernel"].shape[0] == 4] == list(ready)[5:]
     assert prepared(ready)["conv5_1"] is ready["conv5_1"]
     image = RNG.uniform(size=(33, 40, 3)).astype(np.float32)
-    found, expected = (jax.jit(features)(each, image) for each in (ready, params))
+    actual, expected = (jax.jit(features)(each, image) for each in (ready, params))
     for name in expected:
-        assert relative(found[name], expected[name]) < 1e-5, name
+        assert relative(actual[name], expected[name]) < 1e-5, name
 
 
 def test_winograd_pays_where_many_wide_products_win_its_compilation_back(monkeypatch):
