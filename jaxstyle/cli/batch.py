@@ -74,7 +74,8 @@ class Batch:
         with console.progress():
             how: dict[str, Any] = {"options": options, "network": network, "outputs": outputs}
             result = batch(pictures, self.output, **how, callbacks=[console.on_event], should_stop=stop_status)
-        console.print(f"{self.output}: {result.made} made, {result.skipped} there already, {result.failed} left out")
+        counts = f"{result.made} made, {result.skipped} skipped as finished, {result.failed} failed"
+        console.print(f"{self.output}: {counts}")
         stopped = stop_status() or (130 if result.stop_reason == "stopped" else 0)
         if stopped:
             console.print(REPEAT)

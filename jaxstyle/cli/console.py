@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from jaxstyle.runtime.runner import Snapshot
 
 SPEED_PERIOD = 3600.0  # seconds over which speed is averaged; with rich's 30, slower steps would have none
-REPEAT = "Interrupted: repeat the command to go on."
+REPEAT = "Interrupted: rerun the same command to resume."
 
 
 class Console:
@@ -116,7 +116,7 @@ class Console:
             result = run_to_file(run, output, callbacks=[self.on_event], should_stop=stop)
         stopped = self.finish(result, output, stop(), of=run.problem.steps)
         if stopped and saving.checkpoint is not None:
-            self.print("Repeat the command to go on.")
+            self.print("Rerun the same command to resume.")
         return stopped or min(self.failures, 1), result
 
     def finish(self, result: Result, output: Path, stopped: int, *, of: int) -> int:
@@ -136,7 +136,7 @@ class Console:
             count = f"interrupted after {result.steps} of {of} steps"
         elif result.stop_reason == "converged":
             count = f"leveled off after {count}"
-        new, took = result.steps - result.resumed_at, ", all of them before"
+        new, took = result.steps - result.resumed_at, ", all from the checkpoint"
         if new:
             last = f", the last {new}" if result.resumed_at else ""
             took = f"{last} in {result.seconds:.1f} s ({new / result.seconds:.2f} steps/s)"

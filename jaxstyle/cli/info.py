@@ -14,7 +14,7 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Networks:
-    """List the installed networks in the order in which --network auto chooses."""
+    """List the installed networks, in the order of preference of --network auto."""
 
     def run(self) -> int:
         """Print the list and return the exit status."""
@@ -57,7 +57,7 @@ class Doctor:
         print(f"weights      $JAXSTYLE_WEIGHTS is {os.environ.get('JAXSTYLE_WEIGHTS', 'not set')}")
         print(f"cache        {pretrained.cache()}")
         if starts:
-            works = "works" if cache_works() else "finds no program again here: every command compiles"
+            works = "works" if cache_works() else "does not work here: every command recompiles"
             print(f"compilation  the cache of compiled programs {works}")
         else:
             print("compilation  the cache of compiled programs is not checked without a device")

@@ -18,13 +18,14 @@ SET_BY_PRESET = "(default: set by the preset)"
 DEVICES, MEMORY = "(default: all for a sweep, one for a picture)", "(default: most of the free memory)"
 # Help of more than one line; tyro preserves the line breaks of docstrings.
 PRESET = (
-    "Preset of the objective: jaxstyle, or a published program: gatys-paper, gatys-code, neural-style, "
-    "neural-style-pt, anishathalye, crowsonkb, pystiche, tensorflow-tutorial or keras-example. The presets "
-    "jaxstyle-neighbors, nnst and strotss match features and transfer strokes and motifs of the painting."
+    "Default objective, optimizer, scales, initial image, colors and options of the network: jaxstyle, or those of a "
+    "published program: gatys-paper, gatys-code, neural-style, neural-style-pt, anishathalye, crowsonkb, pystiche, "
+    "tensorflow-tutorial or keras-example. The presets jaxstyle-neighbors, nnst and strotss match features and "
+    "transfer strokes and motifs of the painting."
 )
 COLOR = (
     "Color transfer: keep the colors of the content, or recolor the style by mean and covariance (match, "
-    "match-cholesky) or by histogram; chroma moves the colors of the content to the color distribution of the style."
+    "match-cholesky) or by histogram; chroma maps the chroma of the content to the distribution of that of the style."
 )
 MOST_PROCESSES = 10**6
 MOST_PORT = 2**16 - 1
@@ -71,7 +72,7 @@ class Network:
     """The network."""
 
     network: str = "auto"
-    """Network: auto, vgg19, mini, random, or a weights file."""
+    """Network: auto (VGG-19, or mini if it cannot be downloaded), vgg19, mini, random, or a weights file."""
     weights: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")] = None
     """Weights of VGG-19 or VGG-16, an .h5 or .safetensors file."""
     offline: bool = False
@@ -91,11 +92,12 @@ class Computing:
     precision: Literal["float32", "tf32", "bfloat16"] = "tf32"
     """Precision of convolutions; tf32 and bfloat16 are faster on accelerators; a CPU uses float32 for tf32."""
     remat: bool = False
-    """Recompute the largest layers for the gradient; a tenth slower, half the memory. Not for --statistic sliced."""
+    """Recompute the largest layers for the gradient: a tenth slower, up to half the memory. Not for --statistic sliced
+    or presets that match features."""
     devices: Annotated[int | None, arg(metavar="COUNT", help_behavior_hint=DEVICES)] = None
     """Number of accelerators, which share the pictures of a sweep or the rows of one picture."""
     max_memory: Annotated[str | None, arg(metavar="SIZE", help_behavior_hint=MEMORY)] = None
-    """Memory budget, such as 8GiB. Images that do not fit are processed in tiles, in about twice the time."""
+    """Memory budget, such as 8GiB. Images that do not fit are processed in tiles, in about 1.6 times the time."""
 
 
 @dataclass(frozen=True)
@@ -165,15 +167,21 @@ class FromNoise:
 
 @dataclass(frozen=True)
 class Appearance:
-    """Styles, colors and masks."""
+    """Size of the style, and colors."""
 
-    style_weights: Annotated[str | None, arg(metavar="W1,W2,...", help_behavior_hint="")] = None
-    """Weights of several styles. (default: equal; presets that match features use the nearest feature of all styles)"""
     style_scale: Annotated[float | None, arg(metavar="FACTOR", help_behavior_hint="")] = None
     """Size of the style relative to the content: 2 for coarser strokes, 0.5 for finer ones."""
     style_size: Annotated[int | None, arg(metavar="PIXELS", help_behavior_hint="")] = None
     """Longest side of the style in pixels. (default: --size)"""
     color: Annotated[Color | None, choice(Color, help=COLOR)] = None
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Several styles, and masks."""
+
+    style_weights: Annotated[str | None, arg(metavar="W1,W2,...", help_behavior_hint="")] = None
+    """Weights of several styles. (default: equal; presets that match features use the nearest feature of all styles)"""
     content_mask: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="PICTURE")] = ()
     """Image that is white in the region of a style; repeat for each style, in the order of the styles."""
     style_mask: Annotated[UseAppendAction[tuple[Literal["all"] | Path, ...]], arg(metavar="PICTURE|all")] = ()

@@ -14,7 +14,7 @@ from jaxstyle.runtime.options import ReconstructOptions
 
 @dataclass(frozen=True)
 class Reconstruct:
-    """Reconstruct IMAGE from noise by its content features (--layer) or its style statistics (--style-layers)."""
+    """Reconstruct IMAGE from noise by matching its content features (--layer) or style statistics (--style-layers)."""
 
     image: Annotated[Positional[Path], arg(metavar="IMAGE")]
     """Image to reconstruct."""

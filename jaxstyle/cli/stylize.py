@@ -36,6 +36,7 @@ class Stylize:
 
     saving: groups.Saving = groups.Saving()
     appearance: groups.Appearance = groups.Appearance()
+    regions: groups.Regions = groups.Regions()
     method: groups.Method = groups.Method()
     loss: groups.LossWeights = groups.LossWeights()
     optimization: groups.Optimization = groups.Optimization()

@@ -39,7 +39,7 @@ class Swept:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Make one picture for each combination of weights, layer sets and seeds, in batches with the same scales."""
+    """Make one picture for each combination of weights, layer sets and seeds, in batches."""
 
     content: Annotated[Positional[Path], arg(metavar="CONTENT")]
     """Content image."""
@@ -65,6 +65,7 @@ class Sweep:
 
     saving: groups.Saving = groups.Saving()
     appearance: groups.Appearance = groups.Appearance()
+    regions: groups.Regions = groups.Regions()
     method: groups.Method = groups.Method()
     swept: Swept = Swept()
     optimization: groups.Optimization = groups.Optimization()

@@ -81,7 +81,7 @@ def save_image(
         UnavailableError: if writing fails, as on a full disk.
 
     Example:
-        >>> save("out.png", np.zeros((16, 16, 3)), bits=16)  # doctest: +SKIP
+        >>> save_image("out.png", np.zeros((16, 16, 3)), bits=16)  # doctest: +SKIP
     """
     check_output(path, bits=bits)
     container = FORMATS[Path(path).suffix.lower()]

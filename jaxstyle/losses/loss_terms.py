@@ -112,24 +112,9 @@ def feature_terms(
     width: int,
     *,
     objective: Objective,
-    network: AnyNetwork = vgg.VGG19(),
+    network: AnyNetwork,
 ) -> Terms:
-    """Return the content and style terms of an image whose features are known, at one resolution, unweighted.
-
-    Args:
-        features: activations of the image by layer, `[h, w, C]`.
-        targets: of `make_targets`.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-        objective: the objective of the targets; its weights are not used.
-        network: the network of the features.
-
-    Returns:
-        The terms by name, as of `terms`, each `[]`.
-
-    Example:
-        >>> feature_terms(features, targets, 256, 384)["style/relu1_1"]  # doctest: +SKIP
-    """
+    """Return the unweighted terms `[]` of features `[h, w, C]` of an image `[height, width, 3]`, at one resolution."""
     values = {}
     for name in objective.layer_terms:
         layer = name.partition("/")[2]

@@ -33,18 +33,7 @@ from jaxstyle.losses.style import Statistic
 from jaxstyle.losses.targets import Styling, Targets, make_targets, network_of_styles
 from jaxstyle.networks.vgg import VGG19
 
-LAYERS = (
-    "relu1_1",
-    "relu1_2",
-    "relu2_1",
-    "relu2_2",
-    "relu3_1",
-    "relu3_2",
-    "relu3_3",
-    "relu4_1",
-    "relu4_2",
-    "relu4_3",
-)
+LAYERS = tuple("relu1_1 relu1_2 relu2_1 relu2_2 relu3_1 relu3_2 relu3_3 relu4_1 relu4_2 relu4_3".split())
 STRIDE = 4  # pixels of the image between the positions of hypercolumns
 # Pixels at the borders of a style that are no matches. Features there include the padding, so that the borders of the
 # image would match them, and get the frame of the painting or the edge of its canvas.
@@ -177,21 +166,8 @@ class NeighborObjective:
     ) -> FixedTargets | SplitTargets:
         """Return the targets of a scale, or those of the last pass.
 
-        Args:
-            params: of the network.
-            content: `[H, W, 3]`, in [0, 1].
-            styles: images `[h, w, 3]`.
-            network: the network.
-            key: random key of the positions of the last pass; None for key 0.
-            style_weights: weight of each style, `[K]`; None for the nearest vector of all styles.
-            content_masks: region of each style, `[K, H, W]` in [0, 1].
-            style_masks: mask `[h, w]` in [0, 1] of each style, or None for all of it; matches are where it is at least
-                half of its maximum.
-            image: initial image of the scale, `[H, W, 3]`; None for the content.
-            part: number of the scale, and whether it repeats the size of the one before.
-
-        Returns:
-            The targets.
+        Arguments are those of `CustomObjective.make_targets`. Matches are where a style mask is at least half of its
+        maximum; without style weights each position takes the nearest vector of all styles.
 
         Raises:
             InputError: for statistics in place of a style, a batch of contents, or a network with tiles.
@@ -236,18 +212,7 @@ class NeighborObjective:
     def value(
         self, params: Any, image: jax.Array, targets: Any, *, network: AnyNetwork, step: jax.typing.ArrayLike = 0
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Return the value to minimize and its terms.
-
-        Args:
-            params: of the network.
-            image: `[H, W, 3]`.
-            targets: of `make_targets`.
-            network: the network.
-            step: number of steps before this one, which chooses the positions of the last pass.
-
-        Returns:
-            The value, `[]`, and all of `term_names`.
-        """
+        """Return the value to minimize and all of `term_names`, see `CustomObjective.value`."""
         features = image_features(params, image, network=network, layers=self.layers)
         if isinstance(targets, SplitTargets):
             distance = self._split_distance(features, targets, step)

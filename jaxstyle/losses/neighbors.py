@@ -338,19 +338,7 @@ def orientations(image: Any, *, rotations: int = 4, flips: bool = False) -> tupl
 
 
 def check_vectors(x: jax.Array, y: jax.Array, chunk: int) -> None:
-    """Raise an error unless two sets of vectors can be compared.
-
-    Args:
-        x: `[n, C]`.
-        y: `[m, C]`.
-        chunk: number of vectors of `x` per chunk.
-
-    Raises:
-        InputError: if the shapes do not fit, an array is empty or `chunk` is not positive.
-
-    Example:
-        >>> check_vectors(jnp.ones((2, 3)), jnp.ones((4, 3)), 1)
-    """
+    """Raise `InputError` unless vectors `[n, C]` and `[m, C]` can be compared in chunks."""
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise InputError(f"Vectors of shapes {x.shape} and {y.shape} cannot be compared: pass [n, C] and [m, C].")
     if 0 in (x.size, y.size):
@@ -360,70 +348,24 @@ def check_vectors(x: jax.Array, y: jax.Array, chunk: int) -> None:
 
 
 def chunks(x: jax.Array, chunk: int) -> jax.Array:
-    """Return vectors in chunks of equal size, the last one filled with zeros.
-
-    Args:
-        x: `[n, C]`.
-        chunk: number of vectors per chunk; at most n is used.
-
-    Returns:
-        `[k, chunk, C]`, k chunks.
-
-    Example:
-        >>> chunks(jnp.ones((5, 2)), 3).shape
-        (2, 3, 2)
-    """
+    """Return vectors `[n, C]` in chunks `[k, chunk, C]` of at most n, the last one filled with zeros."""
     chunk = min(chunk, x.shape[0])
     count = -(-x.shape[0] // chunk)
     return jnp.pad(x, ((0, count * chunk - x.shape[0]), (0, 0))).reshape(count, chunk, -1)
 
 
 def products(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Return the inner products of all pairs.
-
-    Args:
-        x: `[n, C]`.
-        y: `[m, C]`.
-
-    Returns:
-        `[n, m]`, in full precision also on accelerators.
-
-    Example:
-        >>> products(jnp.ones((1, 2)), jnp.ones((3, 2))).tolist()
-        [[2.0, 2.0, 2.0]]
-    """
+    """Return the inner products `[n, m]` of all pairs of `[n, C]` and `[m, C]`, in full precision on accelerators."""
     return jnp.einsum("nc,mc->nm", x, y, precision="highest")
 
 
 def widen(x: jax.Array) -> jax.Array:
-    """Return an array in float32 or wider.
-
-    Args:
-        x: of any shape and dtype.
-
-    Returns:
-        `x` in float32, or in its dtype if that is wider.
-
-    Example:
-        >>> widen(jnp.ones(2, jnp.bfloat16)).dtype
-        dtype('float32')
-    """
+    """Return an array in float32, or in its dtype if that is wider."""
     return jnp.asarray(x, jnp.promote_types(x.dtype, jnp.float32))
 
 
 def unit(x: jax.Array) -> jax.Array:
-    """Return vectors of length 1; zero stays zero, with a finite gradient.
-
-    Args:
-        x: `[..., C]`.
-
-    Returns:
-        `[..., C]`, shorter than 1 where the length of `x` is below 1e-4.
-
-    Example:
-        >>> unit(jnp.asarray([[3.0, 0.0], [0.0, 0.0]])).tolist()
-        [[1.0, 0.0], [0.0, 0.0]]
-    """
+    """Return vectors `[..., C]` of length 1; those shorter than 1e-4 stay shorter, so that gradients are finite."""
     squares = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
     return x / jnp.sqrt(jnp.maximum(squares, SMALLEST_SQUARE))
 

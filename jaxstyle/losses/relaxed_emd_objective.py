@@ -32,17 +32,7 @@ from jaxstyle.losses.relaxed_emd import (
 )
 from jaxstyle.losses.targets import network_of_styles
 
-LAYERS = (
-    "relu1_1",
-    "relu1_2",
-    "relu2_1",
-    "relu2_2",
-    "relu3_1",
-    "relu3_2",
-    "relu3_3",
-    "relu4_3",
-    "relu5_3",
-)
+LAYERS = tuple("relu1_1 relu1_2 relu2_1 relu2_2 relu3_1 relu3_2 relu3_3 relu4_3 relu5_3".split())
 FIRST_CONTENT_WEIGHT = 16.0  # at the first scale, halved at each of the next ones
 # The moment term depends on the unit of activations. STROTSS divides colors in [0, 1] by a deviation of 0.225; Caffe's
 # weights, which are ours, are for colors in [0, 255], and activations are nearly proportional to the input.
@@ -136,20 +126,8 @@ class RelaxedEmdObjective:
     ) -> RelaxedEmdTargets:
         """Return the targets of a scale.
 
-        Args:
-            params: of the network.
-            content: `[H, W, 3]`, in [0, 1].
-            styles: images `[h, w, 3]`.
-            network: the network.
-            key: random key of all positions; None for key 0.
-            style_weights: weight of each style, `[K]`; None for one set of vectors of all styles.
-            content_masks: region of each style, `[K, H, W]` in [0, 1].
-            style_masks: density of the positions of each style, `[h, w]` in [0, 1], or None for an even one.
-            image: not used.
-            part: number of the scale, and whether it repeats the size of the one before.
-
-        Returns:
-            The targets.
+        Arguments are those of `CustomObjective.make_targets`. Style masks are densities of positions; without style
+        weights the vectors of all styles are one set.
 
         Raises:
             InputError: for statistics in place of a style, a batch of contents, or a network with tiles.
@@ -190,18 +168,7 @@ class RelaxedEmdObjective:
     def value(
         self, params: Any, image: jax.Array, targets: Any, *, network: AnyNetwork, step: jax.typing.ArrayLike = 0
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Return the value to minimize and its terms.
-
-        Args:
-            params: of the network.
-            image: `[H, W, 3]`.
-            targets: of `make_targets`.
-            network: the network.
-            step: number of steps before this one, which chooses the positions.
-
-        Returns:
-            The value, `[]`, and all of `term_names`.
-        """
+        """Return the value to minimize and all of `term_names`, see `CustomObjective.value`."""
         layers = _with_image(image, image_features(params, image, network=network, layers=self.layers))
         grid, *keys = jax.random.split(jax.random.fold_in(targets.key, step), 1 + len(targets.styles))
         even = sample_positions(*image.shape[:2], key=grid, count=self.positions)

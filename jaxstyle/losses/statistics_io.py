@@ -59,9 +59,6 @@ def write(
 
     Raises:
         UnavailableError: if the file cannot be written.
-
-    Example:
-        >>> write("style.h5", {512: summary}, params=params, pictures=["a.jpg"])  # doctest: +SKIP
     """
     with atomic_write(path) as part, h5py.File(part, "w") as file:
         for name, text in _facts(params, objective, network).items():
@@ -90,10 +87,6 @@ def read(
 
     Raises:
         InputError: if the file is missing or damaged, or of another network or statistic.
-
-    Example:
-        >>> read("style.h5", params=params)[512]["relu1_1"].mean.shape  # doctest: +SKIP
-        (64,)
     """
     with hdf5.opened(Path(path), cure=CURE) as file:
         for name, expected in _facts(params, objective, network).items():

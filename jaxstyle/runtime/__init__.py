@@ -1,4 +1,4 @@
-"""The host loop around the numerical program, for the command line, the web page and Python users.
+"""The host loop around the numerical program, for the command line and Python users.
 
 Nothing here prints, parses arguments or handles signals: runs send events to callbacks. Read in this order:
 

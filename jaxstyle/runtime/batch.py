@@ -25,7 +25,6 @@ from jaxstyle.files import sha256, write_text
 from jaxstyle.images.load import fit as fit_size
 from jaxstyle.images.load import size_of
 from jaxstyle.runtime.callbacks import Callback, Event, message, never, notify
-from jaxstyle.runtime.fitting import Result
 from jaxstyle.runtime.inputs import LoadedNetwork, expand_paths
 from jaxstyle.runtime.options import StylizeOptions
 from jaxstyle.runtime.outputs import OutputOptions
@@ -121,8 +120,6 @@ def batch_pictures(
 
 def check_batch(pictures: Sequence[BatchPicture], options: StylizeOptions, outputs: OutputOptions) -> None:
     """Raise `InputError` unless the options can be used, and all outputs be written without replacing an input."""
-    if options.style_weights is not None or options.content_mask or options.style_mask:
-        raise InputError("A batch has one style for each picture: use --style-weights and masks with jaxstyle stylize.")
     options.check([pictures[0].style])
     inputs = {path.resolve() for picture in pictures for path in picture.inputs(options)}
     for picture in pictures:
@@ -180,16 +177,8 @@ def batch(
                 for event in events:
                     notify(callbacks, event)
 
-                def before_saving(
-                    result: Result, name: str = name, entry: str = f"{digest} {_hash(picture.output)}"
-                ) -> None:
-                    done[name] = entry if result.stop_reason in ("done", "converged") else IN_PROGRESS  # made again
-                    with contextlib.suppress(UnavailableError):  # raised again after the picture is saved
-                        record.write(done, process=process)
-
-                how: dict[str, Any] = {"should_stop": should_stop, "before_saving": before_saving}
                 load_next = partial(loader.load_next, number + 1, run.problem.schedule[-1])
-                result = run_to_file(run, picture.output, callbacks=(*callbacks, load_next), **how)
+                result = run_to_file(run, picture.output, callbacks=(*callbacks, load_next), should_stop=should_stop)
                 if result.stop_reason == "diverged":
                     raise UnavailableError(divergence_message(result, picture.output))
             except Exception as error:
@@ -199,7 +188,7 @@ def batch(
                 message(callbacks, f"{name} is left out: {fault}", kind="failed")
                 continue
             except KeyboardInterrupt:
-                stopped, made = True, made + _is_finished(picture, done, common, options)
+                stopped = True
                 break
             if stopped := result.stop_reason == "stopped":
                 break
@@ -292,21 +281,13 @@ def _scales(height: int, width: int, preset: Preset, options: StylizeOptions) ->
 
 
 def _is_finished(picture: BatchPicture, done: Mapping[str, str], common: str, options: StylizeOptions) -> bool:
-    digest, _, replaced = done.get(picture.output.name, IN_PROGRESS).partition(" ")
-    if not digest or not picture.output.is_file() or replaced and replaced == _hash(picture.output):
+    digest = done.get(picture.output.name, IN_PROGRESS)
+    if not digest or not picture.output.is_file():
         return False
     try:
         return digest == _digest(common, picture.inputs(options))
     except InputError:
         return False
-
-
-def _hash(path: Path) -> str:
-    """Return the SHA-256 of a file, "none" if it cannot be read."""
-    try:
-        return sha256(path)
-    except (InputError, UnavailableError):
-        return "none"
 
 
 def _digest(common: str, files: Iterable[Path]) -> str:

@@ -1,6 +1,6 @@
 """Options of a style transfer as text and numbers, their ranges, and the problem that they describe.
 
-Command line, records and the web page share them: an option has the name of its command-line option.
+The command line and records share them: an option has the name of its command-line option.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class TransferOptions(ObjectiveOptions):
         if not os.path.exists(self.init):  # Path.exists raises if the name is too long
             named = excerpt(self.init)
             names = "content, recolored, style, noise"
-            raise InputError(f"--init {named} is no file: use {names} or the path of a picture.")
+            raise InputError(f"--init {named} does not exist: use {names} or the path of a picture.")
         return [self.init, *masks]
 
     def check(self, styles: Sequence[Path]) -> None:
@@ -259,7 +259,7 @@ class TextureOptions(ObjectiveOptions):
         if not styles:
             raise InputError("There is no style: name at least one picture.")
         if any(path.suffix.lower() in STATISTICS for path in styles):
-            raise InputError("A texture is of pictures: name the picture that the statistics are of.")
+            raise InputError("A texture needs style images, not a statistics file: pass the pictures themselves.")
         parse_shares(self.style_weights, count=len(styles))
         self.check_used()
 

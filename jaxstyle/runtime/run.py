@@ -181,7 +181,6 @@ def run_to_file(
     callbacks: Sequence[Callback] = (),
     should_stop: Callable[[], object] = never,
     until: int | None = None,
-    before_saving: Callable[[Result], object] = lambda result: None,
 ) -> Result:
     """Run all steps, or those up to `until`, and save the picture and the other files; see `fit`."""
     run = on_devices(run, callbacks)
@@ -199,7 +198,6 @@ def run_to_file(
     result = fit(problem, callbacks=(*callbacks, save_intermediate), **how)
     if result.snapshot is None or result.image is None:
         return result
-    before_saving(result)
     _save_or_keep(run, output, result.snapshot, result.image)
     attempt(partial(run.save_record, output, result.snapshot), callbacks)
     if problem.writes_files:
