@@ -76,7 +76,7 @@ def user_error(error: Exception) -> InputError | UnavailableError | None:
         return None
     reason = excerpt(error.strerror or error)
     if error.filename is None:
-        return UnavailableError(f"The operating system reports an error ({reason}): fix it and repeat the command.")
+        return UnavailableError(f"The operating system reports an error ({reason}): fix it and rerun the command.")
     return InputError(f"{error.filename} cannot be used ({reason}): name another path or change permissions.")
 
 
@@ -84,7 +84,7 @@ def read_error(path: str | os.PathLike[str], error: BaseException) -> InputError
     """Return the error to show if the machine could not read a file, else None, such as for damaged contents."""
     number: Any = error.errno if isinstance(error, OSError) else None
     if isinstance(error, MemoryError) or number == errno.ENOMEM:
-        cure = "close other programs or raise the memory limit, and repeat the command."
+        cure = "close other programs or raise the memory limit, and rerun the command."
         return UnavailableError(f"{path} cannot be read, as memory is exhausted: {cure}")
     if number in (errno.EACCES, errno.EPERM):
         return InputError(f"{path} may not be read by this user: change its permissions.")

@@ -124,15 +124,15 @@ def hdf5_files(folder: Path) -> dict[str, bytes]:
     path, rng = folder / "sound.h5", np.random.default_rng(0)
     origin = {"source": "https://example.org/a", "checksum": "md5:12", "licence": "CC BY"}
     weights_io.write(path, params, **origin)
-    actual = {"own": path.read_bytes()}
+    result = {"own": path.read_bytes()}
     for libver in ("earliest", "latest"):
         _write_keras(path, params, libver)
-        actual[f"keras, {libver}"] = path.read_bytes()
+        result[f"keras, {libver}"] = path.read_bytes()
     with h5py.File(path, "w") as file:
         for layer, parts in params.items():
             for part, values in parts.items():
                 file.create_dataset(f"{layer}/{part}", data=values, chunks=True)
-    actual["own, in pieces"] = path.read_bytes()
+    result["own, in pieces"] = path.read_bytes()
     for name, objective in OBJECTIVES.items():
         kind = Moments if name == "moments" else Quantiles
         summary: dict[str, Any] = {}
@@ -141,8 +141,8 @@ def hdf5_files(folder: Path) -> dict[str, bytes]:
             arrays: list[Any] = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
             summary[layer] = kind(*arrays)
         statistics_io.write(path, {128: summary, 512: summary}, params=params, objective=objective, pictures=["a.jpg"])
-        actual[name] = path.read_bytes()
-    return actual
+        result[name] = path.read_bytes()
+    return result
 
 
 def _write_keras(path: Path, params: Params, libver: str) -> None:
@@ -159,12 +159,12 @@ def _write_keras(path: Path, params: Params, libver: str) -> None:
 
 def state_dict(prefix: str = "features.", indices: Sequence[int] = FEATURES["VGG-19"]) -> dict[str, np.ndarray]:
     """Return a narrow network in the layout of PyTorch, with a fully connected layer."""
-    rng, channels, actual = np.random.default_rng(0), 3, {}
+    rng, channels, result = np.random.default_rng(0), 3, {}
     for index, width in zip(indices, itertools.chain(*WIDTHS), strict=False):
-        actual[f"{prefix}{index}.weight"] = rng.standard_normal((width, channels, 3, 3)).astype("f4")
-        actual[f"{prefix}{index}.bias"] = rng.standard_normal(width).astype("f4")
+        result[f"{prefix}{index}.weight"] = rng.standard_normal((width, channels, 3, 3)).astype("f4")
+        result[f"{prefix}{index}.bias"] = rng.standard_normal(width).astype("f4")
         channels = width
-    return actual | {"classifier.0.weight": np.zeros((2, 4), "f4"), "classifier.0.bias": np.zeros(2, "f4")}
+    return result | {"classifier.0.weight": np.zeros((2, 4), "f4"), "classifier.0.bias": np.zeros(2, "f4")}
 
 
 def safetensors(path: Path, tensors: Mapping[str, np.ndarray], **changes: Any) -> Path:
@@ -205,12 +205,12 @@ def records() -> dict[str, bytes]:
         history={"total": (2.5, 1.5)},
     )
     text = record.text(run)
-    actual = {"by itself": text.encode(), "with line breaks": record.text(run, indent=2).encode()}
+    result = {"by itself": text.encode(), "with line breaks": record.text(run, indent=2).encode()}
     entry = Entry("out.png", "seed 1", {"seed": 1}, {"total": 1.5}, (2.5, 1.5), "0" * 64, run)
-    actual["in an entry"] = json.dumps(record.plain(entry, paths={})).encode()
+    result["in an entry"] = json.dumps(record.plain(entry, paths={})).encode()
     for container in sorted(set(save.FORMATS.values())):
-        actual[container] = _described(container, 8, text)
-    return actual | {"TIFF 16": _described("TIFF", 16, text)}
+        result[container] = _described(container, 8, text)
+    return result | {"TIFF 16": _described("TIFF", 16, text)}
 
 
 def _described(container: str, bits: int, text: str) -> bytes:

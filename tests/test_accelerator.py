@@ -27,10 +27,10 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def accelerators() -> list[Any]:
-    actual = [device for device in jax.local_devices() if device.platform != "cpu"]
-    if not actual:
+    result = [device for device in jax.local_devices() if device.platform != "cpu"]
+    if not result:
         pytest.skip("this machine has no GPU or TPU")
-    return actual
+    return result
 
 
 @pytest.fixture

@@ -191,9 +191,9 @@ def steps_read(kept: CheckpointStore, image: bytes, count: bytes, compression: i
         file.writestr("facts.json", '{"step": 2}')
         file.writestr("image.npy", image)
         file.writestr("count.npy", count)
-    actual = kept.latest(same, print)
-    assert actual is not None
-    return actual[0]["step"]
+    result = kept.latest(same, print)
+    assert result is not None
+    return result[0]["step"]
 
 
 def test_arrays_of_types_that_numpy_lacks_are_read_as_saved():

@@ -64,8 +64,8 @@ def test_a_compiled_run_lowers_the_total_which_is_the_weighted_sum_of_the_logged
 
 def changed_fields(value: Any, default: Any) -> dict[str, Any]:
     """Return the fields in which an object differs from the default one."""
-    actual = {each.name: getattr(value, each.name) for each in fields(value)}
-    return {name: own for name, own in actual.items() if own != getattr(default, name)}
+    result = {each.name: getattr(value, each.name) for each in fields(value)}
+    return {name: own for name, own in result.items() if own != getattr(default, name)}
 
 
 def test_options_of_the_command_line_reach_the_run(fake_runner):

@@ -140,9 +140,9 @@ def test_pictures_of_a_batch_share_programs_by_shape_and_rerun_has_their_bytes(m
     program = Problem.program
 
     def counted(*arguments: Any, **options: Any) -> Any:
-        actual = program(*arguments, **options)
-        programs[id(actual)] = actual
-        return actual
+        result = program(*arguments, **options)
+        programs[id(result)] = result
+        return result
 
     monkeypatch.setattr(Problem, "program", counted)
     options = ("--size", 32, "--content-layers", "relu1_2", "--style-layers", "relu1_1", "--optimizer", "adam")
@@ -241,10 +241,20 @@ def test_a_picture_whose_replacement_was_interrupted_is_computed_again(fake_runn
     assert Path("out/a_x.png").read_bytes() == before
 
 
-def test_the_output_folder_may_be_that_of_the_contents(fake_runner, capsys):
+def test_the_output_folder_may_be_that_of_the_contents(fake_runner, capsys, monkeypatch):
     for _ in range(2):
         assert batch(output=Path("contents")) == 0
     assert "0 made, 4 skipped as finished" in capsys.readouterr().err
+
+    def interrupt(run: Run, *arguments: Any) -> None:
+        original(run, *arguments)
+        raise KeyboardInterrupt
+
+    original = Run.save_picture
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "save_picture", interrupt)
+        assert batch(output=Path("contents"), format="jpg") == 130
+    assert batch(output=Path("contents"), format="jpg") == 0  # the saved picture is not another content
 
 
 # Faults
@@ -254,7 +264,7 @@ def test_an_invalid_picture_is_reported_and_left_out(fake_runner, capsys):
     Path("contents/bad.png").write_text("no picture")
     assert batch() == 1
     message = capsys.readouterr().err
-    assert message.count("is left out: contents/bad.png is not a picture") == 2
+    assert message.count("failed: contents/bad.png is not a picture") == 2
     assert "4 made, 0 skipped as finished, 2 failed" in message and made() == PAIRS
 
 
@@ -266,7 +276,7 @@ def test_a_picture_without_enough_memory_is_left_out(fake_runner, capsys):
     fake_runner.on_step = exhaust
     assert batch() == 1
     message = capsys.readouterr().err
-    assert "is left out: memory is too small" in message and "3 made, 0 skipped as finished, 1 failed" in message
+    assert "failed: memory is too small" in message and "3 made, 0 skipped as finished, 1 failed" in message
 
 
 def test_an_input_of_another_pair_is_not_replaced(capsys):

@@ -138,7 +138,7 @@ def test_a_sweep_that_is_terminated_saves_a_checkpoint_and_has_status_143(fake_r
 def test_a_signal_before_the_first_picture_leaves_nothing(name, status, checkpoints, monkeypatch, capfd, folder):
     before = {path.name for path in folder.iterdir()}
     number, load = getattr(signal, name), pretrained.load
-    monkeypatch.setattr(pretrained, "load", lambda actual: signal.raise_signal(number) or load(actual))
+    monkeypatch.setattr(pretrained, "load", lambda each: signal.raise_signal(number) or load(each))
     assert stylize() == status
     out, err = capfd.readouterr()
     assert out == "" and "interrupted before a picture was saved" in one_sentence(err)

@@ -43,7 +43,7 @@ def complaint(message: str, path: Path) -> str:
         "shows a traceback": "Traceback" in message,
         "names no cure": ": " not in rest,
     }
-    return ", ".join(fault for fault, actual in faults.items() if actual)
+    return ", ".join(fault for fault, result in faults.items() if result)
 
 
 def sound_files(kind: str, scratch: Path) -> Mapping[str, bytes]:

@@ -125,7 +125,7 @@ def test_the_gradient_of_stylize_goes_through_scales_in_checkpoint_segments_too(
     def program(strength, content, checkpoint_segments):
         def mean(strength, content):
             objective = replace(toy.OBJECTIVE, style=dict.fromkeys(toy.OBJECTIVE.style_layers, strength))
-            actual = stylize(
+            result = stylize(
                 toy.PARAMS,
                 content,
                 style,
@@ -136,7 +136,7 @@ def test_the_gradient_of_stylize_goes_through_scales_in_checkpoint_segments_too(
                 scales=(8, 12),
                 checkpoint_segments=checkpoint_segments,
             )
-            return actual.image[2:, ::3].mean()
+            return result.image[2:, ::3].mean()
 
         return jax.value_and_grad(mean, (0, 1))(strength, content)
 

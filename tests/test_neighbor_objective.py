@@ -32,17 +32,17 @@ LEFT[:, :20] = 1
 
 def columns(params: Any, image: Any, *, turned: int = 1, flips: bool = False) -> np.ndarray:
     """Return the hypercolumns of orientations of an image, `[n, C]`."""
-    actual = []
+    result = []
     for each in orientations(np.asarray(image), rotations=turned, flips=flips):
         features = image_features(params, jnp.asarray(each), network=VGG19(), layers=OBJECTIVE.layers)
-        actual.append(hypercolumns(features, (each.shape[0] // 4, each.shape[1] // 4)))
-    return np.concatenate([np.asarray(each).reshape(-1, each.shape[-1]) for each in actual])
+        result.append(hypercolumns(features, (each.shape[0] // 4, each.shape[1] // 4)))
+    return np.concatenate([np.asarray(each).reshape(-1, each.shape[-1]) for each in result])
 
 
 def distances(vectors: Any, rows: np.ndarray) -> np.ndarray:
     """Return the largest difference of each vector from the nearest of some rows."""
-    actual = np.abs(np.asarray(vectors).reshape(-1, 1, rows.shape[-1]) - rows[None])
-    return actual.max(-1).min(-1)
+    result = np.abs(np.asarray(vectors).reshape(-1, 1, rows.shape[-1]) - rows[None])
+    return result.max(-1).min(-1)
 
 
 def test_style_layers_are_some_of_the_layers_and_the_statistic_is_known():

@@ -107,12 +107,12 @@ def nearest_by_loops(query: Any, reference: Any, weights: Any = None, usable: An
         np.asarray(each, np.float64) - np.average(np.asarray(each, np.float64), axis=0, weights=of_each)
         for each, of_each in ((query, weights), (reference, usable))
     )
-    actual = []
+    result = []
     for q in query:
         distances = 1 - reference @ q / np.linalg.norm(reference, axis=1) / np.linalg.norm(q)
         distances = distances if usable is None else np.where(usable, distances, np.inf)
-        actual.append((int(np.argmin(distances)), np.min(distances)))
-    return actual
+        result.append((int(np.argmin(distances)), np.min(distances)))
+    return result
 
 
 def test_nearest_is_the_smallest_centered_cosine_distance_for_every_chunk():
@@ -272,9 +272,9 @@ def test_the_largest_array_of_matching_has_one_chunk_of_all_pairs():
 
 def _sizes(jaxpr: Any) -> list[int]:
     """Return the number of elements of every intermediate array of a program."""
-    actual = []
+    result = []
     for equation in jaxpr.eqns:
-        actual += [variable.aval.size for variable in equation.outvars]
+        result += [variable.aval.size for variable in equation.outvars]
         for inner in jaxprs_in_params(equation.params):
-            actual += _sizes(inner)
-    return actual
+            result += _sizes(inner)
+    return result

@@ -37,8 +37,8 @@ def activations(weights_path, real_pictures):
     layers = sorted({*OF_NNST, *OF_STROTSS})
     evaluate = jax.jit(lambda x: features(params, x, layers=layers))
     with jax.default_matmul_precision("highest"):
-        actual = [evaluate(x) for x in (content, style, image)]
-    return [{"image": x, **each} for x, each in zip((content, style, image), jax.device_get(actual), strict=True)]
+        result = [evaluate(x) for x in (content, style, image)]
+    return [{"image": x, **each} for x, each in zip((content, style, image), jax.device_get(result), strict=True)]
 
 
 def chosen(layers: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
@@ -124,17 +124,17 @@ def test_split_losses_agree_with_pytorch(torch, activations):
 
 def sampled_by_torch(torch, tensors, positions):
     """Return `[n, C]`: each layer interpolated at the positions, which are halved at each pool."""
-    actual, size = [], None
+    result, size = [], None
     for x in tensors.values():
         if size is not None and x.shape[2] < size:
             positions = positions / 2
         size = x.shape[2]
         last = torch.tensor([x.shape[3] - 1, x.shape[2] - 1])
         points = (2 * positions.flip(1).double() / last - 1)[None, None]  # [1, 1, n, 2], x before y, in [-1, 1]
-        actual.append(
+        result.append(
             torch.nn.functional.grid_sample(x, points.to(x.dtype), padding_mode="border", align_corners=True)[0, :, 0].T
         )
-    return torch.cat(actual, 1)
+    return torch.cat(result, 1)
 
 
 def relaxed(torch, distances):
@@ -153,8 +153,8 @@ def test_terms_of_strotss_agree_with_pytorch(torch, activations):
     of_image, of_painting = (torch.tensor(each) for each in positions)
 
     def columns(layers, axes):
-        actual = neighbors.hypercolumns(layers, axes, divisor="none")
-        return actual.reshape(-1, actual.shape[-1])
+        result = neighbors.hypercolumns(layers, axes, divisor="none")
+        return result.reshape(-1, result.shape[-1])
 
     def terms(image, content, style):
         x, c, s = (columns(each, where) for each, where in ((image, at), (content, at), (style, of_style)))
@@ -168,8 +168,8 @@ def test_terms_of_strotss_agree_with_pytorch(torch, activations):
     @jax.jit
     def ours(image, content, style):
         def loss(image):
-            actual = terms(image, content, style)
-            return sum(actual[name] for name in WITH_GRADIENT), actual
+            result = terms(image, content, style)
+            return sum(result[name] for name in WITH_GRADIENT), result
 
         return jax.value_and_grad(loss, has_aux=True)(image)
 

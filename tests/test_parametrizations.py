@@ -48,19 +48,19 @@ def calculated():
     """Return a function from a name to results of its parametrization: one program for all that compile fast."""
 
     def program(names, pictures):
-        actual = {}
+        result = {}
         for name in names:
             way = PARAMETRIZATIONS[name]
             of = partial(encode, parametrization=way, flat=False)
             batch = jax.vmap(of)(jnp.stack([pictures[0], pictures[0][::-1]]))
             single = of(pictures[1])
             assert batch.batched and not single.batched
-            actual[name] = {
+            result[name] = {
                 "batch": decode(batch),
                 "again": [decode(single), way.decode(way.encode(pictures[2]))],
                 "constant": way.decode(jax.tree.map(jnp.ones_like, single.values)),
             }
-        return actual
+        return result
 
     def run(names):
         return jax.jit(partial(program, names))([uniform(shape) for shape in SHAPES])

@@ -69,13 +69,13 @@ def torch_features(layers, picture):
     import torch
 
     mean = torch.tensor([103.939, 116.779, 123.68], dtype=picture.dtype).reshape(1, 3, 1, 1)
-    x, actual = 255 * picture.flip(1) - mean, {}
+    x, result = 255 * picture.flip(1) - mean, {}
     for name, (kernel, bias) in layers.items():
         if name.endswith("_1") and name != "1_1":
             x = torch.nn.functional.max_pool2d(x, 2)
-        actual[f"conv{name}"] = torch.nn.functional.conv2d(x, kernel, bias, padding=1)
-        x = actual[f"relu{name}"] = torch.relu(actual[f"conv{name}"])
-    return actual
+        result[f"conv{name}"] = torch.nn.functional.conv2d(x, kernel, bias, padding=1)
+        x = result[f"relu{name}"] = torch.relu(result[f"conv{name}"])
+    return result
 
 
 def torch_objective(layers, picture, content, style):

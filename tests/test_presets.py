@@ -170,8 +170,8 @@ def numpy_layer(layer: str, image: np.ndarray) -> np.ndarray:
     """Return a layer of five channels and of VGG's size: a random mixture of the colors of every other pixel."""
     side, rng = smallest_side(layer), np.random.default_rng(int(layer[4] + layer[6]))
     height, width = (length // side * side for length in image.shape[:2])
-    actual = 3 * (image[:height:side, :width:side] - 0.5) @ rng.normal(size=(3, 5)) + rng.normal(size=5)
-    return np.maximum(actual, 0) if layer.startswith("relu") else actual
+    result = 3 * (image[:height:side, :width:side] - 0.5) @ rng.normal(size=(3, 5)) + rng.normal(size=5)
+    return np.maximum(result, 0) if layer.startswith("relu") else result
 
 
 def layers_of(image: jax.Array, *layers: str) -> dict[str, np.ndarray]:
@@ -180,8 +180,8 @@ def layers_of(image: jax.Array, *layers: str) -> dict[str, np.ndarray]:
 
 def numpy_features(_, params, image, *, layers, summarize):
     """Stand in for `vgg.evaluate_layers`: what the objective makes of features does not depend on the network."""
-    actual = {layer: jnp.asarray(each, jnp.float32) for layer, each in layers_of(image, *layers).items()}
-    return actual if summarize is None else {layer: summarize(layer, each, None) for layer, each in actual.items()}
+    result = {layer: jnp.asarray(each, jnp.float32) for layer, each in layers_of(image, *layers).items()}
+    return result if summarize is None else {layer: summarize(layer, each, None) for layer, each in result.items()}
 
 
 def pictures(content, style) -> list[jax.Array]:

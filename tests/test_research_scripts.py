@@ -21,9 +21,9 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 def script(name: str, **constants: Any) -> dict[str, Any]:
     """Return the globals of a script, with some of its constants replaced."""
-    actual = runpy.run_path(str(SCRIPTS / f"{name}.py"))
-    actual["main"].__globals__.update(constants)
-    return actual["main"].__globals__
+    result = runpy.run_path(str(SCRIPTS / f"{name}.py"))
+    result["main"].__globals__.update(constants)
+    return result["main"].__globals__
 
 
 @pytest.fixture(autouse=True)

@@ -165,13 +165,13 @@ def test_half_a_shape_is_rounded_and_at_least_one_pixel():
 def numpy_weights(size: int, other: int, *, circular: bool, method: str) -> np.ndarray:
     """Return the weights `[other, size]` of the pixels of a side in each pixel of the resized side."""
     wide = max(1.0, size / other)  # a kernel is as wide as the larger pixels
-    actual = np.zeros((other, size))
+    result = np.zeros((other, size))
     for i in range(other):
         for j in range(-4 * size, 5 * size) if circular else range(size):
             x = abs((i + 0.5) * size / other - 0.5 - j) / wide
             lanczos = np.sinc(x) * np.sinc(x / 3) * (x < 3)
-            actual[i, j % size] += lanczos if method == "lanczos3" else max(0.0, 1 - x)
-    return actual / actual.sum(axis=1, keepdims=True)
+            result[i, j % size] += lanczos if method == "lanczos3" else max(0.0, 1 - x)
+    return result / result.sum(axis=1, keepdims=True)
 
 
 def resampled(batch):

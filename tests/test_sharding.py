@@ -124,7 +124,7 @@ class Device:
 
 
 def test_the_rows_of_a_picture_are_divided_among_devices_only_on_request(monkeypatch):
-    monkeypatch.setattr(placement, "mesh_of", lambda actual, axis: (len(actual), axis))
+    monkeypatch.setattr(placement, "mesh_of", lambda each, axis: (len(each), axis))
     monkeypatch.setattr(placement, "Layout", lambda mesh: mesh)
     monkeypatch.setattr(jax, "devices", lambda: [Device()] * 4)
     assert placement.row_layout(None, objective=Objective()) is None
@@ -141,7 +141,7 @@ def test_the_rows_of_a_picture_are_divided_among_devices_only_on_request(monkeyp
 
 
 def test_a_batch_is_divided_among_at_most_one_device_per_image(monkeypatch):
-    monkeypatch.setattr(placement, "mesh_of", lambda actual, axis: (len(actual), axis))
+    monkeypatch.setattr(placement, "mesh_of", lambda each, axis: (len(each), axis))
     monkeypatch.setattr(placement, "Layout", lambda mesh: mesh)
     monkeypatch.setattr(jax, "devices", lambda: [Device()] * 4)
     assert placement.batch_layout(None, batch_size=1) is None and placement.batch_layout(1, batch_size=8) is None

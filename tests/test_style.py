@@ -29,14 +29,14 @@ MOMENTS, QUANTILES = Moments(ZEROS, EYE), Quantiles(EYE, LEVELS)
 @jax.jit
 def compared(x, style) -> Any:
     """Return the distance of guided features by statistic and normalization."""
-    actual, options = {}, {"guide": GUIDE, "shift": -1.0, "scale": 1 / 3}
+    result, options = {}, {"guide": GUIDE, "shift": -1.0, "scale": 1 / 3}
     for statistic in ELEMENTS:
         target = summarize(style, statistic=statistic)
-        actual[statistic] = {
+        result[statistic] = {
             name: distance(x, target, statistic=statistic, normalization=name, **options)
             for name in get_args(Normalization)
         }
-    return actual
+    return result
 
 
 @pytest.mark.parametrize("statistic", ELEMENTS)

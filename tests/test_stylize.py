@@ -95,16 +95,16 @@ def sized():
 
     @jax.jit
     def program(content, style, draft):
-        actual = {}
+        result = {}
         for name, start in (("content", "content"), ("recolored", "recolored"), ("style", "style"), ("draft", draft)):
             of = transfer(content, [style, content], start)
             small, large = (of.initial_image(scale, None) for scale in (coarse, whole))
-            actual[name] = small, large, of.initial_image(whole, small)
-            actual[f"{name} brighter"] = of.initial_image(whole, small + 2)
+            result[name] = small, large, of.initial_image(whole, small)
+            result[f"{name} brighter"] = of.initial_image(whole, small + 2)
         of = transfer(content, [style], "noise", key=jax.random.key(0))
         noise = of.initial_image(coarse, None)
-        actual["noise"] = noise, resize(noise, 16, 20), of.initial_image(whole, noise)
-        return actual
+        result["noise"] = noise, resize(noise, 16, 20), of.initial_image(whole, noise)
+        return result
 
     return content, style, jax.tree.map(np.asarray, program(content, style[:12, :12], 1 - content))
 
@@ -273,9 +273,9 @@ def test_above_a_size_terms_are_means_over_it_and_its_half(params, content, styl
     @jax.jit
     def program(image):
         halved = jax.image.resize(image, (16, 20, 3), "lanczos3")
-        actual, coarse = compared(image, whole, objective)
+        result, coarse = compared(image, whole, objective)
         assert coarse is not None and coarse.half is None
-        return actual, [compared(*each, OBJECTIVE)[0] for each in ((image, whole), (halved, half))]
+        return result, [compared(*each, OBJECTIVE)[0] for each in ((image, whole), (halved, half))]
 
     actual, each = program(1 - content)
     for name, value in actual.items():

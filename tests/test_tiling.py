@@ -40,7 +40,7 @@ def gradients(
     arguments: Any = 1,
 ) -> list[Any]:
     """Return loss and gradients of the image at once and in tiles."""
-    actual, styles = [], [picture(150, 131, seed=5), picture(88, 90, seed=6)]
+    result, styles = [], [picture(150, 131, seed=5), picture(88, 90, seed=6)]
     for pixels in (None, tile_pixels):
         tiled = network.clone(tile_pixels=pixels)
         content = picture(*image.shape[-3:-1], seed=4)
@@ -49,8 +49,8 @@ def gradients(
         def loss(params, image, targets, tiled=tiled):
             return total(objective, terms(params, image, targets, objective=objective, network=tiled)).sum()
 
-        actual.append(jax.jit(jax.value_and_grad(loss, argnums=arguments))(params, image, targets))
-    return actual
+        result.append(jax.jit(jax.value_and_grad(loss, argnums=arguments))(params, image, targets))
+    return result
 
 
 def assert_equal(tiled: Any, complete: Any, *, to: float = 1e-5) -> None:

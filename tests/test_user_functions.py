@@ -204,13 +204,13 @@ def test_a_run_with_extra_terms_resumes_from_a_checkpoint(tmp_path):
 
 def blurs(params, image):
     """Bands of a picture, brighter or darker than `params`, at three sizes."""
-    actual, x = {}, image
+    result, x = {}, image
     for level in range(3):
         height, width, _ = x.shape
         away = x - jnp.broadcast_to(params["middle"], x.shape)
-        actual[f"bands{level}"] = jax.nn.relu(jnp.concatenate([away, -away], -1))
+        result[f"bands{level}"] = jax.nn.relu(jnp.concatenate([away, -away], -1))
         x = jax.image.resize(x, (height // 2, width // 2, 3), "linear")
-    return actual
+    return result
 
 
 BLURS = Objective(content={"bands2": 1.0}, style={"bands0": 6.0, "bands1": 6.0}, tv=0.1)
@@ -224,8 +224,8 @@ def test_the_loss_of_a_user_defined_network_falls_and_its_params_can_be_differen
     @jax.jit
     def program(middle):
         def mean(middle):
-            actual = stylize({"middle": middle}, content, style, steps=20, **options)
-            return actual.image.mean(), actual.history["total"]
+            result = stylize({"middle": middle}, content, style, steps=20, **options)
+            return result.image.mean(), result.history["total"]
 
         return jax.grad(mean, has_aux=True)(middle)
 

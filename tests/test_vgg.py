@@ -26,7 +26,7 @@ def numpy_features(
 ) -> dict[str, np.ndarray]:
     """VGG-19 in plain NumPy, float64, one shifted matrix product at a time."""
     x = input_scale * image.astype(np.float64)[..., ::-1] - np.array([103.939, 116.779, 123.68])
-    actual = {}
+    result = {}
     for block, convolutions in enumerate((2, 2, 4, 4, 4)[:blocks], 1):
         if block > 1:
             x = gain * numpy_halve(x, pooling)
@@ -37,10 +37,10 @@ def numpy_features(
             kernel = np.asarray(layer["kernel"], np.float64)
             taps = [(padded[a : a + x.shape[0], b : b + x.shape[1]] @ kernel[a, b]) for a in range(3) for b in range(3)]
             x = sum(taps) + np.asarray(layer["bias"], np.float64)
-            actual[f"conv{block}_{i}"] = x
+            result[f"conv{block}_{i}"] = x
             x = np.maximum(x, 0)
-            actual[f"relu{block}_{i}"] = x
-    return actual
+            result[f"relu{block}_{i}"] = x
+    return result
 
 
 @pytest.fixture(scope="module")

@@ -125,16 +125,16 @@ def exact(mean: float, *deviations: float) -> Moments:
 
 def pairs() -> dict[str, tuple[Moments, Moments]]:
     """Return moments of pictures and of styles, of four channels."""
-    actual = {"plain": (numpy_moments(X), numpy_moments(TARGET))}
-    actual["large"] = numpy_moments(1e5 * X), numpy_moments(1e5 * TARGET)
-    actual["well-conditioned"] = numpy_moments(NEAR), numpy_moments(2 * NEAR[:, ::-1] + 1)
-    actual["small spread"] = exact(3, 1 / 16, 1 / 8, 1 / 16, 1 / 4), exact(3, 1 / 4, 1 / 16, 1 / 8, 1 / 16)
-    actual["larger spread"] = exact(1, 1 / 2, 1 / 4, 1 / 4, 1 / 4), exact(1, 1 / 4, 1 / 2, 1, 1 / 4)
+    result = {"plain": (numpy_moments(X), numpy_moments(TARGET))}
+    result["large"] = numpy_moments(1e5 * X), numpy_moments(1e5 * TARGET)
+    result["well-conditioned"] = numpy_moments(NEAR), numpy_moments(2 * NEAR[:, ::-1] + 1)
+    result["small spread"] = exact(3, 1 / 16, 1 / 8, 1 / 16, 1 / 4), exact(3, 1 / 4, 1 / 16, 1 / 8, 1 / 16)
+    result["larger spread"] = exact(1, 1 / 2, 1 / 4, 1 / 4, 1 / 4), exact(1, 1 / 4, 1 / 2, 1, 1 / 4)
     for name, features in DEGENERATE.items():
         of = numpy_moments(features)
-        actual[name] = of, numpy_moments(features[::-1] ** 2 + 1)
-        actual[f"{name}, itself"] = of, of
-    return actual
+        result[name] = of, numpy_moments(features[::-1] ** 2 + 1)
+        result[f"{name}, itself"] = of, of
+    return result
 
 
 def test_wasserstein_distance_of_gaussians_equals_twelve_steps_of_newton_and_schulz():
@@ -185,12 +185,12 @@ def numpy_quantiles(features, directions, guide=None):
 
 
 def numpy_sliced(features, target, guide=None):
-    actual, at = 0.0, (np.arange(512) + 0.5) / 512
+    result, at = 0.0, (np.arange(512) + 0.5) / 512
     each = sorted_projections(features, target.directions, guide)
     for (projections, weights), values in zip(each, np.asarray(target.values, np.float64), strict=True):
         wanted = np.interp(np.cumsum(weights) - weights / 2, at, values)
-        actual += np.sum(weights * (projections - wanted) ** 2)
-    return actual
+        result += np.sum(weights * (projections - wanted) ** 2)
+    return result
 
 
 def test_quantiles_of_a_batch_are_those_of_sorted_projections():

@@ -126,6 +126,11 @@ def test_wide_layers_are_prepared_on_the_cpu_for_the_default_convolution():
     ready = jax.eval_shape(prepared, shapes)
     wide = [name for name, layer in ready.items() if layer["kernel"].shape[0] == 4]
     assert wide == (["conv2_1", "conv3_1"] if jax.default_backend() == "cpu" else [])
+    if jax.default_backend() == "cpu":
+        wide = [
+            name for name, layer in jax.eval_shape(prepared, param_shapes()).items() if layer["kernel"].shape[0] == 4
+        ]
+        assert wide == list(param_shapes())[2:]  # of VGG-19 all but conv1_1 and conv1_2
     assert prepared(shapes, use_winograd=False) is shapes
     half = jax.eval_shape(lambda params: prepared(params, precision="bfloat16"), shapes)
     assert {leaf.dtype for leaf in jax.tree.leaves(half)} == {jnp.dtype("bfloat16")}

@@ -64,10 +64,10 @@ def evaluate(image: Any, *, pixel_range: float = 1.0) -> tuple[dict[str, float],
 
 def weighted(objective: Objective, values: dict[str, Any], *, range_penalty: bool = True) -> Any:
     """Return the weighted sum of the values of each term."""
-    actual = sum(weight * values[f"content/{layer}"] for layer, weight in objective.content.items())
-    actual = actual + sum(weight * values[f"style/{layer}"] for layer, weight in objective.style.items())
-    actual = actual + objective.tv * values["tv"]
-    return actual + objective.range_penalty * values["range_penalty"] if range_penalty else actual
+    result = sum(weight * values[f"content/{layer}"] for layer, weight in objective.content.items())
+    result = result + sum(weight * values[f"style/{layer}"] for layer, weight in objective.style.items())
+    result = result + objective.tv * values["tv"]
+    return result + objective.range_penalty * values["range_penalty"] if range_penalty else result
 
 
 STATISTICS: Any = {
@@ -80,18 +80,18 @@ def adam(
     image: Any, *, objective: Objective, optimizer: Adam, steps: int, window: int = 0
 ) -> tuple[list[np.ndarray], list[float], int]:
     """Return the iterates of adam on plain pixels, the totals, and the step at which the total has levelled off."""
-    actual, totals, (mean, square) = [np.asarray(image)], [], np.zeros((2, *np.shape(image)))
+    result, totals, (mean, square) = [np.asarray(image)], [], np.zeros((2, *np.shape(image)))
     first, second, rate = optimizer.b1, optimizer.b2, optimizer.learning_rate
     for k in range(1, steps + 1):
-        values, gradients, _ = evaluate(actual[-1])
+        values, gradients, _ = evaluate(result[-1])
         totals.append(weighted(objective, values, range_penalty=False))
         if optimizer.tolerance and k > window and totals[-1] >= (1 - optimizer.tolerance) * totals[-1 - window]:
-            return actual, totals, k
+            return result, totals, k
         gradient = weighted(objective, gradients)
         mean, square = first * mean + (1 - first) * gradient, second * square + (1 - second) * gradient**2
         step = mean / (1 - first**k) / (np.sqrt(square / (1 - second**k)) + optimizer.eps)
-        actual.append(np.clip(actual[-1] - rate * step, 0, 1))
-    return actual, totals, 0
+        result.append(np.clip(result[-1] - rate * step, 0, 1))
+    return result, totals, 0
 
 
 def lbfgs_direction(xs: Sequence[Any], gradients: Sequence[Any], *, history_size: int) -> np.ndarray:
@@ -104,14 +104,14 @@ def lbfgs_direction(xs: Sequence[Any], gradients: Sequence[Any], *, history_size
     points, slopes = (np.asarray(each, np.float64).reshape(len(xs), -1) for each in (xs, gradients))
     steps = zip(np.diff(points, axis=0), np.diff(slopes, axis=0), strict=True)
     pairs = [(s, y) for s, y in steps if s @ y > 0][-history_size:]
-    actual, alphas = slopes[-1].copy(), []
+    result, alphas = slopes[-1].copy(), []
     for s, y in reversed(pairs):
-        alphas.append(s @ actual / (s @ y))
-        actual -= alphas[-1] * y
+        alphas.append(s @ result / (s @ y))
+        result -= alphas[-1] * y
     if not pairs:
-        return (min(1.0, 1 / np.linalg.norm(actual)) * actual).reshape(np.shape(xs[-1]))
+        return (min(1.0, 1 / np.linalg.norm(result)) * result).reshape(np.shape(xs[-1]))
     s, y = pairs[-1]
-    actual *= s @ y / (y @ y)
+    result *= s @ y / (y @ y)
     for (s, y), alpha in zip(pairs, reversed(alphas), strict=True):
-        actual += (alpha - y @ actual / (s @ y)) * s
-    return actual.reshape(np.shape(xs[-1]))
+        result += (alpha - y @ result / (s @ y)) * s
+    return result.reshape(np.shape(xs[-1]))

@@ -18,14 +18,14 @@ SET_BY_PRESET = "(default: set by the preset)"
 DEVICES, MEMORY = "(default: all for a sweep, one for a picture)", "(default: most of the free memory)"
 # Help of more than one line; tyro preserves the line breaks of docstrings.
 PRESET = (
-    "Default objective, optimizer, scales, initial image, colors and options of the network: jaxstyle, or those of a "
-    "published program: gatys-paper, gatys-code, neural-style, neural-style-pt, anishathalye, crowsonkb, pystiche, "
-    "tensorflow-tutorial or keras-example. The presets jaxstyle-neighbors, nnst and strotss match features and "
-    "transfer strokes and motifs of the painting."
+    "Preset with defaults of the objective, the network and the scales, and where they apply of the optimizer, the "
+    "initial image and colors: jaxstyle, or a published program: gatys-paper, gatys-code, neural-style, "
+    "neural-style-pt, anishathalye, crowsonkb, pystiche, tensorflow-tutorial or keras-example. The presets "
+    "jaxstyle-neighbors, nnst and strotss match features and transfer strokes and motifs of the painting."
 )
 COLOR = (
     "Color transfer: keep the colors of the content, or recolor the style by mean and covariance (match, "
-    "match-cholesky) or by histogram; chroma maps the chroma of the content to the distribution of that of the style."
+    "match-cholesky) or by histogram; chroma gives the chroma of the content the distribution of that of the style."
 )
 MOST_PROCESSES = 10**6
 MOST_PORT = 2**16 - 1

@@ -15,7 +15,7 @@ from jaxstyle.runtime.options import parse_pixels
 
 @dataclass(frozen=True)
 class Rerun:
-    """Repeat the command that made PICTURE and compare the files, equal on the same machine with the same versions."""
+    """Repeat the command that made PICTURE and compare the files, which are equal on the same machine."""
 
     picture: Annotated[Positional[Path], arg(metavar="PICTURE")]
     """Picture made by jaxstyle, with its record in the picture or in the .json file of --record-file."""

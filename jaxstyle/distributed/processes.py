@@ -131,7 +131,7 @@ def on_process_zero(function: Callable[[], int | None]) -> int:
         raise raised
     if first < 0:
         kind = InputError if first == -2 else UnavailableError
-        raise kind("Process 0 of this run has failed and printed why: fix that, and repeat the command in all of them.")
+        raise kind("Process 0 of this run has failed and printed why: fix that, and rerun the command in all of them.")
     return first
 
 

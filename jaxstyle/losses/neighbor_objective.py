@@ -166,8 +166,9 @@ class NeighborObjective:
     ) -> FixedTargets | SplitTargets:
         """Return the targets of a scale, or those of the last pass.
 
-        Arguments are those of `CustomObjective.make_targets`. Matches are where a style mask is at least half of its
-        maximum; without style weights each position takes the nearest vector of all styles.
+        Arguments are those of `CustomObjective.make_targets`. `key` chooses positions of the last pass; None for key 0.
+        Style weights are shares of the targets; without them each position takes the nearest vector of all styles.
+        Matches are where a style mask is at least half of its maximum. None for `image` is the content.
 
         Raises:
             InputError: for statistics in place of a style, a batch of contents, or a network with tiles.

@@ -348,14 +348,14 @@ def check_vectors(x: jax.Array, y: jax.Array, chunk: int) -> None:
 
 
 def chunks(x: jax.Array, chunk: int) -> jax.Array:
-    """Return vectors `[n, C]` in chunks `[k, chunk, C]` of at most n, the last one filled with zeros."""
+    """Return vectors `[n, C]` in chunks `[k, c, C]`, c at most `chunk` and n; the last one is filled with zeros."""
     chunk = min(chunk, x.shape[0])
     count = -(-x.shape[0] // chunk)
     return jnp.pad(x, ((0, count * chunk - x.shape[0]), (0, 0))).reshape(count, chunk, -1)
 
 
 def products(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Return the inner products `[n, m]` of all pairs of `[n, C]` and `[m, C]`, in full precision on accelerators."""
+    """Return the inner products `[n, m]` of all pairs of `[n, C]` and `[m, C]`, in full precision on all devices."""
     return jnp.einsum("nc,mc->nm", x, y, precision="highest")
 
 

@@ -67,6 +67,7 @@ class CustomObjective(Protocol):
     ) -> Any:
         """Return a pytree of targets for one scale.
 
+        `content` is `[H, W, 3]`, and `styles` a sequence of images `[h, w, 3]` or statistics.
         `key` to `style_masks` are as for `targets.make_targets`; `image` is the initial image of the scale or None, and
         `part` the number of the scale, and whether it repeats the size of the one before.
         """

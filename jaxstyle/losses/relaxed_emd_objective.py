@@ -126,8 +126,9 @@ class RelaxedEmdObjective:
     ) -> RelaxedEmdTargets:
         """Return the targets of a scale.
 
-        Arguments are those of `CustomObjective.make_targets`. Style masks are densities of positions; without style
-        weights the vectors of all styles are one set.
+        Arguments are those of `CustomObjective.make_targets`; `image` is not used. `key` chooses positions; None for
+        key 0. Style weights are shares of the distance; without them the vectors of all styles are one set. Style masks
+        are densities of positions.
 
         Raises:
             InputError: for statistics in place of a style, a batch of contents, or a network with tiles.

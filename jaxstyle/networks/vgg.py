@@ -89,7 +89,7 @@ class VGG19(nn.Module):
             and less memory, such as (1, 2), the largest. The first block of images of 2**19 pixels or more always is.
             Not a block of which a loss needs all features. No effect on `apply`, which returns full activations.
         tile_pixels: losses process larger images in overlapping tiles of at most this many pixels, see `tiling`: the
-            same objective and gradient in less memory and about twice the time; None for never. No effect on `apply`.
+            same objective and gradient in less memory and 1.6 times the time; None for never. No effect on `apply`.
         widths: channels of each convolution, block by block.
         winograd_layers: layers whose kernels are in the Winograd domain, `[4, 4, in, out]`.
         conv: the convolution, with the arguments of `jax.lax.conv_general_dilated`.

@@ -1,7 +1,7 @@
 """Batches of pictures: one for each pair of content and style, and the record of the finished ones.
 
-`batch.json` has for each picture a hash of its inputs and options; there is one such file per process. The hash is
-written before the picture is saved, with a hash of the file that the picture replaces, until the picture is there.
+`batch.json` has for each picture a hash of its inputs and options; there is one such file per process. The hash is ""
+while the picture is made, and is written after it is saved: an interruption in between repeats the picture.
 """
 
 from __future__ import annotations
@@ -171,9 +171,8 @@ def batch(
             try:
                 message(callbacks, f"{number + 1} of {len(pending)}: {picture.content} as {picture.style}")
                 digest, run, events = loader.take(number)
-                if name in done:
-                    done[name] = IN_PROGRESS
-                    record.write(done, process=process)
+                done[name] = IN_PROGRESS
+                record.write(done, process=process)
                 for event in events:
                     notify(callbacks, event)
 
@@ -185,7 +184,7 @@ def batch(
                 if (fault := user_error(error)) is None:
                     raise
                 failed += 1
-                message(callbacks, f"{name} is left out: {fault}", kind="failed")
+                message(callbacks, f"{name} failed: {fault}", kind="failed")
                 continue
             except KeyboardInterrupt:
                 stopped = True
