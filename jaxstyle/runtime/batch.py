@@ -168,11 +168,11 @@ def batch(
             name = picture.output.name
             if stopped := bool(should_stop()):
                 break
+            done[name] = IN_PROGRESS
+            record.write(done, process=process)
             try:
                 message(callbacks, f"{number + 1} of {len(pending)}: {picture.content} as {picture.style}")
                 digest, run, events = loader.take(number)
-                done[name] = IN_PROGRESS
-                record.write(done, process=process)
                 for event in events:
                     notify(callbacks, event)
 
