@@ -90,8 +90,8 @@ def test_chroma_of_the_content_moves_to_the_style_and_lightness_stays():
 def test_a_gray_style_gives_a_gray_picture_with_its_mean_lightness():
     actual = computed(style=GRAY)[2]
     assert np.ptp(actual, axis=-1).max() < 1e-3
-    of_found, of_style = (np.asarray(oklab.srgb_to_oklab(each))[..., 0].mean() for each in (jnp.asarray(actual), GRAY))
-    assert of_found == pytest.approx(of_style, abs=0.03)  # clipped to the range of the style
+    of_actual, of_style = (np.asarray(oklab.srgb_to_oklab(each))[..., 0].mean() for each in (jnp.asarray(actual), GRAY))
+    assert of_actual == pytest.approx(of_style, abs=0.03)  # clipped to the range of the style
 
 
 def test_a_content_of_another_size_is_refused():

@@ -132,7 +132,7 @@ def test_row_chunks_have_every_derivative(params, content, style, derivative):
         return total(OBJECTIVE, terms(params, image, make_targets(params, content, style, **options), **options))
 
     @partial(jax.jit, static_argnames="network")
-    def found(params, network):
+    def losses(params, network):
         def at(image):
             return loss(params, image, network)
 
@@ -142,7 +142,7 @@ def test_row_chunks_have_every_derivative(params, content, style, derivative):
         by_both = jax.grad(partial(loss, network=network), argnums=(0, 1))
         return jax.vmap(by_both, in_axes=(None, 0))(params, jnp.stack([image, along]))
 
-    for plain, chunked in zip(*(jax.tree.leaves(found(params, network)) for network in (PLAIN, ROWS)), strict=True):
+    for plain, chunked in zip(*(jax.tree.leaves(losses(params, network)) for network in (PLAIN, ROWS)), strict=True):
         np.testing.assert_allclose(chunked, plain, rtol=0, atol=2e-5 * np.abs(plain).max() + 1e-12)
 
 

@@ -58,9 +58,9 @@ class Step:
     def __init__(self, *, fault: Callable[[int], dict[str, float]] = lambda step: {}, size: int = 0) -> None:
         self.fault, self.size = fault, size
 
-    def __call__(self, state: State, *given: Any) -> tuple[State, np.ndarray]:
+    def __call__(self, state: State, *inputs: Any) -> tuple[State, np.ndarray]:
         rows = []
-        for _step in range(given[-1]):
+        for _step in range(inputs[-1]):
             if not state.done:
                 state = state._replace(image=state.image + 1 / 64, taken=state.taken + 1)
             value = float(state.image.flat[0])

@@ -105,7 +105,7 @@ def test_sums_over_tiles_their_gradients_and_layers_equal_those_of_the_image(cir
 
     @jax.jit
     def computed(image, taps):
-        slope = jax.value_and_grad(lambda *given: sum_over_tiles(of_window, *given, grid=cut), argnums=(0, 1))
+        slope = jax.value_and_grad(lambda *inputs: sum_over_tiles(of_window, *inputs, grid=cut), argnums=(0, 1))
         return slope(image, taps), map_tiles(layer, image, grid=cut, stride=2)
 
     (value, (by_image, by_taps)), actual = jax.device_get(computed(image, taps))

@@ -108,7 +108,7 @@ def test_winograd_pays_where_many_wide_products_win_its_compilation_back(monkeyp
     vgg19, mini = param_shapes(), param_shapes(widths=weights_io.widths(pretrained.MINI))
     assert winograd_pays(vgg19, pixels=192 * 256, steps=100) and not winograd_pays(vgg19, pixels=192 * 256, steps=10)
     assert winograd_pays(vgg19, pixels=384 * 512, steps=30) and not winograd_pays(vgg19, pixels=96 * 128, steps=60)
-    assert not winograd_pays(mini, pixels=1024**2, steps=150)
+    assert not winograd_pays(mini, pixels=1024**2, steps=150) and winograd_pays(mini, pixels=2048**2, steps=1000)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert not winograd_pays(vgg19, pixels=2048**2, steps=1000)
 
