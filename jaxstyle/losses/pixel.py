@@ -106,7 +106,17 @@ def total_variation(
     if form == "joint":
         squares = jnp.square(down[..., :, : right.shape[-2], :]) + jnp.square(right[..., : down.shape[-3], :, :])
         return _reduced(_power(squares, power / 2), reduction)
-    return _reduced(_power(jnp.abs(down), power), reduction) + _reduced(_power(jnp.abs(right), power), reduction)
+    return _reduced(_power(absolute(down), power), reduction) + _reduced(_power(absolute(right), power), reduction)
+
+
+def absolute(x: jax.Array) -> jax.Array:
+    """Return absolute values, with derivative 0 at zero as in PyTorch; that of `jnp.abs` is 1 there.
+
+    Example:
+        >>> float(jax.grad(absolute)(0.0))
+        0.0
+    """
+    return x * jnp.sign(x)
 
 
 def _power(x: jax.Array, power: float) -> jax.Array:

@@ -18,6 +18,7 @@ import numpy as np
 from jaxstyle.errors import InputError
 from jaxstyle.losses.moments import moments
 from jaxstyle.losses.neighbors import CHUNK, check_vectors, chunks, products, unit, widen
+from jaxstyle.losses.pixel import absolute
 
 Metric = Literal["cosine", "cosine_euclidean"]
 
@@ -142,7 +143,7 @@ def moment_distance(x: MeanCovariance, target: MeanCovariance) -> jax.Array:
         >>> float(moment_distance(mean_covariance(jnp.zeros((2, 1))), mean_covariance(jnp.asarray([[0.0], [2.0]]))))
         2.0
     """
-    return jnp.mean(jnp.abs(x.mean - target.mean)) + jnp.mean(jnp.abs(x.covariance - target.covariance))
+    return jnp.mean(absolute(x.mean - target.mean)) + jnp.mean(absolute(x.covariance - target.covariance))
 
 
 def self_similarity(x: jax.Array, content: jax.Array) -> jax.Array:
@@ -170,7 +171,7 @@ def self_similarity(x: jax.Array, content: jax.Array) -> jax.Array:
     """
     if x.ndim != 2 or content.ndim != 2 or x.shape[0] != content.shape[0]:
         raise InputError(f"Vectors {x.shape} and {content.shape} differ in number: sample both at the same positions.")
-    return jnp.sum(jnp.abs(_self_distances(widen(x)) - _self_distances(widen(content)))) / x.shape[0]
+    return jnp.sum(absolute(_self_distances(widen(x)) - _self_distances(widen(content)))) / x.shape[0]
 
 
 def _self_distances(x: jax.Array) -> jax.Array:
