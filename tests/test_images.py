@@ -1,4 +1,3 @@
-import errno
 import os
 import stat
 import struct
@@ -6,7 +5,6 @@ import subprocess
 import sys
 import zlib
 from io import BytesIO
-from pathlib import Path
 
 import imagecodecs
 import numpy as np
@@ -406,20 +404,13 @@ def test_a_picture_over_pillows_limit_is_refused_before_it_is_decoded(decoded, m
                 decoded(encoded(smooth(height, width), container))
 
 
-def test_a_path_that_cannot_be_read_is_refused_with_the_reason(tmp_path, monkeypatch):
+def test_a_path_that_cannot_be_read_is_refused_with_the_reason(tmp_path):
     with pytest.raises(InputError, match=r"none\.jpg cannot be read \(No such file"):
         load_image(tmp_path / "none.jpg")
     with pytest.raises(InputError, match=r"cannot be read \(.+\)"):
         load_image(tmp_path)
     with pytest.raises(InputError, match=r"cannot be read \(.*null"):
         load_image("a\0.png")
-
-    def refuse(_):
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    monkeypatch.setattr(Path, "read_bytes", refuse)
-    with pytest.raises(InputError, match=r"a\.jpg cannot be read \(Permission denied\)"):
-        load_image(tmp_path / "a.jpg")
 
 
 def test_a_damaged_file_raises_only_input_errors(decoded):

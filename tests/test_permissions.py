@@ -54,10 +54,10 @@ def locked(refused, monkeypatch) -> Path:
 def test_a_path_without_permission_ends_a_command_with_status_2_and_its_name(locked, refused):
     for arguments, mentioned in {
         # inputs
-        "stylize locked/content.png style.png -o out.png": "locked/content.png Permission denied",
+        "stylize locked/content.png style.png -o out.png": "locked/content.png permissions",
         f"{STYLIZE} -o out.png --init locked/init.png": "--init locked/init.png",
         "statistics locked -o style.h5": "locked Permission denied",
-        "rerun locked/content.png": "locked/content.png Permission denied",
+        "rerun locked/content.png": "locked/content.png permissions",
         # networks
         "stylize content.png style.png -o out.png --network locked/n.h5": "locked/n.h5 Permission denied",
         f"{STYLIZE} -o out.png --weights locked/n.h5": "locked/n.h5 permissions",

@@ -4,14 +4,13 @@ Files are untrusted. A few bytes may claim any image size, and some decoders fil
 size.
 """
 
-import errno
 import math
 import os
 from pathlib import Path
 
 from PIL import Image, TiffImagePlugin
 
-from jaxstyle.errors import InputError, UnavailableError, excerpt
+from jaxstyle.errors import InputError, UnavailableError, excerpt, read_error
 
 SHORTEST_SIDE = 16  # pixels; the minimum for relu5_1 of VGG
 MOST_PIXELS = 4 * 10**9  # maximum of --max-pixels; beyond, integers of other libraries overflow
@@ -34,16 +33,10 @@ def read_bytes(path: str | os.PathLike[str], *, max_pixels: int | None = None) -
         data = file.read_bytes()
     except InputError:
         raise
-    except MemoryError as error:
-        raise UnavailableError(f"memory is too small for the {count} bytes of {path}: shrink the picture.") from error
-    except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        reason = (error.strerror or excerpt(error)) if isinstance(error, OSError) else error
-        number = error.errno if isinstance(error, OSError) else None
-        if number == errno.ENOMEM:
-            raise UnavailableError(f"memory is too small to read {path} ({reason}): shrink the picture.") from error
-        if number in (errno.EIO, errno.ESTALE, errno.ETIMEDOUT):
-            raise UnavailableError(f"{path} cannot be read ({reason}): check its disk, then try again.") from error
-        raise InputError(f"{path} cannot be read ({reason}): name a picture file that you may read.") from error
+    except (OSError, ValueError, MemoryError) as error:  # ValueError: a null character in the path
+        reason = excerpt(getattr(error, "strerror", None) or error)
+        other = InputError(f"{path} cannot be read ({reason}): name a picture file that you may read.")
+        raise read_error(path, error) or other from error
     if len(data) < count:
         raise UnavailableError(f"{path} was read only to byte {len(data)} of {count}: check its disk, then try again.")
     if not data:
