@@ -198,10 +198,13 @@ def steps_read(kept: CheckpointStore, image: bytes, count: bytes, compression: i
 
 def test_arrays_of_types_that_numpy_lacks_are_read_as_saved():
     kept, halves = CheckpointStore(Path("kept")), np.arange(6, dtype=jnp.bfloat16).reshape(2, 3)
-    kept.save(1, {"halves": halves}, {})
-    actual = kept.latest(lambda _: {"halves": jax.ShapeDtypeStruct((2, 3), jnp.bfloat16)}, print)
-    assert actual is not None and actual[1]["halves"].dtype == jnp.bfloat16
+    keys = jax.random.wrap_key_data(jnp.arange(8, dtype=jnp.uint32).reshape(2, 4), impl="rbg")
+    kept.save(1, {"halves": halves, "keys": keys}, {})
+    like = {"halves": jax.ShapeDtypeStruct((2, 3), jnp.bfloat16), "keys": jax.ShapeDtypeStruct((2,), keys.dtype)}
+    actual = kept.latest(lambda _: like, print)
+    assert actual is not None and actual[1]["halves"].dtype == jnp.bfloat16 and actual[1]["keys"].dtype == keys.dtype
     np.testing.assert_array_equal(actual[1]["halves"], halves)
+    np.testing.assert_array_equal(jax.random.key_data(actual[1]["keys"]), jax.random.key_data(keys))
     with pytest.raises(UnavailableError, match="two arrays have the same name"):
         kept.save(2, {"a/b": halves, "a": {"b": halves}}, {})
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxstyle.distributed.processes import allgather_json, on_process_zero
@@ -71,7 +72,7 @@ class CheckpointStore:
             with atomic_write(self._path(step)) as part, zipfile.ZipFile(part, "w") as file:
                 file.writestr(FACTS, json.dumps(facts))
                 for name, leaf in _by_name(arrays).items():
-                    array = np.asarray(leaf, order="C")
+                    array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf, order="C")
                     with file.open(name, "w", force_zip64=True) as member:
                         np.lib.format.write_array(member, array.view(_stored(array.dtype)), allow_pickle=False)
             self._prune(step)
@@ -181,6 +182,11 @@ def _by_name(tree: Any) -> dict[str, Any]:
     return by_name
 
 
+def _is_key(leaf: Any) -> bool:
+    """Return whether an array contains random keys, as in a state of `optax.add_noise`."""
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
 def _stored(dtype: Any) -> np.dtype:
     """Return the dtype in a file, where types unknown to NumPy, such as bfloat16, are stored as whole numbers."""
     original = np.dtype(dtype)
@@ -199,8 +205,12 @@ def _read(path: Path, like: Callable[[dict[str, Any]], Any]) -> tuple[dict[str, 
     return facts, jax.tree.unflatten(jax.tree.structure(wanted), arrays)
 
 
-def _array(file: zipfile.ZipFile, name: str, like: Any) -> np.ndarray:
+def _array(file: zipfile.ZipFile, name: str, like: Any) -> Any:
     """Return an array of a checkpoint; raise `ValueError` before it is read if it has another shape or dtype."""
+    if _is_key(like):
+        kinds: list[Any] = []
+        data = jax.eval_shape(lambda key: (kinds.append(jax.random.key_impl(key)), jax.random.key_data(key))[1], like)
+        return jax.random.wrap_key_data(_array(file, name, data), impl=kinds[0])
     with file.open(name) as member:
         np.lib.format.read_magic(member)
         if np.lib.format.read_array_header_1_0(member) != (like.shape, False, _stored(like.dtype)):
