@@ -187,6 +187,10 @@ def test_a_step_of_lbfgs_that_is_undone_does_not_count_as_levelled_off(double):
     totals = np.asarray(history["total"])
     late = [k for k in range(WINDOW, 40) if totals[k] >= (1 - tolerance) * totals[k - WINDOW]]
     assert late and state.stopped == late[0] + 1 and (totals[late[0] :] == totals[late[0]]).all()
+    averaging = dataclasses.replace(STUCK, tolerance=tolerance, patience=0, ema_decay=0.9)
+    inputs = begin(toy.CONTENT, optimizer=averaging)
+    images = [run_steps(*inputs, network=toy.network, steps=steps)[0].image for steps in (40, 60)]
+    np.testing.assert_array_equal(*images)
 
 
 @pytest.mark.slow

@@ -1,10 +1,13 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxstyle.errors import InputError
 from jaxstyle.losses.masks import compose, cover, feather, make_regions
+from jaxstyle.losses.targets import check_masks
 
 RNG = np.random.default_rng(0)
 MASK = RNG.uniform(size=(8, 12)).astype(np.float32)
@@ -99,3 +102,14 @@ def test_feather_makes_a_rising_ramp_that_lies_half_on_either_side():
     np.testing.assert_array_equal(np.flatnonzero((ramp > 0) & (ramp < 0.9999)), within)
     assert (np.diff(ramp[within]) > 0).all()
     np.testing.assert_allclose(ramp + ramp[::-1], 1, rtol=1e-6)
+
+
+def test_masks_of_any_type_become_float32_and_an_empty_style_mask_is_refused():
+    mask: Any = np.eye(4) > 0
+    for each in (mask, mask.astype(np.float16), jnp.asarray(mask)):
+        [actual, none] = check_masks("style", [each, None])
+        assert actual.dtype == np.float32 and none is None
+        np.testing.assert_array_equal(actual, mask)
+    assert not check_masks("content", [~mask & mask])[0].any()
+    with pytest.raises(InputError, match="style mask is 0 everywhere"):
+        check_masks("style", [mask, ~mask & mask])

@@ -118,6 +118,25 @@ def test_color_chroma_of_a_run_is_the_transfer_with_the_colors_of_all_styles():
     np.testing.assert_allclose(actual, expected, atol=1e-5)
     region: Any = np.zeros((1, *CONTENT.shape[:2]), np.float32)
     region[:, :3] = 1
-    half = np.asarray(replace(transfer, content_masks=region).finish(IMAGE))
-    np.testing.assert_allclose(half[:3], expected[0, :3], atol=1e-5)
+    half = np.asarray(replace(transfer, styles=[STYLE], content_masks=region).finish(IMAGE))
+    alone = np.asarray(oklab.chroma_transfer(CONTENT, STYLE, IMAGE))
+    np.testing.assert_allclose(half[:3], alone[:3], atol=1e-5)
     np.testing.assert_array_equal(half[3:], CONTENT[3:])
+
+
+def test_color_chroma_of_a_run_obeys_style_weights_style_masks_and_regions():
+    parts = ({}, CONTENT, CONTENT, [STYLE, GRAY], Objective(), VGG19(), LBFGS(), "content", None)
+    transfer, part = Transfer(*parts, steps=1, color="chroma"), np.zeros(STYLE.shape[:2], np.float32)
+    part[:, :3] = 1
+    of_style, of_gray, of_part = (
+        np.asarray(oklab.chroma_transfer(CONTENT, jnp.asarray(each), IMAGE)) for each in (STYLE, GRAY, STYLE[:, :3])
+    )
+    regions = np.zeros((2, *CONTENT.shape[:2]), np.float32)
+    regions[0, :4], regions[1, 4:] = 1, 1
+    for options, expected in (
+        ({"style_weights": np.asarray([1.0, 0.0])}, of_style),
+        ({"style_weights": np.asarray([1.0, 0.0]), "style_masks": [part, None]}, of_part),
+        ({"content_masks": regions}, np.concatenate([of_style[:4], of_gray[4:]])),
+        ({"content_masks": np.ones_like(regions), "styles": [STYLE, STYLE]}, of_style),
+    ):
+        np.testing.assert_allclose(replace(transfer, **options).finish(IMAGE), expected, atol=1e-5)

@@ -48,10 +48,11 @@ def numpy_variation(image, *, form="separate", power=2.0, reduction="mean", circ
 
 
 def nine_point_variation(image: np.ndarray, *, circular: bool) -> float:
-    """Add mean squares over all pixels, and along the diagonals over all squares of four pixels and the border."""
+    """Add mean squares over all pixels, and along the diagonals over all squares of four pixels, once each."""
     around = np.pad(image, [(1, 1), (1, 1), (0, 0)], mode="wrap" if circular else "edge")
     here = around[1:-1, 1:-1]
     rows, columns = around[1:-1, 2:] - here, around[2:, 1:-1] - here
+    around = around[1:, 1:] if circular else around
     diagonals = around[1:, 1:] - around[:-1, :-1], around[1:, :-1] - around[:-1, 1:]
     means = [np.mean(rows**2) / 3, np.mean(columns**2) / 3, *(np.mean(each**2) / 12 for each in diagonals)]
     return float(2 * sum(means))

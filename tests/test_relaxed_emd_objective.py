@@ -30,6 +30,9 @@ def test_weighted_positions_have_the_density_of_the_weights():
     program = jax.jit(partial(weighted_positions, count=400))
     actual = np.asarray(program(weights, key=jax.random.key(0)))
     assert Counter(map(tuple, actual.tolist())) == {(1, 2): 100, (4, 7): 300}
+    weights[4, 7] = 0  # a key whose largest number rounds to 1
+    actual = jax.jit(partial(weighted_positions, count=5000))(weights, key=jax.random.key(51))
+    assert set(map(tuple, np.asarray(actual).tolist())) == {(1, 2)}
 
 
 def test_too_few_positions_are_refused():

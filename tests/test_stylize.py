@@ -162,6 +162,7 @@ def test_the_recolored_content_has_the_colors_of_the_styles_as_these_are_weighte
         "part": ([style[:, :8]], {}),
         "masked": ([style], {"style_masks": left[None]}),
         "regions": ([style, other], {"content_masks": np.stack([left, 1 - left])}),
+        "overlapping": ([style, style], {"content_masks": np.ones((2, 16, 20), np.float32)}),
     }
 
     @jax.jit
@@ -178,7 +179,7 @@ def test_the_recolored_content_has_the_colors_of_the_styles_as_these_are_weighte
         rows, wanted = actual[name].reshape(-1, 3), colors.reshape(-1, 3)
         np.testing.assert_allclose(rows.mean(0), wanted.mean(0), atol=1e-5)
         np.testing.assert_allclose(np.cov(rows.T), np.cov(wanted.T), rtol=0.01, atol=1e-4)
-    for name, same in (("weighted", "style"), ("masked", "part")):
+    for name, same in (("weighted", "style"), ("masked", "part"), ("overlapping", "style")):
         np.testing.assert_allclose(actual[name], actual[same], atol=1e-5)
     np.testing.assert_allclose(actual["regions"][:, :8], actual["style"][:, :8], atol=1e-6)
     np.testing.assert_allclose(actual["regions"][:, 8:], actual["other"][:, 8:], atol=1e-6)

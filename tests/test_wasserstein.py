@@ -215,6 +215,10 @@ def test_directions_are_orthonormal_at_most_64_and_those_of_the_key():
     np.testing.assert_allclose(actual.directions.T @ actual.directions, np.eye(4), atol=1e-5)
     wide = jax.eval_shape(wasserstein.quantiles, jax.ShapeDtypeStruct((12, 10, 70), jnp.float32), key=KEY)
     assert wide.directions.shape == (70, 64) and wide.values.shape == (64, 512)
+    with jax.enable_x64(True):  # float32 stays float32
+        single = jax.eval_shape(wasserstein.quantiles, jax.ShapeDtypeStruct((4, 4, 3), jnp.float32), key=KEY)
+        distance = jax.eval_shape(wasserstein.sliced, jax.ShapeDtypeStruct((4, 4, 3), jnp.float32), single)
+    assert {leaf.dtype.name for leaf in (*single, distance)} == {"float32"}
 
 
 def some_quantiles() -> wasserstein.Quantiles:

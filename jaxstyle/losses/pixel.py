@@ -95,6 +95,7 @@ def total_variation(
         around = jnp.pad(image, around, mode="wrap" if circular else "edge")
         here, below, right = around[..., 1:-1, 1:-1, :], around[..., 2:, 1:-1, :], around[..., 1:-1, 2:, :]
         straight = _reduced(jnp.square(below - here), "mean") + _reduced(jnp.square(right - here), "mean")
+        around = around[..., 1:, 1:, :] if circular else around  # each pair of neighbors once
         falling = _reduced(jnp.square(around[..., 1:, 1:, :] - around[..., :-1, :-1, :]), "mean")
         rising = _reduced(jnp.square(around[..., 1:, :-1, :] - around[..., :-1, 1:, :]), "mean")
         return 2 / 3 * straight + (falling + rising) / 6

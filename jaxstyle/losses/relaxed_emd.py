@@ -263,7 +263,7 @@ def weighted_positions(weights: jax.Array, *, key: jax.Array, count: int = POSIT
     """Return random positions whose density is given by weights, such as a mask.
 
     Args:
-        weights: `[H, W]`, not negative; if all are zero, the positions are the last pixel.
+        weights: `[H, W]`, not negative; if all are zero, the positions are the first pixel.
         key: random key.
         count: number of positions.
 
@@ -276,5 +276,6 @@ def weighted_positions(weights: jax.Array, *, key: jax.Array, count: int = POSIT
     """
     total = jnp.cumsum(weights.reshape(-1))
     drawn = total[-1] * (jnp.arange(count) + jax.random.uniform(key, (count,), total.dtype)) / count  # one per stratum
-    index = jnp.clip(jnp.searchsorted(total, drawn, side="right"), 0, total.size - 1)
+    last = jnp.searchsorted(total, total[-1])  # the last pixel with a weight
+    index = jnp.clip(jnp.searchsorted(total, drawn, side="right"), 0, last)
     return jnp.stack(jnp.divmod(index, weights.shape[1]), axis=1).astype(jnp.int32)

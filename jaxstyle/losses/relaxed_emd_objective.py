@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxstyle.errors import InputError
 from jaxstyle.losses import pixel
-from jaxstyle.losses.layer_summaries import AnyNetwork, image_features
+from jaxstyle.losses.layer_summaries import AnyNetwork, image_features, is_circular
 from jaxstyle.losses.neighbor_objective import check_pictures
 from jaxstyle.losses.neighbors import hypercolumns
 from jaxstyle.losses.objective import static_field
@@ -145,7 +145,7 @@ class RelaxedEmdObjective:
             shares = jnp.asarray(style_weights, jnp.float32)
             shares /= jnp.sum(shares)
         else:
-            shares = jnp.ones(1)
+            shares = jnp.ones(1, jnp.float32)
         weight = jnp.asarray(FIRST_CONTENT_WEIGHT * self.content_weight / 2 ** part[0], jnp.float32)
         return RelaxedEmdTargets(of_content, groups, moments, shares, content_masks, weight, key)
 
@@ -186,7 +186,7 @@ class RelaxedEmdObjective:
         transport, moments, colors = jnp.tensordot(targets.shares, jnp.stack(by_region), axes=1)
         a = targets.content_weight
         distance = (a * similarity + transport + moments + colors / jnp.maximum(a, 1.0)) / (a + 2)
-        tv, penalty = pixel.total_variation(image), pixel.out_of_range(image)
+        tv, penalty = pixel.total_variation(image, circular=is_circular(network)), pixel.out_of_range(image)
         total = jnp.asarray(distance + self.tv * tv)
         values = (similarity, transport, moments, colors, tv, total, penalty)
         terms = dict(zip(self.term_names, values, strict=True))

@@ -97,9 +97,7 @@ def make_targets(
     content = check_picture("content", content, sized_layers(network, objective.layers), in_range=True)
     layers = sized_layers(network, objective.style_layers) if isinstance(objective, Objective) else ()
     styles = check_styles(styles, layers)
-    for name, masks in (("content", content_masks), ("style", style_masks)):
-        check_range(f"{name} mask", masks)
-    styling.check_counts(content, len(styles))
+    styling = styling.checked(content, len(styles))
     if not isinstance(objective, Objective):
         options: dict[str, Any] = {"network": network, "image": image, "part": part, **styling._asdict()}
         return objective.make_targets(params, content, styles, **options)
@@ -115,9 +113,10 @@ class Styling(NamedTuple):
     content_masks: jax.Array | None
     style_masks: Sequence[jax.Array | None] | None
 
-    def check_counts(self, content: jax.Array, count: int) -> None:
-        """Check that weights and masks are one for each style, and content masks of the size of the content."""
-        _, weights, content_masks, style_masks = self
+    def checked(self, content: jax.Array, count: int) -> "Styling":
+        """Return masks as by `check_masks`; check that they are one for each style, and the shapes of content masks."""
+        key, weights, content_masks, style_masks = self
+        content_masks, style_masks = check_masks("content", content_masks), check_masks("style", style_masks)
         if style_masks is not None and len(style_masks) != count:
             raise InputError(f"There are {len(style_masks)} style masks for {count} styles: pass one per style.")
         if weights is not None and np.shape(weights) != (count,):
@@ -130,6 +129,7 @@ class Styling(NamedTuple):
                 f"The content masks are {list(content_masks.shape)} for {count} styles and a content "
                 f"{list(content.shape)}: pass one mask of its height and width per style."
             )
+        return Styling(key, weights, content_masks, style_masks)
 
 
 def check_weights(style_weights: Any) -> None:
@@ -199,7 +199,7 @@ def summarize_style(
     check_options(objective, network)
     layers = objective.style_layers
     style = check_picture("style", style, sized_layers(network, layers), ranks=(3,), in_range=True)
-    check_range("style mask", mask)
+    mask = check_masks("style", mask)
     if mask is not None and mask.shape != style.shape[:2]:
         shapes = f"A style mask is {list(mask.shape)}, but its style is {list(style.shape)}"
         raise InputError(f"{shapes}: use the same size.")
@@ -304,6 +304,19 @@ def check_range(what: str, values: Any) -> None:
         if least < -RANGE_TOLERANCE or most > 1 + RANGE_TOLERANCE:
             cure = "divide by 255" if least >= 0 else "rescale them"
             raise InputError(f"The {what} has values from {least:g} to {most:g}: use [0, 1], or {cure}.")
+
+
+def check_masks(kind: str, masks: Any) -> Any:
+    """Return masks, bool or in [0, 1], in float32 or wider; `kind` is "content" or "style", which must not be empty."""
+    check_range(f"{kind} mask", masks)
+
+    def of_leaf(mask: Any) -> Any:
+        mask = _as_array(f"{kind} mask", mask)
+        if kind == "style" and isinstance(mask, np.ndarray) and not mask.any():
+            raise InputError("A style mask is 0 everywhere: make the part of the style to use white.")
+        return mask.astype(jax.dtypes.canonicalize_dtype(jnp.promote_types(mask.dtype, jnp.float32)))
+
+    return jax.tree.map(of_leaf, masks)
 
 
 def _debug_check_range(what: str, array: jax.Array) -> None:

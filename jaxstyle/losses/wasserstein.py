@@ -101,7 +101,8 @@ def quantiles(features: jax.Array, *, key: jax.Array, guide: jax.Array | None = 
         (2, 512)
     """
     channels = features.shape[-1]
-    directions = jax.random.orthogonal(key, channels)[:, : min(DIRECTIONS, channels)]
+    dtype = jnp.promote_types(features.dtype, jnp.float32)
+    directions = jax.random.orthogonal(key, channels, dtype=dtype)[:, : min(DIRECTIONS, channels)]
     values, levels, shares = _sorted(features, directions, guide)
     if guide is not None:
         # Ramps between values are as wide as the smaller weight, so that pixels of weight 0 have no effect.
@@ -109,7 +110,7 @@ def quantiles(features: jax.Array, *, key: jax.Array, guide: jax.Array | None = 
         before, after = (jnp.pad(ramps, [(0, 0)] * (ramps.ndim - 1) + [side]) for side in ((1, 0), (0, 1)))
         levels = jnp.stack([levels - shares / 2 + before, levels + shares / 2 - after], axis=-1)
         levels, values = levels.reshape(*values.shape[:-1], -1), jnp.repeat(values, 2, axis=-1)
-    at = (jnp.arange(LEVELS) + 0.5) / LEVELS
+    at = (jnp.arange(LEVELS, dtype=dtype) + 0.5) / LEVELS
     look_up = jnp.vectorize(lambda levels, values: jnp.interp(at, levels, values), signature="(n),(n)->(q)")
     return Quantiles(directions, look_up(jnp.broadcast_to(levels, values.shape), values))
 
@@ -161,7 +162,8 @@ def _sorted(
     projections = jnp.einsum("...nc,ck->...kn", rows, directions, precision="highest")
     count = rows.shape[-2]
     if guide is None:
-        return jnp.sort(projections), (jnp.arange(count) + 0.5) / count, jnp.full(count, 1 / count)
+        levels = (jnp.arange(count, dtype=projections.dtype) + 0.5) / count
+        return jnp.sort(projections), levels, jnp.full(count, 1 / count, projections.dtype)
     counts = jnp.broadcast_to(guide.reshape(-1), projections.shape)
     order = jnp.argsort(jnp.where(counts > 0, projections, jnp.inf))  # pixels of weight 0 come last
     shares = jnp.take_along_axis(counts, order, axis=-1)

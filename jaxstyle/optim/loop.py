@@ -333,6 +333,8 @@ def _step(params: Params, targets: Any, objective: AnyObjective, optimizer: Opti
         reported = jnp.where(accepted, reported, before)
         parameters = replace(best, values=point)
         average = _averaged(state.average, parameters, optimizer.ema_decay)
+        if watch is not None or stall is not None:
+            average = jax.tree.map(partial(jnp.where, after.done), state.average, average)
         return after._replace(parameters=parameters, memory=memory, average=average, terms=reported), reported
 
     if isinstance(optimizer, LBFGS):

@@ -76,7 +76,9 @@ def _cube_root(x: jax.Array) -> jax.Array:
     return jnp.where(x > 0, jnp.cbrt(jnp.where(x > 0, x, 1.0)), 0.0)
 
 
-def chroma_transfer(content: jax.Array, style: jax.Array, image: jax.Array) -> jax.Array:
+def chroma_transfer(
+    content: jax.Array, style: jax.Array, image: jax.Array, *, weights: jax.Array | None = None
+) -> jax.Array:
     r"""Return the lightness of `image` with the chroma of `content`, moved to the statistics of the style.
 
     With means :math:`\mu` and covariances :math:`\Sigma` of (a, b), the chroma is
@@ -92,6 +94,7 @@ def chroma_transfer(content: jax.Array, style: jax.Array, image: jax.Array) -> j
         content: `[H, W, 3]`, sRGB in [0, 1].
         style: `[Hs, Ws, 3]`, sRGB in [0, 1].
         image: `[H, W, 3]`, sRGB in [0, 1].
+        weights: weight of each pixel of the style, `[Hs, Ws]`, not negative and not all zero; None for equal ones.
 
     Returns:
         `[H, W, 3]`, clipped to [0, 1].
@@ -107,29 +110,32 @@ def chroma_transfer(content: jax.Array, style: jax.Array, image: jax.Array) -> j
     if content.shape != image.shape:
         raise InputError(f"Content {content.shape} and image {image.shape} differ in shape: resize the content.")
     of_content, of_style, of_image = (srgb_to_oklab(each) for each in (content, style, image))
-    lowest, highest = (reduce(of_style, axis=(0, 1), keepdims=True) for reduce in (jnp.min, jnp.max))
-    target = of_style[..., 1:]
+    used = True if weights is None else (weights > 0)[..., None]
+    lowest = jnp.min(of_style, axis=(0, 1), keepdims=True, where=used, initial=jnp.inf)
+    highest = jnp.max(of_style, axis=(0, 1), keepdims=True, where=used, initial=-jnp.inf)
+    tones, target = _covariance(of_style[..., :1], weights), _covariance(of_style[..., 1:], weights)
     lightness = jnp.clip(of_image[..., :1], lowest[..., :1], highest[..., :1])
     colored = jnp.concatenate([lightness, _smooth(_move(of_content[..., 1:], target), lightness)], axis=-1)
-    uncolored = jnp.concatenate([_move(lightness, of_style[..., :1]), _move(of_image[..., 1:], target)], axis=-1)
-    is_gray = jnp.max(jnp.abs(_covariance(target)[1])) < GRAY
+    uncolored = jnp.concatenate([_move(lightness, tones), _move(of_image[..., 1:], target)], axis=-1)
+    is_gray = jnp.max(jnp.abs(target[1])) < GRAY
     return oklab_to_srgb(jnp.clip(jnp.where(is_gray, uncolored, colored), lowest, highest))
 
 
-def _move(x: jax.Array, target: jax.Array) -> jax.Array:
-    """Return `x` with mean and covariance of `target`, `[H, W, 1]` or `[H, W, 2]`."""
+def _move(x: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Return `x`, `[H, W, 1]` or `[H, W, 2]`, with this mean and covariance."""
     mean, covariance = _covariance(x)
-    target_mean, target_covariance = _covariance(target)
+    target_mean, target_covariance = target
     ridge = RIDGE * jnp.eye(x.shape[-1], dtype=x.dtype)
     with jax.default_matmul_precision("highest"):  # TensorFloat-32 has three digits only
         transform = _square_root(target_covariance + ridge) @ jnp.linalg.inv(_square_root(covariance + ridge))
         return jnp.einsum("ij,hwj->hwi", transform, x - mean) + target_mean
 
 
-def _covariance(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    mean = jnp.mean(x, axis=(0, 1), keepdims=True)
+def _covariance(x: jax.Array, weights: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+    shares = 1.0 if weights is None else (weights / jnp.mean(weights))[..., None]
+    mean = jnp.mean(shares * x, axis=(0, 1), keepdims=True)
     # Means by row first: one float32 sum over millions of pixels would lose digits.
-    by_row = jnp.einsum("hwi,hwj->hij", x - mean, x - mean, precision="highest") / x.shape[1]
+    by_row = jnp.einsum("hwi,hwj->hij", shares * (x - mean), x - mean, precision="highest") / x.shape[1]
     return mean, jnp.mean(by_row, axis=0)
 
 

@@ -22,7 +22,7 @@ from jaxstyle.losses.masks import compose, cover
 from jaxstyle.losses.objective import Objective
 from jaxstyle.losses.pixel import positive
 from jaxstyle.losses.style import Summary
-from jaxstyle.losses.targets import Style, Styling, check_picture, check_range, check_styles, listed, make_targets
+from jaxstyle.losses.targets import Style, Styling, check_picture, check_styles, listed, make_targets
 from jaxstyle.networks.conv import prepared, winograd_pays
 from jaxstyle.networks.vgg import VGG19, Params, smallest_side
 from jaxstyle.optim.loop import AnyObjective, State, init_state
@@ -71,11 +71,10 @@ class Transfer:
         picture = check_picture("content", on_host(self.content), in_range=True)
         styles = check_styles([jax.tree.map(on_host, style) for style in listed(self.styles)])
         content_masks, style_masks, start = jax.tree.map(on_host, (self.content_masks, self.style_masks, self.start))
-        check_range("content mask", content_masks)
-        check_range("style mask", style_masks)
         if not isinstance(start, str):
             start = check_picture("initial image", start, in_range=True)
-        Styling(self.key, self.style_weights, content_masks, style_masks).check_counts(picture, len(styles))
+        styling = Styling(self.key, self.style_weights, content_masks, style_masks)
+        _, _, content_masks, style_masks = styling.checked(picture, len(styles))
         content, styles = jax.tree.map(on_host, recolor(picture, styles, color=self.color))
         masks: dict[str, Any] = {"content_masks": content_masks, "style_masks": style_masks}
         return replace(self, picture=picture, content=content, styles=styles, start=start, **masks)
@@ -136,19 +135,17 @@ class Transfer:
         """The content with the mean and covariance of the styles' colors, see `color.match`."""
         if any(isinstance(style, Mapping) for style in self.styles):
             raise InputError("The initial image has the colors of a style, which has no picture: start from content.")
-        palettes = self._palettes
-        masks = [None] * len(palettes) if self.style_masks is None else self.style_masks
-        pairs = zip(masks, palettes, strict=True)
-        masks = [None if mask is None else resize(mask, *palette.shape[:2]) for mask, palette in pairs]
-        return on_host(_with_style_colors(self.content, palettes, masks, self.style_weights, self.content_masks))
+        return on_host(_with_style_colors(self.content, self._palettes, self.style_weights, self.content_masks))
 
     @property
-    def _palettes(self) -> list[Any]:
-        """The styles, reduced to few pixels for their colors."""
+    def _palettes(self) -> list[tuple[Any, Any]]:
+        """The styles and their masks, reduced to few pixels for their colors."""
         palettes = []
-        for style in self.styles:
+        masks = [None] * len(self.styles) if self.style_masks is None else self.style_masks
+        for style, mask in zip(self.styles, masks, strict=True):
             height, width, _ = style.shape
-            palettes.append(resize(style, *shared_shape(height, width, min(PALETTE, max(height, width)))))
+            size = shared_shape(height, width, min(PALETTE, max(height, width)))
+            palettes.append((resize(style, *size), None if mask is None else resize(mask, *size)))
         return palettes
 
     def targets(self, number: int, image: Any = None) -> Any:
@@ -220,42 +217,76 @@ class Transfer:
         if self.color not in ("keep", "chroma") and self.content_masks is None:
             return image
         palettes = self._palettes if self.color == "chroma" else []
-        return _finish(image, self.picture, palettes, self.content_masks, color=self.color)
+        return _finish(image, self.picture, palettes, self.style_weights, self.content_masks, color=self.color)
 
 
 @partial(jax.jit, static_argnames="color")
 def _finish(
-    image: jax.Array, content: jax.Array, styles: list[Any], content_masks: jax.Array | None, *, color: Color
+    image: jax.Array,
+    content: jax.Array,
+    palettes: list[Any],
+    style_weights: Any,
+    content_masks: jax.Array | None,
+    *,
+    color: Color,
 ) -> jax.Array:
     """Return `image` in its final colors, and the content outside of its masks."""
     if color == "keep":
         image = with_colors_of(content, image)
     if color == "chroma":
-        palette = jnp.concatenate([style.reshape(1, -1, 3) for style in styles], axis=1)
-        image = _map_images(partial(chroma_transfer, content, palette), image)
+        regions = (
+            None if content_masks is None else content_masks / positive(jnp.sum(content_masks, axis=0, keepdims=True))
+        )
+
+        def of_image(image: jax.Array) -> jax.Array:
+            def moved(style: jax.Array, weights: jax.Array) -> jax.Array:
+                return chroma_transfer(content, style, image, weights=weights)
+
+            return _by_region(moved, image, palettes, style_weights, regions)
+
+        image = _map_images(of_image, image)
     return image if content_masks is None else compose(image, content, cover=cover(content_masks))
 
 
 @jax.jit
 def _with_style_colors(
-    content: jax.Array, styles: list[Any], masks: list[Any], style_weights: Any, regions: jax.Array | None
+    content: jax.Array, palettes: list[Any], style_weights: Any, content_masks: jax.Array | None
 ) -> jax.Array:
     """Return the content with the mean and covariance of the styles' colors, in each region those of its style."""
-    pixels = [style.reshape(1, -1, 3) for style in styles]
-    weights = [jnp.ones(style.shape[:2]) if mask is None else mask for style, mask in zip(styles, masks, strict=True)]
-    shares = [(weight / positive(jnp.sum(weight))).reshape(1, -1) for weight in weights]
+    regions = (
+        None
+        if content_masks is None
+        else content_masks / jnp.maximum(jnp.sum(content_masks, axis=0, keepdims=True), 1.0)
+    )
 
     def of_image(content: jax.Array) -> jax.Array:
-        if regions is None:
-            of_styles = jnp.ones(len(styles)) if style_weights is None else jnp.asarray(style_weights)
-            of_pixels = [of_style * share for of_style, share in zip(of_styles, shares, strict=True)]
-            return match(content, jnp.concatenate(pixels, axis=1), weights=jnp.concatenate(of_pixels, axis=1))
-        matched = content
-        for region, of_style, share in zip(regions, pixels, shares, strict=True):
-            matched += region[..., None] * (match(content, of_style, weights=share) - content)
-        return jnp.clip(matched, 0.0, 1.0)
+        def matched(style: jax.Array, weights: jax.Array) -> jax.Array:
+            return match(content, style, weights=weights)
+
+        return jnp.clip(_by_region(matched, content, palettes, style_weights, regions), 0.0, 1.0)
 
     return _map_images(of_image, content).astype(content.dtype)
+
+
+def _by_region(
+    recolored: Callable[[jax.Array, jax.Array], jax.Array],
+    image: jax.Array,
+    palettes: list[Any],
+    style_weights: Any,
+    regions: jax.Array | None,
+) -> jax.Array:
+    """Return the image recolored by the pixels and weights of all styles, or in each region by those of its style."""
+    pixels = [style.reshape(1, -1, 3) for style, _ in palettes]
+    masks = [jnp.ones(style.shape[:2], style.dtype) if mask is None else mask for style, mask in palettes]
+    weights = [(mask / positive(jnp.sum(mask))).reshape(1, -1) for mask in masks]
+    if regions is None:
+        of_styles = jnp.ones(len(palettes)) if style_weights is None else jnp.asarray(style_weights)
+        weights = [of_style * each for of_style, each in zip(of_styles, weights, strict=True)]
+        return recolored(jnp.concatenate(pixels, axis=1), jnp.concatenate(weights, axis=1))
+    result = image
+    for region, *palette in zip(regions, pixels, weights, strict=True):
+        result += region[..., None] * (recolored(*palette) - image)
+    return result
 
 
 def _map_images(function: Callable[[jax.Array], jax.Array], images: jax.Array) -> jax.Array:
