@@ -15,6 +15,8 @@ from jaxstyle.losses.loss_terms import terms
 from jaxstyle.losses.neighbor_objective import FixedTargets, NeighborObjective, SplitTargets
 from jaxstyle.losses.neighbors import hypercolumns, orientations
 from jaxstyle.losses.objective import Objective
+from jaxstyle.losses.pixel import total_variation
+from jaxstyle.losses.relaxed_emd_objective import RelaxedEmdObjective
 from jaxstyle.losses.targets import make_targets
 from jaxstyle.networks.vgg import VGG19
 from jaxstyle.optim.optimizers import Adam
@@ -26,6 +28,7 @@ VALUE = jax.jit(NeighborObjective.value, static_argnames="network")
 OPTIMIZER = Adam(learning_rate=0.01, parametrization="laplacian", clip=False)
 
 
+KEY = jax.random.key(1)
 LEFT: Any = np.zeros((32, 40), np.float32)
 LEFT[:, :20] = 1
 
@@ -109,7 +112,7 @@ def test_style_weights_mix_the_targets_and_the_losses_of_the_styles(params, cont
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["regions", "weights"])
-def test_style_terms_are_those_of_gram_matrices(how, params, content, style):
+def test_style_terms_and_the_color_term_are_those_of_statistics(how, params, content, style):
     options: dict[str, Any] = {"style_weights": [1.0, 3.0]}
     if how == "regions":
         options = {"content_masks": jnp.stack([LEFT, 1 - LEFT])}
@@ -119,15 +122,24 @@ def test_style_terms_are_those_of_gram_matrices(how, params, content, style):
     expected = terms(
         params, image, make_targets(params, content, styles, objective=classic, **options), objective=classic
     )
-    objective = replace(OBJECTIVE, style_layers=OBJECTIVE.layers, style_weight=0.5)
+
+    def only_colors(_: Any, image: Any) -> Any:
+        return {"colors": image}
+
+    sliced = Objective(content={}, style={"colors": 1.0}, statistic="sliced")
+    of_colors = make_targets(params, content, styles, objective=sliced, network=only_colors, key=KEY, **options)
+    colors = terms(params, image, of_colors, objective=sliced, network=only_colors)["style/colors"]
+    assert colors > 0.001
+    objective = replace(OBJECTIVE, style_layers=OBJECTIVE.layers, style_weight=0.5, color_term=True, color_weight=2.0)
     for part in ((0, False), (1, True)):
-        targets: Any = make_targets(params, content, styles, objective=objective, part=part, **options)
+        targets: Any = make_targets(params, content, styles, objective=objective, part=part, key=KEY, **options)
         _, metrics = VALUE(objective, params, image, targets, network=VGG19())
         assert sorted(metrics) == sorted(objective.term_names)
+        np.testing.assert_allclose(metrics["colors"], colors, rtol=1e-5)
         style_terms = [metrics[f"style/{layer}"] for layer in layers]
         np.testing.assert_allclose(style_terms, [expected[f"style/{layer}"] for layer in layers], rtol=1e-4)
         mean = sum(style_terms) / 2
-        np.testing.assert_allclose(metrics["total"], metrics["neighbors"] + 0.5 * mean, rtol=1e-5)
+        np.testing.assert_allclose(metrics["total"], metrics["neighbors"] + 0.5 * mean + 2 * colors, rtol=1e-5)
 
 
 @pytest.mark.slow
@@ -178,3 +190,14 @@ def test_an_image_of_a_batch_is_the_run_with_its_weight(params, content, style):
     for image, problem in zip(images, single, strict=True):
         np.testing.assert_allclose(image, list(iterate(problem))[-1].image, atol=1e-3)
     assert np.abs(images[0] - images[1]).max() > 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "objective", [OBJECTIVE, RelaxedEmdObjective(layers=OBJECTIVE.layers, positions=40, samples=30)]
+)
+def test_total_variation_is_periodic_if_the_network_is(objective, params, content, style):
+    network = VGG19(padding="circular")
+    targets: Any = make_targets(params, content, [style], objective=objective, network=network)
+    tv = jax.jit(type(objective).value, static_argnames="network")(objective, params, content, targets, network=network)
+    np.testing.assert_allclose(tv[1]["tv"], total_variation(content, circular=True), rtol=1e-5)

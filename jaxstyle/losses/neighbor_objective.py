@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxstyle.errors import InputError
 from jaxstyle.losses import pixel
-from jaxstyle.losses.layer_summaries import AnyNetwork, image_features
+from jaxstyle.losses.layer_summaries import AnyNetwork, image_features, is_circular
 from jaxstyle.losses.loss_terms import feature_terms
 from jaxstyle.losses.neighbors import (
     cosine_distance,
@@ -38,6 +38,7 @@ STRIDE = 4  # pixels of the image between the positions of hypercolumns
 # Pixels at the borders of a style that are no matches. Features there include the padding, so that the borders of the
 # image would match them, and get the frame of the painting or the edge of its canvas.
 BORDER = 8
+COLORS = Objective(content={}, style={"colors": 1.0}, statistic="sliced")
 
 
 class FixedTargets(NamedTuple):
@@ -46,10 +47,12 @@ class FixedTargets(NamedTuple):
     Attributes:
         vectors: hypercolumn of the style for each position, `[h, w, C]`.
         statistics: statistics of the styles; None without style terms.
+        colors: distribution of the colors of the styles; None without a color term.
     """
 
     vectors: jax.Array
     statistics: Targets | None
+    colors: Targets | None
 
 
 class SplitTargets(NamedTuple):
@@ -61,6 +64,7 @@ class SplitTargets(NamedTuple):
         regions: weight of each pixel in each region, `[R, H, W]`; None for one region, the complete image.
         key: random key of the positions.
         statistics: statistics of the styles; None without style terms.
+        colors: distribution of the colors of the styles; None without a color term.
     """
 
     groups: tuple[tuple[dict[str, jax.Array], ...], ...]
@@ -68,6 +72,7 @@ class SplitTargets(NamedTuple):
     regions: jax.Array | None
     key: jax.Array
     statistics: Targets | None
+    colors: Targets | None
 
 
 @jax.tree_util.register_dataclass
@@ -81,12 +86,15 @@ class NeighborObjective:
     Deviations from NNST: VGG-19, or VGG-16 if the params are; features in the units of the weights of Caffe; vectors
     are centered by the mean of all positions; borders of styles are no matches; in the last pass the positions of the
     style are drawn once, by the stride of its layers, and the loss is the mean over layers, not the sum; a range
-    penalty; total variation and style terms, which preserve the global statistics of the style, are optional.
+    penalty; total variation, style terms, which preserve the global statistics of the style, and a color term are
+    optional.
 
     Attributes:
         content_share: share of the content in the image whose hypercolumns are matched, from 0 to 1; the rest is the
             result of the scale before. At the first scale it is 1. With 0 the content is not used at all.
         style_weight: weight of the mean of the style terms, see `style.distance`.
+        color_weight: weight of the color term, the sliced Wasserstein distance of the colors of all pixels from those
+            of the style, see `wasserstein.sliced`. Cosine distances hardly depend on the colors of flat areas.
         tv: weight of total variation.
         range_penalty: weight of the penalty on values out of [0, 1].
         layers: layers of the hypercolumns.
@@ -97,10 +105,12 @@ class NeighborObjective:
         limit: positions along the longer side of a layer above which that pass samples it.
         style_layers: those of `layers` with a style term; () for no such terms.
         statistic: statistic of the style terms, such as "gram".
+        color_term: whether there is a color term.
     """
 
     content_share: jax.typing.ArrayLike = 0.75
     style_weight: jax.typing.ArrayLike = 0.0
+    color_weight: jax.typing.ArrayLike = 0.0
     tv: jax.typing.ArrayLike = 0.0
     range_penalty: jax.typing.ArrayLike = 100.0
     layers: tuple[str, ...] = static_field(LAYERS)
@@ -111,6 +121,7 @@ class NeighborObjective:
     limit: int = static_field(64)
     style_layers: tuple[str, ...] = static_field(())
     statistic: Statistic = static_field("gram")
+    color_term: bool = static_field(False)
 
     def __post_init__(self) -> None:
         """Raise `InputError` if an option is out of range."""
@@ -134,7 +145,8 @@ class NeighborObjective:
     @property
     def term_names(self) -> tuple[str, ...]:
         """Names in the history."""
-        return ("neighbors", *self.style_terms.layer_terms, "tv", "total", "range_penalty")
+        colors = ("colors",) if self.color_term else ()
+        return ("neighbors", *self.style_terms.layer_terms, *colors, "tv", "total", "range_penalty")
 
     @property
     def passes(self) -> int:
@@ -191,11 +203,13 @@ class NeighborObjective:
         parts: Any = style_masks and [
             jnp.ones(style.shape[:2]) if mask is None else mask for style, mask in zip(styles, style_masks, strict=True)
         ]
-        statistics = None
+        interiors = map(_interior, styles, style_masks or [None] * len(styles))
+        inside = styling._replace(style_masks=list(interiors))._asdict()
+        statistics = colors = None
         if self.style_layers:
-            interiors = map(_interior, styles, style_masks or [None] * len(styles))
-            inside = styling._replace(style_masks=list(interiors))._asdict()
             statistics = make_targets(params, content, styles, objective=self.style_terms, network=network, **inside)
+        if self.color_term:
+            colors = make_targets(params, content, styles, objective=COLORS, network=_colors, **inside)
         if style_weights is not None:
             shares = style_weights / jnp.sum(style_weights)
             regions = jnp.broadcast_to(shares[:, None, None], (len(styles), *content.shape[:2]))
@@ -204,11 +218,12 @@ class NeighborObjective:
             groups, usable = _split_targets(self, params, styles, parts, key, network=network)
             if regions is None:  # one region of all styles
                 groups, usable = (each and (sum(each, ()),) for each in (groups, usable))
-            return SplitTargets(groups, usable, regions, key, statistics)
+            return SplitTargets(groups, usable, regions, key, statistics, colors)
         share = jnp.asarray(self.content_share)
         share = share if part[0] else jnp.where(share > 0, 1.0, 0.0)
         mixed = share * content + (1 - share) * image
-        return FixedTargets(_fixed_targets(self, params, mixed, styles, parts, regions, network=network), statistics)
+        vectors = _fixed_targets(self, params, mixed, styles, parts, regions, network=network)
+        return FixedTargets(vectors, statistics, colors)
 
     def value(
         self, params: Any, image: jax.Array, targets: Any, *, network: AnyNetwork, step: jax.typing.ArrayLike = 0
@@ -219,15 +234,19 @@ class NeighborObjective:
             distance = self._split_distance(features, targets, step)
         else:
             distance = cosine_distance(hypercolumns(features, targets.vectors.shape[:2]), targets.vectors)
-        tv, penalty = pixel.total_variation(image), pixel.out_of_range(image)
+        tv, penalty = pixel.total_variation(image, circular=is_circular(network)), pixel.out_of_range(image)
         terms = {"neighbors": distance, "tv": tv, "range_penalty": penalty}
-        total = distance + self.tv * tv
+        total, size = distance + self.tv * tv, image.shape[:2]
         if targets.statistics is not None:
-            style = feature_terms(
-                features, targets.statistics, *image.shape[:2], objective=self.style_terms, network=network
-            )
+            style = feature_terms(features, targets.statistics, *size, objective=self.style_terms, network=network)
             total += self.style_weight * sum(style.values()) / len(style)
             terms |= style
+        if targets.colors is not None:
+            (colors,) = feature_terms(
+                {"colors": image}, targets.colors, *size, objective=COLORS, network=_colors
+            ).values()
+            total += self.color_weight * colors
+            terms["colors"] = colors
         terms["total"] = total = jnp.asarray(total)
         return jnp.asarray(total + self.range_penalty * penalty), terms
 
@@ -260,6 +279,11 @@ def check_pictures(content: jax.Array, styles: Sequence[Any], network: AnyNetwor
         raise InputError(f"The content is {list(content.shape)}: use jax.vmap for a batch of contents.")
     if isinstance(network, VGG19) and network.tile_pixels is not None:
         raise InputError("This objective matches complete layers, which tiles do not have: use tile_pixels=None.")
+
+
+def _colors(params: Any, image: jax.Array) -> dict[str, jax.Array]:
+    """Return the image as the only layer of a network."""
+    return {"colors": image}
 
 
 def _fixed_targets(

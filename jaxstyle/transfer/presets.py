@@ -307,13 +307,15 @@ PRESETS = {
         "are resized bilinearly, not by nearest neighbors",
     ),
     "jaxstyle-neighbors": Preset(
-        source="ours; the objective is that of nnst, with Gram matrices for the global statistics",
+        source="ours; the objective is that of nnst, with Gram matrices for the global statistics and a color term",
         custom=NeighborObjective(
             style_weight=0.3,
+            color_weight=5.0,
             tv=0.4,  # 3 lowers the contrast
             rotations=1,
             limit=48,
             style_layers=("relu1_1", "relu2_1", "relu3_1", "relu4_1"),
+            color_term=True,
         ),
         custom_options=NEIGHBOR_OPTIONS | {"style_weight": "style_weight", "statistic": "statistic"},
         network=VGG19(padding="replicate"),  # with zeros the borders become lines
