@@ -7,7 +7,7 @@ import pytest
 
 from jaxstyle.errors import InputError
 from jaxstyle.losses.masks import compose, cover, feather, make_regions
-from jaxstyle.losses.targets import check_masks
+from jaxstyle.losses.targets import Styling, check_masks
 
 RNG = np.random.default_rng(0)
 MASK = RNG.uniform(size=(8, 12)).astype(np.float32)
@@ -111,5 +111,9 @@ def test_masks_of_any_type_become_float32_and_an_empty_style_mask_is_refused():
         assert actual.dtype == np.float32 and none is None
         np.testing.assert_array_equal(actual, mask)
     assert not check_masks("content", [~mask & mask])[0].any()
+    for masks in ([mask, ~mask & mask], [jnp.zeros((4, 4))]):
+        with pytest.raises(InputError, match="style mask is 0 everywhere"):
+            check_masks("style", masks)
+    stacked = Styling(None, None, None, np.stack([mask, ~mask & mask]))  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match="style mask is 0 everywhere"):
-        check_masks("style", [mask, ~mask & mask])
+        stacked.checked(jnp.zeros((4, 4, 3)), 2)

@@ -116,6 +116,8 @@ def test_style_terms_and_the_color_term_are_those_of_statistics(how, params, con
     options: dict[str, Any] = {"style_weights": [1.0, 3.0]}
     if how == "regions":
         options = {"content_masks": jnp.stack([LEFT, 1 - LEFT])}
+    framed = picture(40, 48, seed=8)
+    inner, framed = framed[8:-8, 8:-8], framed.at[:8].set(0.0)  # borders are left out
     styles, image = [style, picture(32, 32, seed=5)], picture(32, 40, seed=7)
     layers = dict.fromkeys(OBJECTIVE.layers, 1.0)
     classic = Objective(content={}, style=layers)
@@ -130,6 +132,9 @@ def test_style_terms_and_the_color_term_are_those_of_statistics(how, params, con
     of_colors = make_targets(params, content, styles, objective=sliced, network=only_colors, key=KEY, **options)
     colors = terms(params, image, of_colors, objective=sliced, network=only_colors)["style/colors"]
     assert colors > 0.001
+    of_frame: Any = make_targets(params, content, [framed], objective=replace(OBJECTIVE, color_term=True), key=KEY)
+    of_inner: Any = make_targets(params, content, [inner], objective=sliced, network=only_colors, key=KEY)
+    np.testing.assert_allclose(of_frame.colors.style["colors"].values, of_inner.style["colors"].values, atol=2e-3)
     objective = replace(OBJECTIVE, style_layers=OBJECTIVE.layers, style_weight=0.5, color_term=True, color_weight=2.0)
     for part in ((0, False), (1, True)):
         targets: Any = make_targets(params, content, styles, objective=objective, part=part, key=KEY, **options)

@@ -140,3 +140,5 @@ def test_color_chroma_of_a_run_obeys_style_weights_style_masks_and_regions():
         ({"content_masks": np.ones_like(regions), "styles": [STYLE, STYLE]}, of_style),
     ):
         np.testing.assert_allclose(replace(transfer, **options).finish(IMAGE), expected, atol=1e-5)
+    with jax.enable_x64(True):  # float32 stays float32
+        assert replace(transfer, style_weights=np.asarray([1.0, 0.0])).finish(IMAGE).dtype == np.float32

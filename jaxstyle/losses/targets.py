@@ -116,6 +116,7 @@ class Styling(NamedTuple):
     def checked(self, content: jax.Array, count: int) -> "Styling":
         """Return masks as by `check_masks`; check that they are one for each style, and the shapes of content masks."""
         key, weights, content_masks, style_masks = self
+        style_masks = None if style_masks is None else list(style_masks)
         content_masks, style_masks = check_masks("content", content_masks), check_masks("style", style_masks)
         if style_masks is not None and len(style_masks) != count:
             raise InputError(f"There are {len(style_masks)} style masks for {count} styles: pass one per style.")
@@ -312,7 +313,8 @@ def check_masks(kind: str, masks: Any) -> Any:
 
     def of_leaf(mask: Any) -> Any:
         mask = _as_array(f"{kind} mask", mask)
-        if kind == "style" and isinstance(mask, np.ndarray) and not mask.any():
+        is_known = not isinstance(mask, Tracer) and getattr(mask, "is_fully_addressable", True)
+        if kind == "style" and is_known and not np.asarray(mask).any():
             raise InputError("A style mask is 0 everywhere: make the part of the style to use white.")
         return mask.astype(jax.dtypes.canonicalize_dtype(jnp.promote_types(mask.dtype, jnp.float32)))
 

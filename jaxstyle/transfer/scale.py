@@ -145,7 +145,7 @@ class Transfer:
         for style, mask in zip(self.styles, masks, strict=True):
             height, width, _ = style.shape
             size = shared_shape(height, width, min(PALETTE, max(height, width)))
-            palettes.append((resize(style, *size), None if mask is None else resize(mask, *size)))
+            palettes.append((resize(style, *size), None if mask is None else resample(mask, *size, method="linear")))
         return palettes
 
     def targets(self, number: int, image: Any = None) -> Any:
@@ -278,9 +278,10 @@ def _by_region(
     """Return the image recolored by the pixels and weights of all styles, or in each region by those of its style."""
     pixels = [style.reshape(1, -1, 3) for style, _ in palettes]
     masks = [jnp.ones(style.shape[:2], style.dtype) if mask is None else mask for style, mask in palettes]
-    weights = [(mask / positive(jnp.sum(mask))).reshape(1, -1) for mask in masks]
+    masks = [jnp.where(jnp.any(mask > 0), mask, 1.0) for mask in masks]
+    weights = [(mask / jnp.sum(mask)).reshape(1, -1) for mask in masks]
     if regions is None:
-        of_styles = jnp.ones(len(palettes)) if style_weights is None else jnp.asarray(style_weights)
+        of_styles = jnp.asarray([1.0] * len(palettes) if style_weights is None else style_weights, image.dtype)
         weights = [of_style * each for of_style, each in zip(of_styles, weights, strict=True)]
         return recolored(jnp.concatenate(pixels, axis=1), jnp.concatenate(weights, axis=1))
     result = image
