@@ -242,11 +242,9 @@ class NeighborObjective:
             total += self.style_weight * sum(style.values()) / len(style)
             terms |= style
         if targets.colors is not None:
-            (colors,) = feature_terms(
-                {"colors": image}, targets.colors, *size, objective=COLORS, network=_colors
-            ).values()
-            total += self.color_weight * colors
-            terms["colors"] = colors
+            color = feature_terms({"colors": image}, targets.colors, *size, objective=COLORS, network=_colors)
+            terms["colors"] = color["style/colors"]
+            total += self.color_weight * terms["colors"]
         terms["total"] = total = jnp.asarray(total)
         return jnp.asarray(total + self.range_penalty * penalty), terms
 

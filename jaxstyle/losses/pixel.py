@@ -117,7 +117,7 @@ def absolute(x: jax.Array) -> jax.Array:
         >>> float(jax.grad(absolute)(0.0))
         0.0
     """
-    return x * jnp.sign(x)
+    return jnp.where(x == 0, 0.0, jnp.abs(x))
 
 
 def _power(x: jax.Array, power: float) -> jax.Array:

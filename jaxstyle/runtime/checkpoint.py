@@ -208,7 +208,7 @@ def _read(path: Path, like: Callable[[dict[str, Any]], Any]) -> tuple[dict[str, 
 def _array(file: zipfile.ZipFile, name: str, like: Any) -> Any:
     """Return an array of a checkpoint; raise `ValueError` before it is read if it has another shape or dtype."""
     if _is_key(like):
-        kinds: list[Any] = []
+        kinds: list[Any] = []  # key_impl needs an array, traced or not
         data = jax.eval_shape(lambda key: (kinds.append(jax.random.key_impl(key)), jax.random.key_data(key))[1], like)
         return jax.random.wrap_key_data(_array(file, name, data), impl=kinds[0])
     with file.open(name) as member:

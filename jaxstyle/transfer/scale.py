@@ -234,15 +234,13 @@ def _finish(
     if color == "keep":
         image = with_colors_of(content, image)
     if color == "chroma":
-        regions = (
-            None if content_masks is None else content_masks / positive(jnp.sum(content_masks, axis=0, keepdims=True))
-        )
+        regions = content_masks
+        if regions is not None:  # complete chroma at soft edges, which `compose` mixes
+            regions = regions / positive(jnp.sum(regions, axis=0, keepdims=True))
 
         def of_image(image: jax.Array) -> jax.Array:
-            def moved(style: jax.Array, weights: jax.Array) -> jax.Array:
-                return chroma_transfer(content, style, image, weights=weights)
-
-            return _by_region(moved, image, palettes, style_weights, regions)
+            recolored = partial(chroma_transfer, content, image=image)
+            return _by_region(recolored, image, palettes, style_weights, regions)
 
         image = _map_images(of_image, image)
     return image if content_masks is None else compose(image, content, cover=cover(content_masks))
@@ -253,23 +251,19 @@ def _with_style_colors(
     content: jax.Array, palettes: list[Any], style_weights: Any, content_masks: jax.Array | None
 ) -> jax.Array:
     """Return the content with the mean and covariance of the styles' colors, in each region those of its style."""
-    regions = (
-        None
-        if content_masks is None
-        else content_masks / jnp.maximum(jnp.sum(content_masks, axis=0, keepdims=True), 1.0)
-    )
+    regions = content_masks
+    if regions is not None:  # overlapping regions mix
+        regions = regions / jnp.maximum(jnp.sum(regions, axis=0, keepdims=True), 1.0)
 
     def of_image(content: jax.Array) -> jax.Array:
-        def matched(style: jax.Array, weights: jax.Array) -> jax.Array:
-            return match(content, style, weights=weights)
-
-        return jnp.clip(_by_region(matched, content, palettes, style_weights, regions), 0.0, 1.0)
+        matched = _by_region(partial(match, content), content, palettes, style_weights, regions)
+        return jnp.clip(matched, 0.0, 1.0)
 
     return _map_images(of_image, content).astype(content.dtype)
 
 
 def _by_region(
-    recolored: Callable[[jax.Array, jax.Array], jax.Array],
+    recolored: Callable[..., jax.Array],
     image: jax.Array,
     palettes: list[Any],
     style_weights: Any,
@@ -283,10 +277,10 @@ def _by_region(
     if regions is None:
         of_styles = jnp.asarray([1.0] * len(palettes) if style_weights is None else style_weights, image.dtype)
         weights = [of_style * each for of_style, each in zip(of_styles, weights, strict=True)]
-        return recolored(jnp.concatenate(pixels, axis=1), jnp.concatenate(weights, axis=1))
+        return recolored(jnp.concatenate(pixels, axis=1), weights=jnp.concatenate(weights, axis=1))
     result = image
-    for region, *palette in zip(regions, pixels, weights, strict=True):
-        result += region[..., None] * (recolored(*palette) - image)
+    for region, style, of_pixels in zip(regions, pixels, weights, strict=True):
+        result += region[..., None] * (recolored(style, weights=of_pixels) - image)
     return result
 
 
