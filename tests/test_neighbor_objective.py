@@ -20,7 +20,9 @@ from jaxstyle.losses.relaxed_emd_objective import RelaxedEmdObjective
 from jaxstyle.losses.targets import make_targets
 from jaxstyle.networks.vgg import VGG19
 from jaxstyle.optim.optimizers import Adam
-from jaxstyle.runtime import fit, iterate, make_problem
+from jaxstyle.runtime import estimate, fit, iterate, make_problem
+from jaxstyle.runtime.memory import in_use, limit
+from jaxstyle.runtime.problem import Problem
 from jaxstyle.transfer.stylize import stylize
 
 OBJECTIVE = NeighborObjective(layers=("relu1_1", "relu2_1"), rotations=2)
@@ -94,6 +96,23 @@ def test_a_style_mask_leaves_only_the_vectors_of_its_part(params, content, style
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("rows", [np.s_[:6], np.s_[31:33]])
+def test_a_narrow_mask_leaves_only_its_part_also_at_the_border_or_between_sampled_positions(rows, params, content):
+    style = picture(64, 64, seed=5)
+    mask: Any = np.zeros((64, 64), np.float32)
+    mask[rows] = 1
+    objective = replace(OBJECTIVE, rotations=1, limit=4)
+    targets: Any = make_targets(params, content, [style], objective=objective, style_masks=[mask])
+    all_rows = columns(params, style).reshape(16, 16, -1)
+    near = all_rows[:2] if rows == np.s_[:6] else all_rows[7:9]
+    assert distances(targets.vectors, near.reshape(-1, near.shape[-1])).max() < 1e-5
+    split: Any = make_targets(params, content, [style], objective=objective, style_masks=[mask], part=(1, True))
+    for usable in split.usable[0][0].values():
+        assert 0 < usable.mean() <= 0.5
+        assert usable[0 if rows == np.s_[:6] else slice(1, -1)].any()
+
+
+@pytest.mark.slow
 def test_style_weights_mix_the_targets_and_the_losses_of_the_styles(params, content, style):
     styles = [style, picture(32, 32, seed=5)]
 
@@ -157,7 +176,9 @@ def test_without_content_the_targets_are_those_of_the_image(params, content, sty
 
 
 @pytest.mark.slow
-def test_a_run_has_a_last_pass_with_layers_matched_anew_and_fit_equals_stylize(params, content, style):
+def test_a_run_has_a_last_pass_with_layers_matched_anew_and_fit_equals_stylize_also_if_resumed(
+    params, content, style, tmp_path
+):
     options: dict[str, Any] = {"objective": OBJECTIVE, "optimizer": OPTIMIZER, "steps": 24, "scales": (20, 40)}
     options["key"] = jax.random.key(0)
     result = stylize(params, content, style, **options)
@@ -175,9 +196,28 @@ def test_a_run_has_a_last_pass_with_layers_matched_anew_and_fit_equals_stylize(p
     np.testing.assert_allclose(made.history["neighbors"][:-last], values[:-last], rtol=1e-3)
     np.testing.assert_allclose(made.history["neighbors"][-last:], values[-last:], rtol=0.1)
     np.testing.assert_allclose(made.image, result.image, atol=0.02)
+    for steps in (first + 2, None):  # the targets of the second scale depend on its initial image
+        resumed = fit(problem, checkpoint=tmp_path, every=1, until=steps)
+    assert resumed.resumed_at == first + 2
+    np.testing.assert_array_equal(resumed.image, made.image)
     options["objective"] = replace(OBJECTIVE, split_pass=False)
     other = stylize(params, content, style, **options)
     assert np.abs(np.asarray(other.image) - np.asarray(result.image)).max() > 1e-4
+
+
+@pytest.mark.slow
+def test_an_estimate_includes_the_memory_of_matching_which_is_not_started_if_it_does_not_fit(
+    params, content, style, monkeypatch
+):
+    options: dict[str, Any] = {"objective": OBJECTIVE, "optimizer": OPTIMIZER, "steps": 4, "scales": 1}
+    problem = make_problem(params, content, style, **options)
+    columns_and_targets = 2 * sum(params[f"conv{layer[4:]}"]["kernel"].shape[-1] for layer in OBJECTIVE.layers) * 80 * 4
+    need = problem.memory_of_targets(0) - in_use()
+    assert columns_and_targets < need < 1000 * columns_and_targets
+    monkeypatch.setattr(Problem, "memory_of_targets", lambda problem, number: limit() + 2**30)
+    monkeypatch.setattr(Problem, "at", None)
+    costs = estimate(problem)
+    assert costs.fits is False and costs.seconds is None and costs.memory > costs.limit
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ def test_weighted_positions_have_the_density_of_the_weights():
     actual = np.asarray(program(weights, key=jax.random.key(0)))
     assert Counter(map(tuple, actual.tolist())) == {(1, 2): 100, (4, 7): 300}
     weights[4, 7] = 0  # a key whose largest number rounds to 1
-    actual = jax.jit(partial(weighted_positions, count=5000))(weights, key=jax.random.key(51))
+    actual = jax.jit(partial(weighted_positions, count=5000))(weights > 0, key=jax.random.key(51))
     assert set(map(tuple, np.asarray(actual).tolist())) == {(1, 2)}
 
 
@@ -73,6 +73,25 @@ def test_a_region_reads_only_its_part_of_the_image_and_vectors_of_its_style(para
         return [float(terms[name]) for name in ("relaxed_emd", "moments", "colors")]
 
     np.testing.assert_allclose(style_terms(changed), style_terms(content), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_style_masks_choose_vectors_and_style_weights_mix_the_distances_of_the_styles(params, content, style):
+    styles, image = [style, picture(32, 32, seed=5)], picture(32, 40, seed=7)
+    mask: Any = np.zeros(style.shape[:2], np.float32)
+    mask[:9] = 1
+    masked: Any = make_targets(params, content, styles, objective=OBJECTIVE, style_masks=[mask, None])
+    colors = np.asarray(masked.styles[0])[: OBJECTIVE.samples // 2, :3]
+    of_mask, of_rest = (np.asarray(rows).reshape(-1, 3) for rows in (style[:9], style[9:]))
+    nearest = [np.abs(colors[:, None] - rows[None]).max(-1).min(-1) for rows in (of_mask, of_rest)]
+    assert nearest[0].max() < 1e-6 < nearest[1].min()
+
+    def mixed(weights: Any) -> np.ndarray:
+        targets = make_targets(params, content, styles, objective=OBJECTIVE, style_weights=weights)
+        _, terms = VALUE(OBJECTIVE, params, image, targets, network=VGG19())
+        return np.array([terms[name] for name in ("relaxed_emd", "moments", "colors")])
+
+    np.testing.assert_allclose(mixed([3.0, 1.0]), 0.75 * mixed([1.0, 0.0]) + 0.25 * mixed([0.0, 1.0]), rtol=1e-5)
 
 
 @pytest.mark.slow

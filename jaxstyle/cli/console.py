@@ -140,7 +140,11 @@ class Console:
         if new:
             last = f", the last {new}" if result.resumed_at else ""
             took = f"{last} in {result.seconds:.1f} s ({new / result.seconds:.2f} steps/s)"
-        self.print(f"{output}: {count}{took}, total {total[0]:.4g} to {total[-1]:.4g}{self.compile_times()}")
+        of_last = ""
+        if result.snapshot is not None and result.snapshot.start is not None:  # each scale has an objective of its own
+            total = total[-result.snapshot.scale_step :]
+            of_last = f" in the last {len(total)} steps"
+        self.print(f"{output}: {count}{took}, total {total[0]:.4g} to {total[-1]:.4g}{of_last}{self.compile_times()}")
 
     def compile_times(self) -> str:
         """Return the time of tracing, compilation and loading since the last call, as the end of a message."""

@@ -200,11 +200,11 @@ class NeighborObjective:
         """Return the targets of the first scale, another one or the last pass: one program for all styles."""
         key: Any
         key, style_weights, regions, style_masks = styling
+        interiors = list(map(_interior, styles, style_masks or [None] * len(styles)))
+        inside = styling._replace(style_masks=interiors)._asdict()
         parts: Any = style_masks and [
-            jnp.ones(style.shape[:2]) if mask is None else mask for style, mask in zip(styles, style_masks, strict=True)
+            jnp.ones(style.shape[:2]) if mask is None else mask for style, mask in zip(styles, interiors, strict=True)
         ]
-        interiors = map(_interior, styles, style_masks or [None] * len(styles))
-        inside = styling._replace(style_masks=list(interiors))._asdict()
         statistics = colors = None
         if self.style_layers:
             statistics = make_targets(params, content, styles, objective=self.style_terms, network=network, **inside)
@@ -300,10 +300,11 @@ def _fixed_targets(
     query = columns(mixed, network)
 
     def of_style(image: jax.Array) -> jax.Array:
-        return _inner(columns(image, network_of_styles(network)), STRIDE)
+        vectors = columns(image, network_of_styles(network))
+        return vectors if parts else _inner(vectors, STRIDE)
 
     def of_mask(mask: jax.Array) -> jax.Array:
-        return _inner(_resized(mask, *_grid(mask)), STRIDE)
+        return _resized(mask, *_grid(mask))
 
     turned = partial(orientations, rotations=objective.rotations, flips=objective.flips)
     references = [_vectors(of_style, turned(style)) for style in styles]  # [m, C] each
@@ -349,6 +350,14 @@ def _usable(mask: jax.Array) -> jax.Array:
     return mask >= jnp.max(mask) / 2
 
 
+def _sampled(mask: jax.Array, sample: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """Return where sampled positions of a layer are in a mask `[h, w, 1]`, or next to one that lies between them."""
+    usable = _usable(mask)
+    sampled = sample(usable)[..., 0]
+    near = _usable(jax.image.resize(usable[..., 0].astype(mask.dtype), sampled.shape, "linear"))  # antialiased
+    return jnp.where(jnp.any(sampled), sampled, near)
+
+
 def _vectors(function: Callable[[jax.Array], jax.Array], images: Sequence[jax.Array]) -> jax.Array:
     """Return the vectors `[n, C]` that a function returns for all images; it is compiled once for each shape."""
     shapes = dict.fromkeys(image.shape for image in images)
@@ -376,9 +385,9 @@ def _split_targets(
         group, allowed = [], []
         for turn, (image, mask) in enumerate(zip(images, masks, strict=True)):
             features = image_features(params, image, network=network_of_styles(network), layers=layers)
-            strides = {name: image.shape[0] // layer.shape[0] for name, layer in features.items()}
-            shapes = {name: layer.shape[:2] for name, layer in features.items()}
-            features = {name: _inner(layer, strides[name]) for name, layer in features.items()}
+            if parts is None:
+                strides = {name: image.shape[0] // layer.shape[0] for name, layer in features.items()}
+                features = {name: _inner(layer, strides[name]) for name, layer in features.items()}
             keys = jax.random.split(jax.random.fold_in(key, number * len(images) + turn), len(layers))
             sample = {
                 name: partial(sample_grid, key=each, stride=max(1, max(features[name].shape[:2]) // limit))
@@ -386,8 +395,8 @@ def _split_targets(
             }
             group.append({name: sample[name](features[name]) for name in features})
             if mask is not None:
-                parts_of = {name: _inner(_resized(mask, *shape), strides[name]) for name, shape in shapes.items()}
-                allowed.append({name: _usable(sample[name](part)[..., 0]) for name, part in parts_of.items()})
+                parts_of = {name: _resized(mask, *layer.shape[:2]) for name, layer in features.items()}
+                allowed.append({name: _sampled(part, sample[name]) for name, part in parts_of.items()})
         groups.append(tuple(group))
         usable.append(tuple(allowed))
     return tuple(groups), None if parts is None else tuple(usable)

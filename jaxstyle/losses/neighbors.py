@@ -10,6 +10,7 @@ their program nkolkin13/NeuralNeighborStyleTransfer. Deviation: vectors are cent
 program centers chunks of positions by the mean of the chunk, so that its results depend on the size of the chunks.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -35,8 +36,9 @@ def hypercolumns(
     """Return all layers, interpolated bilinearly at common positions and concatenated.
 
     On a grid the corners of all layers coincide and every output is a mean of at most four pixels, without
-    antialiasing, as in NNST. At given positions the coordinates are divided by the stride of the layer, as in STROTSS
-    (Kolkin, Salavon and Shakhnarovich, arXiv:1904.12785). Deviation: STROTSS rounds the positions of the style down.
+    antialiasing, as in NNST. At given positions the coordinates are divided by the stride of the layer, a power of two,
+    as in STROTSS (Kolkin, Salavon and Shakhnarovich, arXiv:1904.12785). Deviation: STROTSS rounds the positions of the
+    style down.
 
     Args:
         activations: layers `[h, w, C]`, in the order of concatenation; the image may be one of them.
@@ -91,7 +93,8 @@ def _axis_matrix(layer: jax.Array, axis: int, size: int, where: int | jax.Array)
 
 def _places(where: jax.Array, length: int, size: int) -> jax.Array:
     """Return the coordinates in a layer of coordinates in the largest layer, of `size` pixels."""
-    stride = 2 ** ((size // length).bit_length() - 1)  # of pools of size 2, which round odd sizes down
+    # A power of two. Pools of VGG-19 round odd sizes down; from 3 pixels up, layers that round up are recognized too.
+    stride = 2 ** (round(math.log2(size / length)) if length >= 3 else (size // length).bit_length() - 1)
     return jnp.clip(where / stride, 0, length - 1)
 
 

@@ -274,7 +274,7 @@ def weighted_positions(weights: jax.Array, *, key: jax.Array, count: int = POSIT
         >>> weighted_positions(jnp.eye(2), key=jax.random.key(0), count=50).ptp(axis=1).max()
         Array(0, dtype=int32)
     """
-    total = jnp.cumsum(weights.reshape(-1))
+    total = jnp.cumsum(widen(weights).reshape(-1))
     drawn = total[-1] * (jnp.arange(count) + jax.random.uniform(key, (count,), total.dtype)) / count  # one per stratum
     last = jnp.searchsorted(total, total[-1])  # the last pixel with a weight
     index = jnp.clip(jnp.searchsorted(total, drawn, side="right"), 0, last)

@@ -75,13 +75,19 @@ def estimate(problem: Problem, *, callbacks: Sequence[Callback] = ()) -> Estimat
     """
     scales, objective = problem.schedule, problem.objective
     message(callbacks, "Compiling and timing", kind="estimating")
-    last, need, most, fits = scales[-1], 0, 0, True
+    last, need, most = scales[-1], 0, limit()
     timed: dict[int, float] = {}  # seconds per step
-    for number, scale in enumerate(scales):
+
+    def fit_everywhere() -> bool:
+        return all(allgather_json(need <= most)) if problem.spans_processes else need <= most
+
+    if problem.keeps_start:  # targets depend on the initial image, such as those of matched features
+        need = problem.memory_of_targets([scale[:2] for scale in scales].index(last[:2]))
+    fits = fit_everywhere()
+    for number, scale in enumerate(scales if fits else ()):
         ready = problem.at(number)
-        need = max(need, peak_of(ready.step, missing=ready.state_bytes))
-        most = limit()
-        fits = all(allgather_json(need <= most)) if problem.spans_processes else need <= most
+        need, most = max(need, peak_of(ready.step, missing=ready.state_bytes)), limit()
+        fits = fit_everywhere()
         if fits and (number == 0 or scale[:2] == last[:2]):  # a last pass has another program than the one before
             timed[number] = seconds_per_step(problem, ready, scale)
     gflop = float("nan")
@@ -94,7 +100,7 @@ def estimate(problem: Problem, *, callbacks: Sequence[Callback] = ()) -> Estimat
     line = [pixels[number] for number in ends], [timed[number] for number in ends]
     per_step = [timed.get(number, np.interp(count, *line)) for number, count in enumerate(pixels)]
     seconds = float(sum(scale.steps * one for scale, one in zip(scales, per_step, strict=True)))
-    if problem.keeps_start:  # targets depend on the initial image, such as those of matched features, which take long
+    if problem.keeps_start:  # matching takes long
         began = time.perf_counter()
         for number in range(len(scales)):
             jax.block_until_ready(problem.targets(number))

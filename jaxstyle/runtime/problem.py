@@ -22,7 +22,7 @@ from jaxstyle.optim import loop
 from jaxstyle.optim.loop import AnyObjective
 from jaxstyle.optim.optimizers import LBFGS, Optimizer, Transformation, as_optimizer
 from jaxstyle.runtime.executable_cache import load_or_compile
-from jaxstyle.runtime.memory import plan_scale, release_memory
+from jaxstyle.runtime.memory import peak_of, plan_scale, release_memory
 from jaxstyle.runtime.options import LARGEST_BLOCKS
 from jaxstyle.runtime.placement import Layout, cropped, placed, row_layout
 from jaxstyle.transfer.color import Color, Styles
@@ -98,6 +98,23 @@ class Problem(Transfer):
             ]
             return BatchTargets(jax.tree.map(lambda *parts: jnp.stack(parts), *each))
         return super().targets(number, image)
+
+    def memory_of_targets(self, number: int) -> int:
+        """Return the bytes in use while targets that depend on the initial image are computed; 0 if it is unknown.
+
+        Matching may need more memory than a step.
+        """
+        single = self if self.batch_size is None else self._single(0)
+
+        def targets(params: Params, styles: Any, image: jax.Array) -> Any:  # as constants XLA would compute with them
+            return replace(single, params=params, styles=styles, networks={}).targets(number, image)
+
+        shape = jax.ShapeDtypeStruct((*self.schedule[number][:2], 3), self.content.dtype)
+        try:
+            program = jax.jit(targets).lower(self.params, self.styles, shape).compile()
+        except jax.errors.JAXTypeError:  # of a custom objective that needs the values of the arrays
+            return 0
+        return peak_of(program, missing=(self.count - 1) * bytes_of(program.out_info))
 
     def _single(self, index: int) -> "Problem":
         objective = jax.tree.map(lambda weight: weight[index] if np.ndim(weight) else weight, self.objective)

@@ -106,9 +106,8 @@ class Preset:
         known = {*WEIGHTS, *(each.name for each in fields(Objective) if each.metadata.get("static"))}
         known = known if self.custom is None else {*self.custom_options}
         if unknown := sorted(changes.keys() - known):
-            name = type(self.custom or Objective()).__name__
             options = ", ".join("--" + each.replace("_", "-") for each in unknown)
-            raise InputError(f"{options} has no meaning for {name}: drop it, or use another preset.")
+            raise InputError(f"{options} has no meaning for {self._name}: drop it, or use another preset.")
         if self.custom is not None:
             custom: Any = self.custom
             return replace(self, custom=replace(custom, **{self.custom_options[k]: v for k, v in changes.items()}))
@@ -132,8 +131,9 @@ class Preset:
             {'relu1_1': 7.5, 'relu2_1': 22.5}
         """
         if self.custom is not None:
-            name = type(self.custom).__name__
-            raise InputError(f"{name} has no layers to choose: use a preset of Gram matrices, such as jaxstyle.")
+            raise InputError(
+                f"The layers of {self._name} cannot be chosen: use a preset of Gram matrices, such as jaxstyle."
+            )
         return Objective(
             content=self._spread(
                 self.content_weight, self.content_layers if content_layers is None else content_layers
@@ -143,6 +143,11 @@ class Preset:
             range_penalty=self.range_penalty,
             **self.objective_options,
         )
+
+    @property
+    def _name(self) -> str:
+        kind = type(self.objective).__name__
+        return next((f"preset {name}" for name, each in PRESETS.items() if each.source == self.source), kind)
 
     def _spread(self, weight: float, layers: LayerWeights) -> dict[str, float]:
         whole = sum(layers.values()) if self.spread == "mean" else 1.0
