@@ -74,10 +74,11 @@ def test_the_summary_gives_steps_speed_and_totals(capsys):
         assert capsys.readouterr().err == f"[red]a:smile:.png: {text}\n"
         Console(quiet=True).summary(Path("a.png"), result, of=4)
         assert capsys.readouterr() == ("", "")
-    at_last_scale: Any = SimpleNamespace(start=np.zeros((2, 2, 3)), scale_step=2)
-    result = Result(None, {"total": np.array([8.0, 5.0, 3.0, 2.0])}, at_last_scale, 4, 2.0, "done")
-    Console(quiet=False).summary(Path("a.png"), result, of=4)
-    assert capsys.readouterr().err.endswith(", total 3 to 2 in the last 2 steps\n")
+    for scale_step, text in ((2, "total 3 to 2 in the 2 steps of the last pass"), (4, "total 8 to 2")):
+        snapshot: Any = SimpleNamespace(start=np.zeros((2, 2, 3)), scale_step=scale_step)
+        result = Result(None, {"total": np.array([8.0, 5.0, 3.0, 2.0])}, snapshot, 4, 2.0, "done", resumed_at=1)
+        Console(quiet=False).summary(Path("a.png"), result, of=4)
+        assert capsys.readouterr().err == f"a.png: 4 steps, the last 3 in 2.0 s (1.50 steps/s), {text}\n"
 
 
 def test_the_bar_of_a_download_follows_its_bytes():

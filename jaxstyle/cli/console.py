@@ -131,7 +131,7 @@ class Console:
 
     def summary(self, output: Path, result: Result, *, of: int) -> None:
         """Print the output, the number of steps, the time of those of this run, and that of compilation."""
-        count, total = f"{result.steps} steps", result.history["total"].reshape(-1, result.steps)[-1]
+        count = f"{result.steps} steps"
         if result.stop_reason == "stopped":
             count = f"interrupted after {result.steps} of {of} steps"
         elif result.stop_reason == "converged":
@@ -140,11 +140,7 @@ class Console:
         if new:
             last = f", the last {new}" if result.resumed_at else ""
             took = f"{last} in {result.seconds:.1f} s ({new / result.seconds:.2f} steps/s)"
-        of_last = ""
-        if result.snapshot is not None and result.snapshot.start is not None:  # each scale has an objective of its own
-            total = total[-result.snapshot.scale_step :]
-            of_last = f" in the last {len(total)} steps"
-        self.print(f"{output}: {count}{took}, total {total[0]:.4g} to {total[-1]:.4g}{of_last}{self.compile_times()}")
+        self.print(f"{output}: {count}{took}, {result.totals}{self.compile_times()}")
 
     def compile_times(self) -> str:
         """Return the time of tracing, compilation and loading since the last call, as the end of a message."""

@@ -10,7 +10,6 @@ their program nkolkin13/NeuralNeighborStyleTransfer. Deviation: vectors are cent
 program centers chunks of positions by the mean of the chunk, so that its results depend on the size of the chunks.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -93,8 +92,9 @@ def _axis_matrix(layer: jax.Array, axis: int, size: int, where: int | jax.Array)
 
 def _places(where: jax.Array, length: int, size: int) -> jax.Array:
     """Return the coordinates in a layer of coordinates in the largest layer, of `size` pixels."""
-    # A power of two. Pools of VGG-19 round odd sizes down; from 3 pixels up, layers that round up are recognized too.
-    stride = 2 ** (round(math.log2(size / length)) if length >= 3 else (size // length).bit_length() - 1)
+    # The power of two of layers that round down, as pools of VGG-19 do, or up, which can be known from 3 pixels up.
+    ratio = 3 * size // (2 * length) if length >= 3 else size // length
+    stride = 2 ** (ratio.bit_length() - 1)
     return jnp.clip(where / stride, 0, length - 1)
 
 

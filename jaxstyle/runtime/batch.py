@@ -191,9 +191,7 @@ def batch(
                 break
             if stopped := result.stop_reason == "stopped":
                 break
-            total = result.history["total"]
-            text = f"{result.steps} steps in {result.seconds:.1f} s, total {total[0]:.4g} to {total[-1]:.4g}"
-            message(callbacks, f"{picture.output}: {text}")
+            message(callbacks, f"{picture.output}: {result.steps} steps in {result.seconds:.1f} s, {result.totals}")
             made, done[name] = made + 1, digest
             record.write(done, process=process)
     return BatchResult(made, skipped, failed, "stopped" if stopped else "done")

@@ -32,9 +32,9 @@ class Estimate(NamedTuple):
         gflop: operations of a step of the whole batch at the last scale, in GFLOP; NaN for a user-defined network.
         memory: most bytes in use by the process, or on the accelerator.
         limit: available bytes.
-        fits: whether the last scale fits, in every process.
-        seconds: duration of all steps, and of the targets of custom objectives, without compilation; None if the last
-            scale does not fit.
+        fits: whether the targets of custom objectives and the last scale fit, in every process.
+        seconds: duration of all steps, and of the targets of custom objectives, without compilation; None if they do
+            not fit.
         seconds_per_step: duration of a step at the last scale; None if it does not fit.
     """
 
@@ -64,7 +64,8 @@ class MemoryPlan(NamedTuple):
 def estimate(problem: Problem, *, callbacks: Sequence[Callback] = ()) -> Estimate:
     """Return an estimate of memory, time and operations; it compiles every scale, which a run then reuses.
 
-    Steps of the first scale and of all of the last size are timed, others interpolated by their number of pixels.
+    The targets of a custom objective are compiled once more, for their memory. Steps of the first scale and of all of
+    the last size are timed, others interpolated by their number of pixels.
 
     Args:
         problem: the problem.
@@ -75,19 +76,15 @@ def estimate(problem: Problem, *, callbacks: Sequence[Callback] = ()) -> Estimat
     """
     scales, objective = problem.schedule, problem.objective
     message(callbacks, "Compiling and timing", kind="estimating")
-    last, need, most = scales[-1], 0, limit()
+    last, need, most, fits = scales[-1], 0, limit(), True
     timed: dict[int, float] = {}  # seconds per step
-
-    def fit_everywhere() -> bool:
-        return all(allgather_json(need <= most)) if problem.spans_processes else need <= most
-
     if problem.keeps_start:  # targets depend on the initial image, such as those of matched features
         need = problem.memory_of_targets([scale[:2] for scale in scales].index(last[:2]))
-    fits = fit_everywhere()
+        fits = need <= most
     for number, scale in enumerate(scales if fits else ()):
         ready = problem.at(number)
         need, most = max(need, peak_of(ready.step, missing=ready.state_bytes)), limit()
-        fits = fit_everywhere()
+        fits = all(allgather_json(need <= most)) if problem.spans_processes else need <= most
         if fits and (number == 0 or scale[:2] == last[:2]):  # a last pass has another program than the one before
             timed[number] = seconds_per_step(problem, ready, scale)
     gflop = float("nan")

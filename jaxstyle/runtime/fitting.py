@@ -44,6 +44,15 @@ class Result(NamedTuple):
     message: str = ""
     resumed_at: int = 0
 
+    @property
+    def totals(self) -> str:
+        """The first and the last total of the run, as text; of the last scale if each has an objective of its own."""
+        total, snapshot, of_scale = self.history["total"].reshape(-1, self.steps)[-1], self.snapshot, ""
+        if snapshot is not None and snapshot.start is not None and snapshot.scale_step < self.steps:
+            total = total[-snapshot.scale_step :]
+            of_scale = f" in the {len(total)} steps of the last pass"
+        return f"total {total[0]:.4g} to {total[-1]:.4g}{of_scale}"
+
 
 def fit(
     problem: Problem,

@@ -106,13 +106,13 @@ class Problem(Transfer):
         """
         single = self if self.batch_size is None else self._single(0)
 
-        def targets(params: Params, styles: Any, image: jax.Array) -> Any:  # as constants XLA would compute with them
+        def targets(params: Params, styles: Any, image: jax.Array) -> Any:  # arguments: XLA would fold constants
             return replace(single, params=params, styles=styles, networks={}).targets(number, image)
 
         shape = jax.ShapeDtypeStruct((*self.schedule[number][:2], 3), self.content.dtype)
         try:
             program = jax.jit(targets).lower(self.params, self.styles, shape).compile()
-        except jax.errors.JAXTypeError:  # of a custom objective that needs the values of the arrays
+        except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):  # of a custom objective that needs values
             return 0
         return peak_of(program, missing=(self.count - 1) * bytes_of(program.out_info))
 

@@ -146,7 +146,7 @@ class Preset:
 
     @property
     def _name(self) -> str:
-        kind = type(self.objective).__name__
+        kind = type(self.custom or Objective()).__name__
         return next((f"preset {name}" for name, each in PRESETS.items() if each.source == self.source), kind)
 
     def _spread(self, weight: float, layers: LayerWeights) -> dict[str, float]:
