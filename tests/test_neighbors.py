@@ -83,7 +83,7 @@ def test_hypercolumns_on_a_grid_are_layers_divided_by_channels_with_common_corne
 
 def test_hypercolumns_at_positions_halve_the_coordinates_at_each_pool():
     for length, size, stride in ((16, 33, 2), (17, 33, 2), (3, 33, 16), (3, 17, 8), (3, 31, 8), (1, 15, 8)):
-        assert neighbors._places(np.asarray([stride]), length, size).tolist() == [min(1, length - 1)]
+        assert neighbors._places(jnp.asarray([stride]), length, size).tolist() == [min(1, length - 1)]
     actual = computed()[0][1]
     for position, vector in zip(POSITIONS, actual, strict=True):
         expected = [
