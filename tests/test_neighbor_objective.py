@@ -96,21 +96,20 @@ def test_a_style_mask_leaves_only_the_vectors_of_its_part(params, content, style
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rows", [(0, 7), (31, 33)])
-def test_a_narrow_mask_leaves_only_its_part_also_at_the_border_or_between_sampled_positions(rows, params, content):
-    style, (first, end) = picture(64, 64, seed=5), rows
-    mask: Any = np.zeros((512, 512), np.float32)
-    mask[8 * first : 8 * end] = 1
-    mask = resize_style(mask, 1 / 8, layers=OBJECTIVE.layers)  # has small values beside the large ones
-    objective = replace(OBJECTIVE, rotations=1, limit=4)
-    targets: Any = make_targets(params, content, [style], objective=objective, style_masks=[mask])
+def test_a_narrow_mask_leaves_only_its_part_also_at_the_border_or_between_sampled_positions(params, content):
+    style, objective = picture(64, 64, seed=5), replace(OBJECTIVE, rotations=1, limit=4)
     all_rows = columns(params, style).reshape(16, 16, -1)
-    near = all_rows[7:9] if first else all_rows[:2]
-    assert distances(targets.vectors, near.reshape(-1, near.shape[-1])).max() < 1e-5
-    split: Any = make_targets(params, content, [style], objective=objective, style_masks=[mask], part=(1, True))
-    [usable] = split.usable[0]
-    for each in usable.values():
-        assert each.all(1).any() and not each[0 if first else 2].any() and not each[3].any()
+    for first, end in ((0, 7), (31, 33)):
+        mask: Any = np.zeros((512, 512), np.float32)
+        mask[8 * first : 8 * end] = 1
+        mask = resize_style(mask, 1 / 8, layers=OBJECTIVE.layers)  # has small values beside the large ones
+        targets: Any = make_targets(params, content, [style], objective=objective, style_masks=[mask])
+        near = all_rows[7:9] if first else all_rows[:2]
+        assert distances(targets.vectors, near.reshape(-1, near.shape[-1])).max() < 1e-5
+        split: Any = make_targets(params, content, [style], objective=objective, style_masks=[mask], part=(1, True))
+        [usable] = split.usable[0]
+        for each in usable.values():
+            assert each.all(1).any() and not each[0 if first else 2].any() and not each[3].any()
 
 
 @pytest.mark.slow
@@ -131,7 +130,7 @@ def test_style_weights_mix_the_targets_and_the_losses_of_the_styles(params, cont
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["regions", "weights"])
+@pytest.mark.parametrize("how", ["regions", pytest.param("weights", marks=pytest.mark.soak(long=True))])
 def test_style_terms_and_the_color_term_are_those_of_statistics(how, params, content, style):
     options: dict[str, Any] = {"style_weights": [1.0, 3.0]}
     if how == "regions":
