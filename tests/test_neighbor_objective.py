@@ -130,7 +130,7 @@ def test_style_weights_mix_the_targets_and_the_losses_of_the_styles(params, cont
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["regions", pytest.param("weights", marks=pytest.mark.soak(long=True))])
+@pytest.mark.parametrize("how", ["regions", "weights"])
 def test_style_terms_and_the_color_term_are_those_of_statistics(how, params, content, style):
     options: dict[str, Any] = {"style_weights": [1.0, 3.0]}
     if how == "regions":

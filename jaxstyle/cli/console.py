@@ -177,7 +177,7 @@ def estimate_lines(costs: Estimate, times: CompileTimes, *, rounds: int = 1, bat
     yield f"memory      {costs.memory / 2**30:.2f} GiB at most, of {costs.limit / 2**30:.1f} GiB"
     if costs.seconds is None:
         cure = "lower --size or --batch-size" if batch else "lower --size"
-        yield f"time        not measured, since the last scale does not fit: {cure}"
+        yield f"time        not measured, since the run does not fit into memory: {cure}"
         return
     seconds = rounds * costs.seconds
     yield f"time        {seconds:.0f} s for all steps, {costs.seconds_per_step:.3g} s for one at the last scale"

@@ -337,15 +337,12 @@ def _inner(layer: jax.Array, stride: int) -> jax.Array:
 
 
 def _interior(style: jax.Array, mask: jax.Array | None) -> Any:
-    """Return the mask `[h, w]` of a style without its borders, or `mask` if all its large values are there."""
+    """Return the mask `[h, w]` of a style without its borders, or `mask` if only positions there are usable."""
     height, width = style.shape[:2]
     if min(height, width) <= 4 * BORDER:
         return mask
     inner = np.pad(np.ones((height - 2 * BORDER, width - 2 * BORDER), np.float32), BORDER)
-    if mask is None:
-        return inner
-    inside = jnp.max(inner * mask) >= jnp.max(mask) / 2  # a reduced mask has small values beside its large ones
-    return jnp.where(jnp.max(mask) > 0, jnp.where(inside, inner * mask, mask), inner)
+    return inner if mask is None else jnp.where(jnp.any(inner * _usable(mask)), inner * mask, mask)
 
 
 def _usable(mask: jax.Array) -> jax.Array:

@@ -35,7 +35,7 @@ class Estimate(NamedTuple):
         fits: whether the targets of custom objectives and the last scale fit, in every process.
         seconds: duration of all steps, and of the targets of custom objectives, without compilation; None if they do
             not fit.
-        seconds_per_step: duration of a step at the last scale; None if it does not fit.
+        seconds_per_step: duration of a step at the last scale; None if they do not fit.
     """
 
     scales: tuple[Scale, ...]

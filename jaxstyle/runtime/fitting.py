@@ -46,12 +46,12 @@ class Result(NamedTuple):
 
     @property
     def totals(self) -> str:
-        """The first and the last total of the run, as text; of the last scale if each has an objective of its own."""
-        total, snapshot, of_scale = self.history["total"].reshape(-1, self.steps)[-1], self.snapshot, ""
+        """The first and the last total, as text; of the last pass if the objective of each pass differs."""
+        total, snapshot, of_pass = self.history["total"].reshape(-1, self.steps)[-1], self.snapshot, ""
         if snapshot is not None and snapshot.start is not None and snapshot.scale_step < self.steps:
             total = total[-snapshot.scale_step :]
-            of_scale = f" in the {len(total)} steps of the last pass"
-        return f"total {total[0]:.4g} to {total[-1]:.4g}{of_scale}"
+            of_pass = f" in the {len(total)} steps of the last pass"
+        return f"total {total[0]:.4g} to {total[-1]:.4g}{of_pass}"
 
 
 def fit(
